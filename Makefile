@@ -1,0 +1,64 @@
+# Every target sets up its own virtual environment on first use: only Python 3 and make are needed.
+#   make test PYTHON=python3.12 VENV=.venv312     another interpreter, another environment
+#   make test WORKERS=8 PYTEST_ARGS="-k relu"     more processes, fewer tests
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# The test processes share the cores, so each computes on one thread.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format typecheck bench docs-check build clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP) ## Make the virtual environment and install clarke into it, editable
+
+# The stamp is newer than what it was installed from, or it is installed again.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "clarke needs Python 3.10 or newer: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "$(PYTHON) cannot make virtual environments; on Debian: apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,demo,plot]'
+	@touch $@
+
+demo: $(STAMP) ## Train small networks under audit and show what it finds
+	$(BIN)/clarke demo
+
+test: $(STAMP) ## Run the tests, without the slow ones
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-slow: $(STAMP) ## Run the slow tests
+	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+lint: $(STAMP) ## Check the format and the lint rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(STAMP) ## Format, and fix what lint can fix by itself
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+typecheck: $(STAMP) ## Check the types of src/ with mypy, strictly
+	$(BIN)/mypy
+
+bench: $(STAMP) ## Run the benchmarks
+	$(BIN)/python benchmarks/run.py
+
+docs-check: $(STAMP) ## Check links and code blocks in the documentation, and the list of layers
+	$(ONE_THREAD) $(BIN)/python -m pytest tests/test_docs.py tests/test_architecture.py $(PYTEST_ARGS)
+
+build: $(STAMP) ## Build the wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## Remove caches and build output; keep the environment and runs/
+	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

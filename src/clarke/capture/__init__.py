@@ -1,0 +1,18 @@
+"""What ran: a dispatch mode writes an immutable Trace. Records, judges nothing."""
+
+from clarke.capture.collect import collect_trace, release_nodes
+from clarke.capture.recorder import Recorder
+from clarke.capture.trace import External, Location, OpRecord, Origin, Ref, ScalarRead, Trace
+
+__all__ = [
+    "External",
+    "Location",
+    "OpRecord",
+    "Origin",
+    "Recorder",
+    "Ref",
+    "ScalarRead",
+    "Trace",
+    "collect_trace",
+    "release_nodes",
+]

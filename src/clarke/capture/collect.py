@@ -1,0 +1,163 @@
+"""Cut the immutable `Trace` of one result out of the live record."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from clarke.capture.live import Node, Slot
+from clarke.capture.trace import External, OpRecord, Origin, Ref, ScalarRead, Trace
+from clarke.errors import CaptureError, ModifiedSinceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+
+    from clarke.capture.recorder import Recorder
+
+
+def collect_trace(recorder: Recorder, output: torch.Tensor) -> Trace:
+    """All operations on which `output` depends, in evaluation order.
+
+    Raises:
+        CaptureError: The record does not know `output`.
+        ModifiedSinceError: A tensor that the program read has been changed in place since.
+    """
+    slot = recorder.slot_of(output)
+    if slot is None:
+        raise CaptureError(
+            "clarke did not see how this tensor was computed. Compute it inside the function "
+            "given to clarke.check, or inside the `with clarke.audit()` block."
+        )
+    nodes: dict[int, Node] = {}
+    slots: dict[int, Slot] = {}
+    _walk([(slot, len(slot.storage.writers))], nodes, slots)
+    first = min(nodes, default=0)
+    last = max(nodes, default=0)
+    reads = []
+    for index, reference, location in recorder.reads:
+        read = reference()
+        if read is None or not first <= index < last:
+            continue
+        reads.append(ScalarRead(read.number, location))
+        if read.masked and read.producer is not None:
+            _walk([(read, len(read.storage.writers))], nodes, slots)
+    for s in slots.values():
+        where = recorder.tampered.get(s.storage)
+        if where is not None:
+            raise ModifiedSinceError(
+                f"A tensor was changed behind autograd's back at {where} (through `.data` or an "
+                "alias), so its recorded history no longer describes its values. "
+                "Write to it with gradients on, or before it is used."
+            )
+    externals = {
+        s.number: _external(s) for s in slots.values() if s.producer is None and s.held is not None
+    }
+    return Trace(
+        ops=tuple(_op_record(nodes[i]) for i in sorted(nodes)),
+        externals=MappingProxyType(externals),
+        output=slot.number,
+        scalar_reads=tuple(reads),
+        slot_dtypes=MappingProxyType({s.number: s.dtype for s in slots.values()}),
+    )
+
+
+def _walk(
+    start: Iterable[tuple[Slot, int]], nodes: dict[int, Node], slots: dict[int, Slot]
+) -> None:
+    todo = list(start)
+    while todo:
+        slot, writers = todo.pop()
+        slots[slot.number] = slot
+        before = list(slot.storage.writers[:writers])
+        if slot.producer is not None:
+            before.append(slot.producer)
+        for node in before:
+            if node.index in nodes:
+                continue
+            if node.released:
+                raise CaptureError(
+                    "Part of this graph has been freed by an earlier backward call "
+                    f"(operation {node.func} at {node.location}). Call that backward with "
+                    "retain_graph=True, or run the forward pass again."
+                )
+            nodes[node.index] = node
+            todo.extend(zip(node.inputs, node.writers_before, strict=True))
+
+
+def release_nodes(recorder: Recorder, output: torch.Tensor) -> None:
+    """Forget the differentiable history of `output`, as autograd has just done with its graph."""
+    slot = recorder.slot_of(output)
+    if slot is None:
+        return
+    todo = [slot]
+    seen: set[int] = set()
+    while todo:
+        current = todo.pop()
+        before = list(current.storage.writers)
+        if current.producer is not None:
+            before.append(current.producer)
+        for node in before:
+            if node.index in seen:
+                continue
+            seen.add(node.index)
+            if node.differentiated:
+                todo.extend(node.inputs)
+                node.release()
+
+
+def _refs(value: Any) -> Any:
+    if isinstance(value, Slot):
+        return Ref(value.number)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_refs(v) for v in value) if value else value
+    return value
+
+
+def _op_record(node: Node) -> OpRecord:
+    return OpRecord(
+        index=node.index,
+        func=node.func,
+        args=tuple(_refs(a) for a in node.args),
+        kwargs=MappingProxyType({k: _refs(v) for k, v in node.kwargs.items()}),
+        outputs=node.outputs,
+        differentiated=node.differentiated,
+        kept=MappingProxyType(dict(node.kept)),
+        kept_outputs=MappingProxyType(dict(node.kept_outputs)),
+        location=node.location,
+        reads_stopped=node.reads_stopped,
+        hidden_write=node.hidden_write,
+    )
+
+
+def _external(slot: Slot) -> External:
+    tensor = slot.held
+    if tensor is None:  # pragma: no cover - callers select held slots
+        raise CaptureError("internal: an external tensor is not held")
+    name = ""
+    if tensor.requires_grad and not slot.storage.writers:
+        if tensor.is_leaf:
+            origin = Origin.LEAF
+        else:
+            grad_fn = tensor.grad_fn
+            name = type(grad_fn).__name__
+            # Custom functions have Python classes as nodes; autograd's own are built in.
+            custom = any(k.__name__ == "BackwardCFunction" for k in type(grad_fn).__mro__)
+            origin = Origin.CUSTOM_FUNCTION if custom else Origin.UNSEEN
+    else:
+        origin = Origin.CONSTANT
+        if tensor.requires_grad and slot.storage.snapshot is None:
+            origin = Origin.UNSEEN
+            name = type(tensor.grad_fn).__name__
+    return External(
+        slot=slot.number,
+        tensor=tensor,
+        origin=origin,
+        version=slot.version,
+        snapshot=slot.storage.snapshot,
+        storage=slot.storage.number,
+        name=name,
+        location=slot.location,
+        stopped=slot.stopped,
+    )

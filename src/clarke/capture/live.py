@@ -1,0 +1,111 @@
+"""The growing record behind a `Trace`.
+
+Its lifetime follows autograd's: a node is held by the slots of its outputs, a slot by the tensor
+it stands for (weakly keyed) and by the nodes that read it. When the user drops the last tensor of
+an iteration, the iteration's record goes with it; nothing accumulates over a training run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import weakref
+
+    import torch
+
+    from clarke.capture.trace import Location
+
+
+class Storage:
+    """Memory shared by aliasing tensors: who wrote to it, and what it held before."""
+
+    __slots__ = ("__weakref__", "kept", "number", "snapshot", "writers")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.writers: list[Node] = []
+        self.snapshot: torch.Tensor | None = None
+        self.kept: list[weakref.ref[Node]] = []
+
+
+class Slot:
+    """One tensor object of the user's program."""
+
+    __slots__ = (
+        "__weakref__",
+        "dtype",
+        "held",
+        "location",
+        "masked",
+        "number",
+        "producer",
+        "stopped",
+        "storage",
+        "version",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        storage: Storage,
+        dtype: torch.dtype,
+        version: int,
+        location: Location,
+    ) -> None:
+        self.number = number
+        self.storage = storage
+        self.dtype = dtype
+        self.version = version
+        self.location = location
+        self.producer: Node | None = None
+        self.held: torch.Tensor | None = None
+        self.stopped = False  # computed from differentiated values, but cut off
+        self.masked = False  # an integer or boolean computed from differentiated values
+
+
+class Node:
+    """One executed operation, with slots in the place of tensors."""
+
+    __slots__ = (
+        "__weakref__",
+        "args",
+        "differentiated",
+        "func",
+        "hidden_write",
+        "index",
+        "inputs",
+        "kept",
+        "kept_outputs",
+        "kwargs",
+        "location",
+        "outputs",
+        "reads_stopped",
+        "released",
+        "writers_before",
+    )
+
+    def __init__(self, index: int, func: Any, location: Location) -> None:
+        self.index = index
+        self.func = func
+        self.location = location
+        self.args: tuple[Any, ...] = ()
+        self.kwargs: dict[str, Any] = {}
+        self.inputs: tuple[Slot, ...] = ()
+        self.writers_before: tuple[int, ...] = ()
+        self.outputs: tuple[int | None, ...] = ()
+        self.differentiated = False
+        self.kept: dict[int, torch.Tensor] = {}
+        self.kept_outputs: dict[int, torch.Tensor] = {}
+        self.reads_stopped = False
+        self.hidden_write = False
+        self.released = False
+
+    def release(self) -> None:
+        """Forget everything; called when the user's own graph has been freed."""
+        self.args = ()
+        self.kwargs = {}
+        self.inputs = ()
+        self.kept = {}
+        self.kept_outputs = {}
+        self.released = True

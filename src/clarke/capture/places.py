@@ -1,0 +1,126 @@
+"""Where the program is: the path of the running module and the user's line of code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from clarke.capture.trace import Location
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType
+
+_TORCH_FOLDER = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+# The project's own example programs and experiments count as user code.
+_OWN_EXCEPTIONS = tuple(
+    _OWN_FOLDER + name for name in ("cli" + os.sep + "programs", "experiments" + os.sep)
+)
+_CHECKPOINT_FILE = os.path.join(_TORCH_FOLDER, "utils", "checkpoint.py")
+
+
+class Places:
+    """Follows modules through global forward hooks and finds the user's frame on request."""
+
+    def __init__(self) -> None:
+        self._stack: list[str] = []
+        self._roots: list[torch.nn.Module] = []
+        self._names: weakref.WeakKeyDictionary[torch.nn.Module, dict[int, str]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._foreign: dict[CodeType, bool] = {}
+        self._cache: dict[tuple[str, CodeType, int], Location] = {}
+        self._handles: list[Any] = []
+        self.on_root: Callable[[torch.nn.Module], None] | None = None
+
+    def start(self) -> None:
+        """Install the two hooks (removed by `stop`)."""
+        self._handles = [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave, always_call=True),
+        ]
+
+    def stop(self) -> None:
+        """Remove the hooks and forget the module stack."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._stack.clear()
+        self._roots.clear()
+
+    def _enter(self, module: torch.nn.Module, _args: Any) -> None:
+        if not self._roots and self.on_root is not None:
+            self.on_root(module)
+        self._roots.append(module)
+        self._stack.append(self._path(module))
+
+    def _leave(self, module: torch.nn.Module, _args: Any, _output: Any) -> None:
+        # A module whose pre-hook raised leaves no entry; unwind to the one that is leaving.
+        if any(entered is module for entered in self._roots):
+            while self._roots:
+                last = self._roots.pop()
+                self._stack.pop()
+                if last is module:
+                    break
+
+    def _path(self, module: torch.nn.Module) -> str:
+        root = self._roots[0]
+        names = self._names.get(root)
+        if names is None or id(module) not in names:
+            names = {id(m): n for n, m in root.named_modules(remove_duplicate=True)}
+            if next(root.children(), None) is None:
+                names[id(root)] = type(root).__name__
+            self._names[root] = names
+        if id(module) in names:
+            return names[id(module)]
+        above = self._stack[-1] if self._stack else ""
+        kind = type(module).__name__
+        return f"{above}.{kind}" if above else kind
+
+    def here(self) -> tuple[Location, bool]:
+        """The current location, and whether a reentrant checkpoint is running its function."""
+        frame = sys._getframe(2)
+        checkpointed = False
+        path = self._stack[-1] if self._stack else ""
+        last = frame
+        while frame is not None:
+            code = frame.f_code
+            foreign = self._foreign.get(code)
+            if foreign is None:
+                foreign = self._is_foreign(code.co_filename)
+                self._foreign[code] = foreign
+            if not foreign:
+                break
+            if code.co_name == "forward" and code.co_filename == _CHECKPOINT_FILE:
+                checkpointed = True
+            last = frame
+            frame = frame.f_back  # type: ignore[assignment]
+        frame = frame or last
+        key = (path, frame.f_code, frame.f_lineno)
+        found = self._cache.get(key)
+        if found is None:
+            found = Location(path, frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+            self._cache[key] = found
+        return found, checkpointed or self._checkpoint_above(frame)
+
+    def _checkpoint_above(self, frame: Any) -> bool:
+        if torch.is_grad_enabled():  # a reentrant checkpoint switches gradients off
+            return False
+        while frame is not None:
+            code = frame.f_code
+            if code.co_name == "forward" and code.co_filename == _CHECKPOINT_FILE:
+                return True
+            frame = frame.f_back
+        return False
+
+    @staticmethod
+    def _is_foreign(filename: str) -> bool:
+        if filename.startswith(_OWN_EXCEPTIONS):
+            return False
+        return filename.startswith((_TORCH_FOLDER, _OWN_FOLDER)) or filename.startswith("<")

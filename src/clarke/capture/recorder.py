@@ -1,0 +1,356 @@
+"""A dispatch mode that writes down what runs. It records and judges nothing."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from clarke.capture.live import Node, Slot, Storage
+from clarke.capture.places import Places
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from clarke.capture.trace import Location
+
+_SCALAR = torch.ops.aten._local_scalar_dense.default
+_READS_REMEMBERED = 10_000
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors(item)
+
+
+class Recorder(TorchDispatchMode):
+    """Records the operations that run inside the ``with`` block.
+
+    Args:
+        keep: Says for an operator overload whether the values it reads must be kept as they were.
+
+    The record grows as nodes that are held by the tensors they made, so it is freed with them.
+    Nothing is recorded while gradients are switched off, except that tensors computed there are
+    remembered as detached.
+    """
+
+    def __init__(self, keep: Callable[[Any], bool]) -> None:
+        super().__init__()
+        self.places = Places()
+        self.reads: deque[tuple[int, weakref.ref[Slot], Location]] = deque(maxlen=_READS_REMEMBERED)
+        self.saw_inference = False
+        self.paused = False
+        self.count = 0
+        self._keep = keep
+        self._keeps: dict[Any, bool] = {}
+        self._written: dict[Any, tuple[frozenset[int], frozenset[str]]] = {}
+        self._slots = WeakTensorKeyDictionary()
+        self._slot_count = 0
+        self._storages: dict[int, tuple[StorageWeakRef, weakref.ref[Storage]]] = {}
+        self._externals: weakref.WeakKeyDictionary[Storage, list[weakref.ref[Slot]]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self.tampered: weakref.WeakKeyDictionary[Storage, Location] = weakref.WeakKeyDictionary()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # The default wraps the handler in a dynamo guard, which costs more than the handler.
+        return False
+
+    def __enter__(self) -> Recorder:
+        self.places.start()
+        try:
+            super().__enter__()
+        except BaseException:
+            self.places.stop()
+            raise
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        try:
+            super().__exit__(*exc)
+        finally:
+            self.places.stop()
+
+    # ---------------------------------------------------------------- lookups
+
+    def slot_of(self, tensor: torch.Tensor) -> Slot | None:
+        """The slot of a tensor that the record knows, or None."""
+        found: Slot | None = self._slots.get(tensor)
+        return found
+
+    def _storage_of(self, tensor: torch.Tensor) -> Storage:
+        found = self._known_storage(tensor)
+        if found is None:
+            found = Storage(self._slot_count)
+            try:
+                memory = tensor.untyped_storage()
+                self._storages[memory._cdata] = (StorageWeakRef(memory), weakref.ref(found))
+                if len(self._storages) > 4096:
+                    self._sweep()
+            except (RuntimeError, NotImplementedError):  # sparse tensors have no storage
+                pass
+        return found
+
+    def _known_storage(self, tensor: torch.Tensor) -> Storage | None:
+        try:
+            entry = self._storages.get(tensor.untyped_storage()._cdata)
+        except (RuntimeError, NotImplementedError):
+            return None
+        # The weak reference keeps the address from being given to another storage.
+        return None if entry is None else entry[1]()
+
+    def _sweep(self) -> None:
+        self._storages = {k: v for k, v in self._storages.items() if v[1]() is not None}
+
+    def _new_slot(self, tensor: torch.Tensor, location: Location) -> Slot:
+        self._slot_count += 1
+        slot = Slot(
+            self._slot_count,
+            self._storage_of(tensor),
+            tensor.dtype,
+            tensor._version if not tensor.is_inference() else 0,
+            location,
+        )
+        self._slots[tensor] = slot
+        return slot
+
+    def _hold(self, slot: Slot, tensor: torch.Tensor) -> None:
+        slot.held = tensor
+        slot.version = tensor._version if not tensor.is_inference() else 0
+        self._externals.setdefault(slot.storage, []).append(weakref.ref(slot))
+
+    def _read(self, tensor: torch.Tensor, location: Location) -> Slot:
+        slot: Slot | None = self._slots.get(tensor)
+        if slot is None:
+            slot = self._new_slot(tensor, location)
+        if slot.held is None and slot.producer is None:
+            self._hold(slot, tensor)
+        elif slot.producer is not None and not tensor.requires_grad and not slot.masked:
+            # Computed from differentiated values, but cut off: from here on a constant.
+            slot.stopped = slot.stopped or slot.producer.differentiated
+            slot.producer = None
+            self._hold(slot, tensor)
+        return slot
+
+    def _writes(self, func: Any) -> tuple[frozenset[int], frozenset[str]]:
+        found = self._written.get(func)
+        if found is None:
+            positions, names = set(), set()
+            for i, argument in enumerate(func._schema.arguments):
+                if argument.alias_info is not None and argument.alias_info.is_write:
+                    names.add(argument.name)
+                    if not argument.kwarg_only:
+                        positions.add(i)
+            found = (frozenset(positions), frozenset(names))
+            self._written[func] = found
+        return found
+
+    # ---------------------------------------------------------------- the handler
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.paused:
+            return func(*args, **kwargs)
+        if torch.is_inference_mode_enabled():
+            self.saw_inference = True
+            return func(*args, **kwargs)
+        tensors = list(_tensors(args))
+        if kwargs:
+            tensors.extend(_tensors(kwargs))
+        relevant = any(self._is_relevant(t) for t in tensors)
+        positions, names = self._writes(func)
+        if not relevant and not names:
+            return func(*args, **kwargs)
+        written = [t for i in positions if i < len(args) for t in _tensors(args[i])]
+        if names and kwargs:
+            written += [t for n in names if n in kwargs for t in _tensors(kwargs[n])]
+        if not relevant:
+            self._unrecorded_write(written)
+            return func(*args, **kwargs)
+        location, checkpointed = self.places.here()
+        if func is _SCALAR:
+            self._note_read(args[0], location)
+            return func(*args, **kwargs)
+        if not (torch.is_grad_enabled() or checkpointed):
+            return self._run_stopped(func, args, kwargs, written, location)
+        return self._record(func, args, kwargs, tensors, written, location)
+
+    def _is_relevant(self, tensor: torch.Tensor) -> bool:
+        if tensor.requires_grad:
+            return True
+        slot: Slot | None = self._slots.get(tensor)
+        return slot is not None and (slot.masked or slot.stopped)
+
+    def _note_read(self, tensor: torch.Tensor, location: Location) -> None:
+        slot = self._slots.get(tensor)
+        if slot is not None:
+            self.reads.append((self.count, weakref.ref(slot), location))
+
+    def _record(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        tensors: list[torch.Tensor],
+        written: list[torch.Tensor],
+        location: Location,
+    ) -> Any:
+        self.count += 1
+        node = Node(self.count, func, location)
+        inputs: list[Slot] = []
+        differentiated = any(t.requires_grad for t in tensors)
+        masked = False
+
+        def to_slot(value: Any) -> Any:
+            nonlocal masked
+            if isinstance(value, torch.Tensor):
+                slot = self._read(value, location)
+                inputs.append(slot)
+                masked = masked or slot.masked
+                node.reads_stopped = node.reads_stopped or slot.stopped
+                return slot
+            if isinstance(value, (list, tuple)):
+                return type(value)(to_slot(v) for v in value) if value else value
+            return value
+
+        node.args = tuple(to_slot(a) for a in args)
+        node.kwargs = {k: to_slot(v) for k, v in kwargs.items()}
+        node.inputs = tuple(inputs)
+        node.writers_before = tuple(len(s.storage.writers) for s in inputs)
+        node.differentiated = differentiated
+        for tensor in written:
+            self._protect(tensor)
+        keeps = self._keeps.get(func)
+        if keeps is None:
+            keeps = self._keeps[func] = self._keep(func)
+        if keeps:
+            self._keep_inputs(node, args, written)
+        out = func(*args, **kwargs)
+        outputs: list[int | None] = []
+        flat = out if isinstance(out, (list, tuple)) else (out,)
+        for position, value in enumerate(flat):
+            if not isinstance(value, torch.Tensor):
+                outputs.append(None)
+                continue
+            same = next((t for t in written if t is value), None)
+            slot = self._slots.get(value) if same is not None else None
+            if slot is None:
+                slot = self._new_slot(value, location)
+                slot.producer = node
+                discrete = not (value.is_floating_point() or value.is_complex())
+                slot.masked = masked or (discrete and differentiated)
+                slot.stopped = node.reads_stopped and not differentiated
+            outputs.append(slot.number)
+            if keeps and not value.is_floating_point():
+                node.kept_outputs[position] = value
+        node.outputs = tuple(outputs)
+        for tensor in written:
+            slot = self._slots.get(tensor)
+            if slot is not None:
+                slot.storage.writers.append(node)
+                slot.masked = slot.masked or (masked and not differentiated)
+        return out
+
+    def _keep_inputs(self, node: Node, args: tuple[Any, ...], written: list[torch.Tensor]) -> None:
+        for position, value in enumerate(args):
+            if not isinstance(value, torch.Tensor):
+                continue
+            if any(value is w for w in written):
+                node.kept[position] = value.detach().clone()
+            else:
+                node.kept[position] = value.detach()
+                slot = self._slots.get(value)
+                if slot is not None:
+                    slot.storage.kept.append(weakref.ref(node))
+
+    def _protect(self, tensor: torch.Tensor) -> None:
+        """Copy what an operation is about to overwrite and the record still needs."""
+        storage = self._known_storage(tensor)
+        if storage is None:
+            return
+        for reference in storage.kept:
+            node = reference()
+            if node is None:
+                continue
+            for position, value in node.kept.items():
+                if self._known_storage(value) is storage:
+                    node.kept[position] = value.clone()
+        storage.kept.clear()
+        if storage.snapshot is None and not storage.writers and self._externals.get(storage):
+            flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+            flat.set_(tensor.untyped_storage())  # type: ignore[call-overload]
+            storage.snapshot = flat.clone()
+
+    def _unrecorded_write(self, written: list[torch.Tensor]) -> None:
+        for tensor in written:
+            storage = self._known_storage(tensor)
+            if storage is None:
+                continue
+            self._protect_kept_only(storage)
+            references = self._externals.pop(storage, None)
+            if references is None:
+                if self._slots.get(tensor) is None or storage.writers:
+                    self.tampered[storage] = self.places.here()[0]
+                continue
+            for reference in references:
+                slot = reference()
+                if slot is None or slot.held is None:
+                    continue
+                original = slot.held
+                if not original.requires_grad and not storage.writers:
+                    slot.held = original.detach().clone()
+                    slot.version = slot.held._version
+                if self._slots.get(original) is slot:
+                    del self._slots[original]
+
+    def _protect_kept_only(self, storage: Storage) -> None:
+        for reference in storage.kept:
+            node = reference()
+            if node is not None:
+                for position, value in node.kept.items():
+                    if self._known_storage(value) is storage:
+                        node.kept[position] = value.clone()
+        storage.kept.clear()
+
+    def _run_stopped(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        written: list[torch.Tensor],
+        location: Location,
+    ) -> Any:
+        """Run with gradients switched off: outputs are remembered as detached."""
+        for tensor in written:
+            slot: Slot | None = self._slots.get(tensor)
+            if slot is not None and tensor.requires_grad and not tensor.is_leaf:
+                self._protect(tensor)
+                self.count += 1
+                node = Node(self.count, func, location)
+                node.hidden_write = True
+                slot.storage.writers.append(node)
+            else:
+                self._unrecorded_write([tensor])
+        out = func(*args, **kwargs)
+        flat = out if isinstance(out, (list, tuple)) else (out,)
+        for value in flat:
+            if isinstance(value, torch.Tensor) and not any(value is w for w in written):
+                slot = self._slots.get(value)
+                if slot is None:
+                    slot = self._new_slot(value, location)
+                slot.stopped = True
+        return out

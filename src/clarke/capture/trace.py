@@ -1,0 +1,146 @@
+"""The immutable record of what ran: operations, the tensors they read, and where they stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where an operation stands: module path in the model, file and line of the user's code."""
+
+    module: str
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}"
+        return f"{self.module} ({place})" if self.module else place
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Stands for a tensor among the arguments of a recorded operation."""
+
+    slot: int
+
+
+class Origin(Enum):
+    """How a tensor that no recorded operation made came to be."""
+
+    LEAF = "a leaf that requires a gradient"
+    CONSTANT = "a tensor that requires no gradient"
+    CUSTOM_FUNCTION = "the output of a custom autograd.Function"
+    UNSEEN = "the result of operations that ran before clarke was watching"
+
+
+@dataclass(frozen=True, eq=False)
+class External:
+    """A tensor that the program read but no recorded operation made.
+
+    Attributes:
+        slot: Its number in the trace.
+        tensor: The tensor itself (held strongly).
+        origin: How it came to be.
+        version: Its version counter when it was first read.
+        snapshot: A flat copy of its storage from before a recorded operation first wrote to it,
+            or None when none did.
+        storage: Number shared by all tensors that alias the same memory.
+        name: For a custom function, the name of its backward node.
+        location: Where it was first read (for a custom function: where it was made).
+        stopped: The value was computed from differentiated values, but detached.
+    """
+
+    slot: int
+    tensor: torch.Tensor
+    origin: Origin
+    version: int
+    snapshot: torch.Tensor | None
+    storage: int
+    name: str
+    location: Location
+    stopped: bool
+
+
+@dataclass(frozen=True, eq=False)
+class OpRecord:
+    """One executed operation.
+
+    Attributes:
+        index: Its position in evaluation order.
+        func: The operator overload, for example ``torch.ops.aten.relu.default``.
+        args: Positional arguments, a `Ref` in the place of each tensor.
+        kwargs: Keyword arguments likewise.
+        outputs: Slot numbers of the tensors it returned, None for what is not a tensor.
+        differentiated: One of its outputs requires a gradient.
+        kept: For operations that the caller asked to keep: values of the tensors among the
+            positional arguments, as they were before the operation ran (by position).
+        kept_outputs: For the same operations, integer and boolean outputs (by position); for
+            random operations all outputs.
+        location: Where it stands.
+        reads_stopped: It reads a value that was detached from differentiated values.
+        hidden_write: It changed a differentiated tensor while gradients were switched off.
+    """
+
+    index: int
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outputs: tuple[int | None, ...]
+    differentiated: bool
+    kept: Mapping[int, torch.Tensor]
+    kept_outputs: Mapping[int, torch.Tensor]
+    location: Location
+    reads_stopped: bool = False
+    hidden_write: bool = False
+
+    @property
+    def name(self) -> str:
+        """The overload's name in the dispatcher, such as ``aten::relu.default``."""
+        schema = self.func._schema
+        return f"{schema.name}.{schema.overload_name or 'default'}"
+
+    @property
+    def short_name(self) -> str:
+        """The operator's name without namespace and overload, such as ``relu``."""
+        return str(self.func._schema.name).rsplit("::", 1)[-1]
+
+
+@dataclass(frozen=True)
+class ScalarRead:
+    """A tensor's value went into Python (``bool()``, ``item()``) before the result was there."""
+
+    slot: int
+    location: Location
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """All operations on which one result depends, in evaluation order.
+
+    Attributes:
+        ops: The operations.
+        externals: What they read but did not make, by slot.
+        output: Slot of the result.
+        scalar_reads: Values that went into Python before the result was there.
+        slot_dtypes: dtype of every slot that the operations mention.
+    """
+
+    ops: tuple[OpRecord, ...]
+    externals: Mapping[int, External]
+    output: int
+    scalar_reads: tuple[ScalarRead, ...] = ()
+    slot_dtypes: Mapping[int, torch.dtype] = field(default_factory=dict)
+
+    def leaves(self) -> tuple[External, ...]:
+        """The leaves that require a gradient, in order of first use."""
+        found = [e for e in self.externals.values() if e.origin is Origin.LEAF]
+        return tuple(sorted(found, key=lambda e: e.slot))

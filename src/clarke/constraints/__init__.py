@@ -1,0 +1,15 @@
+"""Gradients of switching functions as labelled linear rows; relevance pruning."""
+
+from clarke.constraints.relevance import Relevance, find_relevant, random_tangents, tangent
+from clarke.constraints.rows import RowOperator, build_rows, flatten, unflatten
+
+__all__ = [
+    "Relevance",
+    "RowOperator",
+    "build_rows",
+    "find_relevant",
+    "flatten",
+    "random_tangents",
+    "tangent",
+    "unflatten",
+]

@@ -1,0 +1,202 @@
+"""Which touched kinks can change the gradient, decided for the whole batch at once.
+
+A kink is *null* when its candidates have equal gradients: one tangent pass along a random
+direction shows that for all kinks together (a non-zero linear form vanishes at a random direction
+with probability zero). Of the others, a kink is *idle* when neither the result nor the arguments
+of a null or relevant kink depend on it to first order: one adjoint pass per round shows that.
+The rest is relevant. docs/theory.md proves that changing null and idle kinks in any combination
+changes neither the gradient nor the switching functions of the relevant ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.autograd.forward_ad as fwd
+
+from clarke.kinks import Hazard
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clarke.capture import OpRecord
+    from clarke.steering import Program, Run, Site
+
+# In float64; relative to the candidates of one kink, and to the largest tangent of the operation.
+_OWN = 1e-11
+_ALL = 1e-13
+
+
+@dataclass(frozen=True, eq=False)
+class Relevance:
+    """What is left of the touched kinks.
+
+    Attributes:
+        relevant: (count,) bool: kinks whose piece can change the gradient.
+        mixed: (count,) bool: kinks at which AD mixes several pieces.
+        hazards: Relevant kinks out of reach of selections, by reason.
+        lost_masks: Operations through which a tied comparison could not be followed.
+    """
+
+    relevant: torch.Tensor
+    mixed: torch.Tensor
+    hazards: Mapping[Hazard, torch.Tensor]
+    lost_masks: tuple[OpRecord, ...]
+
+    @property
+    def any_relevant(self) -> bool:
+        """Whether any relevant kink or hazard is left."""
+        return bool(self.relevant.any()) or bool(self.hazards) or bool(self.lost_masks)
+
+
+def random_tangents(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    """A standard normal direction in the space of the program's variables."""
+    return tuple(
+        torch.randn(p.shape, dtype=program.dtype, generator=generator) for p in program.point
+    )
+
+
+def tangent(value: torch.Tensor) -> torch.Tensor:
+    """The forward-mode tangent of a value, zeros if it has none."""
+    found = fwd.unpack_dual(value).tangent
+    return torch.zeros_like(value) if found is None else found.detach()
+
+
+def _random_mixtures(
+    program: Program, generator: torch.Generator
+) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
+    """Random weights for the kinks at which AD mixes; and which kinks those are."""
+    mixed = torch.zeros(program.analysis.count, dtype=torch.bool)
+    weights: dict[int, torch.Tensor] = {}
+    for position, site in program.analysis.sites.items():
+        touch = site.touch
+        if touch.count == 0:
+            continue
+        own = touch.mixed()
+        mixed[site.first : site.first + touch.count] = own
+        if bool(own.any()):
+            raw = torch.rand(touch.members.numel(), dtype=torch.float64, generator=generator) + 0.1
+            total = torch.zeros(touch.count, dtype=torch.float64).index_add(0, touch.owner, raw)
+            random = raw / total[touch.owner]
+            weights[position] = torch.where(own[touch.owner], random, touch.weights)
+    return weights, mixed
+
+
+def find_relevant(program: Program, generator: torch.Generator) -> Relevance:
+    """Classify the touched kinks of a program under AD's selection."""
+    count = program.analysis.count
+    weights, mixed = _random_mixtures(program, generator)
+    with fwd.dual_level():
+        direction = random_tangents(program, generator)
+        moved = program.run(weights=weights, tangents=direction, probe=True, grad=False)
+        null, jumping = _null_kinks(program, moved)
+    hazards = _hazards(program, jumping)
+    dangerous = torch.zeros(count, dtype=torch.bool)
+    for kinks in hazards.values():
+        dangerous[kinks] = True
+    lost = tuple({u.op.index: u.op for u in moved.mask_uses if u.difference is None}.values())
+    null = null & ~dangerous
+    if bool((~null).any()):
+        still = program.run(weights=weights, probe=True, nudge=True)
+        relevant = _reachable(program, still, null, generator)
+    else:
+        relevant = torch.zeros(count, dtype=torch.bool)
+    left = {h: k[relevant[k]] for h, k in hazards.items() if bool(relevant[k].any())}
+    return Relevance(relevant, mixed, left, lost)
+
+
+def _null_kinks(program: Program, run: Run) -> tuple[torch.Tensor, torch.Tensor]:
+    """(count,) kinks whose candidates have equal tangents, and comparisons that jump."""
+    count = program.analysis.count
+    null = torch.ones(count, dtype=torch.bool)
+    jumping = torch.zeros(count, dtype=torch.bool)
+    for position, probe in run.probes.items():
+        site = program.analysis.sites[position]
+        touch = site.touch
+        slopes = tangent(probe.candidates).to(torch.float64)
+        top = torch.full((touch.count,), -torch.inf, dtype=torch.float64)
+        low = torch.full((touch.count,), torch.inf, dtype=torch.float64)
+        size = torch.zeros(touch.count, dtype=torch.float64)
+        top.scatter_reduce_(0, touch.owner, slopes, "amax")
+        low.scatter_reduce_(0, touch.owner, slopes, "amin")
+        size.scatter_reduce_(0, touch.owner, slopes.abs(), "amax")
+        spread = top - low
+        bound = _ALL * _largest_tangent(probe.call.args)
+        # A region kink often compares with a constant: its own size is then no yardstick.
+        single = _is_choice(site)
+        limit = torch.maximum(_OWN * size, bound) if single else bound
+        null[site.first : site.first + touch.count] = spread <= limit
+    first = {s.touch.op.index: s.first for s in program.analysis.sites.values()}
+    for use in run.mask_uses:
+        kinks = first[use.site] + use.kink
+        if use.difference is None:
+            null[kinks] = False
+            continue
+        slopes = tangent(use.difference)
+        gap = fwd.unpack_dual(use.difference).primal.detach()
+        yardstick = float(gap.abs().max()) if gap.numel() else 0.0
+        null[kinks[slopes.abs() > 0]] = False
+        jump = gap.abs() > _OWN * max(yardstick, 1e-300)
+        jumping[kinks[jump]] = True
+        null[kinks[jump]] = False
+    return null, jumping
+
+
+def _is_choice(site: Site) -> bool:
+    return site.touch.base.dtype == torch.int64
+
+
+def _largest_tangent(args: tuple[object, ...]) -> torch.Tensor:
+    found = torch.zeros((), dtype=torch.float64)
+    for a in args:
+        if isinstance(a, torch.Tensor) and a.is_floating_point() and a.numel():
+            found = torch.maximum(found, tangent(a).abs().max().to(torch.float64))
+    return found
+
+
+def _hazards(program: Program, jumping: torch.Tensor) -> dict[Hazard, torch.Tensor]:
+    found: dict[Hazard, list[torch.Tensor]] = {}
+    for site in program.analysis.sites.values():
+        for hazard, kinks in site.touch.hazards.items():
+            found.setdefault(hazard, []).append(site.first + kinks)
+    if bool(jumping.any()):
+        found.setdefault(Hazard.STEP, []).append(jumping.nonzero().squeeze(1))
+    return {h: torch.cat(parts) for h, parts in found.items()}
+
+
+def _reachable(
+    program: Program, run: Run, null: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Kinks, not null, on which the result or an argument of a null or relevant kink depends."""
+    count = program.analysis.count
+    relevant = torch.zeros(count, dtype=torch.bool)
+    if run.nudges is None:
+        return ~null
+    watched = null.clone()
+    target = run.output
+    while True:
+        total = target * 1.0
+        for position, probe in run.probes.items():
+            site = program.analysis.sites[position]
+            touch = site.touch
+            own = watched[site.first : site.first + touch.count]
+            if not bool(own.any()):
+                continue
+            for values, owner in (
+                (probe.candidates, touch.owner),
+                (probe.switching.reshape(-1, touch.count), None)
+                if probe.switching.numel() % touch.count == 0 and not _is_choice(site)
+                else (probe.candidates, touch.owner),
+            ):
+                factor = torch.randn(values.shape, dtype=program.dtype, generator=generator)
+                factor = factor * (own[owner] if owner is not None else own)
+                if values.requires_grad:
+                    total = total + (values * factor).sum()
+        reached = run.nudges.adjoints(total, count) > 0
+        grown = relevant | (reached & ~null)
+        if bool((grown == relevant).all()):
+            return relevant
+        relevant = grown
+        watched = watched | relevant

@@ -1,0 +1,124 @@
+"""The linear conditions on a direction: gradients of the switching functions of relevant kinks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.autograd.forward_ad as fwd
+
+from clarke.constraints.relevance import tangent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from clarke.steering import Program, Run
+
+
+@dataclass(frozen=True, eq=False)
+class RowOperator:
+    """Rows as an operator: never a dense rows x variables array unless asked for.
+
+    Attributes:
+        program: The program.
+        choices: The selection under which the rows hold, by site position.
+        kinks: (m,) the kink to which each row belongs.
+    """
+
+    program: Program
+    choices: Mapping[int, torch.Tensor]
+    relevant: torch.Tensor
+    kinks: torch.Tensor
+    _values: torch.Tensor
+    _leaves: tuple[torch.Tensor, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, variables)."""
+        return int(self._values.numel()), sum(p.numel() for p in self.program.point)
+
+    def transposed_times(self, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """``A^T y`` as one tensor per variable: one backward pass."""
+        if not self._values.requires_grad:
+            return tuple(torch.zeros_like(p) for p in self.program.point)
+        grads = torch.autograd.grad(
+            self._values, self._leaves, grad_outputs=y, retain_graph=True, allow_unused=True
+        )
+        return tuple(
+            torch.zeros_like(p) if g is None else g.detach()
+            for g, p in zip(grads, self.program.point, strict=True)
+        )
+
+    def times(self, direction: Sequence[torch.Tensor]) -> torch.Tensor:
+        """``A d``: one forward-mode pass, whatever the number of rows."""
+        with fwd.dual_level():
+            run = self.program.run(
+                choices=self.choices, tangents=tuple(direction), probe=True, grad=False
+            )
+            values, _ = _signed_rows(self.program, run, self.choices, self.relevant)
+            return tangent(values)
+
+    def dense(self) -> NDArray[np.float64]:
+        """The rows as an (m, n) array, for small systems."""
+        m, n = self.shape
+        rows = np.zeros((m, n))
+        for i in range(m):
+            y = torch.zeros(m, dtype=self.program.dtype)
+            y[i] = 1.0
+            rows[i] = flatten(self.transposed_times(y))
+        return rows
+
+
+def flatten(parts: Sequence[torch.Tensor]) -> NDArray[np.float64]:
+    """One float64 vector from one tensor per variable."""
+    if not parts:
+        return np.zeros(0)
+    return torch.cat([p.detach().reshape(-1).to(torch.float64) for p in parts]).cpu().numpy()
+
+
+def unflatten(vector: NDArray[np.float64], like: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The inverse of `flatten`, in the shapes of `like`."""
+    whole = torch.from_numpy(np.ascontiguousarray(vector))
+    parts, at = [], 0
+    for p in like:
+        parts.append(whole[at : at + p.numel()].reshape(p.shape).to(p.dtype))
+        at += p.numel()
+    return tuple(parts)
+
+
+def build_rows(
+    program: Program, choices: Mapping[int, torch.Tensor], relevant: torch.Tensor
+) -> RowOperator:
+    """The rows of the relevant kinks under a selection (AD's where `choices` is silent)."""
+    run = program.run(choices=choices, probe=True)
+    values, kinks = _signed_rows(program, run, choices, relevant)
+    return RowOperator(program, choices, relevant, kinks, values, run.leaves)
+
+
+def _signed_rows(
+    program: Program,
+    run: Run,
+    choices: Mapping[int, torch.Tensor],
+    relevant: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    values, kinks = [], []
+    for position in sorted(run.probes):
+        probe = run.probes[position]
+        site = program.analysis.sites[position]
+        touch = site.touch
+        own = relevant[site.first : site.first + touch.count]
+        if not bool(own.any()):
+            continue
+        choice = choices.get(position)
+        row, kink = site.rule.rows(probe.call, touch, touch.chosen() if choice is None else choice)
+        keep = own[kink]
+        values.append(row[keep])
+        kinks.append(site.first + kink[keep])
+    if not values:
+        empty = torch.zeros(0, dtype=program.dtype)
+        return empty, torch.zeros(0, dtype=torch.int64)
+    return torch.cat(values), torch.cat(kinks)

@@ -1,0 +1,100 @@
+"""What a verdict carries, and the code that re-checks it from scratch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from clarke.constraints import flatten
+from clarke.decide.confirm import confirm
+from clarke.decide.tolerance import peak, relative_difference
+from clarke.feasibility import verify_membership, verify_witness
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clarke.decide.confirm import Gradient
+    from clarke.decide.model import Witness
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """Proof of a positive verdict.
+
+    Attributes:
+        gradient: AD's gradient g.
+        point: The point w.
+        witnesses: Directions with their selections (for a smooth point: one, without rows).
+        weights: Their convex weights: the weighted gradients add up to g.
+        tolerance: Relative difference that counts as rounding.
+        run_gradient: AD's gradient of the program at another point.
+    """
+
+    gradient: tuple[torch.Tensor, ...]
+    point: tuple[torch.Tensor, ...]
+    witnesses: tuple[Witness, ...]
+    weights: tuple[float, ...]
+    tolerance: float
+    run_gradient: Gradient
+
+    def verify(self, *, run: bool = True) -> bool:
+        """Check everything again: rows in exact arithmetic, weights, sum, and runs of the program.
+
+        Args:
+            run: Also run the program along every witness.
+        """
+        return not self.defects(run=run)
+
+    def defects(self, *, run: bool = True) -> tuple[str, ...]:
+        """What is wrong with the certificate, in words; empty when it holds."""
+        found = [
+            f"the rows of witness {i} are not all positive"
+            for i, w in enumerate(self.witnesses)
+            if not self._rows_hold(w)
+        ]
+        if len(self.weights) != len(self.witnesses) or not self.witnesses:
+            return (*found, "weights and witnesses differ in number")
+        if min(self.weights) < 0 or abs(sum(self.weights) - 1) > 1e-9:
+            found.append("the weights are not convex")
+        if not self._adds_up():
+            found.append("the witnessed gradients do not add up to the gradient")
+        if run and not found:
+            for i, w in enumerate(self.witnesses):
+                outcome = confirm(
+                    self.run_gradient, self.point, w.direction, w.gradient, self.tolerance
+                )
+                if not outcome.confirmed:
+                    found.append(
+                        f"gradients along witness {i} differ from its own by {outcome.error:.1e}"
+                    )
+        return tuple(found)
+
+    @staticmethod
+    def _rows_hold(witness: Witness) -> bool:
+        return len(witness.rows) == 0 or verify_witness(witness.rows, witness.coefficients)
+
+    def _adds_up(self) -> bool:
+        sums = weighted_sum([w.gradient for w in self.witnesses], self.weights)
+        size = max(peak(w.gradient) for w in self.witnesses)
+        if relative_difference(sums, self.gradient, 1e-3 * size) > self.tolerance:
+            return False
+        points = np.stack([flatten(w.gradient) for w in self.witnesses])
+        if points.size > 1_000_000:  # exact arithmetic adds nothing to a sum of this size
+            return True
+        weights = np.asarray(self.weights)
+        return bool(
+            verify_membership(points, weights, flatten(self.gradient), max(self.tolerance, 1e-9))
+        )
+
+
+def weighted_sum(
+    gradients: Sequence[Sequence[torch.Tensor]], weights: Sequence[float]
+) -> tuple[torch.Tensor, ...]:
+    """The weighted sum of gradients, tensor by tensor."""
+    return tuple(
+        sum((w * part for w, part in zip(weights, parts, strict=True)), torch.zeros_like(parts[0]))
+        for parts in zip(*gradients, strict=True)
+    )

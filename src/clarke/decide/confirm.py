@@ -1,0 +1,67 @@
+"""Confirmation: AD's gradients at ``w + t d``, t decreasing, must tend to what was claimed.
+
+This runs the program's own operations with PyTorch's own derivatives; it shares nothing with the
+rules that found the witness.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from clarke.decide.tolerance import peak, relative_difference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Gradient = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
+
+_SHRINKS = 0.2  # an error that tends to zero falls tenfold with a tenfold smaller step
+_STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """The outcome: the smallest error reached, and whether two consecutive steps were close."""
+
+    confirmed: bool
+    error: float
+    step: float
+
+
+def confirm(
+    gradient: Gradient,
+    point: Sequence[torch.Tensor],
+    direction: Sequence[torch.Tensor],
+    expected: Sequence[torch.Tensor],
+    tolerance: float,
+) -> Confirmation:
+    """Compare the gradients along a ray with `expected`.
+
+    Args:
+        gradient: AD's gradient at a point.
+        point: w, one tensor per variable.
+        direction: d, likewise.
+        expected: What the gradients must tend to.
+        tolerance: Relative difference that counts as equal.
+    """
+    size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
+    scale = max((float(p.abs().max()) for p in point if p.numel()), default=0.0)
+    factor = max(scale, 1.0) / size if size > 0 else 1.0
+    best, at, close, falling, floor, last = float("inf"), 0.0, 0, 0, peak(expected), 0.0
+    for step in _STEPS:
+        moved = [p + step * factor * d for p, d in zip(point, direction, strict=True)]
+        found = gradient(moved)
+        # A gradient that vanishes in the limit is measured against those further out.
+        floor = max(floor, peak(found)) if floor == 0 or last == 0 else floor
+        error = relative_difference(found, expected, floor)
+        falling = falling + 1 if last > 0 and error <= _SHRINKS * last else 0
+        last = error
+        if error < best:
+            best, at = error, step
+        close = close + 1 if error <= tolerance else 0
+        if close == 2 or falling == 3:
+            return Confirmation(True, best, at)
+    return Confirmation(False, best, at)

@@ -1,0 +1,85 @@
+"""Name the operation whose derivative differs from that of its neighbourhood, or is not finite."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from clarke.capture import OpRecord, Ref
+from clarke.decide.model import Culprit
+from clarke.decide.tolerance import relative_difference
+from clarke.steering import Pieces, Program, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_STEP = 1e-6
+_PART = 1e-3
+
+
+def _adjoints(program: Program, run: Run) -> dict[int, torch.Tensor]:
+    """The derivative of the result with respect to every tensor of a replay, by slot."""
+    if not run.output.requires_grad:
+        return {}
+    slots = [s for s, t in run.tensors.items() if t.requires_grad and t.is_floating_point()]
+    grads = torch.autograd.grad(
+        run.output.sum(), [run.tensors[s] for s in slots], allow_unused=True
+    )
+    return {s: g.detach() for s, g in zip(slots, grads, strict=True) if g is not None}
+
+
+def _input_slots(op: OpRecord) -> list[int]:
+    found: list[int] = []
+    for a in (*op.args, *op.kwargs.values()):
+        items = a if isinstance(a, (list, tuple)) else (a,)
+        found += [i.slot for i in items if isinstance(i, Ref)]
+    return found
+
+
+def _first_parting(
+    program: Program,
+    good: Callable[[int], bool],
+    known: set[int],
+    reason: str,
+) -> tuple[Culprit, ...]:
+    """Walk backward to the first operation with good outputs and a bad input."""
+    for op in reversed(program.analysis.trace.ops):
+        outputs = [s for s in op.outputs if s in known]
+        inputs = [s for s in _input_slots(op) if s in known and s not in outputs]
+        if outputs and all(good(s) for s in outputs) and not all(good(s) for s in inputs):
+            return (Culprit(op.short_name, op.location, reason),)
+    return ()
+
+
+def name_disagreement(
+    program: Program, direction: Sequence[torch.Tensor]
+) -> tuple[Culprit, ...]:
+    """The operation at which adjoints at the point and just beside it part."""
+    size = max((float(d.abs().max()) for d in direction if d.numel()), default=1.0) or 1.0
+    moved = [p + _STEP / size * d for p, d in zip(program.point, direction, strict=True)]
+    here = _adjoints(program, program.run(pieces=Pieces.NATURAL))
+    there = _adjoints(program, program.run(moved, pieces=Pieces.NATURAL))
+    known = set(here) & set(there)
+    return _first_parting(
+        program,
+        lambda s: relative_difference([here[s]], [there[s]]) <= _PART,
+        known,
+        "its derivative here is not the limit of its derivatives nearby",
+    )
+
+
+def name_nonfinite(program: Program) -> tuple[Culprit, ...]:
+    """The operation whose backward pass first turned a finite adjoint into NaN or infinity."""
+    run = program.run(pieces=Pieces.NATURAL)
+    for op in program.analysis.trace.ops:
+        values = [run.tensors[s] for s in op.outputs if s is not None and s in run.tensors]
+        if any(v.is_floating_point() and bool(v.isnan().any()) for v in values):
+            break
+    adjoints = _adjoints(program, run)
+    return _first_parting(
+        program,
+        lambda s: bool(torch.isfinite(adjoints[s]).all()),
+        set(adjoints),
+        "its backward pass made NaN or infinity from finite values",
+    )

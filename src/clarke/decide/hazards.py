@@ -1,0 +1,250 @@
+"""Points that selections cannot express: steps, infinite slopes, unknown and custom operations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from clarke.capture import Origin, Ref
+from clarke.constraints import random_tangents
+from clarke.decide.disagree import name_nonfinite
+from clarke.decide.model import Culprit, Decision, culprit_of
+from clarke.kinks import Hazard
+from clarke.steering import Analysis, Pieces, Program, natural_gradient
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clarke.capture import OpRecord
+    from clarke.constraints import Relevance
+
+_STEPS = (1e-4, 1e-6, 1e-8)
+_RAYS = 4
+
+
+def obstacle(analysis: Analysis) -> Decision | None:
+    """A verdict that needs no gradient: something on the way cannot be judged at all."""
+    trace = analysis.trace
+    for e in trace.externals.values():
+        if e.origin is Origin.CUSTOM_FUNCTION:
+            name = e.name.removesuffix("Backward")
+            culprit = Culprit(name, e.location, "custom autograd.Function")
+            return Decision(
+                Verdict.SURROGATE,
+                f"{name} at {e.location} is a custom autograd.Function: it declares its own "
+                "derivative, which clarke cannot compare with the function it computes.",
+                culprits=(culprit,),
+                analysis=analysis,
+            )
+    for e in trace.externals.values():
+        if e.origin is Origin.UNSEEN:
+            culprit = Culprit(e.name, e.location, "computed before clarke was watching")
+            return Decision(
+                Verdict.UNDECIDED,
+                f"A tensor read at {e.location} was computed out of clarke's sight ({e.name}). "
+                "Compute it inside the function given to clarke.check, or inside the audit.",
+                culprits=(culprit,),
+                analysis=analysis,
+            )
+    for op in trace.ops:
+        if op.hidden_write:
+            return Decision(
+                Verdict.UNDECIDED,
+                f"{op.func} at {op.location} changed a differentiated tensor while gradients were "
+                "switched off, so autograd differentiates another function than the one computed.",
+                culprits=(Culprit(str(op.func), op.location, "hidden in-place write"),),
+                analysis=analysis,
+            )
+    unknown = [op for op in analysis.unknown if _matters(analysis, op)]
+    if unknown:
+        names = ", ".join(dict.fromkeys(f"{op.name} at {op.location}" for op in unknown[:4]))
+        return Decision(
+            Verdict.UNDECIDED,
+            f"clarke does not know {names}. Teach it with clarke.register_kink, "
+            "or rewrite with operations it knows (`clarke ops` lists them).",
+            culprits=tuple(
+                Culprit(op.short_name, op.location, "unknown operation") for op in unknown
+            ),
+            analysis=analysis,
+        )
+    return _tied_decisions(analysis)
+
+
+def _matters(analysis: Analysis, op: OpRecord) -> bool:
+    if op.differentiated:
+        return True
+    dtypes = analysis.trace.slot_dtypes
+    return any(dtypes[s].is_floating_point for s in _slots(op) if s in dtypes)
+
+
+def _slots(op: OpRecord) -> list[int]:
+    found: list[int] = []
+    for a in (*op.args, *op.kwargs.values()):
+        items = a if isinstance(a, (list, tuple)) else (a,)
+        found += [i.slot for i in items if isinstance(i, Ref)]
+    return found
+
+
+def _tied_decisions(analysis: Analysis) -> Decision | None:
+    """Branches, indices and detached comparisons that were decided at an exact tie."""
+    trace = analysis.trace
+    read_by: dict[int, list[OpRecord]] = {}
+    made_by: dict[int, int] = {}
+    for position, op in enumerate(trace.ops):
+        for slot in _slots(op):
+            read_by.setdefault(slot, []).append(op)
+        for out in op.outputs:
+            if out is not None:
+                made_by.setdefault(out, position)
+    branch: set[int] = set()
+    todo = [r.slot for r in trace.scalar_reads]
+    while todo:
+        at = made_by.get(todo.pop())
+        if at is not None and at not in branch:
+            branch.add(at)
+            todo += [s for s in _slots(trace.ops[at]) if not _is_float(analysis, s)]
+    for position, site in sorted(analysis.sites.items()):
+        touch, op = site.touch, site.touch.op
+        if touch.count == 0:
+            continue
+        why = ""
+        if position in branch and op.outputs and not _is_float(analysis, op.outputs[0]):
+            why = "a Python branch depends on a comparison at an exact tie"
+        elif not op.differentiated:
+            why = "a comparison of detached values is at an exact tie"
+        elif len(op.outputs) > 1 and op.outputs[1] is not None and op.outputs[1] in read_by:
+            why = "the index of a tied maximum is used by other operations"
+        if why:
+            return Decision(
+                Verdict.UNDECIDED,
+                f"{op.short_name} at {op.location}: {why}; clarke cannot follow the other side.",
+                culprits=(culprit_of(touch, why),),
+                analysis=analysis,
+            )
+    return None
+
+
+def _is_float(analysis: Analysis, slot: int | None) -> bool:
+    dtype = analysis.trace.slot_dtypes.get(slot) if slot is not None else None
+    # Slots that no later operation reads have no entry: booleans of a branch are such.
+    return dtype is not None and dtype.is_floating_point
+
+
+def judge_hazards(
+    program: Program, relevance: Relevance, generator: torch.Generator
+) -> Decision | None:
+    """A verdict where a relevant touched point is out of reach of selections."""
+    if relevance.lost_masks:
+        op = relevance.lost_masks[0]
+        return Decision(
+            Verdict.UNDECIDED,
+            f"A comparison at an exact tie feeds {op.short_name} at {op.location}, through which "
+            "clarke cannot follow it. Use torch.where or a multiplication with the mask.",
+            culprits=(Culprit(op.short_name, op.location, "reads a tied comparison"),),
+            analysis=program.analysis,
+            relevance=relevance,
+        )
+    if not relevance.hazards:
+        return None
+    culprits = _culprits(program, relevance)
+    kind = next(iter(relevance.hazards))
+    if kind in (Hazard.STEP, Hazard.INFINITE_SLOPE) and _is_steep(program, generator):
+        return Decision(
+            Verdict.NOT_LIPSCHITZ,
+            f"{culprits[0]}. Values beside the point differ by more than any multiple of the "
+            "distance, so there is no Clarke subdifferential here.",
+            culprits=culprits,
+            analysis=program.analysis,
+            relevance=relevance,
+        )
+    return Decision(
+        Verdict.UNDECIDED,
+        f"{culprits[0]}. clarke has no complete description of the gradients around such a point.",
+        culprits=culprits,
+        analysis=program.analysis,
+        relevance=relevance,
+    )
+
+
+def _culprits(program: Program, relevance: Relevance) -> tuple[Culprit, ...]:
+    found = []
+    for hazard, kinks in relevance.hazards.items():
+        for kink in kinks[:4].tolist():
+            found.append(culprit_of(program.analysis.site_of(kink).touch, hazard.value))
+    return tuple(dict.fromkeys(found))
+
+
+def _is_steep(program: Program, generator: torch.Generator) -> bool:
+    """Whether difference quotients grow without bound towards the point, on some ray."""
+    here = _value(program, program.point)
+    for _ in range(_RAYS):
+        direction = random_tangents(program, generator)
+        for sign in (1.0, -1.0):
+            quotients = []
+            for step in _STEPS:
+                moved = [p + sign * step * d for p, d in zip(program.point, direction, strict=True)]
+                quotients.append(abs(_value(program, moved) - here) / step)
+            # A bounded slope keeps them equal; a square root multiplies them by 10 each time.
+            if quotients[0] > 0 and all(
+                b > 5 * a for a, b in zip(quotients, quotients[1:], strict=False)
+            ):
+                return True
+    return False
+
+
+def _value(program: Program, point: Sequence[torch.Tensor]) -> float:
+    return float(program.run(point, pieces=Pieces.NATURAL, grad=False).output.sum())
+
+
+def judge_nonfinite(
+    program: Program, gradient: Sequence[torch.Tensor], generator: torch.Generator
+) -> Decision:
+    """NONFINITE or NOT_LIPSCHITZ for a gradient with NaN or infinity."""
+    touched = [
+        culprit_of(site.touch, hazard.value)
+        for site in program.analysis.ordered()
+        for hazard in site.touch.hazards
+        if hazard in (Hazard.INFINITE_SLOPE, Hazard.STEP, Hazard.CONE)
+    ]
+    if touched and _is_steep(program, generator):
+        return Decision(
+            Verdict.NOT_LIPSCHITZ,
+            f"{touched[0]}. Difference quotients grow without bound towards the point, "
+            "so there is no Clarke subdifferential here.",
+            culprits=tuple(touched),
+            analysis=program.analysis,
+        )
+    culprits = name_nonfinite(program) or tuple(touched)
+    where = str(culprits[0]) if culprits else "the values themselves are not finite"
+    finite = _nearby_limit(program, generator)
+    more = (
+        "Gradients at nearby points have a finite limit, so a valid gradient exists."
+        if finite is not None
+        else "No finite limit of nearby gradients was found."
+    )
+    return Decision(
+        Verdict.NONFINITE,
+        f"{where}. {more}",
+        culprits=culprits,
+        analysis=program.analysis,
+        element=finite,
+    )
+
+
+def _nearby_limit(
+    program: Program, generator: torch.Generator
+) -> tuple[torch.Tensor, ...] | None:
+    from clarke.decide.tolerance import relative_difference
+
+    for _ in range(_RAYS):
+        direction = random_tangents(program, generator)
+        found = []
+        for step in (1e-5, 1e-6, 1e-7):
+            moved = [p + step * d for p, d in zip(program.point, direction, strict=True)]
+            found.append(natural_gradient(program, moved))
+        finite = all(bool(torch.isfinite(t).all()) for g in found for t in g)
+        if finite and relative_difference(found[1], found[2]) < 1e-4:
+            return found[2]
+    return None

@@ -1,0 +1,235 @@
+"""From a trace and a gradient to a verdict, cheapest argument first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from clarke.capture import Origin
+from clarke.constraints import find_relevant, random_tangents
+from clarke.decide.certificate import Certificate
+from clarke.decide.hazards import judge_hazards, judge_nonfinite, obstacle
+from clarke.decide.mixture import mix_witnesses
+from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness
+from clarke.decide.search import witness_selection
+from clarke.decide.tolerance import relative_difference, relative_tolerance
+from clarke.errors import ReplayError
+from clarke.steering import Program, analyse, natural_gradient, selected_gradient
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clarke.capture import Trace
+    from clarke.constraints import Relevance
+    from clarke.decide.confirm import Gradient
+    from clarke.kinks import Registry
+    from clarke.steering import Analysis
+
+
+def decide(
+    trace: Trace,
+    registry: Registry,
+    variables: Sequence[int],
+    gradient: Sequence[torch.Tensor],
+    settings: Settings,
+    run_gradient: Gradient | None = None,
+) -> Decision:
+    """Judge a gradient.
+
+    Args:
+        trace: What ran.
+        registry: The rules.
+        variables: External slots of the variables, in the order of `gradient`.
+        gradient: What AD returned, one tensor per variable.
+        settings: Limits.
+        run_gradient: AD's gradient of the program itself at another point; by default the
+            recorded operations are run again in float64.
+    """
+    analysis = analyse(trace, registry)
+    blocked = obstacle(analysis)
+    if blocked is not None:
+        return blocked
+    try:
+        return _decide(analysis, variables, tuple(gradient), settings, run_gradient)
+    except ReplayError as error:
+        return Decision(Verdict.UNDECIDED, str(error), analysis=analysis)
+
+
+def _decide(
+    analysis: Analysis,
+    variables: Sequence[int],
+    gradient: tuple[torch.Tensor, ...],
+    settings: Settings,
+    run_gradient: Gradient | None,
+) -> Decision:
+    generator = torch.Generator().manual_seed(settings.seed)
+    program = Program(analysis, variables)
+    tolerance = relative_tolerance(analysis.trace)
+    run = run_gradient or (lambda point: natural_gradient(program, point))
+    if not all(bool(torch.isfinite(g).all()) for g in gradient):
+        return judge_nonfinite(program, gradient, generator)
+    relevance = find_relevant(program, generator)
+    hazard = judge_hazards(program, relevance, generator)
+    if hazard is not None:
+        return hazard
+    context = _Context(program, gradient, relevance, settings, generator, tolerance, run)
+    if not bool(relevance.relevant.any()):
+        return context.smooth()
+    if not bool((relevance.relevant & relevance.mixed).any()):
+        found = context.bouligand()
+        return context.unwitnessed() if found is None else found
+    return context.mixture()
+
+
+class _Context:
+    """What the rungs share."""
+
+    def __init__(
+        self,
+        program: Program,
+        gradient: tuple[torch.Tensor, ...],
+        relevance: Relevance,
+        settings: Settings,
+        generator: torch.Generator,
+        tolerance: float,
+        run: Gradient,
+    ) -> None:
+        self.program = program
+        self.gradient = gradient
+        self.relevance = relevance
+        self.settings = settings
+        self.generator = generator
+        self.tolerance = tolerance
+        self.run = run
+
+    def smooth(self) -> Decision:
+        direction = random_tangents(self.program, self.generator)
+        own = selected_gradient(self.program, weights=_ad_weights(self.program))
+        empty = torch.zeros(0).numpy()
+        witness = Witness(
+            direction=direction,
+            choices={},
+            gradient=own,
+            rows=empty.reshape(0, 0).astype("float64"),
+            coefficients=empty.astype("float64"),
+            kinks=empty.astype("int64"),
+            margin=float("inf"),
+            methods=(),
+        )
+        return self.accept(Verdict.SMOOTH, (witness,), (1.0,), "no relevant kink")
+
+    def bouligand(self) -> Decision | None:
+        witness, _ = witness_selection(
+            self.program, {}, self.relevance.relevant, self.settings, self.generator
+        )
+        if witness is None:
+            return None
+        if relative_difference(witness.gradient, self.gradient) > self.tolerance:
+            return self.mismatch(witness.gradient)
+        return self.accept(Verdict.BOULIGAND, (witness,), (1.0,), "witness")
+
+    def mixture(self) -> Decision:
+        mixed = mix_witnesses(
+            self.program,
+            self.gradient,
+            self.relevance,
+            self.settings,
+            self.generator,
+            self.tolerance,
+        )
+        if mixed is None:
+            return self.unwitnessed()
+        witnesses, weights = mixed
+        verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
+        theorem = "witness" if len(witnesses) == 1 else "mixture of witnesses"
+        return self.accept(verdict, witnesses, weights, theorem)
+
+    def unwitnessed(self) -> Decision:
+        return self.undecided(
+            "No direction was found that selects AD's pieces at every relevant kink, "
+            "which proves nothing by itself."
+        )
+
+    def accept(
+        self,
+        verdict: Verdict,
+        witnesses: tuple[Witness, ...],
+        weights: tuple[float, ...],
+        theorem: str,
+    ) -> Decision:
+        certificate = Certificate(
+            gradient=tuple(g.detach().to(torch.float64).clone() for g in self.gradient),
+            point=self.program.point,
+            witnesses=witnesses,
+            weights=weights,
+            tolerance=self.tolerance,
+            run_gradient=self.run,
+        )
+        defects = certificate.defects(run=self.settings.confirm is Confirm.ALWAYS)
+        if defects:
+            return self.undecided(
+                f"The rules say {verdict.name}, but running the program does not confirm it: "
+                f"{defects[0]}.",
+                culprits=self._disagreement(witnesses[0]),
+            )
+        return Decision(
+            verdict,
+            verdict.value,
+            certificate,
+            theorem,
+            analysis=self.program.analysis,
+            relevance=self.relevance,
+        )
+
+    def mismatch(self, own: tuple[torch.Tensor, ...]) -> Decision:
+        gap = relative_difference(own, self.gradient)
+        return self.undecided(
+            f"AD's gradient differs from the derivative of the selected pieces by {gap:.1e}, "
+            "relative: some operation's own derivative formula is not that of its pieces.",
+            culprits=self._disagreement(None),
+        )
+
+    def undecided(self, reason: str, culprits: tuple[Culprit, ...] = ()) -> Decision:
+        if not culprits:
+            sites = [
+                s
+                for s in self.program.analysis.ordered()
+                if bool(self.relevance.relevant[s.first : s.first + s.touch.count].any())
+            ]
+            culprits = tuple(
+                Culprit(s.touch.op.short_name, s.touch.op.location, "a relevant kink is touched")
+                for s in sites[:8]
+            )
+        return Decision(
+            Verdict.UNDECIDED,
+            reason,
+            culprits=culprits,
+            analysis=self.program.analysis,
+            relevance=self.relevance,
+        )
+
+    def _disagreement(self, witness: Witness | None) -> tuple[Culprit, ...]:
+        from clarke.decide.disagree import name_disagreement
+
+        direction = (
+            witness.direction
+            if witness is not None
+            else random_tangents(self.program, self.generator)
+        )
+        return name_disagreement(self.program, direction)
+
+
+def _ad_weights(program: Program) -> dict[int, torch.Tensor]:
+    return {
+        p: s.touch.weights for p, s in program.analysis.sites.items() if bool(s.touch.mixed().any())
+    }
+
+
+def origins(trace: Trace) -> dict[Origin, int]:
+    """How many externals of each origin a trace has."""
+    found: dict[Origin, int] = {}
+    for e in trace.externals.values():
+        found[e.origin] = found.get(e.origin, 0) + 1
+    return found

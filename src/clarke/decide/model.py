@@ -1,0 +1,117 @@
+"""What the ladder returns: a verdict with its certificate and the kinks behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from clarke.capture import Location
+    from clarke.constraints import Relevance
+    from clarke.decide.certificate import Certificate
+    from clarke.feasibility import Method
+    from clarke.kinks import Touch
+    from clarke.steering import Analysis
+    from clarke.verdict import Verdict
+
+
+class Confirm(Enum):
+    """Whether positive verdicts are confirmed by running the program nearby."""
+
+    ALWAYS = "run the program along every witness"
+    NEVER = "trust the rows"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Limits of one decision; counts, so that runs repeat.
+
+    Attributes:
+        seed: Seed of the private random generator (the user's is never touched).
+        dense_entries: Largest dense rows x variables array.
+        selections: Selections tried when AD mixes pieces.
+        rounds: Rounds of column generation for large row systems.
+        confirm: Whether to run the program along the witness.
+    """
+
+    seed: int = 0
+    dense_entries: int = 4_000_000
+    selections: int = 32
+    rounds: int = 24
+    confirm: Confirm = Confirm.ALWAYS
+
+
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """A direction along which one selection is active at every relevant kink.
+
+    Attributes:
+        direction: One tensor per variable.
+        choices: The selection, by position of the operation.
+        gradient: Its gradient G.
+        rows: (m, p) the relevant kinks' rows, expressed in a basis of p directions.
+        coefficients: (p,) the witness in that basis: ``rows @ coefficients > 0``.
+        kinks: (m,) the touched kink to which each row belongs.
+        margin: Smallest relative margin of a row.
+        methods: What found it.
+    """
+
+    direction: tuple[torch.Tensor, ...]
+    choices: Mapping[int, torch.Tensor]
+    gradient: tuple[torch.Tensor, ...]
+    rows: NDArray[np.float64]
+    coefficients: NDArray[np.float64]
+    kinks: NDArray[np.int64]
+    margin: float
+    methods: tuple[Method, ...]
+
+
+@dataclass(frozen=True)
+class Culprit:
+    """An operation that a verdict names, with the reason."""
+
+    operation: str
+    location: Location
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.operation} at {self.location}: {self.reason}"
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """The outcome of the ladder.
+
+    Attributes:
+        verdict: The verdict.
+        reason: One or two sentences of explanation; for UNDECIDED, what is missing.
+        certificate: For positive and negative verdicts, what `verify` re-checks.
+        theorem: The argument, e.g. "witness".
+        culprits: The operations named.
+        analysis: The trace and all touched kinks.
+        relevance: Which of them matter, if that was found out.
+        notes: Further sentences for the user.
+        element: A finite or a correct gradient, where AD's is not one.
+    """
+
+    verdict: Verdict
+    reason: str
+    certificate: Certificate | None = None
+    theorem: str = ""
+    culprits: tuple[Culprit, ...] = ()
+    analysis: Analysis | None = None
+    relevance: Relevance | None = None
+    notes: tuple[str, ...] = field(default=())
+    element: tuple[torch.Tensor, ...] | None = None
+
+
+def culprit_of(touch: Touch, reason: str) -> Culprit:
+    """Name the operation of a touch."""
+    return Culprit(touch.op.short_name, touch.op.location, reason)

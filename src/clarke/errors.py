@@ -1,0 +1,48 @@
+"""One hierarchy of exceptions; every message says what happened, where, and what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class ClarkeError(Exception):
+    """Base of every exception that clarke raises on purpose."""
+
+
+class InputError(ClarkeError, ValueError):
+    """The call itself cannot be answered: no gradient, not a scalar, complex numbers, freed graph."""
+
+
+class CaptureError(ClarkeError, RuntimeError):
+    """The program ran in a way that cannot be watched: inference mode, compiled modules."""
+
+
+class RegistrationError(ClarkeError, ValueError):
+    """A rule was registered twice, or for something that is not an operator overload."""
+
+
+class ReplayError(ClarkeError, RuntimeError):
+    """A recorded operation cannot be run again; names the operation and its line."""
+
+
+class ModifiedSinceError(ReplayError):
+    """A tensor that the program read was changed in place after it ran."""
+
+
+class WrongGradientError(ClarkeError, AssertionError):
+    """The gradient is proved not to be a Clarke gradient; `report` holds the proof."""
+
+    def __init__(self, message: str, report: object) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class BudgetError(ClarkeError, RuntimeError):
+    """An exact answer would need more work than the budget allows."""
+
+    def __init__(self, message: str, spent: Mapping[str, int] | None = None) -> None:
+        super().__init__(message)
+        self.spent = dict(spent or {})

@@ -1,0 +1,33 @@
+"""The largest margin as a linear program in the span of the rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.optimize
+
+from clarke.feasibility.outcome import FloatArray
+
+
+def largest_margin(points: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+    """Maximise t subject to C u >= t and |u_j| <= 1, with HiGHS.
+
+    Args:
+        points: C, (m, r): the rows, or their coordinates in their span (from the Gram matrix), so
+            that the program has at most m variables whatever n is.
+
+    Returns:
+        u, (r,), and the dual multipliers, (m,), >= 0, which solve Gordan's alternative when the
+        largest margin is zero; ``None`` if HiGHS did not finish.
+    """
+    m, r = points.shape
+    result = scipy.optimize.linprog(
+        np.r_[np.zeros(r), -1.0],
+        A_ub=np.c_[-points, np.ones(m)],
+        b_ub=np.zeros(m),
+        bounds=[(-1.0, 1.0)] * r + [(None, None)],
+        method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+    )
+    if result.x is None or not result.success:
+        return None
+    return np.asarray(result.x[:r]), np.maximum(-np.asarray(result.ineqlin.marginals), 0.0)

@@ -1,0 +1,363 @@
+"""Operations that return one of several input elements: maxima over a set, and maxpools.
+
+Pieces are the elements of the set; the switching functions are the differences between the chosen
+element and the others tied with it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clarke.kinks.model import Call, Hazard, KinkRule, Touch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clarke.capture import OpRecord
+
+
+def per_owner_argmax(values: torch.Tensor, owner: torch.Tensor, count: int) -> torch.Tensor:
+    """(count,) position of the first largest value of each owner."""
+    largest = torch.full((count,), -torch.inf, dtype=values.dtype)
+    largest.scatter_reduce_(0, owner, values, "amax")
+    position = torch.arange(values.numel())
+    far = torch.full_like(position, 1 << 60)
+    best = torch.where(values >= largest[owner], position, far)
+    first = torch.full((count,), 1 << 60, dtype=torch.int64)
+    return first.scatter_reduce_(0, owner, best, "amin")
+
+
+@dataclass(frozen=True)
+class ChoiceRule(KinkRule):
+    """Common part: the output is ``input.flatten()[selection]``.
+
+    Attributes:
+        sign: +1 for maxima, -1 for minima.
+    """
+
+    sign: int
+
+    @abstractmethod
+    def output_shape(self, call: Call, numel: int) -> tuple[int, ...]:
+        """Shape of the values that the operation returns."""
+
+    @abstractmethod
+    def wrap(self, call: Call, values: torch.Tensor, touch: Touch) -> Any:
+        """Put the values into the structure that the operation returns."""
+
+    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
+        values = call.args[0].reshape(-1)[selection]
+        return self.wrap(call, values.reshape(self.output_shape(call, selection.numel())), touch)
+
+    def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
+        values: torch.Tensor = call.args[0].reshape(-1)[touch.members]
+        return values
+
+    def switching(self, call: Call, touch: Touch) -> torch.Tensor:
+        return self.sign * self.candidates(call, touch)
+
+    def rows(
+        self, call: Call, touch: Touch, choice: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        flat = call.args[0].reshape(-1)
+        other = touch.members != choice[touch.owner]
+        kink = touch.owner[other]
+        return self.sign * (flat[choice[kink]] - flat[touch.members[other]]), kink
+
+    def along(self, call: Call, touch: Touch, tangents: torch.Tensor) -> torch.Tensor:
+        return touch.members[per_owner_argmax(tangents, touch.owner, touch.count)]
+
+
+def make_touch(
+    op: OpRecord,
+    base: torch.Tensor,
+    elements: torch.Tensor,
+    members: torch.Tensor,
+    owner: torch.Tensor,
+    weights: torch.Tensor,
+) -> Touch:
+    """A touch whose base holds AD's first candidate at the touched elements."""
+    touch = Touch(op, elements, members, owner, weights, {}, base)
+    base[elements] = touch.chosen()
+    return touch
+
+
+@dataclass(frozen=True)
+class ReductionRule(ChoiceRule):
+    """max/min/amax/amin over all elements or over dimensions.
+
+    Attributes:
+        indexed: The operation returns (values, indices), and AD follows the indices.
+    """
+
+    indexed: bool
+
+    def _dims(self, call: Call) -> tuple[int, ...]:
+        rank = call.args[0].dim()
+        dims = call.arg(1, "dim", ())
+        dims = (dims,) if isinstance(dims, int) else tuple(dims)
+        if not dims:
+            dims = tuple(range(rank))
+        return tuple(sorted(d % rank if rank else 0 for d in dims))
+
+    def _keepdim(self, call: Call) -> bool:
+        return bool(call.arg(2, "keepdim", False))
+
+    def output_shape(self, call: Call, numel: int) -> tuple[int, ...]:
+        shape = call.args[0].shape
+        dims = self._dims(call)
+        if self._keepdim(call):
+            return tuple(1 if i in dims else n for i, n in enumerate(shape))
+        return tuple(n for i, n in enumerate(shape) if i not in dims)
+
+    def wrap(self, call: Call, values: torch.Tensor, touch: Touch) -> Any:
+        if not self.indexed:
+            return values
+        return (values, touch.op.kept_outputs[1])
+
+    def find(self, op: OpRecord) -> Touch:
+        x = op.kept[0]
+        call = Call(op.func, (x, *op.args[1:]), op.kwargs)
+        with torch.no_grad():
+            rank = x.dim()
+            dims = self._dims(call)
+            keep = [i for i in range(rank) if i not in dims]
+            order = [*keep, *(dims if rank else ())]
+            size = 1
+            for d in dims if rank else ():
+                size *= x.shape[d]
+            table = x.permute(order).reshape(-1, size)
+            where = torch.arange(x.numel()).reshape(x.shape).permute(order).reshape(-1, size)
+            if self.indexed:
+                column = op.kept_outputs[1].reshape(-1, 1)
+            else:
+                column = (table if self.sign > 0 else -table).argmax(1, keepdim=True)
+            best = table.gather(1, column)
+            base = where.gather(1, column).squeeze(1)
+            equal = table == best
+            tied = equal.sum(1) > 1
+            elements = tied.nonzero().squeeze(1)
+            owner, at = equal[elements].nonzero(as_tuple=True)
+            members = where[elements[owner], at]
+        if self.indexed:
+            weights = (members == base[elements][owner]).to(torch.float64)
+        else:
+            weights = self._measure(op, x.reshape(-1), members, owner, elements.numel())
+        return make_touch(op, base, elements, members, owner, weights)
+
+    def _measure(
+        self,
+        op: OpRecord,
+        flat: torch.Tensor,
+        members: torch.Tensor,
+        owner: torch.Tensor,
+        count: int,
+    ) -> torch.Tensor:
+        """AD's weights, by differentiating the operation on the tied values of each kink."""
+        if count == 0:
+            return torch.zeros(0, dtype=torch.float64)
+        sizes = torch.bincount(owner, minlength=count)
+        column = torch.arange(members.numel()) - (torch.cumsum(sizes, 0) - sizes)[owner]
+        worst = -torch.inf if self.sign > 0 else torch.inf
+        rows = torch.full((count, int(sizes.max())), worst, dtype=flat.dtype)
+        rows[owner, column] = flat[members].detach()
+        with torch.enable_grad():
+            rows.requires_grad_()
+            if op.func._schema.name.endswith(("amax", "amin")):
+                out = op.func(rows, [1])
+            else:  # the full reductions take no dimension: one kink
+                out = op.func(rows)
+            (slope,) = torch.autograd.grad(out.sum(), [rows])
+        return slope[owner, column].to(torch.float64)
+
+
+@dataclass(frozen=True)
+class PoolRule(ChoiceRule):
+    """max_pool{2,3}d_with_indices: AD follows the index that the forward pass returns.
+
+    Attributes:
+        rank: Number of pooled dimensions.
+    """
+
+    rank: int
+    windows: Callable[[Call, int], tuple[tuple[int, ...], ...]]
+
+    def output_shape(self, call: Call, numel: int) -> tuple[int, ...]:
+        raise NotImplementedError  # wrap() takes the shape from the recorded indices
+
+    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
+        indices = touch.op.kept_outputs[1]
+        return (call.args[0].reshape(-1)[selection].reshape(indices.shape), indices)
+
+    def wrap(self, call: Call, values: torch.Tensor, touch: Touch) -> Any:
+        return (values, touch.op.kept_outputs[1])
+
+    def find(self, op: OpRecord) -> Touch:
+        x = op.kept[0]
+        call = Call(op.func, (x, *op.args[1:]), op.kwargs)
+        indices = op.kept_outputs[1]
+        with torch.no_grad():
+            space = x.shape[-self.rank :]
+            plane = int(torch.Size(space).numel())
+            images = x.reshape(-1, plane)
+            at = indices.reshape(images.shape[0], -1)
+            base = (at + torch.arange(images.shape[0])[:, None] * plane).reshape(-1)
+            best = images.gather(1, at)
+            elements, members, owner = self._ties(call, images, space, indices, best)
+        weights = (members == base[elements][owner]).to(torch.float64)
+        return make_touch(op, base, elements, members, owner, weights)
+
+    def _ties(
+        self,
+        call: Call,
+        images: torch.Tensor,
+        space: tuple[int, ...],
+        indices: torch.Tensor,
+        best: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        kernel, stride, padding, dilation = self.windows(call, self.rank)
+        out_space = tuple(indices.shape[-self.rank :])
+        lead = images.shape[0]
+        # Whole-tensor passes: one comparison per kernel offset, whatever the number of ties.
+        needed = [
+            (o - 1) * s + d * (k - 1) + 1
+            for o, s, d, k in zip(out_space, stride, dilation, kernel, strict=True)
+        ]
+        pads: list[int] = []
+        for n, p, size in reversed(list(zip(needed, padding, space, strict=True))):
+            pads += [p, max(n - p - size, 0)]
+        wide = images.reshape(lead, *space)
+        if any(pads):
+            wide = torch.nn.functional.pad(wide, pads, value=-torch.inf)
+        peak = best.reshape(lead, *out_space)
+        count = torch.zeros(peak.shape, dtype=torch.int8)
+        wide_plane = tuple(wide.shape[1:])
+        for offset in _offsets(kernel):
+            count += _window(wide, offset, stride, dilation, out_space) == peak
+        elements = (count.reshape(-1) > 1).nonzero().squeeze(1)
+        if elements.numel() == 0:
+            empty = elements
+            return empty, empty, empty
+        # Only the tied windows are opened.
+        image = elements // best.shape[1]
+        inside = elements % best.shape[1]
+        corner = []
+        rest = inside
+        for size in reversed(out_space):
+            corner.append(rest % size)
+            rest = rest // size
+        corner.reverse()
+        offsets = torch.tensor(list(_offsets(kernel)))  # (W, rank)
+        flat_wide = torch.zeros(elements.numel(), offsets.shape[0], dtype=torch.int64)
+        flat = torch.zeros_like(flat_wide)
+        for axis in range(self.rank):
+            place = corner[axis][:, None] * stride[axis] + offsets[None, :, axis] * dilation[axis]
+            flat_wide = flat_wide * wide_plane[axis] + place
+            flat = flat * space[axis] + (place - padding[axis])
+        wide_flat = wide.reshape(lead, -1)
+        values = wide_flat[image[:, None], flat_wide]
+        owner, at = (values == best.reshape(-1)[elements][:, None]).nonzero(as_tuple=True)
+        plane = int(torch.Size(space).numel())
+        members = flat[owner, at] + image[owner] * plane
+        return elements, members, owner
+
+
+def _offsets(kernel: tuple[int, ...]) -> list[tuple[int, ...]]:
+    offsets: list[tuple[int, ...]] = [()]
+    for size in kernel:
+        offsets = [(*o, i) for o in offsets for i in range(size)]
+    return offsets
+
+
+def _window(
+    wide: torch.Tensor,
+    offset: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    out_space: tuple[int, ...],
+) -> torch.Tensor:
+    cut: list[slice] = [slice(None)]
+    for o, s, d, n in zip(offset, stride, dilation, out_space, strict=True):
+        start = o * d
+        cut.append(slice(start, start + (n - 1) * s + 1, s))
+    return wide[tuple(cut)]
+
+
+@dataclass(frozen=True)
+class AdaptivePoolRule(PoolRule):
+    """adaptive_max_pool{2,3}d: windows of varying size."""
+
+    def _ties(
+        self,
+        call: Call,
+        images: torch.Tensor,
+        space: tuple[int, ...],
+        indices: torch.Tensor,
+        best: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        out_space = tuple(indices.shape[-self.rank :])
+        # Cell o of an axis covers floor(o * n / m) .. ceil((o + 1) * n / m).
+        ranges = [
+            [(o * n // m, -((-(o + 1) * n) // m)) for o in range(m)]
+            for n, m in zip(space, out_space, strict=True)
+        ]
+        widest = [max(b - a for a, b in axis) for axis in ranges]
+        cells = torch.cartesian_prod(*(torch.arange(m) for m in out_space)).reshape(-1, self.rank)
+        offsets = torch.tensor(_offsets(tuple(widest)))
+        flat = torch.zeros(cells.shape[0], offsets.shape[0], dtype=torch.int64)
+        valid = torch.ones(cells.shape[0], offsets.shape[0], dtype=torch.bool)
+        for axis in range(self.rank):
+            start = torch.tensor([a for a, _ in ranges[axis]])[cells[:, axis]]
+            stop = torch.tensor([b for _, b in ranges[axis]])[cells[:, axis]]
+            place = start[:, None] + offsets[None, :, axis]
+            valid &= place < stop[:, None]
+            flat = flat * space[axis] + place.clamp(max=space[axis] - 1)
+        equal = (images[:, flat] == best[:, :, None]) & valid
+        tied = equal.sum(2) > 1
+        elements = tied.reshape(-1).nonzero().squeeze(1)
+        owner, at = equal.reshape(-1, offsets.shape[0])[elements].nonzero(as_tuple=True)
+        image = elements // best.shape[1]
+        plane = int(torch.Size(space).numel())
+        members = flat[(elements % best.shape[1])[owner], at] + image[owner] * plane
+        return elements, members, owner
+
+
+@dataclass(frozen=True)
+class ArgRule(KinkRule):
+    """argmax/argmin: an integer that jumps where the maximum is tied."""
+
+    sign: int
+
+    def find(self, op: OpRecord) -> Touch:
+        x = op.kept[0]
+        dim = op.args[1] if len(op.args) > 1 else op.kwargs.get("dim")
+        with torch.no_grad():
+            table = x.reshape(1, -1) if dim is None else x.movedim(dim, -1).reshape(-1, x.shape[dim])
+            best = table.amax(1, keepdim=True) if self.sign > 0 else table.amin(1, keepdim=True)
+            elements = ((table == best).sum(1) > 1).nonzero().squeeze(1)
+        indices = op.kept_outputs[0].reshape(-1)
+        hazards = {Hazard.STEP: torch.arange(elements.numel())} if elements.numel() else {}
+        owner = torch.arange(elements.numel())
+        ones = torch.ones(elements.numel(), dtype=torch.float64)
+        return Touch(op, elements, indices[elements], owner, ones, hazards, indices.clone())
+
+    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
+        return selection.reshape(touch.op.kept_outputs[0].shape)
+
+    def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
+        return torch.zeros(touch.members.numel(), dtype=torch.float64)
+
+    def switching(self, call: Call, touch: Touch) -> torch.Tensor:
+        return self.candidates(call, touch)
+
+    def rows(
+        self, call: Call, touch: Touch, choice: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
+
+    def along(self, call: Call, touch: Touch, tangents: torch.Tensor) -> torch.Tensor:
+        return touch.members

@@ -1,0 +1,141 @@
+"""What a rule says of one executed operation: which kinks were touched and what AD chose there."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clarke.capture import Location, OpRecord
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """An operation with actual tensors for arguments: those recorded, or those of a replay."""
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def arg(self, position: int, name: str, default: Any = None) -> Any:
+        """The argument at `position`, or called `name`, or `default`."""
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+
+class Hazard(Enum):
+    """Why a touched point of an operation is outside of what selections can express."""
+
+    STEP = "a step: the operation's value jumps here"
+    INFINITE_SLOPE = "an infinite or undefined slope"
+    ISOLATED = "an equality that holds at this point only"
+    CONE = "a kink of several variables, whose generalized gradients form a ball"
+    IMPROPER = "the operation's own derivative is not a convex combination of its pieces'"
+    OVERLAP = "bounds that coincide while they depend on the variables"
+
+
+@dataclass(frozen=True, eq=False)
+class Touch:
+    """The kinks of one executed operation that were touched.
+
+    Attributes:
+        op: The operation.
+        elements: (K,) flat positions in the output, one for each touched kink.
+        members: (M,) candidates of all kinks: a piece number for a region kink, a flat position
+            in the input for a choice among tied elements.
+        owner: (M,) the kink, 0..K-1, to which each candidate belongs (sorted).
+        weights: (M,) float64, AD's proxy as weights of the candidates' derivatives.
+        hazards: Kinks (positions 0..K-1) by what puts them out of reach, if anything does.
+        base: Flat selection of every output element (touched ones hold AD's first candidate).
+    """
+
+    op: OpRecord
+    elements: torch.Tensor
+    members: torch.Tensor
+    owner: torch.Tensor
+    weights: torch.Tensor
+    hazards: Mapping[Hazard, torch.Tensor]
+    base: torch.Tensor
+
+    @property
+    def count(self) -> int:
+        """How many kinks are touched."""
+        return int(self.elements.numel())
+
+    @property
+    def location(self) -> Location:
+        """Where the operation stands."""
+        return self.op.location
+
+    def mixed(self) -> torch.Tensor:
+        """(K,) bool: AD's proxy mixes several candidates instead of selecting one."""
+        largest = torch.zeros(self.count, dtype=torch.float64)
+        largest.scatter_reduce_(0, self.owner, self.weights, "amax")
+        return largest < 1.0
+
+    def chosen(self) -> torch.Tensor:
+        """(K,) the candidate with AD's largest weight (the first among equals)."""
+        if self.count == 0:
+            return self.members[:0]
+        largest = torch.full((self.count,), -1.0, dtype=torch.float64)
+        largest.scatter_reduce_(0, self.owner, self.weights, "amax")
+        position = torch.arange(self.members.numel())
+        best = torch.where(
+            self.weights == largest[self.owner], position, torch.full_like(position, 1 << 60)
+        )
+        first = torch.full((self.count,), 1 << 60, dtype=torch.int64)
+        first.scatter_reduce_(0, self.owner, best, "amin")
+        return self.members[first]
+
+
+class KinkRule(ABC):
+    """Pieces, switching functions and AD's weights of one family of operations."""
+
+    @abstractmethod
+    def find(self, op: OpRecord) -> Touch:
+        """The kinks touched by `op`, from the values kept in the record."""
+
+    @abstractmethod
+    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
+        """The operation with the given selection for every output element: analytic.
+
+        `selection` is flat, as `Touch.base`. Returns what the operation returns.
+        """
+
+    @abstractmethod
+    def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
+        """(M,) the values of all candidates of the touched kinks, differentiable."""
+
+    @abstractmethod
+    def rows(self, call: Call, touch: Touch, choice: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Switching functions signed so that positive values select `choice`.
+
+        Args:
+            call: The operation in a replay.
+            touch: Its touched kinks.
+            choice: (K,) the candidate selected at each.
+
+        Returns:
+            (m,) differentiable values and (m,) the kink to which each belongs.
+        """
+
+    @abstractmethod
+    def along(self, call: Call, touch: Touch, tangents: torch.Tensor) -> torch.Tensor:
+        """(K,) the candidates active along a direction, given `switching`'s tangents."""
+
+    @abstractmethod
+    def switching(self, call: Call, touch: Touch) -> torch.Tensor:
+        """The unsigned switching functions that `along` wants tangents of, differentiable."""
+
+    def merge(self, touch: Touch, choice: torch.Tensor) -> torch.Tensor:
+        """`touch.base` with the touched elements set to `choice`."""
+        selection = touch.base.clone()
+        selection[touch.elements] = choice.to(selection.dtype)
+        return selection

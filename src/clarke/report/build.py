@@ -1,0 +1,86 @@
+"""Turn a decision into a report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from clarke.report.model import KinkSummary, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clarke.decide import Decision
+    from clarke.kinks import Touch
+    from clarke.steering import Analysis
+
+
+def build_report(decision: Decision, gradient: Sequence[torch.Tensor]) -> Report:
+    """The report of a decision about `gradient`."""
+    relevant = None if decision.relevance is None else decision.relevance.relevant
+    kinks = () if decision.analysis is None else summarise_kinks(decision.analysis, relevant)
+    return Report(
+        verdict=decision.verdict,
+        reason=decision.reason,
+        gradient=tuple(gradient),
+        kinks=kinks,
+        certificate=decision.certificate,
+        theorem=decision.theorem,
+        culprits=decision.culprits,
+        element=decision.element,
+        notes=decision.notes,
+    )
+
+
+def summarise_kinks(
+    analysis: Analysis, relevant: torch.Tensor | None
+) -> tuple[KinkSummary, ...]:
+    """Touched kinks by operation and place, in evaluation order."""
+    found: dict[tuple[str, str, str, int], KinkSummary] = {}
+    for site in analysis.ordered():
+        touch = site.touch
+        if touch.count == 0:
+            continue
+        where = touch.location
+        key = (touch.op.short_name, where.module, where.file, where.line)
+        own = None
+        if relevant is not None:
+            own = int(relevant[site.first : site.first + touch.count].sum())
+        new = KinkSummary(
+            *key,
+            elements=max(touch.base.numel(), touch.count),
+            touched=touch.count,
+            relevant=own,
+            choice=choice_text(touch),
+        )
+        old = found.get(key)
+        if old is not None:
+            new = KinkSummary(
+                *key,
+                elements=old.elements + new.elements,
+                touched=old.touched + new.touched,
+                relevant=None if own is None else own + (old.relevant or 0),
+                choice=old.choice if old.choice == new.choice else f"{old.choice}; {new.choice}",
+            )
+        found[key] = new
+    return tuple(found.values())
+
+
+def choice_text(touch: Touch) -> str:
+    """What AD chose at the touched kinks, in words."""
+    if touch.hazards:
+        return next(iter(touch.hazards)).value
+    mixed = touch.mixed()
+    parts = []
+    if bool(mixed.any()):
+        shares = touch.weights[mixed[touch.owner] & (touch.weights > 0)].unique().tolist()
+        shown = ", ".join(f"{s:.4g}" for s in shares[:4])
+        parts.append(f"mixes the tied pieces with weights {shown}")
+    if not bool(mixed.all()):
+        if touch.base.dtype == torch.int64:
+            parts.append("follows one of the tied elements")
+        else:
+            pieces = touch.chosen()[~mixed].unique().tolist()
+            parts.append("piece " + ", ".join(str(p) for p in pieces[:4]))
+    return " and ".join(parts)

@@ -1,0 +1,125 @@
+"""The report of one judged gradient: plain data for people and programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from clarke.report.text import report_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from clarke.decide import Certificate, Culprit
+    from clarke.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class KinkSummary:
+    """The kinks of one operation in one place of the program.
+
+    Attributes:
+        operation: Operator name, such as ``relu``.
+        module: Path of the module that ran it, "" outside of modules.
+        file: The user's source file.
+        line: The line in it.
+        elements: Output elements seen.
+        touched: Elements at which several pieces meet.
+        relevant: Touched elements whose piece can change the gradient; None if not found out.
+        choice: What AD chose, in words.
+    """
+
+    operation: str
+    module: str
+    file: str
+    line: int
+    elements: int
+    touched: int
+    relevant: int | None
+    choice: str
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """The outcome of `clarke.check`, or of one audited backward call.
+
+    Attributes:
+        verdict: One of the eight verdicts.
+        reason: Explanation in words.
+        gradient: AD's gradient, one tensor per variable.
+        kinks: Touched kinks by place.
+        certificate: Re-checkable proof of a positive or negative verdict, else None.
+        theorem: The argument used.
+        culprits: Operations that the verdict names.
+        element: A correct or finite gradient where AD's is not one.
+        notes: Further sentences.
+    """
+
+    verdict: Verdict
+    reason: str
+    gradient: tuple[torch.Tensor, ...]
+    kinks: tuple[KinkSummary, ...]
+    certificate: Certificate | None = None
+    theorem: str = ""
+    culprits: tuple[Culprit, ...] = ()
+    element: tuple[torch.Tensor, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def correct(self) -> bool | None:
+        """True if proved a Clarke gradient, False if proved not to be one, None otherwise."""
+        return self.verdict.correct
+
+    @property
+    def touched(self) -> int:
+        """Number of touched kinks."""
+        return sum(k.touched for k in self.kinks)
+
+    @property
+    def relevant(self) -> int:
+        """Number of relevant kinks, as far as found out."""
+        return sum(k.relevant or 0 for k in self.kinks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data for JSON; tensors of up to 64 elements are included."""
+        certificate = self.certificate
+        return {
+            "verdict": self.verdict.name,
+            "correct": self.correct,
+            "reason": self.reason,
+            "theorem": self.theorem,
+            "touched": self.touched,
+            "relevant": self.relevant,
+            "kinks": [vars(k) for k in self.kinks],
+            "culprits": [
+                {
+                    "operation": c.operation,
+                    "module": c.location.module,
+                    "file": c.location.file,
+                    "line": c.location.line,
+                    "reason": c.reason,
+                }
+                for c in self.culprits
+            ],
+            "gradient": _values(self.gradient),
+            "element": None if self.element is None else _values(self.element),
+            "witnesses": None
+            if certificate is None
+            else [
+                {
+                    "direction": _values(w.direction),
+                    "gradient": _values(w.gradient),
+                    "weight": weight,
+                    "rows": int(w.rows.shape[0]),
+                }
+                for w, weight in zip(certificate.witnesses, certificate.weights, strict=True)
+            ],
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        return report_text(self)
+
+
+def _values(tensors: tuple[torch.Tensor, ...]) -> list[Any]:
+    return [t.tolist() if t.numel() <= 64 else {"shape": list(t.shape)} for t in tensors]

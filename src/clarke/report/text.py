@@ -1,0 +1,65 @@
+"""A report as plain text, at most 80 columns where the user's own names allow."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
+    from clarke.report.model import KinkSummary, Report
+
+_SHOWN = 8
+
+
+def report_text(report: Report) -> str:
+    """Verdict, reason, gradient, witness and the touched kinks."""
+    lines = [f"{report.verdict.name}: {report.reason}"]
+    lines = textwrap.wrap(lines[0], 80, break_long_words=False, break_on_hyphens=False)
+    lines.append(f"  gradient  {tensors_text(report.gradient)}")
+    if report.element is not None:
+        lines.append(f"  valid     {tensors_text(report.element)}")
+    certificate = report.certificate
+    for witness, weight in (
+        zip(certificate.witnesses, certificate.weights, strict=True) if certificate else ()
+    ):
+        if len(witness.rows) == 0:
+            continue
+        share = f"weight {weight:.3g}, " if len(certificate.weights) > 1 else ""
+        lines.append(
+            f"  witness   {share}direction {tensors_text(witness.direction)}, "
+            f"{witness.rows.shape[0]} rows"
+        )
+    if report.kinks:
+        total = sum(k.elements for k in report.kinks)
+        lines.append(f"  kinks     {report.touched} touched of {total} elements")
+        lines += [f"    {kink_text(k)}" for k in report.kinks[:_SHOWN]]
+        if len(report.kinks) > _SHOWN:
+            lines.append(f"    and {len(report.kinks) - _SHOWN} more operations")
+    lines += [f"  note      {n}" for n in report.notes]
+    return "\n".join(lines)
+
+
+def kink_text(kink: KinkSummary) -> str:
+    """One line for the kinks of one operation."""
+    place = f"{os.path.basename(kink.file)}:{kink.line}"
+    where = f"{kink.module} ({place})" if kink.module else place
+    relevant = "" if kink.relevant is None else f", {kink.relevant} relevant"
+    return f"{kink.operation} at {where}: {kink.touched} touched{relevant}; AD: {kink.choice}"
+
+
+def tensors_text(tensors: Sequence[torch.Tensor]) -> str:
+    """Short tensors in full, long ones by shape."""
+    return ", ".join(_tensor_text(t) for t in tensors) or "(no variables)"
+
+
+def _tensor_text(tensor: torch.Tensor) -> str:
+    if tensor.numel() > _SHOWN:
+        return f"<{'x'.join(map(str, tensor.shape))}>"
+    if tensor.dim() == 0:
+        return f"{tensor.item():.6g}"
+    return "[" + ", ".join(f"{v:.6g}" for v in tensor.reshape(-1).tolist()) + "]"

@@ -1,0 +1,25 @@
+"""Force a selection: forward values, gradients G(selection), tangents, repair."""
+
+from clarke.steering.gradients import (
+    gradient_of,
+    natural_gradient,
+    select_along,
+    selected_gradient,
+)
+from clarke.steering.masks import MaskUse
+from clarke.steering.program import Analysis, Pieces, Probe, Program, Run, Site, analyse
+
+__all__ = [
+    "Analysis",
+    "MaskUse",
+    "Pieces",
+    "Probe",
+    "Program",
+    "Run",
+    "Site",
+    "analyse",
+    "gradient_of",
+    "natural_gradient",
+    "select_along",
+    "selected_gradient",
+]

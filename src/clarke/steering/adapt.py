@@ -1,0 +1,81 @@
+"""Small changes that let a recorded operation run again in another floating point type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from clarke.capture import OpRecord
+    from clarke.kinks import Call
+
+
+def adapted(
+    op: OpRecord, call: Call, dtype: torch.dtype
+) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """The function and arguments with which to run `op` again in `dtype`."""
+    name = op.name
+    args = tuple(_map_dtype(a, dtype) for a in call.args)
+    kwargs = {k: _map_dtype(v, dtype) for k, v in call.kwargs.items()}
+    if name == "aten::native_batch_norm.default" and args[5]:
+        # In training the running statistics are written, not read: leave the user's alone.
+        return op.func, (*args[:3], None, None, *args[5:]), kwargs
+    if name == "aten::_native_batch_norm_legit.default" and args[5]:
+        no_stats = torch.ops.aten._native_batch_norm_legit.no_stats
+        return no_stats, (*args[:3], *args[5:]), kwargs
+    if name == "aten::native_dropout.default":
+        return _masked_dropout, (args[0], op.kept_outputs[1], args[1], args[2]), {}
+    if name in _ATTENTION and not _dropout_probability(args, kwargs):
+        return _plain_attention, (args, kwargs), {}
+    return op.func, args, kwargs
+
+
+def can_replay_random(op: OpRecord) -> bool:
+    """Whether a differentiable random operation can be repeated with its recorded outcome."""
+    return op.name == "aten::native_dropout.default"
+
+
+_ATTENTION = frozenset(
+    {
+        "aten::_scaled_dot_product_flash_attention_for_cpu.default",
+        "aten::_scaled_dot_product_flash_attention.default",
+        "aten::_scaled_dot_product_efficient_attention.default",
+    }
+)
+
+
+def _map_dtype(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, torch.dtype) and value.is_floating_point:
+        return dtype
+    return value
+
+
+def _masked_dropout(
+    x: torch.Tensor, mask: torch.Tensor, probability: float, train: bool | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if train is False or probability == 0:
+        return x, mask
+    return x * mask / (1 - probability), mask
+
+
+def _dropout_probability(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+    return float(kwargs.get("dropout_p", args[3] if len(args) > 3 else 0.0) or 0.0)
+
+
+def _plain_attention(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[torch.Tensor, ...]:
+    """Attention by its formula; the fused kernels have no forward-mode derivative."""
+    query, key, value = args[:3]
+    causal = bool(kwargs.get("is_causal", args[4] if len(args) > 4 else False))
+    bias = kwargs.get("attn_mask")
+    scale = kwargs.get("scale")
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    score = (query @ key.transpose(-2, -1)) * scale
+    if causal:
+        keep = torch.ones(score.shape[-2:], dtype=torch.bool).tril()
+        score = score.masked_fill(~keep, -torch.inf)
+    if bias is not None:
+        score = score.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else score + bias
+    return (torch.softmax(score, -1) @ value, torch.logsumexp(score, -1))

@@ -1,0 +1,99 @@
+"""Gradients of a program: under a selection, as PyTorch evaluates it, and along a direction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.autograd.forward_ad as fwd
+
+from clarke.steering.program import Pieces, Probe, Program, Run, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_EQUAL = 1e-11  # float64 tangents of tied candidates that count as equal, relative
+
+
+def gradient_of(run: Run, program: Program) -> tuple[torch.Tensor, ...]:
+    """The gradient of a replay's output with respect to the program's variables."""
+    if not run.output.requires_grad:
+        return tuple(torch.zeros_like(p) for p in program.point)
+    grads = torch.autograd.grad(
+        run.output.sum(), run.leaves, allow_unused=True, retain_graph=False
+    )
+    return tuple(
+        torch.zeros_like(p) if g is None else g.detach()
+        for g, p in zip(grads, program.point, strict=True)
+    )
+
+
+def selected_gradient(
+    program: Program,
+    choices: Mapping[int, torch.Tensor] | None = None,
+    point: Sequence[torch.Tensor] | None = None,
+    weights: Mapping[int, torch.Tensor] | None = None,
+) -> tuple[torch.Tensor, ...]:
+    """G(selection): the gradient with forced pieces (AD's where `choices` is silent)."""
+    return gradient_of(program.run(point, choices=choices, weights=weights), program)
+
+
+def natural_gradient(
+    program: Program, point: Sequence[torch.Tensor] | None = None
+) -> tuple[torch.Tensor, ...]:
+    """What AD returns at `point`, in the replay's dtype."""
+    return gradient_of(program.run(point, pieces=Pieces.NATURAL), program)
+
+
+def select_along(
+    program: Program, direction: Sequence[torch.Tensor]
+) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
+    """The pieces active along a direction.
+
+    Returns:
+        The candidate of every touched kink, and for each whether the direction did not separate
+        its candidates (then AD's choice is kept), both by site position.
+    """
+    choices: dict[int, torch.Tensor] = {}
+    ties: dict[int, torch.Tensor] = {}
+
+    def choose(site: Site, probe: Probe) -> torch.Tensor:
+        touch = site.touch
+        found = fwd.unpack_dual(probe.switching).tangent
+        slopes = torch.zeros_like(probe.switching) if found is None else found.detach()
+        level = slopes.reshape(-1, touch.count) if _is_region(site) else slopes
+        picked = site.rule.along(probe.call, touch, level)
+        tied = unseparated(site, slopes)
+        choice = torch.where(tied, touch.chosen(), picked)
+        choices[site.position] = choice
+        ties[site.position] = tied
+        return choice
+
+    with fwd.dual_level():
+        program.run(tangents=tuple(direction), chooser=choose, grad=False)
+    return choices, ties
+
+
+def _is_region(site: Site) -> bool:
+    from clarke.kinks.regions import RegionRule
+
+    return isinstance(site.rule, RegionRule)
+
+
+def unseparated(site: Site, slopes: torch.Tensor) -> torch.Tensor:
+    """(K,) whether the best candidates of a kink have equal tangents."""
+    touch = site.touch
+    if _is_region(site):
+        levels = slopes.reshape(-1, touch.count)
+        return (levels.abs() <= 0).any(0)
+    if slopes.numel() == touch.count and touch.members.numel() != touch.count:
+        return slopes == 0  # comparisons
+    top = torch.full((touch.count,), -torch.inf, dtype=slopes.dtype)
+    top.scatter_reduce_(0, touch.owner, slopes, "amax")
+    size = torch.zeros(touch.count, dtype=slopes.dtype)
+    size.scatter_reduce_(0, touch.owner, slopes.abs(), "amax")
+    near = slopes >= top[touch.owner] - _EQUAL * size[touch.owner]
+    many = torch.zeros(touch.count, dtype=torch.int64).index_add(
+        0, touch.owner, near.to(torch.int64)
+    )
+    return many > 1

@@ -1,0 +1,145 @@
+"""Follows comparisons at ties into the operations that use them.
+
+A comparison such as ``x >= 0`` has no derivative; what matters is the operation that multiplies by
+it or selects with it. There, the two values that a flipped comparison would give must agree (or
+the program jumps), and the gradient of their difference says whether the flip matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clarke.capture import OpRecord, Ref
+from clarke.kinks import Call, Touch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# Operations that move or convert a mask without mixing elements.
+_MOVES = frozenset(
+    "view reshape _unsafe_view unsqueeze squeeze expand permute transpose t select slice clone "
+    "alias detach flatten contiguous".split()
+)
+_CONVERTS = frozenset("_to_copy to logical_not bitwise_not type_as".split())
+_SCALES = frozenset("mul div add sub rsub neg".split())
+
+
+@dataclass(frozen=True, eq=False)
+class Flip:
+    """A mask with, where a comparison was at a tie, its other value.
+
+    Attributes:
+        other: The mask's value if all its tied comparisons were flipped.
+        label: 0, or 1 + the element's position in the comparison's touch.
+        site: Index of the comparison's record.
+    """
+
+    other: torch.Tensor
+    label: torch.Tensor
+    site: int
+
+
+@dataclass(frozen=True, eq=False)
+class MaskUse:
+    """One operation through which flipped comparisons reach differentiable values.
+
+    Attributes:
+        op: The operation.
+        site: Index of the comparison's record.
+        kink: (D,) the comparison's touched kink for each affected element.
+        difference: (D,) differentiable: value here minus value with the comparison flipped; None
+            where the operation is not one that clarke can follow a mask through.
+        elements: (D,) flat positions of the affected elements in the operation's output.
+    """
+
+    op: OpRecord
+    site: int
+    kink: torch.Tensor
+    difference: torch.Tensor | None
+    elements: torch.Tensor | None
+
+
+class MaskTracker:
+    """Carries `Flip`s through a replay, by slot."""
+
+    def __init__(self) -> None:
+        self.flips: dict[int, Flip] = {}
+        self.uses: list[MaskUse] = []
+
+    def observe(
+        self,
+        op: OpRecord,
+        call: Call,
+        outputs: Sequence[Any],
+        touch: Touch | None,
+        env: Mapping[int, torch.Tensor],
+    ) -> None:
+        """Look at one executed operation."""
+        out = outputs[0] if outputs else None
+        if touch is not None and touch.count and _is_mask(out) and op.outputs[0] is not None:
+            self._start(op, out, touch)
+            return
+        if not self.flips:
+            return
+        refs = [a for a in (*op.args, *op.kwargs.values()) if isinstance(a, Ref)]
+        nested = [r for a in op.args if isinstance(a, (list, tuple)) for r in a]
+        flipped = [r for r in refs if r.slot in self.flips]
+        flipped += [r for r in nested if isinstance(r, Ref) and r.slot in self.flips]
+        if not flipped:
+            return
+        if len(flipped) > 1 or flipped[0] not in op.args:
+            for r in flipped:
+                self._unknown(op, self.flips[r.slot])
+            return
+        self._follow(op, call, out, op.args.index(flipped[0]), self.flips[flipped[0].slot])
+
+    def _start(self, op: OpRecord, out: torch.Tensor, touch: Touch) -> None:
+        label = torch.zeros(out.numel(), dtype=torch.int64)
+        label[touch.elements] = torch.arange(1, touch.count + 1)
+        label = label.reshape(out.shape)
+        other = out ^ (label > 0)
+        slot = op.outputs[0]
+        if slot is not None:
+            self.flips[slot] = Flip(other, label, op.index)
+
+    def _unknown(self, op: OpRecord, flip: Flip) -> None:
+        kink = flip.label[flip.label > 0].unique() - 1
+        self.uses.append(MaskUse(op, flip.site, kink, None, None))
+
+    def _follow(self, op: OpRecord, call: Call, out: Any, position: int, flip: Flip) -> None:
+        name = op.short_name
+        slot = op.outputs[0] if op.outputs else None
+        if not isinstance(out, torch.Tensor) or slot is None or name.endswith("_"):
+            self._unknown(op, flip)
+            return
+        constant = not op.differentiated  # a mask has no derivative: it is the other factor's
+        args = list(call.args)
+        args[position] = flip.other
+        if name in _MOVES and position == 0:
+            moved = op.func(flip.label, *call.args[1:], **call.kwargs)
+            self.flips[slot] = Flip(op.func(*args, **call.kwargs), moved, flip.site)
+        elif name in _CONVERTS and position == 0:
+            other = flip.other.to(out.dtype) if "not" not in name else op.func(flip.other)
+            self.flips[slot] = Flip(other, flip.label, flip.site)
+        elif name in _SCALES and constant:
+            label = flip.label.expand(out.shape)
+            self.flips[slot] = Flip(op.func(*args, **call.kwargs), label, flip.site)
+        elif (name == "where" and position == 0) or (name == "mul" and not constant):
+            self._use(op, out, op.func(*args, **call.kwargs), flip)
+        elif name == "masked_fill" and position == 1:
+            self._use(op, out, op.func(*args, **call.kwargs), flip)
+        else:
+            self._unknown(op, flip)
+
+    def _use(self, op: OpRecord, out: torch.Tensor, flipped: torch.Tensor, flip: Flip) -> None:
+        label = flip.label.expand(out.shape).reshape(-1)
+        at = label.nonzero().squeeze(1)
+        difference = (out.reshape(-1) - flipped.reshape(-1))[at]
+        self.uses.append(MaskUse(op, flip.site, label[at] - 1, difference, at))
+
+
+def _is_mask(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype == torch.bool

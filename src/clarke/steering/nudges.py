@@ -1,0 +1,41 @@
+"""Zero perturbations added where a kink's value leaves its operation.
+
+The derivative of anything with respect to them is the adjoint at the kink, without hooks.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+class Nudges:
+    """Leaves of value zero, one for each touched kink, by number of the operation's record."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.leaves: list[torch.Tensor] = []
+        self.kinks: list[torch.Tensor] = []
+
+    def add(self, out: torch.Tensor, elements: torch.Tensor, kinks: torch.Tensor) -> torch.Tensor:
+        """`out` with a fresh zero leaf added at flat positions `elements`.
+
+        `kinks` numbers the touched kink of each element.
+        """
+        if elements.numel() == 0 or not out.is_floating_point():
+            return out
+        leaf = torch.zeros(elements.numel(), dtype=self.dtype, requires_grad=True)
+        self.leaves.append(leaf)
+        self.kinks.append(kinks)
+        return out.reshape(-1).index_add(0, elements, leaf).reshape(out.shape)
+
+    def adjoints(self, target: torch.Tensor, count: int) -> torch.Tensor:
+        """(count,) largest absolute adjoint of `target` at every kink; NaN counts as infinite."""
+        found = torch.zeros(count, dtype=torch.float64)
+        if not self.leaves or not target.requires_grad:
+            return found
+        grads = torch.autograd.grad(target, self.leaves, retain_graph=True, allow_unused=True)
+        for grad, kinks in zip(grads, self.kinks, strict=True):
+            if grad is not None:
+                size = torch.nan_to_num(grad.detach().abs(), nan=torch.inf).to(torch.float64)
+                found.scatter_reduce_(0, kinks, size, "amax")
+        return found

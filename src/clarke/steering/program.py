@@ -1,0 +1,376 @@
+"""A recorded program that can be run again: at other points, with forced pieces, along tangents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.autograd.forward_ad as fwd
+
+from clarke.capture import External, OpRecord, Origin, Ref, Trace
+from clarke.errors import ModifiedSinceError, ReplayError
+from clarke.kinks import Call, KinkRule, OpKind, Registry, Touch
+from clarke.steering.adapt import adapted, can_replay_random
+from clarke.steering.masks import MaskTracker, MaskUse
+from clarke.steering.nudges import Nudges
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+class Pieces(Enum):
+    """How a replay treats operations with kinks."""
+
+    NATURAL = "as PyTorch evaluates them at the point of the replay"
+    FORCED = "the piece that the selection names, everywhere"
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """An operation with a rule: its touched kinks are numbered ``first .. first + touch.count``."""
+
+    position: int
+    rule: KinkRule
+    touch: Touch
+    first: int
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """A trace with its kinks found.
+
+    Attributes:
+        trace: What ran.
+        sites: Operations with rules on the differentiable path, in evaluation order.
+        unknown: Operations that nobody knows and that the result depends on.
+        count: Number of touched kinks in all sites.
+    """
+
+    trace: Trace
+    sites: Mapping[int, Site]
+    unknown: tuple[OpRecord, ...]
+    count: int
+
+    def ordered(self) -> tuple[Site, ...]:
+        """The sites in evaluation order."""
+        return tuple(self.sites[p] for p in sorted(self.sites))
+
+    def site_of(self, kink: int) -> Site:
+        """The site to which a kink number belongs."""
+        for site in self.sites.values():
+            if site.first <= kink < site.first + site.touch.count:
+                return site
+        raise IndexError(kink)
+
+
+def analyse(trace: Trace, registry: Registry) -> Analysis:
+    """Find the touched kinks of every operation of a trace."""
+    sites: dict[int, Site] = {}
+    unknown: list[OpRecord] = []
+    count = 0
+    for position, op in enumerate(trace.ops):
+        if op.hidden_write:
+            continue
+        known = registry.known(op.func)
+        if known.kind is OpKind.RULED and known.rule is not None:
+            if not any(v.is_floating_point() for v in op.kept.values()):
+                continue  # integers and masks: locally constant
+            touch = known.rule.find(op)
+            sites[position] = Site(position, known.rule, touch, count)
+            count += touch.count
+        elif known.kind is OpKind.UNKNOWN or (
+            known.kind is OpKind.RANDOM and op.differentiated and not can_replay_random(op)
+        ):
+            unknown.append(op)
+    return Analysis(trace, sites, tuple(unknown), count)
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """What a replay saw at one site.
+
+    Attributes:
+        call: The operation with the replay's tensors (differentiable).
+        candidates: (M,) values of the candidates at the touched kinks.
+        switching: Switching functions at the touched kinks.
+        choice: (K,) the candidate that was selected, or None in a natural or mixed replay.
+    """
+
+    call: Call
+    candidates: torch.Tensor
+    switching: torch.Tensor
+    choice: torch.Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """The outcome of one replay.
+
+    Attributes:
+        output: The result.
+        probes: What was seen at sites with touched kinks, by position.
+        mask_uses: Where tied comparisons reach differentiable values.
+        leaves: The variables.
+        nudges: Zero leaves at the touched kinks, if asked for.
+        tensors: Every tensor of the replay, by slot (its last state, for in-place operations).
+    """
+
+    output: torch.Tensor
+    probes: Mapping[int, Probe]
+    mask_uses: tuple[MaskUse, ...]
+    leaves: tuple[torch.Tensor, ...]
+    nudges: Nudges | None
+    tensors: Mapping[int, torch.Tensor]
+
+
+class Program:
+    """Runs a trace again in float64.
+
+    Args:
+        analysis: The trace and its kinks.
+        variables: External slots to differentiate with respect to, in order.
+        dtype: Floating point type of the replay.
+    """
+
+    def __init__(
+        self, analysis: Analysis, variables: Sequence[int], dtype: torch.dtype = torch.float64
+    ) -> None:
+        self.analysis = analysis
+        self.variables = tuple(variables)
+        self.dtype = dtype
+        trace = analysis.trace
+        for e in trace.externals.values():
+            _refuse_changed(e)
+        self.point = tuple(
+            trace.externals[s].tensor.detach().to(dtype).clone() for s in self.variables
+        )
+
+    def run(
+        self,
+        point: Sequence[torch.Tensor] | None = None,
+        *,
+        pieces: Pieces = Pieces.FORCED,
+        choices: Mapping[int, torch.Tensor] | None = None,
+        weights: Mapping[int, torch.Tensor] | None = None,
+        chooser: Callable[[Site, Probe], torch.Tensor] | None = None,
+        tangents: Sequence[torch.Tensor] | None = None,
+        probe: bool = False,
+        nudge: bool = False,
+        grad: bool = True,
+    ) -> Run:
+        """Run the program.
+
+        Args:
+            point: Values of the variables; None for the recorded ones.
+            pieces: Natural or forced pieces.
+            choices: Forced candidates by site position, (K,) each; default AD's.
+            weights: Mixtures of candidates by site position, (M,) each, in place of a choice.
+            chooser: Picks the candidates of a site from its probe, in evaluation order.
+            tangents: Direction for forward-mode differentiation; the caller must be inside
+                `torch.autograd.forward_ad.dual_level`.
+            probe: Collect candidates and switching functions at the touched kinks.
+            nudge: Add zero leaves at the touched kinks, for adjoints.
+            grad: Build an autograd graph.
+        """
+        nudges = Nudges(self.dtype) if nudge else None
+        state = _State(self, point, tangents, nudges, grad=grad)
+        probes: dict[int, Probe] = {}
+        with torch.set_grad_enabled(grad):
+            for position, op in enumerate(self.analysis.trace.ops):
+                if op.hidden_write:
+                    raise ReplayError(
+                        f"{op.short_name} at {op.location} changed a differentiated tensor while "
+                        "gradients were switched off."
+                    )
+                call = Call(
+                    op.func,
+                    tuple(state.resolve(a) for a in op.args),
+                    {k: state.resolve(v) for k, v in op.kwargs.items()},
+                )
+                site = self.analysis.sites.get(position)
+                if site is None or pieces is Pieces.NATURAL:
+                    out = state.execute(op, call)
+                    if site is not None and probe and site.touch.count:
+                        probes[position] = _probe(site, call, None)
+                else:
+                    out = self._forced(site, call, choices, weights, chooser, probes, probe=probe)
+                    out = state.nudged(site, out)
+                    out = state.store_in_place(op, call, out)
+                state.bind(op, call, out, site, forced=pieces is Pieces.FORCED)
+        output = state.env[self.analysis.trace.output]
+        return Run(output, probes, tuple(state.masks.uses), state.leaves, nudges, state.env)
+
+    def _forced(
+        self,
+        site: Site,
+        call: Call,
+        choices: Mapping[int, torch.Tensor] | None,
+        weights: Mapping[int, torch.Tensor] | None,
+        chooser: Callable[[Site, Probe], torch.Tensor] | None,
+        probes: dict[int, Probe],
+        *,
+        probe: bool,
+    ) -> Any:
+        touch, rule = site.touch, site.rule
+        if touch.op.func._schema.name.endswith("_"):
+            # The pieces must not read memory that the result is about to overwrite.
+            call = Call(call.func, (call.args[0].clone(), *call.args[1:]), call.kwargs)
+        selection = touch.base
+        mixture = weights.get(site.position) if weights else None
+        if touch.count:
+            choice = None if mixture is not None else touch.chosen()
+            if choices and site.position in choices:
+                choice = choices[site.position]
+            if chooser is not None:
+                choice = chooser(site, _probe(site, call, None))
+            if probe:
+                probes[site.position] = _probe(site, call, choice)
+            if choice is not None:
+                selection = rule.merge(touch, choice)
+        out = rule.evaluate(call, selection, touch)
+        if mixture is None or not touch.count:
+            return out
+        values = rule.candidates(call, touch)
+        mean = torch.zeros(touch.count, dtype=values.dtype).index_add(
+            0, touch.owner, values * mixture.to(values.dtype)
+        )
+        first = out[0] if isinstance(out, tuple) else out
+        mixed = first.reshape(-1).index_put((touch.elements,), mean).reshape(first.shape)
+        return (mixed, *out[1:]) if isinstance(out, tuple) else mixed
+
+
+def _probe(site: Site, call: Call, choice: torch.Tensor | None) -> Probe:
+    return Probe(
+        call,
+        site.rule.candidates(call, site.touch),
+        site.rule.switching(call, site.touch),
+        choice,
+    )
+
+
+def _refuse_changed(external: External) -> None:
+    tensor = external.tensor
+    if external.snapshot is not None or tensor.is_inference():
+        return
+    if external.origin is Origin.LEAF and tensor._version != external.version:
+        raise ModifiedSinceError(
+            f"A parameter read at {external.location} was changed in place after the forward pass "
+            "and before its gradient was judged. Judge before optimizer.step()."
+        )
+
+
+class _State:
+    """Tensors of one replay, by slot."""
+
+    def __init__(
+        self,
+        program: Program,
+        point: Sequence[torch.Tensor] | None,
+        tangents: Sequence[torch.Tensor] | None,
+        nudges: Nudges | None,
+        *,
+        grad: bool,
+    ) -> None:
+        self.nudges = nudges
+        self.first = {s.touch.op.index: s.first for s in program.analysis.sites.values()}
+        self.trace = program.analysis.trace
+        self.dtype = program.dtype
+        self.env: dict[int, torch.Tensor] = {}
+        self.memory: dict[int, torch.Tensor] = {}
+        self.masks = MaskTracker()
+        leaves = []
+        for i, (slot, value) in enumerate(
+            zip(program.variables, point or program.point, strict=True)
+        ):
+            leaf = value.detach().to(self.dtype).clone().requires_grad_(grad)
+            leaves.append(leaf)
+            self.env[slot] = leaf if tangents is None else fwd.make_dual(leaf, tangents[i])
+        self.leaves = tuple(leaves)
+
+    def resolve(self, value: Any) -> Any:
+        if isinstance(value, Ref):
+            found = self.env.get(value.slot)
+            return self._external(value.slot) if found is None else found
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.resolve(v) for v in value) if value else value
+        return value
+
+    def _external(self, slot: int) -> torch.Tensor:
+        external = self.trace.externals.get(slot)
+        if external is None:
+            raise ReplayError(
+                "A tensor of the recorded program is missing; its graph may have been freed. "
+                "Call backward with retain_graph=True or run the forward pass again."
+            )
+        tensor = external.tensor.detach()
+        if external.snapshot is not None:
+            flat = self.memory.get(external.storage)
+            if flat is None:
+                flat = self.memory[external.storage] = self._cast(external.snapshot.clone())
+            value = flat.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
+        else:
+            value = self._cast(tensor)
+        self.env[slot] = value
+        return value
+
+    def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+    def execute(self, op: OpRecord, call: Call) -> Any:
+        """Run an operation as recorded, with floating point dtypes mapped to the replay's."""
+        func, args, kwargs = adapted(op, call, self.dtype)
+        try:
+            return func(*args, **kwargs)
+        except (RuntimeError, NotImplementedError, TypeError) as error:
+            raise ReplayError(
+                f"{op.short_name} at {op.location} cannot be run again in {self.dtype}: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+
+    @staticmethod
+    def store_in_place(op: OpRecord, call: Call, out: Any) -> Any:
+        """For an in-place operation, write the forced values over its first argument."""
+        if op.func._schema.name.endswith("_") and isinstance(out, torch.Tensor):
+            target: torch.Tensor = call.args[0]
+            if out is not target:
+                target.copy_(out)
+            return target
+        return out
+
+    def bind(
+        self, op: OpRecord, call: Call, out: Any, site: Site | None, *, forced: bool
+    ) -> None:
+        flat = out if isinstance(out, (list, tuple)) else (out,)
+        for slot, value in zip(op.outputs, flat, strict=False):
+            if slot is not None and isinstance(value, torch.Tensor):
+                self.env[slot] = value
+        if forced:
+            seen = len(self.masks.uses)
+            self.masks.observe(op, call, flat, site.touch if site else None, self.env)
+            if self.nudges is not None:
+                for use in self.masks.uses[seen:]:
+                    self._nudge_use(use)
+
+    def nudged(self, site: Site, out: Any) -> Any:
+        """The forced output with zero leaves at the touched kinks."""
+        touch = site.touch
+        if self.nudges is None or touch.count == 0:
+            return out
+        first = out[0] if isinstance(out, tuple) else out
+        elements = touch.elements
+        kinks = site.first + torch.arange(touch.count)
+        if int(elements.max()) >= first.numel() or touch.base.numel() == 0:
+            # Singular points are not always elements of the output: watch all of it.
+            elements = torch.arange(first.numel())
+            kinks = torch.full_like(elements, site.first)
+        first = self.nudges.add(first, elements, kinks)
+        return (first, *out[1:]) if isinstance(out, tuple) else first
+
+    def _nudge_use(self, use: MaskUse) -> None:
+        slot = use.op.outputs[0] if use.op.outputs else None
+        if self.nudges is None or use.elements is None or slot is None:
+            return
+        kinks = self.first[use.site] + use.kink
+        self.env[slot] = self.nudges.add(self.env[slot], use.elements, kinks)

@@ -1,0 +1,37 @@
+"""What can be said of a gradient: the vocabulary of the deciding and the reporting layers."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Verdict(Enum):
+    """The eight answers; each member's value is the sentence shown to the user."""
+
+    SMOOTH = "No relevant kink is touched: automatic differentiation returned the gradient."
+    BOULIGAND = (
+        "Correct: the gradient is a limit of gradients at nearby points, "
+        "so it is a Bouligand and a Clarke gradient."
+    )
+    CLARKE = (
+        "Correct: the gradient is a convex combination of limiting gradients, "
+        "so it is a Clarke gradient."
+    )
+    NOT_CLARKE = "WRONG: the gradient is not in the Clarke subdifferential."
+    NONFINITE = "The gradient contains NaN or infinity."
+    NOT_LIPSCHITZ = (
+        "The function is not Lipschitz here (a step or an infinite slope): "
+        "it has no Clarke subdifferential."
+    )
+    SURROGATE = (
+        "A custom autograd.Function declares its own derivative, "
+        "which stands in for the true one and cannot be judged."
+    )
+    UNDECIDED = "Neither proved correct nor proved wrong."
+
+    @property
+    def correct(self) -> bool | None:
+        """True for SMOOTH, BOULIGAND and CLARKE, False for NOT_CLARKE, otherwise None."""
+        if self in (Verdict.SMOOTH, Verdict.BOULIGAND, Verdict.CLARKE):
+            return True
+        return False if self is Verdict.NOT_CLARKE else None

@@ -1,0 +1,93 @@
+"""What every test gets: hypothesis profiles, and torch's global state as it was before."""
+
+import os
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.modules.module as torch_module
+from hypothesis import HealthCheck, settings
+from torch.overrides import _len_torch_function_stack
+from torch.utils._python_dispatch import _len_torch_dispatch_stack
+
+# The examples of `ci` are the same in every run, so that a failure there can be repeated; `dev`
+# draws new ones each time and `thorough` many more. Choose with HYPOTHESIS_PROFILE. None has a
+# deadline: the first call into torch is slow by itself.
+settings.register_profile(
+    "ci",
+    deadline=None,
+    derandomize=True,
+    max_examples=50,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("dev", deadline=None, max_examples=25, print_blob=True)
+settings.register_profile(
+    "thorough",
+    settings.get_profile("dev"),
+    max_examples=1000,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
+)
+
+
+def _global_hooks() -> dict[str, dict[int, object]]:
+    """The hooks that torch runs for every module, by the registry that holds them."""
+    return {
+        name: registry
+        for name, registry in vars(torch_module).items()
+        if name.startswith("_global_") and isinstance(registry, dict)
+    }
+
+
+def _open_modes() -> dict[str, int]:
+    return {
+        "torch function modes": _len_torch_function_stack(),
+        "torch dispatch modes": _len_torch_dispatch_stack(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def clean_torch() -> Iterator[None]:
+    """Seed the generators, restore them afterwards, and fail a test that leaves something behind.
+
+    Left behind means: a global module hook, an open mode, a replaced `Tensor.backward` or
+    `autograd.grad`, another default dtype, gradients switched off. Hooks, dtype and gradient mode
+    are put back, so that one such test does not fail the next.
+    """
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002 - the global generator is what is saved
+    hooks = {name: dict(registry) for name, registry in _global_hooks().items()}
+    modes = _open_modes()
+    entry_points = torch.Tensor.backward, torch.autograd.grad, torch.autograd.backward
+    dtype = torch.get_default_dtype()
+    grad_enabled = torch.is_grad_enabled()
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - as above
+    random.seed(0)
+
+    yield
+
+    torch.set_rng_state(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002 - as above
+    random.setstate(states[2])
+
+    left = []
+    for name, registry in _global_hooks().items():
+        if registry != hooks[name]:
+            left.append(f"hooks in torch.nn.modules.module.{name}")
+            registry.clear()
+            registry.update(hooks[name])
+    left += [f"open {kind}" for kind, depth in _open_modes().items() if depth != modes[kind]]
+    if (torch.Tensor.backward, torch.autograd.grad, torch.autograd.backward) != entry_points:
+        left.append("a replaced torch.Tensor.backward, torch.autograd.grad or .backward")
+    if torch.get_default_dtype() != dtype:
+        left.append(f"default dtype {torch.get_default_dtype()}")
+        torch.set_default_dtype(dtype)
+    if torch.is_grad_enabled() != grad_enabled:
+        left.append(f"gradients {'enabled' if torch.is_grad_enabled() else 'disabled'}")
+        torch.set_grad_enabled(grad_enabled)
+    assert not left, f"the test left behind: {', '.join(left)}"
