@@ -25,18 +25,19 @@ LAYERS = (
     "decide/",
     "report/",
     "check.py",
-    "audit.py",
+    "audit/",
+    "testing.py",
     "integrations/",
     "experiments/",
     "cli/",
 )
-# Not layers, but they have a place: __init__.py sees the layers up to audit.py and is seen by those
+# Not layers, but they have a place: __init__.py sees the layers up to audit/ and is seen by those
 # after it; __main__.py sees everything.
 PUBLIC = "__init__.py"
 PLACES = (
-    *LAYERS[: LAYERS.index("audit.py") + 1],
+    *LAYERS[: LAYERS.index("audit/") + 1],
     PUBLIC,
-    *LAYERS[LAYERS.index("audit.py") + 1 :],
+    *LAYERS[LAYERS.index("audit/") + 1 :],
     "__main__.py",
 )
 RANK = {re.sub(r"(\.py|/)$", "", place): rank for rank, place in enumerate(PLACES)}

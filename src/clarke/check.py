@@ -8,8 +8,7 @@ import torch
 
 from clarke.capture import Origin, Recorder, collect_trace
 from clarke.decide import Decision, Settings, decide
-from clarke.errors import CaptureError, ClarkeError, InputError, ModifiedSinceError
-from clarke.errors import WrongGradientError
+from clarke.errors import CaptureError, InputError, ModifiedSinceError, WrongGradientError
 from clarke.kinks import default_registry
 from clarke.report import Report, build_report
 from clarke.verdict import Verdict
@@ -37,7 +36,7 @@ def check(
             is run again beside the point to confirm a positive verdict.
         inputs: Its arguments.
         wrt: Leaves to differentiate with respect to; by default every leaf that requires a
-            gradient and is reached, in the order of first use.
+            gradient and is reached: first those among `inputs`, then in the order of first use.
         raise_exception: Raise if the gradient is proved wrong.
         settings: Limits of the search.
 
@@ -50,47 +49,57 @@ def check(
         WrongGradientError: With `raise_exception`, a proved wrong gradient.
     """
     arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
-    for i, x in enumerate(arguments):
-        if isinstance(x, torch.Tensor) and x.requires_grad and not x.is_leaf:
-            raise InputError(
-                f"Input {i} was computed from other tensors. Pass a leaf, for example "
-                "x.detach().requires_grad_(), or compute it inside the function."
-            )
-    if torch.is_inference_mode_enabled():
-        raise CaptureError(
-            "clarke.check was called under torch.inference_mode, where no gradient is recorded. "
-            "Leave the inference mode around the call."
-        )
+    _refuse_inputs(arguments)
     world = World()
+    for x in arguments:
+        if isinstance(x, torch.Tensor):
+            world.save_tensor(x)
     registry = default_registry()
     recorder = Recorder(registry.keeps)
     recorder.places.on_root = world.save_module
+    grads: tuple[torch.Tensor, ...] = ()
     try:
-        with torch.enable_grad(), recorder:
-            output = _scalar(function(*arguments), recorder)
-            trace = collect_trace(recorder, output)
-            recorder.paused = True
-            variables = _variables(trace, output, wrt)
-            leaves = [trace.externals[s].tensor for s in variables]
-            grads = _gradient(output, leaves)
-        rerun = _Rerun(function, arguments, leaves, world)
-        every = all(x.dtype == torch.float64 for x in leaves)
-        decision = decide(
-            trace,
-            registry,
-            variables,
-            grads,
-            settings or Settings(),
-            rerun.gradient if every else None,
-        )
+        with torch.enable_grad():
+            with recorder:
+                output = _scalar(function(*arguments), recorder)
+                trace = collect_trace(recorder, output)
+                recorder.paused = True
+                leaves = _leaves(trace, output, arguments, wrt)
+                grads = _gradient(output, leaves)
+            slots = {id(e.tensor): e.slot for e in trace.leaves()}
+            rerun = _Rerun(function, arguments, leaves, world)
+            every = all(x.dtype == torch.float64 for x in leaves)
+            decision = decide(
+                trace,
+                registry,
+                # A leaf that the trace lacks stands behind what cannot be judged at all.
+                tuple(slots[id(x)] for x in leaves if id(x) in slots),
+                grads,
+                settings or Settings(),
+                rerun.gradient if every else None,
+            )
     except ModifiedSinceError as error:
-        decision, grads = Decision(Verdict.UNDECIDED, str(error)), ()
+        decision = Decision(Verdict.UNDECIDED, str(error))
     finally:
         world.restore()
     report = build_report(decision, grads)
     if raise_exception and report.verdict is Verdict.NOT_CLARKE:
         raise WrongGradientError(str(report), report)
     return report
+
+
+def _refuse_inputs(arguments: Sequence[Any]) -> None:
+    if torch.is_inference_mode_enabled():
+        raise CaptureError(
+            "clarke.check was called under torch.inference_mode, where no gradient is recorded. "
+            "Leave the inference mode around the call."
+        )
+    for i, x in enumerate(arguments):
+        if isinstance(x, torch.Tensor) and x.requires_grad and not x.is_leaf:
+            raise InputError(
+                f"Input {i} was computed from other tensors. Pass a leaf, for example "
+                "x.detach().requires_grad_(), or compute it inside the function."
+            )
 
 
 def _scalar(output: Any, recorder: Recorder) -> torch.Tensor:
@@ -135,40 +144,45 @@ def _reached_leaves(output: torch.Tensor) -> list[torch.Tensor]:
     return list(found.values())
 
 
-def _variables(
-    trace: Trace, output: torch.Tensor, wrt: Sequence[torch.Tensor] | None
-) -> tuple[int, ...]:
-    by_id = {id(e.tensor): e.slot for e in trace.leaves()}
+def _leaves(
+    trace: Trace, output: torch.Tensor, inputs: Sequence[Any], wrt: Sequence[torch.Tensor] | None
+) -> list[torch.Tensor]:
+    """The variables: inputs in their order, then other leaves in the order of first use."""
+    _refuse_compiled(trace)
+    known = {id(e.tensor): e.tensor for e in trace.leaves()}
+    for x in _reached_leaves(output):
+        known.setdefault(id(x), x)
+    if wrt is None:
+        first = [x for x in inputs if id(x) in known]
+        chosen = list({id(x): x for x in (*first, *known.values())}.values())
+    else:
+        chosen = list(wrt)
+        for i, x in enumerate(chosen):
+            if id(x) not in known:
+                raise InputError(
+                    f"Tensor {i} of `wrt` is not a leaf that the result depends on. Pass "
+                    "leaves that require gradients and are used by the function."
+                )
+    if any(x.is_complex() for x in chosen):
+        raise InputError("A variable is complex; a Clarke gradient needs real variables.")
+    return chosen
+
+
+def _refuse_compiled(trace: Trace) -> None:
     for e in trace.externals.values():
         if e.origin is Origin.CUSTOM_FUNCTION and e.name.startswith("CompiledFunction"):
             raise CaptureError(
                 f"A module under torch.compile ran at {e.location}; what happens inside cannot be "
                 "watched. Check the uncompiled module (model._orig_mod)."
             )
-    if wrt is None:
-        slots = tuple(by_id.values())
-        wrt_leaves = [trace.externals[s].tensor for s in slots]
-    else:
-        wrt_leaves = list(wrt)
-        missing = [i for i, x in enumerate(wrt_leaves) if id(x) not in by_id]
-        unseen = any(e.origin in (Origin.UNSEEN, Origin.CUSTOM_FUNCTION) for e in
-                     trace.externals.values())
-        if missing and not unseen:
-            raise InputError(
-                f"Tensor {missing[0]} of `wrt` is not a leaf that the result depends on. Pass "
-                "leaves that require gradients and are used by the function."
-            )
-        slots = tuple(by_id[id(x)] for x in wrt_leaves if id(x) in by_id)
-    if any(x.is_complex() for x in wrt_leaves):
-        raise InputError("A variable is complex; a Clarke gradient needs real variables.")
-    return slots
 
 
 def _gradient(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     if not leaves:
         return ()
     try:
-        grads = torch.autograd.grad(output, list(leaves), allow_unused=True)
+        # What the function uses may hang on a graph of the user's own: free nothing.
+        grads = torch.autograd.grad(output, list(leaves), retain_graph=True, materialize_grads=True)
     except RuntimeError as error:
         if "second time" in str(error) or "freed" in str(error):
             raise InputError(
@@ -176,10 +190,7 @@ def _gradient(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> tuple[tor
                 "result inside the function, without calling backward there."
             ) from error
         raise
-    return tuple(
-        torch.zeros_like(x) if g is None else g.detach()
-        for g, x in zip(grads, leaves, strict=True)
-    )
+    return tuple(g.detach() for g in grads)
 
 
 class _Rerun:
@@ -213,4 +224,4 @@ class _Rerun:
             self._world.restore()
 
 
-__all__ = ["ClarkeError", "check"]
+__all__ = ["check"]

@@ -46,3 +46,11 @@ class BudgetError(ClarkeError, RuntimeError):
     def __init__(self, message: str, spent: Mapping[str, int] | None = None) -> None:
         super().__init__(message)
         self.spent = dict(spent or {})
+
+
+class WrongGradientWarning(UserWarning):
+    """An audited backward call returned a gradient that is proved not to be a Clarke gradient."""
+
+
+class AuditWarning(UserWarning):
+    """An audit could not judge a gradient because clarke itself failed; the training goes on."""

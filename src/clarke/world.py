@@ -2,35 +2,90 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 
 
+@dataclass(frozen=True, eq=False)
+class _Saved:
+    """One tensor as it was: value, flag and accumulated gradient."""
+
+    tensor: torch.Tensor
+    value: torch.Tensor
+    requires_grad: bool
+    grad: torch.Tensor | None
+    grad_value: torch.Tensor | None
+
+    def restore(self) -> None:
+        _write_back(self.tensor, self.value)
+        if self.tensor.is_leaf and self.tensor.requires_grad != self.requires_grad:
+            self.tensor.requires_grad_(self.requires_grad)
+        if not self.tensor.is_leaf:
+            return
+        if self.tensor.grad is not self.grad:
+            self.tensor.grad = self.grad
+        if self.grad is not None and self.grad_value is not None:
+            _write_back(self.grad, self.grad_value)
+
+
+def _write_back(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    # Through `.data`, so that graphs which saved the tensor see no new version.
+    if tensor.shape == value.shape and not torch.equal(tensor, value):
+        tensor.data.copy_(value)
+
+
 class World:
-    """RNG state, and the buffers and train/eval modes of every module that runs."""
+    """Random states; parameters, buffers and modes of every module that runs; given tensors."""
 
     def __init__(self) -> None:
         self._cpu = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        self._buffers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._python = random.getstate()
+        self._numpy = np.random.get_state()  # noqa: NPY002 - the global one is the user's
+        self._saved: dict[int, _Saved] = {}
         self._modes: dict[int, tuple[torch.nn.Module, bool]] = {}
+        self._buffers: dict[int, tuple[torch.nn.Module, dict[str, torch.Tensor | None]]] = {}
 
     def save_module(self, root: torch.nn.Module) -> None:
-        """Remember a module's buffers and modes before it runs for the first time."""
+        """Remember a module's tensors and modes before it runs for the first time."""
         for module in root.modules():
             self._modes.setdefault(id(module), (module, module.training))
-        for buffer in root.buffers():
-            if id(buffer) not in self._buffers:
-                self._buffers[id(buffer)] = (buffer, buffer.detach().clone())
+            own: dict[str, torch.Tensor | None] = dict(
+                module.named_buffers(recurse=False, remove_duplicate=False)
+            )
+            self._buffers.setdefault(id(module), (module, own))
+        for tensor in (*root.parameters(), *root.buffers()):
+            self.save_tensor(tensor)
+
+    def save_tensor(self, tensor: torch.Tensor) -> None:
+        """Remember a tensor's value, flag and gradient."""
+        if id(tensor) in self._saved or tensor.is_inference() or tensor.layout != torch.strided:
+            return
+        grad = tensor.grad if tensor.is_leaf else None
+        self._saved[id(tensor)] = _Saved(
+            tensor,
+            tensor.detach().clone(),
+            tensor.requires_grad,
+            grad,
+            None if grad is None or grad.layout != torch.strided else grad.detach().clone(),
+        )
 
     def restore(self) -> None:
         """Put everything back; may be called repeatedly."""
         torch.set_rng_state(self._cpu)
         if self._cuda:
             torch.cuda.set_rng_state_all(self._cuda)
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)  # noqa: NPY002 - as above
+        for module, buffers in self._buffers.values():
+            for name, buffer in buffers.items():
+                if getattr(module, name, None) is not buffer:
+                    setattr(module, name, buffer)
         with torch.no_grad():
-            for buffer, value in self._buffers.values():
-                same = torch.equal(buffer, value)
-                if not same:
-                    buffer.copy_(value)
+            for saved in self._saved.values():
+                saved.restore()
         for module, training in self._modes.values():
             module.training = training

@@ -2,7 +2,7 @@
 
 from clarke.capture.collect import collect_trace, release_nodes
 from clarke.capture.recorder import Recorder
-from clarke.capture.trace import External, Location, OpRecord, Origin, Ref, ScalarRead, Trace
+from clarke.capture.trace import External, Location, OpRecord, Origin, Ref, ScalarRead, Trace, input_slots
 
 __all__ = [
     "External",
@@ -14,5 +14,6 @@ __all__ = [
     "ScalarRead",
     "Trace",
     "collect_trace",
+    "input_slots",
     "release_nodes",
 ]

@@ -52,8 +52,13 @@ def collect_trace(recorder: Recorder, output: torch.Tensor) -> Trace:
                 "Write to it with gradients on, or before it is used."
             )
     externals = {
-        s.number: _external(s) for s in slots.values() if s.producer is None and s.held is not None
+        s.number: _external(s, s.held)
+        for s in slots.values()
+        if s.producer is None and s.held is not None
     }
+    if slot.producer is None and slot.number not in externals:
+        # The result itself is a leaf, or comes straight from a custom Function.
+        externals[slot.number] = _external(slot, output)
     return Trace(
         ops=tuple(_op_record(nodes[i]) for i in sorted(nodes)),
         externals=MappingProxyType(externals),
@@ -127,14 +132,13 @@ def _op_record(node: Node) -> OpRecord:
         kept_outputs=MappingProxyType(dict(node.kept_outputs)),
         location=node.location,
         reads_stopped=node.reads_stopped,
+        kept_lists=MappingProxyType(dict(node.kept_lists)),
+        varied=node.varied,
         hidden_write=node.hidden_write,
     )
 
 
-def _external(slot: Slot) -> External:
-    tensor = slot.held
-    if tensor is None:  # pragma: no cover - callers select held slots
-        raise CaptureError("internal: an external tensor is not held")
+def _external(slot: Slot, tensor: torch.Tensor) -> External:
     name = ""
     if tensor.requires_grad and not slot.storage.writers:
         if tensor.is_leaf:

@@ -76,12 +76,14 @@ class Node:
         "index",
         "inputs",
         "kept",
+        "kept_lists",
         "kept_outputs",
         "kwargs",
         "location",
         "outputs",
         "reads_stopped",
         "released",
+        "varied",
         "writers_before",
     )
 
@@ -96,7 +98,9 @@ class Node:
         self.outputs: tuple[int | None, ...] = ()
         self.differentiated = False
         self.kept: dict[int, torch.Tensor] = {}
+        self.kept_lists: dict[tuple[int, int], torch.Tensor] = {}
         self.kept_outputs: dict[int, torch.Tensor] = {}
+        self.varied: frozenset[int] = frozenset()
         self.reads_stopped = False
         self.hidden_write = False
         self.released = False
@@ -107,5 +111,6 @@ class Node:
         self.kwargs = {}
         self.inputs = ()
         self.kept = {}
+        self.kept_lists = {}
         self.kept_outputs = {}
         self.released = True

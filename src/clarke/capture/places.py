@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,15 +15,15 @@ from clarke.capture.trace import Location
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CodeType
+    from types import CodeType, FrameType
 
-_TORCH_FOLDER = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
-_OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_TORCH_FOLDER = f"{Path(torch.__file__).resolve().parent}{os.sep}"
+_OWN_FOLDER = f"{Path(__file__).resolve().parents[1]}{os.sep}"
 # The project's own example programs and experiments count as user code.
 _OWN_EXCEPTIONS = tuple(
     _OWN_FOLDER + name for name in ("cli" + os.sep + "programs", "experiments" + os.sep)
 )
-_CHECKPOINT_FILE = os.path.join(_TORCH_FOLDER, "utils", "checkpoint.py")
+_CHECKPOINT_FILE = str(Path(_TORCH_FOLDER, "utils", "checkpoint.py"))
 
 
 class Places:
@@ -85,10 +86,10 @@ class Places:
 
     def here(self) -> tuple[Location, bool]:
         """The current location, and whether a reentrant checkpoint is running its function."""
-        frame = sys._getframe(2)
+        frame: FrameType | None = sys._getframe(2)
         checkpointed = False
         path = self._stack[-1] if self._stack else ""
-        last = frame
+        user = sys._getframe(2)
         while frame is not None:
             code = frame.f_code
             foreign = self._foreign.get(code)
@@ -99,17 +100,17 @@ class Places:
                 break
             if code.co_name == "forward" and code.co_filename == _CHECKPOINT_FILE:
                 checkpointed = True
-            last = frame
-            frame = frame.f_back  # type: ignore[assignment]
-        frame = frame or last
-        key = (path, frame.f_code, frame.f_lineno)
+            user, frame = frame, frame.f_back
+        user = frame or user
+        key = (path, user.f_code, user.f_lineno)
         found = self._cache.get(key)
         if found is None:
-            found = Location(path, frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+            found = Location(path, user.f_code.co_filename, user.f_lineno, user.f_code.co_name)
             self._cache[key] = found
-        return found, checkpointed or self._checkpoint_above(frame)
+        return found, checkpointed or self._checkpoint_above(user)
 
-    def _checkpoint_above(self, frame: Any) -> bool:
+    @staticmethod
+    def _checkpoint_above(frame: FrameType | None) -> bool:
         if torch.is_grad_enabled():  # a reentrant checkpoint switches gradients off
             return False
         while frame is not None:
@@ -123,4 +124,4 @@ class Places:
     def _is_foreign(filename: str) -> bool:
         if filename.startswith(_OWN_EXCEPTIONS):
             return False
-        return filename.startswith((_TORCH_FOLDER, _OWN_FOLDER)) or filename.startswith("<")
+        return filename.startswith((_TORCH_FOLDER, _OWN_FOLDER, "<"))

@@ -17,9 +17,11 @@ from clarke.capture.places import Places
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from typing_extensions import Self
+
     from clarke.capture.trace import Location
 
-_SCALAR = torch.ops.aten._local_scalar_dense.default
+_SCALAR = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - has no public name
 _READS_REMEMBERED = 10_000
 
 
@@ -68,7 +70,7 @@ class Recorder(TorchDispatchMode):
         # The default wraps the handler in a dynamo guard, which costs more than the handler.
         return False
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> Self:
         self.places.start()
         try:
             super().__enter__()
@@ -77,7 +79,7 @@ class Recorder(TorchDispatchMode):
             raise
         return self
 
-    def __exit__(self, *exc: Any) -> None:
+    def __exit__(self, *exc: object) -> None:
         try:
             super().__exit__(*exc)
         finally:
@@ -232,6 +234,9 @@ class Recorder(TorchDispatchMode):
         node.inputs = tuple(inputs)
         node.writers_before = tuple(len(s.storage.writers) for s in inputs)
         node.differentiated = differentiated
+        node.varied = frozenset(
+            i for i, a in enumerate(args) if any(t.requires_grad for t in _tensors(a))
+        )
         for tensor in written:
             self._protect(tensor)
         keeps = self._keeps.get(func)
@@ -240,8 +245,20 @@ class Recorder(TorchDispatchMode):
         if keeps:
             self._keep_inputs(node, args, written)
         out = func(*args, **kwargs)
+        self._bind_outputs(node, out, written, masked=masked, keeps=keeps)
+        return out
+
+    def _bind_outputs(
+        self, node: Node, out: Any, written: list[torch.Tensor], *, masked: bool, keeps: bool
+    ) -> None:
+        """Give the results of an operation their slots, and note what it wrote to."""
+        location, differentiated = node.location, node.differentiated
         outputs: list[int | None] = []
         flat = out if isinstance(out, (list, tuple)) else (out,)
+        # A maximum with its index: the value belongs to the choice as the index does.
+        indexed = len(flat) == 2 and isinstance(flat[1], torch.Tensor) and not (
+            flat[1].is_floating_point() or flat[1].is_complex()
+        )
         for position, value in enumerate(flat):
             if not isinstance(value, torch.Tensor):
                 outputs.append(None)
@@ -257,25 +274,33 @@ class Recorder(TorchDispatchMode):
             outputs.append(slot.number)
             if keeps and not value.is_floating_point():
                 node.kept_outputs[position] = value
+            elif keeps and indexed and not written:
+                node.kept_outputs[position] = self._kept_value(node, value, written)
         node.outputs = tuple(outputs)
         for tensor in written:
             slot = self._slots.get(tensor)
             if slot is not None:
                 slot.storage.writers.append(node)
                 slot.masked = slot.masked or (masked and not differentiated)
-        return out
 
     def _keep_inputs(self, node: Node, args: tuple[Any, ...], written: list[torch.Tensor]) -> None:
         for position, value in enumerate(args):
-            if not isinstance(value, torch.Tensor):
-                continue
-            if any(value is w for w in written):
-                node.kept[position] = value.detach().clone()
-            else:
-                node.kept[position] = value.detach()
-                slot = self._slots.get(value)
-                if slot is not None:
-                    slot.storage.kept.append(weakref.ref(node))
+            if isinstance(value, torch.Tensor):
+                node.kept[position] = self._kept_value(node, value, written)
+            elif isinstance(value, (list, tuple)):
+                for i, item in enumerate(value):
+                    if isinstance(item, torch.Tensor):
+                        node.kept_lists[position, i] = self._kept_value(node, item, written)
+
+    def _kept_value(
+        self, node: Node, value: torch.Tensor, written: list[torch.Tensor]
+    ) -> torch.Tensor:
+        if any(value is w for w in written):
+            return value.detach().clone()
+        slot = self._slots.get(value)
+        if slot is not None:
+            slot.storage.kept.append(weakref.ref(node))
+        return value.detach()
 
     def _protect(self, tensor: torch.Tensor) -> None:
         """Copy what an operation is about to overwrite and the record still needs."""
@@ -286,13 +311,11 @@ class Recorder(TorchDispatchMode):
             node = reference()
             if node is None:
                 continue
-            for position, value in node.kept.items():
-                if self._known_storage(value) is storage:
-                    node.kept[position] = value.clone()
+            self._copy_kept(node, storage)
         storage.kept.clear()
         if storage.snapshot is None and not storage.writers and self._externals.get(storage):
             flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-            flat.set_(tensor.untyped_storage())  # type: ignore[call-overload]
+            flat.set_(tensor.untyped_storage())
             storage.snapshot = flat.clone()
 
     def _unrecorded_write(self, written: list[torch.Tensor]) -> None:
@@ -321,10 +344,19 @@ class Recorder(TorchDispatchMode):
         for reference in storage.kept:
             node = reference()
             if node is not None:
-                for position, value in node.kept.items():
-                    if self._known_storage(value) is storage:
-                        node.kept[position] = value.clone()
+                self._copy_kept(node, storage)
         storage.kept.clear()
+
+    def _copy_kept(self, node: Node, storage: Storage) -> None:
+        for position, value in node.kept.items():
+            if self._known_storage(value) is storage:
+                node.kept[position] = value.clone()
+        for place, value in node.kept_lists.items():
+            if self._known_storage(value) is storage:
+                node.kept_lists[place] = value.clone()
+        for position, value in node.kept_outputs.items():
+            if value.is_floating_point() and self._known_storage(value) is storage:
+                node.kept_outputs[position] = value.clone()
 
     def _run_stopped(
         self,

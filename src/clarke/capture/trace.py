@@ -83,8 +83,12 @@ class OpRecord:
         differentiated: One of its outputs requires a gradient.
         kept: For operations that the caller asked to keep: values of the tensors among the
             positional arguments, as they were before the operation ran (by position).
-        kept_outputs: For the same operations, integer and boolean outputs (by position); for
-            random operations all outputs.
+        kept_lists: For the same operations, values of tensors inside list arguments, by position
+            of the argument and of the tensor in it.
+        varied: Positions of the arguments that required a gradient, or hold a tensor that did.
+        stands_for: Name of the recorded operation of which this one is a part, if it is.
+        kept_outputs: For the same operations, integer and boolean outputs, and the values that
+            come with an index (by position); for random operations all outputs.
         location: Where it stands.
         reads_stopped: It reads a value that was detached from differentiated values.
         hidden_write: It changed a differentiated tensor while gradients were switched off.
@@ -101,6 +105,14 @@ class OpRecord:
     location: Location
     reads_stopped: bool = False
     hidden_write: bool = False
+    kept_lists: Mapping[tuple[int, int], torch.Tensor] = field(default_factory=dict)
+    varied: frozenset[int] = frozenset()
+    stands_for: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The operator's name as the user knows it."""
+        return self.stands_for or self.short_name
 
     @property
     def name(self) -> str:
@@ -144,3 +156,12 @@ class Trace:
         """The leaves that require a gradient, in order of first use."""
         found = [e for e in self.externals.values() if e.origin is Origin.LEAF]
         return tuple(sorted(found, key=lambda e: e.slot))
+
+
+def input_slots(op: OpRecord) -> tuple[int, ...]:
+    """Slots of all tensors among an operation's arguments."""
+    found: list[int] = []
+    for a in (*op.args, *op.kwargs.values()):
+        items = a if isinstance(a, (list, tuple)) else (a,)
+        found += [i.slot for i in items if isinstance(i, Ref)]
+    return tuple(found)

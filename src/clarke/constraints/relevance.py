@@ -11,18 +11,20 @@ changes neither the gradient nor the switching functions of the relevant ones.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import torch
 import torch.autograd.forward_ad as fwd
 
 from clarke.kinks import Hazard
+from clarke.kinks.steps import ComparisonRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from clarke.capture import OpRecord
-    from clarke.steering import Program, Run, Site
+    from clarke.steering import Probe, Program, Run, Site
 
 # In float64; relative to the candidates of one kink, and to the largest tangent of the operation.
 _OWN = 1e-11
@@ -64,10 +66,21 @@ def tangent(value: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(value) if found is None else found.detach()
 
 
-def _random_mixtures(
-    program: Program, generator: torch.Generator
+class Mixing(Enum):
+    """Which kinks a test runs with random convex weights of their pieces.
+
+    All quantities are affine in the weights of each kink, so what vanishes at random weights
+    vanishes for every selection (with probability one).
+    """
+
+    MIXED = "only those at which AD itself mixes pieces; AD's piece elsewhere"
+    ALL = "all touched kinks"
+
+
+def random_mixtures(
+    program: Program, generator: torch.Generator, mixing: Mixing
 ) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
-    """Random weights for the kinks at which AD mixes; and which kinks those are."""
+    """Random weights by site position; and (count,) the kinks at which AD mixes."""
     mixed = torch.zeros(program.analysis.count, dtype=torch.bool)
     weights: dict[int, torch.Tensor] = {}
     for position, site in program.analysis.sites.items():
@@ -76,7 +89,9 @@ def _random_mixtures(
             continue
         own = touch.mixed()
         mixed[site.first : site.first + touch.count] = own
-        if bool(own.any()):
+        if mixing is Mixing.ALL:
+            own = torch.ones_like(own)
+        if bool(own.any()) and not isinstance(site.rule, ComparisonRule):
             raw = torch.rand(touch.members.numel(), dtype=torch.float64, generator=generator) + 0.1
             total = torch.zeros(touch.count, dtype=torch.float64).index_add(0, touch.owner, raw)
             random = raw / total[touch.owner]
@@ -84,10 +99,18 @@ def _random_mixtures(
     return weights, mixed
 
 
-def find_relevant(program: Program, generator: torch.Generator) -> Relevance:
-    """Classify the touched kinks of a program under AD's selection."""
+def find_relevant(
+    program: Program, generator: torch.Generator, mixing: Mixing = Mixing.MIXED
+) -> Relevance:
+    """Classify the touched kinks of a program.
+
+    Args:
+        program: The program.
+        generator: Private randomness.
+        mixing: `MIXED` classifies under AD's selection, `ALL` under every selection at once.
+    """
     count = program.analysis.count
-    weights, mixed = _random_mixtures(program, generator)
+    weights, mixed = random_mixtures(program, generator, mixing)
     with fwd.dual_level():
         direction = random_tangents(program, generator)
         moved = program.run(weights=weights, tangents=direction, probe=True, grad=False)
@@ -118,16 +141,10 @@ def _null_kinks(program: Program, run: Run) -> tuple[torch.Tensor, torch.Tensor]
         slopes = tangent(probe.candidates).to(torch.float64)
         top = torch.full((touch.count,), -torch.inf, dtype=torch.float64)
         low = torch.full((touch.count,), torch.inf, dtype=torch.float64)
-        size = torch.zeros(touch.count, dtype=torch.float64)
         top.scatter_reduce_(0, touch.owner, slopes, "amax")
         low.scatter_reduce_(0, touch.owner, slopes, "amin")
-        size.scatter_reduce_(0, touch.owner, slopes.abs(), "amax")
         spread = top - low
-        bound = _ALL * _largest_tangent(probe.call.args)
-        # A region kink often compares with a constant: its own size is then no yardstick.
-        single = _is_choice(site)
-        limit = torch.maximum(_OWN * size, bound) if single else bound
-        null[site.first : site.first + touch.count] = spread <= limit
+        null[site.first : site.first + touch.count] = spread <= negligible(site, probe)
     first = {s.touch.op.index: s.first for s in program.analysis.sites.values()}
     for use in run.mask_uses:
         kinks = first[use.site] + use.kink
@@ -144,7 +161,21 @@ def _null_kinks(program: Program, run: Run) -> tuple[torch.Tensor, torch.Tensor]
     return null, jumping
 
 
-def _is_choice(site: Site) -> bool:
+def negligible(site: Site, probe: Probe) -> torch.Tensor:
+    """Differences of candidates' tangents that are rounding: (K,), or one number for all."""
+    bound = _ALL * _largest_tangent(probe.call.args)
+    if not is_choice(site):
+        # A region kink often compares with a constant: its own size is then no yardstick.
+        return bound
+    touch = site.touch
+    slopes = tangent(probe.candidates).to(torch.float64).abs()
+    size = torch.zeros(touch.count, dtype=torch.float64)
+    size.scatter_reduce_(0, touch.owner, slopes, "amax")
+    return torch.maximum(_OWN * size, bound)
+
+
+def is_choice(site: Site) -> bool:
+    """Whether the candidates are tied elements, not pieces."""
     return site.touch.base.dtype == torch.int64
 
 
@@ -187,7 +218,7 @@ def _reachable(
             for values, owner in (
                 (probe.candidates, touch.owner),
                 (probe.switching.reshape(-1, touch.count), None)
-                if probe.switching.numel() % touch.count == 0 and not _is_choice(site)
+                if probe.switching.numel() % touch.count == 0 and not is_choice(site)
                 else (probe.candidates, touch.owner),
             ):
                 factor = torch.randn(values.shape, dtype=program.dtype, generator=generator)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.autograd.forward_ad as fwd
 
-from clarke.constraints.relevance import tangent
+from clarke.constraints.relevance import is_choice, negligible, random_tangents, tangent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +35,7 @@ class RowOperator:
     kinks: torch.Tensor
     _values: torch.Tensor
     _leaves: tuple[torch.Tensor, ...]
+    _kept: torch.Tensor
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -60,7 +61,7 @@ class RowOperator:
                 choices=self.choices, tangents=tuple(direction), probe=True, grad=False
             )
             values, _ = _signed_rows(self.program, run, self.choices, self.relevant)
-            return tangent(values)
+            return tangent(values)[self._kept]
 
     def dense(self) -> NDArray[np.float64]:
         """The rows as an (m, n) array, for small systems."""
@@ -96,7 +97,43 @@ def build_rows(
     """The rows of the relevant kinks under a selection (AD's where `choices` is silent)."""
     run = program.run(choices=choices, probe=True)
     values, kinks = _signed_rows(program, run, choices, relevant)
-    return RowOperator(program, choices, relevant, kinks, values, run.leaves)
+    kept = torch.ones(kinks.numel(), dtype=torch.bool)
+    if _has_wide_ties(program, relevant):
+        kept = ~_equivalent(program, choices, relevant)
+        values, kinks = values[kept], kinks[kept]
+    return RowOperator(program, choices, relevant, kinks, values, run.leaves, kept)
+
+
+def _has_wide_ties(program: Program, relevant: torch.Tensor) -> bool:
+    """Whether some relevant kink chooses among three or more tied elements."""
+    for site in program.analysis.sites.values():
+        touch = site.touch
+        if touch.count and is_choice(site):
+            own = relevant[site.first : site.first + touch.count]
+            if bool((torch.bincount(touch.owner, minlength=touch.count)[own] > 2).any()):
+                return True
+    return False
+
+
+def _equivalent(
+    program: Program, choices: Mapping[int, torch.Tensor], relevant: torch.Tensor
+) -> torch.Tensor:
+    """(m,) rows between tied elements with equal gradients: swapping these changes nothing.
+
+    They are the paper's set T_j. One tangent pass along a random direction shows them all.
+    """
+    generator = torch.Generator().manual_seed(0)
+    with fwd.dual_level():
+        direction = random_tangents(program, generator)
+        run = program.run(choices=choices, tangents=direction, probe=True, grad=False)
+        values, kinks = _signed_rows(program, run, choices, relevant)
+        slopes = tangent(values).abs()
+        limit = torch.full((program.analysis.count,), -1.0, dtype=slopes.dtype)
+        for position, probe in run.probes.items():
+            site = program.analysis.sites[position]
+            if is_choice(site):
+                limit[site.first : site.first + site.touch.count] = negligible(site, probe)
+    return slopes <= limit[kinks]
 
 
 def _signed_rows(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import OpRecord, Ref
+from clarke.capture import OpRecord, input_slots
 from clarke.decide.model import Culprit
 from clarke.decide.tolerance import relative_difference
 from clarke.steering import Pieces, Program, Run
@@ -29,14 +29,6 @@ def _adjoints(program: Program, run: Run) -> dict[int, torch.Tensor]:
     return {s: g.detach() for s, g in zip(slots, grads, strict=True) if g is not None}
 
 
-def _input_slots(op: OpRecord) -> list[int]:
-    found: list[int] = []
-    for a in (*op.args, *op.kwargs.values()):
-        items = a if isinstance(a, (list, tuple)) else (a,)
-        found += [i.slot for i in items if isinstance(i, Ref)]
-    return found
-
-
 def _first_parting(
     program: Program,
     good: Callable[[int], bool],
@@ -44,11 +36,11 @@ def _first_parting(
     reason: str,
 ) -> tuple[Culprit, ...]:
     """Walk backward to the first operation with good outputs and a bad input."""
-    for op in reversed(program.analysis.trace.ops):
+    for op in reversed(program.analysis.recorded.ops):
         outputs = [s for s in op.outputs if s in known]
-        inputs = [s for s in _input_slots(op) if s in known and s not in outputs]
+        inputs = [s for s in input_slots(op) if s in known and s not in outputs]
         if outputs and all(good(s) for s in outputs) and not all(good(s) for s in inputs):
-            return (Culprit(op.short_name, op.location, reason),)
+            return (Culprit(op.shown, op.location, reason),)
     return ()
 
 
@@ -72,7 +64,7 @@ def name_disagreement(
 def name_nonfinite(program: Program) -> tuple[Culprit, ...]:
     """The operation whose backward pass first turned a finite adjoint into NaN or infinity."""
     run = program.run(pieces=Pieces.NATURAL)
-    for op in program.analysis.trace.ops:
+    for op in program.analysis.recorded.ops:
         values = [run.tensors[s] for s in op.outputs if s is not None and s in run.tensors]
         if any(v.is_floating_point() and bool(v.isnan().any()) for v in values):
             break

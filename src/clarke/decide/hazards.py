@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import Origin, Ref
+from clarke.capture import Origin, input_slots
 from clarke.constraints import random_tangents
 from clarke.decide.disagree import name_nonfinite
 from clarke.decide.model import Culprit, Decision, culprit_of
@@ -65,7 +65,7 @@ def obstacle(analysis: Analysis) -> Decision | None:
             f"clarke does not know {names}. Teach it with clarke.register_kink, "
             "or rewrite with operations it knows (`clarke ops` lists them).",
             culprits=tuple(
-                Culprit(op.short_name, op.location, "unknown operation") for op in unknown
+                Culprit(op.shown, op.location, "unknown operation") for op in unknown
             ),
             analysis=analysis,
         )
@@ -76,15 +76,7 @@ def _matters(analysis: Analysis, op: OpRecord) -> bool:
     if op.differentiated:
         return True
     dtypes = analysis.trace.slot_dtypes
-    return any(dtypes[s].is_floating_point for s in _slots(op) if s in dtypes)
-
-
-def _slots(op: OpRecord) -> list[int]:
-    found: list[int] = []
-    for a in (*op.args, *op.kwargs.values()):
-        items = a if isinstance(a, (list, tuple)) else (a,)
-        found += [i.slot for i in items if isinstance(i, Ref)]
-    return found
+    return any(dtypes[s].is_floating_point for s in input_slots(op) if s in dtypes)
 
 
 def _tied_decisions(analysis: Analysis) -> Decision | None:
@@ -93,7 +85,7 @@ def _tied_decisions(analysis: Analysis) -> Decision | None:
     read_by: dict[int, list[OpRecord]] = {}
     made_by: dict[int, int] = {}
     for position, op in enumerate(trace.ops):
-        for slot in _slots(op):
+        for slot in input_slots(op):
             read_by.setdefault(slot, []).append(op)
         for out in op.outputs:
             if out is not None:
@@ -104,7 +96,7 @@ def _tied_decisions(analysis: Analysis) -> Decision | None:
         at = made_by.get(todo.pop())
         if at is not None and at not in branch:
             branch.add(at)
-            todo += [s for s in _slots(trace.ops[at]) if not _is_float(analysis, s)]
+            todo += [s for s in input_slots(trace.ops[at]) if not _is_float(analysis, s)]
     for position, site in sorted(analysis.sites.items()):
         touch, op = site.touch, site.touch.op
         if touch.count == 0:
@@ -119,7 +111,7 @@ def _tied_decisions(analysis: Analysis) -> Decision | None:
         if why:
             return Decision(
                 Verdict.UNDECIDED,
-                f"{op.short_name} at {op.location}: {why}; clarke cannot follow the other side.",
+                f"{op.shown} at {op.location}: {why}; clarke cannot follow the other side.",
                 culprits=(culprit_of(touch, why),),
                 analysis=analysis,
             )
@@ -138,11 +130,21 @@ def judge_hazards(
     """A verdict where a relevant touched point is out of reach of selections."""
     if relevance.lost_masks:
         op = relevance.lost_masks[0]
+        if _is_steep(program, generator):
+            step = Culprit(op.shown, op.location, "reads a comparison or sign at its jump")
+            return Decision(
+                Verdict.NOT_LIPSCHITZ,
+                f"{step}. The value jumps beside the point, so there is no Clarke "
+                "subdifferential here.",
+                culprits=(step,),
+                analysis=program.analysis,
+                relevance=relevance,
+            )
         return Decision(
             Verdict.UNDECIDED,
-            f"A comparison at an exact tie feeds {op.short_name} at {op.location}, through which "
+            f"A comparison at an exact tie feeds {op.shown} at {op.location}, through which "
             "clarke cannot follow it. Use torch.where or a multiplication with the mask.",
-            culprits=(Culprit(op.short_name, op.location, "reads a tied comparison"),),
+            culprits=(Culprit(op.shown, op.location, "reads a tied comparison"),),
             analysis=program.analysis,
             relevance=relevance,
         )

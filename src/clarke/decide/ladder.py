@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from clarke.capture import Origin
-from clarke.constraints import find_relevant, random_tangents
+from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
 from clarke.decide.certificate import Certificate
 from clarke.decide.hazards import judge_hazards, judge_nonfinite, obstacle
 from clarke.decide.mixture import mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness
+from clarke.decide.refute import enumerate_exactly, mix_cells, nearest_correct, refute
+from clarke.decide.responsible import culprits_of, hints, responsible_kinks
 from clarke.decide.search import witness_selection
 from clarke.decide.tolerance import relative_difference, relative_tolerance
-from clarke.errors import ReplayError
+from clarke.errors import BudgetError, ReplayError
+from clarke.kinks import Hazard
 from clarke.steering import Program, analyse, natural_gradient, selected_gradient
 from clarke.verdict import Verdict
 
@@ -71,15 +75,19 @@ def _decide(
     if not all(bool(torch.isfinite(g).all()) for g in gradient):
         return judge_nonfinite(program, gradient, generator)
     relevance = find_relevant(program, generator)
+    context = _Context(program, gradient, relevance, settings, generator, tolerance, run)
     hazard = judge_hazards(program, relevance, generator)
     if hazard is not None:
-        return hazard
-    context = _Context(program, gradient, relevance, settings, generator, tolerance, run)
+        # What AD returns at an improper kink is judged against the set, not by its weights.
+        improper = set(relevance.hazards) == {Hazard.IMPROPER}
+        return context.exact(hazard) if improper else hazard
     if not bool(relevance.relevant.any()):
         return context.smooth()
     if not bool((relevance.relevant & relevance.mixed).any()):
         found = context.bouligand()
-        return context.unwitnessed() if found is None else found
+        if found is None:
+            found = context.exact(context.unwitnessed())
+        return found
     return context.mixture()
 
 
@@ -127,7 +135,7 @@ class _Context:
         if witness is None:
             return None
         if relative_difference(witness.gradient, self.gradient) > self.tolerance:
-            return self.mismatch(witness.gradient)
+            return self.exact(self.mismatch(witness.gradient))
         return self.accept(Verdict.BOULIGAND, (witness,), (1.0,), "witness")
 
     def mixture(self) -> Decision:
@@ -140,7 +148,7 @@ class _Context:
             self.tolerance,
         )
         if mixed is None:
-            return self.unwitnessed()
+            return self.exact(self.unwitnessed())
         witnesses, weights = mixed
         verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
         theorem = "witness" if len(witnesses) == 1 else "mixture of witnesses"
@@ -183,6 +191,51 @@ class _Context:
             relevance=self.relevance,
         )
 
+    def exact(self, otherwise: Decision) -> Decision:
+        """Enumerate all selections: membership, or a proof that the gradient is wrong."""
+        program, tolerance = self.program, self.tolerance
+        size = sum(p.numel() for p in program.point)
+        kinks = min(self.settings.exact.kinks, self.settings.dense_entries // max(size, 1))
+        try:
+            exact = enumerate_exactly(
+                program, self.generator, replace(self.settings.exact, kinks=kinks)
+            )
+        except BudgetError as error:
+            return replace(otherwise, reason=f"{otherwise.reason} {error}")
+        own = flatten(self.gradient)
+        mixed = mix_cells(exact, program, own, tolerance)
+        if mixed is not None:
+            witnesses, weights = mixed
+            verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
+            return self.accept(verdict, witnesses, weights, "exact enumeration")
+        proof = refute(exact, program, own, tolerance)
+        if proof is None:
+            return replace(
+                otherwise,
+                reason="The gradient is not a combination of limiting gradients that could be "
+                "proved, but some selections could be neither proved nor excluded.",
+            )
+        defects = proof.defects(run=self.settings.confirm is Confirm.ALWAYS)
+        if defects:
+            return self.undecided(f"The rules say NOT_CLARKE, but: {defects[0]}.")
+        culprits = culprits_of(
+            program, responsible_kinks(program, exact, tolerance, self.generator)
+        )
+        correct = nearest_correct(exact, own)
+        many = len(proof.points)
+        return Decision(
+            Verdict.NOT_CLARKE,
+            f"{Verdict.NOT_CLARKE.value} It is {proof.distance:.3g} away from the "
+            + ("only limiting gradient." if many == 1 else f"hull of {many} limiting gradients."),
+            certificate=proof,
+            theorem="exact enumeration",
+            culprits=culprits,
+            analysis=program.analysis,
+            relevance=self.relevance,
+            notes=hints(program, culprits),
+            element=None if correct is None else unflatten(correct, program.point),
+        )
+
     def mismatch(self, own: tuple[torch.Tensor, ...]) -> Decision:
         gap = relative_difference(own, self.gradient)
         return self.undecided(
@@ -199,7 +252,7 @@ class _Context:
                 if bool(self.relevance.relevant[s.first : s.first + s.touch.count].any())
             ]
             culprits = tuple(
-                Culprit(s.touch.op.short_name, s.touch.op.location, "a relevant kink is touched")
+                Culprit(s.touch.op.shown, s.touch.op.location, "a relevant kink is touched")
                 for s in sites[:8]
             )
         return Decision(

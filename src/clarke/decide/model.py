@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from clarke.decide.limits import Limits
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from clarke.capture import Location
     from clarke.constraints import Relevance
     from clarke.decide.certificate import Certificate
+    from clarke.decide.refute import Refutation
     from clarke.feasibility import Method
     from clarke.kinks import Touch
     from clarke.steering import Analysis
@@ -39,6 +42,7 @@ class Settings:
         selections: Selections tried when AD mixes pieces.
         rounds: Rounds of column generation for large row systems.
         confirm: Whether to run the program along the witness.
+        exact: Budget of the exact enumeration.
     """
 
     seed: int = 0
@@ -46,6 +50,7 @@ class Settings:
     selections: int = 32
     rounds: int = 24
     confirm: Confirm = Confirm.ALWAYS
+    exact: Limits = Limits(nodes=5_000, cells=1_000, kinks=64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +108,7 @@ class Decision:
 
     verdict: Verdict
     reason: str
-    certificate: Certificate | None = None
+    certificate: Certificate | Refutation | None = None
     theorem: str = ""
     culprits: tuple[Culprit, ...] = ()
     analysis: Analysis | None = None
@@ -114,4 +119,4 @@ class Decision:
 
 def culprit_of(touch: Touch, reason: str) -> Culprit:
     """Name the operation of a touch."""
-    return Culprit(touch.op.short_name, touch.op.location, reason)
+    return Culprit(touch.op.shown, touch.op.location, reason)

@@ -10,12 +10,8 @@ Convex hulls of finitely many points are the same mathematics with a target in p
 :func:`separating_direction` (checked by :func:`verify_separation`).
 """
 
-from clarke.feasibility.exact import (
-    verify_contradiction,
-    verify_membership,
-    verify_separation,
-    verify_witness,
-)
+from clarke.feasibility.exact import verify_contradiction, verify_witness
+from clarke.feasibility.exact_hull import verify_membership, verify_separation
 from clarke.feasibility.hull import (
     Separation,
     convex_weights,

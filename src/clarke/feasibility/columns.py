@@ -9,6 +9,7 @@ import numpy as np
 from clarke.feasibility.outcome import FloatArray, IndexArray
 from clarke.feasibility.system import System
 
+_ROUNDING = 1e-12
 _LARGEST = 1e120  # stop well before products of entries and coordinates could overflow
 
 
@@ -69,6 +70,8 @@ def extend(system: System, peeling: Peeling, direction: FloatArray) -> FloatArra
     difference to 1. Other columns of round k cannot lower it: they have their one sign.
 
     Args:
+        system: the rows.
+        peeling: the rounds and the core, from :func:`peel`.
         direction: (n,), zero outside the core's columns.
 
     Returns:
@@ -76,7 +79,10 @@ def extend(system: System, peeling: Peeling, direction: FloatArray) -> FloatArra
     """
     d = direction.copy()
     for settled in reversed(peeling.rounds):
-        missing = np.maximum(1.0 - system.matrix[settled.rows] @ d, 0.0)
+        part = system.matrix[settled.rows]
+        # Beside 1, what rounding could take away again when large contributions cancel.
+        wanted = 1.0 + _ROUNDING * (abs(part) @ np.abs(d))
+        missing = np.maximum(wanted - part @ d, 0.0)
         size = np.zeros_like(d)
         np.maximum.at(size, settled.columns, missing / np.abs(settled.entries))
         if not size.max() < _LARGEST:

@@ -176,7 +176,7 @@ def _program(system: System, rows: Any, budget: Budget) -> Iterator[Candidate]:
 
 
 def _coordinates(rows: Any) -> FloatArray:
-    """The rows (m, n) themselves if dense or narrow, else coordinates (m, m) with the same Gram matrix."""
+    """The rows (m, n) if dense or narrow, else (m, r) coordinates with their Gram matrix."""
     m, n = rows.shape
     if isinstance(rows, np.ndarray):
         return rows

@@ -3,9 +3,11 @@
 A float64 is an integer times a power of two, so every sum of products below is computed exactly
 with Python integers. A floating-point filter settles most sums first: a computed inner product of
 length k differs from the true one by at most γ_k Σ|a||b|, γ_k = k u / (1 - k u), u = 2⁻⁵³, in any
-order of summation, plus 2⁻¹⁰⁷⁵ per product for underflow (Higham, *Accuracy and Stability of
-Numerical Algorithms*, 2002, section 3.1). Twice that bound is used, which also covers the rounding
-of the bound itself. Overflow makes the bound infinite, hence the sum unsettled, hence exact.
+order of summation, plus what underflow loses (Higham, *Accuracy and Stability of Numerical
+Algorithms*, 2002, section 3.1). Twice that is used, which also covers the rounding of the bound
+itself. Underflow is bounded as if subnormal numbers were flushed to zero on input and on output,
+as ``torch.set_flush_denormal`` makes them. Overflow makes the bound infinite, hence the sum
+unsettled, hence exact.
 """
 
 from __future__ import annotations
@@ -21,8 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 _Array = NDArray[np.float64]
 _UNIT = 2.0**-53
-_UNDERFLOW = 2.0**-1073
-_BLOCK = 1 << 22  # entries held at once beside the caller's own arrays
+_FLUSHED = 2.0**-1019  # more than the smallest normal number, 2⁻¹⁰²², twice
 
 
 def verify_witness(rows: Any, direction: ArrayLike) -> bool:
@@ -36,12 +37,13 @@ def verify_witness(rows: Any, direction: ArrayLike) -> bool:
         ValueError: if rows hold a non-finite or not exactly representable number, or shapes differ.
     """
     matrix = _matrix(rows)
-    d = _vector(direction, matrix.shape[1], "direction")
+    d = exact_vector(direction, matrix.shape[1], "direction")
     if not np.isfinite(d).all():
         return False
     with np.errstate(over="ignore", invalid="ignore"):
         value = matrix @ d
-        bound = _bound(abs(matrix) @ np.abs(d), matrix.shape[1])
+        size, longest, largest = _sizes(matrix, np.abs(d))
+        bound = rounding_bound(size, longest, largest, d)
         if bool((value < -bound).any()):
             return False
         unsettled = np.flatnonzero(~(value > bound))
@@ -49,7 +51,7 @@ def verify_witness(rows: Any, direction: ArrayLike) -> bool:
 
 
 def verify_contradiction(rows: Any, multipliers: Sequence[Any] | _Array) -> bool:
-    """Whether y >= 0, y != 0 and Aᵀy = 0, all exactly: Gordan's alternative to A d > 0 (Gordan 1873).
+    """Whether y >= 0, y != 0 and Aᵀy = 0 exactly: Gordan's alternative to A d > 0 (Gordan 1873).
 
     Args:
         rows: A, (m, n), as for :func:`verify_witness`.
@@ -81,83 +83,20 @@ def verify_contradiction(rows: Any, multipliers: Sequence[Any] | _Array) -> bool
     return not any(totals.values())
 
 
-def verify_membership(
-    points: ArrayLike, weights: ArrayLike, target: ArrayLike, tolerance: float
-) -> bool:
-    """Whether a true convex combination of the points lies within the tolerance of the target.
-
-    The combination is Σ wᵢpᵢ / W with W = Σ wᵢ taken exactly. Checked exactly: w >= 0, |W - 1| at
-    most k 2⁻⁵² (rounding of k weights), and every coordinate of the combination within
-    ``tolerance`` times the largest absolute entry of the points used and the target.
+def rounding_bound(size: _Array, count: int, largest: float, factors: _Array) -> _Array:
+    """How far computed inner products may be from the true ones.
 
     Args:
-        points: (k, n). weights: (k,). target: (n,). tolerance: relative, >= 0.
+        size: their computed Σ|a||b|.
+        count: the most terms that any of them has.
+        largest: the largest |a|.
+        factors: all b.
     """
-    p = _dense(points)
-    w = _vector(weights, p.shape[0], "weights")
-    t = _finite(_vector(target, p.shape[1], "target"), "target")
-    if not np.isfinite(w).all() or bool((w < 0).any()) or not tolerance >= 0:
-        return False
-    support = np.flatnonzero(w)
-    total = sum((Fraction(x) for x in w[support].tolist()), Fraction(0))
-    if abs(total - 1) > Fraction(len(w), 2**52):
-        return False
-    largest = max((float(np.abs(p[i]).max(initial=0.0)) for i in support), default=0.0)
-    largest = max(largest, float(np.abs(t).max(initial=0.0)))
-    allowed = Fraction(tolerance) * Fraction(largest)
-    slack = (len(w) + 4) * 2.0**-51  # covers W and the rounding of the limits
-    accept, reject = tolerance * largest * (1 - slack), tolerance * largest * (1 + slack)
-    step = max(1, _BLOCK // max(1, len(support)))
-    for start in range(0, p.shape[1], step):
-        block, part, ws = p[support, start : start + step], t[start : start + step], w[support]
-        with np.errstate(over="ignore", invalid="ignore"):
-            error = np.abs(ws @ block - part)
-            # W differs from 1 by at most k 2⁻⁵², hence the wider count.
-            bound = _bound(ws @ np.abs(block) + np.abs(part), 4 * len(w) + 4)
-            if bool((error - bound > reject).any()):
-                return False
-            unsettled = np.flatnonzero(~(error + bound <= accept))
-        weight = [Fraction(x) for x in ws.tolist()]
-        for j in unsettled:
-            column = [Fraction(x) for x in block[:, j].tolist()]
-            moment = sum((a * b for a, b in zip(weight, column, strict=True)), Fraction(0))
-            if abs(moment - total * Fraction(float(part[j]))) > allowed * total:
-                return False
-    return True
+    flushed = _FLUSHED * (1.0 + largest) * (1.0 + float(np.abs(factors).max(initial=0.0)))
+    return (count + 2) * (2.0 * _UNIT * size + flushed)
 
 
-def verify_separation(points: ArrayLike, target: ArrayLike, direction: ArrayLike) -> bool:
-    """Whether <d, target> > max <d, point> exactly, so that the target is outside the convex hull.
-
-    Args:
-        points: (k, n). target: (n,). direction: d, (n,).
-    """
-    p = _dense(points)
-    t = _finite(_vector(target, p.shape[1], "target"), "target")
-    d = _vector(direction, p.shape[1], "direction")
-    if not np.isfinite(d).all():
-        return False
-    step = max(1, _BLOCK // max(1, p.shape[1]))
-    for start in range(0, p.shape[0], step):
-        block = p[start : start + step]
-        with np.errstate(over="ignore", invalid="ignore"):
-            difference = t - block  # each entry within u of the true one: one more rounding
-            value = difference @ d
-            bound = _bound(np.abs(difference) @ np.abs(d), len(d) + 1)
-            if bool((value < -bound).any()):
-                return False
-            unsettled = np.flatnonzero(~(value > bound))
-        for i in unsettled:
-            if _dot(np.r_[t, -block[i]], np.r_[d, d]) <= 0:
-                return False
-    return True
-
-
-def _bound(size: _Array, count: int) -> _Array:
-    return 2 * (count + 2) * _UNIT * size + (count + 2) * _UNDERFLOW
-
-
-def _dot(a: _Array, b: _Array) -> int:
+def exact_dot(a: _Array, b: _Array) -> int:
     """An integer with the sign of Σ aᵢbᵢ."""
     (x, p), (y, q) = _split(a), _split(b)
     terms = [(u * v, e + f) for u, v, e, f in zip(x, y, p, q, strict=True) if u and v]
@@ -166,22 +105,35 @@ def _dot(a: _Array, b: _Array) -> int:
 
 
 def _split(values: _Array) -> tuple[list[int], list[int]]:
-    """Integers m and e with value = m 2^e exactly."""
-    fraction, power = np.frexp(values)
-    return (fraction * 2.0**53).astype(np.int64).tolist(), (power - 53).tolist()
+    """Integers m and e with value = m 2^e exactly, read off the bits."""
+    bits = np.ascontiguousarray(values).view(np.int64)
+    power = (bits >> 52) & 0x7FF
+    integer = bits & ((1 << 52) - 1)
+    integer = np.where(power > 0, integer | (1 << 52), integer)
+    return np.where(bits < 0, -integer, integer).tolist(), (np.maximum(power, 1) - 1075).tolist()
+
+
+def _sizes(matrix: Any, factors: _Array) -> tuple[_Array, int, float]:
+    """Σ|a||b| of each row, the most entries in a row, the largest |a|."""
+    if isinstance(matrix, np.ndarray):
+        size = np.abs(matrix)
+        return size @ factors, matrix.shape[1], float(size.max(initial=0.0))
+    data = np.abs(matrix.data)
+    size = scipy.sparse.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
+    longest = int(np.diff(matrix.indptr).max(initial=0))
+    return size @ factors, longest, float(data.max(initial=0.0))
 
 
 def _row(matrix: Any, i: int) -> tuple[NDArray[Any], _Array]:
     if isinstance(matrix, np.ndarray):
-        columns = np.flatnonzero(matrix[i])
-        return columns, matrix[i, columns]
+        return np.arange(matrix.shape[1]), matrix[i]
     part = slice(matrix.indptr[i], matrix.indptr[i + 1])
     return matrix.indices[part], matrix.data[part]
 
 
 def _row_sum(matrix: Any, i: int, d: _Array) -> int:
     columns, values = _row(matrix, i)
-    return _dot(values, d[columns])
+    return exact_dot(values, d[columns])
 
 
 def _entries(matrix: Any, i: int) -> tuple[list[int], list[int], list[int]]:
@@ -191,20 +143,22 @@ def _entries(matrix: Any, i: int) -> tuple[list[int], list[int], list[int]]:
 
 def _matrix(rows: Any) -> Any:
     if not scipy.sparse.issparse(rows):
-        return _dense(rows)
+        return dense_matrix(rows)
     matrix = scipy.sparse.csr_array(rows)
-    data = _finite(_real(matrix.data), "rows")
+    data = require_finite(_real(matrix.data), "rows")
     return scipy.sparse.csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
-def _dense(values: ArrayLike) -> _Array:
-    array = _finite(_real(np.asarray(values)), "rows or points")
+def dense_matrix(values: ArrayLike) -> _Array:
+    """The values as finite float64 of shape (m, n), or ``ValueError``."""
+    array = require_finite(_real(np.asarray(values)), "rows or points")
     if array.ndim != 2:
         raise ValueError(f"Expected a two-dimensional array, got shape {array.shape}.")
     return array
 
 
-def _vector(values: ArrayLike, length: int, name: str) -> _Array:
+def exact_vector(values: ArrayLike, length: int, name: str) -> _Array:
+    """The values as float64 of shape (length,), or ``ValueError``."""
     array = _real(np.asarray(values))
     if array.shape != (length,):
         raise ValueError(f"{name} must have shape ({length},), got {array.shape}.")
@@ -215,17 +169,17 @@ def _real(array: NDArray[Any]) -> _Array:
     converted: _Array | None = None
     if array.dtype.kind in "biuf":
         converted = array.astype(np.float64, copy=False)
-        if array.dtype.kind in "iu":
-            lossy = array.dtype.itemsize > 4 and bool((np.abs(converted) > 2.0**53).any())
-        else:
-            lossy = array.dtype.itemsize > 8 and not np.array_equal(converted, array, equal_nan=True)
-        converted = None if lossy else converted
+        whole = array.dtype.kind in "iu"
+        if array.dtype.itemsize > (4 if whole else 8):
+            kept = np.abs(converted) < 2.0**53 if whole else ~(converted != array)
+            converted = converted if bool(kept.all()) else None
     if converted is None:
         raise ValueError("Certificates are checked on numbers that float64 represents exactly.")
     return converted
 
 
-def _finite(array: _Array, name: str) -> _Array:
+def require_finite(array: _Array, name: str) -> _Array:
+    """The array itself, or ``ValueError``."""
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite.")
     return array

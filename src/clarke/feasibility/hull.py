@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from clarke.feasibility.exact import verify_membership, verify_separation
+from clarke.feasibility.exact_hull import verify_membership, verify_separation
 from clarke.feasibility.nearest import RESOLUTIONS, coordinates, refine, weights_of_nearest
 from clarke.feasibility.outcome import FloatArray
 
@@ -67,7 +67,8 @@ def convex_weights(
     """Weights that write the target as a convex combination of the points, or ``None``.
 
     Args:
-        points: (k, n). target: (n,).
+        points: (k, n).
+        target: (n,).
         tolerance: largest error of a coordinate, relative to the largest absolute entry among the
             points used and the target.
 
@@ -92,7 +93,8 @@ def separating_direction(
     """A direction that strictly separates the target from conv(points), by projection onto it.
 
     Args:
-        points: (k, n). target: (n,).
+        points: (k, n).
+        target: (n,).
         tolerance: the smallest gap to accept, relative to the largest absolute entry, so that
             rounding in the points cannot pass for separation.
 
@@ -143,7 +145,7 @@ def _candidates(points: FloatArray, origin: FloatArray) -> Iterator[FloatArray]:
 
 
 def _gap(points: FloatArray, target: FloatArray, direction: FloatArray, shift: int = 0) -> float:
-    """min over points of <direction, target - point>, times 2**shift."""
+    """Smallest over the points of <direction, target - point>, times 2**shift."""
     goal, step = np.ldexp(target, shift), max(1, _BLOCK // max(1, len(target)))
     return min(
         float(((goal - np.ldexp(points[start : start + step], shift)) @ direction).min())

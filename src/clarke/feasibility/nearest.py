@@ -48,13 +48,14 @@ def weights_of_nearest(points: FloatArray, resolution: float = 1.0) -> FloatArra
 
 
 def coordinates(points: FloatArray, origin: FloatArray | None = None) -> tuple[FloatArray, int]:
-    """points - origin, scaled by 2**shift, in an orthonormal basis of at most k vectors.
+    """Write points - origin, scaled by 2**shift, in an orthonormal basis of at most k vectors.
 
     With n much larger than k the coordinates come from the Gram matrix, accumulated over blocks of
     columns: inner products, hence norms and hulls, are the same; entries are good to about 1e-7.
 
     Args:
-        points: (k, n). origin: (n,), default zero.
+        points: (k, n).
+        origin: (n,), default zero.
 
     Returns:
         (k, r) with r <= min(k, n) or, where n is small, r = n; and the shift.
@@ -102,7 +103,7 @@ def refine(points: FloatArray, origin: FloatArray, weights: FloatArray) -> Float
     scale = float(max(_largest(used), np.abs(origin).max(initial=0.0))) or 1.0
     used, centre = used / scale, origin / scale
     used -= centre
-    scale = float(np.abs(used).max()) or 1.0
+    scale = _largest(used) or 1.0
     used /= scale
     ones = np.ones(len(support))
     try:

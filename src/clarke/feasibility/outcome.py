@@ -14,7 +14,7 @@ IndexArray = NDArray[np.intp]
 
 
 class Outcome(Enum):
-    """The three answers to "is there a d with A d > 0 on every row?"; each value is a sentence for users."""
+    """The answers to "is there a d with A d > 0 on every row?"; values are sentences for users."""
 
     WITNESS = "a direction satisfies every row strictly"
     CONTRADICTION = (

@@ -89,7 +89,7 @@ def _integer_rows(block: FloatArray) -> tuple[list[list[int]], list[int]]:
 
 
 def _round(weights: FloatArray) -> list[Fraction]:
-    """Positive rationals within 2**-30 relative of the weights: short numerators, cheap elimination."""
+    """Positive rationals within 2**-30 relative of the weights: short, so cheap to eliminate."""
     fraction, power = np.frexp(weights / weights.max())
     numerators = np.maximum(np.round(fraction * 2.0**30), 1.0)
     return [
@@ -99,7 +99,7 @@ def _round(weights: FloatArray) -> list[Fraction]:
 
 
 def _solve(system: list[list[int]]) -> list[Fraction] | None:
-    """Solve a square integer system [M | b] by fraction-free Gauss-Jordan elimination (Bareiss 1968)."""
+    """Solve a square integer system [M | b] by fraction-free Gauss-Jordan (Bareiss 1968)."""
     size, previous = len(system), 1
     for k in range(size):
         pivot = min((i for i in range(k, size) if system[i][k]), default=None,

@@ -107,6 +107,8 @@ class _Search:
                     start[columns] = found.direction / smallest
                     if self._direction(extend(self._system, peeling, start), methods):
                         return True
+                    if core.margin(found.direction) >= _COMFORTABLE:
+                        return False  # a better one for the core would not help
         return False
 
     def _direction(self, direction: FloatArray | None, methods: tuple[Method, ...]) -> bool:
@@ -119,13 +121,11 @@ class _Search:
         if margin > self._best_margin:
             self._best_margin = margin
             if margin > self._required and verify_witness(self._rows, direction):
-                self._best = Feasibility(
-                    Outcome.WITNESS, direction, None, None, methods, margin
-                )
+                self._best = Feasibility(Outcome.WITNESS, direction, None, None, methods, margin)
         return self._best is not None and margin >= _COMFORTABLE
 
     def _contradiction(self, weights: FloatArray, methods: tuple[Method, ...]) -> bool:
-        """Gate for a contradiction: make the multipliers (of the scaled rows) exact and check them."""
+        """Gate for a contradiction: make the multipliers of the scaled rows exact; check them."""
         previous = -1
         for relative in _SUPPORTS:
             support = np.flatnonzero(weights > relative * weights.max())

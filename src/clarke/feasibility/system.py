@@ -33,11 +33,13 @@ class System:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns, (m, n)."""
         m, n = self.matrix.shape
         return int(m), int(n)
 
     @property
     def is_dense(self) -> bool:
+        """Whether the matrix is a NumPy array."""
         return isinstance(self.matrix, np.ndarray)
 
     def unit(self) -> Any:
@@ -48,7 +50,7 @@ class System:
         return scipy.sparse.csr_array(parts, shape=self.matrix.shape)
 
     def margin(self, direction: FloatArray) -> float:
-        """min over rows of (A d)_i / (|A_i| |d|); -inf for the zero direction."""
+        """Smallest over the rows of (A d)_i / (|A_i| |d|); -inf for the zero direction."""
         length = float(np.linalg.norm(direction))
         if not 0 < length < np.inf:
             return -np.inf
@@ -56,7 +58,7 @@ class System:
 
 
 def load(rows: Any) -> tuple[Any, IndexArray]:
-    """The rows as a float64 matrix (dense if small, else canonical CSR) and the indices of zero rows.
+    """The rows as float64, dense if small, else canonical CSR, and the indices of zero rows.
 
     Raises:
         TypeError: unless rows are real numbers.
@@ -153,7 +155,7 @@ def _as_float64(array: NDArray[Any]) -> FloatArray:
         raise ValueError(
             "rows must be finite: a NaN or infinite gradient entry has no sign to satisfy."
         )
-    if (kind in "iu" and size > 4 and (np.abs(values) > 2.0**53).any()) or (
+    if (kind in "iu" and size > 4 and (np.abs(values) >= 2.0**53).any()) or (
         kind == "f" and size > 8 and (values != array).any()
     ):
         raise ValueError(

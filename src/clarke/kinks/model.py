@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -96,7 +96,14 @@ class Touch:
 
 
 class KinkRule(ABC):
-    """Pieces, switching functions and AD's weights of one family of operations."""
+    """Pieces, switching functions and AD's weights of one family of operations.
+
+    Attributes:
+        by_value: The pieces are constants (comparisons, sign): they matter through the operations
+            that multiply by them or select with them, not by their own derivatives.
+    """
+
+    by_value: ClassVar[bool] = False
 
     @abstractmethod
     def find(self, op: OpRecord) -> Touch:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.capture import OpRecord, Ref, Trace
 from clarke.errors import RegistrationError
-from clarke.kinks.smooth import OpClass, classify
-from clarke.kinks.table import rule_table
+from clarke.kinks.lowering import Lowering, lower
+from clarke.kinks.smooth import CONDITIONAL, OpClass, bind, classify
+from clarke.kinks.table import lowering_table, rule_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +28,7 @@ class OpKind(Enum):
     RULED = "has pieces, steps or singular points; a rule finds them"
     ANALYTIC = "analytic in its floating point inputs"
     RANDOM = "random: its recorded value is a constant"
+    DEPENDS = "depends on the arguments of the call"
     UNKNOWN = "not known to clarke"
 
 
@@ -34,12 +38,23 @@ def overload_name(func: Any) -> str:
     return f"{schema.name}.{schema.overload_name or 'default'}"
 
 
+def _kind(known: OpClass | None) -> OpKind:
+    match known:
+        case OpClass.ANALYTIC | OpClass.STRUCTURAL | OpClass.CONSTANT:
+            return OpKind.ANALYTIC
+        case OpClass.RANDOM:
+            return OpKind.RANDOM
+        case _:
+            return OpKind.UNKNOWN
+
+
 @dataclass(frozen=True)
 class Known:
-    """An operation's kind and, where it has one, its rule."""
+    """An operation's kind and, where it has them, its rule and how it is written with others."""
 
     kind: OpKind
     rule: KinkRule | None = None
+    lowering: Lowering | None = None
 
 
 class Registry:
@@ -47,6 +62,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._rules: dict[str, KinkRule] = {}
+        self._lowerings: dict[str, Lowering] = {}
         self._known: dict[Any, Known] = {}
 
     def add(self, name: str, rule: KinkRule) -> None:
@@ -62,31 +78,84 @@ class Registry:
         self._rules[name] = rule
         self._known.clear()
 
+    def add_lowering(self, name: str, lowering: Lowering) -> None:
+        """Register how an operation is written with simpler ones.
+
+        Raises:
+            RegistrationError: The overload has a lowering already.
+        """
+        if name in self._lowerings:
+            raise RegistrationError(f"{name} has a lowering already; remove one of the two.")
+        self._lowerings[name] = lowering
+        self._known.clear()
+
     def names(self) -> tuple[str, ...]:
         """All names with a rule, sorted."""
-        return tuple(sorted(self._rules))
+        return tuple(sorted({*self._rules, *self._lowerings}))
 
     def known(self, func: Any) -> Known:
         """What is known of an overload."""
         found = self._known.get(func)
         if found is None:
-            found = self._known[func] = self._look_up(overload_name(func))
+            name = overload_name(func)
+            found = replace(self._look_up(name), lowering=self._lowerings.get(name))
+            self._known[func] = found
         return found
 
     def _look_up(self, name: str) -> Known:
         if name in self._rules:
             return Known(OpKind.RULED, self._rules[name])
-        match classify(name):
-            case OpClass.ANALYTIC | OpClass.STRUCTURAL | OpClass.CONSTANT:
-                return Known(OpKind.ANALYTIC)
-            case OpClass.RANDOM:
-                return Known(OpKind.RANDOM)
-            case _:
-                return Known(OpKind.UNKNOWN)
+        known = classify(name)
+        if name in CONDITIONAL:
+            return Known(OpKind.DEPENDS)
+        return Known(_kind(known))
+
+    def judge(self, op: OpRecord, trace: Trace) -> Known:
+        """What is known of one executed operation, its arguments considered."""
+        known = self.known(op.func)
+        if known.kind is not OpKind.DEPENDS:
+            return known
+
+        def actual(value: Any, place: int | tuple[int, int] | None) -> Any:
+            if isinstance(value, Ref):
+                kept = op.kept.get(place) if isinstance(place, int) else None
+                kept = op.kept_lists.get(place) if isinstance(place, tuple) else kept
+                if kept is not None:
+                    return kept
+                # Not kept, since only its type counts.
+                return torch.empty(0, dtype=trace.slot_dtypes.get(value.slot))
+            if isinstance(value, (list, tuple)) and isinstance(place, int):
+                return type(value)(actual(v, (place, i)) for i, v in enumerate(value))
+            return value
+
+        args = tuple(actual(a, i) for i, a in enumerate(op.args))
+        kwargs = {k: actual(v, None) for k, v in op.kwargs.items()}
+        return Known(_kind(classify(overload_name(op.func), bind(op.func, args, kwargs))))
+
+    def lowered(self, trace: Trace) -> Trace:
+        """The trace with every operation that has a lowering written as its parts."""
+        if not self._lowerings or not any(self._lowering(op.func) for op in trace.ops):
+            return trace
+        ops: list[OpRecord] = []
+        dtypes = dict(trace.slot_dtypes)
+        first = -1
+        for op in trace.ops:
+            parts, more = ((op,), {}) if op.hidden_write else lower(op, self._lowering, first)
+            ops += parts
+            dtypes.update(more)
+            first = min([first, *more]) - 1
+        return replace(trace, ops=tuple(ops), slot_dtypes=MappingProxyType(dtypes))
+
+    def _lowering(self, func: Any) -> Lowering | None:
+        return self.known(func).lowering
 
     def keeps(self, func: Any) -> bool:
         """Whether a recorder must keep the values that this operation reads."""
-        return self.known(func).kind in (OpKind.RULED, OpKind.RANDOM)
+        known = self.known(func)
+        # Where even the worst case is known, the condition looks at types only.
+        values_count = known.kind is OpKind.DEPENDS and classify(overload_name(func)) is None
+        by_kind = known.kind in (OpKind.RULED, OpKind.RANDOM) or values_count
+        return by_kind or known.lowering is not None
 
 
 @lru_cache(maxsize=1)
@@ -95,6 +164,8 @@ def default_registry() -> Registry:
     registry = Registry()
     for name, rule in rule_table():
         registry.add(name, rule)
+    for name, lowering in lowering_table():
+        registry.add_lowering(name, lowering)
     return registry
 
 

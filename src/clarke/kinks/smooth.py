@@ -3,10 +3,10 @@
 A table, made by hand from ``derivatives.yaml`` and ``native_functions.yaml`` of torch 2.6, 2.13 and
 2.14 and checked by numbers (``tests/kinks/test_smooth.py``: gradients at special inputs against
 gradients nearby and against difference quotients, on the installed torch). A name in no set is
-unknown: it is never taken for smooth. Operations with kinks (relu, abs, max, clamp, max_pool, sort)
-are in no set; rules own them. So are operations that never reach a dispatch mode under autograd
-because they decompose (``linear``, ``softmax.int``, ``einsum``), forms that only backends and
-compilers call (``.out``), and sparse, quantized and nested layouts.
+unknown: it is never taken for smooth. In no set are operations with kinks (relu, abs, max, clamp,
+max_pool, sort), which rules own; operations that never reach a dispatch mode under autograd because
+they decompose (``linear``, ``softmax.int``, ``einsum``); forms that only backends and compilers
+call (``.out``); and those for sparse, quantized and nested layouts.
 
 The promise of `ANALYTIC`: at every finite real input where the first result is finite, that result
 is a real-analytic function of all floating point inputs, and autograd returns its derivative.
@@ -17,7 +17,7 @@ Three things stay outside of the promise:
   Autograd treats most of them as constants, although they are not.
 * Infinite entries. A softmax, ``logsumexp`` or attention with ``-inf`` entries is analytic in the
   finite ones as long as every row has one.
-* Complex numbers, for functions with a branch cut (see `classify`).
+* Sparse tensors; and complex numbers, for functions with a branch cut (see `classify`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 
 class OpClass(Enum):
@@ -67,13 +67,12 @@ def _named(sentences: Mapping[str, str]) -> Mapping[str, str]:
 ANALYTIC: Final = _aten(
     # Sums, products, quotients
     """
-    _conj.default _conj_copy.default _conj_physical.default _neg_view.default
-    _neg_view_copy.default add.Scalar add.Tensor add_.Scalar add_.Tensor addcdiv.default
-    addcdiv_.default addcmul.default addcmul_.default conj_physical_.default deg2rad.default
-    deg2rad_.default div.Scalar div.Tensor div_.Scalar div_.Tensor lerp.Scalar lerp.Tensor
-    lerp_.Scalar lerp_.Tensor mul.Scalar mul.Tensor mul_.Scalar mul_.Tensor neg.default
-    neg_.default rad2deg.default rad2deg_.default rsub.Scalar rsub.Tensor sub.Scalar sub.Tensor
-    sub_.Scalar sub_.Tensor
+    _conj.default _conj_physical.default _neg_view.default _neg_view_copy.default add.Scalar
+    add.Tensor add_.Scalar add_.Tensor addcdiv.default addcdiv_.default addcmul.default
+    addcmul_.default conj_physical_.default deg2rad.default deg2rad_.default div.Scalar
+    div.Tensor div_.Scalar div_.Tensor lerp.Scalar lerp.Tensor lerp_.Scalar lerp_.Tensor
+    mul.Scalar mul.Tensor mul_.Scalar mul_.Tensor neg.default neg_.default rad2deg.default
+    rad2deg_.default rsub.Scalar rsub.Tensor sub.Scalar sub.Tensor sub_.Scalar sub_.Tensor
     """,
     # Exponentials and logarithms (logsumexp and softmax subtract the maximum and add it back: no
     # kink)
@@ -93,8 +92,8 @@ ANALYTIC: Final = _aten(
     """
     digamma.default digamma_.default erf.default erf_.default erfc.default erfc_.default
     erfinv.default erfinv_.default i0.default i0_.default lgamma.default lgamma_.default
-    mvlgamma.default mvlgamma_.default polygamma.default polygamma_.default
-    special_erfcx.default special_i1.default special_log_ndtr.default special_ndtri.default
+    mvlgamma.default mvlgamma_.default special_erfcx.default special_i1.default
+    special_log_ndtr.default special_ndtri.default
     """,
     # Activations
     """
@@ -170,17 +169,16 @@ ANALYTIC: Final = _aten(
     """
     _foreach_add.List _foreach_add.Scalar _foreach_add.ScalarList _foreach_add.Tensor
     _foreach_add_.List _foreach_add_.Scalar _foreach_add_.ScalarList _foreach_add_.Tensor
-    _foreach_addcdiv.Scalar _foreach_addcdiv.ScalarList _foreach_addcdiv.Tensor
-    _foreach_addcdiv_.Scalar _foreach_addcdiv_.ScalarList _foreach_addcdiv_.Tensor
-    _foreach_addcmul.Scalar _foreach_addcmul.ScalarList _foreach_addcmul.Tensor
-    _foreach_addcmul_.Scalar _foreach_addcmul_.ScalarList _foreach_addcmul_.Tensor
-    _foreach_atan.default _foreach_atan_.default _foreach_cos.default _foreach_cos_.default
-    _foreach_cosh.default _foreach_cosh_.default _foreach_div.List _foreach_div.Scalar
-    _foreach_div.ScalarList _foreach_div.Tensor _foreach_div_.List _foreach_div_.Scalar
-    _foreach_div_.ScalarList _foreach_div_.Tensor _foreach_erf.default _foreach_erf_.default
-    _foreach_erfc.default _foreach_erfc_.default _foreach_exp.default _foreach_exp_.default
-    _foreach_expm1.default _foreach_expm1_.default _foreach_lerp.List _foreach_lerp.Scalar
-    _foreach_lerp_.List _foreach_lerp_.Scalar _foreach_lgamma.default _foreach_lgamma_.default
+    _foreach_addcdiv.Scalar _foreach_addcdiv.ScalarList _foreach_addcdiv_.Scalar
+    _foreach_addcdiv_.ScalarList _foreach_addcmul.Scalar _foreach_addcmul.ScalarList
+    _foreach_addcmul_.Scalar _foreach_addcmul_.ScalarList _foreach_atan.default
+    _foreach_atan_.default _foreach_cos.default _foreach_cos_.default _foreach_cosh.default
+    _foreach_cosh_.default _foreach_div.List _foreach_div.Scalar _foreach_div.ScalarList
+    _foreach_div.Tensor _foreach_div_.List _foreach_div_.Scalar _foreach_div_.ScalarList
+    _foreach_div_.Tensor _foreach_erf.default _foreach_erf_.default _foreach_erfc.default
+    _foreach_erfc_.default _foreach_exp.default _foreach_exp_.default _foreach_expm1.default
+    _foreach_expm1_.default _foreach_lerp.List _foreach_lerp.Scalar _foreach_lerp_.List
+    _foreach_lerp_.Scalar _foreach_lgamma.default _foreach_lgamma_.default
     _foreach_log1p.default _foreach_log1p_.default _foreach_mul.List _foreach_mul.Scalar
     _foreach_mul.ScalarList _foreach_mul.Tensor _foreach_mul_.List _foreach_mul_.Scalar
     _foreach_mul_.ScalarList _foreach_mul_.Tensor _foreach_neg.default _foreach_neg_.default
@@ -223,7 +221,6 @@ POLES: Final = _named(
         "lgamma.default lgamma_.default digamma.default digamma_.default": (
             "input 0, -1, -2 and so on"
         ),
-        "polygamma.default polygamma_.default": "input 0, -1, -2 and so on",
         "mvlgamma.default mvlgamma_.default": "input (p-1)/2 and below",
         "logsumexp.default logcumsumexp.default": "a row with no finite entry",
         "_softmax.default _log_softmax.default": "a row with no finite entry",
@@ -261,13 +258,13 @@ STRUCTURAL: Final = _aten(
     # Copies (casts from floating point to integers: CONDITIONAL)
     """
     _foreach_clone.default _lazy_clone.default _pin_memory.default _reshape_copy.default
-    _to_copy.default _unsafe_view.default alias_copy.default clone.default copy.default
-    copy_.default diagonal_copy.default expand_copy.default lift_fresh_copy.default
-    narrow_copy.default permute_copy.default select_copy.int slice_copy.Tensor split_copy.Tensor
+    _to_copy.default _unsafe_view.default alias_copy.default clone.default copy_.default
+    diagonal_copy.default expand_copy.default lift_fresh_copy.default narrow_copy.default
+    permute_copy.default select_copy.int slice_copy.Tensor split_copy.Tensor
     split_with_sizes_copy.default squeeze_copy.default squeeze_copy.dim squeeze_copy.dims
     t_copy.default transpose_copy.int unbind_copy.int unfold_copy.default unsafe_split.Tensor
-    unsafe_split_with_sizes.default unsqueeze_copy.default view_as_complex_copy.default
-    view_as_real_copy.default view_copy.default
+    unsafe_split_with_sizes.default unsqueeze_copy.default view_as_real_copy.default
+    view_copy.default
     """,
     # Rearranging and joining
     """
@@ -410,6 +407,9 @@ SINGULAR: Final = _named(
         ),
         "special_xlog1py.other_scalar": "never for a second argument above -1",
         "special_entr.default": "at 0 the slope is infinite",
+        "polygamma.default polygamma_.default": (
+            "at 0, -1, -2 and so on the value is infinite, or huge by rounding"
+        ),
         "igamma.default igammac.default igamma_.default igammac_.default": (
             "where the second argument is 0, the end of the domain"
         ),
@@ -611,7 +611,7 @@ def _regular_triangle(*names: str) -> Callable[[Mapping[str, object]], bool]:
 
 
 def _distinct(positions: torch.Tensor) -> bool:
-    return positions.unique().numel() == positions.numel()
+    return bool(positions.unique().numel() == positions.numel())
 
 
 def _distinct_cells(a: Mapping[str, object]) -> bool:
@@ -729,7 +729,7 @@ def _conditions() -> Iterator[tuple[str, Condition]]:
         OpClass.DISCRETE,
     )
     yield from state(
-        "copy.default copy_.default",
+        "copy_.default",
         _copy_keeps_fractions,
         "a copy of floating point values into integers or booleans is a step function",
         structural,
@@ -894,14 +894,17 @@ def classify(name: str, arguments: Mapping[str, object] | None = None) -> OpClas
     Args:
         name: The dispatcher's name of an overload, such as ``"aten::addmm.default"``.
         arguments: The arguments of one call, from `bind`. With them the answer is about this call:
-            some operations are known only so (`CONDITIONAL`), and functions with a branch cut are
-            not known for complex numbers. Tensors may be read, so call it outside of any dispatch
-            mode.
+            some operations are known only so (`CONDITIONAL`), none is known for sparse tensors, and
+            functions with a branch cut are not known for complex numbers. Tensors may be read, so
+            call it outside of any dispatch mode.
     """
     known = _CLASS_OF.get(name)
     if arguments is None:
         return known
-    if _stem(name) in _CUTS and any(_has_complex(a) for a in arguments.values()):
+    parts = list(_parts(arguments.values()))
+    if any(isinstance(p, torch.Tensor) and p.layout is not torch.strided for p in parts):
+        return None
+    if _stem(name) in _CUTS and any(map(_is_complex, parts)):
         return None
     condition = CONDITIONAL.get(name)
     if condition is None:
@@ -934,7 +937,13 @@ def _stem(name: str) -> str:
     return operator.removeprefix("_foreach_").removesuffix("_")
 
 
-def _has_complex(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return any(_has_complex(v) for v in value)
+def _parts(values: Iterable[object]) -> Iterator[object]:
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _parts(value)
+        else:
+            yield value
+
+
+def _is_complex(value: object) -> bool:
     return isinstance(value, complex) or (isinstance(value, torch.Tensor) and value.is_complex())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -29,6 +29,8 @@ class ComparisonRule(KinkRule):
         above: The value where left > right.
         equal: The value where they are equal: the side that AD follows.
     """
+
+    by_value: ClassVar[bool] = True
 
     below: bool
     above: bool

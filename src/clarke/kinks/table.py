@@ -9,6 +9,7 @@ import torch
 from clarke.kinks.choices import AdaptivePoolRule, ArgRule, PoolRule, ReductionRule
 from clarke.kinks.model import Call, Hazard
 from clarke.kinks.regions import RegionRule
+from clarke.kinks.signs import SignRule
 from clarke.kinks.singular import (
     SingularRule,
     both_are_zero,
@@ -23,6 +24,7 @@ from clarke.kinks.steps import ComparisonRule, StepRule
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from clarke.kinks.lowering import Lowering
     from clarke.kinks.model import KinkRule
 
 _Pieces = tuple[torch.Tensor, ...]
@@ -256,11 +258,11 @@ def _steps() -> Iterator[tuple[str, KinkRule]]:
         ("floor", _on_integer),
         ("ceil", _on_integer),
         ("trunc", _on_nonzero_integer),
-        ("sign", _on_zero),
-        ("sgn", _on_zero),
     ):
         yield name, StepRule(jump)
         yield f"{name}_", StepRule(jump)
+    for name in ("sign", "sgn"):
+        yield name, SignRule()
     # frac jumps where trunc does
     yield "frac", StepRule(_on_nonzero_integer, residue=True)
     yield "argmax", ArgRule(1)
@@ -312,3 +314,8 @@ def rule_table() -> Iterator[tuple[str, KinkRule]]:
     for name, singular in _singular():
         yield from emit(name, singular)
         yield from emit(f"{name}_", singular)
+
+
+def lowering_table() -> Iterator[tuple[str, Lowering]]:
+    """(dispatcher name, lowering) of every fused operation."""
+    yield from ()

@@ -43,7 +43,7 @@ def summarise_kinks(
         if touch.count == 0:
             continue
         where = touch.location
-        key = (touch.op.short_name, where.module, where.file, where.line)
+        key = (touch.op.shown, where.module, where.file, where.line)
         own = None
         if relevant is not None:
             own = int(relevant[site.first : site.first + touch.count].sum())

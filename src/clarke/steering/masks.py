@@ -29,17 +29,21 @@ _SCALES = frozenset("mul div add sub rsub neg".split())
 
 @dataclass(frozen=True, eq=False)
 class Flip:
-    """A mask with, where a comparison was at a tie, its other value.
+    """A mask with both values where a comparison was at a tie, or a sign with -1 and 1.
 
     Attributes:
-        other: The mask's value if all its tied comparisons were flipped.
+        first: Its value with the tied elements true (1 for a sign).
+        other: Its value with them false (-1).
         label: 0, or 1 + the element's position in the comparison's touch.
         site: Index of the comparison's record.
+        signed: It stems from a sign, which autograd differentiates (to zero).
     """
 
+    first: torch.Tensor
     other: torch.Tensor
     label: torch.Tensor
     site: int
+    signed: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +54,7 @@ class MaskUse:
         op: The operation.
         site: Index of the comparison's record.
         kink: (D,) the comparison's touched kink for each affected element.
-        difference: (D,) differentiable: value here minus value with the comparison flipped; None
+        difference: (D,) differentiable: value with the comparison true minus with it false; None
             where the operation is not one that clarke can follow a mask through.
         elements: (D,) flat positions of the affected elements in the operation's output.
     """
@@ -79,7 +83,7 @@ class MaskTracker:
     ) -> None:
         """Look at one executed operation."""
         out = outputs[0] if outputs else None
-        if touch is not None and touch.count and _is_mask(out) and op.outputs[0] is not None:
+        if touch is not None and touch.count and _starts(op, out) and op.outputs[0] is not None:
             self._start(op, out, touch)
             return
         if not self.flips:
@@ -100,10 +104,13 @@ class MaskTracker:
         label = torch.zeros(out.numel(), dtype=torch.int64)
         label[touch.elements] = torch.arange(1, touch.count + 1)
         label = label.reshape(out.shape)
-        other = out ^ (label > 0)
+        signed = out.is_floating_point()
+        low = -1 if signed else False
+        first = torch.where(label > 0, torch.ones_like(out), out.detach())
+        other = torch.where(label > 0, torch.full_like(out, low), out.detach())
         slot = op.outputs[0]
         if slot is not None:
-            self.flips[slot] = Flip(other, label, op.index)
+            self.flips[slot] = Flip(first, other, label, op.index, signed)
 
     def _unknown(self, op: OpRecord, flip: Flip) -> None:
         kink = flip.label[flip.label > 0].unique() - 1
@@ -115,31 +122,49 @@ class MaskTracker:
         if not isinstance(out, torch.Tensor) or slot is None or name.endswith("_"):
             self._unknown(op, flip)
             return
-        constant = not op.differentiated  # a mask has no derivative: it is the other factor's
-        args = list(call.args)
-        args[position] = flip.other
+        others = [a for i, a in enumerate(call.args) if i != position]
+        plain = not any(isinstance(a, torch.Tensor) for a in others)
+        # A mask has no derivative, so a differentiated result has it from the other factor.
+        constant = plain if flip.signed else not op.differentiated
+
+        def both(cast: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+            sides = []
+            for side in (flip.first, flip.other):
+                args = list(call.args)
+                args[position] = side
+                value = side if cast is not None else op.func(*args, **call.kwargs)
+                sides.append(value if cast is None else value.to(cast))
+            return sides[0], sides[1]
+
         if name in _MOVES and position == 0:
             moved = op.func(flip.label, *call.args[1:], **call.kwargs)
-            self.flips[slot] = Flip(op.func(*args, **call.kwargs), moved, flip.site)
+            self.flips[slot] = Flip(*both(), moved, flip.site, flip.signed)
         elif name in _CONVERTS and position == 0:
-            other = flip.other.to(out.dtype) if "not" not in name else op.func(flip.other)
-            self.flips[slot] = Flip(other, flip.label, flip.site)
+            cast = None if "not" in name else out.dtype
+            self.flips[slot] = Flip(*both(cast), flip.label, flip.site, flip.signed)
         elif name in _SCALES and constant:
             label = flip.label.expand(out.shape)
-            self.flips[slot] = Flip(op.func(*args, **call.kwargs), label, flip.site)
-        elif (name == "where" and position == 0) or (name == "mul" and not constant):
-            self._use(op, out, op.func(*args, **call.kwargs), flip)
-        elif name == "masked_fill" and position == 1:
-            self._use(op, out, op.func(*args, **call.kwargs), flip)
+            self.flips[slot] = Flip(*both(), label, flip.site, flip.signed)
+        elif (
+            (name == "where" and position == 0)
+            or (name == "mul" and not constant)
+            or (name == "masked_fill" and position == 1)
+        ):
+            self._use(op, both(), flip)
         else:
             self._unknown(op, flip)
 
-    def _use(self, op: OpRecord, out: torch.Tensor, flipped: torch.Tensor, flip: Flip) -> None:
-        label = flip.label.expand(out.shape).reshape(-1)
+    def _use(
+        self, op: OpRecord, sides: tuple[torch.Tensor, torch.Tensor], flip: Flip
+    ) -> None:
+        label = flip.label.expand(sides[0].shape).reshape(-1)
         at = label.nonzero().squeeze(1)
-        difference = (out.reshape(-1) - flipped.reshape(-1))[at]
+        difference = (sides[0].reshape(-1) - sides[1].reshape(-1))[at]
         self.uses.append(MaskUse(op, flip.site, label[at] - 1, difference, at))
 
 
-def _is_mask(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.dtype == torch.bool
+def _starts(op: OpRecord, value: Any) -> bool:
+    """Whether an operation with touched kinks makes a mask or a sign."""
+    if not isinstance(value, torch.Tensor):
+        return False
+    return value.dtype == torch.bool or op.short_name in ("sign", "sgn")

@@ -39,3 +39,12 @@ class Nudges:
                 size = torch.nan_to_num(grad.detach().abs(), nan=torch.inf).to(torch.float64)
                 found.scatter_reduce_(0, kinks, size, "amax")
         return found
+
+    def signed_adjoints(self, target: torch.Tensor, count: int) -> torch.Tensor:
+        """(count,) the adjoint of `target` at every kink, summed over the elements it feeds."""
+        found = torch.zeros(count, dtype=torch.float64)
+        grads = torch.autograd.grad(target, self.leaves, retain_graph=True, allow_unused=True)
+        for grad, kinks in zip(grads, self.kinks, strict=True):
+            if grad is not None:
+                found.index_add_(0, kinks, grad.detach().to(torch.float64))
+        return found

@@ -42,16 +42,18 @@ class Analysis:
     """A trace with its kinks found.
 
     Attributes:
-        trace: What ran.
+        trace: What ran, fused operations written as their parts.
         sites: Operations with rules on the differentiable path, in evaluation order.
         unknown: Operations that nobody knows and that the result depends on.
         count: Number of touched kinks in all sites.
+        recorded: What ran, as it was recorded.
     """
 
     trace: Trace
     sites: Mapping[int, Site]
     unknown: tuple[OpRecord, ...]
     count: int
+    recorded: Trace
 
     def ordered(self) -> tuple[Site, ...]:
         """The sites in evaluation order."""
@@ -67,13 +69,14 @@ class Analysis:
 
 def analyse(trace: Trace, registry: Registry) -> Analysis:
     """Find the touched kinks of every operation of a trace."""
+    recorded, trace = trace, registry.lowered(trace)
     sites: dict[int, Site] = {}
     unknown: list[OpRecord] = []
     count = 0
     for position, op in enumerate(trace.ops):
         if op.hidden_write:
             continue
-        known = registry.known(op.func)
+        known = registry.judge(op, trace)
         if known.kind is OpKind.RULED and known.rule is not None:
             if not any(v.is_floating_point() for v in op.kept.values()):
                 continue  # integers and masks: locally constant
@@ -84,7 +87,7 @@ def analyse(trace: Trace, registry: Registry) -> Analysis:
             known.kind is OpKind.RANDOM and op.differentiated and not can_replay_random(op)
         ):
             unknown.append(op)
-    return Analysis(trace, sites, tuple(unknown), count)
+    return Analysis(trace, sites, tuple(unknown), count, recorded)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,10 +181,12 @@ class Program:
         state = _State(self, point, tangents, nudges, grad=grad)
         probes: dict[int, Probe] = {}
         with torch.set_grad_enabled(grad):
-            for position, op in enumerate(self.analysis.trace.ops):
+            forced = pieces is Pieces.FORCED or probe
+            trace = self.analysis.trace if forced else self.analysis.recorded
+            for position, op in enumerate(trace.ops):
                 if op.hidden_write:
                     raise ReplayError(
-                        f"{op.short_name} at {op.location} changed a differentiated tensor while "
+                        f"{op.shown} at {op.location} changed a differentiated tensor while "
                         "gradients were switched off."
                     )
                 call = Call(
@@ -189,7 +194,7 @@ class Program:
                     tuple(state.resolve(a) for a in op.args),
                     {k: state.resolve(v) for k, v in op.kwargs.items()},
                 )
-                site = self.analysis.sites.get(position)
+                site = self.analysis.sites.get(position) if forced else None
                 if site is None or pieces is Pieces.NATURAL:
                     out = state.execute(op, call)
                     if site is not None and probe and site.touch.count:
@@ -325,7 +330,7 @@ class _State:
             return func(*args, **kwargs)
         except (RuntimeError, NotImplementedError, TypeError) as error:
             raise ReplayError(
-                f"{op.short_name} at {op.location} cannot be run again in {self.dtype}: "
+                f"{op.shown} at {op.location} cannot be run again in {self.dtype}: "
                 f"{str(error).splitlines()[0]}"
             ) from error
 

@@ -1,0 +1,130 @@
+"""Stand between the user's program and autograd's engine while an audit is open.
+
+`Tensor.backward`, `torch.autograd.backward` and `torch.autograd.grad` all hand their arguments,
+checked and brought to one form, to `torch.autograd._engine_run_backward`. A torch function mode
+would see the first and the last only (before torch 2.13), and would cost every operation of the
+program; replacing this one name costs nothing in between and misses nobody who imported
+`backward` or `grad` by name.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clarke.errors import CaptureError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NAME = "_engine_run_backward"
+_TORCH_FOLDER = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+# As in capture/places.py: the project's own example programs and experiments are user code.
+_USERS = (_OWN_FOLDER + "cli" + os.sep + "programs", _OWN_FOLDER + "experiments" + os.sep)
+
+
+@dataclass(frozen=True, eq=False)
+class BackwardCall:
+    """One call of the engine.
+
+    Attributes:
+        roots: What is differentiated; all are tensors.
+        weights: What it is multiplied with, one for each root; None for a root without gradient.
+        inputs: With respect to what; empty for "all leaves".
+        retain_graph: The graph stays usable.
+        create_graph: The gradients are themselves differentiable.
+        accumulates: The results are added to ``.grad``, not returned.
+        run: Performs the call and returns what the engine returns.
+    """
+
+    roots: tuple[torch.Tensor, ...]
+    weights: tuple[torch.Tensor | None, ...]
+    inputs: tuple[Any, ...]
+    retain_graph: bool
+    create_graph: bool
+    accumulates: bool
+    run: Callable[[], Any]
+
+
+class Interceptor:
+    """Hands the engine calls of one thread to a handler; used as a context manager.
+
+    Calls made while the handler runs (by hooks, by reentrant checkpoints, by clarke itself) and
+    calls of other threads pass through untouched.
+    """
+
+    def __init__(self, handler: Callable[[BackwardCall], Any]) -> None:
+        self._handler = handler
+        self._original: Callable[..., Any] | None = None
+        self._thread = 0
+        self._busy = False
+
+    def __enter__(self) -> Interceptor:
+        current = getattr(torch.autograd, _NAME, None)
+        if isinstance(current, Interceptor):
+            raise InputError(
+                "An audit is already running. Audits cannot be nested: leave the outer "
+                "`with clarke.audit()` block first, or judge a single call with clarke.check."
+            )
+        if current is None:
+            raise CaptureError(
+                f"torch {torch.__version__} has no torch.autograd.{_NAME}, through which clarke "
+                "follows backward calls. Use a version of torch that clarke was tested with."
+            )
+        self._original = current
+        self._thread = threading.get_ident()
+        setattr(torch.autograd, _NAME, self)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        setattr(torch.autograd, _NAME, self._original)
+
+    def __call__(self, roots: Any, *args: Any, **kwargs: Any) -> Any:
+        original = self._original
+        if original is None:  # pragma: no cover - installed by __enter__ only
+            raise CaptureError("internal: the interceptor is not installed")
+        if self._busy or threading.get_ident() != self._thread or _called_by_clarke():
+            return original(roots, *args, **kwargs)
+        weights, retain_graph, create_graph, inputs = args[:4]
+        call = BackwardCall(
+            roots=tuple(roots),
+            weights=tuple(weights),
+            inputs=tuple(inputs or ()),
+            retain_graph=bool(retain_graph),
+            create_graph=bool(create_graph),
+            accumulates=bool(kwargs.get("accumulate_grad", False)),
+            run=lambda: original(roots, *args, **kwargs),
+        )
+        self._busy = True
+        try:
+            return self._handler(call)
+        finally:
+            self._busy = False
+
+
+def _called_by_clarke() -> bool:
+    frame = sys._getframe(2)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_TORCH_FOLDER):
+            return name.startswith(_OWN_FOLDER) and not name.startswith(_USERS)
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def levels_up_to(file: str, line: int) -> int:
+    """The `stacklevel` with which a caller's `warnings.warn` points at `file`:`line`."""
+    frame = sys._getframe(1)
+    level = 1
+    while frame is not None:
+        if frame.f_code.co_filename == file and frame.f_lineno == line:
+            return level
+        frame = frame.f_back  # type: ignore[assignment]
+        level += 1
+    return 2

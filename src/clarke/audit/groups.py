@@ -1,0 +1,252 @@
+"""Several backward calls that add up in ``.grad`` are one gradient: the verdict on the sum.
+
+That each part is an element of its own subdifferential proves nothing about the sum, since the
+subdifferential of a sum is smaller than the sum of subdifferentials. What is proved here:
+
+- If all parts but one are smooth, the sum rule is an equality (Clarke 1983, Prop. 2.3.3,
+  Corollary 1), so the verdict of the one part is that of the sum.
+- If several parts are Bouligand gradients and ONE direction satisfies the rows of all of them
+  together, the sum is a Bouligand gradient (the witness theorem on the summed program).
+
+Everything else is UNDECIDED.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
+
+from clarke.constraints import build_rows
+from clarke.feasibility import Outcome, find_witness
+from clarke.steering import Program
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from clarke.audit.judge import Case
+    from clarke.decide import Decision
+
+# Rows of a part are kept for later parts: always up to the first size (2 MB), up to the second
+# (64 MB) once the program is known to accumulate gradients.
+_ALWAYS = 250_000
+_ACCUMULATING = 8_000_000
+_PARTS = 256  # a .grad that nobody clears must not let the record grow
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of one part: (m, n) over its variables, which are numbered, with their sizes."""
+
+    matrix: NDArray[np.float64]
+    leaves: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One backward call of a group; `missing` says why a non-smooth part has no rows."""
+
+    number: int
+    verdict: Verdict
+    rows: Rows | None
+    missing: str = ""
+
+
+@dataclass(eq=False)
+class Group:
+    """The calls whose gradients the same ``.grad`` holds; `broken` says why no sum is judged.
+
+    `size` counts all calls, `parts` holds those that are not smooth.
+    """
+
+    number: int
+    size: int = 0
+    parts: list[Part] = field(default_factory=list)
+    versions: dict[int, int] = field(default_factory=dict)
+    broken: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """What ``.grad`` of a leaf was after the last call."""
+
+    gradient: TensorWeakRef
+    version: int
+    group: Group
+
+
+class Accumulation:
+    """Follows ``.grad`` from call to call; holds no tensor of the user's."""
+
+    def __init__(self) -> None:
+        self._held = WeakTensorKeyDictionary()
+        self._numbers = WeakTensorKeyDictionary()
+        self._count = 0
+        self._accumulating = False
+
+    def begin(self, leaves: Sequence[torch.Tensor], number: int) -> Group:
+        """The group that call `number` belongs to; asked before the call changes ``.grad``."""
+        broken = ""
+        going_on: dict[int, Group] = {}
+        fresh = []
+        for leaf in leaves:
+            gradient = leaf.grad
+            held: _Held | None = self._held.get(leaf)
+            if gradient is None:
+                fresh.append(self._number(leaf))
+            elif (
+                held is not None
+                and held.gradient() is gradient
+                and held.version == gradient._version
+            ):
+                going_on[held.group.number] = held.group
+            elif bool((gradient.detach() != 0).any()):
+                broken = "a .grad held values that clarke did not see being computed"
+            else:
+                fresh.append(self._number(leaf))
+        if broken or not going_on:
+            group = Group(number, broken=broken)
+        else:
+            self._accumulating = True
+            group = going_on.pop(min(going_on))
+            for other in going_on.values():
+                group.parts += other.parts
+                group.size += other.size
+                group.versions.update(other.versions)
+                group.broken = group.broken or other.broken
+            if any(n in group.versions for n in fresh):
+                group.broken = group.broken or "some of the accumulated gradients were cleared"
+            for leaf in leaves:
+                if group.versions.get(self._number(leaf), leaf._version) != leaf._version:
+                    group.broken = group.broken or "a parameter changed between the parts"
+        for leaf in leaves:
+            group.versions[self._number(leaf)] = leaf._version
+        return group
+
+    def finish(
+        self, group: Group, number: int, case: Case, decision: Decision, *, repaired: bool
+    ) -> tuple[Verdict, str]:
+        """Add a judged call to its group, after ``.grad`` has its final value.
+
+        A repaired part counts as what its new gradient is at least, a Clarke gradient.
+
+        Returns:
+            The verdict on the accumulated sum, and its explanation.
+        """
+        for leaf in case.leaves:
+            if leaf.grad is not None:
+                self._held[leaf] = _Held(TensorWeakRef(leaf.grad), leaf.grad._version, group)
+        group.size += 1
+        if decision.verdict is not Verdict.SMOOTH and not group.broken:
+            group.parts.append(
+                Part(number, Verdict.CLARKE, None)
+                if repaired
+                else self._part(number, case, decision)
+            )
+        if len(group.parts) > _PARTS:
+            group.broken = f"more than {_PARTS} of its parts are not smooth"
+        if group.broken:
+            group.parts.clear()
+        return joint_verdict(group)
+
+    def _number(self, leaf: torch.Tensor) -> int:
+        found: int | None = self._numbers.get(leaf)
+        if found is None:
+            self._count += 1
+            found = self._numbers[leaf] = self._count
+        return found
+
+    def _part(self, number: int, case: Case, decision: Decision) -> Part:
+        relevance, analysis = decision.relevance, decision.analysis
+        certificate = decision.certificate
+        if (
+            decision.verdict is not Verdict.BOULIGAND
+            or relevance is None
+            or analysis is None
+            or certificate is None
+        ):
+            return Part(number, decision.verdict, None)
+        sizes = tuple(x.numel() for x in case.leaves)
+        limit = _ACCUMULATING if self._accumulating else _ALWAYS
+        m = len(certificate.witnesses[0].kinks)
+        if m * sum(sizes) > limit:
+            why = f"call {number} has {m} rows over {sum(sizes)} variables, too many to keep"
+            if not self._accumulating:
+                why += " before it was clear that gradients accumulate"
+            return Part(number, decision.verdict, None, why)
+        operator = build_rows(
+            Program(analysis, case.slots), certificate.witnesses[0].choices, relevance.relevant
+        )
+        leaves = tuple(self._number(x) for x in case.leaves)
+        return Part(number, decision.verdict, Rows(operator.dense(), leaves, sizes))
+
+
+def joint_verdict(group: Group) -> tuple[Verdict, str]:
+    """The verdict on the sum of the gradients of a group's parts."""
+    if group.broken:
+        return Verdict.UNDECIDED, f"The sum in .grad cannot be judged: {group.broken}."
+    kinked = group.parts
+    if not kinked:
+        return Verdict.SMOOTH, ""
+    if len(kinked) == 1:
+        return kinked[0].verdict, ""
+    undecided = [p for p in kinked if p.verdict is not Verdict.BOULIGAND]
+    if undecided:
+        found = ", ".join(f"call {p.number} is {p.verdict.name}" for p in undecided[:3])
+        return (
+            Verdict.UNDECIDED,
+            f"{len(kinked)} of {group.size} accumulated gradients stand at kinks and "
+            f"{found}; their sum is not settled by the parts.",
+        )
+    missing = next((p.missing for p in kinked if p.rows is None), "")
+    if missing:
+        return Verdict.UNDECIDED, f"The rows of the parts are not all at hand: {missing}."
+    rows = [p.rows for p in kinked if p.rows is not None]
+    found_direction = find_witness(_stack(rows), margin=1e-9)
+    if found_direction.outcome is Outcome.WITNESS:
+        return (
+            Verdict.BOULIGAND,
+            f"One direction satisfies the rows of all {len(kinked)} kinked parts together.",
+        )
+    return (
+        Verdict.UNDECIDED,
+        f"Each of the {len(kinked)} kinked parts has a direction of its own, but no direction was "
+        "found for all of them together.",
+    )
+
+
+def _stack(rows: Sequence[Rows]) -> NDArray[np.float64]:
+    """All rows over the union of their variables; columns without an entry are left out."""
+    start: dict[int, int] = {}
+    width = 0
+    for part in rows:
+        for leaf, size in zip(part.leaves, part.sizes, strict=True):
+            if leaf not in start:
+                start[leaf] = width
+                width += size
+    used = np.zeros(width, dtype=bool)
+    spread = []
+    for part in rows:
+        at = 0
+        columns = np.concatenate(
+            [np.arange(start[n], start[n] + s) for n, s in zip(part.leaves, part.sizes, strict=True)]
+        )
+        spread.append(columns)
+        used[columns[np.any(part.matrix != 0, axis=0)]] = True
+        at += part.matrix.shape[0]
+    place = np.cumsum(used) - 1
+    whole = np.zeros((sum(p.matrix.shape[0] for p in rows), max(int(used.sum()), 1)))
+    at = 0
+    for part, columns in zip(rows, spread, strict=True):
+        m = part.matrix.shape[0]
+        keep = used[columns]
+        whole[at : at + m, place[columns[keep]]] = part.matrix[:, keep]
+        at += m
+    return whole

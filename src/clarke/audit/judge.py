@@ -1,0 +1,176 @@
+"""From one engine call to a decision: trace, variables, gradient, verdict."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from clarke.capture import External, Origin, Recorder, collect_trace
+from clarke.decide import Confirm, Decision, Settings, decide
+from clarke.errors import CaptureError, ClarkeError, InputError
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from clarke.audit.engine import BackwardCall
+    from clarke.capture import Trace
+    from clarke.kinks import Registry
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What is to be judged, taken before the engine frees the graph.
+
+    Attributes:
+        trace: What ran.
+        slots: External slots of the variables.
+        leaves: The variables themselves.
+        positions: For `torch.autograd.grad`, the position of each variable among the results.
+    """
+
+    trace: Trace
+    slots: tuple[int, ...]
+    leaves: tuple[torch.Tensor, ...]
+    positions: tuple[int, ...]
+
+
+def prepare(
+    call: BackwardCall, recorder: Recorder, wrt: Sequence[torch.Tensor] | None
+) -> Case | None:
+    """The case of a call; None if it reaches none of `wrt`.
+
+    Raises:
+        ClarkeError: The call cannot be judged; says why.
+    """
+    if torch._C._are_functorch_transforms_active():
+        raise CaptureError(
+            "The backward call ran inside a torch.func transform or with is_grads_batched=True, "
+            "where clarke cannot see single gradients. Compute the gradients one by one."
+        )
+    if not all(isinstance(x, torch.Tensor) for x in (*call.roots, *call.inputs)):
+        raise CaptureError(
+            "The backward call started or ended at a GradientEdge instead of a tensor, which "
+            "clarke does not follow. Pass the tensors themselves."
+        )
+    output = _scalar(call, recorder)
+    trace = collect_trace(recorder, output)
+    for e in trace.externals.values():
+        if e.origin is Origin.CUSTOM_FUNCTION and e.name.startswith("CompiledFunction"):
+            raise CaptureError(
+                f"A module under torch.compile ran at {e.location}; what happens inside cannot be "
+                "watched. Audit the uncompiled module (model._orig_mod)."
+            )
+    known = {id(e.tensor): e for e in trace.leaves()}
+    if not call.inputs:
+        chosen = [(0, e) for e in known.values()]
+    else:
+        chosen = []
+        for position, x in enumerate(call.inputs):
+            if id(x) in known:
+                chosen.append((position, known[id(x)]))
+            elif x.grad_fn is not None or not x.is_leaf:
+                raise CaptureError(
+                    f"Input {position} of the backward call was itself computed from other "
+                    "tensors. clarke judges gradients with respect to leaves: differentiate with "
+                    "respect to a leaf, for example x.detach().requires_grad_()."
+                )
+    if wrt is not None:
+        wanted = {id(x) for x in wrt}
+        chosen = [(p, e) for p, e in chosen if id(e.tensor) in wanted]
+        if not chosen:
+            return None
+    unique: dict[int, tuple[int, External]] = {}
+    for position, e in chosen:
+        unique.setdefault(e.slot, (position, e))
+    if any(e.tensor.is_complex() for _, e in unique.values()):
+        raise InputError("A variable is complex; a Clarke gradient needs real variables.")
+    return Case(
+        trace=trace,
+        slots=tuple(unique),
+        leaves=tuple(e.tensor for _, e in unique.values()),
+        positions=tuple(p for p, _ in unique.values()),
+    )
+
+
+def _scalar(call: BackwardCall, recorder: Recorder) -> torch.Tensor:
+    """The number whose gradient the call computes: ``sum of <root, weight>``, recorded.
+
+    Several roots and vector-valued roots are combined by operations of clarke's own, which add to
+    the record but leave the user's graph as it is.
+    """
+    if any(r.is_complex() for r in call.roots):
+        raise InputError("The backward call started at a complex tensor; clarke needs a real one.")
+    pairs = [(r, w) for r, w in zip(call.roots, call.weights, strict=True) if w is not None]
+    if not pairs:
+        raise InputError("Nothing that the backward call starts at requires a gradient.")
+    first, weight = pairs[0]
+    if len(pairs) == 1 and first.numel() == 1 and recorder.slot_of(first) is not None:
+        recorder.paused = True
+        try:
+            plain = bool((weight.detach() == 1).all())
+        finally:
+            recorder.paused = False
+        if plain:
+            return first
+    with torch.enable_grad(), torch.autocast(first.device.type, enabled=False):
+        total: torch.Tensor | None = None
+        for root, w in pairs:
+            term = (root * w.detach()).sum()
+            total = term if total is None else total + term
+    if total is None:  # pragma: no cover - pairs is not empty
+        raise InputError("Nothing that the backward call starts at requires a gradient.")
+    return total
+
+
+def judge(
+    case: Case,
+    gradient: tuple[torch.Tensor, ...],
+    registry: Registry,
+    settings: Settings,
+    *,
+    confirmed: bool,
+) -> Decision:
+    """Decide on a gradient, apart from the user's modes and random generators.
+
+    Raises:
+        Exception: Whatever goes wrong; the caller turns it into UNDECIDED.
+    """
+    settings = replace(settings, confirm=Confirm.ALWAYS if confirmed else Confirm.NEVER)
+    with alone():
+        return decide(case.trace, registry, case.slots, gradient, settings)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Run clarke's own computations as if nothing of the user's were switched on.
+
+    No mode of the user's (and no recorder) sees them, autocast and anomaly detection are off,
+    gradients are on, and the random generators are afterwards as they were.
+    """
+    state = torch.get_rng_state()
+    with (
+        torch._C.DisableTorchFunction(),  # type: ignore[attr-defined]
+        torch._C._DisableTorchDispatch(),  # type: ignore[attr-defined]
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autograd.set_detect_anomaly(False),
+    ):
+        try:
+            yield
+        finally:
+            torch.set_rng_state(state)
+
+
+def undecided(error: Exception) -> Decision:
+    """What a failure of clarke's own says of the gradient: nothing."""
+    if isinstance(error, ClarkeError):
+        return Decision(Verdict.UNDECIDED, str(error))
+    return Decision(
+        Verdict.UNDECIDED,
+        f"clarke itself failed while judging this gradient ({type(error).__name__}: {error}). "
+        "The training is not affected; please report it with the lines of the program.",
+    )

@@ -1,0 +1,290 @@
+"""The audit itself: a context manager around a training loop."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clarke.audit.engine import Interceptor, levels_up_to
+from clarke.audit.groups import Accumulation
+from clarke.audit.policy import OnWrong, Schedule
+from clarke.audit.statistics import PlaceCounter
+from clarke.audit.step import Step
+from clarke.audit.summary import Summary
+from clarke.audit.turn import Orders, Turn, run_call
+from clarke.capture import Recorder
+from clarke.decide import Settings
+from clarke.errors import (
+    AuditWarning,
+    ClarkeError,
+    InputError,
+    WrongGradientError,
+    WrongGradientWarning,
+)
+from clarke.kinks import default_registry
+from clarke.report import Report, build_report
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from clarke.audit.engine import BackwardCall
+    from clarke.capture import Location
+    from clarke.decide import Decision
+
+    Subscriber = Callable[[Step, Report | None], Any]
+
+_PROOFS_KEPT = 8  # wrong gradients whose proof, with its tensors, stays in `reports`
+
+
+def audit(
+    on_wrong: OnWrong | str | Callable[[Report], None] = OnWrong.WARN,
+    *,
+    every: int = 1,
+    sample: float | None = None,
+    confirm_every: int = 0,
+    settings: Settings | None = None,
+    wrt: Sequence[torch.Tensor] | None = None,
+) -> Audit:
+    """Judge every backward call inside a ``with`` block.
+
+    ``loss.backward()``, ``torch.autograd.backward`` and ``torch.autograd.grad`` are judged where
+    they are called, before the optimizer changes anything. The training computes exactly what it
+    would without: gradients, buffers, modes and random numbers are bit for bit the same (unless
+    `on_wrong` repairs).
+
+    Args:
+        on_wrong: What to do about a gradient that is proved wrong: "warn"
+            (`WrongGradientWarning`), "raise" (`WrongGradientError`, with ``.grad`` as it was
+            before the call), "repair" (a correct gradient is put in its place), or a function
+            that takes the `Report`. A gradient that stays undecided never triggers it.
+        every: Look at every `every`-th backward call only.
+        sample: Look at a call with this probability only, drawn from a private generator.
+        confirm_every: Confirm the positive verdict of every so many judged calls by running the
+            recorded program along its witness; 0 for never. Overrules ``settings.confirm``.
+        settings: Limits of the search.
+        wrt: Judge the gradient with respect to these leaves only; by default with respect to every
+            leaf that the call reaches.
+
+    Returns:
+        An `Audit`; use it as a context manager.
+
+    Raises:
+        InputError: An argument out of range.
+    """
+    return Audit(
+        on_wrong,
+        every=every,
+        sample=sample,
+        confirm_every=confirm_every,
+        settings=settings,
+        wrt=wrt,
+    )
+
+
+class Audit:
+    """Watches a training loop; see `audit` for the arguments.
+
+    Attributes:
+        reports: A report without tensors for every judged call, in order; the first wrong ones
+            keep gradient, certificate and correct element.
+    """
+
+    def __init__(
+        self,
+        on_wrong: OnWrong | str | Callable[[Report], None] = OnWrong.WARN,
+        *,
+        every: int = 1,
+        sample: float | None = None,
+        confirm_every: int = 0,
+        settings: Settings | None = None,
+        wrt: Sequence[torch.Tensor] | None = None,
+    ) -> None:
+        self._settings = settings or Settings()
+        self._callback: Callable[[Report], None] | None = None
+        if callable(on_wrong) and not isinstance(on_wrong, OnWrong):
+            self._callback, self._policy = on_wrong, None
+        else:
+            self._policy = OnWrong.parse(on_wrong)  # type: ignore[arg-type]
+        self._schedule = Schedule(every, sample, confirm_every, self._settings.seed)
+        self._wrt = None if wrt is None else tuple(wrt)
+        self._registry = default_registry()
+        self._recorder: Recorder | None = None
+        self._interceptor = Interceptor(self._backward)
+        self._accumulation = Accumulation()
+        self._counter = PlaceCounter()
+        self._steps: list[Step] = []
+        self._subscribers: list[Subscriber] = []
+        self._proofs = 0
+        self._warned = False
+        self.reports: list[Report] = []
+
+    # ---------------------------------------------------------------- the block
+
+    def __enter__(self) -> Audit:
+        if self._recorder is not None:
+            raise InputError("This audit is already running; a `with` block cannot enter it twice.")
+        if torch.is_inference_mode_enabled():
+            raise InputError(
+                "clarke.audit was entered under torch.inference_mode, where no gradient is "
+                "recorded. Open the audit outside of it; evaluation inside the audit may use it."
+            )
+        recorder = Recorder(self._registry.keeps)
+        self._interceptor.__enter__()
+        try:
+            recorder.__enter__()
+        except BaseException:
+            self._interceptor.__exit__()
+            raise
+        self._recorder = recorder
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        recorder, self._recorder = self._recorder, None
+        self._interceptor.__exit__()
+        if recorder is not None:
+            recorder.__exit__(*exc)
+
+    def subscribe(self, callback: Subscriber) -> None:
+        """Call ``callback(step, report)`` after every backward call.
+
+        `report` is the full report with its tensors, None for a call that was not looked at. What
+        the callback raises reaches the training loop.
+        """
+        self._subscribers.append(callback)
+
+    # ---------------------------------------------------------------- results
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Every backward call so far."""
+        return tuple(self._steps)
+
+    def summary(self) -> Summary:
+        """Statistics over all steps so far; may be asked for inside the block."""
+        ends: dict[int, tuple[int, Step]] = {}
+        for s in self._steps:
+            ends[s.group] = (ends.get(s.group, (0, s))[0] + 1, s)
+        return Summary(
+            calls=len(self._steps),
+            judged=sum(s.looked for s in self._steps),
+            verdicts=Counter(s.verdict for s in self._steps if s.verdict is not None),
+            joint=Counter(
+                s.joint for parts, s in ends.values() if parts > 1 and s.joint is not None
+            ),
+            places=self._counter.places(),
+            seconds=sum(s.seconds for s in self._steps),
+            repaired=sum(s.repaired for s in self._steps),
+        )
+
+    # ---------------------------------------------------------------- one backward call
+
+    def _backward(self, call: BackwardCall) -> Any:
+        recorder = self._recorder
+        if recorder is None:  # pragma: no cover - the interceptor is removed with the recorder
+            return call.run()
+        number = len(self._steps) + 1
+        location = recorder.places.here()[0]
+        if not self._schedule.looks_at(number):
+            result = run_call(call, recorder)
+            self._add(_unseen(number, location, "Left out by `every` or `sample`."), None)
+            return result
+        orders = Orders(
+            number,
+            self._wrt,
+            self._settings,
+            confirmed=self._schedule.confirms(len(self.reports) + 1),
+            undoable=self._policy is OnWrong.RAISE,
+        )
+        turn = Turn(call, recorder, self._registry, self._accumulation, orders)
+        turn.run()
+        if turn.decision is None:
+            self._add(_unseen(number, location, "It reaches none of the leaves of `wrt`."), None)
+            return turn.result
+        self._warn_of_failure(turn.error, location)
+        wrong = turn.decision.verdict is Verdict.NOT_CLARKE
+        if wrong and self._policy is OnWrong.REPAIR:
+            turn.repair()
+        elif wrong and self._policy is OnWrong.RAISE:
+            turn.undo()
+        report = self._remember(turn, turn.decision, number, location)
+        if wrong:
+            self._answer(report, location, repaired=turn.repaired)
+        return turn.result
+
+    def _remember(
+        self, turn: Turn, decision: Decision, number: int, location: Location
+    ) -> Report:
+        joint, why = turn.join()
+        report = build_report(decision, turn.gradient)
+        self._counter.add(decision)
+        step = Step(
+            number=number,
+            verdict=report.verdict,
+            reason=report.reason,
+            theorem=report.theorem,
+            kinks=report.kinks,
+            culprits=report.culprits,
+            seconds=turn.seconds,
+            location=location,
+            looked=True,
+            group=number if turn.group is None else turn.group.number,
+            joint=joint,
+            joint_reason=why,
+            repaired=turn.repaired,
+        )
+        if report.verdict is Verdict.NOT_CLARKE and self._proofs < _PROOFS_KEPT:
+            self._proofs += 1
+            self.reports.append(replace(report, gradient=tuple(g.clone() for g in report.gradient)))
+        else:
+            self.reports.append(replace(report, gradient=(), certificate=None, element=None))
+        self._add(step, report)
+        return report
+
+    def _add(self, step: Step, report: Report | None) -> None:
+        self._steps.append(step)
+        for callback in self._subscribers:
+            callback(step, report)
+
+    def _answer(self, report: Report, location: Location, *, repaired: bool) -> None:
+        """Do what the user asked for about a wrong gradient."""
+        message = f"The gradient computed at {location} is wrong. {report.reason}"
+        if self._callback is not None:
+            self._callback(report)
+        elif self._policy is OnWrong.RAISE:
+            raise WrongGradientError(f"{message}\n{report}", report)
+        elif not repaired:
+            level = levels_up_to(location.file, location.line)
+            warnings.warn(message, WrongGradientWarning, stacklevel=level)
+
+    def _warn_of_failure(self, error: Exception | None, location: Location) -> None:
+        if error is None or isinstance(error, ClarkeError) or self._warned:
+            return
+        self._warned = True
+        warnings.warn(
+            f"clarke failed while judging the gradient computed at {location} "
+            f"({type(error).__name__}: {error}); such steps are UNDECIDED. Shown once.",
+            AuditWarning,
+            stacklevel=levels_up_to(location.file, location.line),
+        )
+
+
+def _unseen(number: int, location: Location, reason: str) -> Step:
+    return Step(
+        number=number,
+        verdict=None,
+        reason=reason,
+        theorem="",
+        kinks=(),
+        culprits=(),
+        seconds=0.0,
+        location=location,
+        looked=False,
+        group=number,
+        joint=None,
+    )

@@ -1,0 +1,207 @@
+"""One backward call: prepare, let the user's call run, judge, repair."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clarke.audit.judge import Case, alone, judge, prepare, undecided
+from clarke.audit.watch import GradBackup, LeafWatch
+from clarke.capture import release_nodes
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clarke.audit.engine import BackwardCall
+    from clarke.audit.groups import Accumulation, Group
+    from clarke.capture import Recorder
+    from clarke.decide import Decision, Settings
+    from clarke.kinks import Registry
+
+
+@dataclass(frozen=True, eq=False)
+class Orders:
+    """How a call is to be judged.
+
+    Attributes:
+        number: Its number.
+        wrt: The leaves to judge, or None for all that it reaches.
+        settings: Limits of the search.
+        confirmed: Confirm a positive verdict by running the program.
+        undoable: Keep what ``.grad`` held, to be able to put it back.
+    """
+
+    number: int
+    wrt: tuple[torch.Tensor, ...] | None
+    settings: Settings
+    confirmed: bool
+    undoable: bool
+
+
+class Turn:
+    """One call that is looked at. After `run`, its attributes hold what came of it.
+
+    Attributes:
+        result: What the call returns to the user.
+        decision: On its gradient; None if it reaches none of the leaves to be judged.
+        gradient: AD's gradient, one tensor per variable.
+        error: An exception of clarke's own that left the gradient undecided.
+        group: The accumulated calls that this one continues, if it accumulates.
+        seconds: What clarke's own part took.
+        repaired: The gradient was replaced.
+    """
+
+    def __init__(
+        self,
+        call: BackwardCall,
+        recorder: Recorder,
+        registry: Registry,
+        accumulation: Accumulation,
+        orders: Orders,
+    ) -> None:
+        self._call = call
+        self._recorder = recorder
+        self._registry = registry
+        self._accumulation = accumulation
+        self._orders = orders
+        self._case: Case | None = None
+        self._backup: GradBackup | None = None
+        self._watch: LeafWatch | None = None
+        self.result: Any = None
+        self.decision: Decision | None = None
+        self.gradient: tuple[torch.Tensor, ...] = ()
+        self.error: Exception | None = None
+        self.group: Group | None = None
+        self.seconds = 0.0
+        self.repaired = False
+
+    def run(self) -> None:
+        """Do everything up to the decision; what the user's call raises passes through."""
+        started = time.perf_counter()
+        try:
+            self._prepare()
+        except Exception as error:  # noqa: BLE001 - no failure here may reach the training
+            self.error, self._case = error, None
+        self.seconds = time.perf_counter() - started
+        try:
+            self.result = run_call(self._call, self._recorder)
+        finally:
+            if self._watch is not None:
+                self._watch.stop()
+        started = time.perf_counter()
+        if self.error is None and self._case is not None:
+            try:
+                self._judge(self._case)
+            except Exception as error:  # noqa: BLE001 - as above
+                self.error = error
+        if self.error is not None:
+            self.decision = undecided(self.error)
+        self.seconds += time.perf_counter() - started
+
+    def _prepare(self) -> None:
+        case = prepare(self._call, self._recorder, self._orders.wrt)
+        if case is None:
+            return
+        if self._call.accumulates:
+            with alone():
+                self.group = self._accumulation.begin(case.leaves, self._orders.number)
+                self._backup = GradBackup(case.leaves, values=self._orders.undoable)
+                self._watch = LeafWatch(case.leaves)
+                self._watch.start()
+        self._case = case
+
+    def _judge(self, case: Case) -> None:
+        with alone():
+            if self._watch is not None:
+                self.gradient = self._watch.gradients()
+            else:
+                found = [self.result[p] for p in case.positions]
+                self.gradient = tuple(
+                    torch.zeros_like(x, requires_grad=False) if g is None else _plain(g)
+                    for g, x in zip(found, case.leaves, strict=True)
+                )
+            self.decision = judge(
+                case,
+                self.gradient,
+                self._registry,
+                self._orders.settings,
+                confirmed=self._orders.confirmed,
+            )
+
+    def repair(self) -> bool:
+        """Put the decision's correct gradient in the place of AD's; False if it has none."""
+        element = None if self.decision is None else self.decision.element
+        if element is None or self._case is None:
+            return False
+        with alone():
+            if self._backup is not None:
+                self._backup.replace(self.gradient, element)
+            else:
+                self.result = self._replaced(self._case, element)
+        self.repaired = True
+        return True
+
+    def _replaced(self, case: Case, element: Sequence[torch.Tensor]) -> tuple[Any, ...]:
+        right = {
+            id(x): (w, r) for x, w, r in zip(case.leaves, self.gradient, element, strict=True)
+        }
+        results = list(self.result)
+        for position, x in enumerate(self._call.inputs):
+            if id(x) not in right:
+                continue
+            wrong, element_part = right[id(x)]
+            found = results[position]
+            value = element_part.to(x.dtype).reshape(x.shape)
+            if found is not None and found.requires_grad:  # create_graph: stay differentiable
+                value = found + (value - wrong.to(x.dtype))
+            if found is not None or bool(value.any()):
+                results[position] = value
+        return tuple(results)
+
+    def undo(self) -> None:
+        """Put ``.grad`` back as it was before the call."""
+        if self._backup is not None:
+            with alone():
+                self._backup.restore()
+
+    def join(self) -> tuple[Verdict | None, str]:
+        """The verdict on the sum in ``.grad``, once that has its final value, and why."""
+        if self.decision is None:
+            return None, ""
+        if self.group is None or self._case is None:
+            return self.decision.verdict, ""
+        try:
+            with alone():
+                return self._accumulation.finish(
+                    self.group,
+                    self._orders.number,
+                    self._case,
+                    self.decision,
+                    repaired=self.repaired,
+                )
+        except Exception as error:  # noqa: BLE001 - no failure here may reach the training
+            return Verdict.UNDECIDED, undecided(error).reason
+
+
+def run_call(call: BackwardCall, recorder: Recorder) -> Any:
+    """Let autograd do what the user asked for, unrecorded unless its results have a graph."""
+    recorder.paused = not call.create_graph
+    try:
+        result = call.run()
+    finally:
+        recorder.paused = False
+    # With `inputs`, autograd keeps what lies before them; so does the record, until it is dropped.
+    if not call.retain_graph and not call.inputs:
+        for root in call.roots:
+            if isinstance(root, torch.Tensor):
+                release_nodes(recorder, root)
+    return result
+
+
+def _plain(gradient: torch.Tensor) -> torch.Tensor:
+    found = gradient.detach()
+    return found if found.layout == torch.strided else found.to_dense()

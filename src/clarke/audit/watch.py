@@ -1,0 +1,104 @@
+"""The gradient of one backward call alone, leaf by leaf, whatever ``.grad`` already holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clarke.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class LeafWatch:
+    """Temporary hooks that copy what arrives at each leaf, from `start` to `stop`.
+
+    They run before the user's own hooks on the leaf, so the copy is what AD computed. A leaf that
+    is reached several times in one call (reentrant checkpoints) gets the sum.
+    """
+
+    def __init__(self, leaves: Sequence[torch.Tensor]) -> None:
+        self._leaves = tuple(leaves)
+        self._found: list[torch.Tensor | None] = [None] * len(self._leaves)
+        self._undo: list[tuple[torch.Tensor, Any, bool]] = []
+
+    def start(self) -> None:
+        """Add the hooks.
+
+        Raises:
+            InputError: A leaf takes no hooks, for example because it was frozen meanwhile.
+        """
+        try:
+            for position, leaf in enumerate(self._leaves):
+                self._add(position, leaf)
+        except RuntimeError as error:
+            self.stop()
+            raise InputError(f"A leaf cannot be watched: {str(error).splitlines()[0]}") from error
+
+    def _add(self, position: int, leaf: torch.Tensor) -> None:
+        def take(gradient: torch.Tensor | None) -> None:
+            if gradient is None:
+                return
+            with torch.no_grad():
+                part = gradient.detach()
+                part = part.clone() if part.layout == torch.strided else part.to_dense()
+                earlier = self._found[position]
+                self._found[position] = part if earlier is None else earlier + part
+
+        bare = leaf._backward_hooks is None
+        handle = leaf.register_hook(take)
+        hooks = leaf._backward_hooks
+        if hooks is not None and len(hooks) > 1:
+            hooks.move_to_end(handle.id, last=False)  # type: ignore[attr-defined]
+        self._undo.append((leaf, handle, bare))
+
+    def stop(self) -> None:
+        """Remove the hooks."""
+        for leaf, handle, bare in self._undo:
+            handle.remove()
+            if bare and not leaf._backward_hooks:
+                leaf._backward_hooks = None
+        self._undo = []
+
+    def gradients(self) -> tuple[torch.Tensor, ...]:
+        """One tensor per leaf, in the leaf's shape and dtype; zeros where nothing arrived."""
+        return tuple(
+            torch.zeros_like(leaf, requires_grad=False) if found is None else found
+            for leaf, found in zip(self._leaves, self._found, strict=True)
+        )
+
+
+class GradBackup:
+    """What ``.grad`` of some leaves held, to put it back."""
+
+    def __init__(self, leaves: Sequence[torch.Tensor], *, values: bool) -> None:
+        """Remember which gradients there were; with `values`, copy them."""
+        self._leaves = tuple(leaves)
+        self._before = tuple(leaf.grad for leaf in self._leaves)
+        self._copies = tuple(
+            g.detach().clone() if values and g is not None else None for g in self._before
+        )
+
+    def restore(self) -> None:
+        """Put the remembered gradients back."""
+        with torch.no_grad():
+            for leaf, before, copy in zip(self._leaves, self._before, self._copies, strict=True):
+                if before is not None and copy is not None:
+                    before.detach().copy_(copy)
+                leaf.grad = before
+
+    def replace(
+        self, wrong: Sequence[torch.Tensor], right: Sequence[torch.Tensor]
+    ) -> None:
+        """Replace, in what ``.grad`` holds now, the part `wrong` by `right`."""
+        with torch.no_grad():
+            for leaf, before, w, r in zip(self._leaves, self._before, wrong, right, strict=True):
+                if leaf.grad is None:
+                    if bool(r.any()):
+                        leaf.grad = r.to(leaf.dtype).reshape(leaf.shape).clone()
+                elif before is None and leaf.grad.layout == torch.strided:
+                    leaf.grad.copy_(r)
+                else:
+                    leaf.grad.add_((r.to(torch.float64) - w.to(torch.float64)).to(leaf.dtype))

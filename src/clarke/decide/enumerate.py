@@ -1,0 +1,454 @@
+"""All selections that can be active near the point, found cell by cell.
+
+Depth first over the live kinks in evaluation order; at each, the cone of directions that leads
+here is split exactly among the kink's candidates, so the work grows with the number of feasible
+cells and not with 2^k. A candidate whose cone is empty is dropped only if the contradiction holds
+near the point and not merely to first order (design of the exclusion: docs/theory.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from clarke.capture import input_slots
+from clarke.constraints import flatten
+from clarke.decide.cone import Cone, Vector, integer_row
+from clarke.decide.identity import Form, vanishes_nearby
+from clarke.decide.limits import Limits
+from clarke.decide.linear import LinearParts, linear_parts
+from clarke.errors import BudgetError
+from clarke.feasibility import find_witness
+from clarke.kinks.choices import ChoiceRule
+from clarke.kinks.steps import ComparisonRule
+from clarke.steering import selected_gradient
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from clarke.capture import OpRecord
+    from clarke.decide.live import Live
+    from clarke.kinks import KinkRule
+    from clarke.steering import Program, Site
+
+    Array = NDArray[np.float64]
+
+_EQUAL = 1e-10  # relative difference of gradients, computed in float64, that counts as none
+_ROUNDING = 1e-13  # rows that differ by less are the same row, computed in another order
+_WIDE = 64  # above this many variables, directions are searched in a random subspace
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One selection that is, or may be, active near the point.
+
+    Attributes:
+        choices: The selection of the live kinks' sites.
+        gradient: (n,) its gradient G.
+        direction: (n,) a direction strictly inside the cell, or None when the selection was merely
+            not excluded.
+        rows: (m, n) the conditions on the direction.
+        kinks: (m,) the kink of each row.
+    """
+
+    choices: Mapping[int, torch.Tensor]
+    gradient: Array
+    direction: Array | None
+    rows: Array
+    kinks: NDArray[np.int64]
+
+    @property
+    def certain(self) -> bool:
+        """Whether a direction proves that the gradient is a limiting gradient."""
+        return self.direction is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Exclusion:
+    """Rows of a branch that was dropped: some non-negative combination of them vanishes."""
+
+    rows: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """The outcome of an enumeration: every selection not in it is excluded."""
+
+    cells: tuple[Cell, ...]
+    exclusions: tuple[Exclusion, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Kink:
+    number: int
+    site: Site
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """A condition: its gradient, and how to evaluate it at another point."""
+
+    values: Array
+    form: Form
+
+
+@dataclass(frozen=True, eq=False)
+class _Option:
+    """One candidate of a kink with the rows it needs.
+
+    Attributes:
+        choice: The candidate.
+        rows: Its conditions.
+        decided: First order settles it: no condition has a vanishing gradient while the
+            candidates' gradients differ.
+        pinned: The candidate was chosen among several that differ.
+    """
+
+    choice: int
+    rows: tuple[_Row, ...]
+    decided: bool = True
+    pinned: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class _Node:
+    cone: Cone | None
+    choices: dict[int, torch.Tensor]
+    rows: tuple[_Row, ...] = ()
+    kinks: tuple[int, ...] = ()
+    pinned: frozenset[int] = frozenset()
+
+
+class Enumeration:
+    """Enumerates the cells of one program.
+
+    Args:
+        program: The program.
+        live: The kinks to branch on.
+        generator: Private randomness.
+        limits: Budget.
+
+    Raises:
+        BudgetError: on `run`, when the budget is spent.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        live: Live,
+        generator: torch.Generator,
+        limits: Limits | None = None,
+    ) -> None:
+        self._program = program
+        self._live = live
+        self._generator = generator
+        self._limits = limits or Limits()
+        self._n = sum(p.numel() for p in program.point)
+        self._kinks = [
+            _Kink(site.first + i, site, i)
+            for site in program.analysis.ordered()
+            for i in range(site.touch.count)
+            if bool(live.kinks[site.first + i])
+        ]
+        if len(self._kinks) > self._limits.kinks:
+            raise BudgetError(
+                f"{len(self._kinks)} kinks can change the gradient here; the exact answer is "
+                f"computed for at most {self._limits.kinks}."
+            )
+        self._sites = list(dict.fromkeys(k.site.position for k in self._kinks))
+        self._subspace = self._pick_subspace()
+        self._cache: dict[tuple[object, ...], tuple[Array, Array]] = {}
+        self._depends: dict[int, tuple[int, ...]] = {}
+        self._cells: list[Cell] = []
+        self._exclusions: list[Exclusion] = []
+        self._nodes = 0
+        self._linear: LinearParts | None = None
+
+    def _pick_subspace(self) -> NDArray[np.int64] | None:
+        if self._n <= _WIDE:
+            return None
+        size = min(self._n, _WIDE, 2 * sum(k.site.touch.count for k in self._kinks[:1]) + 40)
+        seed = int(torch.randint(0, 1 << 31, (), generator=self._generator))
+        return np.random.default_rng(seed).integers(-8, 9, size=(self._n, size))
+
+    def run(self) -> Cells:
+        """Visit all cells."""
+        dimension = self._n if self._subspace is None else self._subspace.shape[1]
+        self._linear = linear_parts(self._program, self._sites, self._independent())
+        stack = [(0, _Node(Cone.whole(dimension), {}))]
+        while stack:
+            depth, node = stack.pop()
+            self._nodes += 1
+            if self._nodes > self._limits.nodes or len(self._cells) > self._limits.cells:
+                raise BudgetError(
+                    f"The exact answer needs more than {self._limits.nodes} nodes or "
+                    f"{self._limits.cells} cells ({len(self._kinks)} kinks).",
+                    {"nodes": self._nodes, "cells": len(self._cells)},
+                )
+            if depth == len(self._kinks):
+                self._cells.append(self._leaf(node))
+                continue
+            kink = self._kinks[depth]
+            for option in self._options(kink, node):
+                child = self._enter(kink, option, node)
+                if child is not None:
+                    stack.append((depth + 1, child))
+        return Cells(tuple(self._cells), tuple(self._exclusions))
+
+    # ------------------------------------------------------------ one node
+
+    def _enter(self, kink: _Kink, option: _Option, node: _Node) -> _Node | None:
+        position = kink.site.position
+        choices = dict(node.choices)
+        own = choices.get(position)
+        own = kink.site.touch.chosen() if own is None else own.clone()
+        own[kink.index] = option.choice
+        choices[position] = own
+        rows, cone, closed = list(node.rows), node.cone, False
+        for row in option.rows:
+            side = _parallel(row.values, rows)
+            rows.append(row)
+            if cone is None or closed or side > 0:
+                continue
+            cut = None if side < 0 else cone.cut(self._integers(row.values))
+            closed = cut is None
+            cone = cone if cut is None else cut
+        child = _Node(
+            cone if option.decided and not closed else None,
+            choices,
+            tuple(rows),
+            (*node.kinks, *([kink.number] * len(option.rows))),
+            node.pinned | {kink.number} if option.pinned else node.pinned,
+        )
+        if closed and self._excluded(child):
+            self._exclusions.append(Exclusion(np.stack([r.values for r in rows])))
+            return None
+        return child
+
+    def _integers(self, row: Array) -> Vector:
+        exact = integer_row(row.tolist())
+        if self._subspace is None:
+            return exact
+        columns = self._subspace.astype(object)
+        return tuple(int(v) for v in np.asarray(exact, dtype=object) @ columns)
+
+    def _excluded(self, node: _Node) -> bool:
+        """Whether no point near w has this selection."""
+        found = find_witness(np.stack([r.values for r in node.rows]))
+        if found.direction is not None:
+            return False  # the cone was empty in a subspace only
+        if self._live.affine:
+            return True
+        if found.multipliers is None:
+            return False
+        return vanishes_nearby(
+            self._program,
+            node.choices,
+            node.pinned,
+            [r.form for r in node.rows],
+            found.multipliers,
+            self._generator,
+        )
+
+    def _options(self, kink: _Kink, node: _Node) -> list[_Option]:
+        """The candidates that differ in gradient, with the rows that select each."""
+        touch = kink.site.touch
+        candidates, switching = self._gradients(kink.site, node)
+        mine = np.flatnonzero((touch.owner == kink.index).numpy())
+        members = touch.members[torch.from_numpy(mine)].tolist()
+        slopes = candidates[mine]
+        size = float(np.abs(slopes).max(initial=0.0))
+        if isinstance(kink.site.rule, ChoiceRule):
+            return self._tied_options(kink, kink.site.rule, mine.tolist(), members, slopes, size)
+        boolean = kink.site.rule.by_value
+        if np.ptp(slopes, axis=0).max(initial=0.0) <= _EQUAL * size and not boolean:
+            return [_Option(int(touch.chosen()[kink.index]), (), pinned=False)]
+        levels = switching[:, kink.index]
+        scale = float(np.abs(switching).max(initial=0.0))
+        options = []
+        for member in members:
+            rows, decided = [], True
+            for level, above in _levels(kink.site.rule, members):
+                sign = _side(kink.site.rule, member, above)
+                if np.abs(levels[level]).max(initial=0.0) <= _EQUAL * scale:
+                    decided = False
+                    continue
+                form = Form(kink.site.position, level * touch.count + kink.index, None, sign)
+                rows.append(_Row(sign * levels[level], form))
+            options.append(_Option(member, tuple(rows), decided))
+        return options
+
+    def _tied_options(
+        self,
+        kink: _Kink,
+        rule: ChoiceRule,
+        places: list[int],
+        members: list[int],
+        slopes: Array,
+        size: float,
+    ) -> list[_Option]:
+        """Tied elements; those with equal gradients count as one where functions are affine."""
+        def equal(i: int, j: int) -> bool:
+            return bool(np.abs(slopes[i] - slopes[j]).max(initial=0.0) <= _EQUAL * size)
+
+        leaders: list[int] = []
+        for i in range(len(members)):
+            if not (self._live.affine and any(equal(i, j) for j in leaders)):
+                leaders.append(i)
+        sign = float(rule.sign)
+        options = []
+        for i in leaders:
+            rows = tuple(
+                _Row(
+                    sign * (slopes[i] - slopes[j]),
+                    Form(kink.site.position, places[i], places[j], 1.0),
+                )
+                for j in leaders
+                if j != i and not equal(i, j)
+            )
+            options.append(_Option(members[i], rows, pinned=len(leaders) > 1))
+        return options
+
+    # ------------------------------------------------------------ gradients
+
+    def _gradients(self, site: Site, node: _Node) -> tuple[Array, Array]:
+        """Gradients of a site's candidates (M, n) and switching functions (levels, K, n)."""
+        before = tuple(p for p in self._sites if p < site.position)
+        depends = self._depends.get(site.position)
+        key = (
+            site.position,
+            *((p, tuple(node.choices[p].tolist())) for p in (depends or before) if p in node.choices),
+        )
+        found = self._cache.get(key)
+        if found is None:
+            found = self._cache[key] = self._differentiate(site, node.choices)
+            if depends is None:
+                self._depends[site.position] = self._find_dependencies(site, before)
+        return found
+
+    def _differentiate(
+        self, site: Site, choices: Mapping[int, torch.Tensor]
+    ) -> tuple[Array, Array]:
+        run = self._program.run(choices=choices, probe=True)
+        probe = run.probes[site.position]
+        touch = site.touch
+
+        def each(values: torch.Tensor) -> Array:
+            flat = values.reshape(-1)
+            out = np.zeros((flat.numel(), self._n))
+            for i in range(flat.numel()):
+                if not flat.requires_grad:
+                    break
+                grads = torch.autograd.grad(
+                    flat[i], run.leaves, retain_graph=True, allow_unused=True
+                )
+                out[i] = flatten(
+                    [
+                        torch.zeros_like(p) if g is None else g
+                        for g, p in zip(grads, self._program.point, strict=True)
+                    ]
+                )
+            return out
+
+        candidates = each(probe.candidates)
+        if isinstance(site.rule, ChoiceRule):
+            return candidates, np.zeros((0, touch.count, self._n))
+        switching = each(probe.switching).reshape(-1, touch.count, self._n)
+        return candidates, switching
+
+    def _independent(self) -> bool:
+        """Whether no live kink's arguments depend on another live kink."""
+        return not any(
+            self._find_dependencies(k.site, tuple(p for p in self._sites if p < k.site.position))
+            for k in self._kinks
+        )
+
+    def _find_dependencies(self, site: Site, before: tuple[int, ...]) -> tuple[int, ...]:
+        """Earlier sites whose pieces can change this site's gradients (a superset)."""
+        ops = self._program.analysis.trace.ops
+        reach: dict[int, set[int]] = {}
+        for position, op in enumerate(ops[: site.position + 1]):
+            mine: set[int] = set()
+            for slot in input_slots(op):
+                mine |= reach.get(slot, set())
+            if position == site.position:
+                return tuple(p for p in before if p in mine)
+            if position in before:
+                mine = mine | {position}
+            for slot in (*op.outputs, *_written(op)):
+                if slot is not None:
+                    reach[slot] = reach.get(slot, set()) | mine
+        return before
+
+    def _leaf(self, node: _Node) -> Cell:
+        rows = np.stack([r.values for r in node.rows]) if node.rows else np.zeros((0, self._n))
+        return Cell(
+            choices=node.choices,
+            gradient=self._gradient(node.choices),
+            direction=None if node.cone is None else self._direction(node.cone, rows),
+            rows=rows,
+            kinks=np.asarray(node.kinks, dtype=np.int64),
+        )
+
+    def _gradient(self, choices: Mapping[int, torch.Tensor]) -> Array:
+        if self._linear is None:
+            return flatten(selected_gradient(self._program, choices))
+        total = self._linear.base.copy()
+        for position, choice in choices.items():
+            total += self._linear.change(position, choice)
+        return total
+
+    def _direction(self, cone: Cone, rows: Array) -> Array | None:
+        """An interior direction with a margin that rounding of the rows cannot have made."""
+        if not cone.rays:
+            return np.ones(self._n)
+        inside = cone.interior()
+        if self._subspace is not None:
+            inside = tuple(int(v) for v in self._subspace.astype(object) @ np.asarray(inside, object))
+        longest = max(abs(v) for v in inside) or 1
+        direction = np.array([v / longest for v in inside])
+        if len(rows) == 0:
+            return direction
+        values = rows @ direction
+        sizes = np.linalg.norm(rows, axis=1) * np.linalg.norm(direction)
+        if bool(np.all(values > 1e-9 * sizes)):
+            return direction
+        found = find_witness(rows)  # a thin cone: look for its widest direction
+        return found.direction
+
+
+def _levels(rule: KinkRule, members: Sequence[int]) -> list[tuple[int, int]]:
+    """(switching function, first candidate above it) for the functions that vanish."""
+    if rule.by_value:
+        return [(0, 1)]
+    return [(m, m + 1) for m in members[:-1]]
+
+
+def _side(rule: KinkRule, member: int, above: int) -> float:
+    """The sign that the switching function must have for a candidate."""
+    if isinstance(rule, ComparisonRule):
+        return 1.0 if member == int(rule.above) else -1.0
+    return 1.0 if member >= above else -1.0
+
+
+def _parallel(row: Array, rows: Sequence[_Row]) -> int:
+    """1 if an earlier row has the same direction up to rounding, -1 if the opposite, else 0."""
+    size = np.abs(row).max(initial=0.0)
+    for other in rows:
+        theirs = np.abs(other.values).max(initial=0.0)
+        for side in (1, -1):
+            if np.abs(row / size - side * other.values / theirs).max(initial=0.0) <= _ROUNDING:
+                return side
+    return 0
+
+
+def _written(op: OpRecord) -> list[int]:
+    """Slots whose memory an in-place operation or a view shares."""
+    shares = any(a.alias_info is not None for a in op.func._schema.arguments)
+    return list(input_slots(op)) if shares else []

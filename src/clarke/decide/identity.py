@@ -1,0 +1,101 @@
+"""Whether a combination of switching functions vanishes identically, not only to first order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from clarke.constraints.relevance import Mixing, random_mixtures
+from clarke.decide.live import nearby_point, primal
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from clarke.steering import Program
+
+_TESTS = 4
+_ZERO = 1e-9
+
+
+@dataclass(frozen=True)
+class Form:
+    """How to evaluate a row's switching function in a replay.
+
+    Attributes:
+        position: The site.
+        plus: Position in the flattened switching functions of the site's probe.
+        minus: Likewise, of the function to subtract; None for nothing.
+        sign: +1 or -1.
+    """
+
+    position: int
+    plus: int
+    minus: int | None
+    sign: float
+
+
+def vanishes_nearby(
+    program: Program,
+    choices: Mapping[int, torch.Tensor],
+    pinned: Collection[int],
+    forms: Sequence[Form],
+    multipliers: NDArray[np.float64],
+    generator: torch.Generator,
+) -> bool:
+    """Test ``sum_k y_k s_k == 0`` at random points around w.
+
+    An analytic function that is not identically zero vanishes at a random point with probability
+    zero. Kinks that the branch does not pin run with random mixtures of their pieces, so that the
+    answer holds for whatever piece they have.
+
+    Args:
+        program: The program.
+        choices: The selection of the branch.
+        pinned: Numbers of the kinks at which it chose among differing pieces.
+        forms: (m,) the rows' switching functions.
+        multipliers: (m,) y >= 0.
+        generator: Private randomness.
+    """
+    for _ in range(_TESTS):
+        weights = _pinned_weights(program, choices, pinned, generator)
+        run = program.run(
+            nearby_point(program, generator),
+            weights=weights,
+            choices=choices,
+            probe=True,
+            grad=False,
+        )
+        terms = []
+        for form, y in zip(forms, multipliers.tolist(), strict=True):
+            values = primal(run.probes[form.position].switching).reshape(-1)
+            value = float(values[form.plus])
+            if form.minus is not None:
+                value -= float(values[form.minus])
+            terms.append(y * form.sign * value)
+        size = sum(abs(t) for t in terms)
+        if not abs(sum(terms)) <= _ZERO * size:  # NaN fails
+            return False
+    return True
+
+
+def _pinned_weights(
+    program: Program,
+    choices: Mapping[int, torch.Tensor],
+    pinned: Collection[int],
+    generator: torch.Generator,
+) -> dict[int, torch.Tensor]:
+    weights, _ = random_mixtures(program, generator, Mixing.ALL)
+    for position, random in weights.items():
+        site = program.analysis.sites[position]
+        touch = site.touch
+        held = torch.tensor([site.first + i in pinned for i in range(touch.count)])
+        choice = choices.get(position)
+        fixed = touch.chosen() if choice is None else choice
+        pure = (touch.members == fixed[touch.owner]).to(torch.float64)
+        weights[position] = torch.where(held[touch.owner], pure, random)
+    return weights

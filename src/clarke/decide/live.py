@@ -1,0 +1,135 @@
+"""Which kinks an exact enumeration must branch on, and whether first order is exact for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.autograd.forward_ad as fwd
+
+from clarke.constraints import find_relevant, random_tangents, tangent
+from clarke.constraints.relevance import Mixing, random_mixtures
+
+from clarke.errors import BudgetError
+from clarke.kinks import Hazard
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clarke.steering import Program, Run
+
+_RADIUS = 0.25
+_SAME = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """The kinks that can change the gradient under some selection of the others.
+
+    Attributes:
+        kinks: (count,) bool.
+        constant: (count,) bool: kinks whose switching functions vanish identically, so that the
+            piece that AD saw is the only one.
+        affine: Switching functions and candidates are affine in the variables under every
+            selection, so that a first-order contradiction is a contradiction.
+    """
+
+    kinks: torch.Tensor
+    constant: torch.Tensor
+    affine: bool
+
+
+def find_live(program: Program, generator: torch.Generator) -> Live:
+    """Kinks relevant under random mixtures of all pieces.
+
+    Everything here is a polynomial in the mixture weights, affine in each; it vanishes for all
+    selections if it vanishes at random weights (with probability one).
+    """
+    relevance = find_relevant(program, generator, Mixing.ALL)
+    beyond = [h for h in relevance.hazards if h is not Hazard.IMPROPER]
+    if beyond or relevance.lost_masks:
+        what = beyond[0].value if beyond else "a comparison that cannot be followed"
+        raise BudgetError(f"Selections do not describe all gradients around the point: {what}.")
+    weights, _ = random_mixtures(program, generator, Mixing.ALL)
+    probes = [_nearby(program, generator, weights) for _ in range(2)]
+    constant = torch.ones(program.analysis.count, dtype=torch.bool)
+    affine = True
+    for run in probes:
+        for position, probe in run.probes.items():
+            site = program.analysis.sites[position]
+            k = site.touch.count
+            values = primal(probe.switching)
+            scale = float(values.abs().max()) if values.numel() else 0.0
+            if site.rule.by_value and k:
+                own = values.reshape(-1).abs() <= 1e-13 * max(scale, 1.0)
+                constant[site.first : site.first + k] &= own
+            else:
+                constant[site.first : site.first + k] = False
+    first = _taylor_gaps(program, weights, generator)
+    affine = first <= _SAME and not _has_comparisons(program)
+    return Live(relevance.relevant & ~constant, constant, affine)
+
+
+def primal(value: torch.Tensor) -> torch.Tensor:
+    """The value without its tangent."""
+    return fwd.unpack_dual(value).primal.detach() if value.is_floating_point() else value
+
+
+def _nearby(
+    program: Program, generator: torch.Generator, weights: Mapping[int, torch.Tensor]
+) -> Run:
+    return program.run(
+        nearby_point(program, generator), weights=weights, probe=True, grad=False
+    )
+
+
+def nearby_point(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    """A random point around the program's own, at a distance of its own order."""
+    direction = random_tangents(program, generator)
+    return tuple(
+        p + _RADIUS * d * (1.0 + p.abs()) for p, d in zip(program.point, direction, strict=True)
+    )
+
+
+def _taylor_gaps(
+    program: Program, weights: Mapping[int, torch.Tensor], generator: torch.Generator
+) -> float:
+    """Largest relative error of first-order Taylor expansions at random nearby points."""
+    worst = 0.0
+    for _ in range(2):
+        moved = nearby_point(program, generator)
+        step = tuple(a - b for a, b in zip(moved, program.point, strict=True))
+        there = program.run(moved, weights=weights, probe=True, grad=False)
+        with fwd.dual_level():
+            here = program.run(weights=weights, probe=True, tangents=step, grad=False)
+            for position, probe in here.probes.items():
+                other = there.probes[position]
+                for a, b in (
+                    (probe.switching, other.switching),
+                    (probe.candidates, other.candidates),
+                ):
+                    if a.numel() == 0 or not a.is_floating_point():
+                        continue
+                    expected = primal(a) + tangent(a)
+                    gap = float((expected - b.detach()).abs().max())
+                    scale = float(b.abs().max()) + float(tangent(a).abs().max())
+                    worst = max(worst, gap / scale if scale > 0 else gap)
+                    if gap != gap:
+                        return float("inf")
+    return worst
+
+
+def _has_comparisons(program: Program) -> bool:
+    """Whether a touched comparison decides by a boolean, which cannot be mixed."""
+    return any(
+        s.touch.count and s.touch.op.outputs and not _float_output(program, s.position)
+        for s in program.analysis.sites.values()
+    )
+
+
+def _float_output(program: Program, position: int) -> bool:
+    op = program.analysis.trace.ops[position]
+    slot = op.outputs[0]
+    dtype = program.analysis.trace.slot_dtypes.get(slot) if slot is not None else None
+    return dtype is None or dtype.is_floating_point

@@ -1,0 +1,111 @@
+"""Which kinks make a gradient wrong together, and known rewritings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from clarke.constraints import flatten
+from clarke.decide.enumerate import Enumeration
+from clarke.decide.limits import Limits
+from clarke.decide.live import Live
+from clarke.decide.model import Culprit
+from clarke.errors import BudgetError
+from clarke.feasibility import separating_direction
+from clarke.steering import selected_gradient
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clarke.decide.refute import Exact
+    from clarke.steering import Program
+
+_MOST = 16
+
+
+def responsible_kinks(
+    program: Program, exact: Exact, tolerance: float, generator: torch.Generator
+) -> tuple[int, ...]:
+    """A minimal set of kinks with which AD is wrong while all others keep one piece.
+
+    Kinks are dropped one at a time for as long as what AD returns with the remaining ones stays
+    outside of the set that they span.
+    """
+    kinks = exact.live.kinks.nonzero().squeeze(1).tolist()
+    if len(kinks) > _MOST:
+        return tuple(kinks)
+    kept = list(kinks)
+    for kink in kinks:
+        fewer = [k for k in kept if k != kink]
+        if fewer and _is_wrong(program, exact, fewer, tolerance, generator):
+            kept = fewer
+    return tuple(kept)
+
+
+def _is_wrong(
+    program: Program,
+    exact: Exact,
+    kinks: Sequence[int],
+    tolerance: float,
+    generator: torch.Generator,
+) -> bool:
+    mask = torch.zeros_like(exact.live.kinks)
+    mask[list(kinks)] = True
+    live = Live(mask, exact.live.constant, exact.live.affine)
+    try:
+        cells = Enumeration(program, live, generator, Limits(2_000, 500)).run().cells
+    except BudgetError:
+        return False
+    weights = {}
+    for position, site in program.analysis.sites.items():
+        touch = site.touch
+        if touch.count == 0:
+            continue
+        own = mask[site.first : site.first + touch.count]
+        pure = (touch.members == touch.chosen()[touch.owner]).to(torch.float64)
+        if bool((touch.mixed() & own).any()):
+            weights[position] = torch.where(own[touch.owner], touch.weights, pure)
+    returned = flatten(selected_gradient(program, weights=weights))
+    points = [c.gradient for c in cells]
+    return bool(points) and separating_direction(points, returned, tolerance=tolerance) is not None
+
+
+def culprits_of(program: Program, kinks: Sequence[int]) -> tuple[Culprit, ...]:
+    """The operations of a set of kinks, with how many of them each has."""
+    counts: dict[int, int] = {}
+    for kink in kinks:
+        position = program.analysis.site_of(kink).position
+        counts[position] = counts.get(position, 0) + 1
+    found = []
+    for position, count in sorted(counts.items()):
+        op = program.analysis.sites[position].touch.op
+        many = "kinks" if count > 1 else "kink"
+        found.append(Culprit(op.shown, op.location, f"{count} touched {many} that must agree"))
+    return tuple(found)
+
+
+def hints(program: Program, culprits: Sequence[Culprit]) -> tuple[str, ...]:
+    """Known rewritings without the kinks that made the gradient wrong."""
+    names = {op.short_name.rstrip("_") for op in program.analysis.trace.ops}
+    own = {c.operation.rstrip("_") for c in culprits}
+    clamps = {"clamp", "clamp_min", "clamp_max", "relu"}
+    found = []
+    if own & clamps and "abs" in own and "log1p" in names and "exp" in names:
+        found.append(
+            "max(x, 0) + log1p(exp(-|x|)) is torch.nn.functional.softplus(x), which is smooth; "
+            "with -x*t added it is torch.nn.functional.binary_cross_entropy_with_logits(x, t)."
+        )
+    elif own & {"max", "amax", "maximum"} and {"exp", "log"} <= names:
+        found.append("A maximum inside log and exp: torch.logsumexp is smooth.")
+    elif own & {"gt", "ge", "lt", "le", "sign"}:
+        found.append(
+            "A mask from a comparison decides the slope at the tie: use torch.relu, torch.where "
+            "with equal values on both sides, or torch.maximum."
+        )
+    elif own & clamps:
+        found.append(
+            "torch.maximum(x, bound) takes the mean of both slopes at the tie, which is valid "
+            "more often than one side; or combine the kinks that cancel into one."
+        )
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""The paper's two scenarios: networks, data readers, training runs, tables."""

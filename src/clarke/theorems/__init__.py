@@ -1,0 +1,26 @@
+"""Conditions on a trace's structure under which AD is correct for all inputs and parameters."""
+
+from clarke.theorems.explanation import Explanation, Hypothesis, LayerFacts
+from clarke.theorems.judge import explain_trace
+from clarke.theorems.model import Bias, Condition, Strength, Theorem
+from clarke.theorems.peel import Group, Peeling, peel
+from clarke.theorems.rank import RankCertificate, full_column_rank
+from clarke.theorems.walk import Structure, walk
+
+__all__ = [
+    "Bias",
+    "Condition",
+    "Explanation",
+    "Group",
+    "Hypothesis",
+    "LayerFacts",
+    "Peeling",
+    "RankCertificate",
+    "Strength",
+    "Structure",
+    "Theorem",
+    "explain_trace",
+    "full_column_rank",
+    "peel",
+    "walk",
+]
