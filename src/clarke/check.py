@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import Origin, Recorder, collect_trace
+from clarke.capture import Recorder, collect_trace
 from clarke.decide import Decision, Settings, decide
 from clarke.errors import CaptureError, InputError, ModifiedSinceError, WrongGradientError
 from clarke.kinks import default_registry
@@ -55,14 +55,14 @@ def check(
         if isinstance(x, torch.Tensor):
             world.save_tensor(x)
     registry = default_registry()
-    recorder = Recorder(registry.keeps)
+    recorder = Recorder(registry.keeps, refuses_compiled=True)
     recorder.places.on_root = world.save_module
     grads: tuple[torch.Tensor, ...] = ()
     try:
         with torch.enable_grad():
             with recorder:
                 output = _scalar(function(*arguments), recorder)
-                trace = collect_trace(recorder, output)
+                trace = collect_trace(recorder, output, all_reads=True)
                 recorder.paused = True
                 leaves = _leaves(trace, output, arguments, wrt)
                 grads = _gradient(output, leaves)
@@ -148,7 +148,6 @@ def _leaves(
     trace: Trace, output: torch.Tensor, inputs: Sequence[Any], wrt: Sequence[torch.Tensor] | None
 ) -> list[torch.Tensor]:
     """The variables: inputs in their order, then other leaves in the order of first use."""
-    _refuse_compiled(trace)
     known = {id(e.tensor): e.tensor for e in trace.leaves()}
     for x in _reached_leaves(output):
         known.setdefault(id(x), x)
@@ -168,15 +167,6 @@ def _leaves(
     return chosen
 
 
-def _refuse_compiled(trace: Trace) -> None:
-    for e in trace.externals.values():
-        if e.origin is Origin.CUSTOM_FUNCTION and e.name.startswith("CompiledFunction"):
-            raise CaptureError(
-                f"A module under torch.compile ran at {e.location}; what happens inside cannot be "
-                "watched. Check the uncompiled module (model._orig_mod)."
-            )
-
-
 def _gradient(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     if not leaves:
         return ()
@@ -184,6 +174,13 @@ def _gradient(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> tuple[tor
         # What the function uses may hang on a graph of the user's own: free nothing.
         grads = torch.autograd.grad(output, list(leaves), retain_graph=True, materialize_grads=True)
     except RuntimeError as error:
+        if "use_reentrant" in str(error):
+            raise InputError(
+                "The program uses activation checkpointing with use_reentrant=True, for which "
+                "autograd gives no gradient by torch.autograd.grad. "
+                "Pass use_reentrant=False to torch.utils.checkpoint.checkpoint, "
+                "or judge the loss.backward() of the training loop."
+            ) from error
         if "second time" in str(error) or "freed" in str(error):
             raise InputError(
                 "The graph of the result has already been freed by a backward call. Compute the "

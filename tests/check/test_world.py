@@ -49,15 +49,20 @@ def world():
 
 
 def state(model):
-    hooks = {n: dict(r) for n, r in vars(torch_module).items() if n.startswith("_global_")
-             and isinstance(r, dict)}
+    hooks = {
+        n: dict(r)
+        for n, r in vars(torch_module).items()
+        if n.startswith("_global_") and isinstance(r, dict)
+    }
     return {
         "values": {n: p.detach().clone() for n, p in model.state_dict().items()},
         "objects": {n: id(t) for n, t in (*model.named_parameters(), *model.named_buffers())},
         "memory": {n: p.data_ptr() for n, p in model.named_parameters()},
         "versions": {n: p._version for n, p in model.named_parameters()},
-        "grads": {n: None if p.grad is None else (id(p.grad), p.grad.clone())
-                  for n, p in model.named_parameters()},
+        "grads": {
+            n: None if p.grad is None else (id(p.grad), p.grad.clone())
+            for n, p in model.named_parameters()
+        },
         "flags": {n: p.requires_grad for n, p in model.named_parameters()},
         "training": {n: m.training for n, m in model.named_modules()},
         "rng": (torch.get_rng_state(), random.getstate(), np.random.get_state()[1]),  # noqa: NPY002

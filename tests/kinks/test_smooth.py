@@ -140,29 +140,18 @@ def twin(name: str) -> str:
     return f"{operator.removesuffix('_')}{'' if operator.endswith('_') else '_'}.{kind}"
 
 
-# The in-place form raises; or the overload of the same name is another function.
-WITHOUT_TWIN = {
-    *(
-        "asinh",
-        "atanh",
-        "acosh",
-        "_foreach_zero_",
-        "_index_put_impl_",
-        "as_strided",
-        "conj_physical_",
-        "copy_",
-    ),
-    *("pow", "squeeze", "t", "transpose", "unsqueeze"),
-}
+# The in-place form raises, is not there, or is another function under the same overload's name.
+UNLIKE_IN_PLACE = words("""
+    acosh asinh atanh _foreach_zero _index_put_impl as_strided conj_physical copy pow squeeze t
+    transpose unsqueeze
+""")
 
 
 def test_in_place_forms_are_of_the_same_class():
     for name in installed(LISTED | CONDITIONAL.keys()):
         other = twin(name)
-        if (
-            exists(other)
-            and full(name).removeprefix("aten::").partition(".")[0] not in WITHOUT_TWIN
-        ):
+        operator = name.removeprefix("aten::").partition(".")[0].removesuffix("_")
+        if exists(other) and operator not in UNLIKE_IN_PLACE:
             assert classify(other) is classify(name), (name, other)
             assert (other in CONDITIONAL) == (name in CONDITIONAL), (name, other)
 
@@ -260,7 +249,7 @@ def complaint(run: Call, point: Point, *, single: bool = False) -> str | None:
     near, wide, far = (1e-3, 1e-2, 1e-2) if single else (1e-7, 1e-6, 1e-5)
     loose = 3e-2 if single else 1e-4
     generator = torch.Generator().manual_seed(7)
-    for _ in range(2):
+    for _ in range(1 if g.numel() == 1 else 2):
         direction = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in point]
         after, before = (slope(run, moved(point, s * near, direction)) for s in (1, -1))
         if not (torch.isfinite(after[1]).all() and torch.isfinite(before[1]).all()):

@@ -236,7 +236,10 @@ def _stack(rows: Sequence[Rows]) -> NDArray[np.float64]:
     for part in rows:
         at = 0
         columns = np.concatenate(
-            [np.arange(start[n], start[n] + s) for n, s in zip(part.leaves, part.sizes, strict=True)]
+            [
+                np.arange(start[n], start[n] + s)
+                for n, s in zip(part.leaves, part.sizes, strict=True)
+            ]
         )
         spread.append(columns)
         used[columns[np.any(part.matrix != 0, axis=0)]] = True

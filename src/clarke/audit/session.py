@@ -217,9 +217,7 @@ class Audit:
             self._answer(report, location, repaired=turn.repaired)
         return turn.result
 
-    def _remember(
-        self, turn: Turn, decision: Decision, number: int, location: Location
-    ) -> Report:
+    def _remember(self, turn: Turn, decision: Decision, number: int, location: Location) -> Report:
         joint, why = turn.join()
         report = build_report(decision, turn.gradient)
         self._counter.add(decision)

@@ -80,9 +80,7 @@ def counts_text(verdicts: Mapping[Verdict, int]) -> str:
 
 
 def _wrap(label: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        text, _WIDTH, initial_indent=f"  {label:10}", subsequent_indent=" " * 12
-    )
+    return textwrap.wrap(text, _WIDTH, initial_indent=f"  {label:10}", subsequent_indent=" " * 12)
 
 
 def place_name(place: PlaceStatistics) -> str:
@@ -118,7 +116,11 @@ def places_text(places: tuple[PlaceStatistics, ...]) -> list[str]:
     lines += textwrap.wrap(
         "elements: outputs per step; touched%: of these at a kink; steps: in which any was; "
         "relevant: steps in which a touched kink could change the gradient"
-        + ("; +: and steps where that was not found out" if any(p.steps_open for p in places) else "")
+        + (
+            "; +: and steps where that was not found out"
+            if any(p.steps_open for p in places)
+            else ""
+        )
         + "; mean: how many kinks could, in those steps.",
         _WIDTH,
         initial_indent="  ",

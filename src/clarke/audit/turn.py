@@ -146,9 +146,7 @@ class Turn:
         return True
 
     def _replaced(self, case: Case, element: Sequence[torch.Tensor]) -> tuple[Any, ...]:
-        right = {
-            id(x): (w, r) for x, w, r in zip(case.leaves, self.gradient, element, strict=True)
-        }
+        right = {id(x): (w, r) for x, w, r in zip(case.leaves, self.gradient, element, strict=True)}
         results = list(self.result)
         for position, x in enumerate(self._call.inputs):
             if id(x) not in right:

@@ -89,9 +89,7 @@ class GradBackup:
                     before.detach().copy_(copy)
                 leaf.grad = before
 
-    def replace(
-        self, wrong: Sequence[torch.Tensor], right: Sequence[torch.Tensor]
-    ) -> None:
+    def replace(self, wrong: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> None:
         """Replace, in what ``.grad`` holds now, the part `wrong` by `right`."""
         with torch.no_grad():
             for leaf, before, w, r in zip(self._leaves, self._before, wrong, right, strict=True):

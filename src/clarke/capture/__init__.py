@@ -2,7 +2,16 @@
 
 from clarke.capture.collect import collect_trace, release_nodes
 from clarke.capture.recorder import Recorder
-from clarke.capture.trace import External, Location, OpRecord, Origin, Ref, ScalarRead, Trace, input_slots
+from clarke.capture.trace import (
+    External,
+    Location,
+    OpRecord,
+    Origin,
+    Ref,
+    ScalarRead,
+    Trace,
+    input_slots,
+)
 
 __all__ = [
     "External",

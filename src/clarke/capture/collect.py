@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     from clarke.capture.recorder import Recorder
 
 
-def collect_trace(recorder: Recorder, output: torch.Tensor) -> Trace:
+def collect_trace(recorder: Recorder, output: torch.Tensor, *, all_reads: bool = False) -> Trace:
     """All operations on which `output` depends, in evaluation order.
+
+    Args:
+        recorder: The record.
+        output: The result.
+        all_reads: Every value that went into Python may have decided a branch. By default only
+            those read before the last operation: in a loop, metrics are read after the loss.
 
     Raises:
         CaptureError: The record does not know `output`.
@@ -33,19 +39,11 @@ def collect_trace(recorder: Recorder, output: torch.Tensor) -> Trace:
     nodes: dict[int, Node] = {}
     slots: dict[int, Slot] = {}
     _walk([(slot, len(slot.storage.writers))], nodes, slots)
-    first = min(nodes, default=0)
-    last = max(nodes, default=0)
-    reads = []
-    for index, reference, location in recorder.reads:
-        read = reference()
-        if read is None or not first <= index < last:
-            continue
-        reads.append(ScalarRead(read.number, location))
-        if read.masked and read.producer is not None:
-            _walk([(read, len(read.storage.writers))], nodes, slots)
+    reads = _scalar_reads(recorder, nodes, slots, all_reads=all_reads)
     for s in slots.values():
         where = recorder.tampered.get(s.storage)
-        if where is not None:
+        # What autograd does not follow was held, with the value it had, when it was read.
+        if where is not None and s.producer is not None:
             raise ModifiedSinceError(
                 f"A tensor was changed behind autograd's back at {where} (through `.data` or an "
                 "alias), so its recorded history no longer describes its values. "
@@ -66,6 +64,28 @@ def collect_trace(recorder: Recorder, output: torch.Tensor) -> Trace:
         scalar_reads=tuple(reads),
         slot_dtypes=MappingProxyType({s.number: s.dtype for s in slots.values()}),
     )
+
+
+def _scalar_reads(
+    recorder: Recorder, nodes: dict[int, Node], slots: dict[int, Slot], *, all_reads: bool
+) -> list[ScalarRead]:
+    """Values that went into Python, with the operations behind integers and booleans."""
+    last = max(nodes, default=0)
+    found = []
+    for read in recorder.reads:
+        slot = read.slot()
+        if slot is None or not (all_reads or read.index < last):
+            continue
+        if slot.masked and slot.producer is not None:
+            more, others = dict(nodes), dict(slots)
+            try:
+                _walk([(slot, len(slot.storage.writers))], more, others)
+            except CaptureError:
+                continue  # from an earlier iteration, whose graph has been freed
+            nodes.update(more)
+            slots.update(others)
+        found.append(ScalarRead(slot.number, read.location))
+    return found
 
 
 def _walk(
@@ -98,6 +118,8 @@ def release_nodes(recorder: Recorder, output: torch.Tensor) -> None:
         return
     todo = [slot]
     seen: set[int] = set()
+    if slot.producer is not None:
+        recorder.forget_reads(slot.producer.index)
     while todo:
         current = todo.pop()
         before = list(current.storage.writers)

@@ -7,7 +7,7 @@ an iteration, the iteration's record goes with it; nothing accumulates over a tr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import weakref
@@ -62,6 +62,22 @@ class Slot:
         self.held: torch.Tensor | None = None
         self.stopped = False  # computed from differentiated values, but cut off
         self.masked = False  # an integer or boolean computed from differentiated values
+
+
+class Read(NamedTuple):
+    """A value that went into Python.
+
+    Attributes:
+        index: How many operations had been recorded.
+        slot: Its tensor.
+        held: The same for integers and booleans, which the program itself holds no longer.
+        location: Where it was read.
+    """
+
+    index: int
+    slot: weakref.ref[Slot]
+    held: Slot | None
+    location: Location
 
 
 class Node:

@@ -26,6 +26,19 @@ _OWN_EXCEPTIONS = tuple(
 _CHECKPOINT_FILE = str(Path(_TORCH_FOLDER, "utils", "checkpoint.py"))
 
 
+_FUNCTION_FILE = str(Path(_TORCH_FOLDER, "autograd", "function.py"))
+
+
+def _is_forward_of_function(frame: FrameType) -> bool:
+    """Whether a frame is the forward of a custom Function, which stands where it is applied."""
+    back = frame.f_back
+    return (
+        back is not None
+        and back.f_code.co_name == "apply"
+        and back.f_code.co_filename == _FUNCTION_FILE
+    )
+
+
 class Places:
     """Follows modules through global forward hooks and finds the user's frame on request."""
 
@@ -96,7 +109,7 @@ class Places:
             if foreign is None:
                 foreign = self._is_foreign(code.co_filename)
                 self._foreign[code] = foreign
-            if not foreign:
+            if not foreign and not _is_forward_of_function(frame):
                 break
             if code.co_name == "forward" and code.co_filename == _CHECKPOINT_FILE:
                 checkpointed = True

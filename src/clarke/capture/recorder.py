@@ -11,8 +11,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from clarke.capture.live import Node, Slot, Storage
+from clarke.capture.live import Node, Read, Slot, Storage
 from clarke.capture.places import Places
+from clarke.errors import CaptureError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,22 +37,30 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(item)
 
 
+def _under_compile() -> bool:
+    """Whether dynamo is at work: below a recorder it runs compiled programs eagerly."""
+    return torch._C._dynamo.eval_frame.get_eval_frame_callback() not in (None, False)
+
+
 class Recorder(TorchDispatchMode):
     """Records the operations that run inside the ``with`` block.
 
     Args:
         keep: Says for an operator overload whether the values it reads must be kept as they were.
+        refuses_compiled: Raise a `CaptureError` as soon as a program under torch.compile runs.
 
     The record grows as nodes that are held by the tensors they made, so it is freed with them.
     Nothing is recorded while gradients are switched off, except that tensors computed there are
     remembered as detached.
     """
 
-    def __init__(self, keep: Callable[[Any], bool]) -> None:
+    def __init__(self, keep: Callable[[Any], bool], *, refuses_compiled: bool = False) -> None:
         super().__init__()
         self.places = Places()
-        self.reads: deque[tuple[int, weakref.ref[Slot], Location]] = deque(maxlen=_READS_REMEMBERED)
+        self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
         self.saw_inference = False
+        self.saw_compiled = False
+        self.refuses_compiled = refuses_compiled
         self.paused = False
         self.count = 0
         self._keep = keep
@@ -167,6 +176,15 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if self.paused:
             return func(*args, **kwargs)
+        if _under_compile():
+            self.saw_compiled = True
+            if self.refuses_compiled:
+                raise CaptureError(
+                    f"{self.places.here()[0]} runs under torch.compile; the compiled program "
+                    "cannot be watched. Check the uncompiled function or module "
+                    "(model._orig_mod), or wrap the call in "
+                    "torch.compiler.set_stance('force_eager')."
+                )
         if torch.is_inference_mode_enabled():
             self.saw_inference = True
             return func(*args, **kwargs)
@@ -200,7 +218,14 @@ class Recorder(TorchDispatchMode):
     def _note_read(self, tensor: torch.Tensor, location: Location) -> None:
         slot = self._slots.get(tensor)
         if slot is not None:
-            self.reads.append((self.count, weakref.ref(slot), location))
+            # The truth value of a branch is a temporary: held, or its comparison would be lost.
+            held = None if tensor.is_floating_point() else slot
+            self.reads.append(Read(self.count, weakref.ref(slot), held, location))
+
+    def forget_reads(self, index: int) -> None:
+        """Forget the values that went into Python before operation `index`."""
+        while self.reads and self.reads[0].index < index:
+            self.reads.popleft()
 
     def _record(
         self,
@@ -256,8 +281,10 @@ class Recorder(TorchDispatchMode):
         outputs: list[int | None] = []
         flat = out if isinstance(out, (list, tuple)) else (out,)
         # A maximum with its index: the value belongs to the choice as the index does.
-        indexed = len(flat) == 2 and isinstance(flat[1], torch.Tensor) and not (
-            flat[1].is_floating_point() or flat[1].is_complex()
+        indexed = (
+            len(flat) == 2
+            and isinstance(flat[1], torch.Tensor)
+            and not (flat[1].is_floating_point() or flat[1].is_complex())
         )
         for position, value in enumerate(flat):
             if not isinstance(value, torch.Tensor):
@@ -326,8 +353,8 @@ class Recorder(TorchDispatchMode):
             self._protect_kept_only(storage)
             references = self._externals.pop(storage, None)
             if references is None:
-                if self._slots.get(tensor) is None or storage.writers:
-                    self.tampered[storage] = self.places.here()[0]
+                # Only matters if something differentiable lies there: see `collect_trace`.
+                self.tampered[storage] = self.places.here()[0]
                 continue
             for reference in references:
                 slot = reference()

@@ -10,7 +10,7 @@ import torch
 
 from clarke.constraints import flatten
 from clarke.decide.confirm import confirm
-from clarke.decide.tolerance import peak, relative_difference
+from clarke.decide.tolerance import SHARE, peak, relative_difference
 from clarke.feasibility import verify_membership, verify_witness
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Certificate:
     def _adds_up(self) -> bool:
         sums = weighted_sum([w.gradient for w in self.witnesses], self.weights)
         size = max(peak(w.gradient) for w in self.witnesses)
-        if relative_difference(sums, self.gradient, 1e-3 * size) > self.tolerance:
+        if relative_difference(sums, self.gradient, SHARE * size) > self.tolerance:
             return False
         points = np.stack([flatten(w.gradient) for w in self.witnesses])
         if points.size > 1_000_000:  # exact arithmetic adds nothing to a sum of this size

@@ -54,6 +54,7 @@ class Cell:
             not excluded.
         rows: (m, n) the conditions on the direction.
         kinks: (m,) the kink of each row.
+        own: By site position, (K,) bool: the kinks that the enumeration branched on.
     """
 
     choices: Mapping[int, torch.Tensor]
@@ -61,6 +62,12 @@ class Cell:
     direction: Array | None
     rows: Array
     kinks: NDArray[np.int64]
+
+    own: Mapping[int, NDArray[np.bool_]]
+
+    def pinned(self, position: int) -> NDArray[np.bool_]:
+        """(K,) which kinks of a site this cell's enumeration branched on."""
+        return self.own[position]
 
     @property
     def certain(self) -> bool:
@@ -161,6 +168,12 @@ class Enumeration:
                 f"{len(self._kinks)} kinks can change the gradient here; the exact answer is "
                 f"computed for at most {self._limits.kinks}."
             )
+        self._own = {
+            k.site.position: live.kinks[
+                k.site.first : k.site.first + k.site.touch.count
+            ].numpy()
+            for k in self._kinks
+        }
         self._sites = list(dict.fromkeys(k.site.position for k in self._kinks))
         self._subspace = self._pick_subspace()
         self._cache: dict[tuple[object, ...], tuple[Array, Array]] = {}
@@ -200,6 +213,23 @@ class Enumeration:
                 if child is not None:
                     stack.append((depth + 1, child))
         return Cells(tuple(self._cells), tuple(self._exclusions))
+
+    def flat_normals(self) -> tuple[Array | None, list[int]]:
+        """All rows that any option may need and the kink of each; None if kinks are nested."""
+        if not self._independent() or any(k.site.rule.by_value for k in self._kinks):
+            return None, []
+        root = _Node(Cone.whole(1), {})
+        rows, owners = [], []
+        for kink in self._kinks:
+            options = self._options(kink, root)
+            if not all(o.decided for o in options):
+                return None, []
+            for option in options:
+                rows += [r.values for r in option.rows]
+                owners += [kink.number] * len(option.rows)
+            if len(options) < 2:
+                return None, []
+        return (np.stack(rows) if rows else None), owners
 
     # ------------------------------------------------------------ one node
 
@@ -301,7 +331,13 @@ class Enumeration:
         for i in range(len(members)):
             if not (self._live.affine and any(equal(i, j) for j in leaders)):
                 leaders.append(i)
-        sign = float(rule.sign)
+        sign = float(rule.side(kink.site.touch, kink.index))
+        if sign == 0:
+            touch = kink.site.touch
+            raise BudgetError(
+                f"{touch.op.shown} at {touch.location} puts an element between others tied with "
+                "it; such selections are not enumerated."
+            )
         options = []
         for i in leaders:
             rows = tuple(
@@ -394,6 +430,7 @@ class Enumeration:
             direction=None if node.cone is None else self._direction(node.cone, rows),
             rows=rows,
             kinks=np.asarray(node.kinks, dtype=np.int64),
+            own=self._own,
         )
 
     def _gradient(self, choices: Mapping[int, torch.Tensor]) -> Array:

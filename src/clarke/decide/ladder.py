@@ -222,7 +222,7 @@ class _Context:
             program, responsible_kinks(program, exact, tolerance, self.generator)
         )
         correct = nearest_correct(exact, own)
-        many = len(proof.points)
+        many = proof.limits.count if proof.limits.count > 4096 else len(proof.points)
         return Decision(
             Verdict.NOT_CLARKE,
             f"{Verdict.NOT_CLARKE.value} It is {proof.distance:.3g} away from the "

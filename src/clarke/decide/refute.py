@@ -9,32 +9,39 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten, unflatten
-from clarke.decide.enumerate import Cell, Cells, Enumeration
-from clarke.decide.limits import Limits
+from clarke.decide.components import enumerate_components
+from clarke.decide.limitset import LimitSet, separates
 from clarke.decide.live import Live, find_live
 from clarke.decide.model import Witness
-from clarke.feasibility import (
-    Method,
-    Separation,
-    convex_weights,
-    find_witness,
-    separating_direction,
-    verify_contradiction,
-    verify_separation,
-)
-from clarke.steering import natural_gradient, select_along, selected_gradient
+from clarke.feasibility import Method, find_witness, verify_contradiction
+from clarke.steering import natural_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from clarke.decide.enumerate import Cell
+    from clarke.decide.limits import Limits
     from clarke.steering import Program
 
     Array = NDArray[np.float64]
 
 _SAMPLES = 8
-_STEPS = (1e-5, 1e-6, 1e-7)
+_STEPS = (1e-6, 1e-7)
+
+
+@dataclass(frozen=True, eq=False)
+class Exact:
+    """The selections around a point.
+
+    Attributes:
+        limits: Gradients of all selections that could not be excluded.
+        live: The kinks that were branched on.
+    """
+
+    limits: LimitSet
+    live: Live
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,24 +50,28 @@ class Refutation:
 
     Attributes:
         gradient: (n,) AD's gradient.
-        points: (k, n) the gradients of all selections that could not be excluded.
-        direction: (n,) unit vector with ``<direction, g> > <direction, p>`` for every point p.
+        limits: The gradients of all selections that could not be excluded.
+        direction: (n,) unit vector with ``<direction, g> > <direction, p>`` for every element p.
         gap: The smallest difference.
-        distance: Distance of g to the hull of the points.
-        exclusions: For every dropped branch its rows, some non-negative combination of which
-            vanishes.
+        distance: Distance of g to the hull of the elements.
         program: For running the program nearby.
     """
 
     gradient: Array
-    points: Array
+    limits: LimitSet
     direction: Array
     gap: float
     distance: float
-    exclusions: tuple[Array, ...]
     program: Program
     weights: tuple[float, ...] = ()
     witnesses: tuple[Witness, ...] = ()
+
+    @property
+    def points(self) -> Array:
+        """(k, n) the distinct elements, for sets of up to 4096 combinations."""
+        if self.limits.count > 4096:
+            return np.zeros((0, len(self.gradient)))
+        return distinct(list(self.limits.elements()))
 
     def verify(self, *, run: bool = True) -> bool:
         """Check separation and exclusions in exact arithmetic, and gradients at nearby points."""
@@ -69,16 +80,17 @@ class Refutation:
     def defects(self, *, run: bool = True) -> tuple[str, ...]:
         """What is wrong with the proof, in words; empty when it holds."""
         found = []
-        if not verify_separation(self.points, self.gradient, self.direction):
+        if not separates(self.limits, self.gradient, self.direction):
             found.append("the direction does not separate the gradient from the set")
-        for i, rows in enumerate(self.exclusions):
-            outcome = find_witness(rows)
-            if outcome.direction is not None:
-                found.append(f"excluded branch {i} is feasible")
-            elif outcome.exact_multipliers is not None and not verify_contradiction(
-                rows, outcome.exact_multipliers
-            ):
-                found.append(f"the contradiction of excluded branch {i} does not hold")
+        for component in self.limits.components:
+            for exclusion in component.exclusions:
+                outcome = find_witness(exclusion.rows)
+                if outcome.direction is not None:
+                    found.append("an excluded branch is feasible")
+                elif outcome.exact_multipliers is not None and not verify_contradiction(
+                    exclusion.rows, outcome.exact_multipliers
+                ):
+                    found.append("the contradiction of an excluded branch does not hold")
         if run and not self._nearby_on_the_other_side():
             found.append("gradients at nearby points are not on the other side")
         return tuple(found)
@@ -91,45 +103,23 @@ class Refutation:
             direction = [
                 torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in self.program.point
             ]
-            values = []
             for step in _STEPS:
                 moved = [p + step * d for p, d in zip(self.program.point, direction, strict=True)]
-                values.append(float(self.direction @ flatten(natural_gradient(self.program, moved))))
-            if not min(limit - v for v in values[1:]) > 0.25 * self.gap:
-                return False
+                value = float(self.direction @ flatten(natural_gradient(self.program, moved)))
+                if not limit - value > 0.25 * self.gap:
+                    return False
         return True
-
-
-@dataclass(frozen=True, eq=False)
-class Exact:
-    """The selections around a point and what they say of a gradient."""
-
-    cells: Cells
-    live: Live
-
-    def certain(self) -> list[Cell]:
-        """Cells with a direction inside."""
-        return [c for c in self.cells.cells if c.certain]
-
-    def all_points(self) -> Array:
-        """(k, n) distinct gradients of everything that was not excluded."""
-        return distinct([c.gradient for c in self.cells.cells])
 
 
 def distinct(points: Sequence[Array], tolerance: float = 1e-9) -> Array:
     """The distinct rows of a list of points, up to rounding, in order of first appearance."""
     kept: list[Array] = []
     scale = max((float(np.abs(p).max(initial=0.0)) for p in points), default=0.0)
-    seen: dict[bytes, None] = {}
     for p in points:
-        key = (np.round(p / (tolerance * scale)) if scale > 0 else p).tobytes()
-        if key in seen:
-            continue
-        seen[key] = None
-        if len(kept) < 512 and any(
-            np.abs(p - q).max(initial=0.0) <= tolerance * scale for q in kept
-        ):
-            continue
+        if kept:
+            gaps = np.abs(np.stack(kept) - p).max(axis=1, initial=0.0)
+            if bool((gaps <= tolerance * scale).any()):
+                continue
         kept.append(p)
     return np.stack(kept)
 
@@ -140,86 +130,137 @@ def enumerate_exactly(
     """Enumerate the selections around the program's point.
 
     Raises:
-        BudgetError: The problem is too large.
+        BudgetError: The problem is too large, or selections do not describe it.
     """
     live = find_live(program, generator)
-    return Exact(Enumeration(program, live, generator, limits).run(), live)
+    return Exact(enumerate_components(program, live, generator, limits), live)
 
 
 def mix_cells(
     exact: Exact, program: Program, gradient: Array, tolerance: float
 ) -> tuple[tuple[Witness, ...], tuple[float, ...]] | None:
-    """Witnesses and weights that write the gradient by certain cells, or None."""
-    cells = exact.certain()
-    if not cells:
+    """Witnesses and weights that write the gradient by certain elements, or None."""
+    limits = exact.limits.certain()
+    if limits is None:
         return None
-    points = np.stack([c.gradient for c in cells])
-    scale = max(float(np.abs(points).max(initial=0.0)), float(np.abs(gradient).max(initial=0.0)))
-    gaps = np.abs(points - gradient).max(axis=1, initial=0.0)
-    nearest = int(gaps.argmin())
-    if gaps[nearest] <= tolerance * scale:
-        return (cell_witness(cells[nearest], program),), (1.0,)
-    weights = convex_weights(points, gradient, tolerance=tolerance)
-    if weights is None:
+    scale = limits.scale(gradient)
+    single = _equal_element(limits, gradient, tolerance * scale)
+    if single is not None:
+        return (witness_of(limits, single, program),), (1.0,)
+    nearest = limits.nearest(gradient)
+    if float(np.abs(nearest.point - gradient).max(initial=0.0)) > tolerance * scale:
         return None
-    used = np.flatnonzero(weights > 0)
-    total = float(weights[used].sum())
+    total = sum(nearest.weights)
     return (
-        tuple(cell_witness(cells[i], program) for i in used),
-        tuple(float(weights[i]) / total for i in used),
+        tuple(witness_of(limits, atom, program) for atom in nearest.atoms),
+        tuple(w / total for w in nearest.weights),
     )
 
 
-def cell_witness(cell: Cell, program: Program) -> Witness:
-    """A certain cell as a witness."""
-    direction = cell.direction if cell.direction is not None else np.zeros(0)
-    values = cell.rows @ direction
-    sizes = np.linalg.norm(cell.rows, axis=1) * np.linalg.norm(direction)
+def _equal_element(limits: LimitSet, gradient: Array, most: float) -> tuple[int, ...] | None:
+    """An element equal to the gradient, if the set is small enough to look at all of it."""
+    if limits.count > 4096:
+        return None
+    gaps = np.abs(limits.elements() - gradient).max(axis=1, initial=0.0)
+    best = int(gaps.argmin())
+    if gaps[best] > most:
+        return None
+    sizes = [len(c.changes) for c in limits.components]
+    atom: list[int] = []
+    for size in reversed(sizes):
+        atom.append(best % size)
+        best //= size
+    return tuple(reversed(atom))
+
+
+def witness_of(limits: LimitSet, atom: Sequence[int], program: Program) -> Witness:
+    """One element of a certain set as a witness: one direction inside all its cells at once."""
+    cells = [c.cells[i] for c, i in zip(limits.components, atom, strict=True)]
+    direction, rows = joint_direction(cells, len(limits.base))
+    values = rows @ direction
+    sizes = np.linalg.norm(rows, axis=1) * np.linalg.norm(direction)
+    choices = joint_choices(cells)
     return Witness(
         direction=unflatten(direction, program.point),
-        choices=cell.choices,
-        gradient=unflatten(cell.gradient, program.point),
-        rows=cell.rows,
+        choices=choices,
+        gradient=unflatten(limits.element(atom), program.point),
+        rows=rows,
         coefficients=direction,
-        kinks=cell.kinks,
+        kinks=np.concatenate([c.kinks for c in cells]) if cells else np.zeros(0, dtype=np.int64),
         margin=float((values / sizes).min(initial=np.inf)),
         methods=(Method.RATIONAL_ELIMINATION,),
     )
 
 
-def refute(
-    exact: Exact, program: Program, gradient: Array, tolerance: float
-) -> Refutation | None:
+def joint_choices(cells: Sequence[Cell]) -> dict[int, torch.Tensor]:
+    """The choices of several components, each of which leaves the others' kinks alone."""
+    choices: dict[int, torch.Tensor] = {}
+    for cell in cells:
+        for position, choice in cell.choices.items():
+            if position not in choices:
+                choices[position] = choice.clone()
+                continue
+            mine = torch.from_numpy(cell.pinned(position))
+            choices[position][mine] = choice[mine]
+    return choices
+
+
+def joint_direction(cells: Sequence[Cell], size: int) -> tuple[Array, Array]:
+    """A direction inside all cells, and all their rows.
+
+    The components' rows span independent spaces, so some direction agrees with each cell's own
+    direction on that cell's rows.
+    """
+    rows = [c.rows for c in cells if len(c.rows)]
+    if not rows:
+        return np.ones(size), np.zeros((0, size))
+    stacked = np.concatenate(rows)
+    if len(rows) == 1:
+        own = next(c.direction for c in cells if len(c.rows))
+        return (np.ones(size) if own is None else own), stacked
+    targets = np.concatenate(
+        [_unit(c.rows @ c.direction) for c in cells if len(c.rows) and c.direction is not None]
+    )
+    direction = np.linalg.lstsq(stacked, targets, rcond=None)[0]
+    if not bool(np.all(stacked @ direction > 0)):
+        found = find_witness(stacked)
+        if found.direction is not None:
+            direction = found.direction
+    return direction, stacked
+
+
+def _unit(values: Array) -> Array:
+    return values / float(np.abs(values).max())
+
+
+def refute(exact: Exact, program: Program, gradient: Array, tolerance: float) -> Refutation | None:
     """A proof that the gradient is outside of the hull of everything possible, or None."""
-    if not exact.cells.cells:
+    if not exact.limits.count:
         return None
-    points = exact.all_points()
-    scale = max(float(np.abs(points).max(initial=0.0)), float(np.abs(gradient).max(initial=0.0)))
-    found: Separation | None = separating_direction(points, gradient, tolerance=tolerance)
-    if found is None or found.distance <= tolerance * scale:
+    nearest = exact.limits.nearest(gradient)
+    if nearest.gap <= tolerance * exact.limits.scale(gradient):
         return None
     return Refutation(
         gradient=gradient,
-        points=points,
-        direction=found.direction,
-        gap=found.gap,
-        distance=found.distance,
-        exclusions=tuple(e.rows for e in exact.cells.exclusions),
+        limits=exact.limits,
+        direction=nearest.direction,
+        gap=nearest.gap,
+        distance=nearest.distance,
         program=program,
     )
 
 
 def nearest_correct(exact: Exact, gradient: Array) -> Array | None:
-    """The limiting gradient closest to AD's, among those that are certain."""
-    cells = exact.certain()
-    if not cells:
+    """A limiting gradient close to AD's, among those that are certain."""
+    limits = exact.limits.certain()
+    if limits is None:
         return None
-    return min((c.gradient for c in cells), key=lambda p: float(np.linalg.norm(p - gradient)))
-
-
-def gradient_along(
-    program: Program, direction: Sequence[torch.Tensor]
-) -> tuple[torch.Tensor, ...]:
-    """The gradient of the selection that is active along a direction."""
-    choices, _ = select_along(program, direction)
-    return selected_gradient(program, choices)
+    if limits.count <= 4096:
+        points = limits.elements()
+        return points[int(np.linalg.norm(points - gradient, axis=1).argmin())]
+    # Too many to compare: in every component the change that helps most on its own.
+    total = limits.base.copy()
+    for c in limits.components:
+        gaps = np.linalg.norm(total + c.changes - gradient, axis=1)
+        total = total + c.changes[int(gaps.argmin())]
+    return total

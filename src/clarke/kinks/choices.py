@@ -49,6 +49,14 @@ class ChoiceRule(KinkRule):
     def wrap(self, call: Call, values: torch.Tensor, touch: Touch) -> Any:
         """Put the values into the structure that the operation returns."""
 
+    def side(self, touch: Touch, kink: int) -> int:
+        """1 or -1: the selected element is greater, or less, than all others tied with it.
+
+        0: a selected element is between others, so that differences from it alone do not say
+        when it is selected.
+        """
+        return self.sign
+
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         values = call.args[0].reshape(-1)[selection]
         return self.wrap(call, values.reshape(self.output_shape(call, selection.numel())), touch)

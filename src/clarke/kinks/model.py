@@ -38,7 +38,23 @@ class Hazard(Enum):
     ISOLATED = "an equality that holds at this point only"
     CONE = "a kink of several variables, whose generalized gradients form a ball"
     IMPROPER = "the operation's own derivative is not a convex combination of its pieces'"
+    SEVERAL = "a kink for which clarke has no complete list of pieces"
     OVERLAP = "bounds that coincide while they depend on the variables"
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """Places among tied elements, for order statistics; (K,) each.
+
+    Attributes:
+        greater: How many of a kink's members must be greater than the selected one.
+        size: How many members the kink has.
+        block: Number of the block of tied elements to which the kink belongs.
+    """
+
+    greater: torch.Tensor
+    size: torch.Tensor
+    block: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +70,7 @@ class Touch:
         weights: (M,) float64, AD's proxy as weights of the candidates' derivatives.
         hazards: Kinks (positions 0..K-1) by what puts them out of reach, if anything does.
         base: Flat selection of every output element (touched ones hold AD's first candidate).
+        ranks: For order statistics, the places among tied elements.
     """
 
     op: OpRecord
@@ -63,6 +80,7 @@ class Touch:
     weights: torch.Tensor
     hazards: Mapping[Hazard, torch.Tensor]
     base: torch.Tensor
+    ranks: Ranks | None = None
 
     @property
     def count(self) -> int:

@@ -12,6 +12,8 @@ from clarke.steering.program import Pieces, Probe, Program, Run, Site
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from clarke.kinks import Touch
+
 _EQUAL = 1e-11  # float64 tangents of tied candidates that count as equal, relative
 
 
@@ -52,7 +54,7 @@ def select_along(
 
     Returns:
         The candidate of every touched kink, and for each whether the direction did not separate
-        its candidates (then AD's choice is kept), both by site position.
+        its best candidates (then AD's choice is kept, if it is among them), both by site position.
     """
     choices: dict[int, torch.Tensor] = {}
     ties: dict[int, torch.Tensor] = {}
@@ -64,7 +66,7 @@ def select_along(
         level = slopes.reshape(-1, touch.count) if _is_region(site) else slopes
         picked = site.rule.along(probe.call, touch, level)
         tied = unseparated(site, slopes)
-        choice = torch.where(tied, touch.chosen(), picked)
+        choice = torch.where(tied & _own_is_best(site, slopes), touch.chosen(), picked)
         choices[site.position] = choice
         ties[site.position] = tied
         return choice
@@ -88,12 +90,36 @@ def unseparated(site: Site, slopes: torch.Tensor) -> torch.Tensor:
         return (levels.abs() <= 0).any(0)
     if slopes.numel() == touch.count and touch.members.numel() != touch.count:
         return slopes == 0  # comparisons
-    top = torch.full((touch.count,), -torch.inf, dtype=slopes.dtype)
-    top.scatter_reduce_(0, touch.owner, slopes, "amax")
-    size = torch.zeros(touch.count, dtype=slopes.dtype)
-    size.scatter_reduce_(0, touch.owner, slopes.abs(), "amax")
-    near = slopes >= top[touch.owner] - _EQUAL * size[touch.owner]
     many = torch.zeros(touch.count, dtype=torch.int64).index_add(
-        0, touch.owner, near.to(torch.int64)
+        0, touch.owner, _best(touch, slopes).to(torch.int64)
     )
     return many > 1
+
+
+def _best(touch: Touch, slopes: torch.Tensor) -> torch.Tensor:
+    """(M,) candidates whose tangent is the one that the direction selects, up to rounding."""
+    size = torch.zeros(touch.count, dtype=slopes.dtype)
+    size.scatter_reduce_(0, touch.owner, slopes.abs(), "amax")
+    if touch.ranks is None:
+        wanted = torch.full((touch.count,), -torch.inf, dtype=slopes.dtype)
+        wanted.scatter_reduce_(0, touch.owner, slopes, "amax")
+    else:
+        by_value = torch.argsort(slopes, descending=True, stable=True)
+        by_kink = by_value[torch.argsort(touch.owner[by_value], stable=True)]
+        sizes = torch.bincount(touch.owner, minlength=touch.count)
+        start = torch.cumsum(sizes, 0) - sizes
+        wanted = slopes[by_kink][start + torch.minimum(touch.ranks.greater, sizes - 1)]
+    return (slopes - wanted[touch.owner]).abs() <= _EQUAL * size[touch.owner]
+
+
+def _own_is_best(site: Site, slopes: torch.Tensor) -> torch.Tensor:
+    """(K,) whether AD's candidate is among those between which the direction does not decide."""
+    touch = site.touch
+    if slopes.numel() != touch.members.numel() or _is_region(site):
+        return torch.ones(touch.count, dtype=torch.bool)
+    if touch.ranks is not None:
+        # One permutation for all outputs of a block: AD's own need not fit the others.
+        return torch.zeros(touch.count, dtype=torch.bool)
+    own = (touch.members == touch.chosen()[touch.owner]) & _best(touch, slopes)
+    found = torch.zeros(touch.count, dtype=torch.int64)
+    return found.index_add(0, touch.owner, own.to(torch.int64)) > 0

@@ -34,6 +34,8 @@ _REARRANGES = frozenset(
     "view _unsafe_view reshape unsqueeze squeeze permute transpose t clone alias _reshape_alias "
     "_to_copy lift_fresh".split()
 )
+# Of these, the ones that may repeat entries.
+_REPEATS = frozenset({"expand", "repeat", "unfold", "index_select"})
 
 
 class Step:
@@ -97,10 +99,6 @@ def transfer(step: Step) -> list[State]:
     return out if found is None else found
 
 
-def _numbers(value: Any) -> bool:
-    return not any(isinstance(v, Ref) for v in (value if isinstance(value, (list, tuple)) else (value,)))
-
-
 def _apply(step: Step, tensor: torch.Tensor, rest: Sequence[Any]) -> list[torch.Tensor]:
     kwargs = {k: v for k, v in step.op.kwargs.items() if k in ("dim", "memory_format")}
     with torch.no_grad():
@@ -134,17 +132,19 @@ def _move(step: Step, out: list[State]) -> list[State] | None:
     }
     dead = None if source.dead is None else moved(source.dead)
     found = []
+    keeps = name in _REARRANGES
     for i, state in enumerate(out):
         mapped = {
             leaf: Form(*parts[i], added=source.forms[leaf].added) for leaf, parts in forms.items()
         }
-        keeps = name in _REARRANGES
+        once = name not in _REPEATS or _shape(state).numel() == source.shape.numel() != 0
+        once = once and name not in ("unfold", "index_select")
         found.append(
             replace(
                 state,
                 forms=MappingProxyType(mapped),
                 dead=None if dead is None else known_dead(dead[i]),
-                leaf=source.leaf,
+                leaf=source.leaf if once else -1,
                 product=source.product if keeps else None,
             )
         )

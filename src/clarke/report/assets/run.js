@@ -3,7 +3,8 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const tip = document.getElementById("tip");
   const NS = "http://www.w3.org/2000/svg";
-  const WIDTH = 1000, LEFT = 150, RIGHT = 8;
+  let WIDTH = 1000, LEFT = 150;   // in CSS pixels, set from the space there is
+  const RIGHT = 8;
   const bins = data.starts.length;
   const x = (b) => LEFT + ((WIDTH - LEFT - RIGHT) * b) / Math.max(bins, 1);
   const off = new Set();          // verdicts switched off
@@ -19,6 +20,8 @@
   function clear(id, height, label) {
     const host = document.getElementById(id);
     host.replaceChildren();
+    WIDTH = Math.max(280, host.clientWidth);
+    LEFT = Math.min(160, Math.round(WIDTH * 0.3));
     return el(host, "svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": label });
   }
   const number = (v) => v === Math.round(v) ? v.toLocaleString("en") : v.toPrecision(3);
@@ -38,7 +41,7 @@
   }
   function stepAxis(svg, y) {
     if (!bins) return;
-    const wanted = Math.min(bins, 6);
+    const wanted = Math.min(bins, WIDTH < 520 ? 3 : 6);
     for (let i = 0; i < wanted; i++) {
       const b = wanted === 1 ? 0 : Math.round((i * (bins - 1)) / (wanted - 1));
       const anchor = i === 0 ? "start" : i === wanted - 1 ? "end" : "middle";
@@ -48,8 +51,11 @@
     el(svg, "text", { x: LEFT - 10, y, "text-anchor": "end" }, "step");
   }
   function short(name) {
-    return name.length > 24 ? "…" + name.slice(-23) : name;
+    const most = Math.floor((LEFT - 14) / 6.2);
+    return name.length > most ? "…" + name.slice(1 - most) : name;
   }
+  // Counts start at 1, shares wherever they do.
+  const lowest = (most) => metric === "share" ? Math.max(1e-4, most / 1e4) : 1;
 
   function timeline() {
     const height = 150, top = 8, bottom = height - 24;
@@ -92,11 +98,13 @@
     const layers = data.layers.map((l, i) => ({ l, i, sum: l.touched.reduce((s, _, b) => s + value(l, b), 0) }))
       .filter((e) => e.sum > 0).sort((a, b) => b.sum - a.sum).slice(0, 6);
     const most = Math.max(...layers.flatMap((e) => e.l.touched.map((_, b) => value(e.l, b))), 0);
-    const low = Math.max(1e-3, Math.min(1, most / 1e5));
+    const low = lowest(most);
     const y = (v) => bottom - ((bottom - top) * Math.log1p(v / low)) / Math.max(Math.log1p(most / low), 1e-9);
-    for (let p = Math.floor(Math.log10(Math.max(most, 1))); p >= -3; p--) {
+    let last = bottom;
+    for (let p = -4; p <= Math.log10(Math.max(most, 1e-4)); p++) {
       const v = 10 ** p;
-      if (v > most || bottom - y(v) < 12) continue;
+      if (v < low || last - y(v) < 14) continue;
+      last = y(v);
       el(svg, "line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(v), y2: y(v) });
       el(svg, "text", { x: LEFT - 10, y: y(v) + 4, "text-anchor": "end" }, number(v));
     }
@@ -126,7 +134,7 @@
     const row = 18, top = 4, bottom = top + row * data.layers.length, height = bottom + 26;
     const svg = clear("heat", height, `${TITLES[metric]} by layer and step`);
     const most = Math.max(...data.layers.flatMap((l) => l.touched.map((_, b) => value(l, b))), 0);
-    const low = Math.max(1e-3, Math.min(1, most / 1e5));
+    const low = lowest(most);
     data.layers.forEach((layer, i) => {
       const name = el(svg, "text", { x: LEFT - 10, y: top + row * i + 13, "text-anchor": "end" }, short(layer.name));
       hover(name, () => layer.name);
@@ -134,7 +142,7 @@
       for (let b = 0; b < bins; b++) {
         const v = value(layer, b);
         if (!v) continue;
-        const strength = 0.15 + 0.85 * Math.log1p(v / low) / Math.log1p(most / low);
+        const strength = 0.12 + 0.88 * (v / most) ** 0.6;
         const cell = el(svg, "rect", {
           x: x(b), y: top + row * i, width: Math.max(x(b + 1) - x(b), 0.8) + 0.1, height: row - 2,
           style: `fill: rgba(var(--heat), ${strength.toFixed(3)})`,
@@ -178,6 +186,8 @@
   if (search) search.addEventListener("input", filter);
   const draw = () => { timeline(); if (data.layers.length) { kinks(); heat(); } };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  let drawnAt = innerWidth;
+  addEventListener("resize", () => { if (innerWidth !== drawnAt) { drawnAt = innerWidth; draw(); } });
   draw();
   filter();
   document.documentElement.dataset.drawn = "yes";

@@ -1,0 +1,143 @@
+"""`clarke demo`: train a small network on handwritten digits under audit, show what was found."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from clarke import audit
+from clarke.cli.status import exit_status
+from clarke.experiments.digits import Overhead, Training, measure_overhead, read_digits
+from clarke.report.runs import CulpritRecord, RunWriter, StepRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from clarke import Report, Step, Summary
+
+_TIMED = 20
+
+
+def demo(
+    *,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps, each of them judged.")] = 220,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the run; by default runs/demo-TIME.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the initial weights and the batches.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 2 if any gradient stays undecided.")
+    ] = False,
+) -> None:
+    """Train a convolutional network on scikit-learn's handwritten digits, every gradient judged.
+
+    Convolution, BatchNorm, ReLU and maxpool, twice, then a linear layer. Prints the accuracy, the
+    verdicts, how often each layer stood at a kink, and what the audit costs.
+    """
+    folder = out or Path("runs") / f"demo-{datetime.datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005 - the user's clock
+    training = Training(read_digits(), seed=seed)
+    writer = RunWriter(folder, _settings(steps, seed))
+    watch = audit()
+    watch.subscribe(lambda step, _report: writer.write(_record(step)))
+    console = Console(stderr=as_json)
+    with _progress(console) as follow:
+        tick = follow("training", steps)
+        with watch:
+            for _ in range(steps):
+                loss = training.step()
+                tick(f"loss {loss:.3f}")
+        tick = follow("timing", _TIMED)
+        overhead = measure_overhead(training, _TIMED, lambda: tick(""))
+    summary = watch.summary()
+    found = {
+        "accuracy": training.accuracy(),
+        "overhead": {**vars(overhead), "ratio": overhead.ratio},
+        **summary.to_dict(),
+    }
+    writer.finish(found)
+    if as_json:
+        typer.echo(json.dumps({"folder": str(folder), **found}, indent=2))
+    else:
+        for line in _lines(found["accuracy"], summary, overhead, folder):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(
+        exit_status((s.correct for s in watch.steps if s.looked), strict=strict)
+    )
+
+
+def _lines(
+    accuracy: float, summary: Summary, overhead: Overhead, folder: Path
+) -> Iterator[str]:
+    yield f"Accuracy on the test images: {100 * accuracy:.1f} %"
+    yield ""
+    yield str(summary)
+    yield ""
+    yield (
+        f"One step takes {1000 * overhead.plain:.1f} ms plain and "
+        f"{1000 * overhead.audited:.1f} ms under audit: {overhead.ratio:.2f}x"
+    )
+    yield f"  (medians of {overhead.steps} each, in turn, in this process)"
+    yield ""
+    yield f"The run is in {folder}: steps.jsonl, summary.json."
+
+
+def _settings(steps: int, seed: int) -> dict[str, Any]:
+    return {
+        "program": "clarke demo",
+        "arguments": ["--steps", str(steps), "--seed", str(seed)],
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "clarke": importlib.metadata.version("clarke"),
+        "torch": importlib.metadata.version("torch"),
+    }
+
+
+def _record(step: Step) -> StepRecord:
+    return StepRecord(
+        number=step.number,
+        verdict=step.verdict,
+        reason=step.reason,
+        theorem=step.theorem,
+        kinks=step.kinks,
+        culprits=tuple(
+            CulpritRecord(
+                c.operation, c.location.module, c.location.file, c.location.line, c.reason
+            )
+            for c in step.culprits
+        ),
+        seconds=step.seconds,
+        file=step.location.file,
+        line=step.location.line,
+        group=step.group,
+        joint=step.joint,
+        joint_reason=step.joint_reason,
+        repaired=step.repaired,
+    )
+
+
+@contextlib.contextmanager
+def _progress(console: Console) -> Iterator[Callable[[str, int], Callable[[str], None]]]:
+    """Bars on a terminal, nothing when piped: ``follow(name, total)`` returns what to call."""
+    columns = (
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+
+        def follow(name: str, total: int) -> Callable[[str], None]:
+            task = bars.add_task(name, total=total, note="")
+            return lambda note: bars.update(task, advance=1, note=note)
+
+        yield follow

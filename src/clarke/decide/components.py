@@ -1,0 +1,111 @@
+"""Split the live kinks into groups that choose independently, and enumerate each group."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from clarke.constraints import flatten
+from clarke.decide.enumerate import Enumeration
+from clarke.decide.limits import Limits
+from clarke.decide.limitset import Component, LimitSet
+from clarke.decide.live import Live
+from clarke.errors import BudgetError
+from clarke.steering import selected_gradient
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from clarke.steering import Program
+
+    Array = NDArray[np.float64]
+
+_RANK = 1e-9
+
+
+def enumerate_components(
+    program: Program, live: Live, generator: torch.Generator, limits: Limits | None = None
+) -> LimitSet:
+    """The limiting gradients around a point.
+
+    Raises:
+        BudgetError: Some group needs more work than `limits` allow.
+    """
+    limits = limits or Limits()
+    size = sum(p.numel() for p in program.point)
+    whole = Enumeration(program, live, generator, limits)
+    groups = _groups(whole) if live.affine else None
+    if groups is None or len(groups) < 2:
+        cells = whole.run()
+        changes = [c.gradient for c in cells.cells]
+        stacked = np.stack(changes) if changes else np.zeros((0, size))
+        return LimitSet(np.zeros(size), (Component(stacked, cells.cells, cells.exclusions),))
+    base = flatten(selected_gradient(program))
+    components = []
+    for group in groups:
+        mask = torch.zeros_like(live.kinks)
+        mask[group] = True
+        part = Live(mask, live.constant, live.affine)
+        cells = Enumeration(program, part, generator, limits).run()
+        if not cells.cells:
+            raise BudgetError("A group of kinks has no selection that could not be excluded.")
+        changes = np.stack([c.gradient for c in cells.cells]) - base
+        components.append(Component(changes, cells.cells, cells.exclusions))
+    return LimitSet(base, tuple(components))
+
+
+def _groups(enumeration: Enumeration) -> list[list[int]] | None:
+    """Kinks whose switching gradients are linearly independent of all others', in groups.
+
+    A matroid argument: with a basis of the normals, every other normal joins the groups of the
+    basis normals in its expansion; groups that are never joined span independent spaces, so any
+    combination of their cells is a cell.
+    """
+    normals, owners = enumeration.flat_normals()
+    if normals is None or not len(normals):
+        return None
+    lengths = np.linalg.norm(normals, axis=1)
+    keep = lengths > 0
+    if not keep.all():
+        return None
+    basis, expansions = _expand(normals / lengths[:, None])
+    parent = list(range(len(normals)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for i, row in enumerate(expansions):
+        for j, value in zip(basis, row, strict=True):
+            if abs(value) > _RANK:
+                parent[root(i)] = root(j)
+    first: dict[int, int] = {}
+    for i, kink in enumerate(owners):
+        if kink in first:
+            parent[root(i)] = root(first[kink])  # the rows of one kink belong together
+        first[kink] = i
+    groups: dict[int, list[int]] = {}
+    for kink, i in first.items():
+        groups.setdefault(root(i), []).append(kink)
+    return list(groups.values())
+
+
+def _expand(normals: Array) -> tuple[list[int], Array]:
+    """A basis among the normals, and the coordinates of all normals in it."""
+    basis: list[int] = []
+    directions: list[Array] = []
+    for i, v in enumerate(normals):
+        rest = v.copy()
+        for _ in range(2):  # twice is enough (Kahan and Parlett)
+            for d in directions:
+                rest = rest - (rest @ d) * d
+        norm = float(np.linalg.norm(rest))
+        if norm > _RANK:
+            basis.append(i)
+            directions.append(rest / norm)
+    expansions = np.linalg.lstsq(normals[basis].T, normals.T, rcond=None)[0].T
+    return basis, expansions

@@ -1,0 +1,182 @@
+"""The limiting gradients as a Minkowski sum of small sets, and distances to its hull.
+
+Where no path joins two live kinks, the gradient is a sum of one change for each kink, and kinks
+whose switching gradients are linearly independent of the others' choose independently of them. The
+set is then a sum of sets that are enumerated one by one: ``sum |x_i|`` over 20 coordinates has
+2^20 limiting gradients, but 20 components of two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clarke.feasibility import minimum_norm_point
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from clarke.decide.enumerate import Cell, Exclusion
+
+    Array = NDArray[np.float64]
+
+_ROUNDS = 400
+_CLOSE = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Component:
+    """One summand.
+
+    Attributes:
+        changes: (k, n) what each cell adds to the base gradient.
+        cells: The cells, in the same order.
+        exclusions: Branches that were dropped.
+    """
+
+    changes: Array
+    cells: tuple[Cell, ...]
+    exclusions: tuple[Exclusion, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """The point of a hull that is nearest to a target.
+
+    Attributes:
+        point: (n,) the point.
+        atoms: For each element of the set that was used, the cell taken in every component.
+        weights: Their convex weights.
+        distance: Euclidean distance to the target.
+        gap: ``<direction, target> - max <direction, element>``: positive if separated.
+        direction: (n,) unit vector from the point to the target.
+    """
+
+    point: Array
+    atoms: tuple[tuple[int, ...], ...]
+    weights: tuple[float, ...]
+    distance: float
+    gap: float
+    direction: Array
+
+
+@dataclass(frozen=True, eq=False)
+class LimitSet:
+    """A sum ``base + changes_1 + changes_2 + ...``: every combination is an element.
+
+    Attributes:
+        base: (n,) what the sums are added to.
+        components: The summands; at least one element each.
+    """
+
+    base: Array
+    components: tuple[Component, ...]
+
+    @property
+    def count(self) -> int:
+        """How many combinations there are (some may coincide)."""
+        total = 1
+        for c in self.components:
+            total *= len(c.changes)
+        return total
+
+    def certain(self) -> LimitSet | None:
+        """The part that directions prove, or None if some component has no such element."""
+        parts = []
+        for c in self.components:
+            keep = [i for i, cell in enumerate(c.cells) if cell.certain]
+            if not keep:
+                return None
+            parts.append(Component(c.changes[keep], tuple(c.cells[i] for i in keep), c.exclusions))
+        return LimitSet(self.base, tuple(parts))
+
+    def element(self, atom: Sequence[int]) -> Array:
+        """The sum of one cell from every component."""
+        total = self.base.copy()
+        for component, i in zip(self.components, atom, strict=True):
+            total = total + component.changes[i]
+        return total
+
+    def elements(self) -> Array:
+        """(k, n) all combinations; only for small sets."""
+        points = self.base[None, :]
+        for c in self.components:
+            points = (points[:, None, :] + c.changes[None, :, :]).reshape(-1, len(self.base))
+        return points
+
+    def extreme(self, direction: Array) -> tuple[int, ...]:
+        """The combination with the largest inner product."""
+        return tuple(int(np.argmax(c.changes @ direction)) for c in self.components)
+
+    def nearest(self, target: Array) -> Nearest:
+        """Project a target onto the hull.
+
+        Wolfe's minimum-norm-point method (1976), fully corrective: the hull of few elements is
+        projected onto exactly, and the element farthest in the direction left over is added.
+        """
+        atoms = [self.extreme(target - self.base)]
+        points = [self.element(atoms[0]) - target]
+        size = max(float(np.abs(target).max(initial=0.0)), self._size())
+        weights = np.ones(1)
+        for _ in range(_ROUNDS):
+            stacked = np.stack(points)
+            weights = minimum_norm_point(stacked)
+            rest = weights @ stacked
+            norm = float(np.linalg.norm(rest))
+            atom = self.extreme(-rest)
+            candidate = self.element(atom) - target
+            if norm <= _CLOSE * size or float(rest @ (rest - candidate)) <= 1e-9 * norm * norm:
+                break
+            if atom in atoms:
+                break
+            keep = weights > 0
+            atoms = [a for a, k in zip(atoms, keep, strict=True) if k] + [atom]
+            points = [p for p, k in zip(points, keep, strict=True) if k] + [candidate]
+            weights = np.append(weights[keep], 0.0)
+        stacked = np.stack(points)
+        rest = weights @ stacked
+        norm = float(np.linalg.norm(rest))
+        direction = -rest / norm if norm > 0 else np.zeros_like(rest)
+        gap = float(direction @ target - direction @ self.element(self.extreme(direction)))
+        used = np.flatnonzero(weights > 0)
+        return Nearest(
+            point=rest + target,
+            atoms=tuple(atoms[i] for i in used),
+            weights=tuple(float(weights[i]) for i in used),
+            distance=norm,
+            gap=gap,
+            direction=direction,
+        )
+
+    def _size(self) -> float:
+        size = float(np.abs(self.base).max(initial=0.0))
+        return size + sum(float(np.abs(c.changes).max(initial=0.0)) for c in self.components)
+
+    def scale(self, target: Array) -> float:
+        """Largest absolute entry among base, changes and target."""
+        return max(
+            float(np.abs(self.base).max(initial=0.0)),
+            float(np.abs(target).max(initial=0.0)),
+            *(float(np.abs(c.changes).max(initial=0.0)) for c in self.components),
+            0.0,
+        )
+
+
+def separates(limits: LimitSet, target: Array, direction: Array) -> bool:
+    """Check ``<direction, target> > max <direction, element>`` in exact rational arithmetic."""
+
+    def dot(a: Array, b: Array) -> Fraction:
+        return sum(
+            (Fraction(float(x)) * Fraction(float(y)) for x, y in zip(a, b, strict=True) if x and y),
+            Fraction(0),
+        )
+
+    most = dot(direction, limits.base)
+    for c in limits.components:
+        most += max(dot(direction, change) for change in c.changes)
+    return dot(direction, target) > most

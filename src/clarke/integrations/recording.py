@@ -1,0 +1,106 @@
+"""Write an audit's steps into a run folder as they are made."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clarke.report.runs import CulpritRecord, Picture, RunWriter, StepRecord
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clarke import Audit, Report, Step
+
+
+def record(audit: Audit, folder: Path | str, settings: Mapping[str, Any]) -> RunWriter:
+    """Subscribe a new run folder to an audit; the caller calls its `finish` at the end.
+
+    Args:
+        audit: The audit, running or not.
+        folder: Where to write; must not hold a run.
+        settings: Plain data about the run, kept with what `surroundings` says.
+
+    Raises:
+        InputError: The folder holds a run already.
+    """
+    writer = RunWriter(folder, {**settings, **surroundings()})
+    audit.subscribe(lambda step, report: writer.write(step_record(step, report)))
+    return writer
+
+
+def step_record(step: Step, report: Report | None) -> StepRecord:
+    """What is kept of a step."""
+    return StepRecord(
+        number=step.number,
+        verdict=step.verdict,
+        reason=step.reason,
+        theorem=step.theorem,
+        kinks=step.kinks,
+        culprits=tuple(
+            CulpritRecord(
+                c.operation, c.location.module, c.location.file, c.location.line, c.reason
+            )
+            for c in step.culprits
+        ),
+        seconds=step.seconds,
+        file=step.location.file,
+        line=step.location.line,
+        group=step.group,
+        joint=step.joint,
+        joint_reason=step.joint_reason,
+        repaired=step.repaired,
+        picture=None if report is None else _picture(report),
+    )
+
+
+def surroundings() -> dict[str, Any]:
+    """Versions, machine and time: what another run of the same program may differ in."""
+    return {
+        "clarke": metadata.version("clarke"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "working_directory": str(Path.cwd()),
+        "interpreter": sys.executable,
+    }
+
+
+def new_folder(name: str, root: Path | str = "runs") -> Path:
+    """A folder below `root` that does not exist yet, named after the program, time and rank."""
+    now = datetime.datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    rank = os.environ.get("RANK", "")
+    base = Path(root) / "-".join(filter(None, [name, now, rank and f"rank{rank}"]))
+    tries = (base.with_name(f"{base.name}-{i}") if i else base for i in range(10_000))
+    return next(folder for folder in tries if not folder.exists())
+
+
+def _picture(report: Report) -> Picture | None:
+    """Gradient and set of a wrong gradient with respect to at most three numbers."""
+    proof = report.certificate
+    points = getattr(proof, "points", None)
+    if report.verdict is not Verdict.NOT_CLARKE or points is None or len(points[0]) > 3:
+        return None
+    element = None if report.element is None else _numbers(report.element)
+    picture = Picture(
+        gradient=_numbers(report.gradient),
+        vertices=tuple(tuple(float(v) for v in point) for point in points[:512]),
+        element=element,
+    )
+    flat = [*picture.gradient, *(element or ()), *(v for p in picture.vertices for v in p)]
+    return picture if all(map(math.isfinite, flat)) else None
+
+
+def _numbers(tensors: tuple[torch.Tensor, ...]) -> tuple[float, ...]:
+    return tuple(float(v) for t in tensors for v in t.detach().reshape(-1).tolist())

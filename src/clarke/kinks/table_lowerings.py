@@ -1,0 +1,398 @@
+"""How fused operations are written with simpler ones that have rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import torch
+
+from clarke.kinks.lowering import Lowerer, Lowering, Part
+
+_Parts = tuple[Part, ...]
+_INF: Final = float("inf")
+_ATEN: Final = torch.ops.aten
+
+
+def _dims(x: torch.Tensor, dim: Any) -> list[int]:
+    if dim is None:
+        return list(range(x.dim()))
+    dims = [dim] if isinstance(dim, int) else list(dim)
+    return dims or list(range(x.dim()))
+
+
+def _norm(lo: Lowerer, x: Part, order: Any, dim: Any, *, keepdim: bool) -> Part | None:
+    """A vector norm by its parts; None where it has none (order 2 has a rule of its own)."""
+    dims = _dims(x.value, dim)
+    order = 2.0 if order is None else float(order)
+    if not x.value.is_floating_point() or x.value.numel() == 0:
+        return None
+    if order == 1:
+        return lo(_ATEN.sum.dim_IntList, lo(_ATEN.abs.default, x), dims, keepdim)
+    if order in (_INF, -_INF):
+        best = _ATEN.amax.default if order > 0 else _ATEN.amin.default
+        return lo(best, lo(_ATEN.abs.default, x), dims, keepdim)
+    return None
+
+
+def _vector_norm(lo: Lowerer) -> _Parts | None:
+    if lo.op.kwargs.get("dtype") is not None:
+        return None
+    keepdim = bool(lo.arg(3, "keepdim", False))
+    found = _norm(lo, lo.arg(0, "self"), lo.arg(1, "ord", 2), lo.arg(2, "dim"), keepdim=keepdim)
+    return None if found is None else (found,)
+
+
+def _plain_norm(lo: Lowerer) -> _Parts | None:
+    x = lo.arg(0, "self")
+    order, dim, keepdim = lo.arg(1, "p", 2), lo.arg(2, "dim"), bool(lo.arg(3, "keepdim", False))
+    order = 2.0 if order is None else float(order)
+    return (lo(_ATEN.linalg_vector_norm.default, x, order, _dims(x.value, dim), keepdim),)
+
+
+def _distance(lo: Lowerer, gap: Part, order: float) -> Part:
+    rank = gap.value.dim()
+    found: Part = lo(_ATEN.linalg_vector_norm.default, gap, float(order), [rank - 1], False)
+    return found
+
+
+def _cdist(lo: Lowerer) -> _Parts | None:
+    left, right = lo.arg(0, "x1"), lo.arg(1, "x2")
+    order = float(lo.arg(2, "p", 2.0))
+    if left.value.numel() == 0 or right.value.numel() == 0 or order == 0:
+        return None
+    gap = lo(
+        _ATEN.sub.Tensor, lo(_ATEN.unsqueeze.default, left, -2), lo(_ATEN.unsqueeze.default, right, -3)
+    )
+    return (_distance(lo, gap, order),)
+
+
+def _euclidean_dist(lo: Lowerer) -> _Parts | None:
+    left, right = lo.arg(0, "x1"), lo.arg(1, "x2")
+    gap = lo(
+        _ATEN.sub.Tensor, lo(_ATEN.unsqueeze.default, left, -2), lo(_ATEN.unsqueeze.default, right, -3)
+    )
+    return (_distance(lo, gap, 2.0),)
+
+
+def _pdist(lo: Lowerer) -> _Parts | None:
+    x, order = lo.arg(0, "self"), float(lo.arg(1, "p", 2.0))
+    n = x.value.shape[0]
+    if n < 2 or order == 0:
+        return None
+    first, second = torch.triu_indices(n, n, 1)
+    gap = lo(
+        _ATEN.sub.Tensor,
+        lo(_ATEN.index_select.default, x, 0, first),
+        lo(_ATEN.index_select.default, x, 0, second),
+    )
+    return (_distance(lo, gap, order),)
+
+
+def _dist(lo: Lowerer) -> _Parts | None:
+    gap = lo(_ATEN.sub.Tensor, lo.arg(0, "self"), lo.arg(1, "other"))
+    if gap.value.numel() == 0:
+        return None
+    flat = lo(_ATEN.view.default, lo(_ATEN.clone.default, gap), [gap.value.numel()])
+    return (_distance(lo, flat, float(lo.arg(2, "p", 2))),)
+
+
+def _reduced(lo: Lowerer, values: Part, reduction: int) -> Part:
+    """0 none, 1 mean, 2 sum."""
+    if reduction == 1:
+        return lo(_ATEN.mean.default, values)  # type: ignore[no-any-return]
+    return lo(_ATEN.sum.default, values) if reduction == 2 else values
+
+
+def _robust_loss(name: str, default: float) -> Lowering:
+    """smooth_l1_loss and huber_loss: a rule for the elements, then a mean or a sum."""
+
+    def lowering(lo: Lowerer) -> _Parts | None:
+        x, y = lo.arg(0, "self"), lo.arg(1, "target")
+        reduction, bound = int(lo.arg(2, "reduction", 1)), float(lo.arg(3, "beta", default))
+        if name == "smooth_l1_loss" and bound == 0:
+            gap = lo(_ATEN.sub.Tensor, x, y)
+            return (_reduced(lo, lo(_ATEN.abs.default, gap), reduction),)
+        if reduction == 0:
+            return None
+        op = getattr(_ATEN, name).default
+        return (_reduced(lo, lo(op, x, y, 0, bound), reduction),)
+
+    return lowering
+
+
+def _logit(lo: Lowerer) -> _Parts | None:
+    eps = lo.arg(1, "eps")
+    if eps is None or eps < 0:
+        return None
+    return (lo(_ATEN.logit.default, lo(_ATEN.clamp.default, lo.arg(0, "self"), eps, 1 - eps)),)
+
+
+def _margin_parts(lo: Lowerer, p: int, margins: Part) -> Part:
+    hinge = lo(_ATEN.clamp_min.default, margins, 0.0)
+    return hinge if p == 1 else lo(_ATEN.mul.Tensor, hinge, hinge)  # type: ignore[no-any-return]
+
+
+def _multi_margin_loss(lo: Lowerer) -> _Parts | None:
+    x, target = lo.arg(0, "self"), lo.arg(1, "target")
+    p, margin = int(lo.arg(2, "p", 1)), float(lo.arg(3, "margin", 1))
+    weight, reduction = lo.arg(4, "weight"), int(lo.arg(5, "reduction", 1))
+    rows = x.value.reshape(1, -1) if x.value.dim() < 2 else x.value
+    wide = lo(_ATEN.view.default, lo(_ATEN.clone.default, x), list(rows.shape))
+    at = target.value.reshape(-1, 1)
+    own = lo(_ATEN.gather.default, wide, 1, at)
+    margins = lo(_ATEN.add.Scalar, lo(_ATEN.sub.Tensor, wide, own), margin)
+    values = _margin_parts(lo, p, margins)
+    # The target's own margin does not count.
+    factor = torch.ones_like(rows).scatter_(1, at, 0.0)
+    if isinstance(weight, Part):
+        factor = factor * weight.value[at]
+    counted = lo(_ATEN.mul.Tensor, values, factor / rows.shape[1])
+    each = lo(_ATEN.sum.dim_IntList, counted, [1])
+    result = _reduced(lo, each, reduction)
+    if reduction == 0 and x.value.dim() < 2:
+        result = lo(_ATEN.view.default, result, [])
+    return (result,)
+
+
+def _multilabel_margin_loss(lo: Lowerer) -> _Parts | None:
+    x, target, reduction = lo.arg(0, "self"), lo.arg(1, "target"), int(lo.arg(2, "reduction", 1))
+    rows = x.value.reshape(1, -1) if x.value.dim() < 2 else x.value
+    labels = target.value.reshape(rows.shape)
+    wide = lo(_ATEN.view.default, lo(_ATEN.clone.default, x), list(rows.shape))
+    n, classes = rows.shape
+    ended = (labels < 0).to(torch.int64).cumsum(1) > 0
+    used = torch.zeros(n, classes, dtype=torch.bool)
+    for row in range(n):
+        used[row, labels[row][~ended[row]]] = True
+    row, place = (~ended).nonzero(as_tuple=True)
+    own = labels[row, place]
+    # Every label against every class that is no label.
+    label_values = lo(_ATEN.index.Tensor, wide, [row, own])
+    others = lo(_ATEN.index.Tensor, wide, [row])
+    gap = lo(_ATEN.sub.Tensor, others, lo(_ATEN.unsqueeze.default, label_values, 1))
+    hinge = lo(_ATEN.clamp_min.default, lo(_ATEN.add.Scalar, gap, 1.0), 0.0)
+    counted = lo(_ATEN.mul.Tensor, hinge, (~used)[row].to(rows.dtype) / classes)
+    pairs = lo(_ATEN.sum.dim_IntList, counted, [1])
+    each = lo(_ATEN.index_add.default, torch.zeros(n, dtype=rows.dtype), 0, row, pairs)
+    result = _reduced(lo, each, reduction)
+    if reduction == 0 and x.value.dim() < 2:
+        result = lo(_ATEN.view.default, result, [])
+    # The second result says which classes are labels: a constant.
+    flags = Part(result.ref, used.to(rows.dtype).reshape(x.value.shape))
+    return (result, lo(_ATEN.mul.Scalar, lo(_ATEN.detach.default, x), 0.0)) if flags else None
+
+
+def _aminmax(lo: Lowerer) -> _Parts | None:
+    x, dim, keepdim = lo.arg(0, "self"), lo.arg(9, "dim"), bool(lo.arg(9, "keepdim", False))
+    dims = [] if dim is None else [dim]
+    if x.value.dim() == 0:
+        dims, keepdim = [], False
+    return (lo(_ATEN.amin.default, x, dims, keepdim), lo(_ATEN.amax.default, x, dims, keepdim))
+
+
+def _std_mean(lo: Lowerer) -> _Parts | None:
+    x, dim = lo.arg(0, "self"), lo.arg(1, "dim")
+    correction, keepdim = lo.arg(9, "correction"), bool(lo.arg(9, "keepdim", False))
+    std = lo(_ATEN.std.correction, x, dim, correction=correction, keepdim=keepdim)
+    return (std, lo(_ATEN.mean.dim, x, dim, keepdim))
+
+
+def _rrelu(lo: Lowerer) -> _Parts | None:
+    if lo.arg(4, "training", False):
+        return None  # random slopes that it writes into its second argument
+    slope = (float(lo.arg(2, "lower", 1 / 8)) + float(lo.arg(3, "upper", 1 / 3))) / 2
+    return (lo(_ATEN.leaky_relu.default, lo.arg(0, "self"), slope),)
+
+
+def _copysign(lo: Lowerer) -> _Parts | None:
+    sign = lo.arg(1, "other")
+    if lo.varied(1):
+        return None
+    ones = torch.ones((), dtype=lo.arg(0, "self").value.dtype)
+    value = sign.value if isinstance(sign, Part) else torch.tensor(float(sign), dtype=ones.dtype)
+    return (lo(_ATEN.mul.Tensor, lo(_ATEN.abs.default, lo.arg(0, "self")), ones.copysign(value)),)
+
+
+def _grouped(
+    lo: Lowerer, parts: list[Part], table: torch.Tensor, shape: list[int], reduce: str
+) -> Part:
+    """The largest (smallest) of the listed elements of some tensors laid end to end.
+
+    Args:
+        lo: The lowering.
+        parts: The tensors.
+        table: (outputs, width) positions in the flattened tensors; repeats are harmless.
+        shape: Shape of the result.
+        reduce: ``amax`` or ``amin``.
+    """
+    flat = [
+        lo(_ATEN.view.default, lo(_ATEN.clone.default, p), [p.value.numel()])
+        if p.value.is_contiguous()
+        else lo(_ATEN._unsafe_view.default, lo(_ATEN.clone.default, p, memory_format=torch.contiguous_format), [p.value.numel()])
+        for p in parts
+    ]
+    joined = lo(_ATEN.cat.default, flat) if len(flat) > 1 else flat[0]
+    rows = lo(_ATEN.index.Tensor, joined, [table])
+    best = lo(_ATEN.amax.default if reduce == "amax" else _ATEN.amin.default, rows, [1])
+    return lo(_ATEN.view.default, best, shape)  # type: ignore[no-any-return]
+
+
+def _listing(target: torch.Tensor, outputs: int, offset: int, own: torch.Tensor) -> torch.Tensor:
+    """(outputs, width) for every output its own element (-1: none) and the sources that hit it."""
+    count = torch.bincount(target, minlength=outputs)
+    order = torch.argsort(target, stable=True)
+    start = torch.cumsum(count, 0) - count
+    column = torch.arange(target.numel()) - start[target[order]]
+    width = int(count.max()) + 1 if target.numel() else 1
+    table = torch.full((outputs, width), -1, dtype=torch.int64)
+    table[:, 0] = own
+    table[target[order], column + 1] = order + offset
+    # Empty places repeat an element of the row.
+    some = table.max(1, keepdim=True).values
+    return torch.where(table < 0, some, table)
+
+
+def _scatter_reduce(lo: Lowerer) -> _Parts | None:
+    x, dim, index, src = (lo.arg(i, "") for i in range(4))
+    reduce, include = lo.arg(4, "reduce"), bool(lo.op.kwargs.get("include_self", True))
+    if reduce not in ("amax", "amin"):
+        return None
+    shape = x.value.shape
+    where = torch.arange(x.value.numel()).reshape(shape)
+    if x.value.dim() == 0 or index.value.dim() == 0:
+        return None
+    cut = tuple(
+        slice(None) if d == dim % x.value.dim() else slice(0, n)
+        for d, n in enumerate(index.value.shape)
+    )
+    target = where[cut].gather(dim, index.value).reshape(-1)
+    read = src.value[tuple(slice(0, n) for n in index.value.shape)]
+    if tuple(read.shape) != tuple(src.value.shape):
+        return None  # reads a part of the source only
+    return (_hit_table(lo, x, src, target, reduce, include=include),)
+
+
+def _hit_table(
+    lo: Lowerer, x: Part, src: Part, target: torch.Tensor, reduce: str, *, include: bool
+) -> Part:
+    numel = x.value.numel()
+    own = torch.arange(numel)
+    if not include:
+        own[target.unique()] = -1
+    table = _listing(target, numel, numel, own)
+    return _grouped(lo, [x, src], table, list(x.value.shape), reduce)
+
+
+def _index_reduce(lo: Lowerer) -> _Parts | None:
+    x, dim, index, src = (lo.arg(i, "") for i in range(4))
+    reduce, include = lo.arg(4, "reduce"), bool(lo.op.kwargs.get("include_self", True))
+    if reduce not in ("amax", "amin") or x.value.dim() == 0:
+        return None
+    where = torch.arange(x.value.numel()).reshape(x.value.shape)
+    target = where.index_select(dim, index.value.reshape(-1))
+    if tuple(target.shape) != tuple(src.value.shape):
+        return None
+    return (_hit_table(lo, x, src, target.reshape(-1), reduce, include=include),)
+
+
+def _each(name: str) -> Lowering:
+    """A ``_foreach_`` operation: the plain one for every tensor of the list."""
+    packet = getattr(_ATEN, name)
+
+    def lowering(lo: Lowerer) -> _Parts | None:
+        items = lo.arg(0, "self")
+        if not isinstance(items, tuple):
+            return None
+        overload = lo.op.func._schema.overload_name
+        found = []
+        for i, item in enumerate(items):
+            if overload in ("", "default"):
+                found.append(lo(packet.default, item))
+                continue
+            other = lo.arg(1, "other")
+            if overload in ("List", "ScalarList"):
+                other = other[i]
+            func = _matching(packet, other)
+            if func is None or not isinstance(item, Part):
+                return None
+            if name in ("maximum", "minimum") and not isinstance(other, Part):
+                bound = "clamp_min" if name == "maximum" else "clamp_max"
+                func = getattr(_ATEN, bound).default
+            found.append(lo(func, item, other))
+        return () if name.endswith("_") else tuple(found)
+
+    return lowering
+
+
+def _matching(packet: Any, other: Any) -> Any:
+    kinds = ("Tensor", "Tensor_Tensor", "default") if isinstance(other, Part) else (
+        "Scalar", "Tensor_Scalar", "default"
+    )
+    return next((getattr(packet, k) for k in kinds if k in packet.overloads()), None)
+
+
+_FOREACH: Final = (
+    ("abs", ("default",)),
+    ("sqrt", ("default",)),
+    ("rsqrt", ("default",)),
+    ("reciprocal", ("default",)),
+    ("log", ("default",)),
+    ("log2", ("default",)),
+    ("log10", ("default",)),
+    ("acos", ("default",)),
+    ("asin", ("default",)),
+    ("sign", ("default",)),
+    ("floor", ("default",)),
+    ("ceil", ("default",)),
+    ("round", ("default",)),
+    ("trunc", ("default",)),
+    ("frac", ("default",)),
+    ("clamp_min", ("Scalar", "List", "ScalarList")),
+    ("clamp_max", ("Scalar", "List", "ScalarList")),
+    ("maximum", ("Scalar", "List", "ScalarList")),
+    ("minimum", ("Scalar", "List", "ScalarList")),
+    ("pow", ("Scalar", "List", "ScalarList")),
+)
+
+
+def _foreach_norm(lo: Lowerer) -> _Parts | None:
+    items, order = lo.arg(0, "self"), lo.arg(1, "ord", 2)
+    if not isinstance(items, tuple) or lo.arg(2, "dtype") is not None:
+        return None
+    return tuple(
+        lo(_ATEN.linalg_vector_norm.default, x, float(order), _dims(x.value, None), False)
+        for x in items
+    )
+
+
+def lowerings() -> Iterator[tuple[str, Lowering]]:
+    """(operator with overload, lowering)."""
+    yield "linalg_vector_norm", _vector_norm
+    for overload in ("Scalar", "ScalarOpt_dim"):
+        yield f"norm.{overload}", _plain_norm
+    yield "_cdist_forward", _cdist
+    yield "_euclidean_dist", _euclidean_dist
+    yield "_pdist_forward", _pdist
+    yield "dist", _dist
+    yield "smooth_l1_loss", _robust_loss("smooth_l1_loss", 1.0)
+    yield "huber_loss", _robust_loss("huber_loss", 1.0)
+    yield "logit", _logit
+    yield "multi_margin_loss", _multi_margin_loss
+    yield "multilabel_margin_loss_forward", _multilabel_margin_loss
+    yield "aminmax", _aminmax
+    yield "std_mean.correction", _std_mean
+    yield "rrelu_with_noise", _rrelu
+    yield "copysign.Scalar", _copysign
+    yield "copysign.Tensor", _copysign
+    yield "scatter_reduce.two", _scatter_reduce
+    yield "index_reduce", _index_reduce
+    yield "_foreach_norm.Scalar", _foreach_norm
+    for name, overloads in _FOREACH:
+        for overload in overloads:
+            suffix = "" if overload == "default" else f".{overload}"
+            yield f"_foreach_{name}{suffix}", _each(name)
+            yield f"_foreach_{name}_{suffix}", _each(f"{name}_")
+
+
+__all__ = ["Callable", "lowerings"]
