@@ -4,20 +4,25 @@ from clarke.audit import Audit, OnWrong, Step, Summary, audit
 from clarke.check import check
 from clarke.errors import (
     AuditWarning,
+    BudgetError,
     CaptureError,
     ClarkeError,
     InputError,
     RegistrationError,
+    UnsupportedError,
     WrongGradientError,
     WrongGradientWarning,
 )
+from clarke.grad import grad
 from clarke.kinks import register_kink
 from clarke.report import Report
+from clarke.subdifferential import Subdifferential, subdifferential
 from clarke.verdict import Verdict
 
 __all__ = [
     "Audit",
     "AuditWarning",
+    "BudgetError",
     "CaptureError",
     "ClarkeError",
     "InputError",
@@ -25,11 +30,15 @@ __all__ = [
     "RegistrationError",
     "Report",
     "Step",
+    "Subdifferential",
     "Summary",
+    "UnsupportedError",
     "Verdict",
     "WrongGradientError",
     "WrongGradientWarning",
     "audit",
     "check",
+    "grad",
     "register_kink",
+    "subdifferential",
 ]

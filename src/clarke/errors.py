@@ -40,6 +40,10 @@ class WrongGradientError(ClarkeError, AssertionError):
         self.report = report
 
 
+class UnsupportedError(ClarkeError, NotImplementedError):
+    """The program contains what selections of pieces do not describe; names it and its line."""
+
+
 class BudgetError(ClarkeError, RuntimeError):
     """An exact answer would need more work than the budget allows."""
 

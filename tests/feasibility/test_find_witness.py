@@ -399,7 +399,7 @@ def test_nearly_dependent_rows_in_separate_channels():
 def test_a_tiny_budget_is_inconclusive_not_wrong():
     rng = np.random.default_rng(3)
     rows = random_sparse(rng, 1500, 1200, 60)
-    tiny = Budget(1, 1, 1, 5, 2, 10)
+    tiny = Budget(1, 1, 1, 5, 10, 2, 10)
     result = find_witness(rows, budget=tiny)
     assert result.outcome is Outcome.INCONCLUSIVE
     assert result.multipliers is not None

@@ -72,6 +72,15 @@ def installed(names: Sequence[str] | frozenset[str]) -> list[str]:
     return [n for n in sorted(full(n) for n in names) if exists(n)]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Thousands of tiny operations: threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class Arrivals(TorchDispatchMode):
     """The overloads that reach a dispatch mode."""
 

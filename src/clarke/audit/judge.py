@@ -46,7 +46,7 @@ def prepare(
     Raises:
         ClarkeError: The call cannot be judged; says why.
     """
-    if torch._C._are_functorch_transforms_active():
+    if torch._C._are_functorch_transforms_active() or _is_batched():
         raise CaptureError(
             "The backward call ran inside a torch.func transform or with is_grads_batched=True, "
             "where clarke cannot see single gradients. Compute the gradients one by one."
@@ -94,6 +94,13 @@ def prepare(
         leaves=tuple(e.tensor for _, e in unique.values()),
         positions=tuple(p for p, _ in unique.values()),
     )
+
+
+def _is_batched() -> bool:
+    """Whether autograd's own vmap (``is_grads_batched``) is running."""
+    level = torch._C._vmapmode_increment_nesting()
+    torch._C._vmapmode_decrement_nesting()
+    return bool(level > 1)
 
 
 def _scalar(call: BackwardCall, recorder: Recorder) -> torch.Tensor:

@@ -51,7 +51,11 @@ class LeafWatch:
         handle = leaf.register_hook(take)
         hooks = leaf._backward_hooks
         if hooks is not None and len(hooks) > 1:
-            hooks.move_to_end(handle.id, last=False)  # type: ignore[attr-defined]
+            # Autograd runs them in the order of insertion, which move_to_end does not change.
+            others = [(number, hook) for number, hook in hooks.items() if number != handle.id]
+            for number, _ in others:
+                del hooks[number]
+            hooks.update(others)
         self._undo.append((leaf, handle, bare))
 
     def stop(self) -> None:

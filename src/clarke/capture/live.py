@@ -43,6 +43,7 @@ class Slot:
         "stopped",
         "storage",
         "version",
+        "virtual",
     )
 
     def __init__(
@@ -62,6 +63,9 @@ class Slot:
         self.held: torch.Tensor | None = None
         self.stopped = False  # computed from differentiated values, but cut off
         self.masked = False  # an integer or boolean computed from differentiated values
+        # Computed from differentiated values inside a reentrant checkpoint, where autograd is off
+        # and no tensor says that it requires a gradient.
+        self.virtual = False
 
 
 class Read(NamedTuple):

@@ -26,6 +26,12 @@ _OWN_EXCEPTIONS = tuple(
 _CHECKPOINT_FILE = str(Path(_TORCH_FOLDER, "utils", "checkpoint.py"))
 
 
+# Both run differentiated operations with gradients off: reentrant checkpoints, and custom
+# operators with `register_autograd`.
+_NO_GRAD_FORWARDS = (
+    _CHECKPOINT_FILE,
+    str(Path(_TORCH_FOLDER, "_library", "autograd.py")),
+)
 _FUNCTION_FILE = str(Path(_TORCH_FOLDER, "autograd", "function.py"))
 
 
@@ -111,7 +117,7 @@ class Places:
                 self._foreign[code] = foreign
             if not foreign and not _is_forward_of_function(frame):
                 break
-            if code.co_name == "forward" and code.co_filename == _CHECKPOINT_FILE:
+            if code.co_name == "forward" and code.co_filename in _NO_GRAD_FORWARDS:
                 checkpointed = True
             user, frame = frame, frame.f_back
         user = frame or user

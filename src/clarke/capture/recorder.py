@@ -22,8 +22,15 @@ if TYPE_CHECKING:
 
     from clarke.capture.trace import Location
 
+_DETACH = torch.ops.aten.detach.default
 _SCALAR = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - has no public name
 _READS_REMEMBERED = 10_000
+
+
+def _reads_shape_only(func: Any) -> bool:
+    """Whether a result without gradient (dropout's noise, say) owes its input only a shape."""
+    name = func._schema.name.partition("::")[2]
+    return name.endswith("_like") or name.startswith("new_")
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -148,9 +155,12 @@ class Recorder(TorchDispatchMode):
             slot = self._new_slot(tensor, location)
         if slot.held is None and slot.producer is None:
             self._hold(slot, tensor)
-        elif slot.producer is not None and not tensor.requires_grad and not slot.masked:
+        elif slot.producer is not None and not (
+            tensor.requires_grad or slot.masked or slot.virtual
+        ):
             # Computed from differentiated values, but cut off: from here on a constant.
-            slot.stopped = slot.stopped or slot.producer.differentiated
+            by_value = slot.producer.differentiated and not _reads_shape_only(slot.producer.func)
+            slot.stopped = slot.stopped or by_value
             slot.producer = None
             self._hold(slot, tensor)
         return slot
@@ -207,13 +217,19 @@ class Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         if not (torch.is_grad_enabled() or checkpointed):
             return self._run_stopped(func, args, kwargs, written, location)
-        return self._record(func, args, kwargs, tensors, written, location)
+        return self._record(
+            func, args, kwargs, tensors, written, location, checkpointed=checkpointed
+        )
 
     def _is_relevant(self, tensor: torch.Tensor) -> bool:
         if tensor.requires_grad:
             return True
         slot: Slot | None = self._slots.get(tensor)
-        return slot is not None and (slot.masked or slot.stopped)
+        return slot is not None and (slot.masked or slot.stopped or slot.virtual)
+
+    def _is_virtual(self, tensor: torch.Tensor) -> bool:
+        slot: Slot | None = self._slots.get(tensor)
+        return slot is not None and slot.virtual
 
     def _note_read(self, tensor: torch.Tensor, location: Location) -> None:
         slot = self._slots.get(tensor)
@@ -235,11 +251,13 @@ class Recorder(TorchDispatchMode):
         tensors: list[torch.Tensor],
         written: list[torch.Tensor],
         location: Location,
+        *,
+        checkpointed: bool,
     ) -> Any:
         self.count += 1
         node = Node(self.count, func, location)
         inputs: list[Slot] = []
-        differentiated = any(t.requires_grad for t in tensors)
+        differentiated = any(t.requires_grad or self._is_virtual(t) for t in tensors)
         masked = False
 
         def to_slot(value: Any) -> Any:
@@ -260,7 +278,9 @@ class Recorder(TorchDispatchMode):
         node.writers_before = tuple(len(s.storage.writers) for s in inputs)
         node.differentiated = differentiated
         node.varied = frozenset(
-            i for i, a in enumerate(args) if any(t.requires_grad for t in _tensors(a))
+            i
+            for i, a in enumerate(args)
+            if any(t.requires_grad or self._is_virtual(t) for t in _tensors(a))
         )
         for tensor in written:
             self._protect(tensor)
@@ -270,11 +290,19 @@ class Recorder(TorchDispatchMode):
         if keeps:
             self._keep_inputs(node, args, written)
         out = func(*args, **kwargs)
-        self._bind_outputs(node, out, written, masked=masked, keeps=keeps)
+        opened = checkpointed and differentiated and func is not _DETACH
+        self._bind_outputs(node, out, written, masked=masked, keeps=keeps, virtual=opened)
         return out
 
     def _bind_outputs(
-        self, node: Node, out: Any, written: list[torch.Tensor], *, masked: bool, keeps: bool
+        self,
+        node: Node,
+        out: Any,
+        written: list[torch.Tensor],
+        *,
+        masked: bool,
+        keeps: bool,
+        virtual: bool,
     ) -> None:
         """Give the results of an operation their slots, and note what it wrote to."""
         location, differentiated = node.location, node.differentiated
@@ -298,6 +326,7 @@ class Recorder(TorchDispatchMode):
                 discrete = not (value.is_floating_point() or value.is_complex())
                 slot.masked = masked or (discrete and differentiated)
                 slot.stopped = node.reads_stopped and not differentiated
+                slot.virtual = virtual and not discrete
             outputs.append(slot.number)
             if keeps and not value.is_floating_point():
                 node.kept_outputs[position] = value

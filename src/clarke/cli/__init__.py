@@ -24,7 +24,7 @@ class Subcommand:
     Attributes:
         name: What the user types, and the name of module and function.
         summary: One line for `clarke --help`.
-        passes_on: Options that it does not know belong to somebody else (a script's arguments).
+        passes_on: Options after its first argument belong to somebody else (a script).
     """
 
     name: str
@@ -70,7 +70,8 @@ def make_app(only: str | None = None) -> typer.Typer:
             continue
         wanted = only is None or only == command.name
         function = _load(command) if wanted else _nothing
-        settings = {"allow_extra_args": True, "ignore_unknown_options": True}
+        # What follows the first word that is no option is the program's own.
+        settings = {"allow_interspersed_args": False}
         app.command(
             command.name,
             short_help=command.summary,

@@ -70,14 +70,10 @@ def demo(
     else:
         for line in _lines(found["accuracy"], summary, overhead, folder):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(
-        exit_status((s.correct for s in watch.steps if s.looked), strict=strict)
-    )
+    raise typer.Exit(exit_status((s.correct for s in watch.steps if s.looked), strict=strict))
 
 
-def _lines(
-    accuracy: float, summary: Summary, overhead: Overhead, folder: Path
-) -> Iterator[str]:
+def _lines(accuracy: float, summary: Summary, overhead: Overhead, folder: Path) -> Iterator[str]:
     yield f"Accuracy on the test images: {100 * accuracy:.1f} %"
     yield ""
     yield str(summary)

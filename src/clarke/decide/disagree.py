@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -64,14 +64,31 @@ def name_disagreement(
 def name_nonfinite(program: Program) -> tuple[Culprit, ...]:
     """The operation whose backward pass first turned a finite adjoint into NaN or infinity."""
     run = program.run(pieces=Pieces.NATURAL)
+    if not run.output.requires_grad:
+        return ()
+    found: list[OpRecord] = []
+
+    def watch(op: OpRecord) -> Callable[[Any, Any], None]:
+        def look(inner: Any, outer: Any) -> None:
+            if _all_finite(outer) and not _all_finite(inner):
+                found.append(op)
+
+        return look
+
+    handles = []
     for op in program.analysis.recorded.ops:
-        values = [run.tensors[s] for s in op.outputs if s is not None and s in run.tensors]
-        if any(v.is_floating_point() and bool(v.isnan().any()) for v in values):
-            break
-    adjoints = _adjoints(program, run)
-    return _first_parting(
-        program,
-        lambda s: bool(torch.isfinite(adjoints[s]).all()),
-        set(adjoints),
-        "its backward pass made NaN or infinity from finite values",
-    )
+        for slot in op.outputs:
+            value = run.tensors.get(slot) if slot is not None else None
+            if value is not None and value.grad_fn is not None:
+                handles.append(value.grad_fn.register_hook(watch(op)))
+                break
+    leaves = [x for x in run.leaves if x.requires_grad]
+    torch.autograd.grad(run.output.sum(), leaves, allow_unused=True)
+    for handle in handles:
+        handle.remove()
+    reason = "its backward pass made NaN or infinity from finite values"
+    return tuple(Culprit(op.shown, op.location, reason) for op in found[:1])
+
+
+def _all_finite(values: Sequence[torch.Tensor | None]) -> bool:
+    return all(v is None or bool(torch.isfinite(v).all()) for v in values)

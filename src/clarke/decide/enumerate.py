@@ -130,6 +130,7 @@ class _Node:
     rows: tuple[_Row, ...] = ()
     kinks: tuple[int, ...] = ()
     pinned: frozenset[int] = frozenset()
+    units: Array | None = None
 
 
 class Enumeration:
@@ -180,6 +181,7 @@ class Enumeration:
         self._depends: dict[int, tuple[int, ...]] = {}
         self._cells: list[Cell] = []
         self._exclusions: list[Exclusion] = []
+        self._known: dict[tuple[int, int], list[_Option]] = {}
         self._nodes = 0
         self._linear: LinearParts | None = None
 
@@ -240,9 +242,11 @@ class Enumeration:
         own = kink.site.touch.chosen() if own is None else own.clone()
         own[kink.index] = option.choice
         choices[position] = own
-        rows, cone, closed = list(node.rows), node.cone, False
+        rows, cone, closed, units = list(node.rows), node.cone, False, node.units
         for row in option.rows:
-            side = _parallel(row.values, rows)
+            unit = row.values / np.abs(row.values).max()
+            side = _parallel(unit, units)
+            units = unit[None, :] if units is None else np.concatenate([units, unit[None, :]])
             rows.append(row)
             if cone is None or closed or side > 0:
                 continue
@@ -255,6 +259,7 @@ class Enumeration:
             tuple(rows),
             (*node.kinks, *([kink.number] * len(option.rows))),
             node.pinned | {kink.number} if option.pinned else node.pinned,
+            units,
         )
         if closed and self._excluded(child):
             self._exclusions.append(Exclusion(np.stack([r.values for r in rows])))
@@ -270,6 +275,8 @@ class Enumeration:
 
     def _excluded(self, node: _Node) -> bool:
         """Whether no point near w has this selection."""
+        if self._live.affine and self._subspace is None:
+            return True  # the cone is exact, and so is first order
         found = find_witness(np.stack([r.values for r in node.rows]))
         if found.direction is not None:
             return False  # the cone was empty in a subspace only
@@ -288,8 +295,14 @@ class Enumeration:
 
     def _options(self, kink: _Kink, node: _Node) -> list[_Option]:
         """The candidates that differ in gradient, with the rows that select each."""
+        gradients = self._gradients(kink.site, node)
+        known = self._known.get((kink.number, id(gradients)))
+        if known is None:
+            known = self._known[kink.number, id(gradients)] = self._list_options(kink, *gradients)
+        return known
+
+    def _list_options(self, kink: _Kink, candidates: Array, switching: Array) -> list[_Option]:
         touch = kink.site.touch
-        candidates, switching = self._gradients(kink.site, node)
         mine = np.flatnonzero((touch.owner == kink.index).numpy())
         members = touch.members[torch.from_numpy(mine)].tolist()
         slopes = candidates[mine]
@@ -474,15 +487,13 @@ def _side(rule: KinkRule, member: int, above: int) -> float:
     return 1.0 if member >= above else -1.0
 
 
-def _parallel(row: Array, rows: Sequence[_Row]) -> int:
+def _parallel(unit: Array, units: Array | None) -> int:
     """1 if an earlier row has the same direction up to rounding, -1 if the opposite, else 0."""
-    size = np.abs(row).max(initial=0.0)
-    for other in rows:
-        theirs = np.abs(other.values).max(initial=0.0)
-        for side in (1, -1):
-            if np.abs(row / size - side * other.values / theirs).max(initial=0.0) <= _ROUNDING:
-                return side
-    return 0
+    if units is None:
+        return 0
+    if bool((np.abs(units - unit).max(axis=1) <= _ROUNDING).any()):
+        return 1
+    return -1 if bool((np.abs(units + unit).max(axis=1) <= _ROUNDING).any()) else 0
 
 
 def _written(op: OpRecord) -> list[int]:

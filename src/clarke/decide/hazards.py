@@ -8,8 +8,8 @@ import torch
 
 from clarke.capture import Origin, input_slots
 from clarke.constraints import random_tangents
-from clarke.decide.disagree import name_nonfinite
 from clarke.decide.model import Culprit, Decision, culprit_of
+from clarke.decide.nonfinite import is_steep
 from clarke.kinks import Hazard
 from clarke.steering import Analysis, Pieces, Program, natural_gradient
 from clarke.verdict import Verdict
@@ -106,8 +106,8 @@ def _tied_decisions(analysis: Analysis) -> Decision | None:
             why = "a Python branch depends on a comparison at an exact tie"
         elif not op.differentiated:
             why = "a comparison of detached values is at an exact tie"
-        elif len(op.outputs) > 1 and op.outputs[1] is not None and op.outputs[1] in read_by:
-            why = "the index of a tied maximum is used by other operations"
+        elif any(_is_index(analysis, s) and s in read_by for s in op.outputs):
+            why = "an index that a tie decides is used by other operations"
         if why:
             return Decision(
                 Verdict.UNDECIDED,
@@ -116,6 +116,11 @@ def _tied_decisions(analysis: Analysis) -> Decision | None:
                 analysis=analysis,
             )
     return None
+
+
+def _is_index(analysis: Analysis, slot: int | None) -> bool:
+    dtype = analysis.trace.slot_dtypes.get(slot) if slot is not None else None
+    return dtype is not None and not dtype.is_floating_point and dtype != torch.bool
 
 
 def _is_float(analysis: Analysis, slot: int | None) -> bool:
@@ -151,8 +156,8 @@ def judge_hazards(
     if not relevance.hazards:
         return None
     culprits = _culprits(program, relevance)
-    kind = next(iter(relevance.hazards))
-    if kind in (Hazard.STEP, Hazard.INFINITE_SLOPE) and _is_steep(program, generator):
+    kinds = set(relevance.hazards)
+    if kinds & {Hazard.STEP, Hazard.INFINITE_SLOPE} and is_steep(program, generator):
         return Decision(
             Verdict.NOT_LIPSCHITZ,
             f"{culprits[0]}. Values beside the point differ by more than any multiple of the "
@@ -176,77 +181,3 @@ def _culprits(program: Program, relevance: Relevance) -> tuple[Culprit, ...]:
         for kink in kinks[:4].tolist():
             found.append(culprit_of(program.analysis.site_of(kink).touch, hazard.value))
     return tuple(dict.fromkeys(found))
-
-
-def _is_steep(program: Program, generator: torch.Generator) -> bool:
-    """Whether difference quotients grow without bound towards the point, on some ray."""
-    here = _value(program, program.point)
-    for _ in range(_RAYS):
-        direction = random_tangents(program, generator)
-        for sign in (1.0, -1.0):
-            quotients = []
-            for step in _STEPS:
-                moved = [p + sign * step * d for p, d in zip(program.point, direction, strict=True)]
-                quotients.append(abs(_value(program, moved) - here) / step)
-            # A bounded slope keeps them equal; a square root multiplies them by 10 each time.
-            if quotients[0] > 0 and all(
-                b > 5 * a for a, b in zip(quotients, quotients[1:], strict=False)
-            ):
-                return True
-    return False
-
-
-def _value(program: Program, point: Sequence[torch.Tensor]) -> float:
-    return float(program.run(point, pieces=Pieces.NATURAL, grad=False).output.sum())
-
-
-def judge_nonfinite(
-    program: Program, gradient: Sequence[torch.Tensor], generator: torch.Generator
-) -> Decision:
-    """NONFINITE or NOT_LIPSCHITZ for a gradient with NaN or infinity."""
-    touched = [
-        culprit_of(site.touch, hazard.value)
-        for site in program.analysis.ordered()
-        for hazard in site.touch.hazards
-        if hazard in (Hazard.INFINITE_SLOPE, Hazard.STEP, Hazard.CONE)
-    ]
-    if touched and _is_steep(program, generator):
-        return Decision(
-            Verdict.NOT_LIPSCHITZ,
-            f"{touched[0]}. Difference quotients grow without bound towards the point, "
-            "so there is no Clarke subdifferential here.",
-            culprits=tuple(touched),
-            analysis=program.analysis,
-        )
-    culprits = name_nonfinite(program) or tuple(touched)
-    where = str(culprits[0]) if culprits else "the values themselves are not finite"
-    finite = _nearby_limit(program, generator)
-    more = (
-        "Gradients at nearby points have a finite limit, so a valid gradient exists."
-        if finite is not None
-        else "No finite limit of nearby gradients was found."
-    )
-    return Decision(
-        Verdict.NONFINITE,
-        f"{where}. {more}",
-        culprits=culprits,
-        analysis=program.analysis,
-        element=finite,
-    )
-
-
-def _nearby_limit(
-    program: Program, generator: torch.Generator
-) -> tuple[torch.Tensor, ...] | None:
-    from clarke.decide.tolerance import relative_difference
-
-    for _ in range(_RAYS):
-        direction = random_tangents(program, generator)
-        found = []
-        for step in (1e-5, 1e-6, 1e-7):
-            moved = [p + step * d for p, d in zip(program.point, direction, strict=True)]
-            found.append(natural_gradient(program, moved))
-        finite = all(bool(torch.isfinite(t).all()) for g in found for t in g)
-        if finite and relative_difference(found[1], found[2]) < 1e-4:
-            return found[2]
-    return None

@@ -10,11 +10,13 @@ import torch
 from clarke.capture import Origin
 from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
 from clarke.decide.certificate import Certificate
-from clarke.decide.hazards import judge_hazards, judge_nonfinite, obstacle
+from clarke.decide.hazards import judge_hazards, obstacle
 from clarke.decide.mixture import mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness
+from clarke.decide.nonfinite import judge_nonfinite
 from clarke.decide.refute import enumerate_exactly, mix_cells, nearest_correct, refute
 from clarke.decide.responsible import culprits_of, hints, responsible_kinks
+from clarke.decide.rounding import rounding_noise
 from clarke.decide.search import witness_selection
 from clarke.decide.tolerance import relative_difference, relative_tolerance
 from clarke.errors import BudgetError, ReplayError
@@ -134,7 +136,7 @@ class _Context:
         )
         if witness is None:
             return None
-        if relative_difference(witness.gradient, self.gradient) > self.tolerance:
+        if self.differs(witness.gradient):
             return self.exact(self.mismatch(witness.gradient))
         return self.accept(Verdict.BOULIGAND, (witness,), (1.0,), "witness")
 
@@ -153,6 +155,13 @@ class _Context:
         verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
         theorem = "witness" if len(witnesses) == 1 else "mixture of witnesses"
         return self.accept(verdict, witnesses, weights, theorem)
+
+    def differs(self, own: tuple[torch.Tensor, ...]) -> bool:
+        """Whether AD's gradient and that of its selection differ by more than rounding."""
+        if relative_difference(own, self.gradient) <= self.tolerance:
+            return False
+        noise = rounding_noise(self.program, own)
+        return relative_difference(own, self.gradient, noise=noise) > self.tolerance
 
     def unwitnessed(self) -> Decision:
         return self.undecided(
@@ -175,6 +184,11 @@ class _Context:
             tolerance=self.tolerance,
             run_gradient=self.run,
         )
+        if not certificate.adds_up():
+            first = witnesses[0]
+            mixture = None if first.choices else _ad_weights(self.program)
+            noise = rounding_noise(self.program, first.gradient, first.choices, mixture)
+            certificate = replace(certificate, noise=noise)
         defects = certificate.defects(run=self.settings.confirm is Confirm.ALWAYS)
         if defects:
             return self.undecided(

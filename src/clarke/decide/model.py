@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from clarke.capture import Location
+    from clarke.capture import Location, OpRecord
     from clarke.constraints import Relevance
     from clarke.decide.certificate import Certificate
     from clarke.decide.refute import Refutation
@@ -50,7 +50,7 @@ class Settings:
     selections: int = 32
     rounds: int = 24
     confirm: Confirm = Confirm.ALWAYS
-    exact: Limits = Limits(nodes=5_000, cells=1_000, kinks=64)
+    exact: Limits = Limits(nodes=20_000, cells=2_000, kinks=128)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +91,27 @@ class Culprit:
 
 
 @dataclass(frozen=True, eq=False)
+class TouchCount:
+    """The kinks of one operation, counted without listing them.
+
+    Attributes:
+        op: The operation.
+        elements: Output elements.
+        touched: Elements at which several pieces meet.
+        relevant: Those of them that may matter.
+        touch: The touched kinks themselves, where they were listed.
+        nonzero: For a maxpool after a ReLU: ties of a value other than zero.
+    """
+
+    op: OpRecord
+    elements: int
+    touched: int
+    relevant: int
+    touch: Touch | None = None
+    nonzero: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Decision:
     """The outcome of the ladder.
 
@@ -104,6 +125,7 @@ class Decision:
         relevance: Which of them matter, if that was found out.
         notes: Further sentences for the user.
         element: A finite or a correct gradient, where AD's is not one.
+        counts: Touched kinks by operation, where there is no analysis.
     """
 
     verdict: Verdict
@@ -115,6 +137,7 @@ class Decision:
     relevance: Relevance | None = None
     notes: tuple[str, ...] = field(default=())
     element: tuple[torch.Tensor, ...] | None = None
+    counts: tuple[TouchCount, ...] = field(default=())
 
 
 def culprit_of(touch: Touch, reason: str) -> Culprit:

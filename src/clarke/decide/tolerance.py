@@ -12,38 +12,46 @@ if TYPE_CHECKING:
     from clarke.capture import Trace
 
 _ROUNDINGS = 4096  # a deep network's backward pass accumulates thousands of roundings
-# A tensor whose true gradient vanishes (a bias before BatchNorm) holds rounding noise only, which
-# sums over the batch: 5e-7 of the whole gradient's peak was seen in float32, 1e-5 is allowed.
-SHARE = 2e-2
+SHARE = 1e-3  # rounding_noise() is for tensors whose scale is smaller still
 _FLOOR = 1e-7  # float64 programs: some kernels hold constants in float32
 
 
 def relative_tolerance(trace: Trace) -> float:
     """Relative error to expect of AD's gradient, from the coarsest dtype in the program."""
+    return min(max(_ROUNDINGS * coarsest_epsilon(trace), _FLOOR), 0.25)
+
+
+def coarsest_epsilon(trace: Trace) -> float:
+    """The relative spacing of numbers in the coarsest floating point type of a program."""
     kinds = {d for d in trace.slot_dtypes.values() if d.is_floating_point}
-    eps = max((torch.finfo(d).eps for d in kinds), default=torch.finfo(torch.float64).eps)
-    return float(min(max(_ROUNDINGS * eps, _FLOOR), 0.25))
+    found = (torch.finfo(d).eps for d in kinds)
+    return float(max(found, default=torch.finfo(torch.float64).eps))
 
 
 def relative_difference(
-    left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], floor: float = 0.0
+    left: Sequence[torch.Tensor],
+    right: Sequence[torch.Tensor],
+    floor: float = 0.0,
+    noise: Sequence[float] = (),
 ) -> float:
     """Largest difference of two gradients, each tensor relative to its own largest entry.
 
-    A tensor's own scale counts with at least the part `SHARE` of the whole gradient's, since rounding
-    leaves noise of that order in tensors whose true gradient vanishes. `floor` is a further lower
-    bound of the scale. NaN gives infinity.
+    A tensor's own scale counts with at least the part `SHARE` of the whole gradient's. `floor` is
+    a further lower bound of the scale. Differences up to `noise`, one number per tensor, count as
+    zero. NaN gives infinity.
     """
     whole = max(peak(left), peak(right))
+    allowed = noise or [0.0] * len(left)
     worst = 0.0
-    for a, b in zip(left, right, strict=True):
+    for a, b, n in zip(left, right, allowed, strict=True):
         if a.numel() == 0:
             continue
         gap = float((a.detach().to(torch.float64) - b.detach().to(torch.float64)).abs().max())
         scale = max(_peak(a), _peak(b), SHARE * whole, floor)
         if gap != gap:
             return float("inf")
-        worst = max(worst, gap / scale if scale > 0 else gap)
+        if gap > n:
+            worst = max(worst, gap / scale if scale > 0 else gap)
     return worst
 
 

@@ -1,9 +1,9 @@
 """Maxpool windows with ties, found in whole-array passes.
 
 Comparing each of the k*k strided slices of a window with the output is slow on a CPU: strided
-loads are not vectorised. Instead the output is spread out once, so that column x of it holds the
-maximum of the window that x belongs to, and every row of the input is compared with it at full
-width: one contiguous pass for each kernel row.
+loads are not vectorised. Instead the output is spread out, so that element (y, x) of it holds the
+maximum of the window that (y, x) belongs to, and compared with the input in one contiguous pass
+(several where windows overlap).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,21 +60,18 @@ def find_ties(
         mask = np.greater(peaks, 0, out=scratch.get("positive", peaks.shape, np.bool_))
         expected = int(np.count_nonzero(mask))
         if expected < peaks.size:
-            zero_ties = _several(windows, ~mask if _has_single_cells(windows) else None)
-            zero_ties = peaks.size - expected if zero_ties < 0 else zero_ties
+            zero_ties = peaks.size - expected
+            inside = cells_inside(windows)
+            if bool((inside < 2).any()):  # a single element cannot tie
+                zero_ties = int(np.count_nonzero(~mask & (inside > 1)))
             # Zero is compared with as -1, which no input is equal to.
             wanted = scratch.get("wanted", peaks.shape, peaks.dtype)
-            np.multiply(mask, 1, out=wanted)
-            np.subtract(wanted, 1, out=wanted)
-            np.add(wanted, peaks, out=wanted)
+            torch.ops.aten.threshold.out(
+                torch.from_numpy(peaks), 0.0, -1.0, out=torch.from_numpy(wanted)
+            )
     count = _attained(values, wanted, windows, scratch, expected)
     tied = np.zeros(0, dtype=np.intp) if count is None else np.flatnonzero(count)
     return Ties(peaks.size, tied, zero_ties)
-
-
-def _has_single_cells(windows: Windows) -> bool:
-    """Whether some window holds a single element of the input, which cannot tie."""
-    return bool((cells_inside(windows) < 2).any())
 
 
 def cells_inside(windows: Windows) -> NDArray[np.int64]:
@@ -84,12 +82,6 @@ def cells_inside(windows: Windows) -> NDArray[np.int64]:
     return total
 
 
-def _several(windows: Windows, zero: NDArray[np.bool_] | None) -> int:
-    if zero is None:
-        return -1
-    return int(np.count_nonzero(zero & (cells_inside(windows) > 1)))
-
-
 def _attained(
     values: NDArray[Any],
     wanted: NDArray[Any],
@@ -98,89 +90,71 @@ def _attained(
     expected: int,
 ) -> NDArray[np.bool_] | None:
     """Whether each window attains its wanted value more than once; None if no window does."""
-    if windows.dilation[1] == 1 and windows.stride[1] == windows.kernel[1] == 2:
-        if windows.padding == (0, 0) and values.shape[3] % 2 == 0:
-            return _by_pairs(values, wanted, windows, scratch, expected)
-    return _by_columns(values, wanted, windows, scratch, expected)
-
-
-def _by_pairs(
-    values: NDArray[Any],
-    wanted: NDArray[Any],
-    windows: Windows,
-    scratch: Scratch,
-    expected: int,
-) -> NDArray[np.bool_] | None:
-    """Kernel and stride 2 along rows: each maximum stands twice beside itself."""
-    n, c, _, width = values.shape
-    rows, half = windows.out[0], width // 2
-    spread = scratch.get("spread", (n, c, rows, half, 2), values.dtype)
-    if values.dtype == np.float32:
-        double = spread.view(np.uint64)[..., 0]
-        double[..., : windows.out[1]] = wanted.view(np.uint32)
-        np.multiply(double, np.uint64((1 << 32) + 1), out=double)
-    else:
-        spread[..., : windows.out[1], :] = wanted[..., None]
-    flat = spread.reshape(n, c, rows, width)
-    total, parts = 0, []
-    for i in range(windows.kernel[0]):
-        target, source = windows.cut(0, i)
-        equal = scratch.get(f"equal{i}", (n, c, rows, width), np.bool_)
-        if target != slice(0, rows):
-            equal[:] = False
-        np.equal(values[:, :, source], flat[:, :, target], out=equal[:, :, target])
-        total += int(np.count_nonzero(equal))
-        parts.append(equal.view(np.int16))
-    if total == expected:
-        return None
-    count = parts[0]
-    for part in parts[1:]:
-        count = np.add(count, part, out=count)
-    # Two counters of eight bits: unique maxima leave 1 or 256.
-    return np.not_equal(count & (count - 1), 0) | (count == 2) | (count == 512)
-
-
-def _by_columns(
-    values: NDArray[Any],
-    wanted: NDArray[Any],
-    windows: Windows,
-    scratch: Scratch,
-    expected: int,
-) -> NDArray[np.bool_] | None:
-    """Any geometry: kernel columns that fall on different columns share one comparison."""
-    n, c, _, width = values.shape
-    rows = windows.out[0]
+    n, c, height, width = values.shape
+    tiled = windows.kernel == windows.stride == (2, 2) and windows.padding == (0, 0)
+    if tiled and windows.dilation == (1, 1) and height % 2 == 0 and width % 2 == 0:
+        return _by_pairs(values, wanted, scratch, expected)
     count = np.zeros((n, c, *windows.out), dtype=np.uint8)
     total = 0
-    for block in _column_blocks(windows):
-        spread = scratch.get("spread", (n, c, rows, width), values.dtype)
+    for columns in _apart(windows, 1):
+        spread = scratch.get("spread", (n, c, windows.out[0], width), values.dtype)
         spread.fill(np.nan)
-        for j in block:
+        for j in columns:
             target, source = windows.cut(1, j)
             spread[..., source] = wanted[..., target]
         for i in range(windows.kernel[0]):
             target, source = windows.cut(0, i)
-            here = target.stop - target.start
-            equal = scratch.get("equal", (n, c, here, width), np.bool_)
+            here = (n, c, target.stop - target.start, width)
+            equal = scratch.get("equal", here, np.bool_)
             np.equal(values[:, :, source], spread[:, :, target], out=equal)
             found = int(np.count_nonzero(equal))
             total += found
             if found:
-                for j in block:
-                    cells, columns = windows.cut(1, j)
-                    count[:, :, target, cells] += equal[..., columns].view(np.uint8)
+                for j in columns:
+                    x, source = windows.cut(1, j)
+                    count[:, :, target, x] += equal[..., source].view(np.uint8)
     return None if total == expected else count > 1
 
 
-def _column_blocks(windows: Windows) -> list[list[int]]:
-    """Kernel columns in groups within which no two windows share an input column."""
-    kernel, stride, dilation = windows.kernel[1], windows.stride[1], windows.dilation[1]
-    blocks: list[list[int]] = []
-    for j in range(kernel):
-        for block in blocks:
-            if all((dilation * (j - other)) % stride for other in block):
-                block.append(j)
+def _by_pairs(
+    values: NDArray[Any], wanted: NDArray[Any], scratch: Scratch, expected: int
+) -> NDArray[np.bool_] | None:
+    """Windows of 2x2 that tile the input: each maximum is spread over its own window."""
+    n, c, height, width = values.shape
+    rows, half = n * c * (height // 2), width // 2
+    pairs = scratch.get("pairs", (rows, half, 2), values.dtype)
+    if values.dtype == np.float32:
+        double = pairs.view(np.uint64)[..., 0]
+        double[...] = wanted.view(np.uint32).reshape(rows, half)
+        np.multiply(double, np.uint64((1 << 32) + 1), out=double)
+    else:
+        pairs[...] = wanted.reshape(rows, half, 1)
+    spread = scratch.get("spread", (2 * rows, width), values.dtype)
+    twice = scratch.constant("twice", 2 * rows, lambda: np.arange(2 * rows, dtype=np.intp) // 2)
+    np.take(pairs.reshape(rows, width), twice, axis=0, out=spread, mode="clip")
+    equal = scratch.get("equal", values.shape, np.bool_)
+    np.equal(values.reshape(-1), spread.reshape(-1), out=equal.reshape(-1))
+    if int(np.count_nonzero(equal)) == expected:
+        return None
+    # Two counters of eight bits, one for each column: unique maxima leave 1 or 256.
+    both = torch.from_numpy(equal.view(np.int16)).view(rows, 2, half)
+    count = scratch.get("count", (rows, half), np.int16)
+    torch.add(both[:, 0], both[:, 1], out=torch.from_numpy(count))
+    several: NDArray[np.bool_] = np.not_equal(count & (count - 1), 0)
+    several |= count == 2
+    several |= count == 512
+    return several
+
+
+def _apart(windows: Windows, axis: int) -> list[list[int]]:
+    """Kernel places in groups within which no two windows share a row or column of the input."""
+    stride, dilation = windows.stride[axis], windows.dilation[axis]
+    groups: list[list[int]] = []
+    for k in range(windows.kernel[axis]):
+        for group in groups:
+            if all((dilation * (k - other)) % stride for other in group):
+                group.append(k)
                 break
         else:
-            blocks.append([j])
-    return blocks
+            groups.append([k])
+    return groups

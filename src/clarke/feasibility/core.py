@@ -19,6 +19,7 @@ from clarke.feasibility.parallel import merge_parallel
 from clarke.feasibility.system import System, components, restrict
 
 _NEAR_ZERO = 1e-5  # length of a combination of unit rows that may be an exact zero
+_ZERO = 1e-12  # length at which it cannot be told from one
 _FIRST_ROWS = 600  # rows with which the active set starts
 _CHANGES = 25  # times the active set may change
 _FIRST_STEPS = 10  # Newton steps before other methods are tried
@@ -129,21 +130,25 @@ def _active_set(
 
     The length of the point never grows, because the rows that it uses are kept.
     """
-    m, limit = system.shape[0], budget.active_rows
+    m, limit, work = system.shape[0], budget.active_rows, 0
     order = np.argsort(-violation, kind="stable")[: min(_FIRST_ROWS, limit)]
     chosen = np.sort(order[violation[order] > 1e-6 * violation.max()])
     for _ in range(changes + 1):
         if len(chosen) == 0:
             return
         part = rows[chosen]
-        weights = weights_of_nearest(_coordinates(part))
+        points = _coordinates(part)
+        weights = weights_of_nearest(points)
         if weights is None:
             return
+        work += np.count_nonzero(weights) * points.size
         d = part.T @ weights
         squared = float(d @ d)
         if squared < _NEAR_ZERO**2:
             multipliers = spread(weights / system.norms[chosen], chosen, m)
             yield Candidate(Method.ACTIVE_SET, multipliers=multipliers)
+            if squared < _ZERO**2:
+                return
         values = rows @ d
         if values.min() > 0:
             yield Candidate(Method.ACTIVE_SET, direction=d)
@@ -153,7 +158,7 @@ def _active_set(
         kept = chosen[(weights > 0) | (chosen_values < 3.0 * squared)][:limit]
         room = min(max(len(chosen), 100), limit - len(kept))
         worst = worst[np.argsort(values[worst], kind="stable")[:room]]
-        if len(worst) == 0:
+        if len(worst) == 0 or work > budget.active_work:
             return
         chosen = np.sort(np.r_[kept, worst])
 

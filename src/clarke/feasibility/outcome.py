@@ -54,7 +54,8 @@ class Budget:
         rounds: rounds of pure columns.
         newton_steps: Newton steps of the squared hinge.
         inner_steps: conjugate-gradient steps inside each Newton step.
-        active_rows: rows that are solved together by dense methods.
+        active_rows: rows whose minimum-norm point is computed at once.
+        active_work: multiplications, in total, in one sequence of minimum-norm points.
         exact_support: rows in a contradiction that is made exact (cost grows as its fourth power).
         lp_entries: matrix entries given to the linear program.
     """
@@ -63,6 +64,7 @@ class Budget:
     newton_steps: int = 60
     inner_steps: int = 40
     active_rows: int = 1500
+    active_work: int = 3_000_000_000
     exact_support: int = 128
     lp_entries: int = 400_000
 

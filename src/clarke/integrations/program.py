@@ -9,14 +9,10 @@ import sys
 import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clarke.errors import InputError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-_OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_OWN_FOLDER = str(Path(__file__).parents[1]) + os.sep
 
 
 @dataclass(frozen=True)
@@ -68,14 +64,16 @@ def run_program(program: Program) -> Ending:
     if not program.is_module and not Path(program.target).exists():
         raise InputError(f"There is no file {program.target}. For a module: clarke run -m MODULE.")
     sys.argv[:] = [program.target, *program.arguments]
+    is_folder = Path(program.target).is_dir()
+    if not sys.flags.safe_path and (program.is_module or not is_folder):
+        home = Path.cwd() if program.is_module else Path(program.target).resolve().parent
+        sys.path[0] = str(home)
     try:
         if program.is_module:
-            sys.path[0] = str(Path.cwd())
             _run_module(program.target)
-        elif Path(program.target).is_dir():
+        elif is_folder:
             runpy.run_path(program.target, run_name="__main__")
         else:
-            sys.path[0] = str(Path(program.target).resolve().parent)
             _run_script(program.target)
     except SystemExit as end:
         return Ending(_status(end.code))
@@ -148,8 +146,3 @@ def _status(code: object) -> int:
         return code & 0xFF
     print(code, file=sys.stderr)  # noqa: T201 - as the interpreter does
     return 1
-
-
-def arguments_of(words: Sequence[str], *, is_module: bool) -> Program:
-    """A program from the words of a command line: target first, then its arguments."""
-    return Program(words[0], tuple(words[1:]), is_module)

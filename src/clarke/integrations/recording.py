@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import math
 import os
 import platform
@@ -71,7 +71,7 @@ def surroundings() -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
-        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "started": dt.datetime.now().astimezone().isoformat(timespec="seconds"),
         "working_directory": str(Path.cwd()),
         "interpreter": sys.executable,
     }
@@ -79,7 +79,7 @@ def surroundings() -> dict[str, Any]:
 
 def new_folder(name: str, root: Path | str = "runs") -> Path:
     """A folder below `root` that does not exist yet, named after the program, time and rank."""
-    now = datetime.datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    now = dt.datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     rank = os.environ.get("RANK", "")
     base = Path(root) / "-".join(filter(None, [name, now, rank and f"rank{rank}"]))
     tries = (base.with_name(f"{base.name}-{i}") if i else base for i in range(10_000))

@@ -77,7 +77,7 @@ class OrderRule(ChoiceRule):
                 where = where.movedim(dim, -1).reshape(table.shape)
             placed = self.place(call, table)
             base, elements, column = self._outputs(op, table, where, placed, dim)
-            ordered, order = table.sort(1, stable=True)
+            ordered, order = table.sort(dim=1, stable=True)
             values = ordered.gather(1, placed.places)
             low = torch.searchsorted(ordered, values)
             high = torch.searchsorted(ordered, values, right=True)
@@ -117,7 +117,7 @@ class OrderRule(ChoiceRule):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The flat selection, and (rows, q) each output's flat position and chosen column."""
         if self.flat:
-            ordered = table.sort(1, stable=True)[1]
+            ordered = table.sort(dim=1, stable=True)[1]
             column = ordered.gather(1, placed.places)
             return where.gather(1, column).reshape(-1), torch.zeros_like(column), column
         indices = op.kept_outputs[1]

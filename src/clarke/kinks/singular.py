@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from clarke.capture import OpRecord
 
 
+_NEAR = 64.0  # roundings within which computed values count as equal
+
+
+@dataclass(frozen=True, eq=False)
+class Singular(Call):
+    """A recorded call, with the positions of its differentiated arguments."""
+
+    varied: frozenset[int] = frozenset()
+
+
 @dataclass(frozen=True)
 class SingularRule(KinkRule):
     """A rule that only says where the operation is not analytic.
@@ -22,20 +32,34 @@ class SingularRule(KinkRule):
     Attributes:
         special: Gives a boolean tensor, true where an input (or output) element is special.
         hazard: What it is there.
+        more: Further tests with their hazards, for the same shape.
     """
 
-    special: Callable[[Call], torch.Tensor]
+    special: Callable[[Singular], torch.Tensor]
     hazard: Hazard = Hazard.INFINITE_SLOPE
+    more: tuple[tuple[Callable[[Singular], torch.Tensor], Hazard], ...] = ()
 
     def find(self, op: OpRecord) -> Touch:
-        call = Call(op.func, tuple(op.kept.get(i, a) for i, a in enumerate(op.args)), op.kwargs)
+        call = Singular(
+            op.func,
+            tuple(op.kept.get(i, a) for i, a in enumerate(op.args)),
+            op.kwargs,
+            op.varied,
+        )
         with torch.no_grad():
-            elements = torch.as_tensor(self.special(call)).reshape(-1).nonzero().squeeze(1)
+            masks = [
+                (torch.as_tensor(test(call)).reshape(-1), hazard)
+                for test, hazard in ((self.special, self.hazard), *self.more)
+            ]
+            touched = torch.stack([m for m, _ in masks]).any(0)
+            elements = touched.nonzero().squeeze(1)
         count = elements.numel()
         owner = torch.arange(count)
-        hazards = {self.hazard: owner} if count else {}
+        hazards = {
+            hazard: mask[elements].nonzero().squeeze(1) for mask, hazard in masks if bool(mask.any())
+        }
         ones = torch.ones(count, dtype=torch.float64)
-        base = torch.zeros(0, dtype=torch.int8)
+        base = torch.zeros(touched.numel(), dtype=torch.int8)
         return Touch(op, elements, elements, owner, ones, hazards, base)
 
     def merge(self, touch: Touch, choice: torch.Tensor) -> torch.Tensor:
@@ -59,50 +83,169 @@ class SingularRule(KinkRule):
         return touch.members
 
 
-def first_is_zero(call: Call) -> torch.Tensor:
+def first_is_zero(call: Singular) -> torch.Tensor:
     """Where the first argument is zero."""
     return torch.as_tensor(call.args[0] == 0)
 
 
-def first_is_plus_minus_one(call: Call) -> torch.Tensor:
+def first_is_plus_minus_one(call: Singular) -> torch.Tensor:
     """Where the first argument is 1 or -1."""
     return torch.as_tensor(call.args[0].abs() == 1)
 
 
-def power_is_special(call: Call) -> torch.Tensor:
-    """Where the base is zero and the exponent is not a non-negative integer."""
+def first_is_not_finite(call: Singular) -> torch.Tensor:
+    """Where the first argument is NaN or infinite."""
+    return ~torch.isfinite(call.args[0])
+
+
+def output_is_zero(call: Singular) -> torch.Tensor:
+    """Where the (first) result is zero."""
+    out = call.func(*call.args, **call.kwargs)
+    return torch.as_tensor((out[0] if isinstance(out, tuple) else out) == 0)
+
+
+def power_is_special(call: Singular) -> torch.Tensor:
+    """Where the base is zero and the exponent is varied, or is no non-negative integer."""
     base, exponent = torch.as_tensor(call.args[0]), torch.as_tensor(call.args[1])
     natural = (exponent >= 0) & (exponent == exponent.round())
     # A differentiated exponent needs log(base), which is infinite at zero.
-    varied = isinstance(call.args[1], torch.Tensor) and call.args[1].dim() > 0
-    return (base == 0) & (~natural | varied)
+    return (base == 0) & (~natural | (1 in call.varied))
 
 
-def both_are_zero(call: Call) -> torch.Tensor:
+def zero_to_the_zero(call: Singular) -> torch.Tensor:
+    """Where a power of the number 0 jumps from 1 to 0."""
+    exponent = call.args[1]
+    return (exponent == 0) & (float(call.args[0]) == 0)
+
+
+def both_are_zero(call: Singular) -> torch.Tensor:
     """Where both arguments are zero."""
     return torch.as_tensor((call.args[0] == 0) & (call.args[1] == 0))
 
 
-def spread_is_zero(call: Call) -> torch.Tensor:
+def on_the_cut(call: Singular) -> torch.Tensor:
+    """atan2: where the first argument is zero and the second negative."""
+    return torch.as_tensor((call.args[0] == 0) & (call.args[1] < 0))
+
+
+def logarithm_of_zero(call: Singular) -> torch.Tensor:
+    """xlogy: where the second argument is zero."""
+    x, y = (torch.as_tensor(a) for a in call.args[:2])
+    return torch.broadcast_tensors(x, y == 0)[1]
+
+
+def logarithm_of_one_minus_one(call: Singular) -> torch.Tensor:
+    """xlog1py: where the second argument is -1."""
+    x, y = (torch.as_tensor(a) for a in call.args[:2])
+    return torch.broadcast_tensors(x, y == -1)[1]
+
+
+def _dims(x: torch.Tensor, dim: Any) -> list[int]:
+    if dim is None:
+        return list(range(x.dim()))
+    dims = [dim] if isinstance(dim, int) else list(dim)
+    return dims or list(range(x.dim()))
+
+
+def spread_is_zero(call: Singular) -> torch.Tensor:
     """Where the values over the reduced dimensions are all equal."""
     x = call.args[0]
-    dims = call.arg(1, "dim")
-    dims = list(range(x.dim())) if not dims else ([dims] if isinstance(dims, int) else list(dims))
-    return torch.as_tensor(x.amax(dims) == x.amin(dims)) if x.dim() else torch.tensor(True)
+    if x.dim() == 0:
+        return torch.tensor(True)
+    dims = _dims(x, call.arg(1, "dim"))
+    return torch.as_tensor(x.amax(dims) == x.amin(dims))
 
 
-def euclidean_norm_is_zero(call: Call) -> torch.Tensor:
-    """Where a vector of Euclidean length zero is measured; other orders count as special."""
-    x = call.args[0]
+def _norm_order(call: Singular) -> float:
     order = call.arg(1, "ord", 2)
-    dims = call.arg(2, "dim")
+    return 2.0 if order is None else float(order)
+
+
+def norm_of_zero(call: Singular) -> torch.Tensor:
+    """Where a vector norm is taken of zero."""
+    x = call.args[0]
     if x.numel() == 0:
         return torch.zeros(0, dtype=torch.bool)
-    if order != 2:
-        return torch.tensor(True)
-    dims = list(range(x.dim())) if dims is None else ([dims] if isinstance(dims, int) else dims)
-    return torch.as_tensor((x != 0).any(dims[0]) == 0) if len(dims) == 1 else _all_zero(x, dims)
+    dims = _dims(x, call.arg(2, "dim"))
+    return torch.as_tensor(x.abs().amax(dims) == 0) if x.dim() else x == 0
 
 
-def _all_zero(x: torch.Tensor, dims: list[int]) -> torch.Tensor:
-    return x.abs().amax(dims) == 0
+def norm_is_irregular(call: Singular) -> torch.Tensor:
+    """Where a norm of order below 1 meets a zero entry, or the order is none that clarke knows.
+
+    For orders above 1 other than 2 a zero entry leaves the norm continuously differentiable.
+    """
+    x, order = call.args[0], _norm_order(call)
+    if x.numel() == 0:
+        return torch.zeros(0, dtype=torch.bool)
+    dims = _dims(x, call.arg(2, "dim"))
+    zero = (x == 0).to(torch.int8).amax(dims) > 0 if x.dim() else x == 0
+    if order > 1 and order != float("inf"):
+        return torch.zeros_like(zero)
+    # Orders 1 and inf come here only where they could not be lowered.
+    return zero if order > 0 and order < 1 else torch.ones_like(zero)
+
+
+def singular_values_meet(call: Singular) -> torch.Tensor:
+    """One flag: some matrix has singular values that are equal or zero, up to rounding."""
+    values = torch.linalg.svdvals(call.args[0])
+    if values.numel() == 0:
+        return torch.tensor(False)
+    near = _NEAR * torch.finfo(values.dtype).eps * values.shape[-1] * values[..., :1]
+    gaps = values[..., :-1] - values[..., 1:]
+    meet = (gaps <= near).any() | (values[..., -1:] <= near).any()
+    return torch.as_tensor(meet)
+
+
+def rank_is_deficient(call: Singular) -> torch.Tensor:
+    """One flag: some matrix is not of full rank, or nearly so."""
+    values = torch.linalg.svdvals(call.args[0])
+    if values.numel() == 0:
+        return torch.tensor(False)
+    return torch.as_tensor((values[..., -1] <= 1e-6 * values[..., 0]).any())
+
+
+def on_a_cell_border(call: Singular) -> torch.Tensor:
+    """grid_sample: points of a differentiated grid on a border between cells.
+
+    Bilinear and bicubic interpolation change their polynomial at whole pixel coordinates, nearest
+    neighbours jump at halves, reflection folds at either.
+    """
+    x, grid, mode, padding, corners = (call.args[i] for i in range(5))
+    if 1 not in call.varied:
+        return torch.zeros(grid.shape[:-1], dtype=torch.bool)
+    sizes = torch.tensor(x.shape[2:][::-1], dtype=grid.dtype)
+    pixel = (grid + 1) / 2 * (sizes - 1) if corners else ((grid + 1) * sizes - 1) / 2
+    near = _NEAR * torch.finfo(grid.dtype).eps * (sizes + pixel.abs())
+    whole = (pixel - pixel.round()).abs() <= near
+    half = (pixel - pixel.floor() - 0.5).abs() <= near
+    bent = half if mode == 1 else whole
+    if padding == 2 or mode == 1:
+        bent = whole | half
+    return bent.any(-1)
+
+
+def length_is_the_limit(call: Singular) -> torch.Tensor:
+    """renorm: slices whose norm is the limit, up to rounding, or of an order other than 2."""
+    x, order, dim, limit = (call.args[i] for i in range(4))
+    others = [d for d in range(x.dim()) if d != dim % x.dim()]
+    size = torch.linalg.vector_norm(x, order, others)
+    if float(order) != 2:
+        return size >= limit * (1 - 1e-6)
+    near = _NEAR * torch.finfo(x.dtype).eps * limit
+    return (size - limit).abs() <= near
+
+
+def probability_is_extreme(call: Singular) -> torch.Tensor:
+    """binary_cross_entropy: where the derivative, but not the value, is clamped."""
+    x = call.args[0]
+    return torch.as_tensor(x * (1 - x) <= 2e-12)
+
+
+def has_repeats(call: Singular) -> torch.Tensor:
+    """mode: rows with repeated values, whose most frequent value jumps when these part."""
+    x = call.args[0]
+    if x.dim() == 0:
+        return torch.tensor(False)
+    ordered = x.sort(call.arg(1, "dim", -1)).values
+    return torch.as_tensor((ordered.diff(dim=call.arg(1, "dim", -1)) == 0).any(call.arg(1, "dim", -1)))

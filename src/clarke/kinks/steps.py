@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from clarke.capture import Ref
 from clarke.kinks.model import Call, Hazard, KinkRule, Touch
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ class ComparisonRule(KinkRule):
         return Call(op.func, tuple(op.kept.get(i, a) for i, a in enumerate(op.args)), op.kwargs)
 
     def find(self, op: OpRecord) -> Touch:
+        if isinstance(op.args[0], Ref) and op.args[0] == op.args[1]:
+            # x == x asks for NaN only.
+            same = torch.full((op.kept[0].numel(),), int(self.equal), dtype=torch.int8)
+            return jump_touch(op, torch.zeros(0, dtype=torch.bool), same)
         with torch.no_grad():
             gap = _difference(self._call(op)).reshape(-1)
         value = torch.where(gap > 0, self.above, self.below)
@@ -87,18 +92,24 @@ class StepRule(KinkRule):
     Attributes:
         at_jump: Says elementwise whether an input stands on a jump.
         residue: The operation returns x minus the constant (frac) instead of the constant.
+        scaled: It rounds to `decimals` decimal places.
     """
 
     at_jump: Callable[[torch.Tensor], torch.Tensor]
     residue: bool = False
+    scaled: bool = False
 
     def find(self, op: OpRecord) -> Touch:
         x = op.kept[0]
+        args = tuple(op.kept.get(i, a) for i, a in enumerate(op.args))
         with torch.no_grad():
-            value = op.func(x.clone(), *op.args[1:], **op.kwargs).to(torch.float64).reshape(-1)
+            out = op.func(x.clone(), *args[1:], **op.kwargs)
+            value = out.to(torch.float64).reshape(-1)
             if self.residue:
                 value = x.to(torch.float64).reshape(-1) - value
-            elements = self.at_jump(x).reshape(-1).nonzero().squeeze(1)
+            if self.scaled:
+                x = x * 10.0 ** op.kwargs.get("decimals", 0)
+            elements = self.at_jump(x.expand(out.shape)).reshape(-1).nonzero().squeeze(1)
         count = elements.numel()
         hazards = {Hazard.STEP: torch.arange(count)} if count else {}
         ones = torch.ones(count, dtype=torch.float64)
@@ -109,6 +120,10 @@ class StepRule(KinkRule):
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         x = call.args[0]
+        if touch.op.name == "aten::signbit.default":
+            return (selection != 0).reshape(x.shape)
+        if len(call.args) > 1 and isinstance(call.args[1], torch.Tensor):
+            x = x.expand(torch.broadcast_shapes(x.shape, call.args[1].shape))
         constant = selection.to(x.dtype).reshape(x.shape)
         return x - constant if self.residue else constant + 0 * x
 
@@ -125,3 +140,126 @@ class StepRule(KinkRule):
 
     def along(self, call: Call, touch: Touch, tangents: torch.Tensor) -> torch.Tensor:
         return touch.members
+
+
+@dataclass(frozen=True)
+class ConstantRule(KinkRule):
+    """isnan, isinf: constant around every input without NaN and infinities."""
+
+    def find(self, op: OpRecord) -> Touch:
+        return untouched(op)
+
+    def merge(self, touch: Touch, choice: torch.Tensor) -> torch.Tensor:
+        return touch.base
+
+    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
+        return call.func(*call.args, **call.kwargs)
+
+    def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
+        return torch.zeros(touch.members.numel(), dtype=torch.float64)
+
+    def switching(self, call: Call, touch: Touch) -> torch.Tensor:
+        return self.candidates(call, touch)
+
+    def rows(
+        self, call: Call, touch: Touch, choice: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
+
+    def along(self, call: Call, touch: Touch, tangents: torch.Tensor) -> torch.Tensor:
+        return touch.members
+
+
+def untouched(op: OpRecord) -> Touch:
+    """No kink is touched, and no selection is needed."""
+    return jump_touch(op, torch.zeros(0, dtype=torch.bool), torch.zeros(0, dtype=torch.int8))
+
+
+def jump_touch(op: OpRecord, jumps: torch.Tensor, base: torch.Tensor) -> Touch:
+    """Kinks where `jumps` holds, all of them steps, with a selection that keeps `base`."""
+    elements = jumps.reshape(-1).nonzero().squeeze(1)
+    count = elements.numel()
+    owner = torch.arange(count)
+    hazards = {Hazard.STEP: owner} if count else {}
+    ones = torch.ones(count, dtype=torch.float64)
+    return Touch(op, elements, elements, owner, ones, hazards, base)
+
+
+def _numbers(op: OpRecord) -> tuple[torch.Tensor, torch.Tensor]:
+    left, right = (torch.as_tensor(op.kept.get(i, op.args[i])) for i in (0, 1))
+    return torch.broadcast_tensors(left, right)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class RemainderRule(ConstantRule):
+    """remainder and fmod: ``x - y * q`` with a quotient q that jumps.
+
+    Attributes:
+        truncated: The quotient is rounded towards zero (fmod), not down.
+    """
+
+    truncated: bool
+
+    def find(self, op: OpRecord) -> Touch:
+        x, y = _numbers(op)
+        with torch.no_grad():
+            rest = torch.fmod(x, y) if self.truncated else torch.remainder(x, y)
+            quotient = ((x.double() - rest.double()) / y.double()).round()
+            jumps = rest == 0
+            if self.truncated:
+                jumps = jumps & (x != 0)
+        return jump_touch(op, jumps, quotient.reshape(-1))
+
+    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
+        x, y = (torch.as_tensor(a) for a in call.args[:2])
+        shape = torch.broadcast_shapes(x.shape, y.shape)
+        dtype = torch.promote_types(x.dtype, y.dtype)
+        return x - y * selection.to(dtype).reshape(shape)
+
+
+@dataclass(frozen=True)
+class QuotientRule(ConstantRule):
+    """floor_divide, and div with a rounding mode: a quotient that jumps."""
+
+    def find(self, op: OpRecord) -> Touch:
+        x, y = _numbers(op)
+        mode = op.kwargs.get("rounding_mode", "floor" if "floor" in op.short_name else None)
+        with torch.no_grad():
+            if mode is None:
+                return untouched(op)
+            value = torch.div(x, y, rounding_mode=mode)
+            jumps = torch.fmod(x, y) == 0
+            if mode == "trunc":
+                jumps = jumps & (x != 0)
+        return jump_touch(op, jumps, value.to(torch.float64).reshape(-1))
+
+    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
+        out = call.func(*call.args, **call.kwargs)
+        if touch.base.numel() == 0:
+            return out
+        return 0 * out + selection.to(out.dtype).reshape(out.shape)
+
+
+@dataclass(frozen=True)
+class SearchRule(ConstantRule):
+    """bucketize and searchsorted: an integer that jumps where a value equals a boundary.
+
+    Attributes:
+        sorted_first: The boundaries are the first argument.
+    """
+
+    sorted_first: bool
+
+    def find(self, op: OpRecord) -> Touch:
+        bounds, values = (op.kept[0], op.kept[1]) if self.sorted_first else (op.kept[1], op.kept[0])
+        with torch.no_grad():
+            kwargs = {k: v for k, v in op.kwargs.items() if k == "sorter" and v is not None}
+            if kwargs:
+                equal = torch.isin(values, bounds)
+            else:
+                low = torch.searchsorted(bounds, values)
+                equal = torch.searchsorted(bounds, values, right=True) > low
+        return jump_touch(op, equal, op.kept_outputs[0].reshape(-1).clone())
+
+    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
+        return touch.op.kept_outputs[0]

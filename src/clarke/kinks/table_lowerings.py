@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import torch
@@ -93,8 +93,7 @@ def _dist(lo: Lowerer) -> _Parts | None:
     gap = lo(_ATEN.sub.Tensor, lo.arg(0, "self"), lo.arg(1, "other"))
     if gap.value.numel() == 0:
         return None
-    flat = lo(_ATEN.view.default, lo(_ATEN.clone.default, gap), [gap.value.numel()])
-    return (_distance(lo, flat, float(lo.arg(2, "p", 2))),)
+    return (_distance(lo, _flat(lo, gap), float(lo.arg(2, "p", 2))),)
 
 
 def _reduced(lo: Lowerer, values: Part, reduction: int) -> Part:
@@ -138,7 +137,7 @@ def _multi_margin_loss(lo: Lowerer) -> _Parts | None:
     p, margin = int(lo.arg(2, "p", 1)), float(lo.arg(3, "margin", 1))
     weight, reduction = lo.arg(4, "weight"), int(lo.arg(5, "reduction", 1))
     rows = x.value.reshape(1, -1) if x.value.dim() < 2 else x.value
-    wide = lo(_ATEN.view.default, lo(_ATEN.clone.default, x), list(rows.shape))
+    wide = lo(_ATEN.view.default, _flat(lo, x), list(rows.shape))
     at = target.value.reshape(-1, 1)
     own = lo(_ATEN.gather.default, wide, 1, at)
     margins = lo(_ATEN.add.Scalar, lo(_ATEN.sub.Tensor, wide, own), margin)
@@ -159,7 +158,7 @@ def _multilabel_margin_loss(lo: Lowerer) -> _Parts | None:
     x, target, reduction = lo.arg(0, "self"), lo.arg(1, "target"), int(lo.arg(2, "reduction", 1))
     rows = x.value.reshape(1, -1) if x.value.dim() < 2 else x.value
     labels = target.value.reshape(rows.shape)
-    wide = lo(_ATEN.view.default, lo(_ATEN.clone.default, x), list(rows.shape))
+    wide = lo(_ATEN.view.default, _flat(lo, x), list(rows.shape))
     n, classes = rows.shape
     ended = (labels < 0).to(torch.int64).cumsum(1) > 0
     used = torch.zeros(n, classes, dtype=torch.bool)
@@ -179,12 +178,12 @@ def _multilabel_margin_loss(lo: Lowerer) -> _Parts | None:
     if reduction == 0 and x.value.dim() < 2:
         result = lo(_ATEN.view.default, result, [])
     # The second result says which classes are labels: a constant.
-    flags = Part(result.ref, used.to(rows.dtype).reshape(x.value.shape))
-    return (result, lo(_ATEN.mul.Scalar, lo(_ATEN.detach.default, x), 0.0)) if flags else None
+    return (result, lo(_ATEN.clone.default, used.to(rows.dtype).reshape(x.value.shape)))
 
 
 def _aminmax(lo: Lowerer) -> _Parts | None:
-    x, dim, keepdim = lo.arg(0, "self"), lo.arg(9, "dim"), bool(lo.arg(9, "keepdim", False))
+    x, dim = lo.arg(0, "self"), lo.op.kwargs.get("dim")
+    keepdim = bool(lo.op.kwargs.get("keepdim", False))
     dims = [] if dim is None else [dim]
     if x.value.dim() == 0:
         dims, keepdim = [], False
@@ -193,7 +192,8 @@ def _aminmax(lo: Lowerer) -> _Parts | None:
 
 def _std_mean(lo: Lowerer) -> _Parts | None:
     x, dim = lo.arg(0, "self"), lo.arg(1, "dim")
-    correction, keepdim = lo.arg(9, "correction"), bool(lo.arg(9, "keepdim", False))
+    given = lo.op.kwargs
+    correction, keepdim = given.get("correction"), bool(given.get("keepdim", False))
     std = lo(_ATEN.std.correction, x, dim, correction=correction, keepdim=keepdim)
     return (std, lo(_ATEN.mean.dim, x, dim, keepdim))
 
@@ -214,6 +214,11 @@ def _copysign(lo: Lowerer) -> _Parts | None:
     return (lo(_ATEN.mul.Tensor, lo(_ATEN.abs.default, lo.arg(0, "self")), ones.copysign(value)),)
 
 
+def _flat(lo: Lowerer, x: Part) -> Part:
+    plain = lo(_ATEN.clone.default, x, memory_format=torch.contiguous_format)
+    return lo(_ATEN.view.default, plain, [x.value.numel()])  # type: ignore[no-any-return]
+
+
 def _grouped(
     lo: Lowerer, parts: list[Part], table: torch.Tensor, shape: list[int], reduce: str
 ) -> Part:
@@ -226,12 +231,7 @@ def _grouped(
         shape: Shape of the result.
         reduce: ``amax`` or ``amin``.
     """
-    flat = [
-        lo(_ATEN.view.default, lo(_ATEN.clone.default, p), [p.value.numel()])
-        if p.value.is_contiguous()
-        else lo(_ATEN._unsafe_view.default, lo(_ATEN.clone.default, p, memory_format=torch.contiguous_format), [p.value.numel()])
-        for p in parts
-    ]
+    flat = [_flat(lo, p) for p in parts]
     joined = lo(_ATEN.cat.default, flat) if len(flat) > 1 else flat[0]
     rows = lo(_ATEN.index.Tensor, joined, [table])
     best = lo(_ATEN.amax.default if reduce == "amax" else _ATEN.amin.default, rows, [1])
@@ -298,13 +298,15 @@ def _index_reduce(lo: Lowerer) -> _Parts | None:
 
 def _each(name: str) -> Lowering:
     """A ``_foreach_`` operation: the plain one for every tensor of the list."""
-    packet = getattr(_ATEN, name)
+    packet = getattr(_ATEN, name, None)
 
     def lowering(lo: Lowerer) -> _Parts | None:
         items = lo.arg(0, "self")
         if not isinstance(items, tuple):
             return None
         overload = lo.op.func._schema.overload_name
+        if packet is None:  # maximum_ and minimum_ have no plain form
+            return None
         found = []
         for i, item in enumerate(items):
             if overload in ("", "default"):
@@ -393,6 +395,3 @@ def lowerings() -> Iterator[tuple[str, Lowering]]:
             suffix = "" if overload == "default" else f".{overload}"
             yield f"_foreach_{name}{suffix}", _each(name)
             yield f"_foreach_{name}_{suffix}", _each(f"{name}_")
-
-
-__all__ = ["Callable", "lowerings"]

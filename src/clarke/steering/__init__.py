@@ -1,6 +1,7 @@
 """Force a selection: forward values, gradients G(selection), tangents, repair."""
 
 from clarke.steering.gradients import (
+    Selector,
     gradient_of,
     natural_gradient,
     select_along,
@@ -16,6 +17,7 @@ __all__ = [
     "Probe",
     "Program",
     "Run",
+    "Selector",
     "Site",
     "analyse",
     "gradient_of",

@@ -24,6 +24,8 @@ def adapted(
     if name == "aten::_native_batch_norm_legit.default" and args[5]:
         no_stats = torch.ops.aten._native_batch_norm_legit.no_stats
         return no_stats, (*args[:3], *args[5:]), kwargs
+    if name == "aten::embedding.default":
+        return op.func, args[:4], {}  # dense gradients, whatever was asked for
     if name == "aten::native_dropout.default":
         return _masked_dropout, (args[0], op.kept_outputs[1], args[1], args[2]), {}
     if name in _ATTENTION and not _dropout_probability(args, kwargs):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.autograd.forward_ad as fwd
 
+from clarke.kinks.regions import RegionRule
 from clarke.steering.program import Pieces, Probe, Program, Run, Site
 
 if TYPE_CHECKING:
@@ -47,6 +48,34 @@ def natural_gradient(
     return gradient_of(program.run(point, pieces=Pieces.NATURAL), program)
 
 
+class Selector:
+    """Picks the pieces active along the tangents that a replay carries.
+
+    Attributes:
+        choices: (K,) candidates by site position, filled as the replay goes.
+        ties: (K,) bool by site position: kinks whose best candidates the direction does not
+            separate; there AD's choice is kept.
+    """
+
+    def __init__(self) -> None:
+        self.choices: dict[int, torch.Tensor] = {}
+        self.ties: dict[int, torch.Tensor] = {}
+
+    def choose(self, site: Site, probe: Probe) -> torch.Tensor:
+        """The candidates of one site, from its probe."""
+        touch = site.touch
+        found = fwd.unpack_dual(probe.switching).tangent
+        slopes = torch.zeros_like(probe.switching) if found is None else found
+        slopes = slopes.detach()
+        level = slopes.reshape(-1, touch.count) if _is_region(site) else slopes
+        picked = site.rule.along(probe.call, touch, level)
+        tied = unseparated(site, slopes)
+        choice = torch.where(tied, touch.chosen(), picked)
+        self.choices[site.position] = choice
+        self.ties[site.position] = tied
+        return choice
+
+
 def select_along(
     program: Program, direction: Sequence[torch.Tensor]
 ) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
@@ -54,31 +83,15 @@ def select_along(
 
     Returns:
         The candidate of every touched kink, and for each whether the direction did not separate
-        its best candidates (then AD's choice is kept, if it is among them), both by site position.
+        its candidates (then AD's choice is kept), both by site position.
     """
-    choices: dict[int, torch.Tensor] = {}
-    ties: dict[int, torch.Tensor] = {}
-
-    def choose(site: Site, probe: Probe) -> torch.Tensor:
-        touch = site.touch
-        found = fwd.unpack_dual(probe.switching).tangent
-        slopes = torch.zeros_like(probe.switching) if found is None else found.detach()
-        level = slopes.reshape(-1, touch.count) if _is_region(site) else slopes
-        picked = site.rule.along(probe.call, touch, level)
-        tied = unseparated(site, slopes)
-        choice = torch.where(tied & _own_is_best(site, slopes), touch.chosen(), picked)
-        choices[site.position] = choice
-        ties[site.position] = tied
-        return choice
-
+    selector = Selector()
     with fwd.dual_level():
-        program.run(tangents=tuple(direction), chooser=choose, grad=False)
-    return choices, ties
+        program.run(tangents=tuple(direction), chooser=selector.choose, grad=False)
+    return selector.choices, selector.ties
 
 
 def _is_region(site: Site) -> bool:
-    from clarke.kinks.regions import RegionRule
-
     return isinstance(site.rule, RegionRule)
 
 

@@ -15,6 +15,8 @@ class Nudges:
         self.dtype = dtype
         self.leaves: list[torch.Tensor] = []
         self.kinks: list[torch.Tensor] = []
+        # Ranges (first kink, how many) that are watched as one, at the first.
+        self.spread: list[tuple[int, int]] = []
 
     def add(self, out: torch.Tensor, elements: torch.Tensor, kinks: torch.Tensor) -> torch.Tensor:
         """`out` with a fresh zero leaf added at flat positions `elements`.
@@ -38,6 +40,8 @@ class Nudges:
             if grad is not None:
                 size = torch.nan_to_num(grad.detach().abs(), nan=torch.inf).to(torch.float64)
                 found.scatter_reduce_(0, kinks, size, "amax")
+        for first, number in self.spread:
+            found[first : first + number] = found[first]
         return found
 
     def signed_adjoints(self, target: torch.Tensor, count: int) -> torch.Tensor:

@@ -363,15 +363,19 @@ class _State:
         touch = site.touch
         if self.nudges is None or touch.count == 0:
             return out
-        first = out[0] if isinstance(out, tuple) else out
-        elements = touch.elements
-        kinks = site.first + torch.arange(touch.count)
-        if int(elements.max()) >= first.numel() or touch.base.numel() == 0:
+        parts = list(out) if isinstance(out, (tuple, list)) else [out]
+        floating = [i for i, p in enumerate(parts) if p.is_floating_point()]
+        if len(floating) == 1 and touch.base.numel() == parts[floating[0]].numel():
+            kinks = site.first + torch.arange(touch.count)
+            parts[floating[0]] = self.nudges.add(parts[floating[0]], touch.elements, kinks)
+        else:
             # Singular points are not always elements of the output: watch all of it.
-            elements = torch.arange(first.numel())
-            kinks = torch.full_like(elements, site.first)
-        first = self.nudges.add(first, elements, kinks)
-        return (first, *out[1:]) if isinstance(out, tuple) else first
+            self.nudges.spread.append((site.first, touch.count))
+            for i in floating:
+                elements = torch.arange(parts[i].numel())
+                kinks = torch.full_like(elements, site.first)
+                parts[i] = self.nudges.add(parts[i], elements, kinks)
+        return tuple(parts) if isinstance(out, (tuple, list)) else parts[0]
 
     def _nudge_use(self, use: MaskUse) -> None:
         slot = use.op.outputs[0] if use.op.outputs else None

@@ -61,6 +61,7 @@ class State:
         shape: Its shape; None if unknown (then nothing below but `depends` and `through` counts).
         depends: Bit set of leaves on which it may depend.
         through: Those on which it may depend by way of a kink or a maximum.
+        direct: Those on which it may depend by a way without any.
         kinks: Bit set of operations with kinks on which it may depend.
         forms: Leaves on which it depends exactly affinely.
         dead: bool, the tensor's shape: elements that depend on no leaf at all. None: none known.
@@ -73,6 +74,7 @@ class State:
     shape: torch.Size | None
     depends: int = 0
     through: int = 0
+    direct: int = 0
     kinks: int = 0
     forms: Mapping[int, Form] = field(default_factory=lambda: MappingProxyType({}))
     dead: torch.Tensor | None = None

@@ -89,7 +89,7 @@ def _measure(
     if any(s.numel() != 1 for s in (*splits, *ones)):
         return None
     # All switching functions must be x minus a number, for the kinks to be where we look.
-    values = [-float(s) for s in splits]
+    values = [0.0 - float(s) for s in splits]
     if any(abs(float(o) - float(s) - 1) > 1e-6 for s, o in zip(splits, ones, strict=True)):
         return None
     if sorted(set(values)) != values:

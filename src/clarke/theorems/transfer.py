@@ -86,10 +86,16 @@ def read_slots(op: OpRecord) -> list[int]:
 def transfer(step: Step) -> list[State]:
     """States of the results: dependence always, forms where the operation is listed."""
     reads = step.reads()
-    depends = through = kinks = 0
+    base = State(None)
     for s in reads:
-        depends, through, kinks = depends | s.depends, through | s.through, kinks | s.kinks
-    base = State(None, depends, through, kinks)
+        base = State(
+            None,
+            base.depends | s.depends,
+            base.through | s.through,
+            base.direct | s.direct,
+            base.kinks | s.kinks,
+        )
+    depends = base.depends
     out = [replace(base, shape=shape) for shape in step.shapes]
     rule = _RULES.get(step.op.short_name.removesuffix("_"))
     known = all(s is not None for s in step.shapes)
@@ -432,4 +438,4 @@ _RULES: Mapping[str, Callable[[Step, list[State]], list[State] | None]] = Mappin
 def leaf_state(tensor: torch.Tensor, number: int, *, small: bool) -> State:
     """The state of a leaf."""
     forms = {number: leaf_form(tensor)} if small else {}
-    return State(tensor.shape, 1 << number, forms=MappingProxyType(forms), leaf=number)
+    return State(tensor.shape, 1 << number, direct=1 << number, forms=MappingProxyType(forms), leaf=number)

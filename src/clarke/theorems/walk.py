@@ -22,6 +22,12 @@ from clarke.theorems.transfer import Step, leaf_state, read_slots, transfer
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+# Known only for some values of differentiable arguments: a run says nothing about all of them.
+_VALUES = ("softplus", "triangular", "lu_solve")
+_WRITES = frozenset(
+    "index_put _index_put_impl _unsafe_index_put index_copy scatter put scatter_reduce".split()
+)
+
 
 @dataclass(frozen=True)
 class Leaf:
@@ -162,7 +168,7 @@ class _Walk:
                     small = tensor.numel() <= LARGEST_BIAS
                     self.states[slot] = leaf_state(tensor, number, small=small)
                 else:  # another view of the same memory: it moves with the first
-                    self.states[slot] = State(tensor.shape, 1 << number)
+                    self.states[slot] = State(tensor.shape, 1 << number, direct=1 << number)
             else:
                 self.states[slot] = State(tensor.shape, data=tensor)
 
@@ -202,7 +208,7 @@ class _Walk:
             known = self.registry.judge(op, self.trace)
             if known.kind is OpKind.RULED:
                 out = self._ruled(position, op, known.rule, step, out)
-            elif known.kind is OpKind.UNKNOWN or (
+            elif _depends_on_values(op) or known.kind is OpKind.UNKNOWN or (
                 known.kind is OpKind.RANDOM and op.short_name != "native_dropout"
             ):
                 self._not_analytic(op, known.kind)
@@ -245,9 +251,9 @@ class _Walk:
         if isinstance(rule, (PoolRule, ReductionRule)):
             if not _trivial(op, step, out):
                 self.pools.append(Fault(op.shown, op.location, "a maximum over several elements"))
-            return [replace(s, through=s.depends, product=None) for s in out]
+            return [replace(s, through=s.depends, direct=0, product=None) for s in out]
         self.rough.append(Fault(op.shown, op.location, "its result jumps as a function of values"))
-        return [replace(s, through=s.depends) for s in out]
+        return [replace(s, through=s.depends, direct=0) for s in out]
 
     @staticmethod
     def _after(state: State, switching: State, number: int) -> State:
@@ -257,6 +263,7 @@ class _Walk:
         return replace(
             state,
             through=state.depends,
+            direct=0,
             kinks=state.kinks | 1 << number,
             forms=MappingProxyType({}),
             dead=dead,
@@ -335,7 +342,7 @@ class _Walk:
                 if self.roots.get(other, other) == root and other not in results:
                     # Memory seen through another tensor: what it holds now is not known.
                     mixed = state.depends | depends
-                    self.states[other] = State(state.shape, mixed, mixed)
+                    self.states[other] = State(state.shape, mixed, mixed, mixed)
         for slot, state, meta in zip(op.outputs, out, metas, strict=False):
             if slot is None:
                 continue
@@ -359,14 +366,17 @@ class _Walk:
 
     def _note_assumptions(self, op: OpRecord, reads: list[State]) -> None:
         name = op.short_name.removesuffix("_")
-        if name in ("mul", "div") and any(
-            s.constant and s.data is not None and s.data.numel() > 1 for s in reads
-        ):
+        carried = any(f.added for s in reads for f in s.forms.values())
+        by_constant = any(s.constant and s.data is not None and s.data.numel() > 1 for s in reads)
+        if carried and by_constant and name in ("mul", "div"):
             self.assumptions.append(
-                f"the constant factors at {_place(op.location)} keep their signs, as dropout's do"
+                f"no constant factor at {_place(op.location)} changes its sign (zeros may come "
+                "and go, as in dropout)"
             )
-        if name in ("where", "masked_fill"):
-            self.assumptions.append(f"the mask at {_place(op.location)} may not depend on values")
+        if carried and name in ("where", "masked_fill") and sum(not s.constant for s in reads) > 1:
+            self.assumptions.append(f"the mask at {_place(op.location)} stays as it is")
+        if name in _WRITES:
+            self.assumptions.append(f"the places written at {_place(op.location)} stay as they are")
         if name == "embedding" and self.registry.known(op.func).kind is OpKind.DEPENDS:
             padding = op.args[2] if len(op.args) > 2 else -1
             if isinstance(padding, int) and padding >= 0:
@@ -380,6 +390,11 @@ class _Walk:
         before = {leaf for s in reads for leaf, form in s.forms.items() if form.added}
         after = {leaf for s in out for leaf in s.forms}
         self.lost += [LostBias(leaf, op, position) for leaf in sorted(before - after)]
+
+
+def _depends_on_values(op: OpRecord) -> bool:
+    """Whether an operation is analytic at some values only, for which a run can speak alone."""
+    return any(word in op.short_name for word in _VALUES)
 
 
 def _place(location: Location) -> str:

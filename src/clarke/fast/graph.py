@@ -1,0 +1,140 @@
+"""A trace as a graph of values: who made what, from which leaves, with which uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from clarke.capture import OpRecord, Origin, Ref, input_slots
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from clarke.capture import Trace
+
+# Operations that hand on the whole of their first argument's values in another shape.
+RESHAPES = frozenset({"view", "_unsafe_view", "reshape", "t", "transpose", "permute", "flatten"})
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Positions are indices into ``trace.ops``.
+
+    Attributes:
+        trace: What ran.
+        makers: For every operation, the position that made each of its input slots (None for
+            externals), as it was when the operation ran.
+        ancestors: For every operation, a bit set of the variables that its outputs depend on
+            (bit i for ``variables[i]``).
+        uses: Position of the only operation that reads a variable (through reshapes), by
+            variable's slot; missing for variables that several read.
+        bits: The bit of each variable's slot.
+        readers: For every operation, the positions of those that read its outputs.
+    """
+
+    trace: Trace
+    makers: tuple[Mapping[int, int | None], ...]
+    ancestors: tuple[int, ...]
+    uses: Mapping[int, int]
+    bits: Mapping[int, int]
+    readers: tuple[tuple[int, ...], ...]
+
+    def maker(self, position: int, argument: int) -> int | None:
+        """Position of the operation that made a positional tensor argument, or None."""
+        value = self.trace.ops[position].args[argument]
+        return self.makers[position].get(value.slot) if isinstance(value, Ref) else None
+
+    def leaf(self, position: int, argument: int) -> int | None:
+        """The variable's slot if an argument is a variable itself, through reshapes; or None."""
+        op = self.trace.ops[position]
+        if argument >= len(op.args) or not isinstance(op.args[argument], Ref):
+            return None
+        slot = op.args[argument].slot
+        made = self.makers[position].get(slot)
+        if made is None:
+            return slot if slot in self.bits else None
+        if self.trace.ops[made].short_name in RESHAPES:
+            return self.leaf(made, 0)
+        return None
+
+    def depends(self, position: int | None, slot: int) -> bool:
+        """Whether an operation's outputs depend on a variable."""
+        return position is not None and bool(self.ancestors[position] & self.bits[slot])
+
+
+def build_graph(trace: Trace, variables: Sequence[int]) -> Graph | None:
+    """The graph of a trace; None if in-place operations make it more than a graph of values.
+
+    An in-place operation is fine where nobody else reads what it overwrites.
+    """
+    bits = {slot: 1 << i for i, slot in enumerate(variables)}
+    made: dict[int, int] = {}
+    makers: list[dict[int, int | None]] = []
+    ancestors: list[int] = []
+    readers: list[list[int]] = [[] for _ in trace.ops]
+    reads: dict[int, list[int]] = {}
+    for position, op in enumerate(trace.ops):
+        own: dict[int, int | None] = {}
+        mask = 0
+        for slot in input_slots(op):
+            maker = made.get(slot)
+            own[slot] = maker
+            mask |= bits.get(slot, 0) if maker is None else ancestors[maker]
+            if maker is not None:
+                readers[maker].append(position)
+            else:
+                reads.setdefault(slot, []).append(position)
+        makers.append(own)
+        ancestors.append(mask)
+        for slot in op.outputs:
+            if slot is not None:
+                made[slot] = position
+    if not all(_harmless(trace, position, makers, readers) for position in range(len(trace.ops))):
+        return None
+    uses: dict[int, int] = {}
+    for slot in variables:
+        at = reads.get(slot, [])
+        while len(at) == 1 and trace.ops[at[0]].short_name in RESHAPES:
+            at = readers[at[0]]
+        if len(at) == 1:
+            uses[slot] = at[0]
+    return Graph(
+        trace, tuple(makers), tuple(ancestors), uses, bits, tuple(tuple(r) for r in readers)
+    )
+
+
+def _harmless(
+    trace: Trace,
+    position: int,
+    makers: Sequence[Mapping[int, int | None]],
+    readers: Sequence[Sequence[int]],
+) -> bool:
+    """Whether an operation writes to nothing that others still read under its old value."""
+    op = trace.ops[position]
+    written = [
+        i for i, a in enumerate(op.func._schema.arguments)  # noqa: SLF001 - no public accessor
+        if a.alias_info is not None and a.alias_info.is_write
+    ]
+    if not written or _only_statistics(op):
+        return True
+    if written != [0] or not isinstance(op.args[0], Ref):
+        return False
+    maker = makers[position].get(op.args[0].slot)
+    if maker is None or list(readers[maker]) != [position]:
+        return False
+    return not any(a.alias_info is not None for a in trace.ops[maker].func._schema.returns)  # noqa: SLF001
+
+
+def _only_statistics(op: OpRecord) -> bool:
+    """Batch normalisation writes to its running statistics, which nothing differentiable reads."""
+    return "batch_norm" in op.short_name
+
+
+def trusted_externals(trace: Trace) -> bool:
+    """Whether everything that the trace reads is a leaf or a constant, unchanged since."""
+    for e in trace.externals.values():
+        if e.origin not in (Origin.LEAF, Origin.CONSTANT) or e.tensor.is_inference():
+            return False
+        if e.origin is Origin.LEAF and (e.snapshot is not None or e.tensor._version != e.version):  # noqa: SLF001
+            return False
+    return True

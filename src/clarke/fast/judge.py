@@ -1,0 +1,254 @@
+"""The quick rung: a verdict from recorded values, or None where it takes the whole ladder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from clarke.decide import Decision, TouchCount
+from clarke.fast.certificate import LayerCertificate
+from clarke.fast.codes import Coder
+from clarke.fast.graph import Graph, build_graph, trusted_externals
+from clarke.fast.layers import POOL, RELU, PoolLayer, pool_layer
+from clarke.fast.pools import find_rivals, pool_ties, settle
+from clarke.fast.scratch import Scratch
+from clarke.fast.shifts import SHIFTED, find_shift
+from clarke.kinks import OpKind
+from clarke.steering.adapt import can_replay_random
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from clarke.capture import OpRecord, Trace
+    from clarke.kinks import Registry, Touch
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """A site with rows: the variable whose direction settles it, and those that cannot matter."""
+
+    position: int
+    slot: int
+    neutral: frozenset[int]
+
+
+@dataclass
+class _Findings:
+    """What one pass over a trace collects."""
+
+    counts: list[TouchCount] = field(default_factory=list)
+    settled: list[_Settled] = field(default_factory=list)
+    directions: dict[int, torch.Tensor] = field(default_factory=dict)
+    order: dict[int, tuple[int, int]] = field(default_factory=dict)
+    rows: list[tuple[Any, Any]] = field(default_factory=list)
+
+
+class QuickJudge:
+    """Judges the common cases without replaying the program; holds memory that is used again.
+
+    Args:
+        registry: The rules.
+        seed: Of the private generator behind the fingerprints.
+    """
+
+    def __init__(self, registry: Registry, seed: int = 0) -> None:
+        self._registry = registry
+        self._scratch = Scratch()
+        self._coder = Coder(seed)
+
+    def decide(
+        self, trace: Trace, variables: Sequence[int], gradient: Sequence[torch.Tensor] | None
+    ) -> Decision | None:
+        """SMOOTH or BOULIGAND with a certificate, or None: then `clarke.decide.decide` must judge.
+
+        Args:
+            trace: What ran.
+            variables: External slots of the variables.
+            gradient: What AD returned, one tensor per variable; None if the caller sees to it
+                that it is finite.
+        """
+        if gradient is not None and not all_finite(gradient):
+            return None
+        if not trusted_externals(trace):
+            return None
+        graph = build_graph(trace, variables)
+        if graph is None:
+            return None
+        found = _Findings()
+        for position, op in enumerate(trace.ops):
+            if not self._look(graph, position, op, found):
+                return None
+        if not _ordered(graph, found):
+            return None
+        return self._verdict(graph, found, tuple(variables), tuple(gradient or ()))
+
+    # ------------------------------------------------------------------ one operation
+
+    def _look(self, graph: Graph, position: int, op: OpRecord, found: _Findings) -> bool:
+        """Whether an operation is accounted for."""
+        if op.hidden_write or op.reads_stopped:
+            return False
+        known = self._registry.judge(op, graph.trace)
+        if known.kind is OpKind.UNKNOWN:
+            return False
+        if known.kind is OpKind.RANDOM:
+            return not op.differentiated or can_replay_random(op)
+        if known.lowering is not None:
+            return False
+        if known.kind is not OpKind.RULED or known.rule is None:
+            return True
+        if not any(v.is_floating_point() for v in op.kept.values()):
+            return True
+        if op.name == POOL and op.differentiated:
+            return self._pool(graph, position, found)
+        if op.short_name in RELU and op.differentiated and not _any_zero(op.kept[0]):
+            found.counts.append(_count(op, op.kept[0].numel(), 0, 0))
+            return True
+        touch = known.rule.find(op)
+        elements = max(touch.base.numel(), touch.count)
+        if touch.count == 0:
+            found.counts.append(_count(op, elements, 0, 0))
+            return True
+        if not op.differentiated or op.short_name not in SHIFTED:
+            return False
+        found.counts.append(_count(op, elements, touch.count, touch.count, touch))
+        return _shift(graph, position, touch, found)
+
+    def _pool(self, graph: Graph, position: int, found: _Findings) -> bool:
+        op = graph.trace.ops[position]
+        if _reads_index(graph, position):
+            return False
+        layer = pool_layer(graph, position)
+        if layer is None:
+            return False
+        ties = pool_ties(graph, layer, self._scratch)
+        if ties is None or not _slope_zero_at_zero(graph, layer, self._registry):
+            return False
+        touched, rivals = ties.tied.size + ties.zero_ties, 0
+        if ties.tied.size:
+            different = find_rivals(graph, layer, ties, self._coder)
+            if different is None:
+                return False
+            rivals = different.windows
+            if rivals:
+                condition = settle(graph, layer, different)
+                if condition is None:
+                    return False
+                use = graph.uses[layer.weight]
+                found.directions[layer.weight] = condition.direction
+                found.order[layer.weight] = (use, 0)
+                found.rows.append((condition.rows, condition.restricted))
+                found.settled.append(_Settled(position, layer.weight, layer.biases))
+        found.counts.append(
+            _count(op, ties.windows, touched, rivals, nonzero=int(ties.tied.size))
+        )
+        return True
+
+    # ------------------------------------------------------------------ the verdict
+
+    def _verdict(
+        self,
+        graph: Graph,
+        found: _Findings,
+        variables: tuple[int, ...],
+        gradient: tuple[torch.Tensor, ...],
+    ) -> Decision:
+        slots = sorted(found.directions, key=lambda s: found.order[s])
+        certificate = LayerCertificate(
+            directions={s: found.directions[s] for s in slots},
+            rows=tuple(found.rows),
+            trace=graph.trace,
+            registry=self._registry,
+            variables=variables,
+            gradient=gradient,
+        )
+        verdict = Verdict.BOULIGAND if found.settled else Verdict.SMOOTH
+        by_rows = bool(found.rows)
+        theorem = "no relevant kink"
+        if found.settled:
+            theorem = "layer-local witness (Theorem 8)" if by_rows else "bias shift (Theorem 6)"
+        return Decision(
+            verdict,
+            verdict.value,
+            certificate,
+            theorem,
+            counts=tuple(found.counts),
+        )
+
+
+def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether no entry is NaN or infinite; one pass, since either makes a sum NaN or infinite."""
+    for t in tensors:
+        if not bool(torch.isfinite(t.sum())) and not bool(torch.isfinite(t).all()):
+            return False
+    return True
+
+
+def _any_zero(values: torch.Tensor) -> bool:
+    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
+        return bool(np.count_nonzero(values.detach().numpy() == 0))
+    return bool((values == 0).any())
+
+
+def _count(
+    op: OpRecord,
+    elements: int,
+    touched: int,
+    relevant: int,
+    touch: Touch | None = None,
+    nonzero: int | None = None,
+) -> TouchCount:
+    return TouchCount(op, elements, touched, relevant, touch, nonzero)
+
+
+def _reads_index(graph: Graph, position: int) -> bool:
+    """Whether another operation reads the index that a maxpool returns."""
+    op = graph.trace.ops[position]
+    index = op.outputs[1] if len(op.outputs) > 1 else None
+    return any(index in graph.makers[r] for r in graph.readers[position])
+
+
+def _slope_zero_at_zero(graph: Graph, layer: PoolLayer, registry: Registry) -> bool:
+    """Whether AD takes slope 0 wherever the pool's ReLU is at zero, so that its zeros are null."""
+    if layer.relu is None:
+        return True
+    op = graph.trace.ops[layer.relu]
+    if not _any_zero(op.kept[0]):
+        return True
+    rule = registry.known(op.func).rule
+    if rule is None:
+        return False
+    touch = rule.find(op)
+    return bool((touch.chosen() == 0).all()) and not bool(touch.mixed().any())
+
+
+def _shift(graph: Graph, position: int, touch: Touch, found: _Findings) -> bool:
+    shift = find_shift(graph, position, touch)
+    if shift is None:
+        return False
+    earlier = found.directions.get(shift.slot)
+    signs = shift.signs
+    if earlier is not None:
+        if bool((earlier * signs < 0).any()):
+            return False
+        signs = torch.where(earlier != 0, earlier, signs)
+    found.directions[shift.slot] = signs
+    found.order[shift.slot] = (shift.use, 1)
+    found.settled.append(_Settled(position, shift.slot, frozenset()))
+    return True
+
+
+def _ordered(graph: Graph, found: _Findings) -> bool:
+    """Whether every settled site depends on no direction that comes after its own."""
+    for site in found.settled:
+        maker = graph.maker(site.position, 0)
+        own = found.order[site.slot]
+        for slot, key in found.order.items():
+            if key > own and slot not in site.neutral and graph.depends(maker, slot):
+                return False
+    return True

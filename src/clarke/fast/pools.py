@@ -1,0 +1,186 @@
+"""One maxpool: its ties, which of them matter, and the linear conditions that those impose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from clarke.fast.codes import same_field
+from clarke.fast.fingerprints import Fingerprints
+from clarke.fast.layers import (
+    PoolLayer,
+    argument_values,
+    as_array,
+    weight_shape,
+    windows_of_conv,
+    windows_of_pool,
+)
+from clarke.fast.ties import Ties, find_ties
+from clarke.feasibility import Outcome, find_witness
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from clarke.fast.codes import Coder
+    from clarke.fast.graph import Graph
+    from clarke.fast.scratch import Scratch
+
+Index = Any  # NDArray[np.intp]
+
+_MOST_ROWS = 20_000
+_MARGIN = 1e-9
+# A hidden layer's recorded values carry roundings of float32: rows must hold with room for them.
+_NOISE = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """Tied elements whose receptive fields differ from that of the element that AD took.
+
+    All (R,): image, channel, place of AD's element and place of the rival in the pool's input,
+    and the window (flat position in the pool's output).
+    """
+
+    image: Index
+    channel: Index
+    chosen: tuple[Index, Index]
+    rival: tuple[Index, Index]
+    window: Index
+
+    @property
+    def windows(self) -> int:
+        """Number of windows with at least one rival."""
+        return int(np.unique(self.window).size)
+
+
+def pool_ties(graph: Graph, layer: PoolLayer, scratch: Scratch) -> Ties | None:
+    """All ties of a maxpool (after a ReLU: those of positive value); None if out of scope."""
+    op = graph.trace.ops[layer.pool]
+    values, peaks = as_array(op.kept[0]), as_array(op.kept_outputs[0])
+    if values is None or peaks is None:
+        return None
+    windows = windows_of_pool(graph, layer.pool)
+    return find_ties(values, peaks, windows, scratch, positive=layer.relu is not None)
+
+
+def find_rivals(graph: Graph, layer: PoolLayer, ties: Ties, coder: Coder) -> Rivals | None:
+    """The ties that are left when elements with equal receptive fields are taken together.
+
+    None if there is no fingerprint for what stands before the pool.
+    """
+    op = graph.trace.ops[layer.pool]
+    values, peaks = as_array(op.kept[0]), as_array(op.kept_outputs[0])
+    if values is None or peaks is None:
+        return None
+    windows = windows_of_pool(graph, layer.pool)
+    image, channel, row, column = np.unravel_index(ties.tied, peaks.shape)
+    images, inverse = np.unique(image, return_inverse=True)
+    codes = Fingerprints(graph, coder, images).outputs(layer.conv)
+    if codes is None:
+        return None
+    open_ = ~same_field(codes, windows)[inverse, row, column]
+    window = ties.tied[open_]
+    image, channel, inverse = image[open_], channel[open_], inverse[open_]
+    row, column = row[open_], column[open_]
+    y, x, inside = windows.places(row, column)
+    safe_y, safe_x = np.where(inside, y, 0), np.where(inside, x, 0)
+    equal = values[image[:, None], channel[:, None], safe_y, safe_x]
+    equal = inside & (equal == peaks.reshape(-1)[window][:, None])
+    taken = op.kept_outputs[1].reshape(-1).numpy()[window]
+    top, left = taken // windows.space[1], taken % windows.space[1]
+    other = codes[inverse[:, None], safe_y, safe_x] != codes[inverse, top, left][:, None]
+    at, offset = np.nonzero(equal & other)
+    return Rivals(
+        image[at],
+        channel[at],
+        (top[at], left[at]),
+        (safe_y[at, offset], safe_x[at, offset]),
+        window[at],
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """The rows of one layer's rivals over the weight of its own convolution.
+
+    Attributes:
+        rows: (m, n) over the weights of the channels concerned.
+        restricted: (n,) positive on every row.
+        direction: The same in the weight's shape.
+    """
+
+    rows: Any
+    restricted: NDArray[np.float64]
+    direction: torch.Tensor
+
+
+def settle(graph: Graph, layer: PoolLayer, rivals: Rivals) -> Condition | None:
+    """A direction of the layer's weights along which AD's elements win; None if none was found.
+
+    The difference of two tied pre-activations of channel c has, with respect to the channel's
+    weights, the difference of the two patches as its gradient (through batch normalisation times
+    gamma / deviation: equal values are shifted and scaled alike).
+    """
+    gamma = None if layer.gamma is None else layer.gamma.to(torch.float64).numpy()
+    if gamma is not None and bool((gamma[rivals.channel] == 0).any()):
+        return None
+    inputs = argument_values(graph, layer.conv, 0)
+    array = None if inputs is None else as_array(inputs)
+    shape = weight_shape(graph, layer.conv)
+    if array is None or shape is None:
+        return None
+    first = _patches(graph, layer, array, shape, rivals, rivals.chosen)
+    second = _patches(graph, layer, array, shape, rivals, rivals.rival)
+    rows = first - second
+    if gamma is not None:
+        rows *= np.sign(gamma[rivals.channel])[:, None]
+    keyed = np.concatenate([rivals.channel[:, None].astype(np.float64), rows], axis=1)
+    keyed, kept = np.unique(keyed, axis=0, return_index=True)
+    rows, channel = rows[kept], rivals.channel[kept]
+    sizes = np.abs(first[kept]).max(axis=1) + np.abs(second[kept]).max(axis=1)
+    if len(rows) > _MOST_ROWS:
+        return None
+    used, block = np.unique(channel, return_inverse=True)
+    width = rows.shape[1]
+    columns = (block[:, None] * width + np.arange(width)).reshape(-1)
+    matrix = scipy.sparse.csr_array(
+        (rows.reshape(-1), columns, np.arange(len(rows) + 1) * width),
+        shape=(len(rows), len(used) * width),
+    )
+    matrix.eliminate_zeros()
+    found = find_witness(matrix, margin=_MARGIN)
+    if found.outcome is not Outcome.WITNESS or found.direction is None:
+        return None
+    if graph.maker(layer.conv, 0) is not None:
+        parts = found.direction.reshape(len(used), width)[block]
+        gained = (rows * parts).sum(axis=1)
+        if bool((gained <= _NOISE * sizes * np.abs(parts).sum(axis=1)).any()):
+            return None
+    direction = torch.zeros((shape[0], width), dtype=torch.float64)
+    direction[torch.from_numpy(used)] = torch.from_numpy(
+        found.direction.reshape(len(used), width)
+    )
+    return Condition(matrix, found.direction, direction.reshape(shape))
+
+
+def _patches(
+    graph: Graph,
+    layer: PoolLayer,
+    inputs: NDArray[Any],
+    shape: tuple[int, ...],
+    rivals: Rivals,
+    place: tuple[Index, Index],
+) -> NDArray[np.float64]:
+    """(R, channels of a group * kernel size) what the convolution read for some elements."""
+    windows = windows_of_conv(graph, layer.conv, (inputs.shape[2], inputs.shape[3]))
+    y, x, inside = windows.places(*place)
+    y, x = np.where(inside, y, 0), np.where(inside, x, 0)
+    groups = int(graph.trace.ops[layer.conv].args[8])
+    group = rivals.channel // (shape[0] // groups)
+    channels = group[:, None] * shape[1] + np.arange(shape[1])
+    read = inputs[rivals.image[:, None, None], channels[:, :, None], y[:, None], x[:, None]]
+    return np.asarray(read * inside[:, None], dtype=np.float64).reshape(len(group), -1)

@@ -1,0 +1,107 @@
+"""`clarke.grad`: a gradient that is always an element of the Bouligand subdifferential."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.autograd.forward_ad as fwd
+
+from clarke.decide.hazards import obstacle
+from clarke.errors import InputError, UnsupportedError
+from clarke.kinks import Hazard
+from clarke.prepare import prepared
+from clarke.steering import Program, Selector, analyse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from clarke.steering import Analysis
+
+# Up to this many variables the steered run is in float64, whatever the program's own type.
+_SMALL = 100_000
+
+
+def grad(
+    function: Callable[..., Any],
+    inputs: Sequence[torch.Tensor] | torch.Tensor = (),
+    *,
+    wrt: Sequence[torch.Tensor] | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[torch.Tensor, ...]:
+    """The gradient of ``function(*inputs)``, or a limiting gradient where it has a kink.
+
+    Every tie is settled along one random direction d: the pieces active just beside the point
+    along d are differentiated. For almost every d the result is in the Bouligand subdifferential
+    (witness theorem, docs/theory.md), and its inner product with d is the directional derivative.
+    Where no kink is touched this is `torch.autograd.grad`.
+
+    Args:
+        function: Returns a tensor with one element.
+        inputs: Its arguments.
+        wrt: Leaves to differentiate with respect to; default as in `clarke.check`.
+        generator: Source of the direction; by default seeded with 0, so that calls repeat.
+
+    Returns:
+        One tensor per variable, with its shape and dtype.
+
+    Raises:
+        InputError: The call cannot be answered (no gradient, several outputs, NaN in the result).
+        UnsupportedError: An operation on the way is unknown, or has a step or an infinite slope
+            at this point.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    with prepared(function, inputs, wrt) as run:
+        analysis = analyse(run.trace, run.registry)
+        blocked = obstacle(analysis)
+        if blocked is not None:
+            raise UnsupportedError(f"No gradient can be vouched for: {blocked.reason}")
+        if analysis.count == 0:
+            _require_finite(run.gradient)
+            return run.gradient
+        _refuse_hazards(analysis)
+        small = sum(x.numel() for x in run.leaves) <= _SMALL
+        dtype = torch.float64 if small else _widest(run.leaves)
+        program = Program(analysis, run.slots, dtype)
+        direction = tuple(
+            torch.randn(p.shape, dtype=dtype, generator=generator) for p in program.point
+        )
+        found = _gradient_along(program, direction)
+    result = tuple(g.to(x.dtype) for g, x in zip(found, run.leaves, strict=True))
+    _require_finite(result)
+    return result
+
+
+def _gradient_along(
+    program: Program, direction: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    """One forward pass that carries tangents and picks pieces by them, and one backward pass."""
+    with fwd.dual_level():
+        run = program.run(tangents=tuple(direction), chooser=Selector().choose)
+        output = fwd.unpack_dual(run.output).primal
+        if not output.requires_grad:
+            return tuple(torch.zeros_like(p) for p in program.point)
+        grads = torch.autograd.grad(output.sum(), run.leaves, materialize_grads=True)
+    return tuple(g.detach() for g in grads)
+
+
+def _widest(leaves: Sequence[torch.Tensor]) -> torch.dtype:
+    kinds = {x.dtype for x in leaves}
+    return torch.float64 if torch.float64 in kinds else torch.float32
+
+
+def _refuse_hazards(analysis: Analysis) -> None:
+    for site in analysis.ordered():
+        for hazard in site.touch.hazards:
+            if hazard is not Hazard.IMPROPER:
+                raise UnsupportedError(
+                    f"No gradient can be vouched for: {site.touch.op.shown} at "
+                    f"{site.touch.location} stands at {hazard.value}."
+                )
+
+
+def _require_finite(gradient: Sequence[torch.Tensor]) -> None:
+    if not all(bool(torch.isfinite(g).all()) for g in gradient):
+        raise InputError(
+            "The gradient contains NaN or infinity. clarke.check names the operation at fault."
+        )

@@ -1,0 +1,78 @@
+"""Piecewise constant operations, and sawtooths."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from clarke.kinks.steps import (
+    ComparisonRule,
+    ConstantRule,
+    QuotientRule,
+    RemainderRule,
+    SearchRule,
+    StepRule,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from clarke.kinks.model import KinkRule
+
+
+def _on_half(x: torch.Tensor) -> torch.Tensor:
+    return x - x.floor() == 0.5
+
+
+def _on_integer(x: torch.Tensor) -> torch.Tensor:
+    return x == x.floor()
+
+
+def _on_nonzero_integer(x: torch.Tensor) -> torch.Tensor:
+    return (x == x.floor()) & (x != 0)
+
+
+def _on_zero(x: torch.Tensor) -> torch.Tensor:
+    return x == 0
+
+
+def steps() -> Iterator[tuple[str, KinkRule]]:
+    """(operator with overload, rule)."""
+    for name, below, above, equal in (
+        ("gt", False, True, False),
+        ("ge", False, True, True),
+        ("lt", True, False, False),
+        ("le", True, False, True),
+        ("eq", False, False, True),
+        ("ne", True, True, False),
+    ):
+        for overload in ("Scalar", "Tensor"):
+            yield f"{name}.{overload}", ComparisonRule(below, above, equal)
+    for name, jump in (
+        ("round", _on_half),
+        ("floor", _on_integer),
+        ("ceil", _on_integer),
+        ("trunc", _on_nonzero_integer),
+        ("sign", _on_zero),
+        ("sgn", _on_zero),
+        ("signbit", _on_zero),
+        ("angle", _on_zero),
+        ("heaviside", _on_zero),
+    ):
+        yield name, StepRule(jump)
+        yield f"{name}_", StepRule(jump)
+    # frac jumps where trunc does
+    yield "frac", StepRule(_on_nonzero_integer, residue=True)
+    yield "round.decimals", StepRule(_on_half, scaled=True)
+    for name in ("isnan", "isinf", "isposinf", "isneginf"):
+        yield name, ConstantRule()
+    for name, overloads in (("remainder", ("Scalar", "Tensor", "Scalar_Tensor")), ("fmod", ("Scalar", "Tensor"))):
+        for overload in overloads:
+            yield f"{name}.{overload}", RemainderRule(truncated=name == "fmod")
+    for overload in ("Scalar", "default"):
+        yield f"floor_divide.{overload}", QuotientRule()
+    for overload in ("Scalar_mode", "Tensor_mode"):
+        yield f"div.{overload}", QuotientRule()
+    for name in ("bucketize", "searchsorted"):
+        yield f"{name}.Tensor", SearchRule(sorted_first=name == "searchsorted")

@@ -1,0 +1,218 @@
+"""What `explain` returns: a theorem or what blocks it, hypothesis by hypothesis."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+from clarke.capture import Location
+from clarke.theorems.model import Bias, Condition, Strength, Theorem
+
+_WIDTH = 80
+_FAULTS = 4
+_LAYERS = 16
+
+
+@dataclass(frozen=True)
+class Blame:
+    """One place at which a hypothesis fails.
+
+    Attributes:
+        operation: Operator name.
+        location: Module and line.
+        reason: What is wrong there.
+        fix: What would repair it, "" if nothing simple would.
+    """
+
+    operation: str
+    location: Location
+    reason: str
+    fix: str = ""
+
+    @property
+    def place(self) -> str:
+        """Module, or file and line outside of modules."""
+        where = f"{self.location.file.rsplit('/', 1)[-1]}:{self.location.line}"
+        return f"{self.location.module} ({where})" if self.location.module else where
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One row of the table.
+
+    Attributes:
+        condition: What must hold.
+        holds: Whether it does.
+        needed_by: The theorems that ask for it.
+        blames: Where it fails.
+    """
+
+    condition: Condition
+    holds: bool
+    needed_by: tuple[Theorem, ...]
+    blames: tuple[Blame, ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """What was found at one operation with kinks.
+
+    Attributes:
+        operation: Operator name.
+        location: Module and line.
+        shape: Shape of its pre-activations, None if unknown.
+        bias: How biases reach them.
+        leaf: Name of the bias, "" if there is none.
+        proxies: The kinks with AD's weight of the upper piece (lambda), as text.
+        upper: The lambda that fits all its kinks, None if none does.
+    """
+
+    operation: str
+    location: Location
+    shape: tuple[int, ...] | None
+    bias: Bias
+    leaf: str
+    proxies: str
+    upper: float | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which theorem holds for all inputs and parameters, and what blocks the others.
+
+    Attributes:
+        theorem: The strongest statement whose hypotheses hold; None if none applies.
+        strength: What AD's gradient then is; None without a theorem.
+        conclusion: One sentence.
+        hypotheses: The table.
+        layers: The operations with kinks, in evaluation order.
+        assumptions: What was taken from this run beyond its shapes.
+    """
+
+    theorem: Theorem | None
+    strength: Strength | None
+    conclusion: str
+    hypotheses: tuple[Hypothesis, ...]
+    layers: tuple[LayerFacts, ...]
+    assumptions: tuple[str, ...]
+
+    @property
+    def always_correct(self) -> bool:
+        """Whether AD is correct for all inputs and parameters, with no check at run time."""
+        return self.theorem is not None and self.theorem.unconditional
+
+    def hypothesis(self, condition: Condition) -> Hypothesis:
+        """One row of the table."""
+        return next(h for h in self.hypotheses if h.condition is condition)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "theorem": None if self.theorem is None else self.theorem.name,
+            "always_correct": self.always_correct,
+            "strength": None if self.strength is None else self.strength.name,
+            "conclusion": self.conclusion,
+            "assumptions": list(self.assumptions),
+            "hypotheses": [
+                {
+                    "condition": h.condition.name,
+                    "text": h.condition.value,
+                    "holds": h.holds,
+                    "needed_by": [t.name for t in h.needed_by],
+                    "blames": [
+                        {
+                            "operation": b.operation,
+                            "module": b.location.module,
+                            "file": b.location.file,
+                            "line": b.location.line,
+                            "reason": b.reason,
+                            "fix": b.fix,
+                        }
+                        for b in h.blames
+                    ],
+                }
+                for h in self.hypotheses
+            ],
+            "layers": [
+                {
+                    "operation": layer.operation,
+                    "module": layer.location.module,
+                    "file": layer.location.file,
+                    "line": layer.location.line,
+                    "shape": None if layer.shape is None else list(layer.shape),
+                    "bias": layer.bias.name,
+                    "leaf": layer.leaf,
+                    "proxies": layer.proxies,
+                    "lambda": layer.upper,
+                }
+                for layer in self.layers
+            ],
+        }
+
+    def __str__(self) -> str:
+        name = "no theorem applies" if self.theorem is None else self.theorem.value
+        lines = _wrap(f"{name}: {self.conclusion}", "", "  ")
+        if self.hypotheses:
+            lines += ["", "  hypothesis                                    holds  needed by"]
+        for h in self.hypotheses:
+            needed = ", ".join(_short(t) for t in h.needed_by)
+            row = f"  {h.condition.value:46}{'yes' if h.holds else 'NO':5}  {needed}"
+            lines += _wrap(row.strip(), "  ", " " * 55)
+            lines += _blame_lines(h.blames)
+        if self.layers:
+            lines += ["", f"  {len(self.layers)} operations with kinks"]
+            lines += _layer_lines(self.layers)
+        for a in self.assumptions:
+            lines += _wrap(f"assumed: {a}", "  ", "    ")
+        return "\n".join(lines)
+
+
+def _short(theorem: Theorem) -> str:
+    return {Theorem.ANALYTIC: "0", Theorem.BIAS_SHIFT: "shift"}.get(
+        theorem, theorem.value.removeprefix("Theorem ")
+    )
+
+
+def _wrap(text: str, first: str, then: str) -> list[str]:
+    # The table's columns are runs of spaces: keep them.
+    if len(first) + len(text) <= _WIDTH:
+        return [first + text]
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=first, subsequent_indent=then, break_on_hyphens=False
+    )
+
+
+def _blame_lines(blames: tuple[Blame, ...]) -> list[str]:
+    """What is wrong where; places with the same fault are told once."""
+    by_fault: dict[tuple[str, str], list[Blame]] = {}
+    for b in blames:
+        by_fault.setdefault((b.operation, b.reason), []).append(b)
+    shown = list(by_fault.values())[:_FAULTS]
+    lines = []
+    for group in shown:
+        b = group[0]
+        others = len(group) - 1
+        more = f" and {others} more place{'s' * (others > 1)}" if others else ""
+        lines += _wrap(f"{b.operation} at {b.place}{more}: {b.reason}", "    - ", "      ")
+        if b.fix:
+            lines += _wrap(f"fix: {b.fix}", "      ", "        ")
+    if len(shown) < len(by_fault):
+        rest = sum(len(g) for g in list(by_fault.values())[_FAULTS:])
+        lines.append(f"    - and {rest} more places")
+    return lines
+
+
+def _layer_lines(layers: tuple[LayerFacts, ...]) -> list[str]:
+    shown = layers if len(layers) <= _LAYERS else layers[: _LAYERS - 1]
+    lines = []
+    for layer in shown:
+        where = layer.location.module or (
+            f"{layer.location.file.rsplit('/', 1)[-1]}:{layer.location.line}"
+        )
+        bias = layer.bias.value if not layer.leaf else f"`{layer.leaf}`, {layer.bias.value}"
+        text = f"{layer.operation} at {where}: bias {bias}; lambda {layer.proxies}"
+        lines += _wrap(text, "    ", "      ")
+    if len(shown) < len(layers):
+        lines.append(f"    and {len(layers) - len(shown)} more")
+    return lines
