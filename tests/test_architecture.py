@@ -23,6 +23,7 @@ LAYERS = (
     "constraints/",
     "theorems/",
     "decide/",
+    "fast/",
     "report/",
     "world.py",
     "prepare.py",

@@ -13,7 +13,8 @@ from clarke.verdict import Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    
+    import torch
+
 
 def check(
     function: Callable[..., Any],

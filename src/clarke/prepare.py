@@ -66,13 +66,13 @@ def prepared(
         if isinstance(x, torch.Tensor):
             world.save_tensor(x)
     registry = default_registry()
-    recorder = Recorder(registry.keeps)
+    recorder = Recorder(registry.keeps, refuses_compiled=True)
     recorder.places.on_root = world.save_module
     try:
         with torch.enable_grad():
             with recorder:
                 output = _scalar(function(*arguments), recorder)
-                trace = collect_trace(recorder, output)
+                trace = collect_trace(recorder, output, all_reads=True)
                 recorder.paused = True
                 leaves = _leaves(trace, output, arguments, wrt)
                 gradient = _gradient(output, leaves)

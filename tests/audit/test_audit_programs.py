@@ -168,7 +168,8 @@ def test_checkpointed_segments(reentrant):
         checkpoint(net, x, use_reentrant=reentrant).sum().backward()
         (torch.ones((), requires_grad=True) * 2).backward()
     first, second = verdicts(watch)
-    assert first in ((Verdict.UNDECIDED, Verdict.BOULIGAND, Verdict.SURROGATE) if reentrant else (Verdict.BOULIGAND,))
+    assert first is Verdict.BOULIGAND
+    assert watch.steps[0].kinks[0].touched == 8
     assert second is Verdict.SMOOTH
     assert len(watch.steps) == 2  # what the checkpoint runs inside of backward is no step
 
@@ -177,6 +178,19 @@ def test_checkpointed_segments(reentrant):
 class Output:
     loss: torch.Tensor
     parts: dict
+
+
+def test_a_wrong_gradient_inside_a_reentrant_checkpoint_is_found():
+    w = torch.zeros((), requires_grad=True)
+
+    def segment(x):
+        return torch.relu(x) - torch.relu(-x)
+
+    with clarke.audit(lambda report: None) as watch:
+        checkpoint(segment, w, use_reentrant=True).backward()
+        checkpoint(lambda x: torch.relu(x.detach()) * x + x, w, use_reentrant=True).backward()
+    assert verdicts(watch)[0] is Verdict.NOT_CLARKE
+    assert verdicts(watch)[1].correct is not False
 
 
 def test_dict_and_dataclass_outputs():

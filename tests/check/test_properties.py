@@ -13,14 +13,20 @@ from clarke import Verdict
 from clarke.decide import Certificate
 
 MANY = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+# AD's thirds are rounded; all values here have small denominators.
+LARGEST_DENOMINATOR = 1 << 12
 POSITIVE = (Verdict.SMOOTH, Verdict.BOULIGAND, Verdict.CLARKE)
 
 
 def judged(expr, point):
     x = torch.tensor([float(p) for p in point], dtype=torch.float64, requires_grad=True)
     return clarke.check(to_torch(expr), (x,))
+
+
+def unrounded(gradient):
+    return tuple(entry.limit_denominator(LARGEST_DENOMINATOR) for entry in gradient)
 
 
 def contradiction(verdict, bouligand, gradient):
@@ -40,7 +46,7 @@ def contradiction(verdict, bouligand, gradient):
 @given(case=st.integers(1, 3).flatmap(lambda n: cases(n_vars=n, max_kinks=5)))
 def test_no_verdict_contradicts_exact_arithmetic(case):
     report = judged(case.expr, case.point)
-    gradient = ad_gradient(case.expr, case.point)
+    gradient = unrounded(ad_gradient(case.expr, case.point))
     assert contradiction(report.verdict, case.bouligand, gradient) is None
     if report.verdict in POSITIVE:
         assert report.certificate.verify()
@@ -63,7 +69,7 @@ def test_witnesses_of_curved_programs(case):
 @pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
 def test_cases_known_on_paper(known):
     report = judged(known.expr, known.point)
-    gradient = ad_gradient(known.expr, known.point)
+    gradient = unrounded(ad_gradient(known.expr, known.point))
     assert contradiction(report.verdict, known.bouligand, gradient) is None
     if report.verdict in POSITIVE:
         assert report.certificate.verify()
@@ -91,7 +97,7 @@ def corruptions(certificate: Certificate):
         more = tuple(g + 1 for g in witness.gradient)
         if certificate.weights[i] > 1e-6:
             yield "a gradient of another piece", with_witness(certificate, i, gradient=more)
-    if count > 1 and certificate.weights[0] != certificate.weights[1]:
+    if count > 1 and abs(certificate.weights[0] - certificate.weights[1]) > 1e-3:
         a, b, *rest = certificate.weights
         yield "weights exchanged", replace(certificate, weights=(b, a, *rest))
 

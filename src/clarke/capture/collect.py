@@ -186,4 +186,5 @@ def _external(slot: Slot, tensor: torch.Tensor) -> External:
         name=name,
         location=slot.location,
         stopped=slot.stopped,
+        cut_by=slot.cut_by,
     )

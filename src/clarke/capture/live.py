@@ -34,6 +34,7 @@ class Slot:
 
     __slots__ = (
         "__weakref__",
+        "cut_by",
         "dtype",
         "held",
         "location",
@@ -61,6 +62,7 @@ class Slot:
         self.location = location
         self.producer: Node | None = None
         self.held: torch.Tensor | None = None
+        self.cut_by = ""  # the operation whose result autograd takes for a constant
         self.stopped = False  # computed from differentiated values, but cut off
         self.masked = False  # an integer or boolean computed from differentiated values
         # Computed from differentiated values inside a reentrant checkpoint, where autograd is off

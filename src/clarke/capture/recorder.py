@@ -13,6 +13,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from clarke.capture.live import Node, Read, Slot, Storage
 from clarke.capture.places import Places
+from clarke.capture.trace import overload_of
 from clarke.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 def _under_compile() -> bool:
     """Whether dynamo is at work: below a recorder it runs compiled programs eagerly."""
     return torch._C._dynamo.eval_frame.get_eval_frame_callback() not in (None, False)
+
+
+def _cuts(func: Any) -> bool:
+    """Whether the results of an operation do not depend differentiably on what it reads."""
+    name = func._schema.name
+    return func is _DETACH or name.endswith("_like") or name.startswith("aten::new_")
 
 
 class Recorder(TorchDispatchMode):
@@ -161,6 +168,8 @@ class Recorder(TorchDispatchMode):
             # Computed from differentiated values, but cut off: from here on a constant.
             by_value = slot.producer.differentiated and not _reads_shape_only(slot.producer.func)
             slot.stopped = slot.stopped or by_value
+            if by_value:
+                slot.cut_by = overload_of(slot.producer.func)
             slot.producer = None
             self._hold(slot, tensor)
         return slot
@@ -290,7 +299,7 @@ class Recorder(TorchDispatchMode):
         if keeps:
             self._keep_inputs(node, args, written)
         out = func(*args, **kwargs)
-        opened = checkpointed and differentiated and func is not _DETACH
+        opened = checkpointed and differentiated and not _cuts(func)
         self._bind_outputs(node, out, written, masked=masked, keeps=keeps, virtual=opened)
         return out
 

@@ -57,6 +57,8 @@ class External:
         name: For a custom function, the name of its backward node.
         location: Where it was first read (for a custom function: where it was made).
         stopped: The value was computed from differentiated values, but detached.
+        cut_by: Name of the operation that computed it from differentiated values and whose result
+            autograd takes for a constant; "" if none did.
     """
 
     slot: int
@@ -68,6 +70,7 @@ class External:
     name: str
     location: Location
     stopped: bool
+    cut_by: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +159,12 @@ class Trace:
         """The leaves that require a gradient, in order of first use."""
         found = [e for e in self.externals.values() if e.origin is Origin.LEAF]
         return tuple(sorted(found, key=lambda e: e.slot))
+
+
+def overload_of(func: Any) -> str:
+    """The dispatcher's name of an operator overload, such as ``aten::relu.default``."""
+    schema = func._schema
+    return f"{schema.name}.{schema.overload_name or 'default'}"
 
 
 def input_slots(op: OpRecord) -> tuple[int, ...]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # In float64; relative to the candidates of one kink, and to the largest tangent of the operation.
 _OWN = 1e-11
 _ALL = 1e-13
+_TINY = 1e-5  # a jump of less than this times _OWN is rounding, whatever the scale
+_RADIUS = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,14 @@ def random_tangents(program: Program, generator: torch.Generator) -> tuple[torch
     """A standard normal direction in the space of the program's variables."""
     return tuple(
         torch.randn(p.shape, dtype=program.dtype, generator=generator) for p in program.point
+    )
+
+
+def nearby_point(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    """A random point around the program's own, at a distance of its own order."""
+    direction = random_tangents(program, generator)
+    return tuple(
+        p + _RADIUS * d * (1.0 + p.abs()) for p, d in zip(program.point, direction, strict=True)
     )
 
 
@@ -124,6 +134,13 @@ def find_relevant(
     if bool((~null).any()):
         still = program.run(weights=weights, probe=True, nudge=True)
         relevant = _reachable(program, still, null, generator)
+        # A step is no matter of first order: what multiplies it may vanish at the point only.
+        steps = hazards.get(Hazard.STEP)
+        if steps is not None:
+            beside = program.run(nearby_point(program, generator), weights=weights, nudge=True)
+            if beside.nudges is not None:
+                reached = beside.nudges.adjoints(beside.output.sum(), count) > 0
+                relevant[steps[reached[steps]]] = True
     else:
         relevant = torch.zeros(count, dtype=torch.bool)
     left = {h: k[relevant[k]] for h, k in hazards.items() if bool(relevant[k].any())}
@@ -153,9 +170,8 @@ def _null_kinks(program: Program, run: Run) -> tuple[torch.Tensor, torch.Tensor]
             continue
         slopes = tangent(use.difference)
         gap = fwd.unpack_dual(use.difference).primal.detach()
-        yardstick = float(gap.abs().max()) if gap.numel() else 0.0
         null[kinks[slopes.abs() > 0]] = False
-        jump = gap.abs() > _OWN * max(yardstick, 1e-300)
+        jump = gap.abs() > _OWN * max(use.scale, _TINY)
         jumping[kinks[jump]] = True
         null[kinks[jump]] = False
     return null, jumping

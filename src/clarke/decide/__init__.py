@@ -2,6 +2,6 @@
 
 from clarke.decide.certificate import Certificate
 from clarke.decide.ladder import decide
-from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness
+from clarke.decide.model import Confirm, Culprit, Decision, Settings, TouchCount, Witness
 
-__all__ = ["Certificate", "Confirm", "Culprit", "Decision", "Settings", "Witness", "decide"]
+__all__ = ["Certificate", "Confirm", "Culprit", "Decision", "Settings", "TouchCount", "Witness", "decide"]

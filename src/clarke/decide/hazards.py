@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -11,6 +11,7 @@ from clarke.constraints import random_tangents
 from clarke.decide.model import Culprit, Decision, culprit_of
 from clarke.decide.nonfinite import is_steep
 from clarke.kinks import Hazard
+from clarke.kinks.smooth import OpClass, classify
 from clarke.steering import Analysis, Pieces, Program, natural_gradient
 from clarke.verdict import Verdict
 
@@ -48,6 +49,15 @@ def obstacle(analysis: Analysis) -> Decision | None:
                 culprits=(culprit,),
                 analysis=analysis,
             )
+    for e in trace.externals.values():
+        if e.cut_by and not _may_be_constant(e.cut_by):
+            why = "autograd takes its result for a constant although its input is differentiated"
+            return Decision(
+                Verdict.UNDECIDED,
+                f"{e.cut_by} at {e.location}: {why}. Detach its input to say that this is meant.",
+                culprits=(Culprit(e.cut_by, e.location, why),),
+                analysis=analysis,
+            )
     for op in trace.ops:
         if op.hidden_write:
             return Decision(
@@ -70,6 +80,13 @@ def obstacle(analysis: Analysis) -> Decision | None:
             analysis=analysis,
         )
     return _tied_decisions(analysis)
+
+
+def _may_be_constant(name: str) -> bool:
+    """Whether an operation is meant to give constants: detach, factories, random numbers."""
+    if name.startswith(("aten::detach", "aten::alias")):
+        return True
+    return classify(name) in (OpClass.CONSTANT, OpClass.RANDOM, OpClass.DISCRETE)
 
 
 def _matters(analysis: Analysis, op: OpRecord) -> bool:
@@ -172,6 +189,21 @@ def judge_hazards(
         culprits=culprits,
         analysis=program.analysis,
         relevance=relevance,
+    )
+
+
+# Hazards at which the operation's value is still Lipschitz continuous.
+LIPSCHITZ: Final = frozenset({Hazard.CONE, Hazard.SEVERAL, Hazard.FORMULA})
+
+
+def vectors_are_used(analysis: Analysis) -> bool:
+    """Whether singular vectors, which jump where singular values meet, reach other operations."""
+    read = {slot for op in analysis.recorded.ops for slot in input_slots(op)}
+    return any(
+        slot in read
+        for op in analysis.recorded.ops
+        if op.short_name == "_linalg_svd"
+        for slot in (op.outputs[0], op.outputs[2])
     )
 
 

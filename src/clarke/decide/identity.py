@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from clarke.constraints.relevance import Mixing, random_mixtures
-from clarke.decide.live import nearby_point, primal
+from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
+from clarke.decide.live import primal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -9,16 +9,16 @@ import torch
 
 from clarke.capture import Origin
 from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
-from clarke.decide.certificate import Certificate
-from clarke.decide.hazards import judge_hazards, obstacle
+from clarke.decide.certificate import Certificate, weighted_sum
+from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle, vectors_are_used
 from clarke.decide.mixture import mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness
-from clarke.decide.nonfinite import judge_nonfinite
+from clarke.decide.nonfinite import judge_nonfinite, limit_along
 from clarke.decide.refute import enumerate_exactly, mix_cells, nearest_correct, refute
 from clarke.decide.responsible import culprits_of, hints, responsible_kinks
 from clarke.decide.rounding import rounding_noise
 from clarke.decide.search import witness_selection
-from clarke.decide.tolerance import relative_difference, relative_tolerance
+from clarke.decide.tolerance import peak, relative_difference, relative_tolerance
 from clarke.errors import BudgetError, ReplayError
 from clarke.kinks import Hazard
 from clarke.steering import Program, analyse, natural_gradient, selected_gradient
@@ -81,8 +81,12 @@ def _decide(
     hazard = judge_hazards(program, relevance, generator)
     if hazard is not None:
         # What AD returns at an improper kink is judged against the set, not by its weights.
-        improper = set(relevance.hazards) == {Hazard.IMPROPER}
-        return context.exact(hazard) if improper else hazard
+        kinds = set(relevance.hazards)
+        if kinds == {Hazard.IMPROPER}:
+            return context.exact(hazard)
+        if relevance.lost_masks or not kinds <= LIPSCHITZ or vectors_are_used(analysis):
+            return hazard
+        return context.limits() or hazard
     if not bool(relevance.relevant.any()):
         return context.smooth()
     if not bool((relevance.relevant & relevance.mixed).any()):
@@ -113,6 +117,46 @@ class _Context:
         self.generator = generator
         self.tolerance = tolerance
         self.run = run
+
+    def limits(self) -> Decision | None:
+        """AD's gradient as a limit of gradients along a ray, or the mean of two opposite ones.
+
+        Where kinks of several variables are touched, every first-order selection turns round with
+        the direction, so that AD's symmetric choices (0 at a norm) are the mean of both limits.
+        """
+        empty = torch.zeros(0).numpy()
+        found: list[Witness] = []
+
+        def limit(direction: tuple[torch.Tensor, ...]) -> Witness | None:
+            own = limit_along(self.run, self.program.point, direction, self.tolerance)
+            if own is None:
+                return None
+            return Witness(
+                direction=direction,
+                choices={},
+                gradient=own,
+                rows=empty.reshape(0, 0).astype("float64"),
+                coefficients=empty.astype("float64"),
+                kinks=empty.astype("int64"),
+                margin=float("inf"),
+                methods=(),
+            )
+
+        for _ in range(3):
+            direction = random_tangents(self.program, self.generator)
+            ahead = limit(direction)
+            behind = limit(tuple(-d for d in direction))
+            found = [w for w in (ahead, behind) if w is not None]
+            for w in found:
+                if relative_difference(w.gradient, self.gradient) <= self.tolerance:
+                    return self.accept(Verdict.BOULIGAND, (w,), (1.0,), "limit along a ray")
+            if len(found) == 2:
+                mean = weighted_sum([w.gradient for w in found], (0.5, 0.5))
+                size = max(peak(w.gradient) for w in found)
+                if relative_difference(mean, self.gradient, 1e-3 * size) <= self.tolerance:
+                    name = "limits along a ray and its opposite"
+                    return self.accept(Verdict.CLARKE, tuple(found), (0.5, 0.5), name)
+        return None
 
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)

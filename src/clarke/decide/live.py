@@ -9,7 +9,7 @@ import torch
 import torch.autograd.forward_ad as fwd
 
 from clarke.constraints import find_relevant, random_tangents, tangent
-from clarke.constraints.relevance import Mixing, random_mixtures
+from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
 
 from clarke.errors import BudgetError
 from clarke.kinks import Hazard
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from clarke.steering import Program, Run
 
-_RADIUS = 0.25
 _SAME = 1e-9
 
 
@@ -81,14 +80,6 @@ def _nearby(
 ) -> Run:
     return program.run(
         nearby_point(program, generator), weights=weights, probe=True, grad=False
-    )
-
-
-def nearby_point(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-    """A random point around the program's own, at a distance of its own order."""
-    direction = random_tangents(program, generator)
-    return tuple(
-        p + _RADIUS * d * (1.0 + p.abs()) for p, d in zip(program.point, direction, strict=True)
     )
 
 

@@ -67,16 +67,17 @@ class Coder:
     def fields(self, codes: Codes, windows: Windows, outside: np.uint64) -> Codes:
         """(N, h, w) codes of the windows' contents."""
         n = codes.shape[0]
+        beyond = np.full(1, outside, dtype=np.uint64)  # arrays wrap around without a warning
         across = np.zeros((n, windows.space[0], windows.out[1]), dtype=np.uint64)
         for j, factor in enumerate(self._multipliers("across", windows.kernel[1])):
             target, source = windows.cut(1, j)
             if target != slice(0, windows.out[1]):
                 missing = np.ones(windows.out[1], dtype=bool)
                 missing[target] = False
-                across[:, :, missing] += outside * factor
+                across[:, :, missing] += beyond * factor
             across[:, :, target] += codes[:, :, source] * factor
         # Rows outside have the code of a row of places outside.
-        empty = outside * self._multipliers("across", windows.kernel[1]).sum(dtype=np.uint64)
+        empty = beyond * self._multipliers("across", windows.kernel[1]).sum(dtype=np.uint64)
         total = np.zeros((n, *windows.out), dtype=np.uint64)
         for i, factor in enumerate(self._multipliers("down", windows.kernel[0])):
             target, source = windows.cut(0, i)

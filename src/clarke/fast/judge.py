@@ -1,4 +1,4 @@
-"""The quick rung: a verdict from recorded values, or None where it takes the whole ladder."""
+"""The quick rung: a verdict from recorded values, or why it takes the whole ladder."""
 
 from __future__ import annotations
 
@@ -48,6 +48,17 @@ class _Findings:
     rows: list[tuple[Any, Any]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, eq=False)
+class Declined:
+    """No quick verdict: the reason, and the operation in question if it is one."""
+
+    reason: str
+    op: OpRecord | None = None
+
+    def __str__(self) -> str:
+        return self.reason if self.op is None else f"{self.op.shown} at {self.op.location}: {self.reason}"
+
+
 class QuickJudge:
     """Judges the common cases without replaying the program; holds memory that is used again.
 
@@ -63,8 +74,8 @@ class QuickJudge:
 
     def decide(
         self, trace: Trace, variables: Sequence[int], gradient: Sequence[torch.Tensor] | None
-    ) -> Decision | None:
-        """SMOOTH or BOULIGAND with a certificate, or None: then `clarke.decide.decide` must judge.
+    ) -> Decision | Declined:
+        """SMOOTH or BOULIGAND with a certificate, or why `clarke.decide.decide` must judge.
 
         Args:
             trace: What ran.
@@ -73,81 +84,84 @@ class QuickJudge:
                 that it is finite.
         """
         if gradient is not None and not all_finite(gradient):
-            return None
+            return Declined("the gradient is not finite")
         if not trusted_externals(trace):
-            return None
+            return Declined("something that the program read was made elsewhere or has changed")
         graph = build_graph(trace, variables)
         if graph is None:
-            return None
+            return Declined("an in-place operation overwrites what others read")
         found = _Findings()
         for position, op in enumerate(trace.ops):
-            if not self._look(graph, position, op, found):
-                return None
+            trouble = self._look(graph, position, op, found)
+            if trouble:
+                return Declined(trouble, op)
         if not _ordered(graph, found):
-            return None
+            return Declined("the directions of two layers get in each other's way")
         return self._verdict(graph, found, tuple(variables), tuple(gradient or ()))
 
     # ------------------------------------------------------------------ one operation
 
-    def _look(self, graph: Graph, position: int, op: OpRecord, found: _Findings) -> bool:
-        """Whether an operation is accounted for."""
+    def _look(self, graph: Graph, position: int, op: OpRecord, found: _Findings) -> str:
+        """Why an operation cannot be accounted for; empty if it can."""
         if op.hidden_write or op.reads_stopped:
-            return False
+            return "detached values or hidden writes are involved"
         known = self._registry.judge(op, graph.trace)
         if known.kind is OpKind.UNKNOWN:
-            return False
+            return "the operation is not known"
         if known.kind is OpKind.RANDOM:
-            return not op.differentiated or can_replay_random(op)
+            fixed = not op.differentiated or can_replay_random(op)
+            return "" if fixed else "the operation is random"
         if known.lowering is not None:
-            return False
+            return "the operation stands for several"
         if known.kind is not OpKind.RULED or known.rule is None:
-            return True
+            return ""
         if not any(v.is_floating_point() for v in op.kept.values()):
-            return True
+            return ""
         if op.name == POOL and op.differentiated:
             return self._pool(graph, position, found)
         if op.short_name in RELU and op.differentiated and not _any_zero(op.kept[0]):
-            found.counts.append(_count(op, op.kept[0].numel(), 0, 0))
-            return True
+            found.counts.append(TouchCount(op, op.kept[0].numel(), 0, 0))
+            return ""
         touch = known.rule.find(op)
         elements = max(touch.base.numel(), touch.count)
         if touch.count == 0:
-            found.counts.append(_count(op, elements, 0, 0))
-            return True
+            found.counts.append(TouchCount(op, elements, 0, 0))
+            return ""
         if not op.differentiated or op.short_name not in SHIFTED:
-            return False
-        found.counts.append(_count(op, elements, touch.count, touch.count, touch))
+            return "a kink is touched that no bias settles"
+        found.counts.append(TouchCount(op, elements, touch.count, touch.count, touch))
         return _shift(graph, position, touch, found)
 
-    def _pool(self, graph: Graph, position: int, found: _Findings) -> bool:
+    def _pool(self, graph: Graph, position: int, found: _Findings) -> str:
         op = graph.trace.ops[position]
         if _reads_index(graph, position):
-            return False
+            return "the index of the maximum is used"
         layer = pool_layer(graph, position)
         if layer is None:
-            return False
+            return "what stands before the maxpool is not a convolution"
         ties = pool_ties(graph, layer, self._scratch)
-        if ties is None or not _slope_zero_at_zero(graph, layer, self._registry):
-            return False
+        if ties is None:
+            return "the maxpool's input is not an array of float32 or float64 on the CPU"
+        if not _slope_zero_at_zero(graph, layer, self._registry):
+            return "the ReLU before the maxpool does not have slope 0 at 0"
         touched, rivals = ties.tied.size + ties.zero_ties, 0
         if ties.tied.size:
             different = find_rivals(graph, layer, ties, self._coder)
             if different is None:
-                return False
+                return "there is no fingerprint for what stands before the maxpool"
             rivals = different.windows
             if rivals:
                 condition = settle(graph, layer, different)
                 if condition is None:
-                    return False
+                    return f"no direction of the layer's weights settles {rivals} tied windows"
                 use = graph.uses[layer.weight]
                 found.directions[layer.weight] = condition.direction
                 found.order[layer.weight] = (use, 0)
                 found.rows.append((condition.rows, condition.restricted))
                 found.settled.append(_Settled(position, layer.weight, layer.biases))
-        found.counts.append(
-            _count(op, ties.windows, touched, rivals, nonzero=int(ties.tied.size))
-        )
-        return True
+        nonzero = None if layer.relu is None else int(ties.tied.size)
+        found.counts.append(TouchCount(op, ties.windows, touched, rivals, nonzero=nonzero))
+        return ""
 
     # ------------------------------------------------------------------ the verdict
 
@@ -195,17 +209,6 @@ def _any_zero(values: torch.Tensor) -> bool:
     return bool((values == 0).any())
 
 
-def _count(
-    op: OpRecord,
-    elements: int,
-    touched: int,
-    relevant: int,
-    touch: Touch | None = None,
-    nonzero: int | None = None,
-) -> TouchCount:
-    return TouchCount(op, elements, touched, relevant, touch, nonzero)
-
-
 def _reads_index(graph: Graph, position: int) -> bool:
     """Whether another operation reads the index that a maxpool returns."""
     op = graph.trace.ops[position]
@@ -227,20 +230,20 @@ def _slope_zero_at_zero(graph: Graph, layer: PoolLayer, registry: Registry) -> b
     return bool((touch.chosen() == 0).all()) and not bool(touch.mixed().any())
 
 
-def _shift(graph: Graph, position: int, touch: Touch, found: _Findings) -> bool:
+def _shift(graph: Graph, position: int, touch: Touch, found: _Findings) -> str:
     shift = find_shift(graph, position, touch)
     if shift is None:
-        return False
+        return "no shift of one bias settles the touched kinks"
     earlier = found.directions.get(shift.slot)
     signs = shift.signs
     if earlier is not None:
         if bool((earlier * signs < 0).any()):
-            return False
+            return "two operations need opposite shifts of one bias"
         signs = torch.where(earlier != 0, earlier, signs)
     found.directions[shift.slot] = signs
     found.order[shift.slot] = (shift.use, 1)
     found.settled.append(_Settled(position, shift.slot, frozenset()))
-    return True
+    return ""
 
 
 def _ordered(graph: Graph, found: _Findings) -> bool:

@@ -30,8 +30,8 @@ class Convention:
         operation: The dispatcher's name of the overload that has the kink.
         call: What the user writes.
         kink: Where it is touched, in words.
-        slopes: For each piece that meets there, its derivative with respect to all inputs of the
-            operation, laid out flat; for a kink in one variable the first is the left slope and
+        slopes: For each piece that meets there, its derivative with respect to all inputs, laid
+            out flat; for a kink in one variable the first is the left slope and
             the last the right one. Empty where the operation has a hazard and no pieces.
         gradient: What autograd returns, laid out likewise.
         weights: Autograd's answer as weights of the pieces.
@@ -61,7 +61,10 @@ def measure(sample: Sample, registry: Registry) -> Convention:
     inputs = sample.tensors()
     recorder = Recorder(registry.keeps)
     with torch.enable_grad(), recorder:
-        trace = collect_trace(recorder, torch.as_tensor(sample.function(*inputs)).sum())
+        result = torch.as_tensor(sample.function(*inputs)).sum()
+        trace = registry.lowered(collect_trace(recorder, result))
+        recorder.paused = True
+        gradient = _flat(result, list(inputs))
     found = [
         (op, known.rule.find(op))
         for op in trace.ops
@@ -77,13 +80,23 @@ def measure(sample: Sample, registry: Registry) -> Convention:
         )
     op, touch = touched[0]
     with torch.enable_grad():
-        return _read_off(sample, registry, op, touch)
+        slopes = _slopes(registry, op, touch)
+    return Convention(
+        operation=overload_name(op.func),
+        call=sample.call,
+        kink=sample.kink,
+        slopes=slopes,
+        gradient=gradient,
+        weights=tuple(touch.weights.tolist()) if slopes else (),
+        hazard=next(iter(touch.hazards), None),
+    )
 
 
-def _read_off(sample: Sample, registry: Registry, op: OpRecord, touch: Touch) -> Convention:
+def _slopes(registry: Registry, op: OpRecord, touch: Touch) -> tuple[tuple[float, ...], ...]:
+    """The derivatives of the pieces with respect to the operation's own inputs."""
     rule = registry.known(op.func).rule
     if rule is None:  # pragma: no cover - the caller found the touch with it
-        raise InputError(f"{op.name} has no rule.")
+        return ()
     args: list[Any] = [op.kept.get(i, a) for i, a in enumerate(op.args)]
     leaves = []
     for i, value in enumerate(args):
@@ -91,19 +104,8 @@ def _read_off(sample: Sample, registry: Registry, op: OpRecord, touch: Touch) ->
             args[i] = value.detach().clone().requires_grad_()
             leaves.append(args[i])
     call = Call(op.func, tuple(args), op.kwargs)
-    out = op.func(*args, **op.kwargs)
-    first = out[0] if isinstance(out, (tuple, list)) else out
     values = rule.candidates(call, touch)
-    slopes = tuple(_flat(v, leaves) for v in values) if values.requires_grad else ()
-    return Convention(
-        operation=overload_name(op.func),
-        call=sample.call,
-        kink=sample.kink,
-        slopes=slopes,
-        gradient=_flat(first.sum(), leaves),
-        weights=tuple(touch.weights.tolist()) if slopes else (),
-        hazard=next(iter(touch.hazards), None),
-    )
+    return tuple(_flat(v, leaves) for v in values) if values.requires_grad else ()
 
 
 def _flat(value: torch.Tensor, leaves: list[torch.Tensor]) -> tuple[float, ...]:

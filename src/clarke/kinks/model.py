@@ -39,6 +39,7 @@ class Hazard(Enum):
     CONE = "a kink of several variables, whose generalized gradients form a ball"
     IMPROPER = "the operation's own derivative is not a convex combination of its pieces'"
     SEVERAL = "a kink for which clarke has no complete list of pieces"
+    FORMULA = "a point where the operation's own derivative formula does not hold"
     OVERLAP = "bounds that coincide while they depend on the variables"
 
 

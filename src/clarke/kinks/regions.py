@@ -38,12 +38,14 @@ class RegionRule(KinkRule):
     Attributes:
         split: The switching functions, in ascending order of the pieces that they separate.
         pieces: The pieces; each a full tensor, evaluated everywhere.
+        overlap: Says where the order of the pieces is not fixed, since bounds coincide.
         jumps: The pieces need not meet (threshold, hardshrink): where they do not, it is a step.
     """
 
     split: Callable[[Call], tuple[torch.Tensor, ...]]
     pieces: Callable[[Call], tuple[torch.Tensor, ...]]
     jumps: bool = False
+    overlap: Callable[[Call], torch.Tensor | None] | None = None
 
     def find(self, op: OpRecord) -> Touch:
         args = tuple(op.kept.get(i, a) for i, a in enumerate(op.args))
@@ -70,6 +72,11 @@ class RegionRule(KinkRule):
         start = torch.cumsum(counts, 0) - counts
         members = torch.arange(int(counts.sum())) - start[owner] + low[owner]
         weights, hazards = self._measure(call, shape, elements, members, owner)
+        overlap = None if self.overlap is None else self.overlap(call)
+        if overlap is not None:
+            both = _flat(overlap, shape)[elements]
+            if bool(both.any()):
+                hazards[Hazard.OVERLAP] = both.nonzero().squeeze(1)
         touch = Touch(op, elements, members, owner, weights, hazards, base)
         base[elements] = touch.chosen().to(torch.int8)
         return touch

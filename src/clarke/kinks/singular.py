@@ -208,20 +208,33 @@ def rank_is_deficient(call: Singular) -> torch.Tensor:
 def on_a_cell_border(call: Singular) -> torch.Tensor:
     """grid_sample: points of a differentiated grid on a border between cells.
 
-    Bilinear and bicubic interpolation change their polynomial at whole pixel coordinates, nearest
-    neighbours jump at halves, reflection folds at either.
+    Bilinear and bicubic interpolation change their polynomial at whole pixel coordinates;
+    reflection folds at whole ones or at halves.
     """
-    x, grid, mode, padding, corners = (call.args[i] for i in range(5))
-    if 1 not in call.varied:
+    grid, mode, padding = (call.args[i] for i in (1, 2, 3))
+    if 1 not in call.varied or mode == 1:
         return torch.zeros(grid.shape[:-1], dtype=torch.bool)
+    return _borders(call, halves=padding == 2, whole=True)
+
+
+def between_neighbours(call: Singular) -> torch.Tensor:
+    """grid_sample by the nearest pixel: points of a differentiated grid halfway between two."""
+    grid, mode, padding = (call.args[i] for i in (1, 2, 3))
+    if 1 not in call.varied or mode != 1:
+        return torch.zeros(grid.shape[:-1], dtype=torch.bool)
+    return _borders(call, halves=True, whole=padding == 2)
+
+
+def _borders(call: Singular, *, halves: bool, whole: bool) -> torch.Tensor:
+    x, grid, corners = (call.args[i] for i in (0, 1, 4))
     sizes = torch.tensor(x.shape[2:][::-1], dtype=grid.dtype)
     pixel = (grid + 1) / 2 * (sizes - 1) if corners else ((grid + 1) * sizes - 1) / 2
     near = _NEAR * torch.finfo(grid.dtype).eps * (sizes + pixel.abs())
-    whole = (pixel - pixel.round()).abs() <= near
-    half = (pixel - pixel.floor() - 0.5).abs() <= near
-    bent = half if mode == 1 else whole
-    if padding == 2 or mode == 1:
-        bent = whole | half
+    bent = torch.zeros_like(grid, dtype=torch.bool)
+    if whole:
+        bent |= (pixel - pixel.round()).abs() <= near
+    if halves:
+        bent |= (pixel - pixel.floor() - 0.5).abs() <= near
     return bent.any(-1)
 
 

@@ -120,9 +120,12 @@ def _bounds(call: Call) -> tuple[Any, Any]:
     low, high = call.arg(1, "min"), call.arg(2, "max")
     if low is not None and high is not None:
         # torch: min(max(x, lo), hi); where lo > hi the result is hi everywhere.
-        low = torch.where(
-            torch.as_tensor(low) > torch.as_tensor(high), torch.as_tensor(high), low
-        )
+        if isinstance(low, torch.Tensor) or isinstance(high, torch.Tensor):
+            x = _x(call)
+            low, high = _as_like(low, x), _as_like(high, x)
+            low = torch.where(low > high, high, low)
+        else:
+            low = min(low, high)
     return low, high
 
 
@@ -135,6 +138,14 @@ def _as_like(bound: Any, x: torch.Tensor) -> torch.Tensor:
 def _clamp_split(call: Call) -> _Pieces:
     x = _x(call)
     return tuple(x - _as_like(b, x) for b in _bounds(call) if b is not None)
+
+
+def _equal_bounds(call: Call) -> torch.Tensor | None:
+    """Where two bounds are equal, of which one is a tensor and may move."""
+    low, high = call.arg(1, "min"), call.arg(2, "max")
+    if low is None or high is None or not isinstance(low, torch.Tensor):
+        return None
+    return torch.as_tensor(low == high)
 
 
 def _clamp(call: Call) -> _Pieces:
@@ -228,7 +239,7 @@ def regions() -> Iterator[tuple[str, RegionRule]]:
     yield "hardshrink", RegionRule(_shrink_split, _hardshrink, jumps=True)
     yield "softshrink", RegionRule(_shrink_split, _softshrink)
     yield "abs", RegionRule(_at(0.0), _absolute)
-    clamp = RegionRule(_clamp_split, _clamp)
+    clamp = RegionRule(_clamp_split, _clamp, overlap=_equal_bounds)
     yield "clamp", clamp
     yield "clamp.Tensor", clamp
     for name in ("clamp_min", "clamp_max"):

@@ -35,11 +35,14 @@ def singular_points() -> Iterator[tuple[str, KinkRule]]:
     )
     for name in ("nan_to_num", "nansum"):
         yield name, SingularRule(at.first_is_not_finite)
-    yield "_linalg_det", SingularRule(at.output_is_zero, Hazard.IMPROPER)
+    yield "_linalg_det", SingularRule(at.output_is_zero, Hazard.FORMULA)
     yield "_linalg_svd", SingularRule(at.singular_values_meet, Hazard.SEVERAL)
-    yield "linalg_pinv.atol_rtol_tensor", SingularRule(at.rank_is_deficient, Hazard.SEVERAL)
-    yield "grid_sampler_2d", SingularRule(at.on_a_cell_border, Hazard.SEVERAL)
-    yield "grid_sampler_3d", SingularRule(at.on_a_cell_border, Hazard.SEVERAL)
-    yield "renorm", SingularRule(at.length_is_the_limit, Hazard.SEVERAL)
-    yield "binary_cross_entropy", SingularRule(at.probability_is_extreme, Hazard.IMPROPER)
+    yield "linalg_pinv.atol_rtol_tensor", SingularRule(at.rank_is_deficient, Hazard.STEP)
+    sampler = SingularRule(
+        at.on_a_cell_border, Hazard.SEVERAL, more=((at.between_neighbours, Hazard.STEP),)
+    )
+    yield "grid_sampler_2d", sampler
+    yield "grid_sampler_3d", sampler
+    yield "renorm", SingularRule(at.length_is_the_limit, Hazard.STEP)
+    yield "binary_cross_entropy", SingularRule(at.probability_is_extreme, Hazard.FORMULA)
     yield "mode", SingularRule(at.has_repeats, Hazard.STEP)

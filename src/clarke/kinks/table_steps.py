@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.kinks.signs import SignRule
 from clarke.kinks.steps import (
     ComparisonRule,
     ConstantRule,
@@ -54,14 +55,14 @@ def steps() -> Iterator[tuple[str, KinkRule]]:
         ("floor", _on_integer),
         ("ceil", _on_integer),
         ("trunc", _on_nonzero_integer),
-        ("sign", _on_zero),
-        ("sgn", _on_zero),
         ("signbit", _on_zero),
         ("angle", _on_zero),
         ("heaviside", _on_zero),
     ):
         yield name, StepRule(jump)
         yield f"{name}_", StepRule(jump)
+    for name in ("sign", "sgn"):
+        yield name, SignRule()
     # frac jumps where trunc does
     yield "frac", StepRule(_on_nonzero_integer, residue=True)
     yield "round.decimals", StepRule(_on_half, scaled=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from clarke.report.model import KinkSummary, Report
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clarke.decide import Decision
+    from clarke.decide import Decision, TouchCount
     from clarke.kinks import Touch
     from clarke.steering import Analysis
 
@@ -20,6 +21,7 @@ def build_report(decision: Decision, gradient: Sequence[torch.Tensor]) -> Report
     """The report of a decision about `gradient`."""
     relevant = None if decision.relevance is None else decision.relevance.relevant
     kinks = () if decision.analysis is None else summarise_kinks(decision.analysis, relevant)
+    kinks = kinks or summarise_counts(decision.counts)
     return Report(
         verdict=decision.verdict,
         reason=decision.reason,
@@ -54,17 +56,43 @@ def summarise_kinks(
             relevant=own,
             choice=choice_text(touch),
         )
-        old = found.get(key)
-        if old is not None:
-            new = KinkSummary(
-                *key,
-                elements=old.elements + new.elements,
-                touched=old.touched + new.touched,
-                relevant=None if own is None else own + (old.relevant or 0),
-                choice=old.choice if old.choice == new.choice else f"{old.choice}; {new.choice}",
-            )
-        found[key] = new
+        found[key] = new if key not in found else _merged(found[key], new)
     return tuple(found.values())
+
+
+def summarise_counts(counts: Sequence[TouchCount]) -> tuple[KinkSummary, ...]:
+    """The same from counts alone."""
+    found: dict[tuple[str, str, str, int], KinkSummary] = {}
+    for count in counts:
+        if count.touched == 0:
+            continue
+        where = count.op.location
+        key = (count.op.shown, where.module, where.file, where.line)
+        choice = "follows one of the tied elements"
+        if count.touch is not None:
+            choice = choice_text(count.touch)
+        new = KinkSummary(
+            *key, count.elements, count.touched, count.relevant, choice, count.nonzero
+        )
+        found[key] = new if key not in found else _merged(found[key], new)
+    return tuple(found.values())
+
+
+def _merged(old: KinkSummary, new: KinkSummary) -> KinkSummary:
+    """Two operations of one line of code as one."""
+    choices = (old.choice,) if old.choice == new.choice else (old.choice, new.choice)
+    return replace(
+        new,
+        elements=old.elements + new.elements,
+        touched=old.touched + new.touched,
+        relevant=_sum(old.relevant, new.relevant),
+        choice="; ".join(choices),
+        nonzero=_sum(old.nonzero, new.nonzero),
+    )
+
+
+def _sum(first: int | None, second: int | None) -> int | None:
+    return None if first is None or second is None else first + second
 
 
 def choice_text(touch: Touch) -> str:

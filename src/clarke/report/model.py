@@ -27,6 +27,8 @@ class KinkSummary:
         touched: Elements at which several pieces meet.
         relevant: Touched elements whose piece can change the gradient; None if not found out.
         choice: What AD chose, in words.
+        nonzero: For a maxpool after a ReLU, touched elements of a value other than zero; None
+            where they were not told apart.
     """
 
     operation: str
@@ -37,6 +39,7 @@ class KinkSummary:
     touched: int
     relevant: int | None
     choice: str
+    nonzero: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

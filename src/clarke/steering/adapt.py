@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._decomp.decompositions import grid_sampler_2d
 
 if TYPE_CHECKING:
     from clarke.capture import OpRecord
@@ -28,6 +29,8 @@ def adapted(
         return op.func, args[:4], {}  # dense gradients, whatever was asked for
     if name == "aten::native_dropout.default":
         return _masked_dropout, (args[0], op.kept_outputs[1], args[1], args[2]), {}
+    if name == "aten::grid_sampler_2d.default":
+        return grid_sampler_2d, args, kwargs  # the fused kernel has no forward-mode derivative
     if name in _ATTENTION and not _dropout_probability(args, kwargs):
         return _plain_attention, (args, kwargs), {}
     return op.func, args, kwargs

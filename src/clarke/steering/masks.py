@@ -57,6 +57,7 @@ class MaskUse:
         difference: (D,) differentiable: value with the comparison true minus with it false; None
             where the operation is not one that clarke can follow a mask through.
         elements: (D,) flat positions of the affected elements in the operation's output.
+        scale: Largest absolute value on either side, anywhere in the output.
     """
 
     op: OpRecord
@@ -64,6 +65,7 @@ class MaskUse:
     kink: torch.Tensor
     difference: torch.Tensor | None
     elements: torch.Tensor | None
+    scale: float = 0.0
 
 
 class MaskTracker:
@@ -160,7 +162,8 @@ class MaskTracker:
         label = flip.label.expand(sides[0].shape).reshape(-1)
         at = label.nonzero().squeeze(1)
         difference = (sides[0].reshape(-1) - sides[1].reshape(-1))[at]
-        self.uses.append(MaskUse(op, flip.site, label[at] - 1, difference, at))
+        scale = max((float(s.detach().abs().max()) for s in sides if s.numel()), default=0.0)
+        self.uses.append(MaskUse(op, flip.site, label[at] - 1, difference, at, scale))
 
 
 def _starts(op: OpRecord, value: Any) -> bool:

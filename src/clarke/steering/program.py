@@ -76,6 +76,8 @@ def analyse(trace: Trace, registry: Registry) -> Analysis:
     for position, op in enumerate(trace.ops):
         if op.hidden_write:
             continue
+        if not (op.differentiated or op.reads_stopped):
+            continue  # computed from masks, integers and constants: locally constant
         known = registry.judge(op, trace)
         if known.kind is OpKind.RULED and known.rule is not None:
             if not any(v.is_floating_point() for v in op.kept.values()):
@@ -234,7 +236,11 @@ class Program:
                 probes[site.position] = _probe(site, call, choice)
             if choice is not None:
                 selection = rule.merge(touch, choice)
-        out = rule.evaluate(call, selection, touch)
+        func, args, kwargs = adapted(touch.op, call, self.dtype)
+        try:
+            out = rule.evaluate(Call(func, args, kwargs), selection, touch)
+        except NotImplementedError as error:
+            raise _cannot_repeat(touch.op, self.dtype, error) from error
         if mixture is None or not touch.count:
             return out
         values = rule.candidates(call, touch)
@@ -244,6 +250,13 @@ class Program:
         first = out[0] if isinstance(out, tuple) else out
         mixed = first.reshape(-1).index_put((touch.elements,), mean).reshape(first.shape)
         return (mixed, *out[1:]) if isinstance(out, tuple) else mixed
+
+
+def _cannot_repeat(op: OpRecord, dtype: torch.dtype, error: Exception) -> ReplayError:
+    return ReplayError(
+        f"{op.shown} at {op.location} cannot be run again in {dtype}: "
+        f"{str(error).splitlines()[0]}"
+    )
 
 
 def _probe(site: Site, call: Call, choice: torch.Tensor | None) -> Probe:
@@ -329,10 +342,7 @@ class _State:
         try:
             return func(*args, **kwargs)
         except (RuntimeError, NotImplementedError, TypeError) as error:
-            raise ReplayError(
-                f"{op.shown} at {op.location} cannot be run again in {self.dtype}: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
+            raise _cannot_repeat(op, self.dtype, error) from error
 
     @staticmethod
     def store_in_place(op: OpRecord, call: Call, out: Any) -> Any:

@@ -108,6 +108,7 @@
       el(svg, "line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(v), y2: y(v) });
       el(svg, "text", { x: LEFT - 10, y: y(v) + 4, "text-anchor": "end" }, number(v));
     }
+    if (most && last - top > 14) el(svg, "text", { x: LEFT - 10, y: top + 4, "text-anchor": "end" }, number(most));
     el(svg, "line", { class: "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: bottom, y2: bottom });
     el(svg, "text", { x: LEFT - 10, y: bottom + 4, "text-anchor": "end" }, "0");
     for (const e of layers) {
