@@ -13,7 +13,7 @@ class ClarkeError(Exception):
 
 
 class InputError(ClarkeError, ValueError):
-    """The call itself cannot be answered: no gradient, not a scalar, complex numbers, freed graph."""
+    """The call cannot be answered: no gradient, not a scalar, complex numbers, a freed graph."""
 
 
 class CaptureError(ClarkeError, RuntimeError):

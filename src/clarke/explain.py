@@ -62,9 +62,11 @@ def explain(
                 "leaves that require gradients and are used by the model."
             )
     slots = list(leaves.values()) if wrt is None else [leaves[id(x)] for x in wrt]
-    known = {id(p): n for n, p in _named(model)}
+    known = {(p.data_ptr(), p.shape): n for n, p in _named(model) if p.numel()}
     names = {
-        s: known[id(e.tensor)] for s, e in trace.externals.items() if id(e.tensor) in known
+        s: known[e.tensor.data_ptr(), e.tensor.shape]
+        for s, e in trace.externals.items()
+        if (e.tensor.data_ptr(), e.tensor.shape) in known
     }
     return explain_trace(trace, registry, slots, names)
 

@@ -65,12 +65,8 @@ class Membership:
         if self.inside is None:
             return False
         if self.inside:
-            return bool(
-                verify_membership(self.elements, self.weights, self.target, _TOLERANCE)
-            )
-        return self.direction is not None and separates(
-            self._limits, self.target, self.direction
-        )
+            return bool(verify_membership(self.elements, self.weights, self.target, _TOLERANCE))
+        return self.direction is not None and separates(self._limits, self.target, self.direction)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,9 +181,7 @@ class Subdifferential:
             if float(np.abs(near.point - target).max(initial=0.0)) <= _TOLERANCE * scale:
                 elements = np.stack([certain.element(a) for a in near.atoms])
                 weights = np.asarray(near.weights)
-                return Membership(
-                    True, distance, elements, weights, None, target, self._limits
-                )
+                return Membership(True, distance, elements, weights, None, target, self._limits)
         far = self._limits.nearest(target)
         outside = far.gap > _TOLERANCE * scale
         return Membership(

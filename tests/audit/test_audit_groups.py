@@ -172,11 +172,12 @@ def test_parts_too_large_to_keep_leave_the_sum_open(w, monkeypatch):
     ]
 
 
-def test_endless_accumulation_does_not_grow(w):
+def test_endless_accumulation_does_not_grow(w, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("clarke.audit.groups"), "_PARTS", 6)
     watch = clarke.audit()
     with watch:
-        for _ in range(300):
+        for _ in range(12):
             torch.relu(w).backward()
-    assert watch.steps[-1].joint is Verdict.UNDECIDED
-    held = watch._accumulation._held[w]
-    assert len(held.group.parts) == 0
+    assert [s.joint for s in watch.steps] == [Verdict.BOULIGAND] * 6 + [Verdict.UNDECIDED] * 6
+    assert "more than 6" in watch.steps[-1].joint_reason
+    assert watch._accumulation._held[w].group.parts == []

@@ -150,10 +150,14 @@ def test_blocks_without_gradients_are_constants():
 
 
 def test_autocast_in_bfloat16():
-    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 2))
+    net = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 2)
+    )
     with clarke.audit() as watch:
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = nn.functional.cross_entropy(net(torch.randn(4, 1, 6, 6)), torch.tensor([0, 1, 1, 0]))
+            loss = nn.functional.cross_entropy(
+                net(torch.randn(4, 1, 6, 6)), torch.tensor([0, 1, 1, 0])
+            )
         loss.backward()
     (step,) = watch.steps
     assert step.correct is not False

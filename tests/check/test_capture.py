@@ -302,6 +302,18 @@ def test_a_branch_before_the_first_operation():
     assert "Python branch" in report.reason
 
 
+@pytest.mark.parametrize("slope", [2, -3])
+def test_a_branch_on_a_number_is_found_by_running(slope):
+    """Python compares, so nothing is recorded; the two sides of the point disagree."""
+
+    def program(x):
+        return x * slope if x.item() > 0 else x * 1
+
+    report = clarke.check(program, (torch.tensor(0.0, dtype=torch.float64, requires_grad=True),))
+    assert report.verdict is Verdict.UNDECIDED
+    assert "running the program does not confirm it" in report.reason
+
+
 def test_buffers_filled_in_place_are_constants():
     def program(x):
         mask = torch.zeros_like(x)

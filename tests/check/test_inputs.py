@@ -115,7 +115,7 @@ def test_a_result_from_outside():
 def test_features_from_outside():
     x = leaf(0.0)
     features = torch.relu(x)
-    report = clarke.check(lambda: (features * 2).sum())
+    report = clarke.check(lambda: torch.exp(features).sum())
     assert report.verdict is Verdict.UNDECIDED
     assert "out of clarke's sight (ReluBackward0)" in report.reason
     assert "test_inputs.py" in report.reason
@@ -135,10 +135,11 @@ def test_inference_mode_inside():
         with torch.inference_mode():
             return torch.relu(x).sum()
 
-    with pytest.raises(InputError, match="it ran under torch.inference_mode"):
+    with pytest.raises(InputError, match=r"it ran under torch\.inference_mode"):
         clarke.check(program, (leaf(0.0),))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # dynamo's, about being watched
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled_module(backend):
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))

@@ -15,7 +15,7 @@ import clarke
 
 
 class Network(nn.Module):
-    """Everything with state: BatchNorm buffers, dropout, a counter that is replaced, not written."""
+    """Everything with state: buffers, dropout, a counter that is replaced instead of written."""
 
     def __init__(self):
         super().__init__()
@@ -149,15 +149,26 @@ def test_the_backward_pass_raises(world):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("stage", ["collect_trace", "decide", "_gradient", "build_report"])
-def test_clarke_itself_raises(world, monkeypatch, stage, error):
+@pytest.mark.parametrize(
+    ("module", "stage"),
+    [
+        ("prepare", "_scalar"),
+        ("prepare", "collect_trace"),
+        ("prepare", "_gradient"),
+        ("check", "decide"),
+        ("check", "build_report"),
+        ("decide.ladder", "find_relevant"),
+        ("decide.certificate", "confirm"),
+    ],
+)
+def test_clarke_itself_raises(world, monkeypatch, module, stage, error):
     model, x = world
 
     def broken(*args, **kwargs):
         raise error("broken on purpose")
 
     before = state(model)
-    monkeypatch.setattr(sys.modules["clarke.check"], stage, broken)
+    monkeypatch.setattr(sys.modules[f"clarke.{module}"], stage, broken)
     with pytest.raises(error):
         clarke.check(lambda: model(x))
     monkeypatch.undo()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # (64 MB) once the program is known to accumulate gradients.
 _ALWAYS = 250_000
 _ACCUMULATING = 8_000_000
-_PARTS = 256  # a .grad that nobody clears must not let the record grow
+_PARTS = 64  # a .grad that nobody clears must not let the record grow
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -157,18 +156,16 @@ def alone() -> Iterator[None]:
     """Run clarke's own computations as if nothing of the user's were switched on.
 
     No mode of the user's (and no recorder) sees them, autocast and anomaly detection are off,
-    gradients are on, torch's warnings are not shown, and its random state is afterwards as before.
+    gradients are on, and torch's random state is afterwards as it was.
     """
     state = torch.get_rng_state()
     with (
-        warnings.catch_warnings(),
         torch._C.DisableTorchFunction(),  # type: ignore[attr-defined]
         torch._C._DisableTorchDispatch(),  # type: ignore[attr-defined]
         torch.enable_grad(),
         torch.autocast("cpu", enabled=False),
         torch.autograd.set_detect_anomaly(False),
     ):
-        warnings.simplefilter("ignore")
         try:
             yield
         finally:

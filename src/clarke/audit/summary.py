@@ -106,11 +106,11 @@ def places_text(places: tuple[PlaceStatistics, ...]) -> list[str]:
     widths = [max(len(heads[i]), *(len(r[i]) for r in rows)) for i in range(len(heads))]
     # Names give way so that the numbers stay within the width.
     spare = _WIDTH - 2 - sum(widths[2:]) - 2 * (len(heads) - 1)
-    widths[1] = min(widths[1], max(9, spare - min(widths[0], max(spare // 2, 8))))
+    widths[1] = min(widths[1], max(12, spare - min(widths[0], max(spare // 2, 8))))
     widths[0] = min(widths[0], max(8, spare - widths[1]))
     lines = []
     for row in (heads, *rows):
-        left = [_fit(row[i], widths[i]).ljust(widths[i]) for i in (0, 1)]
+        left = [_end(row[0], widths[0]).ljust(widths[0]), row[1][: widths[1]].ljust(widths[1])]
         right = [row[i].rjust(widths[i]) for i in range(2, len(heads))]
         lines.append(("  " + "  ".join([*left, *right])).rstrip())
     lines += textwrap.wrap(
@@ -129,6 +129,6 @@ def places_text(places: tuple[PlaceStatistics, ...]) -> list[str]:
     return lines
 
 
-def _fit(text: str, width: int) -> str:
+def _end(text: str, width: int) -> str:
     """The text, its beginning cut off if it is too long."""
     return text if len(text) <= width else "…" + text[-(width - 1) :]

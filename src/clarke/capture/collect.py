@@ -74,7 +74,7 @@ def _scalar_reads(
     found = []
     for read in recorder.reads:
         slot = read.slot()
-        if slot is None or not (all_reads or read.index < last):
+        if slot is None or not (all_reads or read.at < last):
             continue
         if slot.masked and slot.producer is not None:
             more, others = dict(nodes), dict(slots)

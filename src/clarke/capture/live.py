@@ -37,6 +37,7 @@ class Slot:
         "cut_by",
         "dtype",
         "held",
+        "key",
         "location",
         "masked",
         "number",
@@ -62,6 +63,7 @@ class Slot:
         self.location = location
         self.producer: Node | None = None
         self.held: torch.Tensor | None = None
+        self.key: weakref.ref[torch.Tensor] | None = None  # the tensor that `held` stands for
         self.cut_by = ""  # the operation whose result autograd takes for a constant
         self.stopped = False  # computed from differentiated values, but cut off
         self.masked = False  # an integer or boolean computed from differentiated values
@@ -74,13 +76,13 @@ class Read(NamedTuple):
     """A value that went into Python.
 
     Attributes:
-        index: How many operations had been recorded.
+        at: How many operations had been recorded.
         slot: Its tensor.
         held: The same for integers and booleans, which the program itself holds no longer.
         location: Where it was read.
     """
 
-    index: int
+    at: int
     slot: weakref.ref[Slot]
     held: Slot | None
     location: Location

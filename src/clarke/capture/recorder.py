@@ -47,13 +47,32 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 def _under_compile() -> bool:
     """Whether dynamo is at work: below a recorder it runs compiled programs eagerly."""
-    return torch._C._dynamo.eval_frame.get_eval_frame_callback() not in (None, False)
+    callback = torch._C._dynamo.eval_frame.get_eval_frame_callback()  # noqa: SLF001
+    return callback is not None and callback is not False
+
+
+def _became_variable(slot: Slot, tensor: torch.Tensor) -> bool:
+    """Whether a constant was told to require a gradient after it had been read."""
+    return (
+        slot.held is not None
+        and slot.producer is None
+        and tensor.requires_grad
+        and not slot.held.requires_grad
+        and not slot.storage.writers
+    )
 
 
 def _cuts(func: Any) -> bool:
     """Whether the results of an operation do not depend differentiably on what it reads."""
     name = func._schema.name
     return func is _DETACH or name.endswith("_like") or name.startswith("aten::new_")
+
+
+def _changes_nothing(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether a clamp is strictly inactive, here and nearby (cosine_similarity's hidden one)."""
+    if func._schema.name != "aten::clamp_min_" or len(args) != 2:
+        return False
+    return bool((args[0] > args[1]).all())
 
 
 class Recorder(TorchDispatchMode):
@@ -112,8 +131,11 @@ class Recorder(TorchDispatchMode):
 
     def slot_of(self, tensor: torch.Tensor) -> Slot | None:
         """The slot of a tensor that the record knows, or None."""
-        found: Slot | None = self._slots.get(tensor)
-        return found
+        return self._slot(tensor)
+
+    def _slot(self, tensor: torch.Tensor) -> Slot | None:
+        found: Slot | weakref.ref[Slot] | None = self._slots.get(tensor)
+        return found() if isinstance(found, weakref.ref) else found
 
     def _storage_of(self, tensor: torch.Tensor) -> Storage:
         found = self._known_storage(tensor)
@@ -152,13 +174,20 @@ class Recorder(TorchDispatchMode):
         return slot
 
     def _hold(self, slot: Slot, tensor: torch.Tensor) -> None:
-        slot.held = tensor
+        # The dictionary must not keep its own key alive through the slot: of a constant an alias is
+        # held, and the slot of a variable lives as long as the operations that read it.
+        slot.key = weakref.ref(tensor)
+        if tensor.requires_grad:
+            slot.held = tensor
+            self._slots[tensor] = weakref.ref(slot)
+        else:
+            slot.held = tensor.detach()
         slot.version = tensor._version if not tensor.is_inference() else 0
         self._externals.setdefault(slot.storage, []).append(weakref.ref(slot))
 
     def _read(self, tensor: torch.Tensor, location: Location) -> Slot:
-        slot: Slot | None = self._slots.get(tensor)
-        if slot is None:
+        slot: Slot | None = self._slot(tensor)
+        if slot is None or _became_variable(slot, tensor):
             slot = self._new_slot(tensor, location)
         if slot.held is None and slot.producer is None:
             self._hold(slot, tensor)
@@ -193,19 +222,7 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self.paused:
-            return func(*args, **kwargs)
-        if _under_compile():
-            self.saw_compiled = True
-            if self.refuses_compiled:
-                raise CaptureError(
-                    f"{self.places.here()[0]} runs under torch.compile; the compiled program "
-                    "cannot be watched. Check the uncompiled function or module "
-                    "(model._orig_mod), or wrap the call in "
-                    "torch.compiler.set_stance('force_eager')."
-                )
-        if torch.is_inference_mode_enabled():
-            self.saw_inference = True
+        if self.paused or self._is_unwatched():
             return func(*args, **kwargs)
         tensors = list(_tensors(args))
         if kwargs:
@@ -230,18 +247,40 @@ class Recorder(TorchDispatchMode):
             func, args, kwargs, tensors, written, location, checkpointed=checkpointed
         )
 
+    def _is_unwatched(self) -> bool:
+        """Whether the mode is one in which nothing can be recorded; notes which."""
+        if _under_compile():
+            self.saw_compiled = True
+            if self.refuses_compiled:
+                raise CaptureError(
+                    f"{self.places.here()[0]} runs under torch.compile; the compiled program "
+                    "cannot be watched. Check the uncompiled function or module "
+                    "(model._orig_mod), or wrap the call in "
+                    "torch.compiler.set_stance('force_eager')."
+                )
+        if torch.is_inference_mode_enabled():
+            self.saw_inference = True
+            return True
+        return False
+
     def _is_relevant(self, tensor: torch.Tensor) -> bool:
         if tensor.requires_grad:
             return True
-        slot: Slot | None = self._slots.get(tensor)
-        return slot is not None and (slot.masked or slot.stopped or slot.virtual)
+        slot: Slot | None = self._slot(tensor)
+        if slot is None:
+            return False
+        # A detached value counts at once: a comparison of it may stand at a tie.
+        made_by = slot.producer
+        detached = made_by is not None and made_by.differentiated
+        detached = detached and not _reads_shape_only(made_by.func)
+        return slot.masked or slot.stopped or slot.virtual or detached
 
     def _is_virtual(self, tensor: torch.Tensor) -> bool:
-        slot: Slot | None = self._slots.get(tensor)
+        slot: Slot | None = self._slot(tensor)
         return slot is not None and slot.virtual
 
     def _note_read(self, tensor: torch.Tensor, location: Location) -> None:
-        slot = self._slots.get(tensor)
+        slot = self._slot(tensor)
         if slot is not None:
             # The truth value of a branch is a temporary: held, or its comparison would be lost.
             held = None if tensor.is_floating_point() else slot
@@ -249,7 +288,7 @@ class Recorder(TorchDispatchMode):
 
     def forget_reads(self, index: int) -> None:
         """Forget the values that went into Python before operation `index`."""
-        while self.reads and self.reads[0].index < index:
+        while self.reads and self.reads[0].at < index:
             self.reads.popleft()
 
     def _record(
@@ -328,12 +367,13 @@ class Recorder(TorchDispatchMode):
                 outputs.append(None)
                 continue
             same = next((t for t in written if t is value), None)
-            slot = self._slots.get(value) if same is not None else None
+            slot = self._slot(value) if same is not None else None
             if slot is None:
                 slot = self._new_slot(value, location)
                 slot.producer = node
                 discrete = not (value.is_floating_point() or value.is_complex())
-                slot.masked = masked or (discrete and differentiated)
+                # Of a detached value too: a comparison of it may stand at a tie.
+                slot.masked = masked or (discrete and (differentiated or node.reads_stopped))
                 slot.stopped = node.reads_stopped and not differentiated
                 slot.virtual = virtual and not discrete
             outputs.append(slot.number)
@@ -343,7 +383,7 @@ class Recorder(TorchDispatchMode):
                 node.kept_outputs[position] = self._kept_value(node, value, written)
         node.outputs = tuple(outputs)
         for tensor in written:
-            slot = self._slots.get(tensor)
+            slot = self._slot(tensor)
             if slot is not None:
                 slot.storage.writers.append(node)
                 slot.masked = slot.masked or (masked and not differentiated)
@@ -362,7 +402,7 @@ class Recorder(TorchDispatchMode):
     ) -> torch.Tensor:
         if any(value is w for w in written):
             return value.detach().clone()
-        slot = self._slots.get(value)
+        slot = self._slot(value)
         if slot is not None:
             slot.storage.kept.append(weakref.ref(node))
         return value.detach()
@@ -402,8 +442,9 @@ class Recorder(TorchDispatchMode):
                 if not original.requires_grad and not storage.writers:
                     slot.held = original.detach().clone()
                     slot.version = slot.held._version
-                if self._slots.get(original) is slot:
-                    del self._slots[original]
+                key = None if slot.key is None else slot.key()
+                if key is not None and self._slot(key) is slot:
+                    del self._slots[key]
 
     def _protect_kept_only(self, storage: Storage) -> None:
         for reference in storage.kept:
@@ -432,8 +473,10 @@ class Recorder(TorchDispatchMode):
         location: Location,
     ) -> Any:
         """Run with gradients switched off: outputs are remembered as detached."""
+        if written and _changes_nothing(func, args):
+            return func(*args, **kwargs)
         for tensor in written:
-            slot: Slot | None = self._slots.get(tensor)
+            slot: Slot | None = self._slot(tensor)
             if slot is not None and tensor.requires_grad and not tensor.is_leaf:
                 self._protect(tensor)
                 self.count += 1
@@ -446,7 +489,7 @@ class Recorder(TorchDispatchMode):
         flat = out if isinstance(out, (list, tuple)) else (out,)
         for value in flat:
             if isinstance(value, torch.Tensor) and not any(value is w for w in written):
-                slot = self._slots.get(value)
+                slot = self._slot(value)
                 if slot is None:
                     slot = self._new_slot(value, location)
                 slot.stopped = True

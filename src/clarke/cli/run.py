@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from clarke import InputError, audit
+from clarke import audit
 from clarke.cli.status import exit_status
 from clarke.integrations.program import Ending, Program, run_program, show_error
 from clarke.integrations.recording import new_folder, record
@@ -59,11 +59,7 @@ def run(
     Exits as the script does; if that is with 0, with 1 when a wrong gradient was found.
     """
     program = Program(command[0], tuple(command[1:]), is_module)
-    if not is_module and not Path(program.target).exists():
-        raise InputError(
-            f"There is no file {program.target}. For a module: clarke run -m MODULE; "
-            "options of clarke come before the script, those after it are the script's."
-        )
+    program.require()
     folder = out or new_folder(program.name)
     watch = audit(on_wrong.value, every=every)
     writer = record(

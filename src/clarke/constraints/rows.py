@@ -47,12 +47,9 @@ class RowOperator:
         if not self._values.requires_grad:
             return tuple(torch.zeros_like(p) for p in self.program.point)
         grads = torch.autograd.grad(
-            self._values, self._leaves, grad_outputs=y, retain_graph=True, allow_unused=True
+            self._values, self._leaves, y, retain_graph=True, materialize_grads=True
         )
-        return tuple(
-            torch.zeros_like(p) if g is None else g.detach()
-            for g, p in zip(grads, self.program.point, strict=True)
-        )
+        return tuple(g.detach() for g in grads)
 
     def times(self, direction: Sequence[torch.Tensor]) -> torch.Tensor:
         """``A d``: one forward-mode pass, whatever the number of rows."""
@@ -81,7 +78,9 @@ def flatten(parts: Sequence[torch.Tensor]) -> NDArray[np.float64]:
     return torch.cat([p.detach().reshape(-1).to(torch.float64) for p in parts]).cpu().numpy()
 
 
-def unflatten(vector: NDArray[np.float64], like: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+def unflatten(
+    vector: NDArray[np.float64], like: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
     """The inverse of `flatten`, in the shapes of `like`."""
     whole = torch.from_numpy(np.ascontiguousarray(vector))
     parts, at = [], 0

@@ -3,5 +3,16 @@
 from clarke.decide.certificate import Certificate
 from clarke.decide.ladder import decide
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, TouchCount, Witness
+from clarke.decide.refute import Refutation
 
-__all__ = ["Certificate", "Confirm", "Culprit", "Decision", "Settings", "TouchCount", "Witness", "decide"]
+__all__ = [
+    "Certificate",
+    "Confirm",
+    "Culprit",
+    "Decision",
+    "Refutation",
+    "Settings",
+    "TouchCount",
+    "Witness",
+    "decide",
+]

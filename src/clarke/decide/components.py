@@ -39,8 +39,8 @@ def enumerate_components(
     groups = _groups(whole) if live.affine else None
     if groups is None or len(groups) < 2:
         cells = whole.run()
-        changes = [c.gradient for c in cells.cells]
-        stacked = np.stack(changes) if changes else np.zeros((0, size))
+        found = [c.gradient for c in cells.cells]
+        stacked = np.stack(found) if found else np.zeros((0, size))
         return LimitSet(np.zeros(size), (Component(stacked, cells.cells, cells.exclusions),))
     base = flatten(selected_gradient(program))
     components = []
@@ -107,5 +107,6 @@ def _expand(normals: Array) -> tuple[list[int], Array]:
         if norm > _RANK:
             basis.append(i)
             directions.append(rest / norm)
-    expansions = np.linalg.lstsq(normals[basis].T, normals.T, rcond=None)[0].T
+    solution = np.linalg.lstsq(normals[basis].T, normals.T, rcond=None)[0]
+    expansions: Array = solution.T.astype(np.float64)
     return basis, expansions

@@ -99,9 +99,7 @@ class Cone:
         return Cone(self.lines, tuple(kept), self.count + 1)
 
     def _adjacent(self, p: Ray, n: Ray, common: int) -> bool:
-        return not any(
-            r is not p and r is not n and r.tight & common == common for r in self.rays
-        )
+        return not any(r is not p and r is not n and r.tight & common == common for r in self.rays)
 
     def _cut_line(self, row: Vector, at: int, value: int, bit: int) -> Cone:
         line = self.lines[at]

@@ -18,15 +18,15 @@ _STEP = 1e-6
 _PART = 1e-3
 
 
-def _adjoints(program: Program, run: Run) -> dict[int, torch.Tensor]:
+def _adjoints(run: Run) -> dict[int, torch.Tensor]:
     """The derivative of the result with respect to every tensor of a replay, by slot."""
     if not run.output.requires_grad:
         return {}
     slots = [s for s, t in run.tensors.items() if t.requires_grad and t.is_floating_point()]
     grads = torch.autograd.grad(
-        run.output.sum(), [run.tensors[s] for s in slots], allow_unused=True
+        run.output.sum(), [run.tensors[s] for s in slots], materialize_grads=True
     )
-    return {s: g.detach() for s, g in zip(slots, grads, strict=True) if g is not None}
+    return {s: g.detach() for s, g in zip(slots, grads, strict=True)}
 
 
 def _first_parting(
@@ -44,14 +44,12 @@ def _first_parting(
     return ()
 
 
-def name_disagreement(
-    program: Program, direction: Sequence[torch.Tensor]
-) -> tuple[Culprit, ...]:
+def name_disagreement(program: Program, direction: Sequence[torch.Tensor]) -> tuple[Culprit, ...]:
     """The operation at which adjoints at the point and just beside it part."""
     size = max((float(d.abs().max()) for d in direction if d.numel()), default=1.0) or 1.0
     moved = [p + _STEP / size * d for p, d in zip(program.point, direction, strict=True)]
-    here = _adjoints(program, program.run(pieces=Pieces.NATURAL))
-    there = _adjoints(program, program.run(moved, pieces=Pieces.NATURAL))
+    here = _adjoints(program.run(pieces=Pieces.NATURAL))
+    there = _adjoints(program.run(moved, pieces=Pieces.NATURAL))
     known = set(here) & set(there)
     return _first_parting(
         program,

@@ -170,9 +170,7 @@ class Enumeration:
                 f"computed for at most {self._limits.kinks}."
             )
         self._own = {
-            k.site.position: live.kinks[
-                k.site.first : k.site.first + k.site.touch.count
-            ].numpy()
+            k.site.position: live.kinks[k.site.first : k.site.first + k.site.touch.count].numpy()
             for k in self._kinks
         }
         self._sites = list(dict.fromkeys(k.site.position for k in self._kinks))
@@ -195,7 +193,7 @@ class Enumeration:
     def run(self) -> Cells:
         """Visit all cells."""
         dimension = self._n if self._subspace is None else self._subspace.shape[1]
-        self._linear = linear_parts(self._program, self._sites, self._independent())
+        self._linear = linear_parts(self._program, self._sites, independent=self._independent())
         stack = [(0, _Node(Cone.whole(dimension), {}))]
         while stack:
             depth, node = stack.pop()
@@ -337,6 +335,7 @@ class Enumeration:
         size: float,
     ) -> list[_Option]:
         """Tied elements; those with equal gradients count as one where functions are affine."""
+
         def equal(i: int, j: int) -> bool:
             return bool(np.abs(slopes[i] - slopes[j]).max(initial=0.0) <= _EQUAL * size)
 
@@ -372,7 +371,11 @@ class Enumeration:
         depends = self._depends.get(site.position)
         key = (
             site.position,
-            *((p, tuple(node.choices[p].tolist())) for p in (depends or before) if p in node.choices),
+            *(
+                (p, tuple(node.choices[p].tolist()))
+                for p in (depends or before)
+                if p in node.choices
+            ),
         )
         found = self._cache.get(key)
         if found is None:
@@ -395,14 +398,9 @@ class Enumeration:
                 if not flat.requires_grad:
                     break
                 grads = torch.autograd.grad(
-                    flat[i], run.leaves, retain_graph=True, allow_unused=True
+                    flat[i], run.leaves, retain_graph=True, materialize_grads=True
                 )
-                out[i] = flatten(
-                    [
-                        torch.zeros_like(p) if g is None else g
-                        for g, p in zip(grads, self._program.point, strict=True)
-                    ]
-                )
+                out[i] = flatten(grads)
             return out
 
         candidates = each(probe.candidates)
@@ -421,18 +419,20 @@ class Enumeration:
     def _find_dependencies(self, site: Site, before: tuple[int, ...]) -> tuple[int, ...]:
         """Earlier sites whose pieces can change this site's gradients (a superset)."""
         ops = self._program.analysis.trace.ops
+        shared = _shared_memory(ops)
         reach: dict[int, set[int]] = {}
         for position, op in enumerate(ops[: site.position + 1]):
             mine: set[int] = set()
             for slot in input_slots(op):
-                mine |= reach.get(slot, set())
+                mine |= reach.get(shared.get(slot, slot), set())
             if position == site.position:
                 return tuple(p for p in before if p in mine)
             if position in before:
                 mine = mine | {position}
-            for slot in (*op.outputs, *_written(op)):
-                if slot is not None:
-                    reach[slot] = reach.get(slot, set()) | mine
+            written = input_slots(op) if _aliases(op) else ()
+            for slot in (*(o for o in op.outputs if o is not None), *written):
+                name = shared.get(slot, slot)
+                reach[name] = reach.get(name, set()) | mine
         return before
 
     def _leaf(self, node: _Node) -> Cell:
@@ -460,7 +460,9 @@ class Enumeration:
             return np.ones(self._n)
         inside = cone.interior()
         if self._subspace is not None:
-            inside = tuple(int(v) for v in self._subspace.astype(object) @ np.asarray(inside, object))
+            inside = tuple(
+                int(v) for v in self._subspace.astype(object) @ np.asarray(inside, object)
+            )
         longest = max(abs(v) for v in inside) or 1
         direction = np.array([v / longest for v in inside])
         if len(rows) == 0:
@@ -496,7 +498,23 @@ def _parallel(unit: Array, units: Array | None) -> int:
     return -1 if bool((np.abs(units + unit).max(axis=1) <= _ROUNDING).any()) else 0
 
 
-def _written(op: OpRecord) -> list[int]:
-    """Slots whose memory an in-place operation or a view shares."""
-    shares = any(a.alias_info is not None for a in op.func._schema.arguments)
-    return list(input_slots(op)) if shares else []
+def _aliases(op: OpRecord) -> bool:
+    """Whether an operation writes to its arguments or returns a view of them."""
+    return any(a.alias_info is not None for a in op.func._schema.arguments)
+
+
+def _shared_memory(ops: Sequence[OpRecord]) -> dict[int, int]:
+    """One representative for all slots that views and in-place operations may tie together."""
+    parent: dict[int, int] = {}
+
+    def root(slot: int) -> int:
+        while parent.setdefault(slot, slot) != slot:
+            slot = parent[slot]
+        return slot
+
+    for op in ops:
+        if _aliases(op):
+            slots = [*input_slots(op), *(o for o in op.outputs if o is not None)]
+            for slot in slots[1:]:
+                parent[root(slot)] = root(slots[0])
+    return {slot: root(slot) for slot in parent}

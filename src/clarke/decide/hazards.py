@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from clarke.capture import Origin, input_slots
-from clarke.constraints import random_tangents
 from clarke.decide.model import Culprit, Decision, culprit_of
 from clarke.decide.nonfinite import is_steep
 from clarke.kinks import Hazard
 from clarke.kinks.smooth import OpClass, classify
-from clarke.steering import Analysis, Pieces, Program, natural_gradient
+from clarke.steering import Analysis, Program
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from clarke.capture import OpRecord
     from clarke.constraints import Relevance
 
@@ -74,9 +71,7 @@ def obstacle(analysis: Analysis) -> Decision | None:
             Verdict.UNDECIDED,
             f"clarke does not know {names}. Teach it with clarke.register_kink, "
             "or rewrite with operations it knows (`clarke ops` lists them).",
-            culprits=tuple(
-                Culprit(op.shown, op.location, "unknown operation") for op in unknown
-            ),
+            culprits=tuple(Culprit(op.shown, op.location, "unknown operation") for op in unknown),
             analysis=analysis,
         )
     return _tied_decisions(analysis)
@@ -152,7 +147,7 @@ def judge_hazards(
     """A verdict where a relevant touched point is out of reach of selections."""
     if relevance.lost_masks:
         op = relevance.lost_masks[0]
-        if _is_steep(program, generator):
+        if is_steep(program, generator):
             step = Culprit(op.shown, op.location, "reads a comparison or sign at its jump")
             return Decision(
                 Verdict.NOT_LIPSCHITZ,
@@ -210,6 +205,8 @@ def vectors_are_used(analysis: Analysis) -> bool:
 def _culprits(program: Program, relevance: Relevance) -> tuple[Culprit, ...]:
     found = []
     for hazard, kinks in relevance.hazards.items():
-        for kink in kinks[:4].tolist():
-            found.append(culprit_of(program.analysis.site_of(kink).touch, hazard.value))
+        found += [
+            culprit_of(program.analysis.site_of(kink).touch, hazard.value)
+            for kink in kinks[:4].tolist()
+        ]
     return tuple(dict.fromkeys(found))

@@ -128,7 +128,12 @@ class _Context:
         found: list[Witness] = []
 
         def limit(direction: tuple[torch.Tensor, ...]) -> Witness | None:
-            own = limit_along(self.run, self.program.point, direction, self.tolerance)
+            own = limit_along(
+                lambda point: natural_gradient(self.program, point),
+                self.program.point,
+                direction,
+                self.tolerance,
+            )
             if own is None:
                 return None
             return Witness(
@@ -162,7 +167,8 @@ class _Context:
         direction = random_tangents(self.program, self.generator)
         own = selected_gradient(self.program, weights=_ad_weights(self.program))
         empty = torch.zeros(0).numpy()
-        witness = Witness(
+        # Opposite rays: a branch that the trace does not show parts them.
+        ahead = Witness(
             direction=direction,
             choices={},
             gradient=own,
@@ -172,7 +178,8 @@ class _Context:
             margin=float("inf"),
             methods=(),
         )
-        return self.accept(Verdict.SMOOTH, (witness,), (1.0,), "no relevant kink")
+        back = replace(ahead, direction=tuple(-d for d in direction))
+        return self.accept(Verdict.SMOOTH, (ahead, back), (0.5, 0.5), "no relevant kink")
 
     def bouligand(self) -> Decision | None:
         witness, _ = witness_selection(

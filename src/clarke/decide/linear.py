@@ -43,7 +43,7 @@ class LinearParts:
 
 
 def linear_parts(
-    program: Program, sites: Sequence[int], independent: bool
+    program: Program, sites: Sequence[int], *, independent: bool
 ) -> LinearParts | None:
     """The parts, or None if kinks are nested or decide by masks."""
     every = program.analysis.sites
@@ -70,13 +70,9 @@ def linear_parts(
             change = probe.candidates[m] - probe.candidates[places[k][int(chosen[k])]]
             if change.requires_grad:
                 grads = torch.autograd.grad(
-                    change, run.leaves, retain_graph=True, allow_unused=True
+                    change, run.leaves, retain_graph=True, materialize_grads=True
                 )
-                parts = [
-                    torch.zeros_like(p) if g is None else g
-                    for g, p in zip(grads, program.point, strict=True)
-                ]
-                rows[m] = float(adjoint[site.first + k]) * flatten(parts)
+                rows[m] = float(adjoint[site.first + k]) * flatten(grads)
         changes[position] = rows
         owners[position] = tuple(places)
     base = flatten(gradient_of(run, program))

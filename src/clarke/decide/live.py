@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 import torch.autograd.forward_ad as fwd
 
-from clarke.constraints import find_relevant, random_tangents, tangent
+from clarke.constraints import find_relevant, tangent
 from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
-
 from clarke.errors import BudgetError
 from clarke.kinks import Hazard
 
@@ -78,9 +78,7 @@ def primal(value: torch.Tensor) -> torch.Tensor:
 def _nearby(
     program: Program, generator: torch.Generator, weights: Mapping[int, torch.Tensor]
 ) -> Run:
-    return program.run(
-        nearby_point(program, generator), weights=weights, probe=True, grad=False
-    )
+    return program.run(nearby_point(program, generator), weights=weights, probe=True, grad=False)
 
 
 def _taylor_gaps(
@@ -106,7 +104,7 @@ def _taylor_gaps(
                     gap = float((expected - b.detach()).abs().max())
                     scale = float(b.abs().max()) + float(tangent(a).abs().max())
                     worst = max(worst, gap / scale if scale > 0 else gap)
-                    if gap != gap:
+                    if math.isnan(gap):
                         return float("inf")
     return worst
 

@@ -50,7 +50,7 @@ class Settings:
     selections: int = 32
     rounds: int = 24
     confirm: Confirm = Confirm.ALWAYS
-    exact: Limits = Limits(nodes=20_000, cells=2_000, kinks=128)
+    exact: Limits = field(default=Limits(nodes=20_000, cells=2_000, kinks=128))
 
 
 @dataclass(frozen=True, eq=False)

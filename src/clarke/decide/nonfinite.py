@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,7 +40,7 @@ def is_steep(program: Program, generator: torch.Generator) -> bool:
                 gaps.append(abs(_value(program, moved) - here))
             quotients = [g / step for g, step in zip(gaps, _STEPS, strict=True)]
             # A bounded slope keeps them equal; a square root multiplies them by 10 each time.
-            growing = all(b > 5 * a for a, b in zip(quotients, quotients[1:], strict=False))
+            growing = all(b > 5 * a for a, b in pairwise(quotients))
             if growing and min(gaps) > 1e3 * noise:
                 return True
     return False
@@ -118,13 +119,10 @@ def sober_gradient(
         for t in {id(t.grad_fn): t for t in run.tensors.values()}.values()
         if t.grad_fn is not None
     ]
-    grads = torch.autograd.grad(run.output.sum(), run.leaves, allow_unused=True)
+    grads = torch.autograd.grad(run.output.sum(), run.leaves, materialize_grads=True)
     for handle in handles:
         handle.remove()
-    return tuple(
-        torch.zeros_like(p) if g is None else g.detach()
-        for g, p in zip(grads, program.point, strict=True)
-    )
+    return tuple(g.detach() for g in grads)
 
 
 def _keep_zeros(inner: Any, outer: Any) -> Any:
@@ -144,9 +142,7 @@ def _keep_zeros(inner: Any, outer: Any) -> Any:
     return tuple(repaired(v) for v in inner)
 
 
-def finite_limit(
-    program: Program, generator: torch.Generator
-) -> tuple[torch.Tensor, ...] | None:
+def finite_limit(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...] | None:
     """The limit of gradients along some ray, an element of the Bouligand subdifferential."""
 
     def gradient(point: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:

@@ -257,7 +257,8 @@ def nearest_correct(exact: Exact, gradient: Array) -> Array | None:
         return None
     if limits.count <= 4096:
         points = limits.elements()
-        return points[int(np.linalg.norm(points - gradient, axis=1).argmin())]
+        best: Array = points[int(np.linalg.norm(points - gradient, axis=1).argmin())]
+        return best
     # Too many to compare: in every component the change that helps most on its own.
     total = limits.base.copy()
     for c in limits.components:

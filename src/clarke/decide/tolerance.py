@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,7 +49,7 @@ def relative_difference(
             continue
         gap = float((a.detach().to(torch.float64) - b.detach().to(torch.float64)).abs().max())
         scale = max(_peak(a), _peak(b), SHARE * whole, floor)
-        if gap != gap:
+        if math.isnan(gap):
             return float("inf")
         if gap > n:
             worst = max(worst, gap / scale if scale > 0 else gap)

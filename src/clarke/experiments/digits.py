@@ -64,8 +64,7 @@ def read_digits(seed: int = 0) -> Digits:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise InputError(
-            "The digits come with scikit-learn, which is not installed: "
-            "pip install 'clarke[demo]'."
+            "The digits come with scikit-learn, which is not installed: pip install 'clarke[demo]'."
         ) from error
     found = load_digits()
     images = torch.tensor(found.images, dtype=torch.float32)[:, None] / 16

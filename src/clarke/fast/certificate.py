@@ -9,6 +9,7 @@ import torch
 
 from clarke.constraints import build_rows, find_relevant
 from clarke.decide.confirm import confirm
+from clarke.decide.rounding import rounding_noise
 from clarke.decide.tolerance import relative_difference, relative_tolerance
 from clarke.feasibility import verify_witness
 from clarke.steering import Program, analyse, natural_gradient, selected_gradient
@@ -78,7 +79,8 @@ class LayerCertificate:
             return ("the replay met a point that selections cannot express",)
         tolerance = relative_tolerance(self.trace)
         own = selected_gradient(program)
-        if relative_difference(own, self.gradient) > tolerance:
+        noise = rounding_noise(program, own)
+        if relative_difference(own, self.gradient, noise=noise) > tolerance:
             return ("AD's gradient is not that of its selection",)
         direction = self._joint(program, relevance.relevant)
         if direction is None:

@@ -1,17 +1,23 @@
 """Fingerprints of receptive fields, one channel wide.
 
-Two elements of the same channel whose receptive fields have the same content are computed by the
-same sequence of operations from the same numbers, provided that every operation between treats
-all places and samples alike: convolutions and pools do, pointwise operations do, normalisation
-over a channel does (all elements share its mean and deviation). So they are equal, and so are
-their gradients with respect to the parameters, provided further that AD chose the same pieces at
-corresponding places; where the network has kinks in between, its choices are part of the
-fingerprint (`choice_codes`). What lies outside of the image has a code of its own, so that a
-field that sticks out is equal only to fields that stick out in the same way.
+The code of a place (n, y, x) stands for what the channels there are: equal codes mean that in
+every channel the two elements have the same value and the same gradient with respect to the
+parameters, under the pieces that AD chose. That holds for
 
-Codes are 64-bit integers with wrap-around: the same content always has the same code, whatever
-the order of summation, and different contents have different codes up to a probability of
-about 2**-60 for a pair (2**-33 for pixels that differ in signs only).
+- a constant image, if the pixels are equal;
+- a convolution, if the codes of everything that it reads are equal (padding has the code of
+  zeros that depend on nothing);
+- normalisation over a channel, if its inputs' codes are equal: all elements of the channel share
+  mean and deviation;
+- a ReLU, if the same channels are active and the inputs' codes are equal; with no active channel
+  the inputs do not matter: everything is zero and depends on nothing;
+- a maxpool, if in every channel the chosen elements' codes are equal, wherever they stand.
+
+It is exact equality in real arithmetic: elements that rounding has pulled apart keep equal codes.
+
+Codes are 64-bit integers with wrap-around: sums do not depend on the order, and different
+contents have equal codes with a probability of about 2**-60 for a pair (2**-33 for pixels that
+differ in signs only).
 """
 
 from __future__ import annotations
@@ -29,7 +35,7 @@ Codes = Any  # NDArray[np.uint64] of shape (N, H, W)
 
 _SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 _FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-_LIMIT = 1 << 31  # multipliers of choices: sums of up to 2**12 products stay exact in float64
+_LIMIT = 1 << 40  # sums of up to 2**13 multipliers stay exact in float64
 
 
 class Coder:
@@ -50,57 +56,59 @@ class Coder:
     def pixels(self, image: NDArray[Any]) -> Codes:
         """(N, H, W) codes of the channels' values at every place of an (N, C, H, W) constant."""
         kind = np.uint32 if image.dtype.itemsize == 4 else np.uint64
-        bits = np.ascontiguousarray(image).view(kind)
+        bits = (image + image.dtype.type(0)).view(kind)  # the sum turns -0 into +0
         total = np.zeros((image.shape[0], *image.shape[2:]), dtype=np.uint64)
         for c, factor in enumerate(self._multipliers("pixels", image.shape[1])):
             total += bits[:, c] * factor
         return mix(total)
 
-    def zero_pixel(self) -> np.uint64:
-        """The code of a pixel whose channels are all +0, as zero padding supplies."""
-        return np.uint64(0)
-
-    def outside(self) -> np.uint64:
-        """The code of what lies outside of a hidden layer's input."""
-        return self._multipliers("outside", 1)[0]
-
-    def fields(self, codes: Codes, windows: Windows, outside: np.uint64) -> Codes:
-        """(N, h, w) codes of the windows' contents."""
+    def fields(self, codes: Codes, windows: Windows) -> Codes:
+        """(N, h, w) codes of the windows' contents; what lies outside counts as zero."""
         n = codes.shape[0]
-        beyond = np.full(1, outside, dtype=np.uint64)  # arrays wrap around without a warning
         across = np.zeros((n, windows.space[0], windows.out[1]), dtype=np.uint64)
         for j, factor in enumerate(self._multipliers("across", windows.kernel[1])):
             target, source = windows.cut(1, j)
-            if target != slice(0, windows.out[1]):
-                missing = np.ones(windows.out[1], dtype=bool)
-                missing[target] = False
-                across[:, :, missing] += beyond * factor
             across[:, :, target] += codes[:, :, source] * factor
-        # Rows outside have the code of a row of places outside.
-        empty = beyond * self._multipliers("across", windows.kernel[1]).sum(dtype=np.uint64)
         total = np.zeros((n, *windows.out), dtype=np.uint64)
         for i, factor in enumerate(self._multipliers("down", windows.kernel[0])):
             target, source = windows.cut(0, i)
-            if target != slice(0, windows.out[0]):
-                missing = np.ones(windows.out[0], dtype=bool)
-                missing[target] = False
-                total[:, missing] += empty * factor
             total[:, target] += across[:, source] * factor
         return mix(total)
 
-    def choices(self, tokens: NDArray[np.float64]) -> Codes:
-        """(N, H, W) codes of one small whole number for each element of (N, C, H, W).
-
-        Sums of products of whole numbers below 2**53 are exact in float64 in any order.
-        """
-        n, c, h, w = tokens.shape
+    def active(self, codes: Codes, active: NDArray[np.bool_]) -> Codes:
+        """(N, H, W) codes where only the `active` channels, (N, C, H, W), are handed on."""
+        n, c, h, w = active.shape
         factors = self._real.get(c)
         if factors is None:
             whole = self._random.integers(1, _LIMIT, (2, c))
             factors = self._real[c] = whole.astype(np.float64)
-        sums = np.matmul(factors, tokens.reshape(n, c, h * w)).astype(np.uint64)
-        first, second = self._multipliers("choices", 2)
-        return mix(sums[:, 0] * first + sums[:, 1] * second).reshape(n, h, w)
+        # Sums of whole numbers below 2**53 are exact in float64 in any order.
+        flags = active.reshape(n, c, h * w).astype(np.float64)
+        sums = np.matmul(factors, flags).astype(np.uint64).reshape(n, 2, h, w)
+        own, first, second = self._multipliers("active", 3)
+        whole_code = mix(codes * own + sums[:, 0] * first + sums[:, 1] * second)
+        return np.where(sums[:, 0] == 0, np.uint64(0), whole_code)
+
+    def chosen(
+        self, codes: Codes, indices: NDArray[np.int64], active: NDArray[np.bool_] | None
+    ) -> Codes:
+        """(N, h, w) codes of a maxpool's outputs.
+
+        Args:
+            codes: (N, H, W) of its inputs.
+            indices: (N, C, h, w) flat places of the chosen elements.
+            active: (N, C, h, w) which outputs depend on anything; None for all.
+        """
+        n, c, h, w = indices.shape
+        taken = np.take_along_axis(
+            codes.reshape(n, -1), indices.reshape(n, -1), axis=1
+        ).reshape(n, c, h * w)
+        own = self._multipliers("pool", 1)[0]
+        taken += own  # so that an active element whose code is zero differs from an inactive one
+        taken *= self._multipliers("channels", c)[:, None]
+        if active is not None:
+            taken *= active.reshape(n, c, h * w)
+        return mix(taken.sum(axis=1).reshape(n, h, w))
 
     def pair(self, first: Codes, second: Codes) -> Codes:
         """Codes of two codes."""

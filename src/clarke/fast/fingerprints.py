@@ -15,7 +15,6 @@ from clarke.fast.layers import (
     as_array,
     is_plain_convolution,
     windows_of_conv,
-    windows_of_pool,
 )
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
     from clarke.fast.codes import Coder
     from clarke.fast.graph import Graph
-
-_TOKEN_LIMIT = 1 << 12
 
 
 class Fingerprints:
@@ -43,7 +40,7 @@ class Fingerprints:
         self._known: dict[int, Any] = {}
 
     def outputs(self, position: int) -> Any:
-        """(B, H, W) codes of an operation's outputs: of content and of AD's choices. Or None."""
+        """(B, H, W) codes of an operation's outputs (codes.py); None if it has none."""
         if position not in self._known:
             self._known[position] = self._compute(position)
         return self._known[position]
@@ -58,6 +55,8 @@ class Fingerprints:
             return self._relu(position)
         if op.name == POOL:
             return self._pool(position)
+        if op.name == "aten::add.Tensor":
+            return self._sum(position)
         return None
 
     def _argument(self, position: int, argument: int) -> Any:
@@ -82,43 +81,34 @@ class Fingerprints:
         if codes is None:
             return None
         windows = windows_of_conv(self._graph, position, codes.shape[1:])
-        constant = self._graph.maker(position, 0) is None
-        outside = self._coder.zero_pixel() if constant else self._coder.outside()
-        return self._coder.fields(codes, windows, outside)
+        return self._coder.fields(codes, windows)
 
     def _relu(self, position: int) -> Any:
         codes = self._argument(position, 0)
-        if codes is None:
+        values = as_array(self._graph.trace.ops[position].kept[0])
+        if codes is None or values is None:
             return None
-        ops = self._graph.trace.ops
-        if all(ops[r].name == POOL for r in self._graph.readers[position]):
-            return codes  # the pool's choice and sign say the same
-        values = as_array(ops[position].kept[0])
-        if values is None:
-            return None
-        active = (self._some(values) > 0).astype(np.float64)
-        return self._join(codes, self._coder.choices(active))
+        return self._coder.active(codes, self._some(values) > 0)
 
     def _pool(self, position: int) -> Any:
-        codes = self._argument(position, 0)
         op = self._graph.trace.ops[position]
         peaks = as_array(op.kept_outputs[0])
+        maker = self._graph.maker(position, 0)
+        rectified = maker is not None and self._graph.trace.ops[maker].short_name in RELU
+        # Behind a ReLU the sign of the maximum says whether the chosen element is active.
+        before = maker if rectified and maker is not None else position
+        codes = self._argument(before, 0)
         if codes is None or peaks is None:
             return None
-        windows = windows_of_pool(self._graph, position)
-        if (windows.kernel[0] * windows.dilation[0] + 1) * windows.space[1] > _TOKEN_LIMIT:
-            return None
-        fields = self._coder.fields(codes, windows, self._coder.outside())
         indices = self._some(op.kept_outputs[1].numpy().reshape(peaks.shape))
-        rows = np.arange(windows.out[0]) * windows.stride[0] - windows.padding[0]
-        columns = np.arange(windows.out[1]) * windows.stride[1] - windows.padding[1]
-        corner = rows[:, None] * windows.space[1] + columns - 1
-        tokens = np.subtract(indices, corner, dtype=np.float64, casting="unsafe")
-        maker = self._graph.maker(position, 0)
-        if maker is not None and self._graph.trace.ops[maker].short_name in RELU:
-            # A maximum of zero has gradient zero, whichever element was chosen.
-            tokens *= self._some(peaks) > 0
-        return self._join(fields, self._coder.choices(tokens))
+        active = self._some(peaks) > 0 if rectified else None
+        return self._coder.chosen(codes, indices, active)
 
-    def _join(self, first: Any, second: Any) -> Any:
+    def _sum(self, position: int) -> Any:
+        op = self._graph.trace.ops[position]
+        if len(op.args) != 2 or op.kwargs:
+            return None
+        first, second = self._argument(position, 0), self._argument(position, 1)
+        if first is None or second is None or first.shape != second.shape:
+            return None
         return self._coder.pair(first, second)

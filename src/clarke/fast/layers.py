@@ -109,8 +109,9 @@ def argument_values(graph: Graph, position: int, argument: int) -> torch.Tensor 
     maker = graph.makers[position].get(value.slot)
     if maker is None:
         external = graph.trace.externals[value.slot]
-        changed = external.snapshot is not None or external.tensor._version != external.version  # noqa: SLF001
-        if external.origin is not Origin.CONSTANT or external.stopped or changed:
+        if external.origin is not Origin.CONSTANT or external.stopped:
+            return None
+        if external.snapshot is not None:  # a recorded operation has written to it since
             return None
         return external.tensor.detach()
     op = graph.trace.ops[maker]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from clarke.feasibility.exact_hull import verify_membership, verify_separation
-from clarke.feasibility.nearest import RESOLUTIONS, coordinates, refine, weights_of_nearest
+from clarke.feasibility.nearest import exponent, largest_entry, nearest_candidates, scale
 from clarke.feasibility.outcome import FloatArray
 
 _BLOCK = 1 << 22  # entries held at once beside the points
@@ -47,14 +46,14 @@ def minimum_norm_point(points: ArrayLike) -> FloatArray:
     """
     array = _points(points)
     origin = np.zeros(array.shape[1])
-    largest = float(np.abs(array).max(initial=0.0))
+    power = -exponent(largest_entry(array))
     best, length = None, np.inf
-    for weights in _candidates(array, origin):
-        nearest = weights @ array
-        norm = _length(nearest)
+    for weights in nearest_candidates(array, origin):
+        nearest = scale(weights @ array, power)
+        norm = float(np.linalg.norm(nearest))
         if norm < length:
             best, length = weights, norm
-        if norm <= 1e-15 * largest or _gap(array, origin, -nearest / norm) >= (1 - 1e-9) * norm:
+        if norm < 1e-15 or _gap(array, origin, -nearest / norm, power) >= (1 - 1e-9) * norm:
             break
     if best is None:
         raise RuntimeError("The minimum-norm point was not found; rescale or merge the points.")
@@ -81,7 +80,7 @@ def convex_weights(
     """
     array = _points(points)
     goal = _target(target, array)
-    for weights in _candidates(array, goal):
+    for weights in nearest_candidates(array, goal):
         if verify_membership(array, weights, goal, tolerance):
             return weights
     return None
@@ -107,19 +106,17 @@ def separating_direction(
     """
     array = _points(points)
     goal = _target(target, array)
-    # Work on a copy of the scale, not of the points: all lengths below are times 2**shift.
-    largest = max(float(np.abs(array).max(initial=0.0)), float(np.abs(goal).max(initial=0.0)))
-    shift = -int(np.frexp(largest)[1])
-    required = tolerance * float(np.ldexp(largest, shift))
+    largest = max(largest_entry(array), largest_entry(goal))
+    power = -exponent(largest)  # all lengths below are times 2**power
+    required = tolerance * float(np.ldexp(largest, power))
     best: Separation | None = None
-    for weights in _candidates(array, goal):
-        support = np.flatnonzero(weights)
-        direction = np.ldexp(goal, shift) - weights[support] @ np.ldexp(array[support], shift)
-        distance = _length(direction)
+    for weights in nearest_candidates(array, goal):
+        direction = scale(goal, power) - weights @ scale(array, power)
+        distance = float(np.linalg.norm(direction))
         if not distance > 0:
             continue
         direction = direction / distance
-        gap = _gap(array, goal, direction, shift)
+        gap = _gap(array, goal, direction, power)
         better = gap > required and (best is None or gap > best.gap)
         if better and verify_separation(array, goal, direction):
             best = Separation(direction, gap, distance)
@@ -127,36 +124,18 @@ def separating_direction(
             break
     if best is None:
         return None
-    gap, distance = float(np.ldexp(best.gap, -shift)), float(np.ldexp(best.distance, -shift))
+    gap, distance = float(np.ldexp(best.gap, -power)), float(np.ldexp(best.distance, -power))
     return Separation(best.direction, gap, distance)
 
 
-def _candidates(points: FloatArray, origin: FloatArray) -> Iterator[FloatArray]:
-    """Weights of the hull's point nearest to the origin, at increasing resolution."""
-    reduced, _ = coordinates(points, origin)
-    for resolution in RESOLUTIONS:
-        weights = weights_of_nearest(reduced, resolution)
-        if weights is None:
-            continue
-        yield weights
-        refined = refine(points, origin, weights)
-        if refined is not weights:
-            yield refined
-
-
-def _gap(points: FloatArray, target: FloatArray, direction: FloatArray, shift: int = 0) -> float:
-    """Smallest over the points of <direction, target - point>, times 2**shift."""
-    goal, step = np.ldexp(target, shift), max(1, _BLOCK // max(1, len(target)))
-    return min(
-        float(((goal - np.ldexp(points[start : start + step], shift)) @ direction).min())
-        for start in range(0, len(points), step)
-    )
-
-
-def _length(vector: FloatArray) -> float:
-    """Euclidean length without overflow."""
-    shift = -int(np.frexp(float(np.abs(vector).max(initial=0.0)))[1])
-    return float(np.ldexp(np.linalg.norm(np.ldexp(vector, shift)), -shift))
+def _gap(points: FloatArray, target: FloatArray, direction: FloatArray, power: int) -> float:
+    """Smallest over the points of <direction, target - point>, times 2**power."""
+    goal, step = scale(target, power), max(1, _BLOCK // max(1, len(target)))
+    smallest = np.inf
+    for start in range(0, len(points), step):
+        difference = goal - scale(points[start : start + step], power)
+        smallest = min(smallest, float((difference @ direction).min()))
+    return smallest
 
 
 def _points(points: ArrayLike) -> FloatArray:

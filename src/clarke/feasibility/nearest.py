@@ -1,8 +1,9 @@
-"""The point of smallest norm in a convex hull, in coordinates as few as the data allow."""
+"""The point of a convex hull nearest to an origin, in coordinates as few as the data allow."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import scipy.linalg
@@ -47,41 +48,49 @@ def weights_of_nearest(points: FloatArray, resolution: float = 1.0) -> FloatArra
     return result
 
 
-def coordinates(points: FloatArray, origin: FloatArray | None = None) -> tuple[FloatArray, int]:
-    """Write points - origin, scaled by 2**shift, in an orthonormal basis of at most k vectors.
+def nearest_candidates(points: FloatArray, origin: FloatArray) -> Iterator[FloatArray]:
+    """Convex weights, (k,), of the point of conv(points) nearest to the origin, better and better.
 
-    With n much larger than k the coordinates come from the Gram matrix, accumulated over blocks of
-    columns: inner products, hence norms and hulls, are the same; entries are good to about 1e-7.
+    With n much larger than k the points are replaced by coordinates with the same Gram matrix, and
+    the weights then corrected with the points themselves.
 
     Args:
-        points: (k, n).
-        origin: (n,), default zero.
-
-    Returns:
-        (k, r) with r <= min(k, n) or, where n is small, r = n; and the shift.
+        points: (k, n), k >= 1, finite.
+        origin: (n,), finite.
     """
+    blocks = Differences(points, origin)
     k, n = points.shape
-    step = max(1, _BLOCK // max(k, 1))
-    starts = range(0, n, step)
-    if origin is None:
-        origin = np.zeros(n)
-    largest = max(_largest(points), float(np.abs(origin).max(initial=0.0)))
-    outer = -int(np.frexp(largest)[1])
-
-    def block(start: int) -> FloatArray:
-        part = slice(start, start + step)
-        difference: FloatArray = np.ldexp(points[:, part], outer) - np.ldexp(origin[part], outer)
-        return difference
-
-    inner = -int(np.frexp(max((float(np.abs(block(s)).max()) for s in starts), default=0.0))[1])
     if n <= 4 * k + 64 or k * n <= 1 << 16:
-        parts = [np.ldexp(block(s), inner) for s in starts]
-        return np.concatenate(parts, axis=1) if parts else np.zeros((k, 0)), outer + inner
+        reduced = np.concatenate([np.zeros((k, 0)), *blocks], axis=1)
+        for resolution in RESOLUTIONS:
+            weights = weights_of_nearest(reduced, resolution)
+            if weights is not None:
+                yield weights
+        return
     gram = np.zeros((k, k))
-    for start in starts:
-        scaled = np.ldexp(block(start), inner)
-        gram += scaled @ scaled.T
-    return from_gram(gram), outer + inner
+    for block in blocks:
+        gram += block @ block.T
+    weights = weights_of_nearest(from_gram(gram))
+    if weights is not None:
+        yield _refine(blocks, gram, weights)
+        yield weights
+
+
+class Differences:
+    """The blocks of columns of points - origin, scaled so that the largest entry is in [0.5, 1)."""
+
+    def __init__(self, points: FloatArray, origin: FloatArray) -> None:
+        self._points, self._origin = points, origin
+        self._step = max(1, _BLOCK // len(points))
+        self._outer, self._inner = -exponent(max(largest_entry(points), largest_entry(origin))), 0
+        self._inner = -exponent(max((largest_entry(block) for block in self), default=0.0))
+
+    def __iter__(self) -> Iterator[FloatArray]:
+        for start in range(0, len(self._origin), self._step):
+            part = slice(start, start + self._step)
+            difference = scale(self._points[:, part], self._outer)
+            difference -= scale(self._origin[part], self._outer)
+            yield scale(difference, self._inner) if self._inner else difference
 
 
 def from_gram(gram: FloatArray) -> FloatArray:
@@ -92,36 +101,48 @@ def from_gram(gram: FloatArray) -> FloatArray:
     return result
 
 
-def refine(points: FloatArray, origin: FloatArray, weights: FloatArray) -> FloatArray:
-    """Correct weights found through a Gram matrix, on the points that they use.
+def largest_entry(array: FloatArray) -> float:
+    """The largest absolute value, 0 for an empty array, without a copy."""
+    return max(float(array.max(initial=0.0)), -float(array.min(initial=0.0)))
 
-    Solves (QQᵀ + eeᵀ) u = e (Wolfe 1976, section 4) with residuals from Q = points - origin itself,
-    not from its Gram matrix: corrected semi-normal equations (Björck 1987).
+
+def exponent(value: float) -> int:
+    """The e for which |value| is in [2**(e - 1), 2**e)."""
+    return int(np.frexp(value)[1])
+
+
+def scale(array: FloatArray, power: int) -> FloatArray:
+    """A copy times 2**power; faster than ``ldexp``, exact unless it under- or overflows."""
+    half = power // 2
+    result: FloatArray = array * 2.0**half
+    result *= 2.0 ** (power - half)
+    return result
+
+
+def _refine(blocks: Differences, gram: FloatArray, weights: FloatArray) -> FloatArray:
+    """Correct weights found through a Gram matrix QQᵀ, on the points that they use.
+
+    Solves (QQᵀ + eeᵀ) u = e (Wolfe 1976, section 4) with residuals from Q itself, not from its
+    Gram matrix: corrected semi-normal equations (Björck 1987).
     """
     support = np.flatnonzero(weights)
-    used = points[support]
-    scale = float(max(_largest(used), np.abs(origin).max(initial=0.0))) or 1.0
-    used, centre = used / scale, origin / scale
-    used -= centre
-    scale = _largest(used) or 1.0
-    used /= scale
+    unit = float(np.trace(gram)) / len(gram) or 1.0  # balances the two terms
     ones = np.ones(len(support))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", scipy.linalg.LinAlgWarning)
-            factor = scipy.linalg.cho_factor(used @ used.T + 1.0)
+            factor = scipy.linalg.cho_factor(gram[np.ix_(support, support)] / unit + 1.0)
     except (np.linalg.LinAlgError, scipy.linalg.LinAlgWarning):
         return weights
-    u = scipy.linalg.cho_solve(factor, ones)
-    for _ in range(3):
-        u += scipy.linalg.cho_solve(factor, ones - used @ (used.T @ u) - u.sum())
+    u = np.zeros_like(weights)
+    u[support] = scipy.linalg.cho_solve(factor, ones)
+    for _ in range(2):
+        product = np.zeros_like(weights)
+        for block in blocks:
+            product += block @ (u @ block)
+        u[support] += scipy.linalg.cho_solve(factor, ones - product[support] / unit - u.sum())
     total = float(u.sum())
     if not total > 0 or not (u / total).min() > -1e-9:
         return weights
-    result = np.zeros_like(weights)
-    result[support] = np.maximum(u, 0.0) / np.maximum(u, 0.0).sum()
-    return result
-
-
-def _largest(points: FloatArray) -> float:
-    return max(float(points.max(initial=0.0)), -float(points.min(initial=0.0)))
+    positive: FloatArray = np.maximum(u, 0.0)
+    return positive / positive.sum()

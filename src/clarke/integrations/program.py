@@ -8,6 +8,7 @@ import runpy
 import sys
 import types
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from clarke.errors import InputError
@@ -33,6 +34,26 @@ class Program:
     def name(self) -> str:
         """A short name for folders and headings."""
         return self.target.rsplit(".", 1)[-1] if self.is_module else Path(self.target).stem
+
+    def require(self) -> None:
+        """Do nothing if there is such a script, or a module with such a first name.
+
+        Raises:
+            InputError: There is not.
+        """
+        if self.is_module:
+            top = self.target.partition(".")[0]
+            path = [str(Path.cwd()), *sys.path]
+            if top not in sys.modules and PathFinder.find_spec(top, path) is None:
+                raise InputError(
+                    f"There is no module {top}. Is it installed, or in this directory? "
+                    "A script is given by its path, without -m."
+                )
+        elif not Path(self.target).exists():
+            raise InputError(
+                f"There is no file {self.target}. For a module: clarke run -m MODULE; options of "
+                "clarke come before the script, those after it are the script's."
+            )
 
 
 @dataclass(frozen=True)
@@ -61,8 +82,7 @@ def run_program(program: Program) -> Ending:
     Raises:
         InputError: There is no such script or module.
     """
-    if not program.is_module and not Path(program.target).exists():
-        raise InputError(f"There is no file {program.target}. For a module: clarke run -m MODULE.")
+    program.require()
     sys.argv[:] = [program.target, *program.arguments]
     is_folder = Path(program.target).is_dir()
     if not sys.flags.safe_path and (program.is_module or not is_folder):
@@ -70,7 +90,7 @@ def run_program(program: Program) -> Ending:
         sys.path[0] = str(home)
     try:
         if program.is_module:
-            _run_module(program.target)
+            runpy.run_module(program.target, run_name="__main__", alter_sys=True)
         elif is_folder:
             runpy.run_path(program.target, run_name="__main__")
         else:
@@ -121,22 +141,6 @@ def _run_script(path: str) -> None:
     module.__dict__.update({"__file__": path, "__builtins__": __builtins__})
     sys.modules["__main__"] = module  # stays: what runs at exit may still look for it
     exec(compile(source, path, "exec"), module.__dict__)  # noqa: S102 - to run it is the purpose
-
-
-def _run_module(name: str) -> None:
-    try:
-        runpy.run_module(name, run_name="__main__", alter_sys=True)
-    except ImportError as error:
-        # runpy's own complaint that there is no such module, not one raised inside of it.
-        innermost = error.__traceback__
-        while innermost is not None and innermost.tb_next is not None:
-            innermost = innermost.tb_next
-        if innermost is not None and innermost.tb_frame.f_code.co_filename in (
-            "<frozen runpy>",
-            runpy.__file__,
-        ):
-            raise InputError(f"{error}. Is it installed, or in this directory?") from error
-        raise
 
 
 def _status(code: object) -> int:

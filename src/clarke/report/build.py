@@ -35,9 +35,7 @@ def build_report(decision: Decision, gradient: Sequence[torch.Tensor]) -> Report
     )
 
 
-def summarise_kinks(
-    analysis: Analysis, relevant: torch.Tensor | None
-) -> tuple[KinkSummary, ...]:
+def summarise_kinks(analysis: Analysis, relevant: torch.Tensor | None) -> tuple[KinkSummary, ...]:
     """Touched kinks by operation and place, in evaluation order."""
     found: dict[tuple[str, str, str, int], KinkSummary] = {}
     for site in analysis.ordered():

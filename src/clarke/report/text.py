@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ def report_text(report: Report) -> str:
     if report.element is not None:
         lines.append(f"  valid     {tensors_text(report.element)}")
     certificate = report.certificate
-    for witness, weight in (
-        zip(certificate.witnesses, certificate.weights, strict=True) if certificate else ()
-    ):
+    witnesses = certificate.witnesses if certificate else ()
+    weights = certificate.weights if certificate else ()
+    for witness, weight in zip(witnesses, weights, strict=True):
         if len(witness.rows) == 0:
             continue
-        share = f"weight {weight:.3g}, " if len(certificate.weights) > 1 else ""
+        share = f"weight {weight:.3g}, " if len(weights) > 1 else ""
         lines.append(
             f"  witness   {share}direction {tensors_text(witness.direction)}, "
             f"{witness.rows.shape[0]} rows"
@@ -46,7 +46,7 @@ def report_text(report: Report) -> str:
 
 def kink_text(kink: KinkSummary) -> str:
     """One line for the kinks of one operation."""
-    place = f"{os.path.basename(kink.file)}:{kink.line}"
+    place = f"{PurePath(kink.file).name}:{kink.line}"
     where = f"{kink.module} ({place})" if kink.module else place
     relevant = "" if kink.relevant is None else f", {kink.relevant} relevant"
     return f"{kink.operation} at {where}: {kink.touched} touched{relevant}; AD: {kink.choice}"

@@ -28,7 +28,8 @@ def adapted(
     if name == "aten::embedding.default":
         return op.func, args[:4], {}  # dense gradients, whatever was asked for
     if name == "aten::native_dropout.default":
-        return _masked_dropout, (args[0], op.kept_outputs[1], args[1], args[2]), {}
+        scale = 1.0 if args[2] is False or args[1] == 0 else 1 / (1 - args[1])
+        return _masked_dropout, (args[0], op.kept_outputs[1], scale), {}
     if name == "aten::grid_sampler_2d.default":
         return grid_sampler_2d, args, kwargs  # the fused kernel has no forward-mode derivative
     if name in _ATTENTION and not _dropout_probability(args, kwargs):
@@ -57,20 +58,16 @@ def _map_dtype(value: Any, dtype: torch.dtype) -> Any:
 
 
 def _masked_dropout(
-    x: torch.Tensor, mask: torch.Tensor, probability: float, train: bool | None
+    x: torch.Tensor, mask: torch.Tensor, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if train is False or probability == 0:
-        return x, mask
-    return x * mask / (1 - probability), mask
+    return x * mask * scale, mask
 
 
 def _dropout_probability(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
     return float(kwargs.get("dropout_p", args[3] if len(args) > 3 else 0.0) or 0.0)
 
 
-def _plain_attention(
-    args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[torch.Tensor, ...]:
+def _plain_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[torch.Tensor, ...]:
     """Attention by its formula; the fused kernels have no forward-mode derivative."""
     query, key, value = args[:3]
     causal = bool(kwargs.get("is_causal", args[4] if len(args) > 4 else False))

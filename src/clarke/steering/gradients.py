@@ -22,13 +22,8 @@ def gradient_of(run: Run, program: Program) -> tuple[torch.Tensor, ...]:
     """The gradient of a replay's output with respect to the program's variables."""
     if not run.output.requires_grad:
         return tuple(torch.zeros_like(p) for p in program.point)
-    grads = torch.autograd.grad(
-        run.output.sum(), run.leaves, allow_unused=True, retain_graph=False
-    )
-    return tuple(
-        torch.zeros_like(p) if g is None else g.detach()
-        for g, p in zip(grads, program.point, strict=True)
-    )
+    grads = torch.autograd.grad(run.output.sum(), run.leaves, materialize_grads=True)
+    return tuple(g.detach() for g in grads)
 
 
 def selected_gradient(

@@ -16,15 +16,31 @@ from clarke.capture import OpRecord, Ref
 from clarke.kinks import Call, Touch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 # Operations that move or convert a mask without mixing elements.
 _MOVES = frozenset(
-    "view reshape _unsafe_view unsqueeze squeeze expand permute transpose t select slice clone "
-    "alias detach flatten contiguous".split()
+    [
+        "view",
+        "reshape",
+        "_unsafe_view",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "permute",
+        "transpose",
+        "t",
+        "select",
+        "slice",
+        "clone",
+        "alias",
+        "detach",
+        "flatten",
+        "contiguous",
+    ]
 )
-_CONVERTS = frozenset("_to_copy to logical_not bitwise_not type_as".split())
-_SCALES = frozenset("mul div add sub rsub neg".split())
+_CONVERTS = frozenset(["_to_copy", "to", "logical_not", "bitwise_not", "type_as"])
+_SCALES = frozenset(["mul", "div", "add", "sub", "rsub", "neg"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +97,10 @@ class MaskTracker:
         call: Call,
         outputs: Sequence[Any],
         touch: Touch | None,
-        env: Mapping[int, torch.Tensor],
     ) -> None:
         """Look at one executed operation."""
         out = outputs[0] if outputs else None
-        if touch is not None and touch.count and _starts(op, out) and op.outputs[0] is not None:
+        if touch is not None and touch.count and isinstance(out, torch.Tensor) and _starts(op, out):
             self._start(op, out, touch)
             return
         if not self.flips:
@@ -156,9 +171,7 @@ class MaskTracker:
         else:
             self._unknown(op, flip)
 
-    def _use(
-        self, op: OpRecord, sides: tuple[torch.Tensor, torch.Tensor], flip: Flip
-    ) -> None:
+    def _use(self, op: OpRecord, sides: tuple[torch.Tensor, torch.Tensor], flip: Flip) -> None:
         label = flip.label.expand(sides[0].shape).reshape(-1)
         at = label.nonzero().squeeze(1)
         difference = (sides[0].reshape(-1) - sides[1].reshape(-1))[at]
@@ -166,8 +179,6 @@ class MaskTracker:
         self.uses.append(MaskUse(op, flip.site, label[at] - 1, difference, at, scale))
 
 
-def _starts(op: OpRecord, value: Any) -> bool:
+def _starts(op: OpRecord, value: torch.Tensor) -> bool:
     """Whether an operation with touched kinks makes a mask or a sign."""
-    if not isinstance(value, torch.Tensor):
-        return False
     return value.dtype == torch.bool or op.short_name in ("sign", "sgn")

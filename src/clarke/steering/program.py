@@ -254,8 +254,7 @@ class Program:
 
 def _cannot_repeat(op: OpRecord, dtype: torch.dtype, error: Exception) -> ReplayError:
     return ReplayError(
-        f"{op.shown} at {op.location} cannot be run again in {dtype}: "
-        f"{str(error).splitlines()[0]}"
+        f"{op.shown} at {op.location} cannot be run again in {dtype}: {str(error).splitlines()[0]}"
     )
 
 
@@ -354,16 +353,14 @@ class _State:
             return target
         return out
 
-    def bind(
-        self, op: OpRecord, call: Call, out: Any, site: Site | None, *, forced: bool
-    ) -> None:
+    def bind(self, op: OpRecord, call: Call, out: Any, site: Site | None, *, forced: bool) -> None:
         flat = out if isinstance(out, (list, tuple)) else (out,)
         for slot, value in zip(op.outputs, flat, strict=False):
             if slot is not None and isinstance(value, torch.Tensor):
                 self.env[slot] = value
         if forced:
             seen = len(self.masks.uses)
-            self.masks.observe(op, call, flat, site.touch if site else None, self.env)
+            self.masks.observe(op, call, flat, site.touch if site else None)
             if self.nudges is not None:
                 for use in self.masks.uses[seen:]:
                     self._nudge_use(use)

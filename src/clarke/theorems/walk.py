@@ -122,7 +122,7 @@ def walk(
         trace: What ran.
         registry: The rules.
         variables: Slots of the leaves that are differentiated with respect to.
-        names: Names of leaves, by slot.
+        names: Names of parameters, frozen ones included, by slot.
     """
     return _Walk(registry.lowered(trace), registry, frozenset(variables), names or {}).run()
 
@@ -159,7 +159,7 @@ class _Walk:
                 self.moving.append(Fault(e.name or "?", e.location, why))
             if e.stopped:
                 self.moving.append(Fault("detach", e.location, "a detached value is used"))
-            if slot in variables or e.origin is Origin.LEAF or _is_parameter(e.tensor):
+            if slot in variables or e.origin is Origin.LEAF or slot in names:
                 number = by_tensor.setdefault(e.storage, len(self.leaves))
                 self.variables |= (slot in variables) << number
                 if number == len(self.leaves):
@@ -403,10 +403,6 @@ def _place(location: Location) -> str:
 
 def _is_prelu(op: OpRecord) -> bool:
     return op.short_name in ("_prelu_kernel", "prelu")
-
-
-def _is_parameter(tensor: torch.Tensor) -> bool:
-    return isinstance(tensor, torch.nn.Parameter)
 
 
 def _meta(tensor: torch.Tensor) -> torch.Tensor:
