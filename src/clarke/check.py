@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from clarke.decide import Decision, Settings, decide
+from clarke.decide.detached import judge_detached
 from clarke.errors import ModifiedSinceError, WrongGradientError
 from clarke.prepare import prepared
 from clarke.report import Report, build_report
@@ -51,6 +52,7 @@ def check(
             decision = decide(
                 run.trace, run.registry, run.slots, gradient, settings or Settings(), run.rerun
             )
+            decision = judge_detached(decision, run.slots, run.value)
     except ModifiedSinceError as error:
         decision = Decision(Verdict.UNDECIDED, str(error))
     report = build_report(decision, gradient)

@@ -29,6 +29,7 @@ class Prepared:
         registry: The rules.
         leaves: The variables, in the order of the answer.
         gradient: What AD returned, one tensor per variable.
+        value: The function's value at other values of the variables, by running it again.
         rerun: AD's gradient at other values of the variables, by running the function again; None
             unless all variables are float64.
     """
@@ -37,6 +38,7 @@ class Prepared:
     registry: Registry
     leaves: tuple[torch.Tensor, ...]
     gradient: tuple[torch.Tensor, ...]
+    value: Callable[[Sequence[torch.Tensor]], float]
     rerun: Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]] | None
 
     @property
@@ -79,7 +81,12 @@ def prepared(
             rerun = _Rerun(function, arguments, leaves, world)
             every = all(x.dtype == torch.float64 for x in leaves)
             yield Prepared(
-                trace, registry, tuple(leaves), gradient, rerun.gradient if every else None
+                trace,
+                registry,
+                tuple(leaves),
+                gradient,
+                rerun.value,
+                rerun.gradient if every else None,
             )
     finally:
         world.restore()
@@ -204,14 +211,24 @@ class _Rerun:
 
     def gradient(self, point: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """AD's gradient at `point`; the variables are put back afterwards."""
+        with self._moved(point):
+            with torch.enable_grad():
+                output = self._function(*self._arguments)
+            return _gradient(output, self._leaves)
+
+    def value(self, point: Sequence[torch.Tensor]) -> float:
+        """The function's value at `point`; the variables are put back afterwards."""
+        with self._moved(point), torch.enable_grad():
+            return float(self._function(*self._arguments).detach())
+
+    @contextmanager
+    def _moved(self, point: Sequence[torch.Tensor]) -> Iterator[None]:
         self._world.restore()
         originals = [x.data for x in self._leaves]
         try:
             for x, value in zip(self._leaves, point, strict=True):
                 x.data = value.detach().to(x.dtype).clone()
-            with torch.enable_grad():
-                output = self._function(*self._arguments)
-            return _gradient(output, self._leaves)
+            yield
         finally:
             for x, value in zip(self._leaves, originals, strict=True):
                 x.data = value

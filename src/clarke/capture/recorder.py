@@ -199,6 +199,8 @@ class Recorder(TorchDispatchMode):
             slot.stopped = slot.stopped or by_value
             if by_value:
                 slot.cut_by = overload_of(slot.producer.func)
+            elif slot.stopped:
+                slot.cut_by = next((s.cut_by for s in slot.producer.inputs if s.cut_by), "")
             slot.producer = None
             self._hold(slot, tensor)
         return slot
@@ -230,7 +232,10 @@ class Recorder(TorchDispatchMode):
         relevant = any(self._is_relevant(t) for t in tensors)
         positions, names = self._writes(func)
         if not relevant and not names:
-            return func(*args, **kwargs)
+            # A comparison of a detached value may stand at a tie.
+            if not any(self._is_detached(t) for t in tensors):
+                return func(*args, **kwargs)
+            relevant = True
         written = [t for i in positions if i < len(args) for t in _tensors(args[i])]
         if names and kwargs:
             written += [t for n in names if n in kwargs for t in _tensors(kwargs[n])]
@@ -269,11 +274,15 @@ class Recorder(TorchDispatchMode):
         slot: Slot | None = self._slot(tensor)
         if slot is None:
             return False
-        # A detached value counts at once: a comparison of it may stand at a tie.
-        made_by = slot.producer
-        detached = made_by is not None and made_by.differentiated
-        detached = detached and not _reads_shape_only(made_by.func)
-        return slot.masked or slot.stopped or slot.virtual or detached
+        return slot.masked or slot.stopped or slot.virtual
+
+    def _is_detached(self, tensor: torch.Tensor) -> bool:
+        """Whether a value has just been cut off from what it was computed from."""
+        slot = self._slot(tensor)
+        made_by = None if slot is None else slot.producer
+        if made_by is None or tensor.requires_grad:
+            return False
+        return made_by.differentiated and not _reads_shape_only(made_by.func)
 
     def _is_virtual(self, tensor: torch.Tensor) -> bool:
         slot: Slot | None = self._slot(tensor)

@@ -141,7 +141,7 @@ def _active_set(
         weights = weights_of_nearest(points)
         if weights is None:
             return
-        work += np.count_nonzero(weights) * points.size
+        work += int(np.count_nonzero(weights)) * points.size
         d = part.T @ weights
         squared = float(d @ d)
         if squared < _NEAR_ZERO**2:

@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from clarke.feasibility.exact_hull import verify_membership, verify_separation
-from clarke.feasibility.nearest import exponent, largest_entry, nearest_candidates, scale
+from clarke.feasibility.nearest import (
+    largest_entry,
+    moderating_power,
+    nearest_candidates,
+    scale,
+)
 from clarke.feasibility.outcome import FloatArray
 
 _BLOCK = 1 << 22  # entries held at once beside the points
@@ -46,14 +51,18 @@ def minimum_norm_point(points: ArrayLike) -> FloatArray:
     """
     array = _points(points)
     origin = np.zeros(array.shape[1])
-    power = -exponent(largest_entry(array))
+    power = moderating_power(largest_entry(array))
+    largest = float(np.ldexp(largest_entry(array), power))
     best, length = None, np.inf
     for weights in nearest_candidates(array, origin):
         nearest = scale(weights @ array, power)
         norm = float(np.linalg.norm(nearest))
         if norm < length:
             best, length = weights, norm
-        if norm < 1e-15 or _gap(array, origin, -nearest / norm, power) >= (1 - 1e-9) * norm:
+        if (
+            norm < 1e-15 * largest
+            or _gap(array, origin, -nearest / norm, power) >= (1 - 1e-9) * norm
+        ):
             break
     if best is None:
         raise RuntimeError("The minimum-norm point was not found; rescale or merge the points.")
@@ -107,11 +116,11 @@ def separating_direction(
     array = _points(points)
     goal = _target(target, array)
     largest = max(largest_entry(array), largest_entry(goal))
-    power = -exponent(largest)  # all lengths below are times 2**power
+    power = moderating_power(largest)  # all lengths below are times 2**power
     required = tolerance * float(np.ldexp(largest, power))
     best: Separation | None = None
     for weights in nearest_candidates(array, goal):
-        direction = scale(goal, power) - weights @ scale(array, power)
+        direction = scale(goal, power) - scale(weights @ array, power)
         distance = float(np.linalg.norm(direction))
         if not distance > 0:
             continue

@@ -12,6 +12,7 @@ import scipy.optimize
 from clarke.feasibility.outcome import FloatArray
 
 _BLOCK = 1 << 22  # entries held at once beside the points
+_MODERATE = 200  # exponent up to which sums of squares are safe
 _NOISE = 1e-14  # relative eigenvalue of a Gram matrix that is rounding
 # Scalings of the points against the row Σw = 1; larger ones resolve hulls that come closer to zero.
 RESOLUTIONS = (1.0, 2.0**12, 2.0**24)
@@ -27,15 +28,16 @@ def weights_of_nearest(points: FloatArray, resolution: float = 1.0) -> FloatArra
     Wolfe's does, keeps the points in use affinely independent.
 
     Args:
-        points: (k, r), k >= 1, entries of moderate size.
-        resolution: factor on the points; see ``RESOLUTIONS``.
+        points: (k, r), k >= 1.
+        resolution: the power of two to which the points are scaled; see ``RESOLUTIONS``.
 
     Returns:
         (k,), or ``None`` if the iteration did not end.
     """
     k, r = points.shape
     equations = np.empty((r + 1, k))
-    np.multiply(points.T, resolution, out=equations[:r])
+    size = -exponent(largest_entry(points)) + exponent(resolution) - 1
+    equations[:r] = scale(points, size).T
     equations[r] = 1.0
     right = np.zeros(r + 1)
     right[r] = 1.0
@@ -77,20 +79,20 @@ def nearest_candidates(points: FloatArray, origin: FloatArray) -> Iterator[Float
 
 
 class Differences:
-    """The blocks of columns of points - origin, scaled so that the largest entry is in [0.5, 1)."""
+    """The blocks of columns of points - origin, scaled only if their squares could overflow."""
 
     def __init__(self, points: FloatArray, origin: FloatArray) -> None:
         self._points, self._origin = points, origin
         self._step = max(1, _BLOCK // len(points))
-        self._outer, self._inner = -exponent(max(largest_entry(points), largest_entry(origin))), 0
-        self._inner = -exponent(max((largest_entry(block) for block in self), default=0.0))
+        self._outer = moderating_power(max(largest_entry(points), largest_entry(origin)))
+        self._inner = 0
+        self._inner = moderating_power(max((largest_entry(block) for block in self), default=0.0))
 
     def __iter__(self) -> Iterator[FloatArray]:
         for start in range(0, len(self._origin), self._step):
             part = slice(start, start + self._step)
-            difference = scale(self._points[:, part], self._outer)
-            difference -= scale(self._origin[part], self._outer)
-            yield scale(difference, self._inner) if self._inner else difference
+            outer = scale(self._points[:, part], self._outer)
+            yield scale(outer - scale(self._origin[part], self._outer), self._inner)
 
 
 def from_gram(gram: FloatArray) -> FloatArray:
@@ -111,8 +113,16 @@ def exponent(value: float) -> int:
     return int(np.frexp(value)[1])
 
 
+def moderating_power(largest: float) -> int:
+    """A power of two by which to scale entries up to this size before squaring: mostly 0."""
+    power = -exponent(largest)
+    return power if abs(power) > _MODERATE else 0
+
+
 def scale(array: FloatArray, power: int) -> FloatArray:
-    """A copy times 2**power; faster than ``ldexp``, exact unless it under- or overflows."""
+    """The array times 2**power, itself if power is 0; exact unless it under- or overflows."""
+    if power == 0:
+        return array
     half = power // 2
     result: FloatArray = array * 2.0**half
     result *= 2.0 ** (power - half)
@@ -145,4 +155,5 @@ def _refine(blocks: Differences, gram: FloatArray, weights: FloatArray) -> Float
     if not total > 0 or not (u / total).min() > -1e-9:
         return weights
     positive: FloatArray = np.maximum(u, 0.0)
-    return positive / positive.sum()
+    positive /= positive.sum()
+    return positive
