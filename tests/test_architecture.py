@@ -28,6 +28,7 @@ LAYERS = (
     "world.py",
     "prepare.py",
     "check.py",
+    "explain.py",
     "grad.py",
     "subdifferential.py",
     "audit/",

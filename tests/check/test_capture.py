@@ -271,6 +271,36 @@ def test_activation_checkpointing(reentrant):
     assert report.kinks[0].module.endswith("1")
 
 
+@pytest.mark.parametrize("shape", [nn.Linear(3, 4), nn.Conv1d(3, 4, 1)])
+def test_weight_normalisation(shape):
+    layer = nn.utils.parametrizations.weight_norm(shape.double())
+    with torch.no_grad():
+        layer.bias.zero_()
+    x = torch.zeros(2, 3, 1) if isinstance(shape, nn.Conv1d) else torch.zeros(2, 3)
+    report = clarke.check(lambda: torch.relu(layer(x.double())).sum())
+    assert report.touched == 8
+    assert report.verdict is Verdict.BOULIGAND
+    assert report.certificate.verify()
+
+
+def test_recurrent_and_attention_layers_need_nothing_special():
+    rnn = nn.RNN(3, 4, nonlinearity="relu").double()
+    attention = nn.MultiheadAttention(4, 2).double()
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+
+    def program():
+        h, _ = rnn(x)
+        return attention(h, h, h)[0].square().mean()
+
+    report = clarke.check(program)
+    assert report.verdict is Verdict.SMOOTH
+    assert report.certificate.verify()
+
+
+def test_functional_transforms():
+    assert clarke.check(lambda x: torch.vmap(torch.relu)(x).sum(), (leaf(0.0, 1.0),)).correct
+
+
 def test_dropout_is_repeated_with_the_same_mask():
     net = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 1)).double()
     with torch.no_grad():

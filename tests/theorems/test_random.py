@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from enum import Enum
 
 import torch
-import torch.nn.functional as F
 from hypothesis import event, given
 from hypothesis import strategies as st
-from reference import bouligand, contains, exact
-from reference.build import absolute, hardtanh, leaky_relu, relu, variables
-from reference.expr import Const
 
 from clarke.explain import explain
 from clarke.theorems import Strength
+from reference import bouligand, contains, exact
+from reference.build import absolute, hardtanh, leaky_relu, relu, variables
+from reference.expr import Const
+from torch.nn import functional as F  # noqa: N812 - its usual name
 
 
 class Kind(Enum):
@@ -61,7 +61,8 @@ def nets(draw):
     layers, leaves, width = [], [], 2
     for _ in range(draw(st.integers(1, 3))):
         neurons = 2
-        weights = tuple(tuple(draw(st.integers(-1, 2)) for _ in range(width)) for _ in range(neurons))
+        weight = st.tuples(*[st.integers(-1, 2)] * width)
+        weights = tuple(draw(weight) for _ in range(neurons))
         how = draw(st.sampled_from(["own", "own", "own", "own", "own", "reuse", "none"]))
         bias = None
         if how == "own" or (how == "reuse" and not leaves):
@@ -90,7 +91,7 @@ class Module(torch.nn.Module):
         super().__init__()
         self.net = net
         self.leaves = torch.nn.ParameterList(
-            torch.nn.Parameter(torch.tensor(v, dtype=torch.float64), requires_grad=i not in net.frozen)
+            torch.nn.Parameter(torch.tensor(v, dtype=torch.float64), i not in net.frozen)
             for i, v in enumerate(net.leaves)
         )
 
@@ -131,6 +132,11 @@ EXACT = {
 }
 
 
+def combine(weights, values):
+    zero = Const(exact([0])[0])
+    return sum((w * v for w, v in zip(weights, values, strict=True)), zero)
+
+
 def as_expr(net):
     free = [i for i in range(len(net.leaves)) if i not in net.frozen]
     names = iter(variables(2 * len(free)))
@@ -143,7 +149,7 @@ def as_expr(net):
     for row in net.inputs:
         x = [Const(exact([v])[0]) for v in row]
         for layer in net.layers:
-            y = [sum((w * v for w, v in zip(ws, x, strict=True)), total * 0) for ws in layer.weights]
+            y = [combine(ws, x) for ws in layer.weights]
             if layer.bias is not None:
                 y = [
                     a + layer.factor * leaf[layer.bias][i]
@@ -154,7 +160,7 @@ def as_expr(net):
                 y = [a - mean for a in y]
             z = [EXACT[layer.kind](a) for a in y]
             x = [a + b for a, b in zip(z, x, strict=True)] if layer.skip else z
-        total = total + sum((o * v for o, v in zip(net.out, x, strict=True)), total * 0)
+        total = total + combine(net.out, x)
     return total, point
 
 

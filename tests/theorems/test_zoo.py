@@ -250,7 +250,12 @@ def test_claims_agree_with_check_where_every_parameter_is_zero(name):
                 p.zero_()
     x = torch.zeros(shape, dtype=torch.float64)
     assert explain(net, x).always_correct
-    report = check(lambda: (net(x) * torch.arange(1.0, 1.0 + net(x).numel()).view_as(net(x))).sum())
+
+    def loss():
+        out = net(x)
+        return (out * torch.arange(1.0, 1.0 + out.numel()).view_as(out)).sum()
+
+    report = check(loss)
     assert report.correct is not False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,6 +59,7 @@ def measure_point(sample: Sample) -> AtlasRow:
         return objective(sample, inputs)
 
     inputs = sample.tensors()
+    value = float(f(*inputs))
     try:
         report: Report | None = check(f, inputs, wrt=inputs)
         reverse = _flat(report.gradient) if report is not None else ()
@@ -67,7 +69,8 @@ def measure_point(sample: Sample) -> AtlasRow:
     if not reverse:
         reverse = _reverse(f, inputs)
     limits = _limits(f, inputs)
-    quotients = _quotients(f, inputs, limits)
+    quotients = _quotients(f, inputs, limits, at_point=True)
+    beside = _quotients(f, inputs, limits, at_point=False)
     verdict = Verdict.UNDECIDED if report is None else report.verdict
     element = None if report is None or report.element is None else _flat(report.element)
     return AtlasRow(
@@ -81,9 +84,9 @@ def measure_point(sample: Sample) -> AtlasRow:
         limits=limits,
         quotients=quotients,
         verdict=verdict,
-        standing=_standing(verdict, reverse, limits, quotients, element),
+        standing=_standing(verdict, reverse, limits, (quotients, beside), element, value),
         element=element,
-        reason=reason,
+        reason=_without_places(reason),
     )
 
 
@@ -91,23 +94,41 @@ def _standing(
     verdict: Verdict,
     reverse: Vector,
     limits: tuple[Vector, ...],
-    quotients: tuple[float, float] | None,
+    quotients: tuple[tuple[float, float] | None, tuple[float, float] | None],
     element: Vector | None,
+    value: float,
 ) -> Standing:
-    wrong = quotients is not None and max(quotients) > _SLACK * max(1.0, _size(limits))
+    if not math.isfinite(value):
+        return Standing.INFINITE_VALUE
     if verdict in (Verdict.UNDECIDED, Verdict.SURROGATE):
-        # Values beside the point contradict the gradients there: the formula is wrong.
-        finite = all(math.isfinite(x) for x in reverse)
-        return Standing.FORMULA if wrong and finite else Standing.UNDECIDED
+        if not all(math.isfinite(x) for x in reverse):
+            return Standing.UNDECIDED
+        at_point, beside = (agrees(q, limits) for q in quotients)
+        # Values beside the point contradict the gradients there, or all gradients there agree
+        # with the values and among each other, but not with the one at the point.
+        alone = at_point and len(limits) == 1 and not close(reverse, limits[0], 1e-5)
+        return Standing.FORMULA if beside is False or alone else Standing.UNDECIDED
     if verdict is Verdict.NONFINITE and element is None:
         return Standing.UNDECIDED
     return next(standing for v, standing in _STANDINGS if v is verdict)
+
+
+def agrees(quotients: tuple[float, float] | None, limits: Sequence[Vector]) -> bool | None:
+    """Whether difference quotients stay in the range of the limits; None where unknown."""
+    return None if quotients is None else max(quotients) <= _SLACK * max(1.0, _size(limits))
+
+
+def _without_places(reason: str) -> str:
+    """A reason without the files and lines of this installation."""
+    return re.sub(r" at \S+:\d+", "", reason)
 
 
 def in_hull(vector: Vector, limits: Sequence[Vector]) -> bool:
     """Whether a vector is a convex combination of sampled limits."""
     if not limits or not all(math.isfinite(x) for x in vector):
         return False
+    if any(close(vector, v, 1e-5) for v in limits):
+        return True
     found = convex_weights(np.asarray(limits), np.asarray(vector), tolerance=1e-5)
     return found is not None
 
@@ -170,7 +191,10 @@ def _limits(f: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]) -> t
     found: list[Vector] = []
     rays = _rays(inputs)
     for ray in rays:
-        limit = limit_along(lambda at: _gradient(f, at), point, ray)
+        try:
+            limit = limit_along(lambda at: _gradient(f, at), point, ray)
+        except RuntimeError:  # outside of the call's domain
+            return ()
         if limit is None:
             return ()
         vector = _flat(limit)
@@ -183,19 +207,29 @@ def _limits(f: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]) -> t
 
 
 def _quotients(
-    f: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], limits: tuple[Vector, ...]
+    f: Callable[..., torch.Tensor],
+    inputs: Sequence[torch.Tensor],
+    limits: tuple[Vector, ...],
+    *,
+    at_point: bool,
 ) -> tuple[float, float] | None:
-    """How far one-sided difference quotients leave the range of the limits, below and above."""
+    """How far one-sided difference quotients leave the range of the limits, below and above.
+
+    Taken from the point itself, or (which a jump at the point does not disturb) beside it.
+    """
     if not limits:
         return None
     point = tuple(p.detach() for p in inputs)
     with torch.no_grad():
-        here = float(f(*point))
         below = above = 0.0
         for ray in _rays(inputs):
             size = max(float(d.norm()) for d in ray) or 1.0
             unit = tuple(d / size for d in ray)
-            there = float(f(*(p + _STEP * d for p, d in zip(point, unit, strict=True))))
+            first = 0.0 if at_point else _STEP
+            here, there = (
+                float(f(*(p + step * d for p, d in zip(point, unit, strict=True))))
+                for step in (first, first + _STEP)
+            )
             quotient = (there - here) / _STEP
             slopes = np.asarray(limits) @ np.asarray(_flat(unit))
             below = max(below, float(slopes.min()) - quotient)

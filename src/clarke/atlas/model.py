@@ -21,6 +21,7 @@ class Standing(Enum):
     WRONG = "not valid"
     FORMULA = "not valid: differs from difference quotients at a differentiable point"
     NONFINITE = "NaN or infinite, although a finite element exists"
+    INFINITE_VALUE = "the value itself is not finite"
     NOT_LIPSCHITZ = "not Lipschitz: there is no Clarke subdifferential"
     UNDECIDED = "undecided"
 

@@ -166,6 +166,9 @@ class Accumulation:
     def _part(self, number: int, case: Case, decision: Decision) -> Part:
         relevance, analysis = decision.relevance, decision.analysis
         certificate = decision.certificate
+        if decision.counts and decision.verdict is Verdict.BOULIGAND:
+            why = f"call {number} was judged by layers, before it was clear that gradients add up"
+            return Part(number, decision.verdict, None, why)
         if (
             decision.verdict is not Verdict.BOULIGAND
             or relevance is None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from clarke.audit.engine import BackwardCall
     from clarke.capture import Trace
+    from clarke.fast import QuickJudge
     from clarke.kinks import Registry
 
 
@@ -140,14 +141,21 @@ def judge(
     settings: Settings,
     *,
     confirmed: bool,
+    quick: QuickJudge | None = None,
 ) -> Decision:
     """Decide on a gradient, apart from the user's modes and random generators.
+
+    With `quick`, the whole ladder is climbed only where the quick judge declines.
 
     Raises:
         Exception: Whatever goes wrong; the caller turns it into UNDECIDED.
     """
     settings = replace(settings, confirm=Confirm.ALWAYS if confirmed else Confirm.NEVER)
     with alone():
+        if quick is not None:
+            found = quick.decide(case.trace, case.slots, gradient)
+            if isinstance(found, Decision):
+                return found
         return decide(case.trace, registry, case.slots, gradient, settings)
 
 

@@ -26,6 +26,7 @@ from clarke.errors import (
     WrongGradientError,
     WrongGradientWarning,
 )
+from clarke.fast import QuickJudge
 from clarke.kinks import default_registry
 from clarke.report import Report, build_report
 from clarke.verdict import Verdict
@@ -114,6 +115,7 @@ class Audit:
         self._schedule = Schedule(every, sample, confirm_every, self._settings.seed)
         self._wrt = None if wrt is None else tuple(wrt)
         self._registry = default_registry()
+        self._quick = QuickJudge(self._registry, self._settings.seed)
         self._recorder: Recorder | None = None
         self._interceptor = Interceptor(self._backward)
         self._accumulation = Accumulation()
@@ -200,6 +202,7 @@ class Audit:
             self._settings,
             confirmed=self._schedule.confirms(len(self.reports) + 1),
             undoable=self._policy is OnWrong.RAISE,
+            quick=self._quick if self._settings.quick else None,
         )
         turn = Turn(call, recorder, self._registry, self._accumulation, orders)
         turn.run()

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from clarke.decide import Decision
+    from collections.abc import Sequence
+
+    from clarke.decide import Decision, TouchCount
 
 _Key = tuple[str, str, str, int]
 
@@ -27,6 +29,8 @@ class PlaceStatistics:
         touched: Elements at which several pieces meet, over all steps.
         tied: The touched elements that choose among several inputs (maxima and minima).
         relevant: Touched elements whose piece can change the gradient.
+        nonzero: For maxpools behind a ReLU, as far as judged quickly: ties of a value other than
+            zero, over all steps (what the paper counts).
         steps_touched: Steps in which it touched any kink.
         steps_relevant: Steps in which any touched kink was relevant.
         steps_open: Steps with touched kinks whose relevance was not found out.
@@ -41,6 +45,7 @@ class PlaceStatistics:
     touched: int
     tied: int
     relevant: int
+    nonzero: int
     steps_touched: int
     steps_relevant: int
     steps_open: int
@@ -84,6 +89,7 @@ class _Counts:
     touched: int = 0
     tied: int = 0
     relevant: int = 0
+    nonzero: int = 0
     steps_touched: int = 0
     steps_relevant: int = 0
     steps_open: int = 0
@@ -98,6 +104,7 @@ class PlaceCounter:
     def add(self, decision: Decision) -> None:
         """Count the kinks of one judged step."""
         if decision.analysis is None:
+            self._add(_from_counts(decision.counts), open_=False)
             return
         relevant = None if decision.relevance is None else decision.relevance.relevant
         step: dict[_Key, _Counts] = {}
@@ -112,6 +119,9 @@ class PlaceCounter:
                 counts.tied += touch.count
             if relevant is not None:
                 counts.relevant += int(relevant[site.first : site.first + touch.count].sum())
+        self._add(step, open_=relevant is None)
+
+    def _add(self, step: dict[_Key, _Counts], *, open_: bool) -> None:
         for key, counts in step.items():
             total = self._places.setdefault(key, _Counts())
             total.steps += 1
@@ -119,10 +129,26 @@ class PlaceCounter:
             total.touched += counts.touched
             total.tied += counts.tied
             total.relevant += counts.relevant
+            total.nonzero += counts.nonzero
             total.steps_touched += counts.touched > 0
             total.steps_relevant += counts.relevant > 0
-            total.steps_open += counts.touched > 0 and relevant is None
+            total.steps_open += counts.touched > 0 and open_
 
     def places(self) -> tuple[PlaceStatistics, ...]:
         """The statistics so far, in the order in which places were first met."""
         return tuple(PlaceStatistics(*key, **vars(c)) for key, c in self._places.items())
+
+
+def _from_counts(found: Sequence[TouchCount]) -> dict[_Key, _Counts]:
+    """The counts of one step that was judged without an analysis."""
+    step: dict[_Key, _Counts] = {}
+    for count in found:
+        where = count.op.location
+        key = (count.op.short_name, where.module, where.file, where.line)
+        counts = step.setdefault(key, _Counts())
+        counts.elements += count.elements
+        counts.touched += count.touched
+        counts.tied += count.touched if count.touch is None else 0
+        counts.relevant += count.relevant
+        counts.nonzero += count.nonzero or 0
+    return step

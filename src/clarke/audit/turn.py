@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from clarke.audit.groups import Accumulation, Group
     from clarke.capture import Recorder
     from clarke.decide import Decision, Settings
+    from clarke.fast import QuickJudge
     from clarke.kinks import Registry
 
 
@@ -33,6 +34,7 @@ class Orders:
         settings: Limits of the search.
         confirmed: Confirm a positive verdict by running the program.
         undoable: Keep what ``.grad`` held, to be able to put it back.
+        quick: Judges common cases from recorded values alone; None to climb the whole ladder.
     """
 
     number: int
@@ -40,6 +42,7 @@ class Orders:
     settings: Settings
     confirmed: bool
     undoable: bool
+    quick: QuickJudge | None = None
 
 
 class Turn:
@@ -130,7 +133,12 @@ class Turn:
                 self._registry,
                 self._orders.settings,
                 confirmed=self._orders.confirmed,
+                quick=None if self._continues() else self._orders.quick,
             )
+
+    def _continues(self) -> bool:
+        """Whether other calls came before this one in its group: rows of all are then needed."""
+        return self.group is not None and self.group.size > 0
 
     def repair(self) -> bool:
         """Put the decision's correct gradient in the place of AD's; False if it has none."""

@@ -30,7 +30,7 @@ _READS_REMEMBERED = 10_000
 
 def _reads_shape_only(func: Any) -> bool:
     """Whether a result without gradient (dropout's noise, say) owes its input only a shape."""
-    name = func._schema.name.partition("::")[2]
+    name: str = func._schema.name.partition("::")[2]
     return name.endswith("_like") or name.startswith("new_")
 
 
@@ -70,7 +70,8 @@ def _cuts(func: Any) -> bool:
 
 def _changes_nothing(func: Any, args: tuple[Any, ...]) -> bool:
     """Whether a clamp is strictly inactive, here and nearby (cosine_similarity's hidden one)."""
-    if func._schema.name != "aten::clamp_min_" or len(args) != 2:
+    name = func._schema.name
+    if name not in ("aten::clamp_min_", "aten::clamp_") or len(args) != 2 or args[1] is None:
         return False
     return bool((args[0] > args[1]).all())
 

@@ -18,7 +18,6 @@ import torch
 import torch.autograd.forward_ad as fwd
 
 from clarke.kinks import Hazard
-from clarke.kinks.steps import ComparisonRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +30,7 @@ _OWN = 1e-11
 _ALL = 1e-13
 _TINY = 1e-5  # a jump of less than this times _OWN is rounding, whatever the scale
 _RADIUS = 0.25
+_PARALLEL = 1e-8  # relative difference of tangents that are proportional
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +101,7 @@ def random_mixtures(
         mixed[site.first : site.first + touch.count] = own
         if mixing is Mixing.ALL:
             own = torch.ones_like(own)
-        if bool(own.any()) and not isinstance(site.rule, ComparisonRule):
+        if bool(own.any()):
             raw = torch.rand(touch.members.numel(), dtype=torch.float64, generator=generator) + 0.1
             total = torch.zeros(touch.count, dtype=torch.float64).index_add(0, touch.owner, raw)
             random = raw / total[touch.owner]
@@ -125,6 +125,13 @@ def find_relevant(
         direction = random_tangents(program, generator)
         moved = program.run(weights=weights, tangents=direction, probe=True, grad=False)
         null, jumping = _null_kinks(program, moved)
+        if any(u.difference is not None for u in moved.mask_uses):
+            direction = random_tangents(program, generator)
+            again = program.run(weights=weights, tangents=direction, probe=True, grad=False)
+            there = nearby_point(program, generator)
+            beside = program.run(there, weights=weights, probe=True, grad=False)
+            jumping = jumping | _torn_kinks(program, moved, again, beside)
+            null = null & ~jumping
     hazards = _hazards(program, jumping)
     dangerous = torch.zeros(count, dtype=torch.bool)
     for kinks in hazards.values():
@@ -177,6 +184,34 @@ def _null_kinks(program: Program, run: Run) -> tuple[torch.Tensor, torch.Tensor]
     return null, jumping
 
 
+def _torn_kinks(program: Program, first: Run, second: Run, beside: Run) -> torch.Tensor:
+    """(count,) comparisons that choose between values which part on the surface of the tie.
+
+    ``y * (x > 0)`` is continuous at the origin and jumps beside it. Both sides agree on the
+    surface to first order if the gradient of their difference is a multiple of the gradient of
+    the compared difference: then their tangents along two directions are proportional. A
+    comparison whose sides stay equal `beside` the point never changes its mind.
+    """
+    torn = torch.zeros(program.analysis.count, dtype=torch.bool)
+    position = {s.touch.op.index: p for p, s in program.analysis.sites.items()}
+    for one, two in zip(first.mask_uses, second.mask_uses, strict=True):
+        if one.difference is None or two.difference is None:
+            continue
+        at = position[one.site]
+        gaps, sides = [], []
+        for use, run in ((one, first), (two, second)):
+            gaps.append(tangent(use.difference))
+            sides.append(tangent(run.probes[at].switching).reshape(-1)[use.kink])
+        left, right = gaps[0] * sides[1], gaps[1] * sides[0]
+        parallel = (left - right).abs() <= _PARALLEL * torch.maximum(left.abs(), right.abs())
+        # Without a first-order switching function the sides must agree by themselves.
+        flat = (sides[0] == 0) & (sides[1] == 0) & (gaps[0].abs() + gaps[1].abs() > 0)
+        kinks = program.analysis.sites[at].first + one.kink
+        moving = beside.probes[at].switching.detach().reshape(-1)[one.kink] != 0
+        torn[kinks[(~parallel | flat) & moving]] = True
+    return torn
+
+
 def negligible(site: Site, probe: Probe) -> torch.Tensor:
     """Differences of candidates' tangents that are rounding: (K,), or one number for all."""
     bound = _ALL * _largest_tangent(probe.call.args)
@@ -223,6 +258,7 @@ def _reachable(
         return ~null
     watched = null.clone()
     target = run.output
+    first = {s.touch.op.index: s.first for s in program.analysis.sites.values()}
     while True:
         total = target * 1.0
         for position, probe in run.probes.items():
@@ -241,6 +277,13 @@ def _reachable(
                 factor = factor * (own[owner] if owner is not None else own)
                 if values.requires_grad:
                     total = total + (values * factor).sum()
+        for use in run.mask_uses:
+            # What a null comparison chooses between must not depend on idle kinks either.
+            if use.difference is None or not use.difference.requires_grad:
+                continue
+            own = watched[first[use.site] + use.kink]
+            factor = torch.randn(own.shape, dtype=program.dtype, generator=generator)
+            total = total + (use.difference * factor * own).sum()
         reached = run.nudges.adjoints(total, count) > 0
         grown = relevant | (reached & ~null)
         if bool((grown == relevant).all()):

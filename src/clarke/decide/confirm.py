@@ -53,7 +53,11 @@ def confirm(
     best, at, close, falling, floor, last = float("inf"), 0.0, 0, 0, peak(expected), 0.0
     for step in _STEPS:
         moved = [p + step * factor * d for p, d in zip(point, direction, strict=True)]
-        found = gradient(moved)
+        try:
+            found = gradient(moved)
+        except (RuntimeError, ValueError):  # the program is not defined there
+            close, falling, last = 0, 0, 0.0
+            continue
         # A gradient that vanishes in the limit is measured against those further out.
         floor = max(floor, peak(found)) if floor == 0 or last == 0 else floor
         error = relative_difference(found, expected, floor)

@@ -49,6 +49,8 @@ def linear_parts(
     every = program.analysis.sites
     if not independent or any(every[p].rule.by_value for p in sites):
         return None
+    if not sites:
+        return None
     run = program.run(probe=True, nudge=True)
     if run.nudges is None or not run.output.requires_grad:
         return None

@@ -66,7 +66,7 @@ def find_live(program: Program, generator: torch.Generator) -> Live:
             else:
                 constant[site.first : site.first + k] = False
     first = _taylor_gaps(program, weights, generator)
-    affine = first <= _SAME and not _has_comparisons(program)
+    affine = first <= _SAME
     return Live(relevance.relevant & ~constant, constant, affine)
 
 
@@ -107,18 +107,3 @@ def _taylor_gaps(
                     if math.isnan(gap):
                         return float("inf")
     return worst
-
-
-def _has_comparisons(program: Program) -> bool:
-    """Whether a touched comparison decides by a boolean, which cannot be mixed."""
-    return any(
-        s.touch.count and s.touch.op.outputs and not _float_output(program, s.position)
-        for s in program.analysis.sites.values()
-    )
-
-
-def _float_output(program: Program, position: int) -> bool:
-    op = program.analysis.trace.ops[position]
-    slot = op.outputs[0]
-    dtype = program.analysis.trace.slot_dtypes.get(slot) if slot is not None else None
-    return dtype is None or dtype.is_floating_point

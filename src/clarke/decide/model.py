@@ -42,6 +42,7 @@ class Settings:
         selections: Selections tried when AD mixes pieces.
         rounds: Rounds of column generation for large row systems.
         confirm: Whether to run the program along the witness.
+        quick: Whether audits may judge common cases from recorded values alone (clarke.fast).
         exact: Budget of the exact enumeration.
     """
 
@@ -50,6 +51,7 @@ class Settings:
     selections: int = 32
     rounds: int = 24
     confirm: Confirm = Confirm.ALWAYS
+    quick: bool = True
     exact: Limits = field(default=Limits(nodes=20_000, cells=2_000, kinks=128))
 
 

@@ -41,7 +41,11 @@ def is_steep(program: Program, generator: torch.Generator) -> bool:
             quotients = [g / step for g, step in zip(gaps, _STEPS, strict=True)]
             # A bounded slope keeps them equal; a square root multiplies them by 10 each time.
             growing = all(b > 5 * a for a, b in pairwise(quotients))
-            if growing and min(gaps) > 1e3 * noise:
+            # A logarithm adds the same each time; where slopes are bounded, additions shrink.
+            first, second = quotients[1] - quotients[0], quotients[2] - quotients[1]
+            certain = 1e3 * noise / _STEPS[-1]
+            logarithmic = first > certain and second > max(0.5 * first, certain)
+            if (growing or logarithmic) and min(gaps) > 1e3 * noise:
                 return True
     return False
 

@@ -60,7 +60,7 @@ def minimum_norm_point(points: ArrayLike) -> FloatArray:
         if norm < length:
             best, length = weights, norm
         if (
-            norm < 1e-15 * largest
+            norm <= 1e-15 * largest
             or _gap(array, origin, -nearest / norm, power) >= (1 - 1e-9) * norm
         ):
             break

@@ -296,6 +296,37 @@ def _index_reduce(lo: Lowerer) -> _Parts | None:
     return (_hit_table(lo, x, src, target.reshape(-1), reduce, include=include),)
 
 
+def _embedding_bag(lo: Lowerer) -> _Parts | None:
+    weight, indices, offsets = lo.arg(0, "weight"), lo.arg(1, "indices"), lo.arg(2, "offsets")
+    frequency, mode = lo.arg(3, "scale_grad_by_freq", False), int(lo.arg(4, "mode", 0))
+    scale, last, padding = lo.arg(6, "w"), lo.arg(7, "last", False), int(lo.arg(8, "p", -1))
+    at, start = indices.value.reshape(-1), offsets.value
+    if frequency or lo.op.outputs[0] is None or any(lo.op.outputs[i] is None for i in (1, 2, 3)):
+        return None
+    ends = start[1:] if last else torch.cat([start[1:], start.new_tensor([at.numel()])])
+    bags = torch.repeat_interleave(torch.arange(ends.numel()), ends - start[: ends.numel()])
+    used = at != padding
+    size = torch.bincount(bags[used], minlength=ends.numel())
+    rows = lo(_ATEN.index_select.default, weight, 0, at[used])
+    if isinstance(scale, Part):
+        mine = lo(_ATEN.index_select.default, scale, 0, used.nonzero().squeeze(1))
+        rows = lo(_ATEN.mul.Tensor, rows, lo(_ATEN.unsqueeze.default, mine, 1))
+    zeros = torch.zeros(ends.numel(), weight.value.shape[1], dtype=weight.value.dtype)
+    if mode == 2:
+        if bool((size == 0).any()):
+            return None
+        places = _listing(bags[used], ends.numel(), 0, torch.full((ends.numel(),), -1))
+        table = lo(_ATEN.index.Tensor, rows, [places])
+        best = lo(_ATEN.amax.default, table, [1])
+    else:
+        best = lo(_ATEN.index_add.default, zeros, 0, bags[used], rows)
+    if mode == 1:
+        best = lo(_ATEN.div.Tensor, best, size.clamp(min=1)[:, None].to(zeros.dtype))
+    # The further results serve the backward pass only.
+    rest = (lo(_ATEN.clone.default, lo.op.kept_outputs.get(i, start)) for i in (1, 2, 3))
+    return (best, *rest)
+
+
 def _each(name: str) -> Lowering:
     """A ``_foreach_`` operation: the plain one for every tensor of the list."""
     packet = getattr(_ATEN, name, None)
@@ -389,6 +420,7 @@ def lowerings() -> Iterator[tuple[str, Lowering]]:
     yield "copysign.Tensor", _copysign
     yield "scatter_reduce.two", _scatter_reduce
     yield "index_reduce", _index_reduce
+    yield "_embedding_bag", _embedding_bag
     yield "_foreach_norm.Scalar", _foreach_norm
     for name, overloads in _FOREACH:
         for overload in overloads:

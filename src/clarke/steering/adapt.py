@@ -32,6 +32,8 @@ def adapted(
         return _masked_dropout, (args[0], op.kept_outputs[1], scale), {}
     if name == "aten::grid_sampler_2d.default":
         return grid_sampler_2d, args, kwargs  # the fused kernel has no forward-mode derivative
+    if name == "aten::_weight_norm_interface.default":
+        return _plain_weight_norm, args, kwargs
     if name in _ATTENTION and not _dropout_probability(args, kwargs):
         return _plain_attention, (args, kwargs), {}
     return op.func, args, kwargs
@@ -55,6 +57,15 @@ def _map_dtype(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, torch.dtype) and value.is_floating_point:
         return dtype
     return value
+
+
+def _plain_weight_norm(
+    v: torch.Tensor, g: torch.Tensor, dim: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight normalisation by its formula; the fused kernel has no forward-mode derivative."""
+    others = [d for d in range(v.dim()) if d != dim % v.dim()]
+    norms = torch.linalg.vector_norm(v, dim=others, keepdim=True)
+    return v * (g / norms), norms
 
 
 def _masked_dropout(

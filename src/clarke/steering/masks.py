@@ -72,6 +72,7 @@ class MaskUse:
         kink: (D,) the comparison's touched kink for each affected element.
         difference: (D,) differentiable: value with the comparison true minus with it false; None
             where the operation is not one that clarke can follow a mask through.
+        other: (D,) differentiable: value with the comparison false, None likewise.
         elements: (D,) flat positions of the affected elements in the operation's output.
         scale: Largest absolute value on either side, anywhere in the output.
     """
@@ -80,6 +81,7 @@ class MaskUse:
     site: int
     kink: torch.Tensor
     difference: torch.Tensor | None
+    other: torch.Tensor | None
     elements: torch.Tensor | None
     scale: float = 0.0
 
@@ -131,7 +133,7 @@ class MaskTracker:
 
     def _unknown(self, op: OpRecord, flip: Flip) -> None:
         kink = flip.label[flip.label > 0].unique() - 1
-        self.uses.append(MaskUse(op, flip.site, kink, None, None))
+        self.uses.append(MaskUse(op, flip.site, kink, None, None, None))
 
     def _follow(self, op: OpRecord, call: Call, out: Any, position: int, flip: Flip) -> None:
         name = op.short_name
@@ -174,9 +176,10 @@ class MaskTracker:
     def _use(self, op: OpRecord, sides: tuple[torch.Tensor, torch.Tensor], flip: Flip) -> None:
         label = flip.label.expand(sides[0].shape).reshape(-1)
         at = label.nonzero().squeeze(1)
-        difference = (sides[0].reshape(-1) - sides[1].reshape(-1))[at]
+        other = sides[1].reshape(-1)[at]
+        difference = sides[0].reshape(-1)[at] - other
         scale = max((float(s.detach().abs().max()) for s in sides if s.numel()), default=0.0)
-        self.uses.append(MaskUse(op, flip.site, label[at] - 1, difference, at, scale))
+        self.uses.append(MaskUse(op, flip.site, label[at] - 1, difference, other, at, scale))
 
 
 def _starts(op: OpRecord, value: torch.Tensor) -> bool:

@@ -12,6 +12,7 @@ import torch.autograd.forward_ad as fwd
 from clarke.capture import External, OpRecord, Origin, Ref, Trace
 from clarke.errors import ModifiedSinceError, ReplayError
 from clarke.kinks import Call, KinkRule, OpKind, Registry, Touch
+from clarke.kinks.steps import ComparisonRule
 from clarke.steering.adapt import adapted, can_replay_random
 from clarke.steering.masks import MaskTracker, MaskUse
 from clarke.steering.nudges import Nudges
@@ -180,7 +181,7 @@ class Program:
             grad: Build an autograd graph.
         """
         nudges = Nudges(self.dtype) if nudge else None
-        state = _State(self, point, tangents, nudges, grad=grad)
+        state = _State(self, point, tangents, nudges, weights or {}, grad=grad)
         probes: dict[int, Probe] = {}
         with torch.set_grad_enabled(grad):
             forced = pieces is Pieces.FORCED or probe
@@ -227,6 +228,8 @@ class Program:
         selection = touch.base
         mixture = weights.get(site.position) if weights else None
         if touch.count:
+            if isinstance(rule, ComparisonRule):
+                mixture = None  # a mask cannot be mixed; what it selects is, where it is used
             choice = None if mixture is not None else touch.chosen()
             if choices and site.position in choices:
                 choice = choices[site.position]
@@ -243,11 +246,13 @@ class Program:
             raise _cannot_repeat(touch.op, self.dtype, error) from error
         if mixture is None or not touch.count:
             return out
-        values = rule.candidates(call, touch)
-        mean = torch.zeros(touch.count, dtype=values.dtype).index_add(
-            0, touch.owner, values * mixture.to(values.dtype)
-        )
         first = out[0] if isinstance(out, tuple) else out
+        values = rule.candidates(call, touch)
+        # As differences from one candidate: where all agree, the mean has no rounding.
+        start = values[torch.searchsorted(touch.owner, torch.arange(touch.count))]
+        mean = start.index_add(
+            0, touch.owner, (values - start[touch.owner]) * mixture.to(values.dtype)
+        )
         mixed = first.reshape(-1).index_put((touch.elements,), mean).reshape(first.shape)
         return (mixed, *out[1:]) if isinstance(out, tuple) else mixed
 
@@ -278,6 +283,13 @@ def _refuse_changed(external: External) -> None:
         )
 
 
+def _true_shares(site: Site, weights: torch.Tensor) -> torch.Tensor:
+    """(K,) the weight of a comparison's piece True at each of its kinks."""
+    touch = site.touch
+    share = weights * (touch.members == 1).to(weights.dtype)
+    return torch.zeros(touch.count, dtype=weights.dtype).index_add(0, touch.owner, share)
+
+
 class _State:
     """Tensors of one replay, by slot."""
 
@@ -287,10 +299,16 @@ class _State:
         point: Sequence[torch.Tensor] | None,
         tangents: Sequence[torch.Tensor] | None,
         nudges: Nudges | None,
+        weights: Mapping[int, torch.Tensor],
         *,
         grad: bool,
     ) -> None:
         self.nudges = nudges
+        self.shares = {
+            site.touch.op.index: _true_shares(site, weights[position])
+            for position, site in program.analysis.sites.items()
+            if position in weights and isinstance(site.rule, ComparisonRule)
+        }
         self.first = {s.touch.op.index: s.first for s in program.analysis.sites.values()}
         self.trace = program.analysis.trace
         self.dtype = program.dtype
@@ -361,9 +379,19 @@ class _State:
         if forced:
             seen = len(self.masks.uses)
             self.masks.observe(op, call, flat, site.touch if site else None)
-            if self.nudges is not None:
-                for use in self.masks.uses[seen:]:
-                    self._nudge_use(use)
+            for use in self.masks.uses[seen:]:
+                self._blend(use)
+                self._nudge_use(use)
+
+    def _blend(self, use: MaskUse) -> None:
+        """Mix both sides of a tied comparison where the run mixes its pieces."""
+        share = self.shares.get(use.site)
+        slot = use.op.outputs[0] if use.op.outputs else None
+        if share is None or use.difference is None or use.other is None or slot is None:
+            return
+        out = self.env[slot]
+        mixed = use.other + share[use.kink].to(out.dtype) * use.difference
+        self.env[slot] = out.reshape(-1).index_put((use.elements,), mixed).reshape(out.shape)
 
     def nudged(self, site: Site, out: Any) -> Any:
         """The forced output with zero leaves at the touched kinks."""

@@ -58,7 +58,7 @@ def settled(structure: Structure, group: Group, member: Member) -> Diagnosis:
 
 
 def _injective(index: torch.Tensor) -> bool:
-    return index.unique().numel() == index.numel()
+    return bool(index.unique().numel() == index.numel())
 
 
 def unsettled(structure: Structure, number: int, left: tuple[int, ...]) -> Diagnosis:
@@ -85,8 +85,12 @@ def unsettled(structure: Structure, number: int, left: tuple[int, ...]) -> Diagn
             return Diagnosis(Bias.ELSEWHERE, own.name, text, mine)
         text = f"`{own.name}` moves only some of its pre-activations"
         return Diagnosis(Bias.ZERO, own.name, text, mine)
-    return _lost(structure, site, mine) or _again(structure, site, source, mine) or Diagnosis(
-        Bias.MISSING, "", f"no bias is added to its input, which {_made_by(source)}", mine
+    return (
+        _lost(structure, site, mine)
+        or _again(structure, site, source, mine)
+        or Diagnosis(
+            Bias.MISSING, "", f"no bias is added to its input, which {_made_by(source)}", mine
+        )
     )
 
 
@@ -142,9 +146,7 @@ def _lost(structure: Structure, site: KinkSite, mine: str) -> Diagnosis | None:
     return None
 
 
-def _other_user(
-    structure: Structure, leaf: int, number: int, left: tuple[int, ...]
-) -> str | None:
+def _other_user(structure: Structure, leaf: int, number: int, left: tuple[int, ...]) -> str | None:
     for other in left:
         site = structure.sites[other]
         if other != number and site.state.depends >> leaf & 1 and leaf not in site.state.forms:
@@ -171,6 +173,8 @@ def source_of(structure: Structure, site: KinkSite) -> OpRecord | None:
         op = made.get(value.slot) if isinstance(value, Ref) else None
         if op is None or op.short_name in _SOURCES:
             return op
+        if any(other.op is op for other in structure.sites):
+            return None
         items = op.args[0] if isinstance(op.args[0], (list, tuple)) else op.args
         value = next((a for a in items if isinstance(a, Ref)), None)
         if isinstance(value, Ref) and made.get(value.slot) is op:

@@ -119,9 +119,7 @@ def _live(site: KinkSite, variables: int) -> torch.Tensor | None:
     return ~is_dead(site.state, site.state.shape)
 
 
-def _candidates(
-    structure: Structure, open_: dict[int, torch.Tensor], variables: int
-) -> list[int]:
+def _candidates(structure: Structure, open_: dict[int, torch.Tensor], variables: int) -> list[int]:
     """Leaves with a form at the last open operation first: they reach the fewest others."""
     found: dict[int, None] = {}
     for number in sorted(open_, reverse=True):
@@ -173,9 +171,7 @@ def _group(
     return Group(leaf, tuple(members), single, upper, signs)
 
 
-def _weight_group(
-    structure: Structure, leaf: int, open_: dict[int, torch.Tensor]
-) -> Group | None:
+def _weight_group(structure: Structure, leaf: int, open_: dict[int, torch.Tensor]) -> Group | None:
     own = [n for n in open_ if structure.sites[n].state.depends >> leaf & 1]
     if len(own) != 1:
         return None

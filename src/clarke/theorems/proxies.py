@@ -51,9 +51,7 @@ def is_pair(op: OpRecord) -> bool:
     return op.short_name.removesuffix("_") in _PAIRS
 
 
-def kink_points(
-    op: OpRecord, rule: RegionRule, dtype: torch.dtype
-) -> tuple[KinkPoint, ...] | None:
+def kink_points(op: OpRecord, rule: RegionRule, dtype: torch.dtype) -> tuple[KinkPoint, ...] | None:
     """The kinks of an operation, smooth junctions left out; None if they cannot be told.
 
     Args:
@@ -137,7 +135,10 @@ def _meets_smoothly(
             )
             slopes.append(
                 torch.stack(
-                    [torch.zeros_like(w) if g is None else g for g, w in zip(grads, wrt, strict=True)]
+                    [
+                        torch.zeros_like(w) if g is None else g
+                        for g, w in zip(grads, wrt, strict=True)
+                    ]
                 )
             )
     found = []

@@ -1,4 +1,4 @@
-"""Full column rank with a certificate that holds in real arithmetic (Theorem 5's run-time check)."""
+"""Full column rank, with a certificate in real arithmetic: Theorem 5's run-time check."""
 
 from __future__ import annotations
 
@@ -67,8 +67,9 @@ def full_column_rank(matrix: ArrayLike) -> RankCertificate | None:
     _, order = scipy.linalg.qr((x / scale).T, mode="r", pivoting=True)
     rows = np.sort(order[:n]).astype(np.int64)
     square = x[rows]
+    inverse: NDArray[np.float64] | None
     try:
-        inverse = np.linalg.inv(square)
+        inverse = np.asarray(np.linalg.inv(square), dtype=np.float64)
     except np.linalg.LinAlgError:
         inverse = None
     if inverse is not None and np.isfinite(inverse).all() and _defect(inverse, square) < 1:

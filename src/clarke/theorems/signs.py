@@ -1,4 +1,4 @@
-"""Which tensors are positive whatever the variables are: enough to tell rsqrt(var + eps) analytic."""
+"""Which tensors are positive whatever the variables are: rsqrt(var + eps) is analytic."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _KEEP = frozenset(
-    "sum mean view _unsafe_view reshape expand permute transpose t unsqueeze squeeze select slice "
-    "clone alias _to_copy sqrt cumsum split split_with_sizes unbind index index_select "
-    "max_pool2d_with_indices max_pool3d_with_indices amax amin max min cat stack".split()
+    "sum mean view _unsafe_view reshape expand permute transpose t unsqueeze squeeze select "
+    "slice clone alias _to_copy sqrt cumsum split split_with_sizes unbind index "
+    "index_select max_pool2d_with_indices max_pool3d_with_indices amax amin max min cat "
+    "stack".split()
 )
-_POSITIVE = frozenset("exp exp2 sigmoid _softmax rsqrt softplus cosh".split())
+_POSITIVE = frozenset(
+    "exp exp2 sigmoid _softmax rsqrt softplus cosh".split()
+)
 _NONNEGATIVE = frozenset(
-    "relu abs hardsigmoid var sigmoid threshold square linalg_vector_norm std".split()
+    "relu abs hardsigmoid var sigmoid square linalg_vector_norm std".split()
 )
-SAFE_WHERE_POSITIVE = frozenset("sqrt rsqrt log log2 log10 reciprocal".split())
+SAFE_WHERE_POSITIVE = frozenset(
+    "sqrt rsqrt log log2 log10 reciprocal".split()
+)
 
 
 def lower_bound(op: OpRecord, states: Sequence[State]) -> Low:

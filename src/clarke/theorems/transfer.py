@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 # Every entry of the result is an entry of the first argument; the same function moves the forms.
 _MOVES = frozenset(
-    "view _unsafe_view reshape unsqueeze squeeze expand permute transpose t select slice clone "
-    "alias split split_with_sizes unbind diagonal flip roll unfold repeat _reshape_alias "
-    "_to_copy lift_fresh index_select".split()
+    "view _unsafe_view reshape unsqueeze squeeze expand permute transpose t select slice "
+    "clone alias split split_with_sizes unbind diagonal flip roll unfold repeat "
+    "_reshape_alias _to_copy lift_fresh index_select".split()
 )
 # Of these, the ones that keep every entry exactly once.
 _REARRANGES = frozenset(
-    "view _unsafe_view reshape unsqueeze squeeze permute transpose t clone alias _reshape_alias "
-    "_to_copy lift_fresh".split()
+    "view _unsafe_view reshape unsqueeze squeeze permute transpose t clone alias "
+    "_reshape_alias _to_copy lift_fresh".split()
 )
 # Of these, the ones that may repeat entries.
 _REPEATS = frozenset({"expand", "repeat", "unfold", "index_select"})
@@ -75,12 +75,9 @@ class Step:
 
 def read_slots(op: OpRecord) -> list[int]:
     """The slots of all tensors among an operation's arguments."""
-    found: list[int] = []
-    for a in (*op.args, *op.kwargs.values()):
-        for item in a if isinstance(a, (list, tuple)) else (a,):
-            if isinstance(item, Ref):
-                found.append(item.slot)
-    return found
+    values = (*op.args, *op.kwargs.values())
+    nested = [v if isinstance(v, (list, tuple)) else (v,) for v in values]
+    return [item.slot for items in nested for item in items if isinstance(item, Ref)]
 
 
 def transfer(step: Step) -> list[State]:
@@ -162,9 +159,7 @@ def _shape(state: State) -> torch.Size:
     return state.shape
 
 
-def _sum_of(
-    state: State, left: State, right: State, factor: float = 1.0
-) -> State:
+def _sum_of(state: State, left: State, right: State, factor: float = 1.0) -> State:
     shape = _shape(state)
     product = None
     for one, other in ((left, right), (right, left)):
@@ -244,7 +239,11 @@ def _native_dropout(step: Step, out: list[State]) -> list[State] | None:
 
 
 def _with_bias(
-    state: State, bias: State, others: Sequence[State], spread: Callable[[Any], Any], factor: float = 1.0
+    state: State,
+    bias: State,
+    others: Sequence[State],
+    spread: Callable[[Any], Any],
+    factor: float = 1.0,
 ) -> State:
     """``something of the others + factor * bias`` with the bias spread over the result."""
     shape = _shape(state)
@@ -252,9 +251,7 @@ def _with_bias(
     for other in others:
         blocked |= other.depends
     forms = {
-        leaf: Form(
-            factor * spread(f.coef).expand(shape), spread(f.index).expand(shape), added=True
-        )
+        leaf: Form(factor * spread(f.coef).expand(shape), spread(f.index).expand(shape), added=True)
         for leaf, f in bias.forms.items()
         if not blocked >> leaf & 1
     }
@@ -438,4 +435,6 @@ _RULES: Mapping[str, Callable[[Step, list[State]], list[State] | None]] = Mappin
 def leaf_state(tensor: torch.Tensor, number: int, *, small: bool) -> State:
     """The state of a leaf."""
     forms = {number: leaf_form(tensor)} if small else {}
-    return State(tensor.shape, 1 << number, direct=1 << number, forms=MappingProxyType(forms), leaf=number)
+    return State(
+        tensor.shape, 1 << number, direct=1 << number, forms=MappingProxyType(forms), leaf=number
+    )

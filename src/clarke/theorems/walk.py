@@ -208,8 +208,10 @@ class _Walk:
             known = self.registry.judge(op, self.trace)
             if known.kind is OpKind.RULED:
                 out = self._ruled(position, op, known.rule, step, out)
-            elif _depends_on_values(op) or known.kind is OpKind.UNKNOWN or (
-                known.kind is OpKind.RANDOM and op.short_name != "native_dropout"
+            elif (
+                _depends_on_values(op)
+                or known.kind is OpKind.UNKNOWN
+                or (known.kind is OpKind.RANDOM and op.short_name != "native_dropout")
             ):
                 self._not_analytic(op, known.kind)
         low = lower_bound(op, reads)
@@ -271,7 +273,7 @@ class _Walk:
         )
 
     def _dtype(self, op: OpRecord) -> torch.dtype:
-        slot = next((s for s in read_slots(op)), None)
+        slot: int | None = next(iter(read_slots(op)), None)
         dtype = self.trace.slot_dtypes.get(slot) if slot is not None else None
         return dtype if dtype is not None and dtype.is_floating_point else torch.float64
 
@@ -384,10 +386,14 @@ class _Walk:
                     f"no index at {_place(op.location)} equals padding_idx {padding}"
                 )
 
-    def _note_lost(
-        self, position: int, op: OpRecord, reads: list[State], out: list[State]
-    ) -> None:
-        before = {leaf for s in reads for leaf, form in s.forms.items() if form.added}
+    def _note_lost(self, position: int, op: OpRecord, reads: list[State], out: list[State]) -> None:
+        sums = op.short_name.removesuffix("_") in ("add", "sub", "rsub")
+        before = {
+            leaf
+            for s in reads
+            for leaf, form in s.forms.items()
+            if form.added or (sums and s.leaf >= 0)
+        }
         after = {leaf for s in out for leaf in s.forms}
         self.lost += [LostBias(leaf, op, position) for leaf in sorted(before - after)]
 
@@ -408,9 +414,7 @@ def _is_prelu(op: OpRecord) -> bool:
 def _meta(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.layout is not torch.strided:
         return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-    return torch.empty_strided(
-        tensor.size(), tensor.stride(), dtype=tensor.dtype, device="meta"
-    )
+    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="meta")
 
 
 def _trivial(op: OpRecord, step: Step, out: list[State]) -> bool:

@@ -1,0 +1,75 @@
+"""`clarke explain module:factory`: which theorem covers a model, and which layer blocks it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+import clarke
+from clarke.cli.status import Exit
+from clarke.errors import InputError
+
+_EXAMPLE = """
+The factory takes no arguments and returns the model together with an example input: a tensor, a
+tuple of arguments or a dict of keyword arguments. It may also return the model alone, with
+--shape to say what it takes, as in
+
+  clarke explain clarke.experiments.models:resnet18 --shape 2,3,32,32
+"""
+
+
+def explain(
+    target: Annotated[str, typer.Argument(help="module:factory", show_default=False)],
+    *,
+    shape: Annotated[
+        str, typer.Option("--shape", help="Shape of the example, as 2,3,32,32 (random values).")
+    ] = "",
+    evaluate: Annotated[
+        bool, typer.Option("--eval", help="Look at the model in evaluation mode.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Exit with 2 unless AD is correct for all parameters."),
+    ] = False,
+) -> None:
+    """Say which theorem holds for a model, for all inputs and parameters, or what blocks it."""
+    model, example = _load(target, shape)
+    if evaluate and isinstance(model, torch.nn.Module):
+        model.eval()
+    found = clarke.explain(model, example)
+    typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
+    if strict and not found.always_correct:
+        raise typer.Exit(Exit.UNDECIDED)
+
+
+def _load(target: str, shape: str) -> tuple[Any, Any]:
+    name, colon, attribute = target.partition(":")
+    if not colon or not name or not attribute:
+        raise InputError(f"{target!r} is not of the form module:factory.{_EXAMPLE}")
+    here = str(Path.cwd())
+    if here not in sys.path:  # as `python -m` does
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"{target!r} cannot be imported: {error}.{_EXAMPLE}") from error
+    made = found if isinstance(found, torch.nn.Module) else found()
+    if shape:
+        if not re.fullmatch(r"\d+(,\d+)*", shape):
+            raise InputError(f"--shape takes numbers separated by commas, not {shape!r}.")
+        model = made[0] if isinstance(made, tuple) else made
+        sizes = [int(s) for s in shape.split(",")]
+        return model, torch.randn(sizes, generator=torch.Generator().manual_seed(0))
+    if not (isinstance(made, tuple) and len(made) == 2):
+        raise InputError(f"{target} returned no example input, and --shape is not given.{_EXAMPLE}")
+    return made
