@@ -13,10 +13,12 @@ from clarke.errors import (
     WrongGradientError,
     WrongGradientWarning,
 )
+from clarke.explain import explain
 from clarke.grad import grad
 from clarke.kinks import register_kink
 from clarke.report import Report
 from clarke.subdifferential import Subdifferential, subdifferential
+from clarke.theorems import Explanation
 from clarke.verdict import Verdict
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "BudgetError",
     "CaptureError",
     "ClarkeError",
+    "Explanation",
     "InputError",
     "OnWrong",
     "RegistrationError",
@@ -38,6 +41,7 @@ __all__ = [
     "WrongGradientWarning",
     "audit",
     "check",
+    "explain",
     "grad",
     "register_kink",
     "subdifferential",

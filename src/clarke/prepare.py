@@ -69,7 +69,15 @@ def prepared(
             world.save_tensor(x)
     registry = default_registry()
     recorder = Recorder(registry.keeps, refuses_compiled=True)
-    recorder.places.on_root = world.save_module
+
+    def save(root: torch.nn.Module) -> None:
+        recorder.paused = True  # copies of parameters are no part of the program
+        try:
+            world.save_module(root)
+        finally:
+            recorder.paused = False
+
+    recorder.places.on_root = save
     try:
         with torch.enable_grad():
             with recorder:

@@ -167,9 +167,13 @@ def test_a_failure_of_clarke_leaves_the_training_alone(monkeypatch):
 
     monkeypatch.setattr(importlib.import_module("clarke.audit.judge"), "decide", fail)
     w = zero()
-    with clarke.audit("raise") as watch, pytest.warns(clarke.AuditWarning) as caught:
+
+    def train():
         for _ in range(2):
             (w * 3).backward()
+
+    with clarke.audit("raise") as watch, pytest.warns(clarke.AuditWarning) as caught:
+        train()
     assert w.grad == 6
     assert len(caught) == 1
     assert caught[0].filename == __file__

@@ -50,7 +50,7 @@ def test_kinks_of_a_whole_layer():
         lambda loss, w: loss.backward(create_graph=True),
         lambda loss, w: torch.autograd.backward(loss),
         lambda loss, w: torch.autograd.backward([loss], [torch.tensor(2.0)]),
-        lambda loss, w: torch.autograd.grad(loss, w),
+        lambda loss, w: torch.autograd.grad(loss, w),  # noqa: PLW0108 - the lambda is the place
         lambda loss, w: torch.autograd.grad([loss], [w], [torch.tensor(2.0)]),
         lambda loss, w: torch.autograd.grad(loss, w, create_graph=True),
     ],
@@ -353,7 +353,7 @@ def test_another_thread_is_left_alone():
 
     w = torch.ones((), requires_grad=True)
     with clarke.audit() as watch:
-        thread = threading.Thread(target=lambda: (w * 2).backward())
+        thread = threading.Thread(target=(w * 2).backward)
         thread.start()
         thread.join()
     assert w.grad == 2

@@ -143,7 +143,7 @@ DECEPTIVE = {
         Theorem.EIGHT, None,
     ),
     "a view written over": (
-        lambda s, x: _written(s, x), {"a": linear()}, None, None,
+        lambda s, x: F.relu(written(s.a(x))), {"a": linear()}, None, None,
     ),
     "hidden in the other operand of maximum": (
         lambda s, x: torch.maximum(s.a(x), s.a(x)), {"a": linear()}, Theorem.EIGHT, None,

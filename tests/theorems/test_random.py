@@ -11,13 +11,13 @@ from enum import Enum
 import torch
 from hypothesis import event, given
 from hypothesis import strategies as st
+from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from clarke.explain import explain
 from clarke.theorems import Strength
 from reference import bouligand, contains, exact
 from reference.build import absolute, hardtanh, leaky_relu, relu, variables
 from reference.expr import Const
-from torch.nn import functional as F  # noqa: N812 - its usual name
 
 
 class Kind(Enum):

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,9 +23,11 @@ from clarke.errors import CaptureError, InputError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from typing_extensions import Self
+
 _NAME = "_engine_run_backward"
-_TORCH_FOLDER = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
-_OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_TORCH_FOLDER = str(Path(torch.__file__).resolve().parent) + os.sep
+_OWN_FOLDER = str(Path(__file__).resolve().parents[1]) + os.sep
 # As in capture/places.py: the project's own example programs and experiments are user code.
 _USERS = (_OWN_FOLDER + "cli" + os.sep + "programs", _OWN_FOLDER + "experiments" + os.sep)
 
@@ -65,7 +68,7 @@ class Interceptor:
         self._thread = 0
         self._busy = False
 
-    def __enter__(self) -> Interceptor:
+    def __enter__(self) -> Self:
         current = getattr(torch.autograd, _NAME, None)
         if isinstance(current, Interceptor):
             raise InputError(
@@ -86,6 +89,7 @@ class Interceptor:
         setattr(torch.autograd, _NAME, self._original)
 
     def __call__(self, roots: Any, *args: Any, **kwargs: Any) -> Any:
+        """Stand in for the engine."""
         original = self._original
         if original is None:  # pragma: no cover - installed by __enter__ only
             raise CaptureError("internal: the interceptor is not installed")

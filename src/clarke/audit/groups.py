@@ -176,6 +176,10 @@ class Accumulation:
             or certificate is None
         ):
             return Part(number, decision.verdict, None)
+        if decision.theorem != "witness":
+            return Part(
+                number, decision.verdict, None, f"call {number} was proved by {decision.theorem}"
+            )
         sizes = tuple(x.numel() for x in case.leaves)
         limit = _ACCUMULATING if self._accumulating else _ALWAYS
         m = len(certificate.witnesses[0].kinks)
@@ -205,8 +209,10 @@ def joint_verdict(group: Group) -> tuple[Verdict, str]:
         found = ", ".join(f"call {p.number} is {p.verdict.name}" for p in undecided[:3])
         return (
             Verdict.UNDECIDED,
-            f"{len(kinked)} of {group.size} accumulated gradients stand at kinks and "
-            f"{found}; their sum is not settled by the parts.",
+            (
+                f"{len(kinked)} of {group.size} accumulated gradients stand at kinks and "
+                f"{found}; their sum is not settled by the parts."
+            ),
         )
     missing = next((p.missing for p in kinked if p.rows is None), "")
     if missing:
@@ -220,8 +226,10 @@ def joint_verdict(group: Group) -> tuple[Verdict, str]:
         )
     return (
         Verdict.UNDECIDED,
-        f"Each of the {len(kinked)} kinked parts has a direction of its own, but no direction was "
-        "found for all of them together.",
+        (
+            f"Each of the {len(kinked)} kinked parts has a direction of its own, but no direction "
+            "was found for all of them together."
+        ),
     )
 
 
@@ -237,7 +245,6 @@ def _stack(rows: Sequence[Rows]) -> NDArray[np.float64]:
     used = np.zeros(width, dtype=bool)
     spread = []
     for part in rows:
-        at = 0
         columns = np.concatenate(
             [
                 np.arange(start[n], start[n] + s)
@@ -246,7 +253,6 @@ def _stack(rows: Sequence[Rows]) -> NDArray[np.float64]:
         )
         spread.append(columns)
         used[columns[np.any(part.matrix != 0, axis=0)]] = True
-        at += part.matrix.shape[0]
     place = np.cumsum(used) - 1
     whole = np.zeros((sum(p.matrix.shape[0] for p in rows), max(int(used.sum()), 1)))
     at = 0

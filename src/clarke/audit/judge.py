@@ -47,7 +47,7 @@ def prepare(
     Raises:
         ClarkeError: The call cannot be judged; says why.
     """
-    if torch._C._are_functorch_transforms_active() or _is_batched():
+    if _is_transformed():
         raise CaptureError(
             "The backward call ran inside a torch.func transform or with is_grads_batched=True, "
             "where clarke cannot see single gradients. Compute the gradients one by one."
@@ -59,26 +59,8 @@ def prepare(
         )
     output = _scalar(call, recorder)
     trace = collect_trace(recorder, output)
-    for e in trace.externals.values():
-        if e.origin is Origin.CUSTOM_FUNCTION and e.name.startswith("CompiledFunction"):
-            raise CaptureError(
-                f"A module under torch.compile ran at {e.location}; what happens inside cannot be "
-                "watched. Audit the uncompiled module (model._orig_mod)."
-            )
-    known = {id(e.tensor): e for e in trace.leaves()}
-    if not call.inputs:
-        chosen = [(0, e) for e in known.values()]
-    else:
-        chosen = []
-        for position, x in enumerate(call.inputs):
-            if id(x) in known:
-                chosen.append((position, known[id(x)]))
-            elif x.grad_fn is not None or not x.is_leaf:
-                raise CaptureError(
-                    f"Input {position} of the backward call was itself computed from other "
-                    "tensors. clarke judges gradients with respect to leaves: differentiate with "
-                    "respect to a leaf, for example x.detach().requires_grad_()."
-                )
+    _refuse_compiled(trace)
+    chosen = _chosen(call, trace)
     if wrt is not None:
         wanted = {id(x) for x in wrt}
         chosen = [(p, e) for p, e in chosen if id(e.tensor) in wanted]
@@ -97,10 +79,39 @@ def prepare(
     )
 
 
-def _is_batched() -> bool:
-    """Whether autograd's own vmap (``is_grads_batched``) is running."""
-    level = torch._C._vmapmode_increment_nesting()
-    torch._C._vmapmode_decrement_nesting()
+def _refuse_compiled(trace: Trace) -> None:
+    for e in trace.externals.values():
+        if e.origin is Origin.CUSTOM_FUNCTION and e.name.startswith("CompiledFunction"):
+            raise CaptureError(
+                f"A module under torch.compile ran at {e.location}; what happens inside cannot be "
+                "watched. Audit the uncompiled module (model._orig_mod)."
+            )
+
+
+def _chosen(call: BackwardCall, trace: Trace) -> list[tuple[int, External]]:
+    """The leaves that the call differentiates with respect to, with their place in `inputs`."""
+    known = {id(e.tensor): e for e in trace.leaves()}
+    if not call.inputs:
+        return [(0, e) for e in known.values()]
+    chosen = []
+    for position, x in enumerate(call.inputs):
+        if id(x) in known:
+            chosen.append((position, known[id(x)]))
+        elif x.grad_fn is not None:
+            raise CaptureError(
+                f"Input {position} of the backward call was itself computed from other "
+                "tensors. clarke judges gradients with respect to leaves: differentiate with "
+                "respect to a leaf, for example x.detach().requires_grad_()."
+            )
+    return chosen
+
+
+def _is_transformed() -> bool:
+    """Whether torch.func or autograd's own vmap (``is_grads_batched``) is running."""
+    if torch._C._are_functorch_transforms_active():  # noqa: SLF001 - has no public name
+        return True
+    level = torch._C._vmapmode_increment_nesting()  # noqa: SLF001 - as above
+    torch._C._vmapmode_decrement_nesting()  # noqa: SLF001 - as above
     return bool(level > 1)
 
 
@@ -168,8 +179,8 @@ def alone() -> Iterator[None]:
     """
     state = torch.get_rng_state()
     with (
-        torch._C.DisableTorchFunction(),  # type: ignore[attr-defined]
-        torch._C._DisableTorchDispatch(),  # type: ignore[attr-defined]
+        torch._C.DisableTorchFunction(),
+        torch._C._DisableTorchDispatch(),  # noqa: SLF001 - has no public name
         torch.enable_grad(),
         torch.autocast("cpu", enabled=False),
         torch.autograd.set_detect_anomaly(False),

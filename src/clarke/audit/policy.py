@@ -49,7 +49,7 @@ class Schedule:
     """
 
     def __init__(self, every: int, sample: float | None, confirm_every: int, seed: int) -> None:
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        if type(every) is not int or every < 1:
             raise InputError(f"every is {every!r}; it must be a whole number, 1 or larger.")
         if sample is not None and not 0 < sample <= 1:
             raise InputError(f"sample is {sample!r}; it must be a probability above 0, up to 1.")

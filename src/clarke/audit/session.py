@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections import Counter
 from dataclasses import replace
@@ -33,6 +32,8 @@ from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from typing_extensions import Self
 
     from clarke.audit.engine import BackwardCall
     from clarke.capture import Location
@@ -111,7 +112,7 @@ class Audit:
         if callable(on_wrong) and not isinstance(on_wrong, OnWrong):
             self._callback, self._policy = on_wrong, None
         else:
-            self._policy = OnWrong.parse(on_wrong)  # type: ignore[arg-type]
+            self._policy = OnWrong.parse(on_wrong)
         self._schedule = Schedule(every, sample, confirm_every, self._settings.seed)
         self._wrt = None if wrt is None else tuple(wrt)
         self._registry = default_registry()
@@ -128,7 +129,7 @@ class Audit:
 
     # ---------------------------------------------------------------- the block
 
-    def __enter__(self) -> Audit:
+    def __enter__(self) -> Self:
         if self._recorder is not None:
             raise InputError("This audit is already running; a `with` block cannot enter it twice.")
         if torch.is_inference_mode_enabled():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clarke.verdict import Verdict
@@ -85,7 +85,7 @@ def _wrap(label: str, text: str) -> list[str]:
 
 def place_name(place: PlaceStatistics) -> str:
     """Module path where there is one, else file and line."""
-    return place.module or f"{os.path.basename(place.file)}:{place.line}"
+    return place.module or f"{Path(place.file).name}:{place.line}"
 
 
 def places_text(places: tuple[PlaceStatistics, ...]) -> list[str]:

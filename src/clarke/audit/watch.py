@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+def _hooks_of(leaf: torch.Tensor) -> dict[int, Any] | None:
+    """What `register_hook` adds to; torch offers it under no public name."""
+    found: dict[int, Any] | None = leaf._backward_hooks  # noqa: SLF001 - as above
+    return found
+
+
 class LeafWatch:
     """Temporary hooks that copy what arrives at each leaf, from `start` to `stop`.
 
@@ -47,9 +53,9 @@ class LeafWatch:
                 earlier = self._found[position]
                 self._found[position] = part if earlier is None else earlier + part
 
-        bare = leaf._backward_hooks is None
+        bare = _hooks_of(leaf) is None
         handle = leaf.register_hook(take)
-        hooks = leaf._backward_hooks
+        hooks = _hooks_of(leaf)
         if hooks is not None and len(hooks) > 1:
             # Autograd runs them in the order of insertion, which move_to_end does not change.
             others = [(number, hook) for number, hook in hooks.items() if number != handle.id]
@@ -62,8 +68,8 @@ class LeafWatch:
         """Remove the hooks."""
         for leaf, handle, bare in self._undo:
             handle.remove()
-            if bare and not leaf._backward_hooks:
-                leaf._backward_hooks = None
+            if bare and not _hooks_of(leaf):
+                leaf._backward_hooks = None  # noqa: SLF001 - as torch left it
         self._undo = []
 
     def gradients(self) -> tuple[torch.Tensor, ...]:

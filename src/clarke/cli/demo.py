@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import importlib.metadata
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +21,7 @@ from clarke.report.runs import CulpritRecord, RunWriter, StepRecord
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from clarke import Report, Step, Summary
+    from clarke import Step, Summary
 
 _TIMED = 20
 
@@ -44,7 +44,7 @@ def demo(
     Convolution, BatchNorm, ReLU and maxpool, twice, then a linear layer. Prints the accuracy, the
     verdicts, how often each layer stood at a kink, and what the audit costs.
     """
-    folder = out or Path("runs") / f"demo-{datetime.datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005 - the user's clock
+    folder = out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005 - the user's clock
     training = Training(read_digits(), seed=seed)
     writer = RunWriter(folder, _settings(steps, seed))
     watch = audit()
@@ -91,7 +91,7 @@ def _settings(steps: int, seed: int) -> dict[str, Any]:
     return {
         "program": "clarke demo",
         "arguments": ["--steps", str(steps), "--seed", str(seed)],
-        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "clarke": importlib.metadata.version("clarke"),
         "torch": importlib.metadata.version("torch"),
     }

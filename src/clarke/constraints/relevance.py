@@ -18,6 +18,7 @@ import torch
 import torch.autograd.forward_ad as fwd
 
 from clarke.kinks import Hazard
+from clarke.kinks.steps import ComparisonRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,10 +129,9 @@ def find_relevant(
         if any(u.difference is not None for u in moved.mask_uses):
             direction = random_tangents(program, generator)
             again = program.run(weights=weights, tangents=direction, probe=True, grad=False)
-            there = nearby_point(program, generator)
-            beside = program.run(there, weights=weights, probe=True, grad=False)
-            jumping = jumping | _torn_kinks(program, moved, again, beside)
-            null = null & ~jumping
+            settled = _settled_comparisons(program, generator)
+            jumping = (jumping | _torn_kinks(program, moved, again)) & ~settled
+            null = (null | settled) & ~jumping
     hazards = _hazards(program, jumping)
     dangerous = torch.zeros(count, dtype=torch.bool)
     for kinks in hazards.values():
@@ -184,13 +184,26 @@ def _null_kinks(program: Program, run: Run) -> tuple[torch.Tensor, torch.Tensor]
     return null, jumping
 
 
-def _torn_kinks(program: Program, first: Run, second: Run, beside: Run) -> torch.Tensor:
+def _settled_comparisons(program: Program, generator: torch.Generator) -> torch.Tensor:
+    """(count,) comparisons whose sides stay equal around the point, under every selection."""
+    settled = torch.zeros(program.analysis.count, dtype=torch.bool)
+    weights, _ = random_mixtures(program, generator, Mixing.ALL)
+    there = nearby_point(program, generator)
+    run = program.run(there, weights=weights, probe=True, grad=False)
+    for position, probe in run.probes.items():
+        site = program.analysis.sites[position]
+        if isinstance(site.rule, ComparisonRule):
+            own = probe.switching.detach().reshape(-1) == 0
+            settled[site.first : site.first + site.touch.count] = own
+    return settled
+
+
+def _torn_kinks(program: Program, first: Run, second: Run) -> torch.Tensor:
     """(count,) comparisons that choose between values which part on the surface of the tie.
 
     ``y * (x > 0)`` is continuous at the origin and jumps beside it. Both sides agree on the
     surface to first order if the gradient of their difference is a multiple of the gradient of
-    the compared difference: then their tangents along two directions are proportional. A
-    comparison whose sides stay equal `beside` the point never changes its mind.
+    the compared difference: then their tangents along two directions are proportional.
     """
     torn = torch.zeros(program.analysis.count, dtype=torch.bool)
     position = {s.touch.op.index: p for p, s in program.analysis.sites.items()}
@@ -207,8 +220,7 @@ def _torn_kinks(program: Program, first: Run, second: Run, beside: Run) -> torch
         # Without a first-order switching function the sides must agree by themselves.
         flat = (sides[0] == 0) & (sides[1] == 0) & (gaps[0].abs() + gaps[1].abs() > 0)
         kinks = program.analysis.sites[at].first + one.kink
-        moving = beside.probes[at].switching.detach().reshape(-1)[one.kink] != 0
-        torn[kinks[(~parallel | flat) & moving]] = True
+        torn[kinks[~parallel | flat]] = True
     return torn
 
 

@@ -16,10 +16,12 @@ import torch
 
 from clarke.capture import input_slots
 from clarke.constraints import flatten
+from clarke.constraints.relevance import nearby_point
 from clarke.decide.cone import Cone, Vector, integer_row
-from clarke.decide.identity import Form, vanishes_nearby
+from clarke.decide.identity import Form, pinned_weights, vanishes_nearby
 from clarke.decide.limits import Limits
 from clarke.decide.linear import LinearParts, linear_parts
+from clarke.decide.live import primal
 from clarke.errors import BudgetError
 from clarke.feasibility import find_witness
 from clarke.kinks.choices import ChoiceRule
@@ -296,10 +298,14 @@ class Enumeration:
         gradients = self._gradients(kink.site, node)
         known = self._known.get((kink.number, id(gradients)))
         if known is None:
-            known = self._known[kink.number, id(gradients)] = self._list_options(kink, *gradients)
+            known = self._known[kink.number, id(gradients)] = self._list_options(
+                kink, node, *gradients
+            )
         return known
 
-    def _list_options(self, kink: _Kink, candidates: Array, switching: Array) -> list[_Option]:
+    def _list_options(
+        self, kink: _Kink, node: _Node, candidates: Array, switching: Array
+    ) -> list[_Option]:
         touch = kink.site.touch
         mine = np.flatnonzero((touch.owner == kink.index).numpy())
         members = touch.members[torch.from_numpy(mine)].tolist()
@@ -312,6 +318,8 @@ class Enumeration:
             return [_Option(int(touch.chosen()[kink.index]), (), pinned=False)]
         levels = switching[:, kink.index]
         scale = float(np.abs(switching).max(initial=0.0))
+        if isinstance(kink.site.rule, ComparisonRule) and self._settled(kink, node, levels, scale):
+            return [_Option(int(touch.chosen()[kink.index]), ())]
         options = []
         for member in members:
             rows, decided = [], True
@@ -324,6 +332,22 @@ class Enumeration:
                 rows.append(_Row(sign * levels[level], form))
             options.append(_Option(member, tuple(rows), decided))
         return options
+
+    def _settled(self, kink: _Kink, node: _Node, levels: Array, scale: float) -> bool:
+        """Whether both sides of a comparison stay equal in this branch: it keeps its answer."""
+        if np.abs(levels).max(initial=0.0) > _EQUAL * scale:
+            return False
+        weights = pinned_weights(self._program, node.choices, node.pinned, self._generator)
+        run = self._program.run(
+            nearby_point(self._program, self._generator),
+            weights=weights,
+            choices=node.choices,
+            probe=True,
+            grad=False,
+        )
+        values = primal(run.probes[kink.site.position].switching).reshape(-1).abs()
+        largest = float(values.max())
+        return float(values[kink.index]) <= _ROUNDING * max(largest, 1.0)
 
     def _tied_options(
         self,

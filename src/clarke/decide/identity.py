@@ -62,7 +62,7 @@ def vanishes_nearby(
         generator: Private randomness.
     """
     for _ in range(_TESTS):
-        weights = _pinned_weights(program, choices, pinned, generator)
+        weights = pinned_weights(program, choices, pinned, generator)
         run = program.run(
             nearby_point(program, generator),
             weights=weights,
@@ -83,12 +83,13 @@ def vanishes_nearby(
     return True
 
 
-def _pinned_weights(
+def pinned_weights(
     program: Program,
     choices: Mapping[int, torch.Tensor],
     pinned: Collection[int],
     generator: torch.Generator,
 ) -> dict[int, torch.Tensor]:
+    """Random mixtures of all pieces, except at the kinks that a branch has pinned to one."""
     weights, _ = random_mixtures(program, generator, Mixing.ALL)
     for position, random in weights.items():
         site = program.analysis.sites[position]

@@ -21,7 +21,7 @@ from clarke.decide.search import witness_selection
 from clarke.decide.tolerance import peak, relative_difference, relative_tolerance
 from clarke.errors import BudgetError, ReplayError
 from clarke.kinks import Hazard
-from clarke.steering import Program, analyse, natural_gradient, selected_gradient
+from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -234,6 +234,7 @@ class _Context:
             weights=weights,
             tolerance=self.tolerance,
             run_gradient=self.run,
+            held_gradient=self._held_gradient(),
         )
         if not certificate.adds_up():
             first = witnesses[0]
@@ -300,6 +301,12 @@ class _Context:
             notes=hints(program, culprits),
             element=None if correct is None else unflatten(correct, program.point),
         )
+
+    def _held_gradient(self) -> Gradient | None:
+        kinds = {d for d in self.program.analysis.trace.slot_dtypes.values() if d.is_floating_point}
+        if kinds <= {torch.float64}:
+            return None
+        return lambda point: natural_gradient(self.program, point, Pieces.HELD)
 
     def mismatch(self, own: tuple[torch.Tensor, ...]) -> Decision:
         gap = relative_difference(own, self.gradient)

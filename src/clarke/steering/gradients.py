@@ -37,10 +37,16 @@ def selected_gradient(
 
 
 def natural_gradient(
-    program: Program, point: Sequence[torch.Tensor] | None = None
+    program: Program,
+    point: Sequence[torch.Tensor] | None = None,
+    pieces: Pieces = Pieces.NATURAL,
 ) -> tuple[torch.Tensor, ...]:
-    """What AD returns at `point`, in the replay's dtype."""
-    return gradient_of(program.run(point, pieces=Pieces.NATURAL), program)
+    """What AD returns at `point`, in the replay's dtype.
+
+    With `Pieces.HELD`, elements that were not at a kink keep their recorded piece: the replay in
+    float64 may otherwise put values within float32 rounding of a kink on the other side of it.
+    """
+    return gradient_of(program.run(point, pieces=pieces), program)
 
 
 class Selector:

@@ -25,6 +25,7 @@ class Pieces(Enum):
     """How a replay treats operations with kinks."""
 
     NATURAL = "as PyTorch evaluates them at the point of the replay"
+    HELD = "as PyTorch evaluates them at touched kinks, the recorded piece elsewhere"
     FORCED = "the piece that the selection names, everywhere"
 
 
@@ -198,7 +199,9 @@ class Program:
                     {k: state.resolve(v) for k, v in op.kwargs.items()},
                 )
                 site = self.analysis.sites.get(position) if forced else None
-                if site is None or pieces is Pieces.NATURAL:
+                if site is not None and pieces is Pieces.HELD:
+                    out = state.store_in_place(op, call, self._held(site, call, state))
+                elif site is None or pieces is Pieces.NATURAL:
                     out = state.execute(op, call)
                     if site is not None and probe and site.touch.count:
                         probes[position] = _probe(site, call, None)
@@ -209,6 +212,24 @@ class Program:
                 state.bind(op, call, out, site, forced=pieces is Pieces.FORCED)
         output = state.env[self.analysis.trace.output]
         return Run(output, probes, tuple(state.masks.uses), state.leaves, nudges, state.env)
+
+    @staticmethod
+    def _held(site: Site, call: Call, state: _State) -> Any:
+        """The recorded piece, except for touched kinks, which are evaluated as PyTorch does."""
+        touch = site.touch
+        if touch.op.func._schema.name.endswith("_"):
+            call = Call(call.func, (call.args[0].clone(), *call.args[1:]), call.kwargs)
+        out = site.rule.evaluate(call, touch.base, touch)
+        if touch.count == 0 or touch.base.numel() == 0:
+            return out
+        apart = tuple(a.clone() if isinstance(a, torch.Tensor) else a for a in call.args)
+        natural = state.execute(touch.op, Call(call.func, apart, call.kwargs))
+        first = out[0] if isinstance(out, tuple) else out
+        free = natural[0] if isinstance(natural, (tuple, list)) else natural
+        mask = torch.zeros(first.numel(), dtype=torch.bool)
+        mask[touch.elements] = True
+        merged = torch.where(mask.reshape(first.shape), free, first)
+        return (merged, *out[1:]) if isinstance(out, tuple) else merged
 
     def _forced(
         self,

@@ -95,6 +95,11 @@ def leaf_form(tensor: torch.Tensor) -> Form:
     return Form(torch.ones((), dtype=torch.float64).expand(tensor.shape), index)
 
 
+def words(text: str) -> frozenset[str]:
+    """The words of a text, as a set of names."""
+    return frozenset(text.split())
+
+
 def bits(mask: int) -> tuple[int, ...]:
     """The numbers of the bits that are set, ascending."""
     found = []

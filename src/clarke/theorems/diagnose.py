@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.capture import OpRecord, Ref
-from clarke.theorems.affine import bits
+from clarke.theorems.affine import bits, words
 from clarke.theorems.model import Bias
 
 if TYPE_CHECKING:
     from clarke.theorems.peel import Group, Member
     from clarke.theorems.walk import KinkSite, Structure
 
-_SOURCES = frozenset(
+_SOURCES = words(
     "addmm mm bmm addmv mv convolution _convolution native_batch_norm native_layer_norm "
     "native_group_norm _native_batch_norm_legit _native_batch_norm_legit_no_training "
-    "_batch_norm_with_update mkldnn_convolution baddbmm".split()
+    "_batch_norm_with_update mkldnn_convolution baddbmm"
 )
 _NORMS = frozenset(n for n in _SOURCES if "norm" in n)
 _SUMS = frozenset({"add", "sub", "rsub"})

@@ -5,26 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from clarke.capture import OpRecord, Ref
-from clarke.theorems.affine import Low, State
+from clarke.theorems.affine import Low, State, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_KEEP = frozenset(
+_KEEP = words(
     "sum mean view _unsafe_view reshape expand permute transpose t unsqueeze squeeze select "
     "slice clone alias _to_copy sqrt cumsum split split_with_sizes unbind index "
     "index_select max_pool2d_with_indices max_pool3d_with_indices amax amin max min cat "
-    "stack".split()
+    "stack"
 )
-_POSITIVE = frozenset(
-    "exp exp2 sigmoid _softmax rsqrt softplus cosh".split()
-)
-_NONNEGATIVE = frozenset(
-    "relu abs hardsigmoid var sigmoid square linalg_vector_norm std".split()
-)
-SAFE_WHERE_POSITIVE = frozenset(
-    "sqrt rsqrt log log2 log10 reciprocal".split()
-)
+_POSITIVE = words("exp exp2 sigmoid _softmax rsqrt softplus cosh")
+_NONNEGATIVE = words("relu abs hardsigmoid var sigmoid square linalg_vector_norm std")
+SAFE_WHERE_POSITIVE = words("sqrt rsqrt log log2 log10 reciprocal")
 
 
 def lower_bound(op: OpRecord, states: Sequence[State]) -> Low:

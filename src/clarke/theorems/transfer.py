@@ -18,21 +18,22 @@ from clarke.theorems.affine import (
     known_dead,
     leaf_form,
     scaled,
+    words,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 # Every entry of the result is an entry of the first argument; the same function moves the forms.
-_MOVES = frozenset(
+_MOVES = words(
     "view _unsafe_view reshape unsqueeze squeeze expand permute transpose t select slice "
     "clone alias split split_with_sizes unbind diagonal flip roll unfold repeat "
-    "_reshape_alias _to_copy lift_fresh index_select".split()
+    "_reshape_alias _to_copy lift_fresh index_select"
 )
 # Of these, the ones that keep every entry exactly once.
-_REARRANGES = frozenset(
+_REARRANGES = words(
     "view _unsafe_view reshape unsqueeze squeeze permute transpose t clone alias "
-    "_reshape_alias _to_copy lift_fresh".split()
+    "_reshape_alias _to_copy lift_fresh"
 )
 # Of these, the ones that may repeat entries.
 _REPEATS = frozenset({"expand", "repeat", "unfold", "index_select"})

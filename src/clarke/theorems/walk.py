@@ -14,7 +14,16 @@ from clarke.kinks.choices import PoolRule, ReductionRule
 from clarke.kinks.regions import RegionRule
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.smooth import why_not
-from clarke.theorems.affine import LARGEST_BIAS, Low, State, added_forms, bits, is_dead, known_dead
+from clarke.theorems.affine import (
+    LARGEST_BIAS,
+    Low,
+    State,
+    added_forms,
+    bits,
+    is_dead,
+    known_dead,
+    words,
+)
 from clarke.theorems.proxies import KinkPoint, is_pair, kink_points
 from clarke.theorems.signs import SAFE_WHERE_POSITIVE, lower_bound, power_is_analytic
 from clarke.theorems.transfer import Step, leaf_state, read_slots, transfer
@@ -24,9 +33,7 @@ if TYPE_CHECKING:
 
 # Known only for some values of differentiable arguments: a run says nothing about all of them.
 _VALUES = ("softplus", "triangular", "lu_solve")
-_WRITES = frozenset(
-    "index_put _index_put_impl _unsafe_index_put index_copy scatter put scatter_reduce".split()
-)
+_WRITES = words("index_put _index_put_impl _unsafe_index_put index_copy scatter put scatter_reduce")
 
 
 @dataclass(frozen=True)
@@ -338,8 +345,8 @@ class _Walk:
                 else:
                     viewed = item.slot
         results = {s for s in op.outputs if s is not None}
-        for slot in written:
-            root = self.roots.get(slot, slot)
+        for target in written:
+            root = self.roots.get(target, target)
             for other, state in list(self.states.items()):
                 if self.roots.get(other, other) == root and other not in results:
                     # Memory seen through another tensor: what it holds now is not known.

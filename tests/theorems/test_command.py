@@ -1,0 +1,58 @@
+"""`clarke explain` on the command line."""
+
+import json
+
+import pytest
+
+from clarke.cli import main
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(["explain", *arguments])
+    captured = capsys.readouterr()
+    return stopped.value.code or 0, captured.out, captured.err
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    (tmp_path / "made_for_explain.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "def mlp():\n"
+        "    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))\n"
+        "    return net, torch.zeros(2, 3)\n"
+        "def alone():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+
+def test_table_and_conclusion(capsys, models):
+    code, out, _ = run(capsys, "made_for_explain:mlp", "--strict")
+    assert code == 0
+    assert out.startswith("Theorem 4: for all inputs and all values of the parameters")
+    assert "relu at 1: bias `0.bias`" in out
+
+
+def test_json_and_strict(capsys, models):
+    code, out, _ = run(capsys, "made_for_explain:alone", "--shape", "1,3,8,8", "--json", "--strict")
+    assert code == 2
+    assert json.loads(out)["theorem"] == "EIGHT"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("made_for_explain",),
+        ("made_for_explain:nothing",),
+        ("no_such_module:x",),
+        ("made_for_explain:alone",),
+        ("made_for_explain:alone", "--shape", "3x3"),
+    ],
+)
+def test_bad_usage_says_what_to_do(capsys, models, arguments):
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert err.startswith("clarke: ")
+    assert "shape" in err
