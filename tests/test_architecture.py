@@ -32,6 +32,7 @@ LAYERS = (
     "grad.py",
     "subdifferential.py",
     "audit/",
+    "atlas/",
     "testing.py",
     "integrations/",
     "experiments/",

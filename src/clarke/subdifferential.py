@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten, unflatten
+from clarke.decide.extreme import vertex_indices
 from clarke.decide.hazards import obstacle
 from clarke.decide.limits import Limits
 from clarke.decide.limitset import LimitSet, separates
@@ -148,25 +149,31 @@ class Subdifferential:
 
         Raises:
             BudgetError: More than 20 000 combinations; ask `contains` or `min_norm` instead.
+            UnsupportedError: The set is not completely known; see `found`.
+        """
+        self._require_complete()
+        return self.found()
+
+    def found(self) -> torch.Tensor:
+        """(k, n) the limiting gradients that directions prove: all of them where `complete`.
+
+        Raises:
+            BudgetError: As `bouligand`.
         """
         limits = self._limits.certain()
         if limits is None:
             return torch.zeros(0, len(self._limits.base), dtype=torch.float64)
-        return torch.from_numpy(distinct(list(self._listed(limits))))
+        return torch.from_numpy(distinct(self._listed(limits)))
 
     def vertices(self) -> torch.Tensor:
         """(k, n) the vertices of the Clarke subdifferential, variables flattened in order.
 
         Raises:
             BudgetError: As `bouligand`.
+            UnsupportedError: As `bouligand`.
         """
         points = self.bouligand().numpy()
-        kept = list(range(len(points)))
-        for i in range(len(points)):
-            others = [j for j in kept if j != i]
-            if others and _in_hull(points[others], points[i]):
-                kept = others
-        return torch.from_numpy(points[kept])
+        return torch.from_numpy(points[vertex_indices(points, _TOLERANCE)])
 
     def contains(self, vector: Vector) -> Membership:
         """Whether a vector is in the set, with a certificate either way."""
@@ -270,7 +277,8 @@ class Subdifferential:
         if not self.complete:
             raise UnsupportedError(
                 "The set is known only from below: some selections could be neither proved nor "
-                "excluded (their switching functions agree to first order)."
+                "excluded (their switching functions agree to first order). .found() lists what "
+                "is proved, and .contains() answers where that decides."
             )
 
     def _descent_candidates(self) -> list[Array]:
@@ -318,9 +326,3 @@ def _downhill(rows: Array, gradient: Array, inside: Array) -> list[Array]:
         return []
     outcome = find_witness(stacked)
     return [] if outcome.direction is None else [outcome.direction]
-
-
-def _in_hull(points: Array, target: Array) -> bool:
-    from clarke.feasibility import convex_weights
-
-    return convex_weights(points, target, tolerance=_TOLERANCE) is not None

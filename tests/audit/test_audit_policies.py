@@ -8,6 +8,7 @@ import torch
 
 import clarke
 from clarke import OnWrong, Verdict
+from clarke.decide import Settings
 
 
 def wrong(w):
@@ -172,7 +173,10 @@ def test_a_failure_of_clarke_leaves_the_training_alone(monkeypatch):
         for _ in range(2):
             (w * 3).backward()
 
-    with clarke.audit("raise") as watch, pytest.warns(clarke.AuditWarning) as caught:
+    with (
+        clarke.audit("raise", settings=Settings(quick=False)) as watch,
+        pytest.warns(clarke.AuditWarning) as caught,
+    ):
         train()
     assert w.grad == 6
     assert len(caught) == 1

@@ -172,13 +172,43 @@ def test_the_users_own_hooks_run_and_stay():
     assert len(w._backward_hooks) == 1
 
 
-def test_a_gradient_changed_on_the_way_is_not_called_correct():
+def by_tensor(y):
+    y.register_hook(lambda g: -g)
+
+
+def by_tensor_that_dies(y):
+    (y * 1).register_hook(lambda g: -g)
+
+
+def by_node(y):
+    y.grad_fn.register_hook(lambda inputs, outputs: tuple(-g for g in inputs if g is not None))
+
+
+def by_node_before(y):
+    y.grad_fn.register_prehook(lambda outputs: tuple(-g for g in outputs))
+
+
+@pytest.mark.parametrize("way", [by_tensor, by_node, by_node_before])
+def test_a_gradient_changed_on_the_way_is_not_called_correct(way):
     w = torch.ones(2, requires_grad=True)
     with clarke.audit() as watch:
-        y = w * 3
-        y.register_hook(lambda g: -g)
-        y.sum().backward()
+        y = w.exp()
+        z = y.sum()
+        way(y)
+        del y
+        z.backward()
+    assert w.grad[0] < 0
     assert watch.steps[0].verdict is clarke.Verdict.UNDECIDED
+    assert "register_hook" not in vars(torch.autograd.function._HookMixin)
+    assert torch.Tensor.register_hook.__module__ == "torch._tensor"
+
+
+def test_a_hook_elsewhere_changes_nothing():
+    w = torch.ones(2, requires_grad=True)
+    with clarke.audit() as watch:
+        by_tensor_that_dies(w * 2)
+        w.exp().sum().backward()
+    assert watch.steps[0].verdict is clarke.Verdict.SMOOTH
 
 
 def test_the_users_modes_do_not_see_the_replays():

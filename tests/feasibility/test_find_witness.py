@@ -255,6 +255,17 @@ def test_extreme_magnitudes_do_not_crash_or_lie(rows, factor):
     check(scaled, result)
 
 
+floats = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
+    [0.0, 1.0, 1e308, -1e308, 5e-324, -5e-324, 1e-160, 1e160]
+)
+
+
+@given(st.lists(st.lists(floats, min_size=3, max_size=3), min_size=1, max_size=5))
+@settings(max_examples=200)
+def test_any_floats_do_not_crash_or_lie(rows):
+    check(rows, find_witness(rows))
+
+
 @given(small_matrices)
 @settings(max_examples=50)
 def test_sparse_methods_agree(rows):

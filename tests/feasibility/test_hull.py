@@ -69,6 +69,22 @@ def test_minimum_norm_point_is_optimal(case):
         assert np.linalg.norm(x) < 1e-12 * max(1.0, np.abs(points).max())
 
 
+anything = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
+    [0.0, 1.0, 1e308, -1e308, 5e-324, -5e-324, 1e-160, 1e160]
+)
+pairs = st.lists(anything, min_size=2, max_size=2)
+
+
+@given(st.lists(pairs, min_size=1, max_size=5), pairs)
+@settings(max_examples=200)
+def test_extreme_magnitudes_do_not_crash_or_lie(points, target):
+    weights = convex_weights(points, target)
+    separation = separating_direction(points, target)
+    assert weights is None or verify_membership(points, weights, target, 1e-9)
+    assert separation is None or verify_separation(points, target, separation.direction)
+    assert minimum_norm_point(points).sum() == pytest.approx(1.0)
+
+
 def test_segment():
     separation = separating_direction([[2.0, 1.0], [2.0, -1.0]], [5.0, 0.0])
     np.testing.assert_allclose(separation.direction, [1.0, 0.0], atol=1e-15)

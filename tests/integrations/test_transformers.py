@@ -79,6 +79,8 @@ def test_accumulation_by_the_trainer(tmp_path, callback):
     trainer(tmp_path, callback, steps=2, gradient_accumulation_steps=2).train()
     run = read_run(tmp_path / "run")
     assert [s.group for s in run.steps] == [1, 1, 3, 3]
+    assert all(s.outcome.correct for s in run.steps)
+    assert all(v.correct for v in run.sums())
 
 
 def test_a_training_that_fails_leaves_nothing_open(tmp_path, callback):

@@ -95,7 +95,8 @@ def _unknown(op: Any, sample: Any, registry: Registry) -> list[str]:
         results = [
             t
             for t in pytree.tree_leaves(out)
-            if isinstance(t, torch.Tensor) and t.requires_grad and t.layout == torch.strided
+            if isinstance(t, torch.Tensor) and t.requires_grad and not t.is_leaf
+            if t.layout == torch.strided
         ]
         recorder.paused = True
     found: list[str] = []

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from clarke.atlas.model import Vector
     from clarke.kinks.samples import Sample
 
-_RAYS = 24
+_RAYS = 12
 _STEP = 1e-6
 _SLACK = 1e-4  # one-sided difference quotients with step 1e-6 are this exact
 
@@ -59,7 +59,7 @@ def measure_point(sample: Sample) -> AtlasRow:
         return objective(sample, inputs)
 
     inputs = sample.tensors()
-    value = float(f(*inputs))
+    value = float(f(*inputs).detach())
     try:
         report: Report | None = check(f, inputs, wrt=inputs)
         reverse = _flat(report.gradient) if report is not None else ()

@@ -31,7 +31,7 @@ class AtlasRow:
     """One call at one point, measured on the installed torch.
 
     Attributes:
-        call: What the user writes; several results are added up with weights 1, -0.7, 0.6, ...
+        call: What the user writes; several results are added up with weights 1, -0.9, 0.8, ...
         kink: The point, in words.
         operations: The operators whose kinks are touched there, without repeats.
         reverse: What reverse mode returns, all inputs laid out flat.

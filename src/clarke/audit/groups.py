@@ -83,13 +83,17 @@ class _Held:
 
 
 class Accumulation:
-    """Follows ``.grad`` from call to call; holds no tensor of the user's."""
+    """Follows ``.grad`` from call to call; holds no tensor of the user's.
+
+    Attributes:
+        accumulating: Some ``.grad`` has been added to before.
+    """
 
     def __init__(self) -> None:
         self._held = WeakTensorKeyDictionary()
         self._numbers = WeakTensorKeyDictionary()
         self._count = 0
-        self._accumulating = False
+        self.accumulating = False
 
     def begin(self, leaves: Sequence[torch.Tensor], number: int) -> Group:
         """The group that call `number` belongs to; asked before the call changes ``.grad``."""
@@ -114,7 +118,7 @@ class Accumulation:
         if broken or not going_on:
             group = Group(number, broken=broken)
         else:
-            self._accumulating = True
+            self.accumulating = True
             group = going_on.pop(min(going_on))
             for other in going_on.values():
                 group.parts += other.parts
@@ -176,16 +180,16 @@ class Accumulation:
             or certificate is None
         ):
             return Part(number, decision.verdict, None)
-        if decision.theorem != "witness":
+        if decision.theorem not in ("witness", "bias shift"):
             return Part(
                 number, decision.verdict, None, f"call {number} was proved by {decision.theorem}"
             )
         sizes = tuple(x.numel() for x in case.leaves)
-        limit = _ACCUMULATING if self._accumulating else _ALWAYS
+        limit = _ACCUMULATING if self.accumulating else _ALWAYS
         m = len(certificate.witnesses[0].kinks)
         if m * sum(sizes) > limit:
             why = f"call {number} has {m} rows over {sum(sizes)} variables, too many to keep"
-            if not self._accumulating:
+            if not self.accumulating:
                 why += " before it was clear that gradients accumulate"
             return Part(number, decision.verdict, None, why)
         operator = build_rows(

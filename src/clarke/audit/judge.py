@@ -153,10 +153,12 @@ def judge(
     *,
     confirmed: bool,
     quick: QuickJudge | None = None,
+    rows_wanted: bool = False,
 ) -> Decision:
     """Decide on a gradient, apart from the user's modes and random generators.
 
-    With `quick`, the whole ladder is climbed only where the quick judge declines.
+    With `quick`, the whole ladder is climbed only where the quick judge declines, or where it
+    finds kinks and their rows are wanted to be put together with those of other calls.
 
     Raises:
         Exception: Whatever goes wrong; the caller turns it into UNDECIDED.
@@ -165,7 +167,9 @@ def judge(
     with alone():
         if quick is not None:
             found = quick.decide(case.trace, case.slots, gradient)
-            if isinstance(found, Decision):
+            if isinstance(found, Decision) and not (
+                rows_wanted and found.verdict is not Verdict.SMOOTH
+            ):
                 return found
         return decide(case.trace, registry, case.slots, gradient, settings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import torch
 
 from clarke.audit.engine import Interceptor, levels_up_to
 from clarke.audit.groups import Accumulation
+from clarke.audit.hooks import HookSpy
 from clarke.audit.policy import OnWrong, Schedule
 from clarke.audit.statistics import PlaceCounter
 from clarke.audit.step import Step
@@ -118,6 +120,8 @@ class Audit:
         self._registry = default_registry()
         self._quick = QuickJudge(self._registry, self._settings.seed)
         self._recorder: Recorder | None = None
+        self._spy: HookSpy | None = None
+        self._opened = ExitStack()
         self._interceptor = Interceptor(self._backward)
         self._accumulation = Accumulation()
         self._counter = PlaceCounter()
@@ -138,20 +142,18 @@ class Audit:
                 "recorded. Open the audit outside of it; evaluation inside the audit may use it."
             )
         recorder = Recorder(self._registry.keeps)
-        self._interceptor.__enter__()
-        try:
-            recorder.__enter__()
-        except BaseException:
-            self._interceptor.__exit__()
-            raise
-        self._recorder = recorder
+        spy = HookSpy(recorder)
+        with ExitStack() as opened:
+            opened.enter_context(self._interceptor)
+            opened.enter_context(spy)
+            opened.enter_context(recorder)
+            self._opened = opened.pop_all()
+        self._recorder, self._spy = recorder, spy
         return self
 
     def __exit__(self, *exc: object) -> None:
-        recorder, self._recorder = self._recorder, None
-        self._interceptor.__exit__()
-        if recorder is not None:
-            recorder.__exit__(*exc)
+        self._recorder = self._spy = None
+        self._opened.close()
 
     def subscribe(self, callback: Subscriber) -> None:
         """Call ``callback(step, report)`` after every backward call.
@@ -204,6 +206,7 @@ class Audit:
             confirmed=self._schedule.confirms(len(self.reports) + 1),
             undoable=self._policy is OnWrong.RAISE,
             quick=self._quick if self._settings.quick else None,
+            spy=self._spy,
         )
         turn = Turn(call, recorder, self._registry, self._accumulation, orders)
         turn.run()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from clarke.audit.engine import BackwardCall
     from clarke.audit.groups import Accumulation, Group
+    from clarke.audit.hooks import HookSpy
     from clarke.capture import Recorder
     from clarke.decide import Decision, Settings
     from clarke.fast import QuickJudge
@@ -35,6 +36,7 @@ class Orders:
         confirmed: Confirm a positive verdict by running the program.
         undoable: Keep what ``.grad`` held, to be able to put it back.
         quick: Judges common cases from recorded values alone; None to climb the whole ladder.
+        spy: Knows where hooks may have changed gradients, which `quick` cannot see.
     """
 
     number: int
@@ -43,6 +45,7 @@ class Orders:
     confirmed: bool
     undoable: bool
     quick: QuickJudge | None = None
+    spy: HookSpy | None = None
 
 
 class Turn:
@@ -133,12 +136,14 @@ class Turn:
                 self._registry,
                 self._orders.settings,
                 confirmed=self._orders.confirmed,
-                quick=None if self._continues() else self._orders.quick,
+                quick=None if self._needs_replay(case) else self._orders.quick,
+                rows_wanted=self.group is not None and self._accumulation.accumulating,
             )
 
-    def _continues(self) -> bool:
-        """Whether other calls came before this one in its group: rows of all are then needed."""
-        return self.group is not None and self.group.size > 0
+    def _needs_replay(self, case: Case) -> bool:
+        """Whether the recorded values alone do not tell what gradient the user gets."""
+        spy = self._orders.spy
+        return self._orders.confirmed or spy is None or spy.reaches(case.trace)
 
     def repair(self) -> bool:
         """Put the decision's correct gradient in the place of AD's; False if it has none."""

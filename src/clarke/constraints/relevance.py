@@ -211,10 +211,10 @@ def _torn_kinks(program: Program, first: Run, second: Run) -> torch.Tensor:
         if one.difference is None or two.difference is None:
             continue
         at = position[one.site]
-        gaps, sides = [], []
-        for use, run in ((one, first), (two, second)):
-            gaps.append(tangent(use.difference))
-            sides.append(tangent(run.probes[at].switching).reshape(-1)[use.kink])
+        gaps = tangent(one.difference), tangent(two.difference)
+        sides = [
+            tangent(run.probes[at].switching).reshape(-1)[one.kink] for run in (first, second)
+        ]
         left, right = gaps[0] * sides[1], gaps[1] * sides[0]
         parallel = (left - right).abs() <= _PARALLEL * torch.maximum(left.abs(), right.abs())
         # Without a first-order switching function the sides must agree by themselves.

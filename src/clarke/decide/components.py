@@ -48,7 +48,7 @@ def enumerate_components(
         mask = torch.zeros_like(live.kinks)
         mask[group] = True
         part = Live(mask, live.constant, live.affine)
-        cells = Enumeration(program, part, generator, limits).run()
+        cells = Enumeration(program, part, generator, limits, whole).run()
         if not cells.cells:
             raise BudgetError("A group of kinks has no selection that could not be excluded.")
         changes = np.stack([c.gradient for c in cells.cells]) - base

@@ -7,6 +7,7 @@ declares a surrogate derivative and is told so.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from clarke.capture import Trace
 
 _APART = 0.05  # relative; far above rounding and curvature at the steps used
-_STEPS = {torch.float64: (1e-4, 1e-5), torch.float32: (1e-2, 3e-3)}
+_STEPS = MappingProxyType({torch.float64: (1e-4, 1e-5), torch.float32: (1e-2, 3e-3)})
 _RAYS = 3
 
 

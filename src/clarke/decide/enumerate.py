@@ -143,6 +143,7 @@ class Enumeration:
         live: The kinks to branch on.
         generator: Private randomness.
         limits: Budget.
+        like: An earlier enumeration of the same program, whose derivatives are used again.
 
     Raises:
         BudgetError: on `run`, when the budget is spent.
@@ -154,6 +155,7 @@ class Enumeration:
         live: Live,
         generator: torch.Generator,
         limits: Limits | None = None,
+        like: Enumeration | None = None,
     ) -> None:
         self._program = program
         self._live = live
@@ -177,7 +179,9 @@ class Enumeration:
         }
         self._sites = list(dict.fromkeys(k.site.position for k in self._kinks))
         self._subspace = self._pick_subspace()
-        self._cache: dict[tuple[object, ...], tuple[Array, Array]] = {}
+        # Derivatives under a selection, AD's pieces where the key is silent.
+        self._cache: dict[tuple[object, ...], tuple[Array, Array]] = like._cache if like else {}
+        self._totals: dict[tuple[object, ...], Array] = like._totals if like else {}
         self._depends: dict[int, tuple[int, ...]] = {}
         self._cells: list[Cell] = []
         self._exclusions: list[Exclusion] = []
@@ -472,7 +476,11 @@ class Enumeration:
 
     def _gradient(self, choices: Mapping[int, torch.Tensor]) -> Array:
         if self._linear is None:
-            return flatten(selected_gradient(self._program, choices))
+            name = tuple((p, *c.tolist()) for p, c in sorted(choices.items()))
+            known = self._totals.get(name)
+            if known is None:
+                known = self._totals[name] = flatten(selected_gradient(self._program, choices))
+            return known
         total = self._linear.base.copy()
         for position, choice in choices.items():
             total += self._linear.change(position, choice)

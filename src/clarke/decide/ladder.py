@@ -20,8 +20,9 @@ from clarke.decide.rounding import rounding_noise
 from clarke.decide.search import witness_selection
 from clarke.decide.tolerance import peak, relative_difference, relative_tolerance
 from clarke.errors import BudgetError, ReplayError
-from clarke.kinks import Hazard
+from clarke.kinks import Hazard, default_registry
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
+from clarke.theorems import bias_shift
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from clarke.decide.confirm import Gradient
     from clarke.kinks import Registry
     from clarke.steering import Analysis
+
+_MANY = 64  # relevant kinks from which the bias shift is tried before a search over rows
 
 
 def decide(
@@ -181,7 +184,33 @@ class _Context:
         back = replace(ahead, direction=tuple(-d for d in direction))
         return self.accept(Verdict.SMOOTH, (ahead, back), (0.5, 0.5), "no relevant kink")
 
+    def shifted(self) -> Decision | None:
+        """AD's selection by a shift of biases, where the network's structure allows one."""
+        found = bias_shift(self.program, default_registry(), self.relevance.relevant)
+        if found is None:
+            return None
+        own = selected_gradient(self.program)
+        if self.differs(own):
+            return None
+        witness = Witness(
+            direction=found.direction,
+            choices={},
+            gradient=own,
+            rows=found.rows.numpy()[:, None],
+            coefficients=torch.ones(1, dtype=torch.float64).numpy(),
+            kinks=found.kinks.numpy(),
+            margin=found.margin,
+            methods=(),
+        )
+        decision = self.accept(Verdict.BOULIGAND, (witness,), (1.0,), "bias shift")
+        # A direction of very unequal parts may be too rough to confirm; others may do better.
+        return decision if decision.verdict is Verdict.BOULIGAND else None
+
     def bouligand(self) -> Decision | None:
+        if int(self.relevance.relevant.sum()) > _MANY:
+            shifted = self.shifted()
+            if shifted is not None:
+                return shifted
         witness, _ = witness_selection(
             self.program, {}, self.relevance.relevant, self.settings, self.generator
         )

@@ -34,7 +34,12 @@ def mix_witnesses(
     being affine in the proxies of kinks that no path joins (docs/theory.md).
     """
     found: list[Witness] = []
+    tried: set[tuple[tuple[int, ...], ...]] = set()
     for choices in _selections(program, relevance, settings, generator):
+        name = tuple((p, *c.tolist()) for p, c in sorted(choices.items()))
+        if name in tried:
+            continue
+        tried.add(name)
         witness, _ = witness_selection(program, choices, relevance.relevant, settings, generator)
         if witness is None:
             continue

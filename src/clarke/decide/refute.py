@@ -71,7 +71,7 @@ class Refutation:
         """(k, n) the distinct elements, for sets of up to 4096 combinations."""
         if self.limits.count > 4096:
             return np.zeros((0, len(self.gradient)))
-        return distinct(list(self.limits.elements()))
+        return distinct(self.limits.elements())
 
     def verify(self, *, run: bool = True) -> bool:
         """Check separation and exclusions in exact arithmetic, and gradients at nearby points."""
@@ -111,17 +111,16 @@ class Refutation:
         return True
 
 
-def distinct(points: Sequence[Array], tolerance: float = 1e-9) -> Array:
-    """The distinct rows of a list of points, up to rounding, in order of first appearance."""
-    kept: list[Array] = []
-    scale = max((float(np.abs(p).max(initial=0.0)) for p in points), default=0.0)
+def distinct(points: Array, tolerance: float = 1e-9) -> Array:
+    """The distinct rows of (k, n) points, up to rounding, in order of first appearance."""
+    kept = np.empty_like(points)
+    count = 0
+    room = tolerance * float(np.abs(points).max(initial=0.0))
     for p in points:
-        if kept:
-            gaps = np.abs(np.stack(kept) - p).max(axis=1, initial=0.0)
-            if bool((gaps <= tolerance * scale).any()):
-                continue
-        kept.append(p)
-    return np.stack(kept)
+        if not bool((np.abs(kept[:count] - p).max(axis=1, initial=0.0) <= room).any()):
+            kept[count] = p
+            count += 1
+    return kept[:count]
 
 
 def enumerate_exactly(

@@ -36,9 +36,10 @@ def responsible_kinks(
     if len(kinks) > _MOST:
         return tuple(kinks)
     kept = list(kinks)
+    whole = Enumeration(program, exact.live, generator)
     for kink in kinks:
         fewer = [k for k in kept if k != kink]
-        if fewer and _is_wrong(program, exact, fewer, tolerance, generator):
+        if fewer and _is_wrong(program, exact, fewer, tolerance, generator, whole):
             kept = fewer
     return tuple(kept)
 
@@ -49,12 +50,13 @@ def _is_wrong(
     kinks: Sequence[int],
     tolerance: float,
     generator: torch.Generator,
+    whole: Enumeration,
 ) -> bool:
     mask = torch.zeros_like(exact.live.kinks)
     mask[list(kinks)] = True
     live = Live(mask, exact.live.constant, exact.live.affine)
     try:
-        cells = Enumeration(program, live, generator, Limits(2_000, 500)).run().cells
+        cells = Enumeration(program, live, generator, Limits(2_000, 500), whole).run().cells
     except BudgetError:
         return False
     weights = {}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _TEST = 360  # images kept for the test
+_BLOCK = 5  # steps timed in one go
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,23 +142,32 @@ def _batches(count: int, size: int, seed: int) -> Iterator[torch.Tensor]:
 def measure_overhead(
     training: Training, steps: int = 20, tick: Callable[[], None] | None = None
 ) -> Overhead:
-    """Time plain and audited steps in turn, on copies of a training that stay in step.
+    """Time blocks of plain and of audited steps in turn, on copies of a training.
 
     Args:
         training: Where to start from; it is left as it is.
-        steps: Timed steps of each kind, after two that are not timed.
-        tick: Called after every pair.
+        steps: Timed steps of each kind, in blocks of up to five; the step that begins a block is
+            not timed.
+        tick: Called after every pair of steps.
     """
     plain, audited = _fork(training), _fork(training)
-    without, within = [], []
-    watch = audit()
-    for number in range(steps + 2):
-        without.append(_seconds(plain))
-        with watch:
-            within.append(_seconds(audited))
-        if tick is not None and number > 1:
-            tick()
-    return Overhead(statistics.median(without[2:]), statistics.median(within[2:]), steps)
+    without: list[float] = []
+    within: list[float] = []
+    while len(within) < steps:
+        block = min(_BLOCK, steps - len(within))
+        without += _timed(plain, block)
+        with audit():
+            within += _timed(audited, block)
+        if tick is not None:
+            for _ in range(block):
+                tick()
+    return Overhead(statistics.median(without), statistics.median(within), steps)
+
+
+def _timed(training: Training, steps: int) -> list[float]:
+    """Seconds of each of some steps, after one that warms up."""
+    training.step()
+    return [_seconds(training) for _ in range(steps)]
 
 
 def _seconds(training: Training) -> float:

@@ -30,6 +30,8 @@ class Graph:
             variable's slot; missing for variables that several read.
         bits: The bit of each variable's slot.
         readers: For every operation, the positions of those that read its outputs.
+        needed: Positions of the operations on which the result depends; the others were recorded
+            because Python read a value of theirs.
     """
 
     trace: Trace
@@ -38,6 +40,7 @@ class Graph:
     uses: Mapping[int, int]
     bits: Mapping[int, int]
     readers: tuple[tuple[int, ...], ...]
+    needed: frozenset[int]
 
     def maker(self, position: int, argument: int) -> int | None:
         """Position of the operation that made a positional tensor argument, or None."""
@@ -98,8 +101,21 @@ def build_graph(trace: Trace, variables: Sequence[int]) -> Graph | None:
             at = readers[at[0]]
         if len(at) == 1:
             uses[slot] = at[0]
+    needed: set[int] = set()
+    todo = [made.get(trace.output)]
+    while todo:
+        at_op = todo.pop()
+        if at_op is not None and at_op not in needed:
+            needed.add(at_op)
+            todo.extend(makers[at_op].values())
     return Graph(
-        trace, tuple(makers), tuple(ancestors), uses, bits, tuple(tuple(r) for r in readers)
+        trace,
+        tuple(makers),
+        tuple(ancestors),
+        uses,
+        bits,
+        tuple(tuple(r) for r in readers),
+        frozenset(needed),
     )
 
 

@@ -103,7 +103,7 @@ class QuickJudge:
 
     def _look(self, graph: Graph, position: int, op: OpRecord, found: _Findings) -> str:
         """Why an operation cannot be accounted for; empty if it can."""
-        if op.hidden_write or op.reads_stopped:
+        if op.hidden_write or (op.reads_stopped and position in graph.needed):
             return "detached values or hidden writes are involved"
         known = self._registry.judge(op, graph.trace)
         if known.kind is OpKind.UNKNOWN:

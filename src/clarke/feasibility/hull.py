@@ -133,7 +133,8 @@ def separating_direction(
             break
     if best is None:
         return None
-    gap, distance = float(np.ldexp(best.gap, -power)), float(np.ldexp(best.distance, -power))
+    with np.errstate(over="ignore"):  # a distance beyond float64 is infinite
+        gap, distance = float(np.ldexp(best.gap, -power)), float(np.ldexp(best.distance, -power))
     return Separation(best.direction, gap, distance)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -101,6 +102,10 @@ class Touch:
 
     def chosen(self) -> torch.Tensor:
         """(K,) the candidate with AD's largest weight (the first among equals)."""
+        return self._chosen.clone()
+
+    @cached_property
+    def _chosen(self) -> torch.Tensor:
         if self.count == 0:
             return self.members[:0]
         largest = torch.full((self.count,), -1.0, dtype=torch.float64)

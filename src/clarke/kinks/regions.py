@@ -24,7 +24,10 @@ _SINGLE = 1e-7  # some float64 kernels hold constants rounded to float32 (hardsi
 
 
 def _shape_of(call: Call) -> torch.Size:
-    return torch.broadcast_shapes(*(a.shape for a in call.args if isinstance(a, torch.Tensor)))
+    shapes = [a.shape for a in call.args if isinstance(a, torch.Tensor)]
+    if all(s == shapes[0] for s in shapes[1:]):
+        return shapes[0]  # broadcast_shapes is slow
+    return torch.broadcast_shapes(*shapes)
 
 
 def _flat(value: torch.Tensor, shape: torch.Size) -> torch.Tensor:

@@ -128,7 +128,7 @@ def _logit(lo: Lowerer) -> _Parts | None:
 
 
 def _margin_parts(lo: Lowerer, p: int, margins: Part) -> Part:
-    hinge = lo(_ATEN.clamp_min.default, margins, 0.0)
+    hinge = lo(_ATEN.relu.default, margins)
     return hinge if p == 1 else lo(_ATEN.mul.Tensor, hinge, hinge)  # type: ignore[no-any-return]
 
 
@@ -170,7 +170,7 @@ def _multilabel_margin_loss(lo: Lowerer) -> _Parts | None:
     label_values = lo(_ATEN.index.Tensor, wide, [row, own])
     others = lo(_ATEN.index.Tensor, wide, [row])
     gap = lo(_ATEN.sub.Tensor, others, lo(_ATEN.unsqueeze.default, label_values, 1))
-    hinge = lo(_ATEN.clamp_min.default, lo(_ATEN.add.Scalar, gap, 1.0), 0.0)
+    hinge = lo(_ATEN.relu.default, lo(_ATEN.add.Scalar, gap, 1.0))
     counted = lo(_ATEN.mul.Tensor, hinge, (~used)[row].to(rows.dtype) / classes)
     pairs = lo(_ATEN.sum.dim_IntList, counted, [1])
     each = lo(_ATEN.index_add.default, torch.zeros(n, dtype=rows.dtype), 0, row, pairs)
@@ -227,13 +227,16 @@ def _grouped(
     Args:
         lo: The lowering.
         parts: The tensors.
-        table: (outputs, width) positions in the flattened tensors; repeats are harmless.
+        table: (outputs, width) positions in the flattened tensors, -1 for none.
         shape: Shape of the result.
         reduce: ``amax`` or ``amin``.
     """
     flat = [_flat(lo, p) for p in parts]
-    joined = lo(_ATEN.cat.default, flat) if len(flat) > 1 else flat[0]
-    rows = lo(_ATEN.index.Tensor, joined, [table])
+    # Empty places hold an element that is never chosen.
+    never = torch.full((1,), -_INF if reduce == "amax" else _INF, dtype=flat[0].value.dtype)
+    joined = lo(_ATEN.cat.default, [*flat, never])
+    last = joined.value.numel() - 1
+    rows = lo(_ATEN.index.Tensor, joined, [torch.where(table < 0, last, table)])
     best = lo(_ATEN.amax.default if reduce == "amax" else _ATEN.amin.default, rows, [1])
     return lo(_ATEN.view.default, best, shape)  # type: ignore[no-any-return]
 
@@ -248,9 +251,7 @@ def _listing(target: torch.Tensor, outputs: int, offset: int, own: torch.Tensor)
     table = torch.full((outputs, width), -1, dtype=torch.int64)
     table[:, 0] = own
     table[target[order], column + 1] = order + offset
-    # Empty places repeat an element of the row.
-    some = table.max(1, keepdim=True).values
-    return torch.where(table < 0, some, table)
+    return table
 
 
 def _scatter_reduce(lo: Lowerer) -> _Parts | None:
@@ -316,8 +317,10 @@ def _embedding_bag(lo: Lowerer) -> _Parts | None:
         if bool((size == 0).any()):
             return None
         places = _listing(bags[used], ends.numel(), 0, torch.full((ends.numel(),), -1))
-        table = lo(_ATEN.index.Tensor, rows, [places])
-        best = lo(_ATEN.amax.default, table, [1])
+        never = torch.full((1, zeros.shape[1]), -_INF, dtype=zeros.dtype)
+        joined = lo(_ATEN.cat.default, [rows, never])
+        places = torch.where(places < 0, rows.value.shape[0], places)
+        best = lo(_ATEN.max.dim, lo(_ATEN.index.Tensor, joined, [places]), 1)[0]
     else:
         best = lo(_ATEN.index_add.default, zeros, 0, bags[used], rows)
     if mode == 1:

@@ -91,4 +91,11 @@ def _plain_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tor
         score = score.masked_fill(~keep, -torch.inf)
     if bias is not None:
         score = score.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else score + bias
-    return (torch.softmax(score, -1) @ value, torch.logsumexp(score, -1))
+    result = torch.softmax(score, -1) @ value
+    # In memory the kernels' results are laid out as the query is, and programs go on to view them
+    # so (in most models the heads lie inside of the positions).
+    strides = query.stride()
+    order = sorted(range(query.dim()), key=lambda d: -strides[d])
+    back = sorted(range(query.dim()), key=lambda d: order[d])
+    result = result.permute(order).contiguous().permute(back)
+    return (result, torch.logsumexp(score, -1))

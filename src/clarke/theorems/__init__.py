@@ -1,5 +1,6 @@
 """Conditions on a trace's structure under which AD is correct for all inputs and parameters."""
 
+from clarke.theorems.apply import BiasShift, bias_shift
 from clarke.theorems.explanation import Explanation, Hypothesis, LayerFacts
 from clarke.theorems.judge import explain_trace
 from clarke.theorems.model import Bias, Condition, Strength, Theorem
@@ -9,6 +10,7 @@ from clarke.theorems.walk import Structure, walk
 
 __all__ = [
     "Bias",
+    "BiasShift",
     "Condition",
     "Explanation",
     "Group",
@@ -19,6 +21,7 @@ __all__ = [
     "Strength",
     "Structure",
     "Theorem",
+    "bias_shift",
     "explain_trace",
     "full_column_rank",
     "peel",

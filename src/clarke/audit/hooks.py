@@ -1,0 +1,67 @@
+"""Notice hooks that may change gradients on their way.
+
+A hook on an intermediate tensor or on a node of autograd's graph can replace the gradient that
+passes, and nothing in the recorded operations says so. A verdict from the record alone would then
+be about another gradient than the user's; such calls are judged by replaying the program and
+comparing. Autograd lists its hooks nowhere, so they are noted when they are registered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.autograd.function import _HookMixin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Self
+
+    from clarke.capture import Recorder, Trace
+
+
+class HookSpy:
+    """Notes registrations while it is open; used as a context manager."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._slots: set[int] = set()
+        self._nodes = False
+        self._on_tensor: Any = None
+        self._on_node: Any = None
+
+    def __enter__(self) -> Self:
+        on_tensor, on_node = torch.Tensor.register_hook, _HookMixin.__dict__["_register_hook"]
+
+        def register_hook(tensor: torch.Tensor, hook: Callable[..., Any]) -> Any:
+            if not tensor.is_leaf:
+                self._note(tensor)
+            return on_tensor(tensor, hook)
+
+        def _register_hook(hooks: Any, hook: Callable[..., Any]) -> Any:
+            self._nodes = True
+            return on_node.__func__(hooks, hook)
+
+        self._on_tensor, self._on_node = on_tensor, on_node
+        torch.Tensor.register_hook = register_hook  # type: ignore[method-assign]
+        _HookMixin._register_hook = staticmethod(_register_hook)  # type: ignore[method-assign]  # noqa: SLF001 - no public name
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        torch.Tensor.register_hook = self._on_tensor  # type: ignore[method-assign]
+        _HookMixin._register_hook = self._on_node  # type: ignore[method-assign]  # noqa: SLF001 - as above
+
+    def _note(self, tensor: torch.Tensor) -> None:
+        slot = self._recorder.slot_of(tensor)
+        if slot is None:
+            self._nodes = True  # nothing is known of where it stands
+        else:
+            self._slots.add(slot.number)
+
+    def reaches(self, trace: Trace) -> bool:
+        """Whether a hook may change a gradient inside of this trace.
+
+        Of a hook on a node it is not known to which graph it belongs: from then on, to all.
+        """
+        return self._nodes or not self._slots.isdisjoint(trace.slot_dtypes)

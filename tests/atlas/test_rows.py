@@ -1,0 +1,160 @@
+"""Every row of the atlas: rule, measured proxies, limits and difference quotients must agree."""
+
+import math
+import warnings
+
+import pytest
+import torch
+
+from clarke.atlas import AtlasRow, Standing, measure_point, points
+from clarke.atlas.measure import agrees, in_hull, objective
+from clarke.atlas.model import close
+from clarke.capture import Recorder, collect_trace
+from clarke.kinks import default_registry
+from clarke.steering import Program, analyse, selected_gradient
+from clarke.verdict import Verdict
+
+POINTS = points()
+VALID = (Standing.GRADIENT, Standing.LIMITING, Standing.CLARKE)
+
+# What each deserves, by name: the issue's list and what the atlas found wrong in torch 2.13.
+EXPECTED = {
+    ("norm(x) ** 2", "x = 0"): Standing.GRADIENT,
+    ("sqrt(sum(x ** 2)) ** 2", "x = 0"): Standing.NONFINITE,
+    ("sqrt((x - 1) ** 2)", "x = 1"): Standing.NONFINITE,
+    ("where(x > 0, sqrt(x), x)", "x = -1"): Standing.NONFINITE,
+    ("sqrt(clamp(x, min=0))", "x = 0"): Standing.NOT_LIPSCHITZ,
+    ("std(x)", "constant"): Standing.CLARKE,
+    ("triplet_margin_loss(x, y, z)", "x = y, inactive"): Standing.GRADIENT,
+    ("relu(x) - relu(-x)", "x = 0"): Standing.WRONG,
+    ("max(u + b, b) - max(-u + b, b)", "u = b = 0"): Standing.WRONG,
+    ("cdist(x, y, inf)", "|x - y| = (1, 1)"): Standing.WRONG,
+    ("pdist((x, y), inf)", "|x - y| = (1, 1)"): Standing.WRONG,
+    ("linalg.det(x)", "diag(1, 0, 2)"): Standing.FORMULA,
+    ("linalg.eigvalsh(x)", "not symmetric"): Standing.FORMULA,
+    ("index_put(x, (0, 0), y)", "duplicate indices"): Standing.FORMULA,
+    ("embedding(i, x, padding_idx=0)", "row 0 is read"): Standing.FORMULA,
+    ("l1_loss(x, 0)", "x = 0"): Standing.CLARKE,
+    ("amax(x)", "(1, 2, 2, 2)"): Standing.CLARKE,
+    ("max_pool1d(relu(x), 2)", "both negative"): Standing.GRADIENT,
+    ("relu(x * mask)", "a dropped entry"): Standing.GRADIENT,
+    ("max(x, 0)", "a repeated point"): Standing.LIMITING,
+    ("topk(x, 2)", "three equal on top"): Standing.LIMITING,
+    ("sort(x)", "three equal"): Standing.LIMITING,
+    ("min(r a, clamp(r, 0.8, 1.2) a)", "r = 1 (clipped policy objective)"): Standing.GRADIENT,
+    ("clamp(round(8 x) / 8, 0, 1)", "x = 1 (a bound of a quantiser)"): Standing.LIMITING,
+    ("atan2(x, y)", "x = 0, y = -1"): Standing.NOT_LIPSCHITZ,
+}
+
+
+def measured(point):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return measure_point(point)
+
+
+def test_there_are_many_and_each_once():
+    assert len(POINTS) >= 150
+    assert len({(p.call, p.kink) for p in POINTS}) == len(POINTS)
+    assert set(EXPECTED) <= {(p.call, p.kink) for p in POINTS}
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda p: f"{p.call} at {p.kink}")
+def test_row(point):
+    row = measured(point)
+    assert row.standing is EXPECTED.get(row.key, row.standing)
+    if row.standing in VALID:
+        assert all(math.isfinite(x) for x in row.reverse)
+        assert agrees(row.quotients, row.limits) is not False
+        if row.limits:
+            # Sampling cannot find every limiting gradient of ties with many orders: a limiting
+            # gradient that it misses must still obey the difference quotients.
+            few = len(row.limits) <= 4
+            assert not few or in_hull(row.reverse, row.limits)
+    if row.standing is Standing.GRADIENT and row.limits:
+        assert all(close(v, row.reverse, 1e-4) for v in row.limits)
+    if row.standing is Standing.WRONG:
+        assert row.limits
+        assert not in_hull(row.reverse, row.limits)
+        assert row.element is not None
+        assert in_hull(row.element, row.limits)
+    if row.standing is Standing.NONFINITE:
+        assert row.element is not None
+        assert all(math.isfinite(x) for x in row.element)
+        assert not row.limits or len(row.limits) > 4 or in_hull(row.element, row.limits)
+    if row.standing is Standing.FORMULA:
+        # Where the formula decides, no positive verdict is given.
+        assert row.verdict is Verdict.UNDECIDED
+    if row.standing is Standing.NOT_LIPSCHITZ:
+        assert steep(point) is not False
+    if None not in (agrees(row.quotients, row.limits), row.forward) and row.standing in VALID:
+        assert len(row.limits) > 4 or in_hull(row.forward, row.limits)
+
+
+def steep(point):
+    """Whether values beside the point differ by more than a bounded slope allows."""
+    inputs = tuple(x.detach() for x in point.tensors())
+    with torch.no_grad():
+        here = float(objective(point, inputs))
+        worst = []
+        for step in (1e-4, 1e-8):
+            slopes = []
+            generator = torch.Generator().manual_seed(3)
+            for _ in range(20):
+                moved = [x + step * torch.randn(x.shape, generator=generator) for x in inputs]
+                slopes.append(abs(float(objective(point, moved)) - here) / step)
+            worst.append(max((s for s in slopes if math.isfinite(s)), default=None))
+    if None in worst:
+        return None
+    return worst[1] > 1.5 * worst[0]
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda p: f"{p.call} at {p.kink}")
+def test_forced_replay_repeats_value_and_gradient(point):
+    """With AD's own selection and weights: the same value, and AD's gradient."""
+    inputs = point.tensors()
+    registry = default_registry()
+    recorder = Recorder(registry.keeps)
+    with warnings.catch_warnings(), torch.enable_grad(), recorder:
+        warnings.simplefilter("ignore")
+        value = objective(point, inputs)
+        if not value.requires_grad:
+            pytest.skip("autograd takes the result for a constant")
+        trace = collect_trace(recorder, value)
+        recorder.paused = True
+        grads = torch.autograd.grad(value, inputs, materialize_grads=True)
+    analysis = analyse(trace, registry)
+    if analysis.unknown or any(op.hidden_write for op in trace.ops):
+        pytest.skip("UNDECIDED, by name")
+    leaves = {id(e.tensor): e.slot for e in trace.leaves()}
+    variables = [leaves[id(x)] for x in inputs if id(x) in leaves]
+    program = Program(analysis, variables)
+    if not torch.isfinite(value):
+        return
+    sites = analysis.sites.values()
+    if any(getattr(s.rule, "by_value", False) for s in sites):
+        return  # the value of sign at 0 is a mixture of its pieces
+    run = program.run()
+    assert float(run.output.detach()) == pytest.approx(float(value.detach()), abs=1e-9)
+    if any(s.touch.hazards for s in sites):
+        return
+    if any(s.touch.count and s.touch.op.name.split(".")[0] in COMPARISONS for s in sites):
+        return
+    weights = {p: s.touch.weights for p, s in analysis.sites.items() if bool(s.touch.mixed().any())}
+    own = selected_gradient(program, weights=weights)
+    expected = [g for x, g in zip(inputs, grads, strict=True) if id(x) in leaves]
+    if all(bool(torch.isfinite(g).all()) for g in expected) and point.call not in FUSED:
+        torch.testing.assert_close(list(own), expected, atol=1e-6, rtol=1e-6)
+
+
+COMPARISONS = {f"aten::{name}" for name in ("gt", "ge", "lt", "le", "eq", "ne")}
+# Fused operations whose own choice at ties is no mixture of that of their parts (they are wrong).
+FUSED = ("cdist(x, y, inf)", "pdist((x, y), inf)")
+
+
+def test_rows_as_data():
+    row = measured(next(p for p in POINTS if p.call == "sqrt(x)"))
+    assert isinstance(row, AtlasRow)
+    data = row.to_dict()
+    assert data["reverse"] == ["inf"]
+    assert data["standing"] == "NOT_LIPSCHITZ"
