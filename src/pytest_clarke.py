@@ -59,9 +59,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
                 counts.update(found)
     if counts:
         told = ", ".join(f"{n} {name}" for name, n in counts.most_common())
-        terminalreporter.write_line(
-            f"clarke: {sum(counts.values())} gradients judged in {tests} tests: {told}"
-        )
+        judged = _number(sum(counts.values()), "gradient")
+        terminalreporter.write_line(f"clarke: {judged} judged in {_number(tests, 'test')}: {told}")
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def _load(config: pytest.Config) -> None:

@@ -25,9 +25,9 @@ def test_differences_are_named():
     (change,) = differences(moved, data)
     assert (change.call, change.what, change.before) == ("clamp(x, min=0)", "reverse", [0.0])
     assert "clamp(x, min=0) at x = 0: reverse [0.0] -> " in str(change)
-    gone, = differences(data, data[:1])
+    (gone,) = differences(data, data[:1])
     assert gone.after is None
-    new, = differences(data[:1], data)
+    (new,) = differences(data[:1], data)
     assert new.before is None
 
 

@@ -1,10 +1,10 @@
-"""NaN, infinite slopes and steps: the verdict that each deserves, by name and line; no false alarm."""
+"""NaN, infinite slopes and steps: the verdict each deserves, by name and line; no false alarm."""
 
 import inspect
 
 import pytest
 import torch
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - the usual name
 
 import clarke
 from clarke.verdict import Verdict
@@ -122,7 +122,11 @@ def test_large_values_do_not_look_steep():
     [
         (lambda x: x.std(), (1.0, 1.0, 1.0), Verdict.CLARKE),
         (lambda x: x.norm(), (0.0, 0.0), Verdict.CLARKE),
-        (lambda x: torch.cdist(x[None, :2], x[None, 2:]).sum(), (1.0, 2.0, 1.0, 2.0), Verdict.CLARKE),
+        (
+            lambda x: torch.cdist(x[None, :2], x[None, 2:]).sum(),
+            (1.0, 2.0, 1.0, 2.0),
+            Verdict.CLARKE,
+        ),
         (lambda x: torch.linalg.matrix_norm(x.reshape(2, 2), 2), (1.0, 0.0, 0.0, 1.0), None),
     ],
     ids=["std", "norm", "cdist", "spectral norm"],
@@ -142,7 +146,10 @@ def a_margin(x):
 
 
 QUIET = {
-    "maxpool after relu": (lambda x: F.max_pool1d(F.relu(x)[None, None], 2).sum(), (-1.0, -2.0, 3.0, 1.0)),
+    "maxpool after relu": (
+        lambda x: F.max_pool1d(F.relu(x)[None, None], 2).sum(),
+        (-1.0, -2.0, 3.0, 1.0),
+    ),
     "dropout before relu": (
         lambda x: F.relu(x * torch.tensor([0.0, 2.0], dtype=x.dtype)).sum(),
         (1.0, 1.0),
@@ -158,8 +165,14 @@ QUIET = {
     "l1_loss at residual 0": (lambda x: F.l1_loss(x, x.new_zeros(2)), (0.0, 1.0)),
     "amax of (1, 2, 2, 2)": (lambda x: x.amax(), (1.0, 2.0, 2.0, 2.0)),
     "max_pool of (1, 2, 2, 2)": (lambda x: F.max_pool1d(x[None], 4).sum(), (1.0, 2.0, 2.0, 2.0)),
-    "topk of (1, 2, 2, 2)": (lambda x: (x.topk(2).values * x.new_tensor([1.0, 3.0])).sum(), (1.0, 2.0, 2.0, 2.0)),
-    "sort of (1, 2, 2, 2)": (lambda x: (x.sort().values * x.new_tensor([1.0, 3.0, 5.0, 9.0])).sum(), (1.0, 2.0, 2.0, 2.0)),
+    "topk of (1, 2, 2, 2)": (
+        lambda x: (x.topk(2).values * x.new_tensor([1.0, 3.0])).sum(),
+        (1.0, 2.0, 2.0, 2.0),
+    ),
+    "sort of (1, 2, 2, 2)": (
+        lambda x: (x.sort().values * x.new_tensor([1.0, 3.0, 5.0, 9.0])).sum(),
+        (1.0, 2.0, 2.0, 2.0),
+    ),
     "clipped policy objective at ratio 1": (
         lambda x: torch.min(x.exp() * 2, x.exp().clamp(0.8, 1.2) * 2).mean(),
         (0.0, 0.0),

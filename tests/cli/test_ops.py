@@ -16,41 +16,50 @@ def run(*arguments):
 
 
 def test_table():
-    result = run(*RELU)
+    result = run("--only", "relu")
     assert result.exit_code == 0
     assert f"torch {torch.__version__}" in result.output
-    (wrong,) = [line for line in result.output.splitlines() if "relu(-x)" in line]
-    assert "not valid" in wrong
+    assert "leaky_relu(x, 0.01)" in result.output
+    assert "a limiting gradient" in result.output
 
 
-@pytest.fixture
-def older(tmp_path):
-    """The same rows, one of them as another version might have answered."""
-    data = json.loads(run(*RELU, "--json").output)
-    assert [row["call"] for row in data["rows"]] == ["relu(x) - relu(-x)", "relu(x) - relu(2 x)"]
-    data["torch"] = "1.0"
-    data["rows"][0]["reverse"] = [1.0]
-    path = tmp_path / "older.json"
-    path.write_text(json.dumps(data))
-    return path
-
-
-def test_differences_to_another_version(older):
-    result = run(*RELU, "--diff", str(older))
-    assert result.exit_code == 0
-    assert result.output.startswith(f"torch 1.0 -> {torch.__version__}: 1 differences")
-    assert "relu(x) - relu(-x)" in result.output
+def test_json():
+    data = json.loads(run("--only", "clamp(x, m", "--json").output)
+    assert data["torch"] == torch.__version__
+    found = {row["call"]: row for row in data["rows"]}
+    assert found["clamp(x, min=0)"]["limits"] == [[0.0], [1.0]]
+    assert found["clamp(x, min=0)"]["standing"] == "LIMITING"
 
 
 def test_markdown():
-    lines = run(*RELU, "--markdown").output.splitlines()
-    table = [line.replace("\\|", "") for line in lines if line.startswith("|")]
-    assert len(table) >= 2 + 2
-    assert len({line.count("|") for line in table}) == 1
+    text = run("--only", "relu", "--markdown").output
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+    assert "- `relu(x) - relu(-x)` at x = 0: 0; not valid" in text
 
 
-def test_a_file_that_is_no_atlas(tmp_path):
-    path = tmp_path / "empty.json"
-    path.write_text("{}")
-    result = run(*RELU, "--diff", str(path))
+def test_diff(tmp_path):
+    data = json.loads(run("--only", "clamp(x, m", "--json").output)
+    data["torch"] = "0.0"
+    for row in data["rows"]:
+        if row["call"] == "clamp(x, min=0)":
+            row["reverse"] = [-3.0]
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(data))
+    lines = run("--only", "clamp(x, m", "--diff", str(other)).output.splitlines()
+    assert lines[0] == f"torch 0.0 -> {torch.__version__}: 1 differences"
+    assert lines[1].startswith("  clamp(x, min=0) at x = 0: reverse [-3.0] -> ")
+
+
+def test_diff_with_something_else_says_how_to_write_one(tmp_path):
+    other = tmp_path / "other.json"
+    other.write_text("[]")
+    result = run("--only", "clamp(x, m", "--diff", str(other))
     assert result.exit_code == 2
+    assert "clarke ops --json" in result.output
+
+
+def test_coverage_of_one():
+    text = run("--only", "nn.functional.relu", "--coverage").output
+    assert "In 1 of them (100.0%)" in text
+    assert "differentiable entries" in text

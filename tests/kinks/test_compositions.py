@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - the usual name
 
 import clarke
 from clarke.decide.nonfinite import limit_along
@@ -37,7 +37,7 @@ OPERATIONS = (
         0, torch.tensor([0, 1] * 9)[: x.numel()], x, "amax"
     ),
     lambda x: torch.cdist(x[:, None], x[:, None] + 1, p=1.0).reshape(-1)[:3],
-    lambda x: F.relu(x),
+    F.relu,
     lambda x: x.abs(),
     lambda x: x.std()[None],
     lambda x: torch.copysign(x, torch.ones_like(x)),

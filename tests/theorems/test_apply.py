@@ -110,3 +110,4 @@ def test_a_network_under_theorem_6_is_audited_without_rows(monkeypatch):
     assert len(audit.reports) == 2
     assert all(step.correct for step in audit.reports)
     assert all(step.touched > 0 for step in audit.reports)
+    assert all("Theorem 6" in step.theorem for step in audit.reports)

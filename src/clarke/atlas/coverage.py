@@ -114,14 +114,16 @@ def coverage_page(found: Sequence[Coverage], version: str) -> str:
         for c in found
         if not c.covered
     ]
+    share = covered / max(len(found), 1)
     return "\n".join(
         (
             "# Which operations clarke knows",
             "",
-            "Written by `clarke ops --coverage --markdown > docs/ops-coverage.md`. PyTorch's own test",
-            f"database (torch {version}) has {len(found)} differentiable entries in float64; of each,",
-            f"up to {_SAMPLES} sample calls were run. In {covered} of them ({covered / max(len(found), 1):.1%})",
-            "every operator is known. Where one is not, clarke says UNDECIDED and names it. These are:",
+            "Written by `clarke ops --coverage --markdown > docs/ops-coverage.md`.",
+            f"PyTorch's own test database (torch {version}) has {len(found)}",
+            f"differentiable entries in float64; of each, up to {_SAMPLES} sample calls were run.",
+            f"In {covered} of them ({share:.1%}) every operator is known. Where one is not, clarke",
+            "says UNDECIDED and names it. These are:",
             "",
             *rest,
             "",

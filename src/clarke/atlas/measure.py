@@ -201,7 +201,7 @@ def _limits(f: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]) -> t
         keep_both = len(rays) == 2
         if keep_both or not any(close(vector, v) for v in found):
             found.append(vector)
-    if len(found) == 2 and close(*found):
+    if len(found) == 2 and close(found[0], found[1]):
         found.pop()
     return tuple(found)
 

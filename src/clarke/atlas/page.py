@@ -16,13 +16,14 @@ _SHOWN = 2
 _PAGE = """\
 # What PyTorch returns at kinks
 
-Written by `clarke ops --markdown > docs/ops.md`, measured on torch {version} in float64: {count} points.
-`clarke ops --diff OTHER.json` compares with another version's `clarke ops --json`.
+Written by `clarke ops --markdown > docs/ops.md`, measured in float64 on torch {version}:
+{count} points. `clarke ops --diff OTHER.json` compares with another version's `clarke ops --json`.
 
-Each line is one call at one point. Calls with several results are added up with weights
-1, -0.9, 0.8, ... so that entries stay apart. *Limits of gradients* are limits of autograd's gradients
-along rays to the point: for one number the left and the right slope; of more than {shown} only the
-number is given. "-" means that they do not settle. *Answer is* says what reverse mode's gradient is worth.
+Each line is one call at one point. Calls with several results are added up with weights 1, -0.9,
+0.8, ... so that entries stay apart. *Limits of gradients* are limits of autograd's gradients along
+rays to the point: for one number the left and the right slope; of more than {shown} only the
+number is given; "-" means that they do not settle. *Answer is* says what reverse mode's gradient
+is worth.
 
 {standings}
 

@@ -29,14 +29,18 @@ def _orders() -> Iterator[Sample]:
         yield Sample("nanmedian(x)", kink, torch.nanmedian, values)
         yield Sample("nanmedian(x, 0)", kink, lambda x: x.nanmedian(0).values, values)
         yield Sample("quantile(x, 0.3)", kink, lambda x: x.quantile(0.3), values)
-        yield Sample("topk(x, 2, smallest)", kink, lambda x: x.topk(2, largest=False).values, values)
+        yield Sample(
+            "topk(x, 2, smallest)", kink, lambda x: x.topk(2, largest=False).values, values
+        )
         yield Sample("cummax(x, 0)", kink, lambda x: x.cummax(0).values, values)
         yield Sample("cummin(x, 0)", kink, lambda x: x.cummin(0).values, values)
         yield Sample("mode(x)", kink, lambda x: x.mode().values, values)
     for k in (1, 2, 3):
         yield Sample(f"topk(x, {k})", "three equal on top", lambda x, k=k: x.topk(k).values, _TOP)
     yield Sample("aminmax(x)", "all equal", lambda x: torch.stack(torch.aminmax(x)), ((1.0, 1.0),))
-    yield Sample("max(x, 0)", "a repeated point", lambda x: x[[0, 0, 1]].max(0).values, ((1.0, 1.0),))
+    yield Sample(
+        "max(x, 0)", "a repeated point", lambda x: x[[0, 0, 1]].max(0).values, ((1.0, 1.0),)
+    )
     yield Sample("amax(x)", "(1, 2, 2, 2)", lambda x: x.amax(0), ((1.0, 2.0, 2.0, 2.0),))
     yield Sample("argmax(x) as index", "two equal", lambda x: x[x.argmax()], ((1.0, 1.0),))
 

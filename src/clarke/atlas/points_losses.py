@@ -24,7 +24,9 @@ def losses() -> Iterator[Sample]:
     yield Sample("mse_loss(x, 0)", "x = 0", lambda x: F.mse_loss(x, _zeros(x)), ((0.0,),))
     for point in (-1.0, 0.0, 1.0):
         kink = f"x = {point:g}"
-        yield Sample("smooth_l1_loss(x, 0)", kink, lambda x: F.smooth_l1_loss(x, _zeros(x)), ((point,),))
+        yield Sample(
+            "smooth_l1_loss(x, 0)", kink, lambda x: F.smooth_l1_loss(x, _zeros(x)), ((point,),)
+        )
         yield Sample("huber_loss(x, 0)", kink, lambda x: F.huber_loss(x, _zeros(x)), ((point,),))
     yield Sample(
         "smooth_l1_loss(x, 0, beta=0)",
@@ -33,7 +35,10 @@ def losses() -> Iterator[Sample]:
         ((0.0,),),
     )
     yield Sample(
-        "hinge_embedding_loss(x, -1)", "x = 1", lambda x: F.hinge_embedding_loss(x, -_ones(x)), ((1.0,),)
+        "hinge_embedding_loss(x, -1)",
+        "x = 1",
+        lambda x: F.hinge_embedding_loss(x, -_ones(x)),
+        ((1.0,),),
     )
     yield Sample(
         "margin_ranking_loss(x, y, 1)",

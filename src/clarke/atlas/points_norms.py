@@ -24,7 +24,12 @@ def _vectors() -> Iterator[Sample]:
                 lambda x, o=order: torch.linalg.vector_norm(x, o),
                 values,
             )
-    yield Sample("linalg.vector_norm(x, 0.5)", "x = (0, 2)", lambda x: torch.linalg.vector_norm(x, 0.5), entry)
+    yield Sample(
+        "linalg.vector_norm(x, 0.5)",
+        "x = (0, 2)",
+        lambda x: torch.linalg.vector_norm(x, 0.5),
+        entry,
+    )
     yield Sample("norm(x)", "x = 0", torch.norm, zero)
     yield Sample("norm(x) ** 2", "x = 0", lambda x: torch.norm(x) ** 2, zero)
     yield Sample("sqrt(sum(x ** 2))", "x = 0", lambda x: (x * x).sum().sqrt(), zero)
@@ -39,7 +44,9 @@ def _vectors() -> Iterator[Sample]:
     yield Sample("std(x)", "constant", torch.std, ((1.0, 1.0, 1.0),))
     yield Sample("var(x)", "constant", torch.var, ((1.0, 1.0, 1.0),))
     yield Sample("std_mean(x)", "constant", lambda x: torch.stack(torch.std_mean(x)), ((1.0, 1.0),))
-    yield Sample("renorm(x, 2, 0, 1)", "norm 1", lambda x: x.reshape(1, 2).renorm(2, 0, 1), ((1.0, 0.0),))
+    yield Sample(
+        "renorm(x, 2, 0, 1)", "norm 1", lambda x: x.reshape(1, 2).renorm(2, 0, 1), ((1.0, 0.0),)
+    )
     yield Sample("logsumexp(x)", "all equal", lambda x: x.logsumexp(0), ((1.0, 1.0),))
     yield Sample("softmax(x)", "all equal", lambda x: x.softmax(0), ((1.0, 1.0),))
 
@@ -82,12 +89,39 @@ def _matrices() -> Iterator[Sample]:
     def square(x: torch.Tensor) -> torch.Tensor:
         return x.reshape(2, 2)
 
-    yield Sample("linalg.matrix_norm(x, 2)", "x = I", lambda x: torch.linalg.matrix_norm(square(x), 2), identity)
-    yield Sample("linalg.matrix_norm(x, 'nuc')", "x = I", lambda x: torch.linalg.matrix_norm(square(x), "nuc"), identity)
-    yield Sample("linalg.matrix_norm(x, 'nuc')", "rank 1", lambda x: torch.linalg.matrix_norm(square(x), "nuc"), rank_one)
-    yield Sample("linalg.matrix_norm(x, 'fro')", "x = 0", lambda x: torch.linalg.matrix_norm(square(x)), zero)
-    yield Sample("linalg.matrix_norm(x, 1)", "x = I", lambda x: torch.linalg.matrix_norm(square(x), 1), identity)
-    yield Sample("linalg.matrix_norm(x, inf)", "x = I", lambda x: torch.linalg.matrix_norm(square(x), _INF), identity)
+    yield Sample(
+        "linalg.matrix_norm(x, 2)",
+        "x = I",
+        lambda x: torch.linalg.matrix_norm(square(x), 2),
+        identity,
+    )
+    yield Sample(
+        "linalg.matrix_norm(x, 'nuc')",
+        "x = I",
+        lambda x: torch.linalg.matrix_norm(square(x), "nuc"),
+        identity,
+    )
+    yield Sample(
+        "linalg.matrix_norm(x, 'nuc')",
+        "rank 1",
+        lambda x: torch.linalg.matrix_norm(square(x), "nuc"),
+        rank_one,
+    )
+    yield Sample(
+        "linalg.matrix_norm(x, 'fro')", "x = 0", lambda x: torch.linalg.matrix_norm(square(x)), zero
+    )
+    yield Sample(
+        "linalg.matrix_norm(x, 1)",
+        "x = I",
+        lambda x: torch.linalg.matrix_norm(square(x), 1),
+        identity,
+    )
+    yield Sample(
+        "linalg.matrix_norm(x, inf)",
+        "x = I",
+        lambda x: torch.linalg.matrix_norm(square(x), _INF),
+        identity,
+    )
     yield Sample("linalg.svdvals(x)", "x = I", lambda x: torch.linalg.svdvals(square(x)), identity)
     yield Sample(
         "linalg.eigvalsh(x + x.T)",

@@ -10,6 +10,10 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 from clarke.kinks.samples import Sample
 
 
+def _listed_abs(x: torch.Tensor) -> torch.Tensor:
+    return getattr(torch, "_foreach_abs")([x])[0]  # type: ignore[no-any-return]  # noqa: B009
+
+
 def programs() -> Iterator[Sample]:
     """Compositions at points where their kinks meet."""
     zero = ((0.0,),)
@@ -24,8 +28,10 @@ def programs() -> Iterator[Sample]:
     yield Sample(
         "max(u + b, b) - max(-u + b, b)",
         "u = b = 0",
-        lambda w: torch.stack([w[0] + w[1], w[1]]).max(0).values
-        - torch.stack([-w[0] + w[1], w[1]]).max(0).values,
+        lambda w: (
+            torch.stack([w[0] + w[1], w[1]]).max(0).values
+            - torch.stack([-w[0] + w[1], w[1]]).max(0).values
+        ),
         ((0.0, 0.0),),
     )
     yield Sample("abs(x) - abs(2 x)", "x = 0", lambda x: x.abs() - (2 * x).abs(), zero)
@@ -57,11 +63,13 @@ def programs() -> Iterator[Sample]:
         lambda x: (x - torch.tensor([0.0, 2.0], dtype=x.dtype)).abs().min(),
         ((1.0,),),
     )
-    yield Sample("sort(x)[0] + sort(x)[1]", "two equal", lambda x: x.sort().values.sum(), ((1.0, 1.0),))
+    yield Sample(
+        "sort(x)[0] + sort(x)[1]", "two equal", lambda x: x.sort().values.sum(), ((1.0, 1.0),)
+    )
     yield Sample(
         "scaled_dot_product_attention(x, x, x)",
         "equal rows",
         lambda x: F.scaled_dot_product_attention(*(x.reshape(1, 2, 1),) * 3),
         ((1.0, 1.0),),
     )
-    yield Sample("_foreach_abs((x,))", "x = 0", lambda x: torch._foreach_abs([x])[0], zero)
+    yield Sample("_foreach_abs((x,))", "x = 0", _listed_abs, zero)

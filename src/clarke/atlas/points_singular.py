@@ -46,7 +46,9 @@ def _slopes() -> Iterator[Sample]:
         zero,
     )
     yield Sample("where(x > 0, x, -x)", "x = 0", lambda x: torch.where(x > 0, x, -x), zero)
-    yield Sample("where(x > 0, x, 1)", "x = 0", lambda x: torch.where(x > 0, x, torch.ones_like(x)), zero)
+    yield Sample(
+        "where(x > 0, x, 1)", "x = 0", lambda x: torch.where(x > 0, x, torch.ones_like(x)), zero
+    )
     yield Sample("x * (x > 0)", "x = 0", lambda x: x * (x > 0), zero)
     yield Sample("x * (x >= 0)", "x = 0", lambda x: x * (x >= 0), zero)
     yield Sample("x[x > 0].sum()", "x = 0", lambda x: x[x > 0].sum() + 0 * x.sum(), ((0.0, 1.0),))
@@ -63,13 +65,19 @@ def _steps() -> Iterator[Sample]:
     yield Sample("sign(x)", "x = 0", torch.sign, ((0.0,),))
     yield Sample("sgn(x)", "x = 0", torch.sgn, ((0.0,),))
     yield Sample("x * sign(x)", "x = 0", lambda x: x * torch.sign(x), ((0.0,),))
-    yield Sample("copysign(x, 1)", "x = 0", lambda x: torch.copysign(x, torch.ones_like(x)), ((0.0,),))
+    yield Sample(
+        "copysign(x, 1)", "x = 0", lambda x: torch.copysign(x, torch.ones_like(x)), ((0.0,),)
+    )
     yield Sample("fmod(x, 2)", "x = 2", lambda x: torch.fmod(x, 2.0), ((2.0,),))
     yield Sample("fmod(x, 2)", "x = 0", lambda x: torch.fmod(x, 2.0), ((0.0,),))
     yield Sample("remainder(x, 2)", "x = 2", lambda x: torch.remainder(x, 2.0), ((2.0,),))
     yield Sample("remainder(x, y)", "x = 3, y = 2", torch.remainder, ((3.0,), (2.0,)))
-    yield Sample("round(x, decimals=1)", "x = 0.25", lambda x: torch.round(x, decimals=1), ((0.25,),))
-    yield Sample("div(x, 2, floor)", "x = 2", lambda x: torch.div(x, 2, rounding_mode="floor"), ((2.0,),))
+    yield Sample(
+        "round(x, decimals=1)", "x = 0.25", lambda x: torch.round(x, decimals=1), ((0.25,),)
+    )
+    yield Sample(
+        "div(x, 2, floor)", "x = 2", lambda x: torch.div(x, 2, rounding_mode="floor"), ((2.0,),)
+    )
     yield Sample(
         "grid_sample(image, x)",
         "on a cell border",

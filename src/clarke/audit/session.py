@@ -129,6 +129,7 @@ class Audit:
         self._subscribers: list[Subscriber] = []
         self._proofs = 0
         self._warned = False
+        self._warned_at: set[tuple[str, int]] = set()
         self.reports: list[Report] = []
 
     # ---------------------------------------------------------------- the block
@@ -263,7 +264,8 @@ class Audit:
             self._callback(report)
         elif self._policy is OnWrong.RAISE:
             raise WrongGradientError(f"{message}\n{report}", report)
-        elif not repaired:
+        elif not repaired and (location.file, location.line) not in self._warned_at:
+            self._warned_at.add((location.file, location.line))
             level = levels_up_to(location.file, location.line)
             warnings.warn(message, WrongGradientWarning, stacklevel=level)
 

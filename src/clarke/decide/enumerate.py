@@ -8,7 +8,7 @@ near the point and not merely to first order (design of the exclusion: docs/theo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,10 +101,21 @@ class _Kink:
 
 @dataclass(frozen=True, eq=False)
 class _Row:
-    """A condition: its gradient, and how to evaluate it at another point."""
+    """A condition.
+
+    Attributes:
+        values: (n,) its gradient.
+        form: How to evaluate it at another point.
+        exact: The gradient in integers, in the subspace searched.
+        positive: A bit for its direction; rows that are parallel up to rounding share it.
+        negative: The bit of the opposite direction.
+    """
 
     values: Array
     form: Form
+    exact: Vector
+    positive: int
+    negative: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,13 +137,26 @@ class _Option:
 
 
 @dataclass(frozen=True, eq=False)
+class Derivatives:
+    """What was differentiated so far, by the selection of the kinks that matter for it.
+
+    Attributes:
+        switching: Gradients of a site's candidates and switching functions.
+        totals: Gradients of the result.
+    """
+
+    switching: dict[tuple[object, ...], tuple[Array, Array]] = field(default_factory=dict)
+    totals: dict[tuple[object, ...], Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
 class _Node:
     cone: Cone | None
     choices: dict[int, torch.Tensor]
     rows: tuple[_Row, ...] = ()
     kinks: tuple[int, ...] = ()
     pinned: frozenset[int] = frozenset()
-    units: Array | None = None
+    sides: int = 0
 
 
 class Enumeration:
@@ -180,13 +204,14 @@ class Enumeration:
         self._sites = list(dict.fromkeys(k.site.position for k in self._kinks))
         self._subspace = self._pick_subspace()
         # Derivatives under a selection, AD's pieces where the key is silent.
-        self._cache: dict[tuple[object, ...], tuple[Array, Array]] = like._cache if like else {}
-        self._totals: dict[tuple[object, ...], Array] = like._totals if like else {}
+        self.derivatives: Derivatives = Derivatives() if like is None else like.derivatives
+        self._cache, self._totals = self.derivatives.switching, self.derivatives.totals
         self._depends: dict[int, tuple[int, ...]] = {}
         self._cells: list[Cell] = []
         self._exclusions: list[Exclusion] = []
         self._known: dict[tuple[int, int], list[_Option]] = {}
         self._nodes = 0
+        self._lines: list[Array] = []
         self._linear: LinearParts | None = None
 
     def _pick_subspace(self) -> NDArray[np.int64] | None:
@@ -246,36 +271,48 @@ class Enumeration:
         own = kink.site.touch.chosen() if own is None else own.clone()
         own[kink.index] = option.choice
         choices[position] = own
-        rows, cone, closed, units = list(node.rows), node.cone, False, node.units
+        cone, closed, sides = node.cone, False, node.sides
         for row in option.rows:
-            unit = row.values / np.abs(row.values).max()
-            side = _parallel(unit, units)
-            units = unit[None, :] if units is None else np.concatenate([units, unit[None, :]])
-            rows.append(row)
-            if cone is None or closed or side > 0:
+            known, opposed = sides & row.positive, sides & row.negative
+            sides |= row.positive
+            if cone is None or closed or known:
                 continue
-            cut = None if side < 0 else cone.cut(self._integers(row.values))
+            cut = None if opposed else cone.cut(row.exact)
             closed = cut is None
             cone = cone if cut is None else cut
         child = _Node(
             cone if option.decided and not closed else None,
             choices,
-            tuple(rows),
+            (*node.rows, *option.rows),
             (*node.kinks, *([kink.number] * len(option.rows))),
             node.pinned | {kink.number} if option.pinned else node.pinned,
-            units,
+            sides,
         )
         if closed and self._excluded(child):
-            self._exclusions.append(Exclusion(np.stack([r.values for r in rows])))
+            self._exclusions.append(Exclusion(np.stack([r.values for r in child.rows])))
             return None
         return child
 
-    def _integers(self, row: Array) -> Vector:
-        exact = integer_row(row.tolist())
-        if self._subspace is None:
-            return exact
-        columns = self._subspace.astype(object)
-        return tuple(int(v) for v in np.asarray(exact, dtype=object) @ columns)
+    def _row(self, values: Array, form: Form) -> _Row:
+        exact = integer_row(values.tolist())
+        if self._subspace is not None:
+            columns = self._subspace.astype(object)
+            exact = tuple(int(v) for v in np.asarray(exact, dtype=object) @ columns)
+        unit = values / np.abs(values).max()
+        number, sign = self._class_of(unit)
+        bits = 1 << (2 * number), 1 << (2 * number + 1)
+        return _Row(values, form, exact, *(bits if sign > 0 else bits[::-1]))
+
+    def _class_of(self, unit: Array) -> tuple[int, int]:
+        """Number of the line that a row spans, and the side, up to rounding."""
+        if self._lines:
+            known = np.stack(self._lines)
+            for sign in (1, -1):
+                same = np.flatnonzero(np.abs(known - sign * unit).max(axis=1) <= _ROUNDING)
+                if len(same):
+                    return int(same[0]), sign
+        self._lines.append(unit)
+        return len(self._lines) - 1, 1
 
     def _excluded(self, node: _Node) -> bool:
         """Whether no point near w has this selection."""
@@ -333,7 +370,7 @@ class Enumeration:
                     decided = False
                     continue
                 form = Form(kink.site.position, level * touch.count + kink.index, None, sign)
-                rows.append(_Row(sign * levels[level], form))
+                rows.append(self._row(sign * levels[level], form))
             options.append(_Option(member, tuple(rows), decided))
         return options
 
@@ -381,7 +418,7 @@ class Enumeration:
         options = []
         for i in leaders:
             rows = tuple(
-                _Row(
+                self._row(
                     sign * (slopes[i] - slopes[j]),
                     Form(kink.site.position, places[i], places[j], 1.0),
                 )
@@ -519,15 +556,6 @@ def _side(rule: KinkRule, member: int, above: int) -> float:
     if isinstance(rule, ComparisonRule):
         return 1.0 if member == int(rule.above) else -1.0
     return 1.0 if member >= above else -1.0
-
-
-def _parallel(unit: Array, units: Array | None) -> int:
-    """1 if an earlier row has the same direction up to rounding, -1 if the opposite, else 0."""
-    if units is None:
-        return 0
-    if bool((np.abs(units - unit).max(axis=1) <= _ROUNDING).any()):
-        return 1
-    return -1 if bool((np.abs(units + unit).max(axis=1) <= _ROUNDING).any()) else 0
 
 
 def _aliases(op: OpRecord) -> bool:

@@ -11,7 +11,7 @@ from clarke.constraints import random_tangents
 from clarke.decide.confirm import confirm
 from clarke.decide.disagree import name_nonfinite
 from clarke.decide.model import Decision, culprit_of
-from clarke.decide.tolerance import peak
+from clarke.decide.tolerance import peak, relative_difference
 from clarke.kinks import Hazard
 from clarke.steering import Pieces, Program
 from clarke.verdict import Verdict
@@ -92,7 +92,9 @@ def judge_nonfinite(
         culprits = name_nonfinite(Program(program.analysis, program.variables, dtype))
     culprits = culprits or tuple(touched)
     where = str(culprits[0]) if culprits else "the values themselves are not finite"
-    finite = finite_limit(program, generator)
+    finite = _wider(program, generator) if dtypes else None
+    if finite is None:
+        finite = finite_limit(program, generator)
     more = (
         "Gradients at nearby points have a finite limit, so a valid gradient exists."
         if finite is not None
@@ -144,6 +146,21 @@ def _keep_zeros(inner: Any, outer: Any) -> Any:
         return value
 
     return tuple(repaired(v) for v in inner)
+
+
+def _wider(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...] | None:
+    """The gradient in float64 at the point, if it is that of its neighbours as well.
+
+    What overflowed or vanished in a narrower type is ordinary here. Neighbours are taken relative
+    to each coordinate: the point may be as small as what vanished.
+    """
+    here = sober_gradient(program)
+    noise = random_tangents(program, generator)
+    near = sober_gradient(
+        program, [p * (1 + 1e-6 * r) for p, r in zip(program.point, noise, strict=True)]
+    )
+    finite = all(bool(torch.isfinite(g).all()) for g in (*here, *near))
+    return here if finite and relative_difference(here, near) < 1e-4 else None
 
 
 def finite_limit(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...] | None:

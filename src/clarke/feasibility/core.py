@@ -81,8 +81,9 @@ def _iterate(system: System, budget: Budget, *, split: bool) -> Iterator[Candida
     if labels.max() > 0:
         yield from _by_component(system, labels, result.direction, rows, budget)
         changes = 0
-    elif min(rows.shape) <= _NARROW:
-        yield from _active_set(system, rows, result.multipliers, changes, budget)
+    else:
+        first = changes if min(rows.shape) <= _NARROW else 0
+        yield from _active_set(system, rows, result.multipliers, first, budget)
     for stationary, steps in ((_COARSE, _FIRST_STEPS), (_FINE, budget.newton_steps)):
         result = squared_hinge(rows, result.direction, stationary, steps, budget)
         if result.solved:

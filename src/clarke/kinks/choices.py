@@ -344,7 +344,9 @@ class ArgRule(KinkRule):
         x = op.kept[0]
         dim = op.args[1] if len(op.args) > 1 else op.kwargs.get("dim")
         with torch.no_grad():
-            table = x.reshape(1, -1) if dim is None else x.movedim(dim, -1).reshape(-1, x.shape[dim])
+            table = (
+                x.reshape(1, -1) if dim is None else x.movedim(dim, -1).reshape(-1, x.shape[dim])
+            )
             best = table.amax(1, keepdim=True) if self.sign > 0 else table.amin(1, keepdim=True)
             elements = ((table == best).sum(1) > 1).nonzero().squeeze(1)
         indices = op.kept_outputs[0].reshape(-1)

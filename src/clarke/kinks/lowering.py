@@ -75,10 +75,9 @@ class Lowerer:
             running = (values[0].clone(), *values[1:]) if written else values
             out = func(*running, **kwargs)
         flat = tuple(out) if isinstance(out, (list, tuple)) else (out,)
+        parts: tuple[Part, ...] = tuple(self._new(v) for v in (() if written else flat))
         if written:
             parts = (Part(args[0].ref, out),)
-        else:
-            parts = tuple(self._new(v) for v in flat)
         record = replace(
             self.op,
             index=self.op.index + (len(self.records) + 1) * _APART,
@@ -159,9 +158,7 @@ def lower(
         inner, more = lower(record, find, below)
         if len(inner) > 1 or inner[0] is not record:
             # Parts of parts keep distinct numbers.
-            inner = tuple(
-                replace(r, index=r.index + (number + 1) * _APART * 4096) for r in inner
-            )
+            inner = tuple(replace(r, index=r.index + (number + 1) * _APART * 4096) for r in inner)
         parts += inner
         dtypes.update(more)
     return tuple(parts), dtypes

@@ -145,7 +145,9 @@ class KinkRule(ABC):
         """(M,) the values of all candidates of the touched kinks, differentiable."""
 
     @abstractmethod
-    def rows(self, call: Call, touch: Touch, choice: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def rows(
+        self, call: Call, touch: Touch, choice: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Switching functions signed so that positive values select `choice`.
 
         Args:

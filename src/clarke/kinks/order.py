@@ -83,7 +83,7 @@ class OrderRule(ChoiceRule):
             high = torch.searchsorted(ordered, values, right=True)
             size = high - low
             tied = (size > 1) & ~values.isnan()
-            row, output = tied.nonzero(as_tuple=True)
+            row, _ = tied.nonzero(as_tuple=True)
             size, low = size[tied], low[tied]
             too_many = int(size.sum()) > _MANY
             listed = torch.full_like(size, 2) if too_many else size
@@ -212,7 +212,7 @@ def _even_weights(op: OpRecord, x: torch.Tensor, members: torch.Tensor) -> torch
 
 
 def sort_places(call: Call, table: torch.Tensor) -> Placement:
-    """sort.default and sort.stable."""
+    """The places of both overloads of sort."""
     stable = call.func._schema.overload_name == "stable"
     if stable:
         dim, down = call.arg(2, "dim", -1), call.arg(3, "descending", False)
@@ -225,7 +225,7 @@ def sort_places(call: Call, table: torch.Tensor) -> Placement:
 
 
 def topk_places(call: Call, table: torch.Tensor) -> Placement:
-    """topk."""
+    """The places of topk."""
     k, n = call.arg(1, "k"), table.shape[1]
     places = torch.arange(min(k, n)).expand(table.shape[0], -1)
     if call.arg(3, "largest", True):
@@ -234,13 +234,13 @@ def topk_places(call: Call, table: torch.Tensor) -> Placement:
 
 
 def kth_places(call: Call, table: torch.Tensor) -> Placement:
-    """kthvalue."""
+    """The place of kthvalue."""
     k = min(call.arg(1, "k"), table.shape[1])
     return Placement(call.arg(2, "dim", -1), torch.full((table.shape[0], 1), k - 1))
 
 
 def median_places(call: Call, table: torch.Tensor) -> Placement:
-    """median and nanmedian: the lower of two middle elements; NaN is left out."""
+    """The place of median and nanmedian: the lower of two middle elements; NaN is left out."""
     count = (~table.isnan()).sum(1, keepdim=True)
     return Placement(call.arg(1, "dim", 0), ((count - 1) // 2).clamp(min=0))
 

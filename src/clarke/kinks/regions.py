@@ -24,10 +24,10 @@ _SINGLE = 1e-7  # some float64 kernels hold constants rounded to float32 (hardsi
 
 
 def _shape_of(call: Call) -> torch.Size:
-    shapes = [a.shape for a in call.args if isinstance(a, torch.Tensor)]
+    shapes: list[torch.Size] = [a.shape for a in call.args if isinstance(a, torch.Tensor)]
     if all(s == shapes[0] for s in shapes[1:]):
         return shapes[0]  # broadcast_shapes is slow
-    return torch.broadcast_shapes(*shapes)
+    return torch.Size(torch.broadcast_shapes(*shapes))
 
 
 def _flat(value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
@@ -59,8 +59,8 @@ class RegionRule(KinkRule):
             numel = shape.numel()
             touched: torch.Tensor | None = None
             base = torch.zeros(numel, dtype=torch.int8)
-            for s in splits:
-                s = _flat(s, shape)
+            for split in splits:
+                s = _flat(split, shape)
                 base += s > 0
                 zero = s == 0
                 touched = zero if touched is None else touched | zero
@@ -186,7 +186,7 @@ def _slopes(value: torch.Tensor, inputs: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack(
         [
             torch.zeros(x.numel(), dtype=torch.float64)
-            if g is None
+            if g is None  # type: ignore[redundant-expr]
             else g.to(torch.float64).expand(x.numel())
             for g, x in zip(grads, inputs, strict=True)
         ]
@@ -205,7 +205,8 @@ def _weights(
     Args:
         returned: (q, K) AD's derivatives with respect to the q inputs.
         slopes: (P, q, K) the pieces' derivatives.
-        members, owner: The candidate pieces of each kink.
+        members: The candidate pieces of all kinks.
+        owner: The kink of each candidate.
         match: Relative difference that counts as equal.
 
     Returns:

@@ -56,7 +56,9 @@ class SingularRule(KinkRule):
         count = elements.numel()
         owner = torch.arange(count)
         hazards = {
-            hazard: mask[elements].nonzero().squeeze(1) for mask, hazard in masks if bool(mask.any())
+            hazard: mask[elements].nonzero().squeeze(1)
+            for mask, hazard in masks
+            if bool(mask.any())
         }
         ones = torch.ones(count, dtype=torch.float64)
         base = torch.zeros(touched.numel(), dtype=torch.int8)
@@ -115,7 +117,7 @@ def power_is_special(call: Singular) -> torch.Tensor:
 def zero_to_the_zero(call: Singular) -> torch.Tensor:
     """Where a power of the number 0 jumps from 1 to 0."""
     exponent = call.args[1]
-    return (exponent == 0) & (float(call.args[0]) == 0)
+    return torch.as_tensor((exponent == 0) & (float(call.args[0]) == 0))
 
 
 def both_are_zero(call: Singular) -> torch.Tensor:
@@ -131,13 +133,13 @@ def on_the_cut(call: Singular) -> torch.Tensor:
 def logarithm_of_zero(call: Singular) -> torch.Tensor:
     """xlogy: where the second argument is zero."""
     x, y = (torch.as_tensor(a) for a in call.args[:2])
-    return torch.broadcast_tensors(x, y == 0)[1]
+    return torch.as_tensor(torch.broadcast_tensors(x, y == 0)[1])
 
 
 def logarithm_of_one_minus_one(call: Singular) -> torch.Tensor:
     """xlog1py: where the second argument is -1."""
     x, y = (torch.as_tensor(a) for a in call.args[:2])
-    return torch.broadcast_tensors(x, y == -1)[1]
+    return torch.as_tensor(torch.broadcast_tensors(x, y == -1)[1])
 
 
 def _dims(x: torch.Tensor, dim: Any) -> list[int]:
@@ -244,9 +246,9 @@ def length_is_the_limit(call: Singular) -> torch.Tensor:
     others = [d for d in range(x.dim()) if d != dim % x.dim()]
     size = torch.linalg.vector_norm(x, order, others)
     if float(order) != 2:
-        return size >= limit * (1 - 1e-6)
+        return torch.as_tensor(size >= limit * (1 - 1e-6))
     near = _NEAR * torch.finfo(x.dtype).eps * limit
-    return (size - limit).abs() <= near
+    return torch.as_tensor((size - limit).abs() <= near)
 
 
 def probability_is_extreme(call: Singular) -> torch.Tensor:
@@ -261,4 +263,6 @@ def has_repeats(call: Singular) -> torch.Tensor:
     if x.dim() == 0:
         return torch.tensor(False)
     ordered = x.sort(call.arg(1, "dim", -1)).values
-    return torch.as_tensor((ordered.diff(dim=call.arg(1, "dim", -1)) == 0).any(call.arg(1, "dim", -1)))
+    return torch.as_tensor(
+        (ordered.diff(dim=call.arg(1, "dim", -1)) == 0).any(call.arg(1, "dim", -1))
+    )

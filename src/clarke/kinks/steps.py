@@ -63,9 +63,7 @@ class ComparisonRule(KinkRule):
         return Touch(op, elements, members, owner.repeat_interleave(2), weights, {}, value)
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
-        shape = torch.broadcast_shapes(
-            *(a.shape for a in call.args if isinstance(a, torch.Tensor))
-        )
+        shape = torch.broadcast_shapes(*(a.shape for a in call.args if isinstance(a, torch.Tensor)))
         return (selection == 1).reshape(shape)
 
     def candidates(self, call: Call, touch: Touch) -> torch.Tensor:

@@ -28,10 +28,10 @@ def _norm(lo: Lowerer, x: Part, order: Any, dim: Any, *, keepdim: bool) -> Part 
     if not x.value.is_floating_point() or x.value.numel() == 0:
         return None
     if order == 1:
-        return lo(_ATEN.sum.dim_IntList, lo(_ATEN.abs.default, x), dims, keepdim)
+        return lo(_ATEN.sum.dim_IntList, lo(_ATEN.abs.default, x), dims, keepdim)  # type: ignore[no-any-return]
     if order in (_INF, -_INF):
         best = _ATEN.amax.default if order > 0 else _ATEN.amin.default
-        return lo(best, lo(_ATEN.abs.default, x), dims, keepdim)
+        return lo(best, lo(_ATEN.abs.default, x), dims, keepdim)  # type: ignore[no-any-return]
     return None
 
 
@@ -62,7 +62,9 @@ def _cdist(lo: Lowerer) -> _Parts | None:
     if left.value.numel() == 0 or right.value.numel() == 0 or order == 0:
         return None
     gap = lo(
-        _ATEN.sub.Tensor, lo(_ATEN.unsqueeze.default, left, -2), lo(_ATEN.unsqueeze.default, right, -3)
+        _ATEN.sub.Tensor,
+        lo(_ATEN.unsqueeze.default, left, -2),
+        lo(_ATEN.unsqueeze.default, right, -3),
     )
     return (_distance(lo, gap, order),)
 
@@ -70,7 +72,9 @@ def _cdist(lo: Lowerer) -> _Parts | None:
 def _euclidean_dist(lo: Lowerer) -> _Parts | None:
     left, right = lo.arg(0, "x1"), lo.arg(1, "x2")
     gap = lo(
-        _ATEN.sub.Tensor, lo(_ATEN.unsqueeze.default, left, -2), lo(_ATEN.unsqueeze.default, right, -3)
+        _ATEN.sub.Tensor,
+        lo(_ATEN.unsqueeze.default, left, -2),
+        lo(_ATEN.unsqueeze.default, right, -3),
     )
     return (_distance(lo, gap, 2.0),)
 
@@ -362,8 +366,10 @@ def _each(name: str) -> Lowering:
 
 
 def _matching(packet: Any, other: Any) -> Any:
-    kinds = ("Tensor", "Tensor_Tensor", "default") if isinstance(other, Part) else (
-        "Scalar", "Tensor_Scalar", "default"
+    kinds = (
+        ("Tensor", "Tensor_Tensor", "default")
+        if isinstance(other, Part)
+        else ("Scalar", "Tensor_Scalar", "default")
     )
     return next((getattr(packet, k) for k in kinds if k in packet.overloads()), None)
 

@@ -22,7 +22,8 @@ def _x(call: Call) -> torch.Tensor:
 
 def _at(*points: float) -> Callable[[Call], _Pieces]:
     """Switching functions ``x - point``."""
-    return lambda call: tuple(_x(call) - p for p in points)
+    # Not `x - p`: forward mode would give the number a tangent of zeros, slowly.
+    return lambda call: tuple(torch.ops.aten.sub.Scalar(_x(call), p) for p in points)
 
 
 def _constant(x: torch.Tensor, value: float) -> torch.Tensor:

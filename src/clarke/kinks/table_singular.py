@@ -30,8 +30,9 @@ def singular_points() -> Iterator[tuple[str, KinkRule]]:
     for name in ("default", "self_scalar", "other_scalar"):
         yield f"special_xlog1py.{name}", SingularRule(at.logarithm_of_one_minus_one)
     yield "std.correction", SingularRule(at.spread_is_zero, Hazard.CONE)
-    yield "linalg_vector_norm", SingularRule(
-        at.norm_of_zero, Hazard.CONE, more=((at.norm_is_irregular, Hazard.SEVERAL),)
+    yield (
+        "linalg_vector_norm",
+        SingularRule(at.norm_of_zero, Hazard.CONE, more=((at.norm_is_irregular, Hazard.SEVERAL),)),
     )
     for name in ("nan_to_num", "nansum"):
         yield name, SingularRule(at.first_is_not_finite)

@@ -68,7 +68,10 @@ def steps() -> Iterator[tuple[str, KinkRule]]:
     yield "round.decimals", StepRule(_on_half, scaled=True)
     for name in ("isnan", "isinf", "isposinf", "isneginf"):
         yield name, ConstantRule()
-    for name, overloads in (("remainder", ("Scalar", "Tensor", "Scalar_Tensor")), ("fmod", ("Scalar", "Tensor"))):
+    for name, overloads in (
+        ("remainder", ("Scalar", "Tensor", "Scalar_Tensor")),
+        ("fmod", ("Scalar", "Tensor")),
+    ):
         for overload in overloads:
             yield f"{name}.{overload}", RemainderRule(truncated=name == "fmod")
     for overload in ("Scalar", "default"):

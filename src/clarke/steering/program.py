@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -132,6 +135,17 @@ class Run:
     tensors: Mapping[int, torch.Tensor]
 
 
+@lru_cache(maxsize=1)
+def _load_forward_rules() -> None:
+    """Load torch's forward-mode rules, which warn of torch's own affairs while they load.
+
+    Torch would load them on first use, inside of the user's program and warning filters.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
+
+
 class Program:
     """Runs a trace again in float64.
 
@@ -147,6 +161,7 @@ class Program:
         self.analysis = analysis
         self.variables = tuple(variables)
         self.dtype = dtype
+        _load_forward_rules()
         trace = analysis.trace
         for e in trace.externals.values():
             _refuse_changed(e)

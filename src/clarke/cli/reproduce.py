@@ -1,0 +1,98 @@
+"""`clarke reproduce`: the experiments of the paper, with its figures beside ours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from clarke.cli.status import Exit
+from clarke.experiments.campaign import Campaign, tables
+from clarke.experiments.models import Activation
+from clarke.experiments.plots import plot_all
+from clarke.experiments.scenario import Network, Training
+
+
+def reproduce(
+    network: Annotated[Network, typer.Argument(help="Which network to train under audit.")],
+    *,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Folder with the official MNIST or CIFAR-10 (binary) files; "
+            "'digits' for the digits that come with scikit-learn."
+        ),
+    ] = "data",
+    runs: Annotated[int, typer.Option(min=1, help="Trainings, each with a seed of its own.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 20,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Stop every run after so many steps.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the first run.")] = 0,
+    activation: Annotated[
+        list[Activation] | None, typer.Option(help="For fnn: only this one (repeatable).")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Judge every so many steps.")] = 1,
+    device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
+    out: Annotated[Path, typer.Option(help="Folder for results; finished runs there are kept.")] = (
+        Path("runs") / "reproduce"
+    ),
+    plots: Annotated[bool, typer.Option(help="Draw plots (needs matplotlib).")] = True,
+    strict: Annotated[bool, typer.Option(help="Exit with 2 if any step stays undecided.")] = False,
+) -> None:
+    """Train a network of the paper, judging every gradient, and print the paper's table.
+
+    Interrupt it at any time: the same command goes on from the last complete epoch, and finished
+    runs are not repeated.
+    """
+    campaign = Campaign(
+        Training(network, epochs=epochs, steps=steps, seed=seed, every=every, device=device),
+        runs,
+        data,
+        out,
+        tuple(activation) if activation else tuple(Activation),
+    )
+    console = Console()
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    ) as bar:
+        task = bar.add_task("reading the data", total=None)
+        trainings = campaign.trainings()
+
+        def show(training: Training, done: int, total: int) -> None:
+            number = trainings.index(training)
+            bar.update(
+                task,
+                description=f"{training.label}, seed {training.seed}",
+                completed=number * total + done,
+                total=len(trainings) * total,
+            )
+
+        records = campaign.run(show)
+    found = tables(network, records)
+    out.mkdir(parents=True, exist_ok=True)
+    results = out / f"{network.value}.json"
+    summary = {"tables": [asdict(t) for t in found], "records": [asdict(r) for r in records]}
+    results.write_text(json.dumps(summary), encoding="utf-8")
+    (out / f"{network.value}.md").write_text(
+        "\n\n".join(t.markdown() for t in found) + "\n", encoding="utf-8"
+    )
+    for table in found:
+        console.print(table.markdown(), soft_wrap=True, markup=False, highlight=False)
+        console.print()
+    made = [results, *(plot_all(records, out) if plots else [])]
+    console.print("written: " + ", ".join(map(str, made)), soft_wrap=True, highlight=False)
+    verdicts = {name for r in records for name in r.verdicts}
+    if "NOT_CLARKE" in verdicts:
+        raise typer.Exit(Exit.WRONG)
+    if strict and verdicts - {"SMOOTH", "BOULIGAND", "CLARKE"}:
+        raise typer.Exit(Exit.UNDECIDED)

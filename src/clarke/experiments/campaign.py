@@ -1,0 +1,85 @@
+"""All runs of one network: in order, skipping finished ones, with results on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clarke.experiments.data import load
+from clarke.experiments.models import Activation
+from clarke.experiments.record import RunRecord
+from clarke.experiments.scenario import Network, Training
+from clarke.experiments.table import Table, scenario_one, scenario_two, verdict_table
+from clarke.experiments.train import Run, total_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from clarke.experiments.data import Images
+
+    Progress = Callable[["Training", int, int], None]
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What `clarke reproduce` runs.
+
+    Attributes:
+        training: Settings of all runs; seeds count up from its seed.
+        runs: How many runs, for each activation in scenario 1.
+        activations: Of scenario 1.
+        data: Folder of the official files, or "digits".
+        out: Folder of the results.
+    """
+
+    training: Training
+    runs: int
+    data: str
+    out: Path
+    activations: tuple[Activation, ...] = tuple(Activation)
+
+    def trainings(self) -> tuple[Training, ...]:
+        """Every run, in the order in which they are done."""
+        first = self.training
+        kinds: tuple[Activation | None, ...] = (None,)
+        if first.network is Network.FNN:
+            kinds = self.activations
+        return tuple(
+            replace(first, seed=first.seed + i, activation=kind)
+            for i in range(self.runs)
+            for kind in kinds
+        )
+
+    def run(self, progress: Progress = lambda _training, _done, _total: None) -> list[RunRecord]:
+        """Do all runs that are not finished yet; returns the records of all."""
+        images = load(self.training.network.source, self.data)
+        return [self._one(t, images, progress) for t in self.trainings()]
+
+    def _one(self, training: Training, images: Images, progress: Progress) -> RunRecord:
+        total = total_steps(training, images)
+        run = Run(
+            training,
+            images,
+            self.out / training.label,
+            lambda done: progress(training, done, total),
+        )
+        record = run.run()
+        progress(training, total, total)
+        return record
+
+
+def stored_records(out: Path, network: Network) -> list[RunRecord]:
+    """All records of a network below a folder, unfinished ones included."""
+    return [
+        RunRecord.load(path)
+        for path in sorted(out.glob(f"{network.value}*/run*.json"))
+        if path.parent.name == network.value or path.parent.name.startswith(network.value + "-")
+        if network is not Network.VGG11 or path.parent.name == network.value
+    ]
+
+
+def tables(network: Network, records: Sequence[RunRecord]) -> tuple[Table, ...]:
+    """The paper's table for a network, and what became of every step."""
+    first = scenario_one(records) if network is Network.FNN else scenario_two(network, records)
+    return (first, verdict_table(records))

@@ -1,0 +1,261 @@
+"""The run folder: ``settings.json``, ``steps.jsonl`` written as the run goes, ``summary.json``.
+
+Every line of ``steps.jsonl`` is one JSON object that reaches the operating system whole before
+the program goes on, so that a run that is killed leaves all its finished steps. Source lines and
+long texts, which repeat from step to step, are written once and referred to by number:
+
+- ``{"text": n, "value": "..."}`` introduces a text,
+- ``{"site": n, "operation": ..., "module": ..., "file": ..., "line": ..., "source": ...}`` a place,
+- ``{"step": n, "verdict": ..., "kinks": [[site, elements, touched, relevant, text], ...], ...}``
+  is a step.
+"""
+
+from __future__ import annotations
+
+import json
+import linecache
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clarke.errors import InputError
+from clarke.report.model import KinkSummary
+from clarke.report.runs.model import CulpritRecord, Picture, Run, StepRecord
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+FORMAT = 1
+SETTINGS, STEPS, SUMMARY = "settings.json", "steps.jsonl", "summary.json"
+_LONGEST_SOURCE = 240
+
+
+class RunWriter:
+    """Writes a run folder.
+
+    Args:
+        folder: Created if missing; must not hold a run already.
+        settings: Plain data; written at once.
+
+    Raises:
+        InputError: The folder holds a run.
+    """
+
+    def __init__(self, folder: Path | str, settings: Mapping[str, Any]) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / STEPS).exists():
+            raise InputError(
+                f"{self.folder} holds a run already. Give another folder, or remove this one."
+            )
+        _write_json(self.folder / SETTINGS, {"format": FORMAT, **settings})
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        self._file: int | None = os.open(self.folder / STEPS, flags, 0o644)
+        self._process = os.getpid()
+        self._texts: dict[str, int] = {}
+        self._sites: dict[tuple[str, str, str, int], int] = {}
+
+    def write(self, step: StepRecord) -> None:
+        """Append a step; when this returns, it survives the end of the process."""
+        if self._file is None or os.getpid() != self._process:
+            return
+        lines: list[dict[str, Any]] = []
+        kinks = [
+            [
+                self._site(lines, k.operation, k.module, k.file, k.line),
+                k.elements,
+                k.touched,
+                k.relevant,
+                self._text(lines, k.choice),
+            ]
+            for k in step.kinks
+        ]
+        culprits = [
+            [self._site(lines, c.operation, c.module, c.file, c.line), self._text(lines, c.reason)]
+            for c in step.culprits
+        ]
+        body: dict[str, Any] = {
+            "step": step.number,
+            "verdict": None if step.verdict is None else step.verdict.name,
+            "reason": self._text(lines, step.reason),
+            "theorem": step.theorem,
+            "seconds": round(step.seconds, 7),
+            "at": [self._text(lines, step.file), step.line],
+            "kinks": kinks,
+        }
+        if culprits:
+            body["culprits"] = culprits
+        if step.group is not None:
+            body["group"] = step.group
+        if step.joint is not step.verdict or step.joint_reason:
+            name = None if step.joint is None else step.joint.name
+            body["joint"] = [name, self._text(lines, step.joint_reason)]
+        if step.repaired:
+            body["repaired"] = True
+        if step.picture is not None:
+            body["picture"] = vars(step.picture)
+        lines.append(body)
+        _write_all(self._file, "".join(_line(entry) for entry in lines).encode())
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary and close; further calls do nothing."""
+        if self._file is None or os.getpid() != self._process:
+            return
+        os.close(self._file)
+        self._file = None
+        _write_json(self.folder / SUMMARY, summary)
+
+    def _text(self, lines: list[dict[str, Any]], text: str) -> int:
+        number = self._texts.get(text)
+        if number is None:
+            number = self._texts[text] = len(self._texts)
+            lines.append({"text": number, "value": text})
+        return number
+
+    def _site(
+        self, lines: list[dict[str, Any]], operation: str, module: str, file: str, line: int
+    ) -> int:
+        key = (operation, module, file, line)
+        number = self._sites.get(key)
+        if number is None:
+            number = self._sites[key] = len(self._sites)
+            lines.append(
+                {
+                    "site": number,
+                    "operation": operation,
+                    "module": module,
+                    "file": file,
+                    "line": line,
+                    "source": linecache.getline(file, line).strip()[:_LONGEST_SOURCE],
+                }
+            )
+        return number
+
+
+def read_run(folder: Path | str) -> Run:
+    """Read a run folder; a last line that was cut off, as a killed run leaves it, is left out.
+
+    Raises:
+        InputError: No run is there, or its format is newer than this version of clarke.
+    """
+    folder = Path(folder)
+    if not (folder / STEPS).exists():
+        raise InputError(
+            f"{folder} holds no run ({STEPS} is missing). "
+            "`clarke run SCRIPT` makes one and prints where it is."
+        )
+    settings = _read_json(folder / SETTINGS)
+    if settings.get("format", FORMAT) > FORMAT:
+        raise InputError(f"{folder} was written by a newer version of clarke. Install that one.")
+    reader = _Reader()
+    with (folder / STEPS).open("rb") as lines:
+        for line in lines:
+            reader.take(line)
+    return Run(
+        folder=folder,
+        settings=settings,
+        steps=tuple(reader.steps),
+        summary=_read_json(folder / SUMMARY),
+        sources=reader.sources,
+        damaged=reader.damaged,
+    )
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.steps: list[StepRecord] = []
+        self.sources: dict[tuple[str, int], str] = {}
+        self.damaged = 0
+        self._texts: dict[int, str] = {}
+        self._sites: dict[int, tuple[str, str, str, int]] = {}
+
+    def take(self, line: bytes) -> None:
+        try:
+            entry = json.loads(line)
+            if "text" in entry:
+                self._texts[entry["text"]] = entry["value"]
+            elif "site" in entry:
+                site = (entry["operation"], entry["module"], entry["file"], entry["line"])
+                self._sites[entry["site"]] = site
+                self.sources[site[2:]] = entry["source"]
+            else:
+                self.steps.append(self._step(entry))
+        except (ValueError, KeyError, TypeError):
+            self.damaged += 1
+
+    def _step(self, entry: dict[str, Any]) -> StepRecord:
+        name, picture = entry["verdict"], entry.get("picture")
+        verdict = None if name is None else Verdict[name]
+        joint, why = verdict, ""
+        if "joint" in entry:
+            named, text = entry["joint"]
+            joint, why = None if named is None else Verdict[named], self._texts[text]
+        return StepRecord(
+            number=entry["step"],
+            verdict=verdict,
+            reason=self._texts[entry["reason"]],
+            theorem=entry["theorem"],
+            kinks=tuple(
+                KinkSummary(*self._sites[site], elements, touched, relevant, self._texts[text])
+                for site, elements, touched, relevant, text in entry["kinks"]
+            ),
+            culprits=tuple(
+                CulpritRecord(*self._sites[site], self._texts[text])
+                for site, text in entry.get("culprits", ())
+            ),
+            seconds=entry["seconds"],
+            file=self._texts[entry["at"][0]],
+            line=entry["at"][1],
+            group=entry.get("group"),
+            joint=joint,
+            joint_reason=why,
+            repaired=entry.get("repaired", False),
+            picture=None if picture is None else _picture(picture),
+        )
+
+
+def _picture(entry: dict[str, Any]) -> Picture:
+    element = entry["element"]
+    return Picture(
+        gradient=tuple(entry["gradient"]),
+        vertices=tuple(tuple(v) for v in entry["vertices"]),
+        element=None if element is None else tuple(element),
+    )
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps(entry, separators=(",", ":")) + "\n"
+
+
+def _write_all(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a file so that it is there whole or not at all."""
+    text = json.dumps(_finite(value), indent=2, default=str)
+    new = path.with_suffix(".new")
+    new.write_text(text + "\n", encoding="utf-8")
+    new.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity as text: JSON has no word for them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return value
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,179 @@
+"""A run in the terminal: what was found, the worst offenders, the layers; at most 80 columns."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from clarke.report.runs.digest import layer_of, noted, places
+from clarke.report.runs.words import label
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from clarke.report.runs.compare import Comparison
+    from clarke.report.runs.model import Run
+
+_OFFENDERS = 6
+_LAYERS = 12
+
+
+def run_view(run: Run) -> Group:
+    """Everything that is said of a run at its end."""
+    parts: list[RenderableType] = [_answer(run)]
+    for section in (_offenders(run), _layers(run)):
+        if section is not None:
+            parts += ["", section]
+    parts += ["", _cost(run)]
+    return Group(*parts)
+
+
+def style_of(verdict: Verdict | None) -> str:
+    """Its colour on a terminal."""
+    if verdict is None:
+        return "dim"
+    if verdict.correct:
+        return "green"
+    return "bold red" if verdict is Verdict.NOT_CLARKE else "yellow"
+
+
+def _answer(run: Run) -> Text:
+    text = Text()
+    if not run.steps:
+        return text.append("No backward call was made, so there is nothing to judge.", "yellow")
+    text.append(f"{len(run.steps):,} backward calls, {run.looked:,} looked at: ")
+    text.append_text(_counted(run.counts())).append(".")
+    sums = run.sums()
+    if sums:
+        text.append("\nSums of accumulated calls: ").append_text(_counted(sums)).append(".")
+    return text
+
+
+def _counted(counts: dict[Verdict, int]) -> Text:
+    parts = [Text(f"{n:,} {label(v)}", style_of(v)) for v, n in counts.items()]
+    return Text(", ").join(parts or [Text("none")])
+
+
+def _offenders(run: Run) -> Table | None:
+    groups = noted(run)
+    if not groups:
+        return None
+    table = _table("What was not proved correct")
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("steps", justify="right", no_wrap=True)
+    table.add_column("where and why", ratio=1, overflow="fold")
+    for group in groups[:_OFFENDERS]:
+        step = group.first
+        outcome = step.outcome
+        named = [
+            f"{spot(c.file, c.line)} {c.operation}{f' in {c.module}' if c.module else ''}: "
+            f"{c.reason}"
+            for c in step.culprits[:4]
+        ]
+        own = outcome is step.verdict
+        why = "\n".join(named) or (step.reason if own else step.joint_reason)
+        table.add_row(
+            Text(label(outcome), style_of(outcome)),
+            f"{len(group.numbers):,}",
+            Text(f"first in step {step.number:,}\n{why}"),
+        )
+    left = len(groups) - _OFFENDERS
+    if left > 0:
+        table.add_row("", "", f"and {left:,} more; see the report")
+    return table
+
+
+def _layers(run: Run) -> Table | None:
+    found = [p for p in places(run) if p.touched]
+    if not found:
+        return None
+    found.sort(key=lambda p: (-p.relevant, -p.touched))
+    table = _table("Kinks by place")
+    table.add_column("line", no_wrap=True, overflow="ellipsis", ratio=3)
+    table.add_column("operation", no_wrap=True, overflow="ellipsis", ratio=3)
+    table.add_column("layer", no_wrap=True, overflow="ellipsis", ratio=3)
+    for name in ("steps", "touched", "relevant"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for p in found[:_LAYERS]:
+        table.add_row(
+            Text(spot(p.file, p.line)),
+            Text(p.operation),
+            Text(layer_of(p.module) if p.module else "-"),
+            f"{p.steps:,}",
+            _short(p.touched),
+            _short(p.relevant),
+        )
+    left = len(found) - _LAYERS
+    if left > 0:
+        table.add_row(f"and {left:,} more", "", "", "", "", "")
+    return table
+
+
+def _cost(run: Run) -> Text:
+    judging = sum(s.seconds for s in run.steps)
+    text = f"judging took {judging:.1f} s"
+    whole = run.summary.get("seconds")
+    if isinstance(whole, (int, float)) and whole > 0:
+        text += f" of the program's {whole:.1f} s ({100 * judging / whole:.0f} %)"
+    return Text(text, "dim")
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+        expand=True,
+    )
+
+
+def spot(file: str, line: int) -> str:
+    """File name and line."""
+    return f"{os.fspath(Path(file).name)}:{line}"
+
+
+def _short(count: int) -> str:
+    for limit, unit in ((10**9, "G"), (10**6, "M"), (10**4, "k")):
+        if count >= limit:
+            return f"{count / (1000 if unit == 'k' else limit):.3g} {unit}"
+    return f"{count:,}"
+
+
+def comparison_view(found: Comparison) -> Group:
+    """Two runs in the terminal."""
+    parts: list[RenderableType] = [Text(found.answer)]
+    for name, (a, b) in found.settings.items():
+        parts.append(Text(f"  {name.replace('_', ' ')}: {a} and {b}", "dim"))
+    if found.changed:
+        table = _table("Where AD chose differently")
+        for heading in ("line", "operation", "first", "second"):
+            table.add_column(heading, overflow="fold", ratio=1)
+        for pair in found.changed[:_LAYERS]:
+            place = pair.either
+            choices = ["; ".join(p.choices[:2]) for p in (pair.first, pair.second) if p is not None]
+            table.add_row(
+                Text(spot(place.file, place.line)), Text(place.operation), *map(Text, choices)
+            )
+        parts += ["", table]
+    if found.verdicts:
+        table = _table("Steps with another verdict")
+        for heading in ("step", "first", "second"):
+            table.add_column(heading)
+        for first, second in found.verdicts[:_LAYERS]:
+            table.add_row(
+                f"{first.number:,}",
+                *(Text(label(s.outcome), style_of(s.outcome)) for s in (first, second)),
+            )
+        if len(found.verdicts) > _LAYERS:
+            table.add_row("…", f"and {len(found.verdicts) - _LAYERS:,} more", "")
+        parts += ["", table]
+    return Group(*parts)
