@@ -14,10 +14,10 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format typecheck bench docs-check build clean
+.PHONY: help setup demo test test-slow lint format typecheck bench atlas-214 docs-check build clean
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## Make the virtual environment and install clarke into it, editable
 
@@ -52,6 +52,17 @@ typecheck: $(STAMP) ## Check the types of src/ with mypy, strictly
 
 bench: $(STAMP) ## Run the benchmarks
 	$(BIN)/python benchmarks/run.py
+
+# The next version of torch has an environment of its own; what it changes goes into docs/.
+VENV_214 := .venv-torch214
+
+atlas-214: $(STAMP) ## Run the atlas and the core tests on torch 2.14, and write what moved
+	@test -x $(VENV_214)/bin/python || $(PYTHON) -m venv $(VENV_214)
+	$(VENV_214)/bin/python -m pip install --quiet 'torch==2.14.*' -e '.[dev]'
+	mkdir -p runs
+	$(ONE_THREAD) $(BIN)/clarke ops --json > runs/ops.json
+	$(ONE_THREAD) $(VENV_214)/bin/clarke ops --diff runs/ops.json --markdown > docs/ops-214.md
+	$(ONE_THREAD) $(VENV_214)/bin/python -m pytest tests/atlas tests/check tests/kinks $(PYTEST_ARGS)
 
 docs-check: $(STAMP) ## Check links and code blocks in the documentation, and the list of layers
 	$(ONE_THREAD) $(BIN)/python -m pytest tests/test_docs.py tests/test_architecture.py $(PYTEST_ARGS)

@@ -39,11 +39,12 @@ def sum_of_absolute_values(size: int, repeats: int) -> None:
         if float(found.min_norm()[0].abs().max()) > 1e-9 or found.directional(half) != size / 2:
             raise AssertionError("smallest element or directional derivative")
 
-    print(f"sum |x_i|, {size} variables, 2^{size} limiting gradients: {median_time(run, repeats):.2f} s")
+    seconds = median_time(run, repeats)
+    print(f"sum |x_i|, {size} variables, 2^{size} limiting gradients: {seconds:.2f} s")
 
 
 def kinks_through_a_point(kinks: int, size: int, repeats: int) -> None:
-    """sum |a_i . x| at the origin: its cells are those of a central arrangement."""
+    """Sum of |a_i . x| at the origin: its cells are those of a central arrangement."""
     generator = torch.Generator().manual_seed(0)
     A = torch.randn(kinks, size, dtype=torch.float64, generator=generator)
     x = torch.zeros(size, dtype=torch.float64, requires_grad=True)
@@ -51,7 +52,7 @@ def kinks_through_a_point(kinks: int, size: int, repeats: int) -> None:
     run = median_time(
         lambda: found.append(clarke.subdifferential(lambda x: (A @ x).abs().sum(), (x,))), repeats
     )
-    corners = median_time(lambda: found[0].vertices(), repeats)
+    corners = median_time(found[0].vertices, repeats)
     # Cells of a central arrangement in general position: 2 sum_{i < size} C(kinks - 1, i).
     cells = len(found[0].bouligand())
     print(
@@ -61,6 +62,7 @@ def kinks_through_a_point(kinks: int, size: int, repeats: int) -> None:
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     repeats = parser.parse_args().repeats

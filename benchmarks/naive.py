@@ -11,6 +11,7 @@ float32 run had them, since ties are exact only there.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,7 @@ class _Site:
     indices: torch.Tensor | None
 
 
-def pool_members(pool: nn.MaxPool2d, space: tuple[int, int], y: int, x: int) -> list[int]:
+def pool_members(pool: Any, space: tuple[int, int], y: int, x: int) -> list[int]:
     """Flat input places of one window, in scan order."""
 
     def pair(value: Any) -> tuple[int, int]:
@@ -131,8 +132,7 @@ class Naive:
                 self._held[site.name] = x
                 if site.kind == "relu":
                     return torch.where(site.before > 0, x, torch.zeros_like(x))
-                indices = site.indices
-                assert indices is not None
+                indices = _indices(site)
                 flat = x.flatten(2).gather(2, indices.flatten(2))
                 return flat.reshape(indices.shape)
 
@@ -170,9 +170,7 @@ class Naive:
 
     def _layer(self, name: str, relu: str | None) -> LayerResult:
         site = self._sites[name]
-        assert site.indices is not None
         pool = dict(self._net.named_modules())[name]
-        assert isinstance(pool, nn.MaxPool2d)
         value = self._held[name]
         parameters = self._own(value)
         space = (site.before.shape[2], site.before.shape[3])
@@ -188,7 +186,7 @@ class Naive:
             if len(tied) < 2:
                 continue
             ties += 1
-            chosen = int(site.indices[n, c, y, x])
+            chosen = int(_indices(site)[n, c, y, x])
             top = self._gradient(value[n, c].reshape(-1)[chosen], parameters)
             differs = False
             rough = False
@@ -233,14 +231,16 @@ def feasible(rows: Rows) -> bool:
     return bool(found.status == 0 and found.x[-1] > 1e-9)
 
 
+def _indices(site: _Site) -> torch.Tensor:
+    if site.indices is None:
+        raise ValueError(f"{site.name} is not a maxpool")
+    return site.indices
+
+
 def _reaches(value: torch.Tensor, parameter: torch.Tensor) -> bool:
-    (found,) = torch.autograd.grad(
-        value.sum(), [parameter], retain_graph=True, allow_unused=True
-    )
+    (found,) = torch.autograd.grad(value.sum(), [parameter], retain_graph=True, allow_unused=True)
     return found is not None
 
 
 def _copy_in_double(net: nn.Module) -> nn.Module:
-    import copy
-
     return copy.deepcopy(net).double()

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import Recorder, collect_trace
+from clarke.capture import collect_trace
 from clarke.errors import CaptureError, InputError
 from clarke.kinks import default_registry
+from clarke.prepare import saving_recorder
 from clarke.theorems import Explanation, explain_trace
 from clarke.world import World
 
@@ -45,8 +46,7 @@ def explain(
         )
     world = World()
     registry = default_registry()
-    recorder = Recorder(registry.keeps)
-    recorder.places.on_root = world.save_module
+    recorder = saving_recorder(world, registry)
     try:
         with torch.enable_grad(), recorder:
             output = _one_number(_call(model, example_input))

@@ -48,6 +48,21 @@ class Prepared:
         return tuple(known[id(x)] for x in self.leaves if id(x) in known)
 
 
+def saving_recorder(world: World, registry: Registry) -> Recorder:
+    """A recorder that lets `world` remember every module before it first runs."""
+    recorder = Recorder(registry.keeps, refuses_compiled=True)
+
+    def save(root: torch.nn.Module) -> None:
+        recorder.paused = True  # copies of parameters are no part of the program
+        try:
+            world.save_module(root)
+        finally:
+            recorder.paused = False
+
+    recorder.places.on_root = save
+    return recorder
+
+
 @contextmanager
 def prepared(
     function: Callable[..., Any],
@@ -68,16 +83,7 @@ def prepared(
         if isinstance(x, torch.Tensor):
             world.save_tensor(x)
     registry = default_registry()
-    recorder = Recorder(registry.keeps, refuses_compiled=True)
-
-    def save(root: torch.nn.Module) -> None:
-        recorder.paused = True  # copies of parameters are no part of the program
-        try:
-            world.save_module(root)
-        finally:
-            recorder.paused = False
-
-    recorder.places.on_root = save
+    recorder = saving_recorder(world, registry)
     try:
         with torch.enable_grad():
             with recorder:

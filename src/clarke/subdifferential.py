@@ -43,6 +43,7 @@ class Membership:
         weights: (k,) their weights.
         direction: (n,) unit vector that separates, if outside.
         target: (n,) the vector asked about.
+        tolerance: Relative distance at which it counts as a member.
     """
 
     inside: bool | None
@@ -51,6 +52,7 @@ class Membership:
     weights: Array
     direction: Array | None
     target: Array
+    tolerance: float
     _limits: LimitSet
 
     def __bool__(self) -> bool:
@@ -66,7 +68,7 @@ class Membership:
         if self.inside is None:
             return False
         if self.inside:
-            return bool(verify_membership(self.elements, self.weights, self.target, _TOLERANCE))
+            return bool(verify_membership(self.elements, self.weights, self.target, self.tolerance))
         return self.direction is not None and separates(self._limits, self.target, self.direction)
 
 
@@ -140,6 +142,11 @@ class Subdifferential:
         return self._gradient
 
     @property
+    def limits(self) -> LimitSet:
+        """The limiting gradients as sums of independent groups."""
+        return self._limits
+
+    @property
     def complete(self) -> bool:
         """Every selection was either proved active or excluded: the set is exactly known."""
         return all(cell.certain for c in self._limits.components for cell in c.cells)
@@ -175,9 +182,17 @@ class Subdifferential:
         points = self.bouligand().numpy()
         return torch.from_numpy(points[vertex_indices(points, _TOLERANCE)])
 
-    def contains(self, vector: Vector) -> Membership:
-        """Whether a vector is in the set, with a certificate either way."""
+    def contains(self, vector: Vector, *, tolerance: float | None = None) -> Membership:
+        """Whether a vector is in the set, with a certificate either way.
+
+        Args:
+            vector: One tensor per variable, or a single tensor.
+            tolerance: Relative distance to the set that counts as rounding; by default 16
+                roundings of the vector's type, and at least 1e-7, since torch computes some
+                slopes (hardsigmoid's 1/6) in single precision whatever the type.
+        """
         target = self._flat(vector)
+        tolerance = _rounding_of(vector) if tolerance is None else tolerance
         empty = np.zeros((0, len(target)))
         certain = self._limits.certain()
         scale = self._limits.scale(target)
@@ -185,12 +200,14 @@ class Subdifferential:
         if certain is not None:
             near = certain.nearest(target)
             distance = near.distance
-            if float(np.abs(near.point - target).max(initial=0.0)) <= _TOLERANCE * scale:
+            if float(np.abs(near.point - target).max(initial=0.0)) <= tolerance * scale:
                 elements = np.stack([certain.element(a) for a in near.atoms])
                 weights = np.asarray(near.weights)
-                return Membership(True, distance, elements, weights, None, target, self._limits)
+                return Membership(
+                    True, distance, elements, weights, None, target, tolerance, self._limits
+                )
         far = self._limits.nearest(target)
-        outside = far.gap > _TOLERANCE * scale
+        outside = far.gap > tolerance * scale
         return Membership(
             False if outside else None,
             far.distance if outside else distance,
@@ -198,6 +215,7 @@ class Subdifferential:
             np.zeros(0),
             far.direction if outside else None,
             target,
+            tolerance,
             self._limits,
         )
 
@@ -311,6 +329,12 @@ class Subdifferential:
             if cell.direction is not None:
                 found += _downhill(cell.rows, cell.gradient, cell.direction)
         return found
+
+
+def _rounding_of(vector: Vector) -> float:
+    parts = [vector] if isinstance(vector, torch.Tensor) else list(vector)
+    kinds = {p.dtype for p in parts if p.is_floating_point()} or {torch.float64}
+    return max(1e-7, 16 * max(torch.finfo(d).eps for d in kinds))
 
 
 def _slope(direction: Array | None, gradient: Array) -> float:

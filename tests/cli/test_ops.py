@@ -19,8 +19,8 @@ def test_table():
     result = run("--only", "relu")
     assert result.exit_code == 0
     assert f"torch {torch.__version__}" in result.output
-    assert "leaky_relu(x, 0.01)" in result.output
-    assert "a limiting gradient" in result.output
+    assert "relu6(x)" in result.output
+    assert "limiting" in result.output
 
 
 def test_json():
@@ -49,6 +49,8 @@ def test_diff(tmp_path):
     lines = run("--only", "clamp(x, m", "--diff", str(other)).output.splitlines()
     assert lines[0] == f"torch 0.0 -> {torch.__version__}: 1 differences"
     assert lines[1].startswith("  clamp(x, min=0) at x = 0: reverse [-3.0] -> ")
+    page = run("--only", "clamp(x, m", "--diff", str(other), "--markdown").output
+    assert "- `clamp(x, min=0)` at x = 0, reverse: [-3.0] → " in page
 
 
 def test_diff_with_something_else_says_how_to_write_one(tmp_path):

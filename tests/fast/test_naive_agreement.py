@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from clarke.capture import Recorder, collect_trace
 from clarke.decide import Confirm, Decision, Settings, decide
@@ -27,7 +27,7 @@ def traced(net, inputs, labels):
     registry = default_registry()
     net.zero_grad()
     with Recorder(registry.keeps) as recorder:
-        loss = F.cross_entropy(net(inputs), labels)
+        loss = cross_entropy(net(inputs), labels)
         trace = collect_trace(recorder, loss)
         recorder.paused = True
         loss.backward()
@@ -38,10 +38,10 @@ def traced(net, inputs, labels):
 def small_vgg(batch_norm=False, size=8):
     """The first two blocks of VGG11, three channels wide."""
     layers = []
-    for i, (a, b) in enumerate(((3, 3), (3, 3))):
-        layers.append(nn.Conv2d(a, b, 3, padding=1))
+    for _ in range(2):
+        layers.append(nn.Conv2d(3, 3, 3, padding=1))
         if batch_norm:
-            layers.append(nn.BatchNorm2d(b))
+            layers.append(nn.BatchNorm2d(3))
         layers += [nn.ReLU(), nn.MaxPool2d(2)]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(3 * (size // 4) ** 2, 4))
 
@@ -202,7 +202,7 @@ def test_certificates_hold_and_the_ladder_agrees(make):
     registry = default_registry()
     net = make()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
-    for step in range(6):
+    for _ in range(6):
         inputs = torch.rand(6, 3, 32, 32, generator=generator) * 2 - 1
         inputs = torch.nn.functional.avg_pool2d(inputs, 3, 1, 1).mul(8).round() / 8
         inputs[:, :, 10:20, 4:16] = 0.5

@@ -197,6 +197,14 @@ def test_the_script_sees_what_python_would_give_it(clarke_command, tmp_path):
     assert "No backward call" in done.err
 
 
+def test_a_message_given_to_exit_is_shown(clarke_command, tmp_path):
+    (tmp_path / "stops.py").write_text("import sys\nsys.exit('not today')\n")
+    done, run = outcome(clarke_command, tmp_path, "stops.py")
+    assert done.status == 1
+    assert done.err.startswith("not today\n")
+    assert run.summary["ended"] == "exited with status 1"
+
+
 def test_modules_and_folders(clarke_command, tmp_path):
     package = tmp_path / "made_up_package"
     package.mkdir()

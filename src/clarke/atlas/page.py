@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from clarke.atlas.compare import Change
 from clarke.atlas.model import AtlasRow, Standing, Vector
 
 if TYPE_CHECKING:
@@ -89,6 +90,21 @@ def page(rows: Sequence[AtlasRow], version: str) -> str:
         wrong="\n".join(wrong) or "None.",
         modes="\n".join(modes) or "None.",
     )
+
+
+def differences_page(changes: Sequence[Change], before: str, after: str) -> str:
+    """The differences between two versions as a page."""
+    lines = [
+        f"# What moved from torch {before} to {after}",
+        "",
+        "Written by `make atlas-214`: `clarke ops --json` under the one version, and",
+        "`clarke ops --diff OTHER.json --markdown` under the other.",
+        f"{len(changes)} differences:",
+        "",
+        *(f"- `{c.call}` at {c.kink}, {c.what}: {c.before} → {c.after}" for c in changes),
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def _escape(text: str) -> str:

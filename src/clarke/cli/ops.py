@@ -15,7 +15,7 @@ from rich.table import Table
 
 from clarke.atlas import AtlasRow, atlas, differences, points
 from clarke.atlas.coverage import coverage, coverage_page
-from clarke.atlas.page import TITLES, cells, page
+from clarke.atlas.page import TITLES, cells, differences_page, page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,7 @@ def ops(
         warnings.simplefilter("ignore")  # torch warns of beta functions; the atlas runs them all
         rows = atlas(p for p in points() if only in p.call)
     if diff is not None:
-        _print_differences(_load(diff), rows, version)
+        _print_differences(_load(diff), rows, version, as_page=as_markdown)
     elif as_json:
         data = {"torch": version, "rows": [r.to_dict() for r in rows]}
         typer.echo(json.dumps(data, indent=1, allow_nan=False))
@@ -69,8 +69,13 @@ def _load(path: Path) -> dict[str, Any]:
     return {"rows": rows, "torch": version}
 
 
-def _print_differences(other: dict[str, Any], rows: Sequence[AtlasRow], version: str) -> None:
+def _print_differences(
+    other: dict[str, Any], rows: Sequence[AtlasRow], version: str, *, as_page: bool
+) -> None:
     changes = differences(other["rows"], [r.to_dict() for r in rows])
+    if as_page:
+        typer.echo(differences_page(changes, str(other["torch"]), version), nl=False)
+        return
     typer.echo(f"torch {other['torch']} -> {version}: {len(changes)} differences")
     for change in changes:
         typer.echo(f"  {change}")

@@ -38,8 +38,9 @@ def report(
 
     With two runs, compare them: which kinks changed convention, which verdicts changed.
     """
-    first = read_run(run)
-    both = None if other is None else compare(first, read_run(other))
+    with Console(stderr=True).status("Reading"):  # seen on a terminal only
+        first = read_run(run)
+        both = None if other is None else compare(first, read_run(other))
     if as_json:
         typer.echo(json.dumps(summary_data(first) if both is None else comparison_data(both)))
         return
@@ -49,7 +50,9 @@ def report(
         console.print(run_view(first) if both is None else comparison_view(both))
         return
     page = out or run / ("report.html" if both is None else "comparison.html")
-    page.write_text(run_page(first) if both is None else comparison_page(both), encoding="utf-8")
+    with Console(stderr=True).status("Writing the page"):
+        text = run_page(first) if both is None else comparison_page(both)
+        page.write_text(text, encoding="utf-8")
     typer.echo(shown_path(page))
 
 

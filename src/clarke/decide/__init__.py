@@ -2,7 +2,7 @@
 
 from clarke.decide.certificate import Certificate
 from clarke.decide.ladder import decide
-from clarke.decide.model import Confirm, Culprit, Decision, Settings, TouchCount, Witness
+from clarke.decide.model import Confirm, Culprit, Decision, Proof, Settings, TouchCount, Witness
 from clarke.decide.refute import Refutation
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Confirm",
     "Culprit",
     "Decision",
+    "Proof",
     "Refutation",
     "Settings",
     "TouchCount",

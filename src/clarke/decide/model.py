@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from clarke.decide.limits import Limits
 
@@ -92,6 +92,21 @@ class Culprit:
         return f"{self.operation} at {self.location}: {self.reason}"
 
 
+class Proof(Protocol):
+    """What every certificate of a verdict can do."""
+
+    @property
+    def witnesses(self) -> tuple[Witness, ...]:
+        """Directions with their selections; none where the proof has another form."""
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Convex weights of the witnesses."""
+
+    def verify(self, *, run: bool = True) -> bool:
+        """Check everything again, with `run` also by running the program."""
+
+
 @dataclass(frozen=True, eq=False)
 class TouchCount:
     """The kinks of one operation, counted without listing them.
@@ -132,7 +147,7 @@ class Decision:
 
     verdict: Verdict
     reason: str
-    certificate: Certificate | Refutation | None = None
+    certificate: Certificate | Refutation | Proof | None = None
     theorem: str = ""
     culprits: tuple[Culprit, ...] = ()
     analysis: Analysis | None = None

@@ -92,6 +92,7 @@ def paper_layers(network: Network) -> tuple[PaperLayer, ...]:
     outputs = (1_048_576, 524_288, 262_144, 131_072, 32_768)
     if network is Network.VGG11:
         tied = (3.2, 0.04, 2.1e-6, 1.7e-6, 0.0)
+        sizes: tuple[float | None, ...]
         steps = (1435.8, 166.3, 44.0, 18.0, 0.0)
         sizes = (1.18, 1.04, 1.00, 1.00, None)
     elif network is Network.VGG11_BN:
@@ -102,9 +103,7 @@ def paper_layers(network: Network) -> tuple[PaperLayer, ...]:
         return (PaperLayer(2_095_140, 4.2, 3904.8, 1.78),)
     else:
         return ()
-    return tuple(
-        PaperLayer(*entry) for entry in zip(outputs, tied, steps, sizes, strict=True)
-    )
+    return tuple(PaperLayer(*entry) for entry in zip(outputs, tied, steps, sizes, strict=True))
 
 
 def paper_touches(activation: Activation) -> float:

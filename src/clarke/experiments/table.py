@@ -61,8 +61,20 @@ def verdict_table(records: Sequence[RunRecord]) -> Table:
         )
     return Table(
         "Verdicts",
-        ("network", "seed", "data", "steps", "judged", "smooth", "at a kink, proved right")
-        + ("proved right", "others", "training accuracy"),
+        tuple(
+            [
+                "network",
+                "seed",
+                "data",
+                "steps",
+                "judged",
+                "smooth",
+                "at a kink, proved right",
+                "proved right",
+                "others",
+                "training accuracy",
+            ]
+        ),
         tuple(rows),
     )
 
@@ -95,8 +107,17 @@ def scenario_one(records: Sequence[RunRecord]) -> Table:
         )
     return Table(
         "Scenario 1: steps with a touched kink",
-        ("activation", "runs", "steps per run", "paper", "ours", "run by run")
-        + ("steps not proved right",),
+        tuple(
+            [
+                "activation",
+                "runs",
+                "steps per run",
+                "paper",
+                "ours",
+                "run by run",
+                "steps not proved right",
+            ]
+        ),
         tuple(rows),
     )
 
@@ -132,14 +153,23 @@ def scenario_two(network: Network, records: Sequence[RunRecord]) -> Table:
         )
     return Table(
         f"Scenario 2: {network.value}, {len(own)} run{'s' if len(own) != 1 else ''}",
-        ("maxpool", "outputs, paper", "ours", "tied %, paper", "ours")
-        + ("steps with relevant ties, paper", "ours", "share, paper", "ours")
-        + ("size then, paper", "ours"),
-        tuple(rows),
-        (
-            "Tied: of positive value. Size: outputs with a relevant tie, mean over the steps that "
-            "have one.",
+        tuple(
+            [
+                "maxpool",
+                "outputs, paper",
+                "ours",
+                "tied %, paper",
+                "ours",
+                "steps with relevant ties, paper",
+                "ours",
+                "share, paper",
+                "ours",
+                "size then, paper",
+                "ours",
+            ]
         ),
+        tuple(rows),
+        ("Tied: of positive value. Size: outputs with a relevant tie, over the steps with any.",),
     )
 
 

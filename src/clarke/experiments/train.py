@@ -72,9 +72,9 @@ class Run:
         """
         if self._record_path.exists():
             old = RunRecord.load(self._record_path)
-            if old.finished and old.settings == self.record.settings:
-                if old.data == self._images.name:
-                    return old
+            same = old.settings == self.record.settings and old.data == self.record.data
+            if old.finished and same:
+                return old
         self._prepare()
         total = total_steps(self._training, self._images)
         while self.record.steps < total:
@@ -92,9 +92,7 @@ class Run:
             torch.manual_seed(t.seed)
             self._model = t.model().to(t.device)
         self._generator.manual_seed(t.seed)
-        self._optimizer = torch.optim.SGD(
-            self._model.parameters(), lr=t.rate, weight_decay=t.decay
-        )
+        self._optimizer = torch.optim.SGD(self._model.parameters(), lr=t.rate, weight_decay=t.decay)
         if self._checkpoint.exists():
             found = torch.load(self._checkpoint, weights_only=True)
             if found["settings"] == self.record.settings:

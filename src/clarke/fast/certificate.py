@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from clarke.capture import Trace
+    from clarke.decide import Witness
     from clarke.kinks import Registry
 
 _SCALES = (2.0**-8, 2.0**-14, 2.0**-20, 2.0**-26)
@@ -36,6 +37,7 @@ class LayerCertificate:
         directions: By parameter's slot in the trace, in order.
         rows: For parameters settled by linear conditions: the rows and the direction's part.
         trace, registry, variables, gradient: What was judged.
+        witnesses, weights: None: the proof goes layer by layer.
     """
 
     directions: Mapping[int, torch.Tensor]
@@ -44,7 +46,7 @@ class LayerCertificate:
     registry: Registry
     variables: tuple[int, ...]
     gradient: tuple[torch.Tensor, ...]
-    witnesses: tuple[Any, ...] = field(default=())
+    witnesses: tuple[Witness, ...] = field(default=())
     weights: tuple[float, ...] = field(default=())
 
     def direction(self, scale: float) -> tuple[torch.Tensor, ...]:
@@ -97,9 +99,7 @@ class LayerCertificate:
                 return (f"gradients along the direction differ by {outcome.error:.1e}",)
         return ()
 
-    def _joint(
-        self, program: Program, relevant: torch.Tensor
-    ) -> Sequence[torch.Tensor] | None:
+    def _joint(self, program: Program, relevant: torch.Tensor) -> Sequence[torch.Tensor] | None:
         if not bool(relevant.any()):
             generator = torch.Generator().manual_seed(1)
             return tuple(

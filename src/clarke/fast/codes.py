@@ -100,9 +100,9 @@ class Coder:
             active: (N, C, h, w) which outputs depend on anything; None for all.
         """
         n, c, h, w = indices.shape
-        taken = np.take_along_axis(
-            codes.reshape(n, -1), indices.reshape(n, -1), axis=1
-        ).reshape(n, c, h * w)
+        taken = np.take_along_axis(codes.reshape(n, -1), indices.reshape(n, -1), axis=1).reshape(
+            n, c, h * w
+        )
         own = self._multipliers("pool", 1)[0]
         taken += own  # so that an active element whose code is zero differs from an inactive one
         taken *= self._multipliers("channels", c)[:, None]

@@ -14,6 +14,7 @@ from clarke.fast.layers import (
     argument_values,
     as_array,
     is_plain_convolution,
+    weight_shape,
     windows_of_conv,
 )
 
@@ -22,6 +23,24 @@ if TYPE_CHECKING:
 
     from clarke.fast.codes import Coder
     from clarke.fast.graph import Graph
+
+
+Channels = tuple[int, int] | None
+
+
+def groups_of(graph: Graph, conv: int) -> int:
+    """Number of groups of a convolution."""
+    return int(graph.trace.ops[conv].args[8])
+
+
+def read_by(graph: Graph, conv: int, channels: Channels) -> Channels:
+    """The input channels that some output channels of a convolution read."""
+    groups, shape = groups_of(graph, conv), weight_shape(graph, conv)
+    if channels is None or groups == 1 or shape is None:
+        return None
+    size = shape[0] // groups
+    first, last = channels[0] // size, (channels[1] - 1) // size
+    return (first * shape[1], (last + 1) * shape[1])
 
 
 class Fingerprints:
@@ -37,78 +56,84 @@ class Fingerprints:
         self._graph = graph
         self._coder = coder
         self._images = images
-        self._known: dict[int, Any] = {}
+        self._known: dict[tuple[int, Channels], Any] = {}
 
-    def outputs(self, position: int) -> Any:
-        """(B, H, W) codes of an operation's outputs (codes.py); None if it has none."""
-        if position not in self._known:
-            self._known[position] = self._compute(position)
-        return self._known[position]
+    def outputs(self, position: int, channels: Channels = None) -> Any:
+        """(B, H, W) codes of some channels of an operation's outputs; None if it has none.
 
-    def _compute(self, position: int) -> Any:
+        `channels` is (first, last + 1), or None for all.
+        """
+        key = (position, channels)
+        if key not in self._known:
+            self._known[key] = self._compute(position, channels)
+        return self._known[key]
+
+    def _compute(self, position: int, channels: Channels) -> Any:
         op = self._graph.trace.ops[position]
         if is_plain_convolution(self._graph, position):
-            return self._convolution(position)
+            return self._convolution(position, channels)
         if op.short_name in BATCH_NORM:
-            return self._argument(position, 0)
+            return self._argument(position, 0, channels)
         if op.short_name in RELU:
-            return self._relu(position)
+            return self._relu(position, channels)
         if op.name == POOL:
-            return self._pool(position)
+            return self._pool(position, channels)
         if op.name == "aten::add.Tensor":
-            return self._sum(position)
+            return self._sum(position, channels)
         return None
 
-    def _argument(self, position: int, argument: int) -> Any:
+    def _argument(self, position: int, argument: int, channels: Channels) -> Any:
         value = self._graph.trace.ops[position].args[argument]
         if not isinstance(value, Ref):
             return None
         maker = self._graph.makers[position].get(value.slot)
         if maker is not None:
             made = self._graph.trace.ops[maker].outputs
-            return self.outputs(maker) if made and made[0] == value.slot else None
+            return self.outputs(maker, channels) if made and made[0] == value.slot else None
         values = argument_values(self._graph, position, argument)
         array = None if values is None else as_array(values)
         if array is None:
             return None
-        return self._coder.pixels(self._some(array))
+        return self._coder.pixels(self._some(array, channels))
 
-    def _some(self, array: NDArray[Any]) -> NDArray[Any]:
+    def _some(self, array: NDArray[Any], channels: Channels) -> NDArray[Any]:
+        if channels is not None:
+            array = array[:, slice(*channels)]
         return array if len(self._images) == len(array) else array[self._images]
 
-    def _convolution(self, position: int) -> Any:
-        codes = self._argument(position, 0)
+    def _convolution(self, position: int, channels: Channels) -> Any:
+        codes = self._argument(position, 0, read_by(self._graph, position, channels))
         if codes is None:
             return None
         windows = windows_of_conv(self._graph, position, codes.shape[1:])
         return self._coder.fields(codes, windows)
 
-    def _relu(self, position: int) -> Any:
-        codes = self._argument(position, 0)
+    def _relu(self, position: int, channels: Channels) -> Any:
+        codes = self._argument(position, 0, channels)
         values = as_array(self._graph.trace.ops[position].kept[0])
         if codes is None or values is None:
             return None
-        return self._coder.active(codes, self._some(values) > 0)
+        return self._coder.active(codes, self._some(values, channels) > 0)
 
-    def _pool(self, position: int) -> Any:
+    def _pool(self, position: int, channels: Channels) -> Any:
         op = self._graph.trace.ops[position]
         peaks = as_array(op.kept_outputs[0])
         maker = self._graph.maker(position, 0)
         rectified = maker is not None and self._graph.trace.ops[maker].short_name in RELU
         # Behind a ReLU the sign of the maximum says whether the chosen element is active.
         before = maker if rectified and maker is not None else position
-        codes = self._argument(before, 0)
+        codes = self._argument(before, 0, channels)
         if codes is None or peaks is None:
             return None
-        indices = self._some(op.kept_outputs[1].numpy().reshape(peaks.shape))
-        active = self._some(peaks) > 0 if rectified else None
+        indices = self._some(op.kept_outputs[1].numpy().reshape(peaks.shape), channels)
+        active = self._some(peaks, channels) > 0 if rectified else None
         return self._coder.chosen(codes, indices, active)
 
-    def _sum(self, position: int) -> Any:
+    def _sum(self, position: int, channels: Channels) -> Any:
         op = self._graph.trace.ops[position]
         if len(op.args) != 2 or op.kwargs:
             return None
-        first, second = self._argument(position, 0), self._argument(position, 1)
+        first, second = (self._argument(position, i, channels) for i in (0, 1))
         if first is None or second is None or first.shape != second.shape:
             return None
         return self._coder.pair(first, second)

@@ -95,12 +95,12 @@ def build_graph(trace: Trace, variables: Sequence[int]) -> Graph | None:
     if not all(_harmless(trace, position, makers, readers) for position in range(len(trace.ops))):
         return None
     uses: dict[int, int] = {}
-    for slot in variables:
-        at = reads.get(slot, [])
+    for variable in variables:
+        at = reads.get(variable, [])
         while len(at) == 1 and trace.ops[at[0]].short_name in RESHAPES:
             at = readers[at[0]]
         if len(at) == 1:
-            uses[slot] = at[0]
+            uses[variable] = at[0]
     needed: set[int] = set()
     todo = [made.get(trace.output)]
     while todo:
@@ -128,7 +128,8 @@ def _harmless(
     """Whether an operation writes to nothing that others still read under its old value."""
     op = trace.ops[position]
     written = [
-        i for i, a in enumerate(op.func._schema.arguments)  # noqa: SLF001 - no public accessor
+        i
+        for i, a in enumerate(op.func._schema.arguments)
         if a.alias_info is not None and a.alias_info.is_write
     ]
     if not written or _only_statistics(op):
@@ -138,7 +139,7 @@ def _harmless(
     maker = makers[position].get(op.args[0].slot)
     if maker is None or list(readers[maker]) != [position]:
         return False
-    return not any(a.alias_info is not None for a in trace.ops[maker].func._schema.returns)  # noqa: SLF001
+    return not any(a.alias_info is not None for a in trace.ops[maker].func._schema.returns)
 
 
 def _only_statistics(op: OpRecord) -> bool:
@@ -151,6 +152,6 @@ def trusted_externals(trace: Trace) -> bool:
     for e in trace.externals.values():
         if e.origin not in (Origin.LEAF, Origin.CONSTANT) or e.tensor.is_inference():
             return False
-        if e.origin is Origin.LEAF and (e.snapshot is not None or e.tensor._version != e.version):  # noqa: SLF001
+        if e.origin is Origin.LEAF and (e.snapshot is not None or e.tensor._version != e.version):
             return False
     return True

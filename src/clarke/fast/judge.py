@@ -56,7 +56,8 @@ class Declined:
     op: OpRecord | None = None
 
     def __str__(self) -> str:
-        return self.reason if self.op is None else f"{self.op.shown} at {self.op.location}: {self.reason}"
+        place = "" if self.op is None else f"{self.op.shown} at {self.op.location}: "
+        return place + self.reason
 
 
 class QuickJudge:
@@ -119,7 +120,7 @@ class QuickJudge:
             return ""
         if op.name == POOL and op.differentiated:
             return self._pool(graph, position, found)
-        if op.short_name in RELU and op.differentiated and not _any_zero(op.kept[0]):
+        if op.short_name in RELU and op.differentiated and not any_zero(op.kept[0]):
             found.counts.append(TouchCount(op, op.kept[0].numel(), 0, 0))
             return ""
         touch = known.rule.find(op)
@@ -203,7 +204,8 @@ def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
     return True
 
 
-def _any_zero(values: torch.Tensor) -> bool:
+def any_zero(values: torch.Tensor) -> bool:
+    """Whether any entry is exactly zero."""
     if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
         return bool(np.count_nonzero(values.detach().numpy() == 0))
     return bool((values == 0).any())
@@ -221,7 +223,7 @@ def _slope_zero_at_zero(graph: Graph, layer: PoolLayer, registry: Registry) -> b
     if layer.relu is None:
         return True
     op = graph.trace.ops[layer.relu]
-    if not _any_zero(op.kept[0]):
+    if not any_zero(op.kept[0]):
         return True
     rule = registry.known(op.func).rule
     if rule is None:

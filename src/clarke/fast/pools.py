@@ -10,7 +10,7 @@ import scipy.sparse
 import torch
 
 from clarke.fast.codes import same_field
-from clarke.fast.fingerprints import Fingerprints
+from clarke.fast.fingerprints import Fingerprints, groups_of
 from clarke.fast.layers import (
     PoolLayer,
     argument_values,
@@ -76,14 +76,36 @@ def find_rivals(graph: Graph, layer: PoolLayer, ties: Ties, coder: Coder) -> Riv
     values, peaks = as_array(op.kept[0]), as_array(op.kept_outputs[0])
     if values is None or peaks is None:
         return None
-    windows = windows_of_pool(graph, layer.pool)
-    image, channel, row, column = np.unravel_index(ties.tied, peaks.shape)
+    image = np.asarray(ties.tied // peaks[0].size)
     images, inverse = np.unique(image, return_inverse=True)
-    codes = Fingerprints(graph, coder, images).outputs(layer.conv)
-    if codes is None:
-        return None
+    fingerprints = Fingerprints(graph, coder, images)
+    found = []
+    size = values.shape[1] // groups_of(graph, layer.conv)
+    group = np.asarray(ties.tied // (size * peaks[0, 0].size) % groups_of(graph, layer.conv))
+    for g in np.unique(group):
+        codes = fingerprints.outputs(layer.conv, (int(g) * size, int(g + 1) * size))
+        if codes is None:
+            return None
+        own = group == g
+        found.append(_differing(graph, layer, (values, peaks), ties.tied[own], codes, inverse[own]))
+    return _joined(found)
+
+
+def _differing(
+    graph: Graph,
+    layer: PoolLayer,
+    arrays: tuple[NDArray[Any], NDArray[Any]],
+    tied: Index,
+    codes: Any,
+    inverse: Index,
+) -> Rivals:
+    """The rivals among tied windows; `inverse` says which row of `codes` is each one's image."""
+    op = graph.trace.ops[layer.pool]
+    values, peaks = arrays
+    windows = windows_of_pool(graph, layer.pool)
+    image, channel, row, column = np.unravel_index(tied, peaks.shape)
     open_ = ~same_field(codes, windows)[inverse, row, column]
-    window = ties.tied[open_]
+    window = tied[open_]
     image, channel, inverse = image[open_], channel[open_], inverse[open_]
     row, column = row[open_], column[open_]
     y, x, inside = windows.places(row, column)
@@ -100,6 +122,22 @@ def find_rivals(graph: Graph, layer: PoolLayer, ties: Ties, coder: Coder) -> Riv
         (top[at], left[at]),
         (safe_y[at, offset], safe_x[at, offset]),
         window[at],
+    )
+
+
+def _joined(parts: list[Rivals]) -> Rivals:
+    if len(parts) == 1:
+        return parts[0]
+
+    def both(pairs: list[tuple[Index, Index]]) -> tuple[Index, Index]:
+        return (np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs]))
+
+    return Rivals(
+        np.concatenate([p.image for p in parts]),
+        np.concatenate([p.channel for p in parts]),
+        both([p.chosen for p in parts]),
+        both([p.rival for p in parts]),
+        np.concatenate([p.window for p in parts]),
     )
 
 
@@ -161,9 +199,7 @@ def settle(graph: Graph, layer: PoolLayer, rivals: Rivals) -> Condition | None:
         if bool((gained <= _NOISE * sizes * np.abs(parts).sum(axis=1)).any()):
             return None
     direction = torch.zeros((shape[0], width), dtype=torch.float64)
-    direction[torch.from_numpy(used)] = torch.from_numpy(
-        found.direction.reshape(len(used), width)
-    )
+    direction[torch.from_numpy(used)] = torch.from_numpy(found.direction.reshape(len(used), width))
     return Condition(matrix, found.direction, direction.reshape(shape))
 
 
@@ -179,8 +215,7 @@ def _patches(
     windows = windows_of_conv(graph, layer.conv, (inputs.shape[2], inputs.shape[3]))
     y, x, inside = windows.places(*place)
     y, x = np.where(inside, y, 0), np.where(inside, x, 0)
-    groups = int(graph.trace.ops[layer.conv].args[8])
-    group = rivals.channel // (shape[0] // groups)
+    group = rivals.channel // (shape[0] // groups_of(graph, layer.conv))
     channels = group[:, None] * shape[1] + np.arange(shape[1])
     read = inputs[rivals.image[:, None, None], channels[:, :, None], y[:, None], x[:, None]]
     return np.asarray(read * inside[:, None], dtype=np.float64).reshape(len(group), -1)

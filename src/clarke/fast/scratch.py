@@ -1,4 +1,4 @@
-"""Reusable memory: a fresh large array costs more (page faults) than the comparison that fills it."""
+"""Memory that is used again: a fresh large array costs more than what is computed into it."""
 
 from __future__ import annotations
 

@@ -80,19 +80,19 @@ def _biases(graph: Graph, position: int, argument: int) -> list[tuple[int, int]]
     elif op.short_name == "addmm" and len(op.args) == 3 and not op.kwargs:
         place = 0
     elif op.name == "aten::add.Tensor" and len(op.args) == 2 and not op.kwargs:
-        found = []
+        found: list[tuple[int, int]] = []
         for own, other in ((0, 1), (1, 0)):
             across = op.args[other]
             if not isinstance(across, Ref):
                 continue
             made = graph.makers[maker].get(across.slot)
-            for slot, use in _biases(graph, maker, own):
-                direct = made is None and across.slot == slot
-                if not direct and not graph.depends(made, slot):
-                    found.append((slot, use))
+            found += [
+                (slot, use)
+                for slot, use in _biases(graph, maker, own)
+                if across.slot != slot and not graph.depends(made, slot)
+            ]
         return found
     if place < 0:
         return []
-    slot = graph.leaf(maker, place)
-    return [] if slot is None or graph.uses.get(slot) != maker else [(slot, maker)]
-
+    bias = graph.leaf(maker, place)
+    return [] if bias is None or graph.uses.get(bias) != maker else [(bias, maker)]

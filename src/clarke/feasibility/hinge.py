@@ -97,7 +97,7 @@ def _least_squares(
 
 
 def _step_length(slack: FloatArray, change: FloatArray) -> float:
-    """The t > 0 minimising Σ max(0, slack - t change)², exactly.
+    """The t >= 0 minimising Σ max(0, slack - t change)², exactly.
 
     The derivative is piecewise linear and non-decreasing; its kinks, where a row starts or ends
     being violated, are sorted and its coefficients accumulated.
@@ -113,8 +113,10 @@ def _step_length(slack: FloatArray, change: FloatArray) -> float:
     product, square = slack * change, change * change
     constant = product[violated].sum() + np.r_[0.0, np.cumsum(sign * product[rows])]
     slope = square[violated].sum() + np.r_[0.0, np.cumsum(sign * square[rows])]
+    if not constant[0] > 0:
+        return 0.0  # no descent
     if len(at) == 0:
-        return float(constant[0] / slope[0]) if slope[0] > 0 else 0.0
+        return float(constant[0] / slope[0])
     ended = np.flatnonzero(constant[:-1] - at * slope[:-1] <= 0)
     piece = int(ended[0]) if len(ended) else len(at)
     if slope[piece] > 0 and constant[piece] / slope[piece] > 0:

@@ -97,7 +97,7 @@ class Differences:
 
 def from_gram(gram: FloatArray) -> FloatArray:
     """Coordinates C (k, r) with C Cᵀ equal to the Gram matrix up to rounding."""
-    values, vectors = scipy.linalg.eigh(gram)
+    values, vectors = scipy.linalg.eigh(gram, driver="evd")
     keep = values > len(gram) * _NOISE * max(float(values[-1]), 0.0)
     result: FloatArray = vectors[:, keep] * np.sqrt(values[keep])
     return result

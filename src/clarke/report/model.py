@@ -10,7 +10,7 @@ from clarke.report.text import report_text
 if TYPE_CHECKING:
     import torch
 
-    from clarke.decide import Certificate, Culprit, Refutation
+    from clarke.decide import Certificate, Culprit, Proof, Refutation
     from clarke.verdict import Verdict
 
 
@@ -62,7 +62,7 @@ class Report:
     reason: str
     gradient: tuple[torch.Tensor, ...]
     kinks: tuple[KinkSummary, ...]
-    certificate: Certificate | Refutation | None = None
+    certificate: Certificate | Refutation | Proof | None = None
     theorem: str = ""
     culprits: tuple[Culprit, ...] = ()
     element: tuple[torch.Tensor, ...] | None = None

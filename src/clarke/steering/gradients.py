@@ -55,7 +55,7 @@ class Selector:
     Attributes:
         choices: (K,) candidates by site position, filled as the replay goes.
         ties: (K,) bool by site position: kinks whose best candidates the direction does not
-            separate; there AD's choice is kept.
+            separate; there AD's choice is kept if it is one of them.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Selector:
         level = slopes.reshape(-1, touch.count) if _is_region(site) else slopes
         picked = site.rule.along(probe.call, touch, level)
         tied = unseparated(site, slopes)
-        choice = torch.where(tied, touch.chosen(), picked)
+        choice = torch.where(tied & _own_is_best(site, slopes), touch.chosen(), picked)
         self.choices[site.position] = choice
         self.ties[site.position] = tied
         return choice

@@ -23,18 +23,19 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inl
 
 def run_page(run: Run) -> str:
     """The page: verdict, timeline, kinks by layer, lines of code, steps of note, settings."""
+    data = digest(run)
     body = "".join(
         (
             _header(run),
             _timeline(run),
-            _layers(run),
+            _layers(run, data["hidden"]),
             _places(run),
             _steps(run),
             _meanings(run),
             _settings(run),
         )
     )
-    return document(f"clarke: {run.name}", body, digest(run))
+    return document(f"clarke: {run.name}", body, data)
 
 
 def document(title: str, body: str, data: dict[str, Any] | None) -> str:
@@ -158,10 +159,9 @@ def _timeline(run: Run) -> str:
     )
 
 
-def _layers(run: Run) -> str:
+def _layers(run: Run, hidden: int) -> str:
     if not any(s.kinks for s in run.steps):
         return "<section><h2>Kinks</h2><p>No kink was touched in this run.</p></section>"
-    hidden = digest(run)["hidden"]
     more = f" {hidden:,} more layers are left out." if hidden else ""
     return (
         "<section><h2>Kinks by layer</h2>"
@@ -230,12 +230,13 @@ def _steps(run: Run) -> str:
 
 def _article(run: Run, group: Noted) -> str:
     step = group.first
-    named = "".join(
-        f"<li><b>{esc(c.operation)}</b> at <code>{esc(c.place)}</code>: {esc(c.reason)}"
-        + _source(run.sources.get((c.file, c.line), ""))
-        + "</li>"
-        for c in step.culprits[:8]
-    )
+    named, last = "", ""
+    for c in step.culprits[:8]:
+        source = run.sources.get((c.file, c.line), "")
+        shown = _source(source if source != last else "")
+        named += f"<li><b>{esc(c.operation)}</b> at <code>{esc(c.place)}</code>: {esc(c.reason)}"
+        named += f"{shown}</li>"
+        last = source
     reason = step.joint_reason if step.outcome is not step.verdict else step.reason
     at = f"{Path(step.file).name}:{step.line}" if step.file else ""
     picture = ""

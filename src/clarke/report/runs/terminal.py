@@ -47,7 +47,8 @@ def _answer(run: Run) -> Text:
     text = Text()
     if not run.steps:
         return text.append("No backward call was made, so there is nothing to judge.", "yellow")
-    text.append(f"{len(run.steps):,} backward calls, {run.looked:,} looked at: ")
+    calls = f"{len(run.steps):,} backward call{'s' * (len(run.steps) != 1)}"
+    text.append(f"{calls}, {run.looked:,} looked at: ")
     text.append_text(_counted(run.counts())).append(".")
     sums = run.sums()
     if sums:

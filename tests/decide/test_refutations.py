@@ -1,0 +1,124 @@
+"""Proofs that a gradient is wrong, and damaged ones that must not pass."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from torch.nn import functional as F  # noqa: N812
+
+import clarke
+from clarke import Verdict
+from clarke.decide.refute import Refutation
+from reference import cases, to_torch
+
+
+def refuted(program, size=1):
+    x = torch.zeros(size, dtype=torch.float64, requires_grad=True)
+    report = clarke.check(program, (x,))
+    assert report.verdict is Verdict.NOT_CLARKE
+    assert isinstance(report.certificate, Refutation)
+    assert report.certificate.verify()
+    return report
+
+
+def lemma2(x):
+    return (F.relu(x) - F.relu(-x)).sum()
+
+
+def lemma7(x):
+    u, b = x[0], x[1]
+    first = torch.stack([u + b, b]).max(0).values
+    return first - torch.stack([-u + b, b]).max(0).values
+
+
+def damaged(proof):
+    """Copies with one part replaced, each with what was done."""
+    yield "direction turned round", replace(proof, direction=-proof.direction)
+    yield "direction of zeros", replace(proof, direction=np.zeros_like(proof.direction))
+    element = proof.limits.element(tuple(0 for _ in proof.limits.components))
+    yield "a gradient of the set", replace(proof, gradient=element)
+    component = proof.limits.components[0]
+    moved = replace(component, changes=component.changes + (proof.gradient - element))
+    others = proof.limits.components[1:]
+    yield (
+        "a set moved to the gradient",
+        replace(proof, limits=replace(proof.limits, components=(moved, *others))),
+    )
+
+
+@pytest.mark.parametrize(("program", "size"), [(lemma2, 1), (lemma2, 3), (lemma7, 2)])
+def test_damaged_refutations_do_not_verify(program, size):
+    proof = refuted(program, size).certificate
+    for damage, bad in damaged(proof):
+        assert not bad.verify(), damage
+        assert bad.defects()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(case=cases(n_vars=2, max_kinks=4))
+def test_damaged_refutations_of_random_programs(case):
+    x = torch.tensor([float(p) for p in case.point], dtype=torch.float64, requires_grad=True)
+    report = clarke.check(to_torch(case.expr), (x,))
+    assume(report.verdict is Verdict.NOT_CLARKE)
+    assert report.certificate.verify()
+    for damage, bad in damaged(report.certificate):
+        assert not bad.verify(), damage
+
+
+def test_an_exclusion_that_is_feasible_is_found():
+    proof = refuted(lemma2).certificate
+    component = proof.limits.components[0]
+    assert component.exclusions
+    feasible = replace(component.exclusions[0], rows=np.abs(component.exclusions[0].rows))
+    limits = replace(proof.limits, components=(replace(component, exclusions=(feasible,)),))
+    defects = replace(proof, limits=limits).defects()
+    assert any("feasible" in d for d in defects)
+
+
+def test_a_set_that_lacks_elements_is_found_by_running():
+    """With one element taken away the exact arithmetic holds, but gradients nearby do not."""
+    x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    found = clarke.subdifferential(lambda x: x.abs().sum() + 0 * lemma2(x), (x,))
+    corner = torch.ones(2, dtype=torch.float64)
+    assert found.contains(corner)
+    wrong = refuted(lambda x: lemma2(x) + lemma2(x) + F.relu(x).sum(), 2).certificate
+    keep = wrong.limits.components[0]
+    less = replace(keep, changes=keep.changes[:1], cells=keep.cells[:1])
+    far = (
+        less.changes[0] + wrong.limits.base + sum(c.changes[0] for c in wrong.limits.components[1:])
+    )
+    other = wrong.limits.element(tuple(len(c.changes) - 1 for c in wrong.limits.components))
+    assert np.abs(far - other).max() > 0.5
+    direction = (other - far) / np.linalg.norm(other - far)
+    limits = replace(
+        wrong.limits,
+        components=tuple(
+            replace(c, changes=c.changes[:1], cells=c.cells[:1]) for c in wrong.limits.components
+        ),
+    )
+    forged = replace(wrong, gradient=other, limits=limits, direction=direction, gap=1.0)
+    assert forged.verify(run=False)
+    assert not forged.verify()
+
+
+def test_only_kinks_that_act_together_are_named():
+    """The kink of |y| is touched as well and has no part in the error."""
+    report = refuted(lambda x: x[1].abs() + lemma2(x[:1]), 2)
+    assert [c.operation for c in report.culprits] == ["relu", "relu"]
+    assert "abs" not in str(report.culprits)
+
+
+def test_the_distance_is_that_to_the_set():
+    proof = refuted(lambda x: 3 * lemma2(x)).certificate
+    assert proof.distance == pytest.approx(3)
+    assert proof.gap == pytest.approx(3)
+    assert proof.points.tolist() == [[3.0]]
+
+
+def test_raising_carries_the_report():
+    x = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(clarke.WrongGradientError) as caught:
+        clarke.check(lemma2, (x,), raise_exception=True)
+    assert caught.value.report.element[0].tolist() == [1]
