@@ -49,7 +49,7 @@ Clock = Callable[[], float]
 # (module, function, part): the parts are timed where they are called; LP is inside of rows.
 PARTS = (
     (clarke.fast.judge, "pool_ties", "detection"),
-    (clarke.fast.judge, "any_zero", "detection"),
+    (clarke.fast.judge, "zeros", "detection"),
     (clarke.fast.judge, "find_rivals", "relevance"),
     (clarke.fast.judge, "settle", "rows"),
     (clarke.fast.pools, "find_witness", "LP"),

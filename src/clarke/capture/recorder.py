@@ -186,6 +186,10 @@ class Recorder(TorchDispatchMode):
         slot.version = tensor._version if not tensor.is_inference() else 0
         self._externals.setdefault(slot.storage, []).append(weakref.ref(slot))
 
+    def read_leaf(self, tensor: torch.Tensor) -> Slot:
+        """The slot of a leaf that no operation has read."""
+        return self._read(tensor, self.places.here()[0])
+
     def _read(self, tensor: torch.Tensor, location: Location) -> Slot:
         slot: Slot | None = self._slot(tensor)
         if slot is None or _became_variable(slot, tensor):

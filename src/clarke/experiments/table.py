@@ -35,6 +35,10 @@ class Table:
         return "\n".join(lines)
 
 
+def _heads(text: str) -> tuple[str, ...]:
+    return tuple(text.split("|"))
+
+
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
@@ -61,19 +65,9 @@ def verdict_table(records: Sequence[RunRecord]) -> Table:
         )
     return Table(
         "Verdicts",
-        tuple(
-            [
-                "network",
-                "seed",
-                "data",
-                "steps",
-                "judged",
-                "smooth",
-                "at a kink, proved right",
-                "proved right",
-                "others",
-                "training accuracy",
-            ]
+        _heads(
+            "network|seed|data|steps|judged|smooth|at a kink, proved right|proved right|others|"
+            "training accuracy"
         ),
         tuple(rows),
     )
@@ -107,17 +101,7 @@ def scenario_one(records: Sequence[RunRecord]) -> Table:
         )
     return Table(
         "Scenario 1: steps with a touched kink",
-        tuple(
-            [
-                "activation",
-                "runs",
-                "steps per run",
-                "paper",
-                "ours",
-                "run by run",
-                "steps not proved right",
-            ]
-        ),
+        _heads("activation|runs|steps per run|paper|ours|run by run|steps not proved right"),
         tuple(rows),
     )
 
@@ -153,20 +137,9 @@ def scenario_two(network: Network, records: Sequence[RunRecord]) -> Table:
         )
     return Table(
         f"Scenario 2: {network.value}, {len(own)} run{'s' if len(own) != 1 else ''}",
-        tuple(
-            [
-                "maxpool",
-                "outputs, paper",
-                "ours",
-                "tied %, paper",
-                "ours",
-                "steps with relevant ties, paper",
-                "ours",
-                "share, paper",
-                "ours",
-                "size then, paper",
-                "ours",
-            ]
+        _heads(
+            "maxpool|outputs, paper|ours|tied %, paper|ours|steps with relevant ties, paper|ours|"
+            "share, paper|ours|size then, paper|ours"
         ),
         tuple(rows),
         ("Tied: of positive value. Size: outputs with a relevant tie, over the steps with any.",),

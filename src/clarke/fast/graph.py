@@ -89,9 +89,7 @@ def build_graph(trace: Trace, variables: Sequence[int]) -> Graph | None:
                 reads.setdefault(slot, []).append(position)
         makers.append(own)
         ancestors.append(mask)
-        for slot in op.outputs:
-            if slot is not None:
-                made[slot] = position
+        made.update({out: position for out in op.outputs if out is not None})
     if not all(_harmless(trace, position, makers, readers) for position in range(len(trace.ops))):
         return None
     uses: dict[int, int] = {}

@@ -14,8 +14,8 @@ from clarke.fast.codes import Coder
 from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layers import POOL, RELU, PoolLayer, pool_layer
 from clarke.fast.pools import find_rivals, pool_ties, settle
-from clarke.fast.scratch import Scratch
-from clarke.fast.shifts import SHIFTED, find_shift
+from clarke.fast.shifts import SHIFTED, find_shift, touch_at
+from clarke.fast.workers import Workers, zeros
 from clarke.kinks import OpKind
 from clarke.steering.adapt import can_replay_random
 from clarke.verdict import Verdict
@@ -46,6 +46,7 @@ class _Findings:
     directions: dict[int, torch.Tensor] = field(default_factory=dict)
     order: dict[int, tuple[int, int]] = field(default_factory=dict)
     rows: list[tuple[Any, Any]] = field(default_factory=list)
+    slopes: dict[int, bool] = field(default_factory=dict)  # ReLU: AD takes slope 0 at zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class QuickJudge:
 
     def __init__(self, registry: Registry, seed: int = 0) -> None:
         self._registry = registry
-        self._scratch = Scratch()
+        self._workers = Workers()
         self._coder = Coder(seed)
 
     def decide(
@@ -120,11 +121,15 @@ class QuickJudge:
             return ""
         if op.name == POOL and op.differentiated:
             return self._pool(graph, position, found)
-        if op.short_name in RELU and op.differentiated and not any_zero(op.kept[0]):
-            found.counts.append(TouchCount(op, op.kept[0].numel(), 0, 0))
-            return ""
-        touch = known.rule.find(op)
-        elements = max(touch.base.numel(), touch.count)
+        if op.short_name in RELU and op.differentiated:
+            at = zeros(op.kept[0], self._workers)
+            touch = touch_at(known.rule, op, at)
+            chosen_zero = bool((touch.chosen() == 0).all()) and not bool(touch.mixed().any())
+            found.slopes[position] = touch.count == 0 or chosen_zero
+            elements = op.kept[0].numel()
+        else:
+            touch = known.rule.find(op)
+            elements = max(touch.base.numel(), touch.count)
         if touch.count == 0:
             found.counts.append(TouchCount(op, elements, 0, 0))
             return ""
@@ -140,10 +145,10 @@ class QuickJudge:
         layer = pool_layer(graph, position)
         if layer is None:
             return "what stands before the maxpool is not a convolution"
-        ties = pool_ties(graph, layer, self._scratch)
+        ties = pool_ties(graph, layer, self._workers)
         if ties is None:
             return "the maxpool's input is not an array of float32 or float64 on the CPU"
-        if not _slope_zero_at_zero(graph, layer, self._registry):
+        if layer.relu is not None and not found.slopes.get(layer.relu, False):
             return "the ReLU before the maxpool does not have slope 0 at 0"
         touched, rivals = ties.tied.size + ties.zero_ties, 0
         if ties.tied.size:
@@ -204,32 +209,11 @@ def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
     return True
 
 
-def any_zero(values: torch.Tensor) -> bool:
-    """Whether any entry is exactly zero."""
-    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
-        return bool(np.count_nonzero(values.detach().numpy() == 0))
-    return bool((values == 0).any())
-
-
 def _reads_index(graph: Graph, position: int) -> bool:
     """Whether another operation reads the index that a maxpool returns."""
     op = graph.trace.ops[position]
     index = op.outputs[1] if len(op.outputs) > 1 else None
     return any(index in graph.makers[r] for r in graph.readers[position])
-
-
-def _slope_zero_at_zero(graph: Graph, layer: PoolLayer, registry: Registry) -> bool:
-    """Whether AD takes slope 0 wherever the pool's ReLU is at zero, so that its zeros are null."""
-    if layer.relu is None:
-        return True
-    op = graph.trace.ops[layer.relu]
-    if not any_zero(op.kept[0]):
-        return True
-    rule = registry.known(op.func).rule
-    if rule is None:
-        return False
-    touch = rule.find(op)
-    return bool((touch.chosen() == 0).all()) and not bool(touch.mixed().any())
 
 
 def _shift(graph: Graph, position: int, touch: Touch, found: _Findings) -> str:

@@ -19,7 +19,8 @@ from clarke.fast.layers import (
     windows_of_conv,
     windows_of_pool,
 )
-from clarke.fast.ties import Ties, find_ties
+from clarke.fast.ties import Ties
+from clarke.fast.workers import find_ties_in_parts
 from clarke.feasibility import Outcome, find_witness
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from clarke.fast.codes import Coder
     from clarke.fast.graph import Graph
-    from clarke.fast.scratch import Scratch
+    from clarke.fast.workers import Workers
 
 Index = Any  # NDArray[np.intp]
 
@@ -57,14 +58,14 @@ class Rivals:
         return int(np.unique(self.window).size)
 
 
-def pool_ties(graph: Graph, layer: PoolLayer, scratch: Scratch) -> Ties | None:
+def pool_ties(graph: Graph, layer: PoolLayer, workers: Workers) -> Ties | None:
     """All ties of a maxpool (after a ReLU: those of positive value); None if out of scope."""
     op = graph.trace.ops[layer.pool]
     values, peaks = as_array(op.kept[0]), as_array(op.kept_outputs[0])
     if values is None or peaks is None:
         return None
     windows = windows_of_pool(graph, layer.pool)
-    return find_ties(values, peaks, windows, scratch, positive=layer.relu is not None)
+    return find_ties_in_parts(values, peaks, windows, workers, positive=layer.relu is not None)
 
 
 def find_rivals(graph: Graph, layer: PoolLayer, ties: Ties, coder: Coder) -> Rivals | None:
@@ -103,7 +104,8 @@ def _differing(
     op = graph.trace.ops[layer.pool]
     values, peaks = arrays
     windows = windows_of_pool(graph, layer.pool)
-    image, channel, row, column = np.unravel_index(tied, peaks.shape)
+    place: tuple[Any, ...] = np.unravel_index(tied, peaks.shape)
+    image, channel, row, column = place
     open_ = ~same_field(codes, windows)[inverse, row, column]
     window = tied[open_]
     image, channel, inverse = image[open_], channel[open_], inverse[open_]

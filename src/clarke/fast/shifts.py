@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,8 +11,12 @@ from clarke.capture import Ref
 from clarke.fast.layers import BATCH_NORM, CONVOLUTION
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from clarke.capture import OpRecord
     from clarke.fast.graph import Graph
-    from clarke.kinks import Touch
+    from clarke.kinks import KinkRule, Touch
 
 # Operations of one argument x whose switching functions are x minus a constant.
 SHIFTED = frozenset(
@@ -34,6 +38,17 @@ class Shift:
     slot: int
     use: int
     signs: torch.Tensor
+
+
+def touch_at(rule: KinkRule, op: OpRecord, elements: NDArray[np.intp]) -> Touch:
+    """The touched kinks of an elementwise operation of one argument, known to be at `elements`.
+
+    The rule looks at the touched elements only. The touch has no `base` of its own.
+    """
+    at = torch.from_numpy(elements)
+    values = op.kept[0].reshape(-1)[at]
+    found = rule.find(replace(op, kept={0: values}))
+    return replace(found, op=op, elements=at[found.elements])
 
 
 def find_shift(graph: Graph, position: int, touch: Touch) -> Shift | None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,9 +65,7 @@ def find_ties(
                 zero_ties = int(np.count_nonzero(~mask & (inside > 1)))
             # Zero is compared with as -1, which no input is equal to.
             wanted = scratch.get("wanted", peaks.shape, peaks.dtype)
-            torch.ops.aten.threshold.out(
-                torch.from_numpy(peaks), 0.0, -1.0, out=torch.from_numpy(wanted)
-            )
+            np.subtract(peaks, np.logical_not(mask, out=mask), out=wanted)
     count = _attained(values, wanted, windows, scratch, expected)
     tied = np.zeros(0, dtype=np.intp) if count is None else np.flatnonzero(count)
     return Ties(peaks.size, tied, zero_ties)
@@ -137,9 +134,9 @@ def _by_pairs(
     if int(np.count_nonzero(equal)) == expected:
         return None
     # Two counters of eight bits, one for each column: unique maxima leave 1 or 256.
-    both = torch.from_numpy(equal.view(np.int16)).view(rows, 2, half)
+    both = equal.view(np.int16).reshape(rows, 2, half)
     count = scratch.get("count", (rows, half), np.int16)
-    torch.add(both[:, 0], both[:, 1], out=torch.from_numpy(count))
+    np.add(both[:, 0], both[:, 1], out=count)
     several: NDArray[np.bool_] = np.not_equal(count & (count - 1), 0)
     several |= count == 2
     several |= count == 512

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from clarke.capture import Location
     from clarke.report.model import KinkSummary, Report
 
 _SHOWN = 8
@@ -20,9 +21,12 @@ def report_text(report: Report) -> str:
     """Verdict, reason, gradient, witness and the touched kinks."""
     lines = [f"{report.verdict.name}: {report.reason}"]
     lines = textwrap.wrap(lines[0], 80, break_long_words=False, break_on_hyphens=False)
-    lines.append(f"  gradient  {tensors_text(report.gradient)}")
+    lines += _field("gradient", tensors_text(report.gradient))
     if report.element is not None:
-        lines.append(f"  valid     {tensors_text(report.element)}")
+        lines += _field("valid", tensors_text(report.element))
+    if report.correct is False:
+        places = dict.fromkeys(f"{c.operation} at {_place(c.location)}" for c in report.culprits)
+        lines += _field("because", f"these disagree: {', '.join(list(places)[:_SHOWN])}")
     certificate = report.certificate
     witnesses = certificate.witnesses if certificate else ()
     weights = certificate.weights if certificate else ()
@@ -30,9 +34,9 @@ def report_text(report: Report) -> str:
         if len(witness.rows) == 0:
             continue
         share = f"weight {weight:.3g}, " if len(weights) > 1 else ""
-        lines.append(
-            f"  witness   {share}direction {tensors_text(witness.direction)}, "
-            f"{witness.rows.shape[0]} rows"
+        lines += _field(
+            "witness",
+            f"{share}direction {tensors_text(witness.direction)}, {witness.rows.shape[0]} rows",
         )
     if report.kinks:
         total = sum(k.elements for k in report.kinks)
@@ -40,14 +44,31 @@ def report_text(report: Report) -> str:
         lines += [f"    {kink_text(k)}" for k in report.kinks[:_SHOWN]]
         if len(report.kinks) > _SHOWN:
             lines.append(f"    and {len(report.kinks) - _SHOWN} more operations")
-    lines += [f"  note      {n}" for n in report.notes]
+    lines += [line for n in report.notes for line in _field("note", n)]
     return "\n".join(lines)
+
+
+def _field(name: str, text: str) -> list[str]:
+    """A labelled entry, wrapped under its own beginning."""
+    return textwrap.wrap(
+        text,
+        80,
+        initial_indent=f"  {name:<10}",
+        subsequent_indent=" " * 12,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _place(where: Location | KinkSummary) -> str:
+    """Module path and line, with the file's name only."""
+    place = f"{PurePath(where.file).name}:{where.line}"
+    return f"{where.module} ({place})" if where.module else place
 
 
 def kink_text(kink: KinkSummary) -> str:
     """One line for the kinks of one operation."""
-    place = f"{PurePath(kink.file).name}:{kink.line}"
-    where = f"{kink.module} ({place})" if kink.module else place
+    where = _place(kink)
     relevant = "" if kink.relevant is None else f", {kink.relevant} relevant"
     return f"{kink.operation} at {where}: {kink.touched} touched{relevant}; AD: {kink.choice}"
 
