@@ -55,19 +55,25 @@ def main() -> None:
     def ours() -> object:
         return clarke.grad(loss, wrt=parameters)
 
-    plain(), ours()
-    times: dict[str, list[float]] = {"torch": [], "clarke": []}
-    for _ in range(options.repeats):
-        times["torch"].append(seconds(plain))
-        times["clarke"].append(seconds(ours))
-    base, own = (statistics.median(t) for t in times.values())
-    out, index = nn.functional.max_pool2d(
+    def along() -> object:
+        return clarke.grad(loss, wrt=parameters, generator=torch.Generator().manual_seed(0))
+
+    calls = {"torch": plain, "clarke": ours, "direction": along}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(options.repeats + 1):
+        for name, call in calls.items():
+            taken = seconds(call)
+            if turn:  # the first warms up
+                times[name].append(taken)
+    base, own, slow = (statistics.median(t) for t in times.values())
+    out, _ = nn.functional.max_pool2d(
         torch.relu(model.bn1(model.conv1(x))), 3, 2, 1, return_indices=True
     )
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {options.batch}")
     print(f"maxpool outputs: {out.numel()}, of value zero: {int((out == 0).sum())}")
     print(f"forward and torch.autograd.grad: {base:.2f} s")
     print(f"clarke.grad:                     {own:.2f} s, {own / base:.2f} times as long")
+    print(f"with a random direction:         {slow:.2f} s, {slow / base:.2f} times as long")
 
 
 if __name__ == "__main__":

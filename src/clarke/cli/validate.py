@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,18 +21,25 @@ from clarke.experiments.validate import (
     Method,
     contradictions,
     summarize,
-    validate as judge_all,
 )
+from clarke.experiments.validate import validate as judge_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _TITLES = ("networks", "judged", "several", *(m.value for m in Method))
-_NOTES = (
+_INTRODUCTION = (
+    "The paper proves its conditions sufficient. Here they are compared with the set itself, on "
+    "random small networks at points on kinks, whose Clarke subdifferential `clarke` computes by "
+    "enumerating every feasible selection. Algorithm 1 is written as the paper states it "
+    "(`clarke/experiments/theorem8.py`) and shares only the solver of linear systems with the "
+    "rest. Gradients at random nearby points check the sets independently of both."
+)
+_NOTE = (
     "Judged: networks of the class times choices of variables, all at points on kinks. Several: "
     "those with more than one limiting gradient. The other columns: how often the method says "
     "yes / no / undecided; Theorem 8 does not apply unless every layer has its own parameters and "
-    "all of them are differentiated, and its no means only that it does not prove anything.",
+    "all of them are differentiated, and its no means only that it does not prove anything."
 )
 
 
@@ -104,8 +112,7 @@ def _print(cases: Sequence[Case]) -> None:
             table.add_row(f"variables: {list(Variables)[which].value}", style="bold")
         table.add_row(*_cells(line))
     console.print(table)
-    for note in _NOTES:
-        console.print(f"\n{note}")
+    console.print(f"\n{_NOTE}")
     console.print("\nContradictions:")
     for kind, count in contradictions(cases).items():
         console.print(f"  {count}  {kind.value}")
@@ -122,13 +129,9 @@ def page(cases: Sequence[Case], networks: int, seed: int) -> str:
         f"clarke validate --networks {networks} --seed {seed} --markdown",
         "```",
         "",
-        "The paper proves its conditions sufficient. Here they are compared with the set itself, on",
-        "random small networks at points on kinks, whose Clarke subdifferential `clarke` computes by",
-        "enumerating every feasible selection. Algorithm 1 is written as the paper states it",
-        "(`clarke/experiments/theorem8.py`) and shares only the solver of linear systems with the",
-        "rest. Gradients at random nearby points check the sets independently of both.",
+        *textwrap.wrap(_INTRODUCTION, 98),
         "",
-        *_NOTES,
+        *textwrap.wrap(_NOTE, 98),
     ]
     every = lines(cases)
     for i, which in enumerate(Variables):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from clarke.decide import Decision, TouchCount
 from clarke.fast.certificate import LayerCertificate
 from clarke.fast.codes import Coder
 from clarke.fast.graph import Graph, build_graph, trusted_externals
-from clarke.fast.layers import POOL, RELU, PoolLayer, pool_layer
+from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import find_rivals, pool_ties, settle
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at
 from clarke.fast.workers import Workers, zeros

@@ -1,7 +1,8 @@
-"""Comparisons of large arrays on several threads: NumPy lets go of the interpreter while it works."""
+"""Comparisons of large arrays on several threads: NumPy releases the interpreter meanwhile."""
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,7 +37,7 @@ class Workers:
         """Into which parts a batch of `length` samples is split."""
         count = min(torch.get_num_threads(), length) if elements >= _WORTH else 1
         edges = np.linspace(0, length, max(count, 1) + 1).astype(int).tolist()
-        return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
     def map(self, function: Callable[[T, Scratch], R], items: Sequence[T]) -> list[R]:
         """``function(item, scratch)`` for every item, each in a thread of its own."""
