@@ -82,17 +82,26 @@ def test_asinh_written_with_sign_is_refuted():
 
 
 def test_the_tie_of_a_box_is_right_where_gradcheck_fails():
-    def box(p):
-        return torch.cat([p, 1 - p]).amin()
+    """The signed distance at the middle of a box whose four sides may move."""
+    sides = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64, requires_grad=True)
 
-    p = torch.full((2,), 0.5, dtype=torch.float64, requires_grad=True)
-    report = clarke.check(box, (p,))
-    assert report.gradient[0].tolist() == [0, 0]
+    def distance(sides):
+        return torch.cat([0.5 - sides[:2], sides[2:] - 0.5]).amin()
+
+    report = clarke.check(distance, (sides,))
+    assert report.gradient[0].tolist() == [-0.25, -0.25, 0.25, 0.25]
     assert report.verdict is Verdict.CLARKE
-    corners = {tuple(v) for v in clarke.subdifferential(box, (p,)).vertices().tolist()}
-    assert corners == {(1, 0), (-1, 0), (0, 1), (0, -1)}
+    found = clarke.subdifferential(distance, (sides,))
+    assert {tuple(v) for v in found.vertices().tolist()} == {
+        (-1, 0, 0, 0),
+        (0, -1, 0, 0),
+        (0, 0, 1, 0),
+        (0, 0, 0, 1),
+    }
+    # Finite differences give a half for each, which is in no way a valid choice.
+    assert not found.contains(torch.tensor([-0.5, -0.5, 0.5, 0.5], dtype=torch.float64))
     with pytest.raises(RuntimeError, match="Jacobian mismatch"):
-        torch.autograd.gradcheck(box, (p,))
+        torch.autograd.gradcheck(distance, (sides,))
 
 
 def test_the_cusp_is_never_refuted_at_its_hidden_element():

@@ -80,11 +80,16 @@ def share_of(seen, *names):
     return sum(seen[name] for name in names) / max(total, 1)
 
 
+def number(default):
+    """How many examples: the profile's own number where it asks for more."""
+    return max(default, settings.default.max_examples if settings.default.max_examples > 50 else 0)
+
+
 def test_operations_with_kinks_of_their_own():
     """Nothing stays undecided: the switching functions are affine, so first order is exact."""
     seen = Counter()
 
-    @settings(max_examples=30, deadline=None, suppress_health_check=EVERY)
+    @settings(max_examples=number(15), deadline=None, suppress_health_check=EVERY)
     @given(st.integers(1, 4).flatmap(lambda n: cases(n_vars=n, max_kinks=8, native=True)))
     def run(case):
         compare(case, seen)
@@ -97,18 +102,18 @@ def test_kinks_hidden_in_arithmetic():
     """Masks, signs and where: the few that stay undecided are signs that vanish on a region."""
     seen = Counter()
 
-    @settings(max_examples=30, deadline=None, suppress_health_check=EVERY)
+    @settings(max_examples=number(15), deadline=None, suppress_health_check=EVERY)
     @given(st.integers(1, 4).flatmap(lambda n: cases(n_vars=n, max_kinks=8)))
     def run(case):
         compare(case, seen)
 
     run()
-    # Measured 1.0 % and 1.2 % of 400; with few examples one alone may be 10 %.
-    assert share_of(seen, Verdict.UNDECIDED) <= 0.15, seen
-    assert share_of(seen, "incomplete") <= 0.15, seen
+    # About one in a hundred; of few examples, some that Hypothesis draws in a row may be alike.
+    assert share_of(seen, Verdict.UNDECIDED) <= 0.2, seen
+    assert share_of(seen, "incomplete") <= 0.2, seen
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=EVERY)
+@settings(max_examples=number(12), deadline=None, suppress_health_check=EVERY)
 @given(case=cases(n_vars=2, max_kinks=4, polynomial=True))
 def test_curved_programs_lie_between_their_brackets(case):
     """Known elements are never refuted; what no selection gives is never called right."""

@@ -121,11 +121,14 @@ class QuickJudge:
         if op.name == POOL and op.differentiated:
             return self._pool(graph, position, found)
         if op.short_name in RELU and op.differentiated:
-            at = zeros(op.kept[0], self._workers)
-            touch = touch_at(known.rule, op, at)
-            chosen_zero = bool((touch.chosen() == 0).all()) and not bool(touch.mixed().any())
-            found.slopes[position] = touch.count == 0 or chosen_zero
             elements = op.kept[0].numel()
+            at = zeros(op.kept[0], self._workers)
+            found.slopes[position] = True
+            if at.size == 0:
+                found.counts.append(TouchCount(op, elements, 0, 0))
+                return ""
+            touch = touch_at(known.rule, op, at)
+            found.slopes[position] = not bool(touch.mixed().any() | (touch.chosen() != 0).any())
         else:
             touch = known.rule.find(op)
             elements = max(touch.base.numel(), touch.count)

@@ -111,19 +111,22 @@ def _differing(
     image, channel, inverse = image[open_], channel[open_], inverse[open_]
     row, column = row[open_], column[open_]
     y, x, inside = windows.places(row, column)
-    safe_y, safe_x = np.where(inside, y, 0), np.where(inside, x, 0)
-    equal = values[image[:, None], channel[:, None], safe_y, safe_x]
-    equal = inside & (equal == peaks.reshape(-1)[window][:, None])
+    plane, width = windows.space[0] * windows.space[1], windows.space[1]
+    at = np.where(inside, y * width + x, 0)
+    start = (image * values.shape[1] + channel) * plane
+    equal = values.reshape(-1)[start[:, None] + at] == peaks.reshape(-1)[window][:, None]
     taken = op.kept_outputs[1].reshape(-1).numpy()[window]
-    top, left = taken // windows.space[1], taken % windows.space[1]
-    other = codes[inverse[:, None], safe_y, safe_x] != codes[inverse, top, left][:, None]
-    at, offset = np.nonzero(equal & other)
+    flat = codes.reshape(-1)
+    start = inverse * plane
+    other = flat[start[:, None] + at] != flat[start + taken][:, None]
+    row, offset = np.nonzero(equal & other & inside)
+    rival, chosen = at[row, offset], taken[row]
     return Rivals(
-        image[at],
-        channel[at],
-        (top[at], left[at]),
-        (safe_y[at, offset], safe_x[at, offset]),
-        window[at],
+        image[row],
+        channel[row],
+        (chosen // width, chosen % width),
+        (rival // width, rival % width),
+        window[row],
     )
 
 
