@@ -45,6 +45,11 @@ def _orders() -> Iterator[Sample]:
     yield Sample("argmax(x) as index", "two equal", lambda x: x[x.argmax()], ((1.0, 1.0),))
 
 
+def _fractional(x: torch.Tensor) -> torch.Tensor:
+    """The largest of four numbers, as a fractional maxpool (its only window is the whole)."""
+    return F.fractional_max_pool2d(x.reshape(1, 1, 2, 2), 2, 1)
+
+
 def _groups() -> Iterator[Sample]:
     where = torch.tensor([0, 0, 1])
     for word in ("amax", "amin"):
@@ -79,8 +84,29 @@ def _groups() -> Iterator[Sample]:
     yield Sample(
         "fractional_max_pool2d(x, 2, 1)",
         "four equal",
-        lambda x: F.fractional_max_pool2d(x.reshape(1, 1, 2, 2), 2, 1),
+        _fractional,
         ((1.0, 1.0, 1.0, 1.0),),
+    )
+    yield Sample(
+        "fractional_max_pool2d(x, 2, 1) - fractional_max_pool2d(reversed x, 2, 1)",
+        "four equal",
+        lambda x: _fractional(x) - _fractional(x.flip(0)),
+        ((1.0, 1.0, 1.0, 1.0),),
+    )
+    yield Sample(
+        "fractional_max_pool2d(x, 2, 2) of 3 x 3",
+        "two equal in four windows",
+        lambda x: F.fractional_max_pool2d(x.reshape(1, 1, 3, 3), 2, 2),
+        ((0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0),),
+    )
+    yield Sample(
+        "fractional_max_pool3d(x, (1, 2, 2), 1)",
+        _THREE,
+        # The kernel wants more room than one window; the only one is the last.
+        lambda x: F.fractional_max_pool3d(
+            F.pad(x.reshape(1, 1, 1, 2, 2), (1, 0, 1, 0, 1, 0)), (1, 2, 2), 1
+        ),
+        ((2.0, 1.0, 2.0, 2.0),),
     )
     yield Sample(
         "max_pool2d(x, 2, stride 1, padding 1)",

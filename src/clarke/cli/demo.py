@@ -16,12 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from clarke import audit
 from clarke.cli.status import exit_status
 from clarke.experiments.digits import Overhead, Training, measure_overhead, read_digits
-from clarke.report.runs import CulpritRecord, RunWriter, StepRecord
+from clarke.integrations.recording import step_record
+from clarke.report.runs import RunWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from clarke import Step, Summary
+    from clarke import Summary
 
 _TIMED = 20
 
@@ -48,7 +49,7 @@ def demo(
     training = Training(read_digits(), seed=seed)
     writer = RunWriter(folder, _settings(steps, seed))
     watch = audit()
-    watch.subscribe(lambda step, _report: writer.write(_record(step)))
+    watch.subscribe(lambda step, _report: writer.write(step_record(step, None)))
     console = Console(stderr=as_json)
     with _progress(console) as follow:
         tick = follow("training", steps)
@@ -95,29 +96,6 @@ def _settings(steps: int, seed: int) -> dict[str, Any]:
         "clarke": importlib.metadata.version("clarke"),
         "torch": importlib.metadata.version("torch"),
     }
-
-
-def _record(step: Step) -> StepRecord:
-    return StepRecord(
-        number=step.number,
-        verdict=step.verdict,
-        reason=step.reason,
-        theorem=step.theorem,
-        kinks=step.kinks,
-        culprits=tuple(
-            CulpritRecord(
-                c.operation, c.location.module, c.location.file, c.location.line, c.reason
-            )
-            for c in step.culprits
-        ),
-        seconds=step.seconds,
-        file=step.location.file,
-        line=step.location.line,
-        group=step.group,
-        joint=step.joint,
-        joint_reason=step.joint_reason,
-        repaired=step.repaired,
-    )
 
 
 @contextlib.contextmanager

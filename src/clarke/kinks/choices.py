@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.kinks.model import Call, Hazard, KinkRule, Touch
+from clarke.kinks.model import Call, Hazard, KinkRule, Touch, UnsteeredRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -335,7 +335,7 @@ class AdaptivePoolRule(PoolRule):
 
 
 @dataclass(frozen=True)
-class ArgRule(KinkRule):
+class ArgRule(UnsteeredRule):
     """argmax/argmin: an integer that jumps where the maximum is tied."""
 
     sign: int
@@ -357,17 +357,3 @@ class ArgRule(KinkRule):
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         return selection.reshape(touch.op.kept_outputs[0].shape)
-
-    def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
-        return torch.zeros(touch.members.numel(), dtype=torch.float64)
-
-    def switching(self, call: Call, touch: Touch) -> torch.Tensor:
-        return self.candidates(call, touch)
-
-    def rows(
-        self, call: Call, touch: Touch, choice: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
-
-    def along(self, call: Call, touch: Touch, tangents: torch.Tensor) -> torch.Tensor:
-        return touch.members

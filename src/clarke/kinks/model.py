@@ -172,3 +172,21 @@ class KinkRule(ABC):
         selection = touch.base.clone()
         selection[touch.elements] = choice.to(selection.dtype)
         return selection
+
+
+class UnsteeredRule(KinkRule):
+    """A rule without pieces to choose from: it only says where an operation is out of reach."""
+
+    def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
+        return torch.zeros(touch.members.numel(), dtype=torch.float64)
+
+    def switching(self, call: Call, touch: Touch) -> torch.Tensor:
+        return self.candidates(call, touch)
+
+    def rows(
+        self, call: Call, touch: Touch, choice: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
+
+    def along(self, call: Call, touch: Touch, tangents: torch.Tensor) -> torch.Tensor:
+        return touch.members

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.kinks.model import Call, Hazard, KinkRule, Touch
+from clarke.kinks.model import Call, Hazard, Touch, UnsteeredRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ class Singular(Call):
 
 
 @dataclass(frozen=True)
-class SingularRule(KinkRule):
+class SingularRule(UnsteeredRule):
     """A rule that only says where the operation is not analytic.
 
     Attributes:
@@ -69,20 +69,6 @@ class SingularRule(KinkRule):
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         return call.func(*call.args, **call.kwargs)
-
-    def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
-        return torch.zeros(touch.members.numel(), dtype=torch.float64)
-
-    def switching(self, call: Call, touch: Touch) -> torch.Tensor:
-        return self.candidates(call, touch)
-
-    def rows(
-        self, call: Call, touch: Touch, choice: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
-
-    def along(self, call: Call, touch: Touch, tangents: torch.Tensor) -> torch.Tensor:
-        return touch.members
 
 
 def first_is_zero(call: Singular) -> torch.Tensor:

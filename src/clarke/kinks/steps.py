@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from clarke.capture import Ref
-from clarke.kinks.model import Call, Hazard, KinkRule, Touch
+from clarke.kinks.model import Call, Hazard, KinkRule, Touch, UnsteeredRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +84,7 @@ class ComparisonRule(KinkRule):
 
 
 @dataclass(frozen=True)
-class StepRule(KinkRule):
+class StepRule(UnsteeredRule):
     """sign, round, floor, ceil, trunc, frac: constant (or x minus a constant) between jumps.
 
     Attributes:
@@ -125,23 +125,9 @@ class StepRule(KinkRule):
         constant = selection.to(x.dtype).reshape(x.shape)
         return x - constant if self.residue else constant + 0 * x
 
-    def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
-        return torch.zeros(touch.members.numel(), dtype=torch.float64)
-
-    def switching(self, call: Call, touch: Touch) -> torch.Tensor:
-        return self.candidates(call, touch)
-
-    def rows(
-        self, call: Call, touch: Touch, choice: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
-
-    def along(self, call: Call, touch: Touch, tangents: torch.Tensor) -> torch.Tensor:
-        return touch.members
-
 
 @dataclass(frozen=True)
-class ConstantRule(KinkRule):
+class ConstantRule(UnsteeredRule):
     """isnan, isinf: constant around every input without NaN and infinities."""
 
     def find(self, op: OpRecord) -> Touch:
@@ -152,20 +138,6 @@ class ConstantRule(KinkRule):
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         return call.func(*call.args, **call.kwargs)
-
-    def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
-        return torch.zeros(touch.members.numel(), dtype=torch.float64)
-
-    def switching(self, call: Call, touch: Touch) -> torch.Tensor:
-        return self.candidates(call, touch)
-
-    def rows(
-        self, call: Call, touch: Touch, choice: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
-
-    def along(self, call: Call, touch: Touch, tangents: torch.Tensor) -> torch.Tensor:
-        return touch.members
 
 
 def untouched(op: OpRecord) -> Touch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from clarke.kinks.choices import AdaptivePoolRule, ArgRule, PoolRule, ReductionRule
+from clarke.kinks.fractional import FractionalPoolRule
 from clarke.kinks.order import (
     OrderRule,
     RunningRule,
@@ -48,6 +49,7 @@ def choices() -> Iterator[tuple[str, KinkRule]]:
     for rank in (2, 3):
         yield f"max_pool{rank}d_with_indices", PoolRule(1, rank, _windows)
         yield f"adaptive_max_pool{rank}d", AdaptivePoolRule(1, rank, _windows)
+        yield f"fractional_max_pool{rank}d", FractionalPoolRule(1)
     yield "sort", OrderRule(1, sort_places)
     yield "sort.stable", OrderRule(1, sort_places)
     yield "topk", OrderRule(1, topk_places)

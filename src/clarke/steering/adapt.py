@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch._decomp.decompositions import grid_sampler_2d
 
+from clarke.kinks.fractional import pool_at, window_places
+
 if TYPE_CHECKING:
     from clarke.capture import OpRecord
     from clarke.kinks import Call
@@ -30,6 +32,10 @@ def adapted(
     if name == "aten::native_dropout.default":
         scale = 1.0 if args[2] is False or args[1] == 0 else 1 / (1 - args[1])
         return _masked_dropout, (args[0], op.kept_outputs[1], scale), {}
+    if name in _FRACTIONAL and 3 in op.kept and op.kept[3].dtype != dtype:
+        # Rounded otherwise, the same samples could place the windows elsewhere.
+        places = window_places(op.kept[0], op.args[1:3], op.kept[3])
+        return pool_at, (args[0], places, op.kept_outputs[1].shape), {}
     if name == "aten::grid_sampler_2d.default":
         return grid_sampler_2d, args, kwargs  # the fused kernel has no forward-mode derivative
     if name == "aten::_weight_norm_interface.default":
@@ -43,6 +49,10 @@ def can_replay_random(op: OpRecord) -> bool:
     """Whether a differentiable random operation can be repeated with its recorded outcome."""
     return op.name == "aten::native_dropout.default"
 
+
+_FRACTIONAL = frozenset(
+    {"aten::fractional_max_pool2d.default", "aten::fractional_max_pool3d.default"}
+)
 
 _ATTENTION = frozenset(
     {
