@@ -2,6 +2,8 @@
 
 from clarke.audit import Audit, OnWrong, Step, Summary, audit
 from clarke.check import check
+from clarke.decide import Settings
+from clarke.decide.limits import Limits
 from clarke.errors import (
     AuditWarning,
     BudgetError,
@@ -29,9 +31,11 @@ __all__ = [
     "ClarkeError",
     "Explanation",
     "InputError",
+    "Limits",
     "OnWrong",
     "RegistrationError",
     "Report",
+    "Settings",
     "Step",
     "Subdifferential",
     "Summary",

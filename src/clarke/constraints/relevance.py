@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.autograd.forward_ad as fwd
 
+from clarke.constraints.surfaces import jumps_beside
 from clarke.kinks import Hazard
 from clarke.kinks.steps import ComparisonRule
 
@@ -131,6 +132,8 @@ def find_relevant(
             again = program.run(weights=weights, tangents=direction, probe=True, grad=False)
             settled = _settled_comparisons(program, generator)
             jumping = (jumping | _torn_kinks(program, moved, again)) & ~settled
+            start = nearby_point(program, generator)
+            jumping = jumping | jumps_beside(program, weights, start, jumping | settled)
             null = (null | settled) & ~jumping
     hazards = _hazards(program, jumping)
     dangerous = torch.zeros(count, dtype=torch.bool)
@@ -212,9 +215,7 @@ def _torn_kinks(program: Program, first: Run, second: Run) -> torch.Tensor:
             continue
         at = position[one.site]
         gaps = tangent(one.difference), tangent(two.difference)
-        sides = [
-            tangent(run.probes[at].switching).reshape(-1)[one.kink] for run in (first, second)
-        ]
+        sides = [tangent(run.probes[at].switching).reshape(-1)[one.kink] for run in (first, second)]
         left, right = gaps[0] * sides[1], gaps[1] * sides[0]
         parallel = (left - right).abs() <= _PARALLEL * torch.maximum(left.abs(), right.abs())
         # Without a first-order switching function the sides must agree by themselves.
