@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from clarke.capture import OpRecord, Recorder, collect_trace
-from clarke.kinks import Call, Hazard, OpKind, Registry, Touch, default_registry, overload_name
+from clarke.capture import OpRecord, Recorder, collect_trace, overload_of
+from clarke.kinks import Call, Hazard, OpKind, Registry, Touch, default_registry
 from clarke.kinks.samples import Sample, samples
 
 
@@ -45,7 +45,7 @@ def measure(sample: Sample, registry: Registry) -> Convention:
     with torch.enable_grad():
         slopes = _slopes(registry, op, touch)
     return Convention(
-        operation=overload_name(op.func),
+        operation=overload_of(op.func),
         call=sample.call,
         kink=sample.kink,
         slopes=slopes,

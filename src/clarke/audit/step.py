@@ -61,16 +61,7 @@ class Step:
             "reason": self.reason,
             "theorem": self.theorem,
             "kinks": [dict(vars(k)) for k in self.kinks],
-            "culprits": [
-                {
-                    "operation": c.operation,
-                    "module": c.location.module,
-                    "file": c.location.file,
-                    "line": c.location.line,
-                    "reason": c.reason,
-                }
-                for c in self.culprits
-            ],
+            "culprits": [c.to_dict() for c in self.culprits],
             "seconds": self.seconds,
             "file": self.location.file,
             "line": self.location.line,

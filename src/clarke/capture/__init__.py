@@ -11,6 +11,7 @@ from clarke.capture.trace import (
     ScalarRead,
     Trace,
     input_slots,
+    overload_of,
 )
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "Trace",
     "collect_trace",
     "input_slots",
+    "overload_of",
     "release_nodes",
 ]

@@ -426,12 +426,7 @@ class Recorder(TorchDispatchMode):
         storage = self._known_storage(tensor)
         if storage is None:
             return
-        for reference in storage.kept:
-            node = reference()
-            if node is None:
-                continue
-            self._copy_kept(node, storage)
-        storage.kept.clear()
+        self._protect_kept_only(storage)
         if storage.snapshot is None and not storage.writers and self._externals.get(storage):
             flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
             flat.set_(tensor.untyped_storage())

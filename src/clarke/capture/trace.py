@@ -120,8 +120,7 @@ class OpRecord:
     @property
     def name(self) -> str:
         """The overload's name in the dispatcher, such as ``aten::relu.default``."""
-        schema = self.func._schema
-        return f"{schema.name}.{schema.overload_name or 'default'}"
+        return overload_of(self.func)
 
     @property
     def short_name(self) -> str:

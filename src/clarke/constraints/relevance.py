@@ -51,11 +51,6 @@ class Relevance:
     hazards: Mapping[Hazard, torch.Tensor]
     lost_masks: tuple[OpRecord, ...]
 
-    @property
-    def any_relevant(self) -> bool:
-        """Whether any relevant kink or hazard is left."""
-        return bool(self.relevant.any()) or bool(self.hazards) or bool(self.lost_masks)
-
 
 def random_tangents(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
     """A standard normal direction in the space of the program's variables."""

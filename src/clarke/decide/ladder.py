@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import Origin
 from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
 from clarke.decide.certificate import Certificate, weighted_sum
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle, vectors_are_used
 from clarke.decide.mixture import mix_witnesses
-from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness
+from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
 from clarke.decide.nonfinite import judge_nonfinite, limit_along
 from clarke.decide.refute import enumerate_exactly, mix_cells, nearest_correct, refute
 from clarke.decide.responsible import culprits_of, hints, responsible_kinks
@@ -127,7 +126,6 @@ class _Context:
         Where kinks of several variables are touched, every first-order selection turns round with
         the direction, so that AD's symmetric choices (0 at a norm) are the mean of both limits.
         """
-        empty = torch.zeros(0).numpy()
         found: list[Witness] = []
 
         def limit(direction: tuple[torch.Tensor, ...]) -> Witness | None:
@@ -139,16 +137,7 @@ class _Context:
             )
             if own is None:
                 return None
-            return Witness(
-                direction=direction,
-                choices={},
-                gradient=own,
-                rows=empty.reshape(0, 0).astype("float64"),
-                coefficients=empty.astype("float64"),
-                kinks=empty.astype("int64"),
-                margin=float("inf"),
-                methods=(),
-            )
+            return ray_witness(direction, own)
 
         for _ in range(3):
             direction = random_tangents(self.program, self.generator)
@@ -169,18 +158,8 @@ class _Context:
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)
         own = selected_gradient(self.program, weights=_ad_weights(self.program))
-        empty = torch.zeros(0).numpy()
         # Opposite rays: a branch that the trace does not show parts them.
-        ahead = Witness(
-            direction=direction,
-            choices={},
-            gradient=own,
-            rows=empty.reshape(0, 0).astype("float64"),
-            coefficients=empty.astype("float64"),
-            kinks=empty.astype("int64"),
-            margin=float("inf"),
-            methods=(),
-        )
+        ahead = ray_witness(direction, own)
         back = replace(ahead, direction=tuple(-d for d in direction))
         return self.accept(Verdict.SMOOTH, (ahead, back), (0.5, 0.5), "no relevant kink")
 
@@ -379,11 +358,3 @@ def _ad_weights(program: Program) -> dict[int, torch.Tensor]:
     return {
         p: s.touch.weights for p, s in program.analysis.sites.items() if bool(s.touch.mixed().any())
     }
-
-
-def origins(trace: Trace) -> dict[Origin, int]:
-    """How many externals of each origin a trace has."""
-    found: dict[Origin, int] = {}
-    for e in trace.externals.values():
-        found[e.origin] = found.get(e.origin, 0) + 1
-    return found

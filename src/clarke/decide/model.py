@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from clarke.decide.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     import torch
     from numpy.typing import NDArray
 
@@ -88,6 +89,16 @@ class Culprit:
     location: Location
     reason: str
 
+    def to_dict(self) -> dict[str, str | int]:
+        """The culprit as plain data for JSON."""
+        return {
+            "operation": self.operation,
+            "module": self.location.module,
+            "file": self.location.file,
+            "line": self.location.line,
+            "reason": self.reason,
+        }
+
     def __str__(self) -> str:
         return f"{self.operation} at {self.location}: {self.reason}"
 
@@ -160,3 +171,17 @@ class Decision:
 def culprit_of(touch: Touch, reason: str) -> Culprit:
     """Name the operation of a touch."""
     return Culprit(touch.op.shown, touch.op.location, reason)
+
+
+def ray_witness(direction: tuple[torch.Tensor, ...], gradient: tuple[torch.Tensor, ...]) -> Witness:
+    """A witness without rows: gradients along a ray tend to `gradient`."""
+    return Witness(
+        direction=direction,
+        choices={},
+        gradient=gradient,
+        rows=np.zeros((0, 0)),
+        coefficients=np.zeros(0),
+        kinks=np.zeros(0, dtype=np.int64),
+        margin=float("inf"),
+        methods=(),
+    )

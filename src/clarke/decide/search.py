@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from clarke.constraints import RowOperator, build_rows, flatten, random_tangents, unflatten
+from clarke.constraints import RowOperator, build_rows, random_tangents, unflatten
 from clarke.decide.model import Settings, Witness
 from clarke.feasibility import Feasibility, Outcome, find_witness
 from clarke.steering import selected_gradient
@@ -124,8 +124,3 @@ def _bias_shifts(rows: RowOperator) -> list[tuple[torch.Tensor, ...]]:
         found.append(tuple(torch.sign(p) for p in small))
         found.append(total)
     return found
-
-
-def full_vector(direction: tuple[torch.Tensor, ...]) -> NDArray[np.float64]:
-    """A witness direction as one flat vector."""
-    return flatten(direction)

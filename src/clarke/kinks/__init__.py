@@ -6,7 +6,6 @@ from clarke.kinks.registry import (
     OpKind,
     Registry,
     default_registry,
-    overload_name,
     register_kink,
 )
 
@@ -19,6 +18,5 @@ __all__ = [
     "Registry",
     "Touch",
     "default_registry",
-    "overload_name",
     "register_kink",
 ]

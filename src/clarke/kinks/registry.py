@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import OpRecord, Ref, Trace
+from clarke.capture import OpRecord, Ref, Trace, overload_of
 from clarke.errors import RegistrationError
 from clarke.kinks.lowering import Lowering, lower
 from clarke.kinks.smooth import CONDITIONAL, OpClass, bind, classify
@@ -30,12 +30,6 @@ class OpKind(Enum):
     RANDOM = "random: its recorded value is a constant"
     DEPENDS = "depends on the arguments of the call"
     UNKNOWN = "not known to clarke"
-
-
-def overload_name(func: Any) -> str:
-    """The dispatcher's name of an overload: ``aten::relu.default``."""
-    schema = func._schema
-    return f"{schema.name}.{schema.overload_name or 'default'}"
 
 
 def _kind(known: OpClass | None) -> OpKind:
@@ -97,7 +91,7 @@ class Registry:
         """What is known of an overload."""
         found = self._known.get(func)
         if found is None:
-            name = overload_name(func)
+            name = overload_of(func)
             found = replace(self._look_up(name), lowering=self._lowerings.get(name))
             self._known[func] = found
         return found
@@ -130,7 +124,7 @@ class Registry:
 
         args = tuple(actual(a, i) for i, a in enumerate(op.args))
         kwargs = {k: actual(v, None) for k, v in op.kwargs.items()}
-        return Known(_kind(classify(overload_name(op.func), bind(op.func, args, kwargs))))
+        return Known(_kind(classify(overload_of(op.func), bind(op.func, args, kwargs))))
 
     def lowered(self, trace: Trace) -> Trace:
         """The trace with every operation that has a lowering written as its parts."""
@@ -153,7 +147,7 @@ class Registry:
         """Whether a recorder must keep the values that this operation reads."""
         known = self.known(func)
         # Where even the worst case is known, the condition looks at types only.
-        values_count = known.kind is OpKind.DEPENDS and classify(overload_name(func)) is None
+        values_count = known.kind is OpKind.DEPENDS and classify(overload_of(func)) is None
         by_kind = known.kind in (OpKind.RULED, OpKind.RANDOM) or values_count
         return by_kind or known.lowering is not None
 
@@ -185,7 +179,7 @@ def register_kink(overload: Any) -> Callable[[KinkRule], KinkRule]:
         )
 
     def add(rule: KinkRule) -> KinkRule:
-        default_registry().add(overload_name(overload), rule)
+        default_registry().add(overload_of(overload), rule)
         return rule
 
     return add

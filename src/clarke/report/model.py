@@ -94,16 +94,7 @@ class Report:
             "touched": self.touched,
             "relevant": self.relevant,
             "kinks": [vars(k) for k in self.kinks],
-            "culprits": [
-                {
-                    "operation": c.operation,
-                    "module": c.location.module,
-                    "file": c.location.file,
-                    "line": c.location.line,
-                    "reason": c.reason,
-                }
-                for c in self.culprits
-            ],
+            "culprits": [c.to_dict() for c in self.culprits],
             "gradient": _values(self.gradient),
             "element": None if self.element is None else _values(self.element),
             "witnesses": None
