@@ -2,8 +2,10 @@
 
 from clarke.capture.collect import collect_trace, release_nodes
 from clarke.capture.recorder import Recorder
+from clarke.capture.signs import Signs
 from clarke.capture.trace import (
     External,
+    Keep,
     Location,
     OpRecord,
     Origin,
@@ -16,12 +18,14 @@ from clarke.capture.trace import (
 
 __all__ = [
     "External",
+    "Keep",
     "Location",
     "OpRecord",
     "Origin",
     "Recorder",
     "Ref",
     "ScalarRead",
+    "Signs",
     "Trace",
     "collect_trace",
     "input_slots",

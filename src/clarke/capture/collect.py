@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from clarke.capture.live import Node, Slot
+from clarke.capture.signs import Signs, StandIn
 from clarke.capture.trace import External, OpRecord, Origin, Ref, ScalarRead, Trace
 from clarke.errors import CaptureError, ModifiedSinceError
 
@@ -145,6 +146,7 @@ def _refs(value: Any) -> Any:
 
 
 def _op_record(node: Node) -> OpRecord:
+    signs = None if node.zeros is None else Signs(node.kept_outputs[0], node.zeros)
     return OpRecord(
         index=node.index,
         func=node.func,
@@ -152,13 +154,14 @@ def _op_record(node: Node) -> OpRecord:
         kwargs=MappingProxyType({k: _refs(v) for k, v in node.kwargs.items()}),
         outputs=node.outputs,
         differentiated=node.differentiated,
-        kept=MappingProxyType(dict(node.kept)),
+        kept=MappingProxyType(dict(node.kept)) if signs is None else StandIn(signs),
         kept_outputs=MappingProxyType(dict(node.kept_outputs)),
         location=node.location,
         reads_stopped=node.reads_stopped,
         kept_lists=MappingProxyType(dict(node.kept_lists)),
         varied=node.varied,
         hidden_write=node.hidden_write,
+        signs=signs,
     )
 
 

@@ -108,6 +108,7 @@ class Node:
         "reads_stopped",
         "released",
         "varied",
+        "zeros",
         "writers_before",
     )
 
@@ -128,6 +129,7 @@ class Node:
         self.reads_stopped = False
         self.hidden_write = False
         self.released = False
+        self.zeros: torch.Tensor | None = None  # where the input was zero, if signs are kept
 
     def release(self) -> None:
         """Forget everything; called when the user's own graph has been freed."""
@@ -137,4 +139,5 @@ class Node:
         self.kept = {}
         self.kept_lists = {}
         self.kept_outputs = {}
+        self.zeros = None
         self.released = True

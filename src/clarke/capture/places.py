@@ -54,8 +54,10 @@ class Places:
         self._names: weakref.WeakKeyDictionary[torch.nn.Module, dict[int, str]] = (
             weakref.WeakKeyDictionary()
         )
-        self._foreign: dict[CodeType, bool] = {}
-        self._cache: dict[tuple[str, CodeType, int], Location] = {}
+        # By identity: the hash of a code object goes through its instructions, every time. The
+        # second entry keeps the object, and with it its identity.
+        self._foreign: dict[int, tuple[bool, CodeType]] = {}
+        self._cache: dict[tuple[str, int, int], Location] = {}
         self._handles: list[Any] = []
         self.on_root: Callable[[torch.nn.Module], None] | None = None
 
@@ -111,21 +113,21 @@ class Places:
         user = sys._getframe(2)
         while frame is not None:
             code = frame.f_code
-            foreign = self._foreign.get(code)
-            if foreign is None:
-                foreign = self._is_foreign(code.co_filename)
-                self._foreign[code] = foreign
-            if not foreign and not _is_forward_of_function(frame):
+            known = self._foreign.get(id(code))
+            if known is None:
+                known = self._foreign[id(code)] = (self._is_foreign(code.co_filename), code)
+            if not known[0] and not _is_forward_of_function(frame):
                 break
             if code.co_name == "forward" and code.co_filename in _NO_GRAD_FORWARDS:
                 checkpointed = True
             user, frame = frame, frame.f_back
         user = frame or user
-        key = (path, user.f_code, user.f_lineno)
+        code, line = user.f_code, user.f_lineno
+        key = (path, id(code), line)
         found = self._cache.get(key)
         if found is None:
-            found = Location(path, user.f_code.co_filename, user.f_lineno, user.f_code.co_name)
-            self._cache[key] = found
+            self._foreign.setdefault(id(code), (self._is_foreign(code.co_filename), code))
+            found = self._cache[key] = Location(path, code.co_filename, line, code.co_name)
         return found, checkpointed or self._checkpoint_above(user)
 
     @staticmethod

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from clarke.capture.live import Node, Read, Slot, Storage
 from clarke.capture.places import Places
-from clarke.capture.trace import overload_of
+from clarke.capture.signs import ZeroFinder
+from clarke.capture.trace import Keep, overload_of
+from clarke.capture.weak import TensorTable
 from clarke.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -32,6 +33,16 @@ def _reads_shape_only(func: Any) -> bool:
     """Whether a result without gradient (dropout's noise, say) owes its input only a shape."""
     name: str = func._schema.name.partition("::")[2]
     return name.endswith("_like") or name.startswith("new_")
+
+
+def _signs_tell(values: torch.Tensor) -> bool:
+    """Whether the signs of a ReLU's input can be found quickly, in place of its values."""
+    return (
+        values.device.type == "cpu"
+        and values.layout == torch.strided
+        and values.is_floating_point()
+        and type(values) in (torch.Tensor, torch.nn.Parameter)
+    )
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -80,7 +91,7 @@ class Recorder(TorchDispatchMode):
     """Records the operations that run inside the ``with`` block.
 
     Args:
-        keep: Says for an operator overload whether the values it reads must be kept as they were.
+        keep: Says for an operator overload what must be kept of the values it reads.
         refuses_compiled: Raise a `CaptureError` as soon as a program under torch.compile runs.
 
     The record grows as nodes that are held by the tensors they made, so it is freed with them.
@@ -88,7 +99,7 @@ class Recorder(TorchDispatchMode):
     remembered as detached.
     """
 
-    def __init__(self, keep: Callable[[Any], bool], *, refuses_compiled: bool = False) -> None:
+    def __init__(self, keep: Callable[[Any], Keep], *, refuses_compiled: bool = False) -> None:
         super().__init__()
         self.places = Places()
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
@@ -98,9 +109,10 @@ class Recorder(TorchDispatchMode):
         self.paused = False
         self.count = 0
         self._keep = keep
-        self._keeps: dict[Any, bool] = {}
+        self._keeps: dict[Any, Keep] = {}
+        self._zeros = ZeroFinder()
         self._written: dict[Any, tuple[frozenset[int], frozenset[str]]] = {}
-        self._slots = WeakTensorKeyDictionary()
+        self._slots: TensorTable[Slot | weakref.ref[Slot]] = TensorTable()
         self._slot_count = 0
         self._storages: dict[int, tuple[StorageWeakRef, weakref.ref[Storage]]] = {}
         self._externals: weakref.WeakKeyDictionary[Storage, list[weakref.ref[Slot]]] = (
@@ -135,7 +147,7 @@ class Recorder(TorchDispatchMode):
         return self._slot(tensor)
 
     def _slot(self, tensor: torch.Tensor) -> Slot | None:
-        found: Slot | weakref.ref[Slot] | None = self._slots.get(tensor)
+        found = self._slots.get(tensor)
         return found() if isinstance(found, weakref.ref) else found
 
     def _storage_of(self, tensor: torch.Tensor) -> Storage:
@@ -171,7 +183,7 @@ class Recorder(TorchDispatchMode):
             tensor._version if not tensor.is_inference() else 0,
             location,
         )
-        self._slots[tensor] = slot
+        self._slots.set(tensor, slot)
         return slot
 
     def _hold(self, slot: Slot, tensor: torch.Tensor) -> None:
@@ -180,7 +192,7 @@ class Recorder(TorchDispatchMode):
         slot.key = weakref.ref(tensor)
         if tensor.requires_grad:
             slot.held = tensor
-            self._slots[tensor] = weakref.ref(slot)
+            self._slots.set(tensor, weakref.ref(slot))
         else:
             slot.held = tensor.detach()
         slot.version = tensor._version if not tensor.is_inference() else 0
@@ -349,11 +361,18 @@ class Recorder(TorchDispatchMode):
         keeps = self._keeps.get(func)
         if keeps is None:
             keeps = self._keeps[func] = self._keep(func)
-        if keeps:
+        signs = keeps is Keep.SIGNS and not kwargs and _signs_tell(args[0])
+        if signs:
+            node.zeros = self._zeros.find(args[0])
+        elif keeps is not Keep.NOTHING:
             self._keep_inputs(node, args, written)
         out = func(*args, **kwargs)
         opened = checkpointed and differentiated and not _cuts(func)
-        self._bind_outputs(node, out, written, masked=masked, keeps=keeps, virtual=opened)
+        keeps_results = keeps is not Keep.NOTHING and not signs
+        self._bind_outputs(node, out, written, masked=masked, keeps=keeps_results, virtual=opened)
+        if signs:
+            # Also of an in-place ReLU: its result may be overwritten in turn, and is then copied.
+            node.kept_outputs[0] = self._kept_value(node, out, [])
         return out
 
     def _bind_outputs(
@@ -453,7 +472,7 @@ class Recorder(TorchDispatchMode):
                     slot.version = slot.held._version
                 key = None if slot.key is None else slot.key()
                 if key is not None and self._slot(key) is slot:
-                    del self._slots[key]
+                    self._slots.drop(key)
 
     def _protect_kept_only(self, storage: Storage) -> None:
         for reference in storage.kept:

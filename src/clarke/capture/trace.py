@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import torch
+
+    from clarke.capture.signs import Signs
+
+
+class Keep(Enum):
+    """What a recorder keeps of an operation's values."""
+
+    NOTHING = "nothing"
+    VALUES = "what it reads, and integer results"
+    SIGNS = "the signs of what it reads, for a ReLU"
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,8 @@ class OpRecord:
         location: Where it stands.
         reads_stopped: It reads a value that was detached from differentiated values.
         hidden_write: It changed a differentiated tensor while gradients were switched off.
+        signs: For a ReLU of which only the signs were kept: these. `kept` then holds a stand-in
+            with the same signs and the same positive values, made when it is looked at.
     """
 
     index: int
@@ -111,6 +124,12 @@ class OpRecord:
     kept_lists: Mapping[tuple[int, int], torch.Tensor] = field(default_factory=dict)
     varied: frozenset[int] = frozenset()
     stands_for: str = ""
+    signs: Signs | None = None
+
+    def bare(self) -> OpRecord:
+        """The same without the values that were kept, which may be large."""
+        nothing: Mapping[Any, torch.Tensor] = MappingProxyType({})
+        return replace(self, kept=nothing, kept_outputs=nothing, kept_lists=nothing, signs=None)
 
     @property
     def shown(self) -> str:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from clarke.capture import Keep
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -128,6 +130,11 @@ class KinkRule(ABC):
     """
 
     by_value: ClassVar[bool] = False
+
+    @property
+    def keep(self) -> Keep:
+        """What a recorder must keep of the operations that the rule speaks for."""
+        return Keep.VALUES
 
     @abstractmethod
     def find(self, op: OpRecord) -> Touch:

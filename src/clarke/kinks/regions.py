@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.capture import Keep
 from clarke.kinks.model import Call, Hazard, KinkRule, Touch
 
 if TYPE_CHECKING:
@@ -43,12 +44,19 @@ class RegionRule(KinkRule):
         pieces: The pieces; each a full tensor, evaluated everywhere.
         overlap: Says where the order of the pieces is not fixed, since bounds coincide.
         jumps: The pieces need not meet (threshold, hardshrink): where they do not, it is a step.
+        signs_suffice: Which pieces meet depends on the sign of the only argument alone, and
+            AD's weights at zero on nothing else, as for the ReLU.
     """
 
     split: Callable[[Call], tuple[torch.Tensor, ...]]
     pieces: Callable[[Call], tuple[torch.Tensor, ...]]
     jumps: bool = False
     overlap: Callable[[Call], torch.Tensor | None] | None = None
+    signs_suffice: bool = False
+
+    @property
+    def keep(self) -> Keep:
+        return Keep.SIGNS if self.signs_suffice else Keep.VALUES
 
     def find(self, op: OpRecord) -> Touch:
         args = tuple(op.kept.get(i, a) for i, a in enumerate(op.args))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import OpRecord, Ref, Trace, overload_of
+from clarke.capture import Keep, OpRecord, Ref, Trace, overload_of
 from clarke.errors import RegistrationError
 from clarke.kinks.lowering import Lowering, lower
 from clarke.kinks.smooth import CONDITIONAL, OpClass, bind, classify
@@ -143,13 +143,15 @@ class Registry:
     def _lowering(self, func: Any) -> Lowering | None:
         return self.known(func).lowering
 
-    def keeps(self, func: Any) -> bool:
-        """Whether a recorder must keep the values that this operation reads."""
+    def keeps(self, func: Any) -> Keep:
+        """What a recorder must keep of the values of this operation."""
         known = self.known(func)
+        if known.kind is OpKind.RULED and known.rule is not None and known.lowering is None:
+            return known.rule.keep
         # Where even the worst case is known, the condition looks at types only.
         values_count = known.kind is OpKind.DEPENDS and classify(overload_of(func)) is None
         by_kind = known.kind in (OpKind.RULED, OpKind.RANDOM) or values_count
-        return by_kind or known.lowering is not None
+        return Keep.VALUES if by_kind or known.lowering is not None else Keep.NOTHING
 
 
 @lru_cache(maxsize=1)

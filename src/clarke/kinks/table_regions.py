@@ -227,7 +227,7 @@ def _scaled_bessel(order: int) -> Callable[[Call], _Pieces]:
 
 def regions() -> Iterator[tuple[str, RegionRule]]:
     """Rules by operator name; in-place forms share the rule of the plain one."""
-    relu = RegionRule(_at(0.0), _relu)
+    relu = RegionRule(_at(0.0), _relu, signs_suffice=True)
     yield "relu", relu
     yield "leaky_relu", RegionRule(_at(0.0), _leaky)
     yield "_prelu_kernel", RegionRule(_at(0.0), _prelu)

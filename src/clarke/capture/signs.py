@@ -1,0 +1,96 @@
+"""What is kept of a ReLU: where its input was zero, and its output, which autograd keeps anyway.
+
+A copy of every pre-activation would be as large as all activations together. Their signs are all
+that the pieces of a ReLU depend on, and those can be read off the output and the zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+
+_CHUNK = 1 << 20  # elements; as large as stays in the cache
+
+
+@dataclass(frozen=True, eq=False)
+class Signs:
+    """Signs of what a ReLU read.
+
+    Attributes:
+        output: What it returned.
+        zeros: (K,) flat positions, in C order, at which the input was exactly zero.
+    """
+
+    output: torch.Tensor
+    zeros: torch.Tensor
+
+    def stand_in(self) -> torch.Tensor:
+        """The input, with -1 in the place of every negative value."""
+        with torch.no_grad():
+            found = torch.where(self.output == 0, -1, self.output).to(self.output.dtype)
+            found = found.contiguous()
+            found.view(-1)[self.zeros] = 0
+            return found
+
+
+class StandIn(Mapping[int, torch.Tensor]):
+    """``{0: signs.stand_in()}``, made when it is first asked for."""
+
+    def __init__(self, signs: Signs) -> None:
+        self._signs = signs
+        self._made: torch.Tensor | None = None
+
+    def __getitem__(self, position: int) -> torch.Tensor:
+        if position != 0:
+            raise KeyError(position)
+        if self._made is None:
+            self._made = self._signs.stand_in()
+        return self._made
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((0,))
+
+    def __len__(self) -> int:
+        return 1
+
+
+class ZeroFinder:
+    """Finds exact zeros of large tensors; holds memory that is used again."""
+
+    def __init__(self) -> None:
+        self._scratch: dict[torch.dtype, torch.Tensor] = {}
+
+    def find(self, tensor: torch.Tensor) -> torch.Tensor:
+        """(K,) flat positions, in C order, of the entries that are zero (of either sign).
+
+        Smallest magnitudes first, chunk by chunk: comparing with zero, which makes booleans, takes
+        several times as long and is done only where there is one.
+        """
+        with torch.no_grad():
+            values = tensor.detach()
+            if values.is_contiguous():
+                flat = values.view(-1)
+            elif values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
+                flat = values.permute(0, 2, 3, 1).view(-1)
+            else:
+                flat = values.reshape(-1)
+            starts = [
+                start
+                for start in range(0, flat.numel(), _CHUNK)
+                if self._has_zero(flat[start : start + _CHUNK])
+            ]
+            if not starts:
+                return torch.zeros(0, dtype=torch.int64)
+            if not values.is_contiguous():
+                return (values.reshape(-1) == 0).nonzero().squeeze(1)
+            found = [(flat[a : a + _CHUNK] == 0).nonzero().squeeze(1) + a for a in starts]
+            return torch.cat(found)
+
+    def _has_zero(self, chunk: torch.Tensor) -> bool:
+        scratch = self._scratch.get(chunk.dtype)
+        if scratch is None:
+            scratch = self._scratch[chunk.dtype] = torch.empty(_CHUNK, dtype=chunk.dtype)
+        smallest = torch.abs(chunk, out=scratch[: chunk.numel()]).amin()
+        return not float(smallest) > 0  # also where a NaN hides the others
