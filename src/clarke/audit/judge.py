@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import External, Origin, Recorder, collect_trace
+from clarke.capture import External, Origin, Recorder, collect_trace, refilled
 from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.errors import CaptureError, ClarkeError, InputError
 from clarke.verdict import Verdict
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from clarke.audit.engine import BackwardCall
     from clarke.capture import Trace
-    from clarke.fast import QuickJudge
     from clarke.kinks import Registry
 
 
@@ -152,26 +151,16 @@ def judge(
     settings: Settings,
     *,
     confirmed: bool,
-    quick: QuickJudge | None = None,
-    rows_wanted: bool = False,
 ) -> Decision:
-    """Decide on a gradient, apart from the user's modes and random generators.
-
-    With `quick`, the whole ladder is climbed only where the quick judge declines, or where it
-    finds kinks and their rows are wanted to be put together with those of other calls.
+    """Climb the whole ladder, apart from the user's modes and random generators.
 
     Raises:
         Exception: Whatever goes wrong; the caller turns it into UNDECIDED.
     """
     settings = replace(settings, confirm=Confirm.ALWAYS if confirmed else Confirm.NEVER)
     with alone():
-        if quick is not None:
-            found = quick.decide(case.trace, case.slots, gradient)
-            if isinstance(found, Decision) and not (
-                rows_wanted and found.verdict is not Verdict.SMOOTH
-            ):
-                return found
-        return decide(case.trace, registry, case.slots, gradient, settings)
+        trace = refilled(case.trace, registry.keeps)
+        return decide(trace, registry, case.slots, gradient, settings)
 
 
 @contextlib.contextmanager

@@ -127,6 +127,7 @@ class Audit:
         self._counter = PlaceCounter()
         self._steps: list[Step] = []
         self._subscribers: list[Subscriber] = []
+        self._whole = False
         self._proofs = 0
         self._warned = False
         self._warned_at: set[tuple[str, int]] = set()
@@ -156,13 +157,19 @@ class Audit:
         self._recorder = self._spy = None
         self._opened.close()
 
-    def subscribe(self, callback: Subscriber) -> None:
+    def subscribe(self, callback: Subscriber, *, gradients: bool = True) -> None:
         """Call ``callback(step, report)`` after every backward call.
 
         `report` is the full report with its tensors, None for a call that was not looked at. What
         the callback raises reaches the training loop.
+
+        Args:
+            callback: What to call.
+            gradients: It may keep ``report.gradient``, which is then a copy of its own. False
+                saves that copy; the gradient may then be the memory of ``.grad`` itself.
         """
         self._subscribers.append(callback)
+        self._whole = self._whole or gradients
 
     # ---------------------------------------------------------------- results
 
@@ -208,6 +215,7 @@ class Audit:
             undoable=self._policy is OnWrong.RAISE,
             quick=self._quick if self._settings.quick else None,
             spy=self._spy,
+            whole=self._whole,
         )
         turn = Turn(call, recorder, self._registry, self._accumulation, orders)
         turn.run()

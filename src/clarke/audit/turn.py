@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from clarke.audit.judge import Case, alone, judge, prepare, undecided
-from clarke.audit.watch import GradBackup, LeafWatch
+from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
 from clarke.capture import release_nodes
+from clarke.decide import Decision
+from clarke.fast import LayerCertificate, all_finite, let_go
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from clarke.audit.groups import Accumulation, Group
     from clarke.audit.hooks import HookSpy
     from clarke.capture import Recorder
-    from clarke.decide import Decision, Settings
+    from clarke.decide import Settings
     from clarke.fast import QuickJudge
     from clarke.kinks import Registry
 
@@ -37,6 +40,7 @@ class Orders:
         undoable: Keep what ``.grad`` held, to be able to put it back.
         quick: Judges common cases from recorded values alone; None to climb the whole ladder.
         spy: Knows where hooks may have changed gradients, which `quick` cannot see.
+        whole: Somebody is going to look at the gradient of this call, or keep it.
     """
 
     number: int
@@ -46,6 +50,7 @@ class Orders:
     undoable: bool
     quick: QuickJudge | None = None
     spy: HookSpy | None = None
+    whole: bool = True
 
 
 class Turn:
@@ -77,6 +82,7 @@ class Turn:
         self._case: Case | None = None
         self._backup: GradBackup | None = None
         self._watch: LeafWatch | None = None
+        self._early: Decision | None = None
         self.result: Any = None
         self.decision: Decision | None = None
         self.gradient: tuple[torch.Tensor, ...] = ()
@@ -116,28 +122,65 @@ class Turn:
             with alone():
                 self.group = self._accumulation.begin(case.leaves, self._orders.number)
                 self._backup = GradBackup(case.leaves, values=self._orders.undoable)
+        self._case = self._judged_early(case)
+        untouched = self._early is not None and not self._orders.whole and are_fresh(case.leaves)
+        if self._call.accumulates and not untouched:
+            with alone():
                 self._watch = LeafWatch(case.leaves)
                 self._watch.start()
-        self._case = case
+
+    def _judged_early(self, case: Case) -> Case:
+        """The case, without the recorded values if the quick judge has no more need of them.
+
+        Before the backward pass: autograd frees its activations as it goes, and what is still held
+        here would stay.
+        """
+        quick = None if self._needs_replay(case) else self._orders.quick
+        if quick is None:
+            return case
+        with alone():
+            found = quick.decide(case.trace, case.slots, None)
+        if not isinstance(found, Decision):
+            return case
+        rows_wanted = self.group is not None and self._accumulation.accumulating
+        if rows_wanted and found.verdict is not Verdict.SMOOTH:
+            return case  # its rows are to be put together with those of other calls
+        self._early = let_go(found, self._registry)
+        certificate = self._early.certificate
+        if not isinstance(certificate, LayerCertificate):
+            return case
+        if not self._call.retain_graph and not self._call.inputs:
+            forget(self._call, self._recorder)
+        return replace(case, trace=certificate.trace)
 
     def _judge(self, case: Case) -> None:
         with alone():
             if self._watch is not None:
                 self.gradient = self._watch.gradients()
+            elif self._call.accumulates:
+                self.gradient = tuple(
+                    torch.zeros_like(x, requires_grad=False) if x.grad is None else _plain(x.grad)
+                    for x in case.leaves
+                )
             else:
                 found = [self.result[p] for p in case.positions]
                 self.gradient = tuple(
                     torch.zeros_like(x, requires_grad=False) if g is None else _plain(g)
                     for g, x in zip(found, case.leaves, strict=True)
                 )
+            early = self._early
+            if early is not None and all_finite(self.gradient):
+                self.decision = early
+                if isinstance(early.certificate, LayerCertificate):
+                    certificate = replace(early.certificate, gradient=self.gradient)
+                    self.decision = replace(early, certificate=certificate)
+                return
             self.decision = judge(
                 case,
                 self.gradient,
                 self._registry,
                 self._orders.settings,
                 confirmed=self._orders.confirmed,
-                quick=None if self._needs_replay(case) else self._orders.quick,
-                rows_wanted=self.group is not None and self._accumulation.accumulating,
             )
 
     def _needs_replay(self, case: Case) -> bool:
@@ -200,17 +243,19 @@ class Turn:
 
 def run_call(call: BackwardCall, recorder: Recorder) -> Any:
     """Let autograd do what the user asked for, unrecorded unless its results have a graph."""
-    recorder.paused = not call.create_graph
-    try:
+    with contextlib.nullcontext() if call.create_graph else recorder.aside():
         result = call.run()
-    finally:
-        recorder.paused = False
     # With `inputs`, autograd keeps what lies before them; so does the record, until it is dropped.
     if not call.retain_graph and not call.inputs:
-        for root in call.roots:
-            if isinstance(root, torch.Tensor):
-                release_nodes(recorder, root)
+        forget(call, recorder)
     return result
+
+
+def forget(call: BackwardCall, recorder: Recorder) -> None:
+    """Drop the record of what a call differentiates."""
+    for root in call.roots:
+        if isinstance(root, torch.Tensor):
+            release_nodes(recorder, root)
 
 
 def _plain(gradient: torch.Tensor) -> torch.Tensor:

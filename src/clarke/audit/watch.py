@@ -18,6 +18,17 @@ def _hooks_of(leaf: torch.Tensor) -> dict[int, Any] | None:
     return found
 
 
+def are_fresh(leaves: Sequence[torch.Tensor]) -> bool:
+    """Whether ``.grad`` will hold just what the next backward call computes, leaf by leaf.
+
+    Not if it holds something already, and not if a hook may change or clear it on the way.
+    """
+    return all(
+        leaf.grad is None and not _hooks_of(leaf) and not leaf._post_accumulate_grad_hooks  # noqa: SLF001 - torch has no public name for it
+        for leaf in leaves
+    )
+
+
 class LeafWatch:
     """Temporary hooks that copy what arrives at each leaf, from `start` to `stop`.
 

@@ -1,5 +1,6 @@
 """What ran: a dispatch mode writes an immutable Trace. Records, judges nothing."""
 
+from clarke.capture.again import refilled, without_values
 from clarke.capture.collect import collect_trace, release_nodes
 from clarke.capture.recorder import Recorder
 from clarke.capture.signs import Signs
@@ -30,5 +31,7 @@ __all__ = [
     "collect_trace",
     "input_slots",
     "overload_of",
+    "refilled",
     "release_nodes",
+    "without_values",
 ]

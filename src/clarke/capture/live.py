@@ -108,8 +108,8 @@ class Node:
         "reads_stopped",
         "released",
         "varied",
-        "zeros",
         "writers_before",
+        "zeros",
     )
 
     def __init__(self, index: int, func: Any, location: Location) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _get_current_dispatch_mode,
+    _pop_mode_temporarily,
+)
 
 from clarke.capture.live import Node, Read, Slot, Storage
 from clarke.capture.places import Places
-from clarke.capture.signs import ZeroFinder
+from clarke.capture.signs import ZeroFinder, signs_tell
 from clarke.capture.trace import Keep, overload_of
 from clarke.capture.weak import TensorTable
 from clarke.errors import CaptureError
@@ -33,16 +38,6 @@ def _reads_shape_only(func: Any) -> bool:
     """Whether a result without gradient (dropout's noise, say) owes its input only a shape."""
     name: str = func._schema.name.partition("::")[2]
     return name.endswith("_like") or name.startswith("new_")
-
-
-def _signs_tell(values: torch.Tensor) -> bool:
-    """Whether the signs of a ReLU's input can be found quickly, in place of its values."""
-    return (
-        values.device.type == "cpu"
-        and values.layout == torch.strided
-        and values.is_floating_point()
-        and type(values) in (torch.Tensor, torch.nn.Parameter)
-    )
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -139,6 +134,19 @@ class Recorder(TorchDispatchMode):
             super().__exit__(*exc)
         finally:
             self.places.stop()
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Record nothing meanwhile; on top of the modes, step off, so that nothing goes through."""
+        self.paused = True
+        try:
+            if _get_current_dispatch_mode() is self:
+                with _pop_mode_temporarily():
+                    yield
+            else:
+                yield
+        finally:
+            self.paused = False
 
     # ---------------------------------------------------------------- lookups
 
@@ -361,7 +369,7 @@ class Recorder(TorchDispatchMode):
         keeps = self._keeps.get(func)
         if keeps is None:
             keeps = self._keeps[func] = self._keep(func)
-        signs = keeps is Keep.SIGNS and not kwargs and _signs_tell(args[0])
+        signs = keeps is Keep.SIGNS and not kwargs and signs_tell(args[0])
         if signs:
             node.zeros = self._zeros.find(args[0])
         elif keeps is not Keep.NOTHING:

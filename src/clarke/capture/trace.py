@@ -165,6 +165,7 @@ class Trace:
         output: Slot of the result.
         scalar_reads: Values that went into Python before the result was there.
         slot_dtypes: dtype of every slot that the operations mention.
+        emptied: The operations' kept values have been let go; `refilled` computes them again.
     """
 
     ops: tuple[OpRecord, ...]
@@ -172,6 +173,7 @@ class Trace:
     output: int
     scalar_reads: tuple[ScalarRead, ...] = ()
     slot_dtypes: Mapping[int, torch.dtype] = field(default_factory=dict)
+    emptied: bool = False
 
     def leaves(self) -> tuple[External, ...]:
         """The leaves that require a gradient, in order of first use."""

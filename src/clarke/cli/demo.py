@@ -49,7 +49,7 @@ def demo(
     training = Training(read_digits(), seed=seed)
     writer = RunWriter(folder, _settings(steps, seed))
     watch = audit()
-    watch.subscribe(lambda step, _report: writer.write(step_record(step, None)))
+    watch.subscribe(lambda step, _report: writer.write(step_record(step, None)), gradients=False)
     console = Console(stderr=as_json)
     with _progress(console) as follow:
         tick = follow("training", steps)

@@ -127,7 +127,7 @@ class Run:
         started = time.perf_counter()
         self._model.train()
         with audit(every=t.every) as watching:
-            watching.subscribe(lambda step, _report: self.record.add(step))
+            watching.subscribe(lambda step, _report: self.record.add(step), gradients=False)
             for indices in order.split(t.batch):
                 if self.record.steps >= total:
                     break

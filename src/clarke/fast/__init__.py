@@ -1,6 +1,6 @@
 """The common cases at training speed: a verdict from the record alone, without any replay."""
 
 from clarke.fast.certificate import LayerCertificate
-from clarke.fast.judge import Declined, QuickJudge
+from clarke.fast.judge import Declined, QuickJudge, all_finite, let_go
 
-__all__ = ["Declined", "LayerCertificate", "QuickJudge"]
+__all__ = ["Declined", "LayerCertificate", "QuickJudge", "all_finite", "let_go"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.capture import refilled
 from clarke.constraints import build_rows, find_relevant
 from clarke.decide.confirm import confirm
 from clarke.decide.rounding import rounding_noise
@@ -74,12 +75,13 @@ class LayerCertificate:
         for rows, direction in self.rows:
             if not verify_witness(rows, direction):
                 return ("the rows of a layer are not all positive",)
-        program = Program(analyse(self.trace, self.registry), self.variables)
+        trace = refilled(self.trace, self.registry.keeps)
+        program = Program(analyse(trace, self.registry), self.variables)
         generator = torch.Generator().manual_seed(0)
         relevance = find_relevant(program, generator)
         if relevance.hazards or relevance.lost_masks:
             return ("the replay met a point that selections cannot express",)
-        tolerance = relative_tolerance(self.trace)
+        tolerance = relative_tolerance(trace)
         own = selected_gradient(program)
         noise = rounding_noise(program, own)
         if relative_difference(own, self.gradient, noise=noise) > tolerance:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.capture import without_values
 from clarke.decide import Decision, TouchCount
 from clarke.fast.certificate import LayerCertificate
 from clarke.fast.codes import Coder
@@ -203,12 +204,42 @@ class QuickJudge:
         )
 
 
+def let_go(decision: Decision, registry: Registry) -> Decision:
+    """A quick decision that holds none of the recorded values, which may be large.
+
+    Its certificate computes them again when it is verified.
+    """
+    certificate = decision.certificate
+    if not isinstance(certificate, LayerCertificate):
+        return decision
+
+    def repeatable(func: Any) -> bool:
+        return registry.known(func).kind is not OpKind.RANDOM
+
+    def without(count: TouchCount) -> TouchCount:
+        op = count.op.bare()
+        touch = None if count.touch is None else replace(count.touch, op=op)
+        return replace(count, op=op, touch=touch)
+
+    trace = without_values(certificate.trace, repeatable)
+    return replace(
+        decision,
+        certificate=replace(certificate, trace=trace),
+        counts=tuple(without(c) for c in decision.counts),
+    )
+
+
 def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
-    """Whether no entry is NaN or infinite; one pass, since either makes a sum NaN or infinite."""
+    """Whether no entry is NaN or infinite; one pass over each tensor."""
+    ends: dict[torch.dtype, list[torch.Tensor]] = {}
     for t in tensors:
-        if not bool(torch.isfinite(t.sum())) and not bool(torch.isfinite(t).all()):
-            return False
-    return True
+        if t.layout != torch.strided or not t.is_floating_point():
+            if not bool(torch.isfinite(t.to_dense() if t.layout != torch.strided else t).all()):
+                return False
+        elif t.numel():
+            # A NaN makes both ends NaN.
+            ends.setdefault(t.dtype, []).extend(torch.aminmax(t.detach()))
+    return all(bool(torch.isfinite(torch.stack(found)).all()) for found in ends.values())
 
 
 def _reads_index(graph: Graph, position: int) -> bool:

@@ -42,7 +42,7 @@ class TensorBoardLog:
         self._counts = {"wrong": 0, "undecided": 0}
         self._steps: list[tuple[int, dict[str, int]]] = []
         self._last = 0
-        audit.subscribe(self._take)
+        audit.subscribe(self._take, gradients=False)
 
     def finish(self) -> None:
         """Write the figure and the summary."""

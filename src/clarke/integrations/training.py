@@ -50,7 +50,7 @@ class TrainingAudit:
         """Start watching; an audit left open by an earlier training that failed is closed."""
         self.close("replaced by another training")
         watch = audit(self._on_wrong, every=self._every)
-        watch.subscribe(self._take)
+        watch.subscribe(self._take, gradients=False)
         if self._wanted != "":
             self.folder = Path(self._wanted) if self._wanted else new_folder(self._name)
             how = self._on_wrong

@@ -1,0 +1,132 @@
+"""Let go of the values that a trace holds, and compute them again when they are asked for.
+
+An audit that held every kept value until the gradient is there would keep autograd from freeing
+its activations as the backward pass goes on. Once the verdict is known only its proof is needed,
+and that rarely.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clarke.capture.signs import Signs, StandIn, ZeroFinder, signs_tell
+from clarke.capture.trace import Keep, OpRecord, Ref, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def without_values(trace: Trace, repeatable: Callable[[Any], bool]) -> Trace:
+    """The trace without what was kept of repeatable operations; `refilled` brings it back.
+
+    Args:
+        trace: What ran.
+        repeatable: Whether an operator overload returns the same when it runs again.
+    """
+    ops = tuple(op.bare() if repeatable(op.func) else op for op in trace.ops)
+    return replace(trace, ops=ops, emptied=True)
+
+
+def refilled(trace: Trace, keep: Callable[[Any], Keep]) -> Trace:
+    """The trace of `without_values` with its values, from running its operations again.
+
+    Parameters and constants must be what they were. In-place operations must overwrite nothing that
+    other operations read under its old value.
+    """
+    if not trace.emptied:
+        return trace
+    again = _Again(trace, keep)
+    with torch.no_grad():
+        ops = tuple(again.run(op) for op in trace.ops)
+    return replace(trace, ops=ops, emptied=False)
+
+
+class _Again:
+    """One repetition; values by slot."""
+
+    def __init__(self, trace: Trace, keep: Callable[[Any], Keep]) -> None:
+        self._trace = trace
+        self._keep = keep
+        self._values: dict[int, torch.Tensor] = {}
+        self._zeros = ZeroFinder()
+
+    def run(self, op: OpRecord) -> OpRecord:
+        """Repeat an operation; returns its record with what a recorder would have kept."""
+        if op.kept_outputs and len(op.kept_outputs) == len(op.outputs):
+            results: tuple[Any, ...] = tuple(op.kept_outputs[i] for i in range(len(op.outputs)))
+            self._store(op, results)
+            return op
+        written = {
+            i
+            for i, a in enumerate(op.func._schema.arguments)
+            if a.alias_info is not None and a.alias_info.is_write
+        }
+        args = [self._resolve(a, written=i in written) for i, a in enumerate(op.args)]
+        kwargs = {k: self._resolve(v, written=False) for k, v in op.kwargs.items()}
+        keep = self._keep(op.func)
+        signs = keep is Keep.SIGNS and not kwargs and signs_tell(args[0])
+        zeros = self._zeros.find(args[0]) if signs else None
+        kept, lists = self._inputs(args, written) if keep is Keep.VALUES else ({}, {})
+        out = op.func(*args, **kwargs)
+        results = tuple(out) if isinstance(out, (list, tuple)) else (out,)
+        self._store(op, results)
+        if zeros is not None:
+            made = Signs(results[0], zeros)
+            outputs = MappingProxyType({0: results[0]})
+            return replace(op, kept=StandIn(made), kept_outputs=outputs, signs=made)
+        if keep is Keep.NOTHING:
+            return op
+        return replace(
+            op,
+            kept=MappingProxyType(kept),
+            kept_lists=MappingProxyType(lists),
+            kept_outputs=MappingProxyType(_results(results, in_place=bool(written))),
+        )
+
+    def _store(self, op: OpRecord, results: tuple[Any, ...]) -> None:
+        for slot, value in zip(op.outputs, results, strict=True):
+            if slot is not None:
+                self._values[slot] = value
+
+    def _resolve(self, value: Any, *, written: bool) -> Any:
+        if isinstance(value, Ref):
+            found = self._values.get(value.slot)
+            return self._external(value.slot, copy=written) if found is None else found
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._resolve(v, written=written) for v in value) if value else value
+        return value
+
+    def _external(self, slot: int, *, copy: bool) -> torch.Tensor:
+        external = self._trace.externals[slot]
+        tensor = external.tensor.detach()
+        if external.snapshot is not None:
+            place = (tensor.size(), tensor.stride(), tensor.storage_offset())
+            return external.snapshot.as_strided(*place).clone()
+        return tensor.clone() if copy else tensor
+
+    @staticmethod
+    def _inputs(
+        args: list[Any], written: set[int]
+    ) -> tuple[dict[int, torch.Tensor], dict[tuple[int, int], torch.Tensor]]:
+        kept: dict[int, torch.Tensor] = {}
+        lists: dict[tuple[int, int], torch.Tensor] = {}
+        for position, value in enumerate(args):
+            if isinstance(value, torch.Tensor):
+                kept[position] = value.clone() if position in written else value
+            elif isinstance(value, (list, tuple)):
+                items = enumerate(value)
+                lists.update({(position, i): v for i, v in items if isinstance(v, torch.Tensor)})
+        return kept, lists
+
+
+def _results(results: tuple[Any, ...], *, in_place: bool) -> dict[int, torch.Tensor]:
+    """Integer and boolean results, and the values that come with an index."""
+    tensors = {i: v for i, v in enumerate(results) if isinstance(v, torch.Tensor)}
+    discrete = {i: v for i, v in tensors.items() if not (v.is_floating_point() or v.is_complex())}
+    if len(results) == 2 and 1 in discrete and not in_place:
+        return tensors
+    return discrete
