@@ -3,7 +3,7 @@
 from clarke.capture.again import refilled, without_values
 from clarke.capture.collect import collect_trace, release_nodes
 from clarke.capture.recorder import Recorder
-from clarke.capture.signs import Signs
+from clarke.capture.signs import Signs, ZeroFinder
 from clarke.capture.trace import (
     External,
     Keep,
@@ -28,6 +28,7 @@ __all__ = [
     "ScalarRead",
     "Signs",
     "Trace",
+    "ZeroFinder",
     "collect_trace",
     "input_slots",
     "overload_of",

@@ -14,6 +14,7 @@ from clarke.fast.layers import (
     argument_values,
     as_array,
     is_plain_convolution,
+    relu_values,
     weight_shape,
     windows_of_conv,
 )
@@ -110,7 +111,7 @@ class Fingerprints:
 
     def _relu(self, position: int, channels: Channels) -> Any:
         codes = self._argument(position, 0, channels)
-        values = as_array(self._graph.trace.ops[position].kept[0])
+        values = as_array(relu_values(self._graph.trace.ops[position]))
         if codes is None or values is None:
             return None
         return self._coder.active(codes, self._some(values, channels) > 0)

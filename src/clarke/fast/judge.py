@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import without_values
+from clarke.capture import ZeroFinder, without_values
 from clarke.decide import Decision, TouchCount
 from clarke.fast.certificate import LayerCertificate
 from clarke.fast.codes import Coder
 from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import find_rivals, pool_ties, settle
-from clarke.fast.shifts import SHIFTED, find_shift, touch_at
-from clarke.fast.workers import Workers, zeros
+from clarke.fast.scratch import Scratch
+from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind
 from clarke.steering.adapt import can_replay_random
 from clarke.verdict import Verdict
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clarke.capture import OpRecord, Trace
-    from clarke.kinks import Registry, Touch
+    from clarke.kinks import KinkRule, Registry, Touch
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class QuickJudge:
 
     def __init__(self, registry: Registry, seed: int = 0) -> None:
         self._registry = registry
-        self._workers = Workers()
+        self._scratch = Scratch()
         self._coder = Coder(seed)
 
     def decide(
@@ -117,23 +117,19 @@ class QuickJudge:
             return "the operation stands for several"
         if known.kind is not OpKind.RULED or known.rule is None:
             return ""
-        if not any(v.is_floating_point() for v in op.kept.values()):
+        if op.signs is None and not any(v.is_floating_point() for v in op.kept.values()):
             return ""
         if op.name == POOL and op.differentiated:
             return self._pool(graph, position, found)
+        touch: Touch | None
         if op.short_name in RELU and op.differentiated:
-            elements = op.kept[0].numel()
-            at = zeros(op.kept[0], self._workers)
-            found.slopes[position] = True
-            if at.size == 0:
-                found.counts.append(TouchCount(op, elements, 0, 0))
-                return ""
-            touch = touch_at(known.rule, op, at)
-            found.slopes[position] = not bool(touch.mixed().any() | (touch.chosen() != 0).any())
+            elements, touch = _relu_touch(known.rule, op)
+            above = touch is not None and bool(touch.mixed().any() | (touch.chosen() != 0).any())
+            found.slopes[position] = not above
         else:
             touch = known.rule.find(op)
             elements = max(touch.base.numel(), touch.count)
-        if touch.count == 0:
+        if touch is None or touch.count == 0:
             found.counts.append(TouchCount(op, elements, 0, 0))
             return ""
         if not op.differentiated or op.short_name not in SHIFTED:
@@ -148,7 +144,7 @@ class QuickJudge:
         layer = pool_layer(graph, position)
         if layer is None:
             return "what stands before the maxpool is not a convolution"
-        ties = pool_ties(graph, layer, self._workers)
+        ties = pool_ties(graph, layer, self._scratch)
         if ties is None:
             return "the maxpool's input is not an array of float32 or float64 on the CPU"
         if layer.relu is not None and not found.slopes.get(layer.relu, False):
@@ -240,6 +236,15 @@ def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
             # A NaN makes both ends NaN.
             ends.setdefault(t.dtype, []).extend(torch.aminmax(t.detach()))
     return all(bool(torch.isfinite(torch.stack(found)).all()) for found in ends.values())
+
+
+def _relu_touch(rule: KinkRule, op: OpRecord) -> tuple[int, Touch | None]:
+    """Number of elements of a ReLU, and its touched kinks if there are any."""
+    if op.signs is not None:
+        elements, at = op.signs.output.numel(), op.signs.zeros
+    else:
+        elements, at = op.kept[0].numel(), ZeroFinder().find(op.kept[0])
+    return elements, touch_at_zeros(rule, op, at) if at.numel() else None
 
 
 def _reads_index(graph: Graph, position: int) -> bool:

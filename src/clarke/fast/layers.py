@@ -14,6 +14,7 @@ from clarke.fast.geometry import Windows, conv_windows, pool_windows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from clarke.capture import OpRecord
     from clarke.fast.graph import Graph
 
 RELU = frozenset({"relu", "relu_"})
@@ -118,8 +119,13 @@ def argument_values(graph: Graph, position: int, argument: int) -> torch.Tensor 
     if op.name == POOL and op.outputs[0] == value.slot:
         return op.kept_outputs.get(0)
     if op.short_name in RELU:
-        return op.kept[0].clamp(min=0)
+        return relu_values(op)
     return None
+
+
+def relu_values(op: OpRecord) -> torch.Tensor:
+    """What a ReLU returned."""
+    return op.kept[0].clamp(min=0) if op.signs is None else op.signs.output
 
 
 def as_array(tensor: torch.Tensor) -> NDArray[Any] | None:

@@ -19,8 +19,7 @@ from clarke.fast.layers import (
     windows_of_conv,
     windows_of_pool,
 )
-from clarke.fast.ties import Ties
-from clarke.fast.workers import find_ties_in_parts
+from clarke.fast.ties import Ties, find_ties
 from clarke.feasibility import Outcome, find_witness
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from clarke.fast.codes import Coder
     from clarke.fast.graph import Graph
-    from clarke.fast.workers import Workers
+    from clarke.fast.scratch import Scratch
 
 Index = Any  # NDArray[np.intp]
 
@@ -58,14 +57,14 @@ class Rivals:
         return int(np.unique(self.window).size)
 
 
-def pool_ties(graph: Graph, layer: PoolLayer, workers: Workers) -> Ties | None:
+def pool_ties(graph: Graph, layer: PoolLayer, scratch: Scratch) -> Ties | None:
     """All ties of a maxpool (after a ReLU: those of positive value); None if out of scope."""
     op = graph.trace.ops[layer.pool]
     values, peaks = as_array(op.kept[0]), as_array(op.kept_outputs[0])
     if values is None or peaks is None:
         return None
     windows = windows_of_pool(graph, layer.pool)
-    return find_ties_in_parts(values, peaks, windows, workers, positive=layer.relu is not None)
+    return find_ties(values, peaks, windows, scratch, positive=layer.relu is not None)
 
 
 def find_rivals(graph: Graph, layer: PoolLayer, ties: Ties, coder: Coder) -> Rivals | None:
@@ -77,12 +76,21 @@ def find_rivals(graph: Graph, layer: PoolLayer, ties: Ties, coder: Coder) -> Riv
     values, peaks = as_array(op.kept[0]), as_array(op.kept_outputs[0])
     if values is None or peaks is None:
         return None
-    image = np.asarray(ties.tied // peaks[0].size)
-    images, inverse = np.unique(image, return_inverse=True)
+    # The ties are in order: those of an image follow each other.
+    edges = np.searchsorted(ties.tied, np.arange(len(peaks) + 1) * peaks[:1].size)
+    in_image = np.diff(edges)
+    images = np.flatnonzero(in_image)
+    inverse = np.repeat(np.arange(len(images)), in_image[images])
     fingerprints = Fingerprints(graph, coder, images)
+    groups = groups_of(graph, layer.conv)
+    if groups == 1:
+        codes = fingerprints.outputs(layer.conv)
+        if codes is None:
+            return None
+        return _differing(graph, layer, (values, peaks), ties.tied, codes, inverse)
     found = []
-    size = values.shape[1] // groups_of(graph, layer.conv)
-    group = np.asarray(ties.tied // (size * peaks[0, 0].size) % groups_of(graph, layer.conv))
+    size = values.shape[1] // groups
+    group = np.asarray(ties.tied // (size * peaks[0, 0].size) % groups)
     for g in np.unique(group):
         codes = fingerprints.outputs(layer.conv, (int(g) * size, int(g + 1) * size))
         if codes is None:
@@ -102,32 +110,46 @@ def _differing(
 ) -> Rivals:
     """The rivals among tied windows; `inverse` says which row of `codes` is each one's image."""
     op = graph.trace.ops[layer.pool]
-    values, peaks = arrays
+    values, peaks = (a.reshape(-1) for a in arrays)
     windows = windows_of_pool(graph, layer.pool)
-    place: tuple[Any, ...] = np.unravel_index(tied, peaks.shape)
-    image, channel, row, column = place
-    open_ = ~same_field(codes, windows)[inverse, row, column]
-    window = tied[open_]
-    image, channel, inverse = image[open_], channel[open_], inverse[open_]
-    row, column = row[open_], column[open_]
-    y, x, inside = windows.places(row, column)
-    plane, width = windows.space[0] * windows.space[1], windows.space[1]
-    at = np.where(inside, y * width + x, 0)
-    start = (image * values.shape[1] + channel) * plane
-    equal = values.reshape(-1)[start[:, None] + at] == peaks.reshape(-1)[window][:, None]
+    area, width = windows.out[0] * windows.out[1], windows.space[1]
+    plane = windows.space[0] * width
+    open_ = ~same_field(codes, windows).reshape(-1)[inverse * area + tied % area]
+    window, inverse = tied[open_], inverse[open_]
+    map_, rest = np.divmod(window, area)
+    row, column = np.divmod(rest, windows.out[1])
+    flat, largest = codes.reshape(-1), peaks[window]
     taken = op.kept_outputs[1].reshape(-1).numpy()[window]
-    flat = codes.reshape(-1)
-    start = inverse * plane
-    other = flat[start[:, None] + at] != flat[start + taken][:, None]
-    row, offset = np.nonzero(equal & other & inside)
-    rival, chosen = at[row, offset], taken[row]
+    own = flat[inverse * plane + taken]
+    corner = (row * windows.stride[0] - windows.padding[0]) * width
+    corner += column * windows.stride[1] - windows.padding[1]
+    found = []
+    for i, j in windows.offsets():
+        at = corner + (i * windows.dilation[0] * width + j * windows.dilation[1])
+        equal = values.take(map_ * plane + at, mode="clip") == largest
+        equal &= _within(row, windows.cut(0, i)[0], windows.out[0])
+        equal &= _within(column, windows.cut(1, j)[0], windows.out[1])
+        which = np.flatnonzero(equal)
+        which = which[flat[inverse[which] * plane + at[which]] != own[which]]
+        found.append((which, at[which]))
+    which = np.concatenate([w for w, _ in found])
+    rival, chosen = np.concatenate([at for _, at in found]), taken[which]
+    image, channel = np.divmod(map_[which], arrays[0].shape[1])
     return Rivals(
-        image[row],
-        channel[row],
+        image,
+        channel,
         (chosen // width, chosen % width),
         (rival // width, rival % width),
-        window[row],
+        window[which],
     )
+
+
+def _within(place: Index, inside: slice, count: int) -> NDArray[np.bool_] | bool:
+    """Whether rows or columns of windows lie in a range; True where all do."""
+    if inside == slice(0, count):
+        return True
+    found: NDArray[np.bool_] = (place >= inside.start) & (place < inside.stop)
+    return found
 
 
 def _joined(parts: list[Rivals]) -> Rivals:

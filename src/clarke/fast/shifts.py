@@ -11,9 +11,6 @@ from clarke.capture import Ref
 from clarke.fast.layers import BATCH_NORM, CONVOLUTION
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from clarke.capture import OpRecord
     from clarke.fast.graph import Graph
     from clarke.kinks import KinkRule, Touch
@@ -40,15 +37,15 @@ class Shift:
     signs: torch.Tensor
 
 
-def touch_at(rule: KinkRule, op: OpRecord, elements: NDArray[np.intp]) -> Touch:
-    """The touched kinks of an elementwise operation of one argument, known to be at `elements`.
+def touch_at_zeros(rule: KinkRule, op: OpRecord, elements: torch.Tensor) -> Touch:
+    """The touched kinks of a ReLU whose input is known to be zero at the flat places `elements`.
 
     The rule looks at the touched elements only. The touch has no `base` of its own.
     """
-    at = torch.from_numpy(elements)
-    values = op.kept[0].reshape(-1)[at]
-    found = rule.find(replace(op, kept={0: values}))
-    return replace(found, op=op, elements=at[found.elements])
+    dtype = (op.kept[0] if op.signs is None else op.signs.output).dtype
+    values = torch.zeros(elements.numel(), dtype=dtype)
+    found = rule.find(replace(op, kept={0: values}, signs=None))
+    return replace(found, op=op, elements=elements[found.elements])
 
 
 def find_shift(graph: Graph, position: int, touch: Touch) -> Shift | None:
@@ -57,7 +54,8 @@ def find_shift(graph: Graph, position: int, touch: Touch) -> Shift | None:
     None if the last bias before it is not added to each element with coefficient one, is used
     elsewhere too, or would have to move both ways in one channel.
     """
-    values = graph.trace.ops[position].kept[0]
+    op = graph.trace.ops[position]
+    values = op.kept[0] if op.signs is None else op.signs.output
     if values.dim() < 2 or touch.hazards or bool(touch.mixed().any()):
         return None
     if touch.members.numel() != 2 * touch.count:
