@@ -65,7 +65,9 @@ class _Again:
             for i, a in enumerate(op.func._schema.arguments)
             if a.alias_info is not None and a.alias_info.is_write
         }
-        args = [self._resolve(a, written=i in written) for i, a in enumerate(op.args)]
+        # Batch normalisation updates its running statistics, and not every schema says so.
+        all_copied = "batch_norm" in op.short_name
+        args = [self._resolve(a, written=all_copied or i in written) for i, a in enumerate(op.args)]
         kwargs = {k: self._resolve(v, written=False) for k, v in op.kwargs.items()}
         keep = self._keep(op.func)
         signs = keep is Keep.SIGNS and not kwargs and signs_tell(args[0])

@@ -23,7 +23,7 @@ from clarke.capture.weak import TensorTable
 from clarke.errors import CaptureError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from typing_extensions import Self
 
@@ -40,15 +40,15 @@ def _reads_shape_only(func: Any) -> bool:
     return name.endswith("_like") or name.startswith("new_")
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
+def _gather(values: Iterable[Any], into: list[torch.Tensor]) -> None:
+    """Append all tensors among some arguments."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            into.append(value)
+        elif isinstance(value, (list, tuple)):
+            _gather(value, into)
+        elif isinstance(value, dict):
+            _gather(value.values(), into)
 
 
 def _under_compile() -> bool:
@@ -80,6 +80,29 @@ def _changes_nothing(func: Any, args: tuple[Any, ...]) -> bool:
     if name not in ("aten::clamp_min_", "aten::clamp_") or len(args) != 2 or args[1] is None:
         return False
     return bool((args[0] > args[1]).all())
+
+
+class _Reading:
+    """What one operation reads: its slots, and what they say together."""
+
+    def __init__(self, read: Callable[[torch.Tensor, Location], Slot], location: Location) -> None:
+        self._read = read
+        self._location = location
+        self.inputs: list[Slot] = []
+        self.varied = self.masked = self.stopped = False
+
+    def slots(self, value: Any) -> Any:
+        """The value with slots in the place of tensors."""
+        if isinstance(value, torch.Tensor):
+            slot = self._read(value, self._location)
+            self.inputs.append(slot)
+            self.varied = self.varied or value.requires_grad or slot.virtual
+            self.masked = self.masked or slot.masked
+            self.stopped = self.stopped or slot.stopped
+            return slot
+        if isinstance(value, (list, tuple)):
+            return type(value)([self.slots(v) for v in value]) if value else value
+        return value
 
 
 class Recorder(TorchDispatchMode):
@@ -159,16 +182,18 @@ class Recorder(TorchDispatchMode):
         return found() if isinstance(found, weakref.ref) else found
 
     def _storage_of(self, tensor: torch.Tensor) -> Storage:
-        found = self._known_storage(tensor)
+        try:
+            memory = tensor.untyped_storage()
+        except (RuntimeError, NotImplementedError):  # sparse tensors have no storage
+            return Storage(self._slot_count)
+        # The weak reference keeps the address from being given to another storage.
+        entry = self._storages.get(memory._cdata)
+        found = None if entry is None else entry[1]()
         if found is None:
             found = Storage(self._slot_count)
-            try:
-                memory = tensor.untyped_storage()
-                self._storages[memory._cdata] = (StorageWeakRef(memory), weakref.ref(found))
-                if len(self._storages) > 4096:
-                    self._sweep()
-            except (RuntimeError, NotImplementedError):  # sparse tensors have no storage
-                pass
+            self._storages[memory._cdata] = (StorageWeakRef(memory), weakref.ref(found))
+            if len(self._storages) > 4096:
+                self._sweep()
         return found
 
     def _known_storage(self, tensor: torch.Tensor) -> Storage | None:
@@ -176,7 +201,6 @@ class Recorder(TorchDispatchMode):
             entry = self._storages.get(tensor.untyped_storage()._cdata)
         except (RuntimeError, NotImplementedError):
             return None
-        # The weak reference keeps the address from being given to another storage.
         return None if entry is None else entry[1]()
 
     def _sweep(self) -> None:
@@ -251,19 +275,21 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if self.paused or self._is_unwatched():
             return func(*args, **kwargs)
-        tensors = list(_tensors(args))
+        tensors: list[torch.Tensor] = []
+        _gather(args, tensors)
         if kwargs:
-            tensors.extend(_tensors(kwargs))
-        relevant = any(self._is_relevant(t) for t in tensors)
+            _gather(kwargs.values(), tensors)
+        relevant = any(map(self._is_relevant, tensors))
         positions, names = self._writes(func)
         if not relevant and not names:
             # A comparison of a detached value may stand at a tie.
             if not any(self._is_detached(t) for t in tensors):
                 return func(*args, **kwargs)
             relevant = True
-        written = [t for i in positions if i < len(args) for t in _tensors(args[i])]
-        if names and kwargs:
-            written += [t for n in names if n in kwargs for t in _tensors(kwargs[n])]
+        written: list[torch.Tensor] = []
+        if names:
+            _gather((args[i] for i in positions if i < len(args)), written)
+            _gather((kwargs[n] for n in names if n in kwargs), written)
         if not relevant:
             self._unrecorded_write(written)
             return func(*args, **kwargs)
@@ -273,9 +299,7 @@ class Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         if not (torch.is_grad_enabled() or checkpointed):
             return self._run_stopped(func, args, kwargs, written, location)
-        return self._record(
-            func, args, kwargs, tensors, written, location, checkpointed=checkpointed
-        )
+        return self._record(func, args, kwargs, written, location, checkpointed=checkpointed)
 
     def _is_unwatched(self) -> bool:
         """Whether the mode is one in which nothing can be recorded; notes which."""
@@ -309,10 +333,6 @@ class Recorder(TorchDispatchMode):
             return False
         return made_by.differentiated and not _reads_shape_only(made_by.func)
 
-    def _is_virtual(self, tensor: torch.Tensor) -> bool:
-        slot: Slot | None = self._slot(tensor)
-        return slot is not None and slot.virtual
-
     def _note_read(self, tensor: torch.Tensor, location: Location) -> None:
         slot = self._slot(tensor)
         if slot is not None:
@@ -330,7 +350,6 @@ class Recorder(TorchDispatchMode):
         func: Any,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        tensors: list[torch.Tensor],
         written: list[torch.Tensor],
         location: Location,
         *,
@@ -338,32 +357,25 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         self.count += 1
         node = Node(self.count, func, location)
-        inputs: list[Slot] = []
-        differentiated = any(t.requires_grad or self._is_virtual(t) for t in tensors)
-        masked = False
-
-        def to_slot(value: Any) -> Any:
-            nonlocal masked
-            if isinstance(value, torch.Tensor):
-                slot = self._read(value, location)
-                inputs.append(slot)
-                masked = masked or slot.masked
-                node.reads_stopped = node.reads_stopped or slot.stopped
-                return slot
-            if isinstance(value, (list, tuple)):
-                return type(value)(to_slot(v) for v in value) if value else value
-            return value
-
-        node.args = tuple(to_slot(a) for a in args)
-        node.kwargs = {k: to_slot(v) for k, v in kwargs.items()}
-        node.inputs = tuple(inputs)
-        node.writers_before = tuple(len(s.storage.writers) for s in inputs)
-        node.differentiated = differentiated
-        node.varied = frozenset(
-            i
-            for i, a in enumerate(args)
-            if any(t.requires_grad or self._is_virtual(t) for t in _tensors(a))
-        )
+        reading = _Reading(self._read, location)
+        varied: list[int] = []
+        found_args: list[Any] = []
+        for position, value in enumerate(args):
+            before = reading.varied
+            reading.varied = False
+            found_args.append(reading.slots(value))
+            if reading.varied:
+                varied.append(position)
+            reading.varied = reading.varied or before
+        node.args = tuple(found_args)
+        if kwargs:
+            node.kwargs = {k: reading.slots(v) for k, v in kwargs.items()}
+        node.inputs = tuple(reading.inputs)
+        node.reads_stopped = reading.stopped
+        node.writers_before = tuple([len(s.storage.writers) for s in reading.inputs])
+        node.differentiated = differentiated = reading.varied
+        node.varied = frozenset(varied)
+        masked = reading.masked
         for tensor in written:
             self._protect(tensor)
         keeps = self._keeps.get(func)
@@ -407,8 +419,8 @@ class Recorder(TorchDispatchMode):
             if not isinstance(value, torch.Tensor):
                 outputs.append(None)
                 continue
-            same = next((t for t in written if t is value), None)
-            slot = self._slot(value) if same is not None else None
+            same = bool(written) and any(t is value for t in written)
+            slot = self._slot(value) if same else None
             if slot is None:
                 slot = self._new_slot(value, location)
                 slot.producer = node

@@ -7,7 +7,7 @@ which the recorder, with several lookups for each operation, feels.
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     import torch
@@ -15,11 +15,27 @@ if TYPE_CHECKING:
 V = TypeVar("V")
 
 
+class _Entry(weakref.ref["torch.Tensor"], Generic[V]):
+    """A weak reference that knows its key and its value."""
+
+    __slots__ = ("key", "value")
+    key: int
+    value: V
+
+
 class TensorTable(Generic[V]):
     """Values by tensor; an entry goes when its tensor does."""
 
     def __init__(self) -> None:
-        self._entries: dict[int, tuple[weakref.ref[torch.Tensor], V]] = {}
+        entries: dict[int, _Entry[V]] = {}
+
+        def forget(entry: Any) -> None:
+            key = entry.key
+            if entries.get(key) is entry:
+                del entries[key]
+
+        self._entries = entries
+        self._forget = forget
 
     def get(self, tensor: torch.Tensor) -> V | None:
         """The value of a tensor, or None."""
@@ -27,18 +43,13 @@ class TensorTable(Generic[V]):
         # The caller holds the tensor, so a reference that yields it needs none of the care that
         # torch takes with tensors which only C++ still holds; another tensor at the same address
         # fails the comparison.
-        return entry[1] if entry is not None and entry[0]() is tensor else None
+        return entry.value if entry is not None and entry() is tensor else None
 
     def set(self, tensor: torch.Tensor, value: V) -> None:
         """Give a tensor a value."""
-        entries, key = self._entries, id(tensor)
-
-        def forget(reference: weakref.ref[torch.Tensor]) -> None:
-            entry = entries.get(key)
-            if entry is not None and entry[0] is reference:
-                del entries[key]
-
-        entries[key] = (weakref.ref(tensor, forget), value)
+        entry: Any = _Entry(tensor, self._forget)
+        entry.key, entry.value = id(tensor), value
+        self._entries[entry.key] = entry
 
     def drop(self, tensor: torch.Tensor) -> None:
         """Forget a tensor's value."""
