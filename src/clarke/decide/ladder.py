@@ -9,7 +9,7 @@ import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
 from clarke.decide.certificate import Certificate, weighted_sum
-from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle, vectors_are_used
+from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
 from clarke.decide.mixture import mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
 from clarke.decide.nonfinite import judge_nonfinite, limit_along
@@ -18,6 +18,7 @@ from clarke.decide.responsible import culprits_of, hints, responsible_kinks
 from clarke.decide.rounding import rounding_noise
 from clarke.decide.search import witness_selection
 from clarke.decide.tolerance import peak, relative_difference, relative_tolerance
+from clarke.decide.vectors import used_vectors
 from clarke.errors import BudgetError, ReplayError
 from clarke.kinks import Hazard, default_registry
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
@@ -86,7 +87,8 @@ def _decide(
         kinds = set(relevance.hazards)
         if kinds == {Hazard.IMPROPER}:
             return context.exact(hazard)
-        if relevance.lost_masks or not kinds <= LIPSCHITZ or vectors_are_used(analysis):
+        vectors = used_vectors(analysis) is not None
+        if relevance.lost_masks or not kinds <= LIPSCHITZ or vectors:
             return hazard
         return context.limits() or hazard
     if not bool(relevance.relevant.any()):
@@ -130,7 +132,7 @@ class _Context:
 
         def limit(direction: tuple[torch.Tensor, ...]) -> Witness | None:
             own = limit_along(
-                lambda point: natural_gradient(self.program, point),
+                lambda point: natural_gradient(self.program, point, Pieces.TRUE),
                 self.program.point,
                 direction,
                 self.tolerance,

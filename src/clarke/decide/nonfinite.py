@@ -12,6 +12,7 @@ from clarke.decide.confirm import confirm
 from clarke.decide.disagree import name_nonfinite
 from clarke.decide.model import Decision, culprit_of
 from clarke.decide.tolerance import peak, relative_difference
+from clarke.decide.vectors import used_vectors
 from clarke.kinks import Hazard
 from clarke.steering import Pieces, Program
 from clarke.verdict import Verdict
@@ -69,11 +70,14 @@ def judge_nonfinite(
     program: Program, gradient: Sequence[torch.Tensor], generator: torch.Generator
 ) -> Decision:
     """NONFINITE or NOT_LIPSCHITZ for a gradient with NaN or infinity."""
+    steep = {Hazard.INFINITE_SLOPE, Hazard.STEP, Hazard.CONE}
+    if used_vectors(program.analysis) is not None:
+        steep.add(Hazard.SEVERAL)  # vectors jump where their values meet
     touched = [
         culprit_of(site.touch, hazard.value)
         for site in program.analysis.ordered()
         for hazard in site.touch.hazards
-        if hazard in (Hazard.INFINITE_SLOPE, Hazard.STEP, Hazard.CONE)
+        if hazard in steep
     ]
     culprits = name_nonfinite(program)
     if touched and is_steep(program, generator):
@@ -117,7 +121,7 @@ def sober_gradient(
     A branch of `where` that is not taken has the adjoint 0; its operations multiply it by their
     slopes, and ``0 * inf`` and ``0 * nan`` are NaN, although the result does not depend on them.
     """
-    run = program.run(point, pieces=Pieces.NATURAL)
+    run = program.run(point, pieces=Pieces.TRUE)
     if not run.output.requires_grad:
         return tuple(torch.zeros_like(p) for p in program.point)
     handles = [

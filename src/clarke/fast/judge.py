@@ -118,6 +118,8 @@ class QuickJudge:
             return ""
         if not any(v.is_floating_point() for v in op.kept.values()):
             return ""
+        if known.rule.doubtful and op.differentiated:
+            return "autograd's formula for the operation holds for some programs only"
         if op.name == POOL and op.differentiated:
             return self._pool(graph, position, found)
         if op.short_name in RELU and op.differentiated:

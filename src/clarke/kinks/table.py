@@ -8,6 +8,7 @@ import torch
 
 from clarke.kinks.table_choices import choices
 from clarke.kinks.table_lowerings import lowerings
+from clarke.kinks.table_matrices import chunked, factorisations, formulas
 from clarke.kinks.table_regions import regions
 from clarke.kinks.table_singular import singular_points
 from clarke.kinks.table_steps import steps
@@ -46,6 +47,9 @@ def rule_table() -> Iterator[tuple[str, KinkRule]]:
     yield from _installed(choices())
     yield from _installed(steps())
     yield from _installed(_with_in_place(singular_points()))
+    yield from _installed(factorisations())
+    yield from _installed(formulas())
+    yield from chunked()
 
 
 def lowering_table() -> Iterator[tuple[str, Lowering]]:

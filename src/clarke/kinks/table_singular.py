@@ -47,3 +47,7 @@ def singular_points() -> Iterator[tuple[str, KinkRule]]:
     yield "renorm", SingularRule(at.length_is_the_limit, Hazard.STEP)
     yield "binary_cross_entropy", SingularRule(at.probability_is_extreme, Hazard.FORMULA)
     yield "mode", SingularRule(at.has_repeats, Hazard.STEP)
+    yield "polygamma", SingularRule(at.is_pole_of_polygamma)
+    # Other orders are lowered to norms of differences.
+    for name in ("_cdist_forward", "_pdist_forward"):
+        yield name, SingularRule(at.differences_are_counted, Hazard.STEP)

@@ -6,7 +6,8 @@ import importlib
 import warnings
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,6 +29,7 @@ class Pieces(Enum):
     """How a replay treats operations with kinks."""
 
     NATURAL = "as PyTorch evaluates them at the point of the replay"
+    TRUE = "natural, with a true derivative where PyTorch's own formula is in doubt"
     HELD = "as PyTorch evaluates them at touched kinks, the recorded piece elsewhere"
     FORCED = "the piece that the selection names, everywhere"
 
@@ -63,6 +65,12 @@ class Analysis:
     def ordered(self) -> tuple[Site, ...]:
         """The sites in evaluation order."""
         return tuple(self.sites[p] for p in sorted(self.sites))
+
+    @cached_property
+    def doubtful(self) -> Mapping[int, Site]:
+        """Operations whose own derivative formula is in doubt, by number of their record."""
+        found = {s.touch.op.index: s for s in self.sites.values() if s.rule.doubtful}
+        return MappingProxyType(found)
 
     def site_of(self, kink: int) -> Site:
         """The site to which a kink number belongs."""
@@ -214,9 +222,14 @@ class Program:
                     {k: state.resolve(v) for k, v in op.kwargs.items()},
                 )
                 site = self.analysis.sites.get(position) if forced else None
+                if pieces is Pieces.TRUE and op.index in self.analysis.doubtful:
+                    own = self.analysis.doubtful[op.index]
+                    out = self._forced(own, call, None, None, None, probes, probe=False)
+                    state.bind(op, call, out, None, forced=False)
+                    continue
                 if site is not None and pieces is Pieces.HELD:
                     out = state.store_in_place(op, call, self._held(site, call, state))
-                elif site is None or pieces is Pieces.NATURAL:
+                elif site is None or pieces in (Pieces.NATURAL, Pieces.TRUE):
                     out = state.execute(op, call)
                     if site is not None and probe and site.touch.count:
                         probes[position] = _probe(site, call, None)
