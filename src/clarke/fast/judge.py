@@ -116,7 +116,7 @@ class QuickJudge:
             return "the operation stands for several"
         if known.kind is not OpKind.RULED or known.rule is None:
             return ""
-        if not any(v.is_floating_point() for v in op.kept.values()):
+        if not any(v.is_floating_point() or v.is_complex() for v in op.kept.values()):
             return ""
         if known.rule.doubtful and op.differentiated:
             return "autograd's formula for the operation holds for some programs only"

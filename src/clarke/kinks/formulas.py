@@ -136,6 +136,12 @@ def least_squares(call: Call) -> tuple[torch.Tensor, ...]:
     return solution, residuals, rank, values.detach()
 
 
+def constant(call: Call) -> Any:
+    """A result that does not change beside the point."""
+    args = (a.detach() if isinstance(a, torch.Tensor) else a for a in call.args)
+    return call.func(*args, **call.kwargs)
+
+
 def complex_by_polar(call: Call) -> torch.Tensor:
     """polar by sine and cosine."""
     size, angle = call.args[0], call.args[1]

@@ -9,7 +9,7 @@ from clarke.kinks import matrices as at
 from clarke.kinks.ctc import ctc_losses
 from clarke.kinks.formulas import FormulaRule
 from clarke.kinks.model import Hazard
-from clarke.kinks.singular import SingularRule, rank_is_deficient
+from clarke.kinks.singular import SingularRule, differences_are_counted, rank_is_deficient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,12 +26,12 @@ def factorisations() -> Iterator[tuple[str, KinkRule]]:
     yield "linalg_cholesky_ex", cholesky
     yield "cholesky", cholesky
     # An inverse of a singular factor is infinite: there is no value to differentiate.
-    yield "cholesky_solve", FormulaRule(by.solve_by_cholesky, ((at.factor_is_singular, _STEEP),))
-    yield "cholesky_inverse", FormulaRule(by.inverse_by_cholesky, ((at.diagonal_is_zero, _STEEP),))
-    yield (
-        "_linalg_eigh",
-        FormulaRule(by.symmetric_eigen, ((at.eigenvalues_meet, Hazard.SEVERAL),)),
-    )
+    for name, exact, test, hazard in (
+        ("cholesky_solve", by.solve_by_cholesky, at.factor_is_singular, _STEEP),
+        ("cholesky_inverse", by.inverse_by_cholesky, at.diagonal_is_zero, _STEEP),
+        ("_linalg_eigh", by.symmetric_eigen, at.eigenvalues_meet, Hazard.SEVERAL),
+    ):
+        yield name, FormulaRule(exact, ((test, hazard),))
     yield "linalg_eig", SingularRule(at.general_eigenvalues_meet, _STEEP)
     yield (
         "linalg_qr",
@@ -47,6 +47,9 @@ def factorisations() -> Iterator[tuple[str, KinkRule]]:
 def formulas() -> Iterator[tuple[str, KinkRule]]:
     """(operator with overload, rule) of others."""
     yield "polar", FormulaRule(by.complex_by_polar)
+    # Of order 0; other orders are lowered to norms of differences.
+    for name in ("_cdist_forward", "_pdist_forward"):
+        yield name, FormulaRule(by.constant, ((differences_are_counted, Hazard.STEP),))
     for rank in (2, 3):
         yield f"max_unpool{rank}d", FormulaRule(by.last_written, ((by.unpool_differs, _BEYOND),))
     yield "as_strided_scatter", FormulaRule(by.written_over, ((by.is_written_elsewhere, _BEYOND),))

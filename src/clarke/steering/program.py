@@ -19,7 +19,7 @@ from clarke.kinks import Call, KinkRule, OpKind, Registry, Touch
 from clarke.kinks.steps import ComparisonRule
 from clarke.steering.adapt import adapted, can_replay_random
 from clarke.steering.masks import MaskTracker, MaskUse
-from clarke.steering.nudges import Nudges
+from clarke.steering.nudges import Nudges, carries_slopes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -93,7 +93,7 @@ def analyse(trace: Trace, registry: Registry) -> Analysis:
             continue  # computed from masks, integers and constants: locally constant
         known = registry.judge(op, trace)
         if known.kind is OpKind.RULED and known.rule is not None:
-            if not any(v.is_floating_point() for v in op.kept.values()):
+            if not any(v.is_floating_point() or v.is_complex() for v in op.kept.values()):
                 continue  # integers and masks: locally constant
             touch = known.rule.find(op)
             sites[position] = Site(position, known.rule, touch, count)
@@ -448,7 +448,7 @@ class _State:
         if self.nudges is None or touch.count == 0:
             return out
         parts = list(out) if isinstance(out, (tuple, list)) else [out]
-        floating = [i for i, p in enumerate(parts) if p.is_floating_point()]
+        floating = [i for i, p in enumerate(parts) if carries_slopes(p)]
         if len(floating) == 1 and touch.base.numel() == parts[floating[0]].numel():
             kinks = site.first + torch.arange(touch.count)
             parts[floating[0]] = self.nudges.add(parts[floating[0]], touch.elements, kinks)
