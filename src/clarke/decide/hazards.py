@@ -8,7 +8,7 @@ import torch
 
 from clarke.capture import Origin, input_slots
 from clarke.decide.model import Culprit, Decision, culprit_of
-from clarke.decide.nonfinite import is_steep
+from clarke.decide.nonfinite import is_steep, jumps
 from clarke.decide.vectors import used_vectors
 from clarke.kinks import Hazard
 from clarke.kinks.smooth import OpClass, classify
@@ -197,13 +197,13 @@ def _flipping_vectors(
 ) -> Decision | None:
     """Vectors whose sign flips beside the point, in a program that sees their sign."""
     op = used_vectors(program.analysis)
-    if op is None or not is_steep(program, generator):
+    if op is None or not jumps(program, generator):
         return None
     culprit = Culprit(op.shown, op.location, "its vectors or their order jump here")
     return Decision(
         Verdict.NOT_LIPSCHITZ,
-        f"{culprit}. Values beside the point differ by more than any multiple of the distance, so "
-        "there is no Clarke subdifferential here.",
+        f"{culprit}. Values beside the point stay away from its own however near they are, so there "
+        "is no Clarke subdifferential here.",
         culprits=(culprit,),
         analysis=program.analysis,
         relevance=relevance,

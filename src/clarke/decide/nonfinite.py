@@ -51,6 +51,22 @@ def is_steep(program: Program, generator: torch.Generator) -> bool:
     return False
 
 
+def jumps(program: Program, generator: torch.Generator) -> bool:
+    """Whether values beside the point keep their distance from its own, however near they are."""
+    here = _value(program, program.point)
+    noise = _NOISE * max(abs(here), _largest(program))
+    for _ in range(_RAYS):
+        direction = random_tangents(program, generator)
+        for sign in (1.0, -1.0):
+            gaps = []
+            for step in (1e-6, 1e-8, 1e-10, 1e-12):
+                moved = [p + sign * step * d for p, d in zip(program.point, direction, strict=True)]
+                gaps.append(abs(_value(program, moved) - here))
+            if min(gaps) > 1e3 * noise and min(gaps) > 0.9 * max(gaps):
+                return True
+    return False
+
+
 def _largest(program: Program) -> float:
     """The largest finite value in the program: sums round in proportion to it."""
     run = program.run(pieces=Pieces.NATURAL, grad=False)

@@ -48,7 +48,7 @@ class FormulaRule(UnsteeredRule):
         return self.exact(call)
 
 
-def _symmetric(matrix: torch.Tensor, *, upper: bool) -> torch.Tensor:
+def symmetric_part(matrix: torch.Tensor, *, upper: bool) -> torch.Tensor:
     """The symmetric matrix that one triangle stands for."""
     if upper:
         return matrix.triu() + matrix.triu(1).mH
@@ -58,7 +58,7 @@ def _symmetric(matrix: torch.Tensor, *, upper: bool) -> torch.Tensor:
 def cholesky_factor(call: Call) -> Any:
     """cholesky and linalg_cholesky_ex of the triangle that they read."""
     upper = bool(call.arg(1, "upper", False))
-    whole = _symmetric(call.args[0], upper=upper)
+    whole = symmetric_part(call.args[0], upper=upper)
     found = torch.linalg.cholesky_ex(whole, upper=upper)
     return tuple(found) if call.func._schema.name.endswith("_ex") else found.L
 
@@ -66,7 +66,7 @@ def cholesky_factor(call: Call) -> Any:
 def symmetric_eigen(call: Call) -> Any:
     """_linalg_eigh of the triangle that it reads."""
     side = call.arg(1, "UPLO", "L")
-    whole = _symmetric(call.args[0], upper=side.upper() == "U")
+    whole = symmetric_part(call.args[0], upper=side.upper() == "U")
     return call.func(whole, side, call.arg(2, "compute_v", True))
 
 
