@@ -202,8 +202,8 @@ def _flipping_vectors(
     culprit = Culprit(op.shown, op.location, "its vectors or their order jump here")
     return Decision(
         Verdict.NOT_LIPSCHITZ,
-        f"{culprit}. Values beside the point stay away from its own however near they are, so there "
-        "is no Clarke subdifferential here.",
+        f"{culprit}. Values beside the point stay away from its own however near they are, so "
+        "there is no Clarke subdifferential here.",
         culprits=(culprit,),
         analysis=program.analysis,
         relevance=relevance,

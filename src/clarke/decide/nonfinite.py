@@ -55,7 +55,7 @@ def jumps(program: Program, generator: torch.Generator) -> bool:
     """Whether values beside the point keep their distance from its own, however near they are."""
     here = _value(program, program.point)
     noise = _NOISE * max(abs(here), _largest(program))
-    for _ in range(_RAYS):
+    for _ in range(2):  # opposite sides of a surface through the point are seen by each
         direction = random_tangents(program, generator)
         for sign in (1.0, -1.0):
             gaps = []

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clarke.capture import OpRecord, Trace
-    from clarke.kinks import Registry, Touch
+    from clarke.kinks import Known, Registry, Touch
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,10 @@ class QuickJudge:
             return "" if fixed else "the operation is random"
         if known.lowering is not None:
             return "the operation stands for several"
+        return self._look_for_kinks(graph, position, known, found)
+
+    def _look_for_kinks(self, graph: Graph, position: int, known: Known, found: _Findings) -> str:
+        op = graph.trace.ops[position]
         if known.kind is not OpKind.RULED or known.rule is None:
             return ""
         if not any(v.is_floating_point() or v.is_complex() for v in op.kept.values()):

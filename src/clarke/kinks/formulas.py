@@ -56,7 +56,7 @@ def symmetric_part(matrix: torch.Tensor, *, upper: bool) -> torch.Tensor:
 
 
 def cholesky_factor(call: Call) -> Any:
-    """cholesky and linalg_cholesky_ex of the triangle that they read."""
+    """The Cholesky factor of the matrix whose triangle is read."""
     upper = bool(call.arg(1, "upper", False))
     whole = symmetric_part(call.args[0], upper=upper)
     found = torch.linalg.cholesky_ex(whole, upper=upper)
@@ -74,17 +74,18 @@ def solve_by_cholesky(call: Call) -> torch.Tensor:
     """cholesky_solve with the triangle that it reads."""
     right, factor = call.args[0], call.args[1]
     upper = bool(call.arg(2, "upper", False))
-    lower = factor.triu().mH if upper else factor.tril()
+    lower: torch.Tensor = factor.triu().mH if upper else factor.tril()
     half = torch.linalg.solve_triangular(lower, right, upper=False)
-    return torch.linalg.solve_triangular(lower.mH, half, upper=True)
+    solution: torch.Tensor = torch.linalg.solve_triangular(lower.mH, half, upper=True)
+    return solution
 
 
 def inverse_by_cholesky(call: Call) -> torch.Tensor:
     """cholesky_inverse with the triangle that it reads."""
     factor, upper = call.args[0], bool(call.arg(1, "upper", False))
-    lower = factor.triu().mH if upper else factor.tril()
+    lower: torch.Tensor = factor.triu().mH if upper else factor.tril()
     ones = torch.eye(factor.shape[-1], dtype=factor.dtype).expand(factor.shape)
-    half = torch.linalg.solve_triangular(lower, ones, upper=False)
+    half: torch.Tensor = torch.linalg.solve_triangular(lower, ones, upper=False)
     return half.mH @ half
 
 
@@ -131,8 +132,7 @@ def least_squares(call: Call) -> tuple[torch.Tensor, ...]:
         wide = right.unsqueeze(-1) if vector else right
         found = solution.unsqueeze(-1) if vector else solution
         gap = left @ found - wide
-        own = (gap * gap).sum(-2)
-        residuals = own.reshape(residuals.shape)
+        residuals = (gap * gap).sum(-2).reshape(residuals.shape)
     return solution, residuals, rank, values.detach()
 
 
@@ -143,7 +143,7 @@ def constant(call: Call) -> Any:
 
 
 def complex_by_polar(call: Call) -> torch.Tensor:
-    """polar by sine and cosine."""
+    """A complex number from its size and angle, by sine and cosine."""
     size, angle = call.args[0], call.args[1]
     return torch.complex(size * torch.cos(angle), size * torch.sin(angle))
 
@@ -152,18 +152,14 @@ def last_written(call: Call) -> torch.Tensor:
     """max_unpool: of values that go to the same place, the last one in order stays."""
     x, indices, size = call.args[0], call.args[1], list(call.args[2])
     rank = len(size)
-    lead = x.shape[: x.dim() - rank]
-    where = indices.reshape(-1, max(indices[..., :1].numel() and _length(x, rank), 1))
-    planes, count = where.shape
-    numel = int(torch.Size(size).numel())
+    lead, plane = x.shape[: x.dim() - rank], x.shape[x.dim() - rank :]
+    count, numel = plane.numel(), torch.Size(size).numel()
+    planes = lead.numel()
+    where = indices.reshape(planes, count)
     order = torch.arange(count).expand(planes, count)
     last = torch.full((planes, numel), -1).scatter_reduce(1, where, order, "amax")
     taken = x.reshape(planes, count).gather(1, last.clamp(min=0))
     return torch.where(last >= 0, taken, torch.zeros_like(taken)).reshape(*lead, *size)
-
-
-def _length(x: torch.Tensor, rank: int) -> int:
-    return int(x.shape[x.dim() - rank :].numel())
 
 
 def unpool_differs(call: Singular) -> torch.Tensor:
@@ -171,7 +167,7 @@ def unpool_differs(call: Singular) -> torch.Tensor:
     if call.args[0].numel() == 0:
         return torch.tensor(False)
     own = call.func(*call.args, **call.kwargs)
-    return ~torch.eq(own, last_written(call)).all()
+    return torch.as_tensor(~torch.eq(own, last_written(call)).all())
 
 
 def _window(call: Call) -> tuple[torch.Tensor, torch.Tensor]:
@@ -191,25 +187,29 @@ def _positions(size: Any, stride: Any, start: int) -> torch.Tensor:
 
 def written_over(call: Call) -> torch.Tensor:
     """as_strided_scatter as a copy by index, of an input that lies in memory without gaps."""
-    x, source = call.args[0], call.args[1]
+    x: torch.Tensor = call.args[0]
     own, target = _window(call)
-    if target.numel() == 0:
-        return x.clone()
-    place = torch.full((int(max(own.max(), target.max())) + 1,), -1)
+    if not _fits(own, target):
+        result: torch.Tensor = call.func(*call.args, **call.kwargs)
+        return result
+    place = torch.zeros_like(own).reshape(-1)
     place[own.reshape(-1)] = torch.arange(own.numel())
-    flat = x.reshape(-1).index_put((place[target.reshape(-1)],), source.reshape(-1))
+    new = call.args[1].reshape(-1)
+    flat = x.reshape(-1).index_put((place[target.reshape(-1)],), new)
     return flat.reshape(x.shape)
 
 
 def is_written_elsewhere(call: Singular) -> torch.Tensor:
     """as_strided_scatter: one flag, writes that meet, or go to memory that is not the input's."""
-    own, target = _window(call)
-    inside = torch.isin(target.reshape(-1), own.reshape(-1)).all()
-    return ~inside | (target.unique().numel() < target.numel()) | _shared(own)
+    return torch.tensor(not _fits(*_window(call)))
 
 
-def _shared(own: torch.Tensor) -> bool:
-    return own.unique().numel() < own.numel()
+def _fits(own: torch.Tensor, target: torch.Tensor) -> bool:
+    # Only such an input lies in a replay's memory as it did in the program's.
+    dense = torch.equal(own.reshape(-1).sort().values, torch.arange(own.numel()))
+    inside = target.numel() == 0 or int(target.max()) < own.numel()
+    apart = target.unique().numel() == target.numel()
+    return dense and inside and apart
 
 
 def chunked_cross_entropy(call: Call) -> Any:

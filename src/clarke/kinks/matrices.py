@@ -23,11 +23,6 @@ def factor_is_missing(call: Singular) -> torch.Tensor:
     return torch.as_tensor((torch.linalg.cholesky_ex(call.args[0], upper=upper).info != 0).any())
 
 
-def diagonal_is_zero(call: Singular) -> torch.Tensor:
-    """cholesky_inverse: one flag, a factor that is singular."""
-    return torch.as_tensor((call.args[0].diagonal(dim1=-2, dim2=-1) == 0).any())
-
-
 def factor_is_singular(call: Singular) -> torch.Tensor:
     """cholesky_solve: one flag, a factor that is singular."""
     return torch.as_tensor((call.args[1].diagonal(dim1=-2, dim2=-1) == 0).any())
@@ -66,7 +61,7 @@ def sign_of_column_flips(call: Singular) -> torch.Tensor:
     the other entries all are.
     """
     matrix = call.args[0]
-    rows, columns = matrix.shape[-2:]
+    rows = matrix.shape[-2]
     if matrix.numel() == 0:
         return torch.tensor(False)
     found, scales = torch.geqrf(matrix)

@@ -191,6 +191,8 @@ def singular_values_meet(call: Singular) -> torch.Tensor:
 
 def rank_is_deficient(call: Singular) -> torch.Tensor:
     """One flag: some matrix is not of full rank, or nearly so."""
+    if not bool(torch.isfinite(call.args[0]).all()):
+        return torch.tensor(True)
     values = torch.linalg.svdvals(call.args[0])
     if values.numel() == 0:
         return torch.tensor(False)

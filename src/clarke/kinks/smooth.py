@@ -791,8 +791,9 @@ def _conditions() -> Iterator[tuple[str, Condition]]:
 # powers) are there by their usual arguments, or by the worst of them.
 CONDITIONAL: Final[Mapping[str, Condition]] = MappingProxyType(dict(_conditions()))
 
-# Known, and left out on purpose: autograd's derivative is not the derivative of the function, or
-# the function has steps or kinks for which there is no rule.
+# Known, and in none of the sets above on purpose: autograd's derivative is not the derivative of
+# the function, or the function has steps or kinks. Most have a rule that says where, or a formula
+# with which replays compare (`clarke.kinks.formulas`).
 LEFT_OUT: Final = _named(
     {
         "_ctc_loss.Tensor _ctc_loss.default": (

@@ -25,13 +25,12 @@ def factorisations() -> Iterator[tuple[str, KinkRule]]:
     cholesky = FormulaRule(by.cholesky_factor, ((at.factor_is_missing, _STEEP),))
     yield "linalg_cholesky_ex", cholesky
     yield "cholesky", cholesky
-    # An inverse of a singular factor is infinite: there is no value to differentiate.
     for name, exact, test, hazard in (
         ("cholesky_solve", by.solve_by_cholesky, at.factor_is_singular, _STEEP),
-        ("cholesky_inverse", by.inverse_by_cholesky, at.diagonal_is_zero, _STEEP),
         ("_linalg_eigh", by.symmetric_eigen, at.eigenvalues_meet, Hazard.SEVERAL),
     ):
         yield name, FormulaRule(exact, ((test, hazard),))
+    yield "cholesky_inverse", FormulaRule(by.inverse_by_cholesky)  # of a singular one: an error
     yield "linalg_eig", SingularRule(at.general_eigenvalues_meet, _STEEP)
     yield (
         "linalg_qr",

@@ -291,7 +291,7 @@ class Program:
         func, args, kwargs = adapted(touch.op, call, self.dtype)
         try:
             out = rule.evaluate(Call(func, args, kwargs), selection, touch)
-        except NotImplementedError as error:
+        except RuntimeError as error:
             raise _cannot_repeat(touch.op, self.dtype, error) from error
         if mixture is None or not touch.count:
             return out
