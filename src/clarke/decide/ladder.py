@@ -280,6 +280,9 @@ class _Context:
 
     def exact(self, otherwise: Decision) -> Decision:
         """Enumerate all selections: membership, or a proof that the gradient is wrong."""
+        own_formula = self.own_formula()
+        if own_formula is not None:
+            return own_formula
         program, tolerance = self.program, self.tolerance
         size = sum(p.numel() for p in program.point)
         kinks = min(self.settings.exact.kinks, self.settings.dense_entries // max(size, 1))

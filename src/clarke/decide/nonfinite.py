@@ -112,9 +112,10 @@ def judge_nonfinite(
         culprits = name_nonfinite(Program(program.analysis, program.variables, dtype))
     culprits = culprits or tuple(touched)
     where = str(culprits[0]) if culprits else "the values themselves are not finite"
-    finite = _wider(program, generator) if dtypes else None
-    if finite is None:
-        finite = finite_limit(program, generator)
+    finite = None
+    if not any(Hazard.BEYOND in site.touch.hazards for site in program.analysis.ordered()):
+        finite = _wider(program, generator) if dtypes else None
+        finite = finite_limit(program, generator) if finite is None else finite
     more = (
         "Gradients at nearby points have a finite limit, so a valid gradient exists."
         if finite is not None

@@ -22,7 +22,9 @@ _BEYOND = Hazard.BEYOND
 
 def factorisations() -> Iterator[tuple[str, KinkRule]]:
     """(operator with overload, rule) of linear algebra."""
-    cholesky = FormulaRule(by.cholesky_factor, ((at.factor_is_missing, _STEEP),))
+    # Beyond the edge of its domain it returns half of a factorisation.
+    missing = tuple((at.factor_is_missing, hazard) for hazard in (_STEEP, Hazard.BEYOND))
+    cholesky = FormulaRule(by.cholesky_factor, missing)
     yield "linalg_cholesky_ex", cholesky
     yield "cholesky", cholesky
     for name, exact, test, hazard in (
