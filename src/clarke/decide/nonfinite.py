@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -142,7 +143,7 @@ def sober_gradient(
     if not run.output.requires_grad:
         return tuple(torch.zeros_like(p) for p in program.point)
     handles = [
-        t.grad_fn.register_hook(_keep_zeros)
+        t.grad_fn.register_hook(_keep_all_zeros if _mixes(t.grad_fn) else _keep_zeros)
         for t in {id(t.grad_fn): t for t in run.tensors.values()}.values()
         if t.grad_fn is not None
     ]
@@ -150,6 +151,22 @@ def sober_gradient(
     for handle in handles:
         handle.remove()
     return tuple(g.detach() for g in grads)
+
+
+# Backward nodes in which an entry of the input depends on many of the output, of the same shape.
+_MIXING: Final = re.compile(
+    r"Linalg|Chol|House|Ormqr|Triang|Solve|Mm|mm|Mv|Softmax|Cum|Norm|Cdist|Matrix"
+)
+
+
+def _mixes(node: Any) -> bool:
+    return _MIXING.search(node.name()) is not None
+
+
+def _keep_all_zeros(inner: Any, outer: Any) -> Any:
+    if any(o is not None and bool((o != 0).any()) for o in outer):
+        return None
+    return tuple(None if v is None else torch.nan_to_num(v, 0.0, 0.0, 0.0) for v in inner)
 
 
 def _keep_zeros(inner: Any, outer: Any) -> Any:
