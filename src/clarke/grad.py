@@ -68,7 +68,7 @@ def grad(
         blocked = obstacle(analysis)
         if blocked is not None:
             raise UnsupportedError(f"No gradient can be vouched for: {blocked.reason}")
-        if analysis.count == 0:
+        if analysis.count == 0 and not analysis.doubtful:
             _require_finite(run.gradient)
             return run.gradient
         _refuse_hazards(analysis)

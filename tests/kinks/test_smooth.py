@@ -467,6 +467,10 @@ ANALYTIC_CALLS: Mapping[str, tuple[Call, tuple[Shape, ...]]] = {
     "linalg_matrix_exp.default": (plain, ((3, 3),)),
     "logcumsumexp.default": (lambda op, x: op(x, 0), ((4,),)),
     "logsumexp.default": (lambda op, x: op(x, [-1]), ((2, 3),)),
+    "max_pool2d_with_indices_backward.default": (
+        lambda op, g, x: op(g, x, [2, 2], [1, 1], [0, 0], [1, 1], False, I([[[0, 1], [4, 4]]])),
+        ((1, 2, 2), (1, 3, 3)),
+    ),
     "mean.default": (plain, ((3,),)),
     "mean.dim": (lambda op, x: op(x, [0]), ((3, 2),)),
     "mm.default": (plain, ((2, 3), (3, 2))),
@@ -1382,9 +1386,15 @@ CONDITIONAL_CALLS: Sequence[tuple[str, Conditional]] = [
             (lambda op, x, v: op(x, 0, I([0, 0]), v, "amin"), [x3 * 0, positive * 0], None),
         )
     ),
-    ("as_strided.default", (lambda op, x: op(x, [2, 2], [1, 1]), [x3], OpClass.STRUCTURAL)),
-    ("as_strided.default", (lambda op, x: op(x[::2], [3], [1], 0), [x3], None)),
-    ("as_strided.default", (lambda op, x: op(x[1:], [2], [1], 0), [x3], None)),
+    *(
+        (name, entry)
+        for name in ("as_strided.default", "as_strided_copy.default")
+        for entry in (
+            (lambda op, x: op(x, [2, 2], [1, 1]), [x3], OpClass.STRUCTURAL),
+            (lambda op, x: op(x[::2], [3], [1], 0), [x3], None),
+            (lambda op, x: op(x[1:], [2], [1], 0), [x3], None),
+        )
+    ),
     *(
         (name, entry)
         for name in ("pow.Tensor_Scalar", "pow_.Scalar")

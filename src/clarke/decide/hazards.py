@@ -8,7 +8,8 @@ import torch
 
 from clarke.capture import Origin, input_slots
 from clarke.decide.model import Culprit, Decision, culprit_of
-from clarke.decide.nonfinite import is_steep
+from clarke.decide.nonfinite import is_steep, jumps
+from clarke.decide.vectors import used_vectors
 from clarke.kinks import Hazard
 from clarke.kinks.smooth import OpClass, classify
 from clarke.steering import Analysis, Program
@@ -132,7 +133,9 @@ def _tied_decisions(analysis: Analysis) -> Decision | None:
 
 def _is_index(analysis: Analysis, slot: int | None) -> bool:
     dtype = analysis.trace.slot_dtypes.get(slot) if slot is not None else None
-    return dtype is not None and not dtype.is_floating_point and dtype != torch.bool
+    if dtype is None or dtype == torch.bool:
+        return False
+    return not (dtype.is_floating_point or dtype.is_complex)
 
 
 def _is_float(analysis: Analysis, slot: int | None) -> bool:
@@ -166,10 +169,12 @@ def judge_hazards(
             relevance=relevance,
         )
     if not relevance.hazards:
-        return None
+        return _flipping_vectors(program, relevance, generator)
     culprits = _culprits(program, relevance)
     kinds = set(relevance.hazards)
-    if kinds & {Hazard.STEP, Hazard.INFINITE_SLOPE} and is_steep(program, generator):
+    jumping = bool(kinds & {Hazard.STEP, Hazard.INFINITE_SLOPE})
+    jumping = jumping or used_vectors(program.analysis) is not None
+    if jumping and is_steep(program, generator):
         return Decision(
             Verdict.NOT_LIPSCHITZ,
             f"{culprits[0]}. Values beside the point differ by more than any multiple of the "
@@ -187,19 +192,26 @@ def judge_hazards(
     )
 
 
+def _flipping_vectors(
+    program: Program, relevance: Relevance, generator: torch.Generator
+) -> Decision | None:
+    """Vectors whose sign flips beside the point, in a program that sees their sign."""
+    op = used_vectors(program.analysis)
+    if op is None or not jumps(program, generator):
+        return None
+    culprit = Culprit(op.shown, op.location, "its vectors or their order jump here")
+    return Decision(
+        Verdict.NOT_LIPSCHITZ,
+        f"{culprit}. Values beside the point stay away from its own however near they are, so "
+        "there is no Clarke subdifferential here.",
+        culprits=(culprit,),
+        analysis=program.analysis,
+        relevance=relevance,
+    )
+
+
 # Hazards at which the operation's value is still Lipschitz continuous.
 LIPSCHITZ: Final = frozenset({Hazard.CONE, Hazard.SEVERAL, Hazard.FORMULA})
-
-
-def vectors_are_used(analysis: Analysis) -> bool:
-    """Whether singular vectors, which jump where singular values meet, reach other operations."""
-    read = {slot for op in analysis.recorded.ops for slot in input_slots(op)}
-    return any(
-        slot in read
-        for op in analysis.recorded.ops
-        if op.short_name == "_linalg_svd"
-        for slot in (op.outputs[0], op.outputs[2])
-    )
 
 
 def _culprits(program: Program, relevance: Relevance) -> tuple[Culprit, ...]:

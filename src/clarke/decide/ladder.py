@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
+from clarke.decide.aligned import aligned_direction
 from clarke.decide.certificate import Certificate, weighted_sum
-from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle, vectors_are_used
+from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
 from clarke.decide.mixture import mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
 from clarke.decide.nonfinite import judge_nonfinite, limit_along
@@ -18,8 +19,10 @@ from clarke.decide.responsible import culprits_of, hints, responsible_kinks
 from clarke.decide.rounding import rounding_noise
 from clarke.decide.search import witness_selection
 from clarke.decide.tolerance import peak, relative_difference, relative_tolerance
+from clarke.decide.vectors import used_vectors
 from clarke.errors import BudgetError, ReplayError
 from clarke.kinks import Hazard, default_registry
+from clarke.kinks.smooth import why_not
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 from clarke.theorems import bias_shift
 from clarke.verdict import Verdict
@@ -86,7 +89,8 @@ def _decide(
         kinds = set(relevance.hazards)
         if kinds == {Hazard.IMPROPER}:
             return context.exact(hazard)
-        if relevance.lost_masks or not kinds <= LIPSCHITZ or vectors_are_used(analysis):
+        vectors = used_vectors(analysis) is not None
+        if relevance.lost_masks or not kinds <= LIPSCHITZ or vectors:
             return hazard
         return context.limits() or hazard
     if not bool(relevance.relevant.any()):
@@ -130,7 +134,7 @@ class _Context:
 
         def limit(direction: tuple[torch.Tensor, ...]) -> Witness | None:
             own = limit_along(
-                lambda point: natural_gradient(self.program, point),
+                lambda point: natural_gradient(self.program, point, Pieces.TRUE),
                 self.program.point,
                 direction,
                 self.tolerance,
@@ -139,8 +143,13 @@ class _Context:
                 return None
             return ray_witness(direction, own)
 
-        for _ in range(3):
+        aligned = aligned_direction(self.program, self.generator)
+        for number in range(4):
             direction = random_tangents(self.program, self.generator)
+            if number == 0:
+                if aligned is None:
+                    continue
+                direction = aligned
             ahead = limit(direction)
             behind = limit(tuple(-d for d in direction))
             found = [w for w in (ahead, behind) if w is not None]
@@ -251,6 +260,10 @@ class _Context:
             certificate = replace(certificate, noise=noise)
         defects = certificate.defects(run=self.settings.confirm is Confirm.ALWAYS)
         if defects:
+            if not certificate.adds_up():
+                own = self.own_formula()
+                if own is not None:
+                    return own
             return self.undecided(
                 f"The rules say {verdict.name}, but running the program does not confirm it: "
                 f"{defects[0]}.",
@@ -267,6 +280,9 @@ class _Context:
 
     def exact(self, otherwise: Decision) -> Decision:
         """Enumerate all selections: membership, or a proof that the gradient is wrong."""
+        own_formula = self.own_formula()
+        if own_formula is not None:
+            return own_formula
         program, tolerance = self.program, self.tolerance
         size = sum(p.numel() for p in program.point)
         kinks = min(self.settings.exact.kinks, self.settings.dense_entries // max(size, 1))
@@ -341,6 +357,28 @@ class _Context:
             culprits=culprits,
             analysis=self.program.analysis,
             relevance=self.relevance,
+        )
+
+    def own_formula(self) -> Decision | None:
+        """What to say where an operation's own formula alone makes AD's gradient differ."""
+        doubtful = self.program.analysis.doubtful.values()
+        if not doubtful:
+            return None
+        true = natural_gradient(self.program, pieces=Pieces.TRUE)
+        if relative_difference(true, natural_gradient(self.program)) <= self.tolerance:
+            return None
+        culprits = tuple(
+            Culprit(
+                s.touch.op.shown,
+                s.touch.op.location,
+                why_not(s.touch.op.name) or "autograd's formula for it is not always true",
+            )
+            for s in doubtful
+        )
+        return self.undecided(
+            "AD's gradient differs from the derivative of the values that were computed, since "
+            f"an operation's own formula holds for other programs only: {culprits[0]}.",
+            culprits=culprits,
         )
 
     def _disagreement(self, witness: Witness | None) -> tuple[Culprit, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -12,6 +13,7 @@ from clarke.decide.confirm import confirm
 from clarke.decide.disagree import name_nonfinite
 from clarke.decide.model import Decision, culprit_of
 from clarke.decide.tolerance import peak, relative_difference
+from clarke.decide.vectors import used_vectors
 from clarke.kinks import Hazard
 from clarke.steering import Pieces, Program
 from clarke.verdict import Verdict
@@ -50,6 +52,22 @@ def is_steep(program: Program, generator: torch.Generator) -> bool:
     return False
 
 
+def jumps(program: Program, generator: torch.Generator) -> bool:
+    """Whether values beside the point keep their distance from its own, however near they are."""
+    here = _value(program, program.point)
+    noise = _NOISE * max(abs(here), _largest(program))
+    for _ in range(2):  # opposite sides of a surface through the point are seen by each
+        direction = random_tangents(program, generator)
+        for sign in (1.0, -1.0):
+            gaps = []
+            for step in (1e-6, 1e-8, 1e-10, 1e-12):
+                moved = [p + sign * step * d for p, d in zip(program.point, direction, strict=True)]
+                gaps.append(abs(_value(program, moved) - here))
+            if min(gaps) > 1e3 * noise and min(gaps) > 0.9 * max(gaps):
+                return True
+    return False
+
+
 def _largest(program: Program) -> float:
     """The largest finite value in the program: sums round in proportion to it."""
     run = program.run(pieces=Pieces.NATURAL, grad=False)
@@ -69,11 +87,14 @@ def judge_nonfinite(
     program: Program, gradient: Sequence[torch.Tensor], generator: torch.Generator
 ) -> Decision:
     """NONFINITE or NOT_LIPSCHITZ for a gradient with NaN or infinity."""
+    steep = {Hazard.INFINITE_SLOPE, Hazard.STEP, Hazard.CONE}
+    if used_vectors(program.analysis) is not None:
+        steep.add(Hazard.SEVERAL)  # vectors jump where their values meet
     touched = [
         culprit_of(site.touch, hazard.value)
         for site in program.analysis.ordered()
         for hazard in site.touch.hazards
-        if hazard in (Hazard.INFINITE_SLOPE, Hazard.STEP, Hazard.CONE)
+        if hazard in steep
     ]
     culprits = name_nonfinite(program)
     if touched and is_steep(program, generator):
@@ -92,9 +113,10 @@ def judge_nonfinite(
         culprits = name_nonfinite(Program(program.analysis, program.variables, dtype))
     culprits = culprits or tuple(touched)
     where = str(culprits[0]) if culprits else "the values themselves are not finite"
-    finite = _wider(program, generator) if dtypes else None
-    if finite is None:
-        finite = finite_limit(program, generator)
+    finite = None
+    if not any(Hazard.BEYOND in site.touch.hazards for site in program.analysis.ordered()):
+        finite = _wider(program, generator) if dtypes else None
+        finite = finite_limit(program, generator) if finite is None else finite
     more = (
         "Gradients at nearby points have a finite limit, so a valid gradient exists."
         if finite is not None
@@ -117,11 +139,11 @@ def sober_gradient(
     A branch of `where` that is not taken has the adjoint 0; its operations multiply it by their
     slopes, and ``0 * inf`` and ``0 * nan`` are NaN, although the result does not depend on them.
     """
-    run = program.run(point, pieces=Pieces.NATURAL)
+    run = program.run(point, pieces=Pieces.TRUE)
     if not run.output.requires_grad:
         return tuple(torch.zeros_like(p) for p in program.point)
     handles = [
-        t.grad_fn.register_hook(_keep_zeros)
+        t.grad_fn.register_hook(_keep_all_zeros if _mixes(t.grad_fn) else _keep_zeros)
         for t in {id(t.grad_fn): t for t in run.tensors.values()}.values()
         if t.grad_fn is not None
     ]
@@ -129,6 +151,22 @@ def sober_gradient(
     for handle in handles:
         handle.remove()
     return tuple(g.detach() for g in grads)
+
+
+# Backward nodes in which an entry of the input depends on many of the output, of the same shape.
+_MIXING: Final = re.compile(
+    r"Linalg|Chol|House|Ormqr|Triang|Solve|Mm|mm|Mv|Softmax|Cum|Norm|Cdist|Matrix"
+)
+
+
+def _mixes(node: Any) -> bool:
+    return _MIXING.search(node.name()) is not None
+
+
+def _keep_all_zeros(inner: Any, outer: Any) -> Any:
+    if any(o is not None and bool((o != 0).any()) for o in outer):
+        return None
+    return tuple(None if v is None else torch.nan_to_num(v, 0.0, 0.0, 0.0) for v in inner)
 
 
 def _keep_zeros(inner: Any, outer: Any) -> Any:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clarke.capture import OpRecord, Trace
-    from clarke.kinks import KinkRule, Registry, Touch
+    from clarke.kinks import KinkRule, Known, Registry, Touch
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,18 @@ class QuickJudge:
             return "" if fixed else "the operation is random"
         if known.lowering is not None:
             return "the operation stands for several"
+        return self._look_for_kinks(graph, position, known, found)
+
+    def _look_for_kinks(self, graph: Graph, position: int, known: Known, found: _Findings) -> str:
+        op = graph.trace.ops[position]
         if known.kind is not OpKind.RULED or known.rule is None:
             return ""
-        if op.signs is None and not any(v.is_floating_point() for v in op.kept.values()):
+        if op.signs is None and not any(
+            v.is_floating_point() or v.is_complex() for v in op.kept.values()
+        ):
             return ""
+        if known.rule.doubtful and op.differentiated:
+            return "autograd's formula for the operation holds for some programs only"
         if op.name == POOL and op.differentiated:
             return self._pool(graph, position, found)
         touch: Touch | None

@@ -43,6 +43,7 @@ class Hazard(Enum):
     IMPROPER = "the operation's own derivative is not a convex combination of its pieces'"
     SEVERAL = "a kink for which clarke has no complete list of pieces"
     FORMULA = "a point where the operation's own derivative formula does not hold"
+    BEYOND = "a call beyond those for which clarke has a formula"
     OVERLAP = "bounds that coincide while they depend on the variables"
 
 
@@ -127,9 +128,12 @@ class KinkRule(ABC):
     Attributes:
         by_value: The pieces are constants (comparisons, sign): they matter through the operations
             that multiply by them or select with them, not by their own derivatives.
+        doubtful: Autograd's own formula for the operation holds for some programs only, so that
+            a replay with the rule's must be compared with what autograd returned.
     """
 
     by_value: ClassVar[bool] = False
+    doubtful: ClassVar[bool] = False
 
     @property
     def keep(self) -> Keep:

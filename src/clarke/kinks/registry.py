@@ -14,7 +14,7 @@ from clarke.capture import Keep, OpRecord, Ref, Trace, overload_of
 from clarke.errors import RegistrationError
 from clarke.kinks.lowering import Lowering, lower
 from clarke.kinks.smooth import CONDITIONAL, OpClass, bind, classify
-from clarke.kinks.table import lowering_table, rule_table
+from clarke.kinks.table import complex_table, lowering_table, rule_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +56,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._rules: dict[str, KinkRule] = {}
+        self._complex_rules: dict[str, KinkRule] = {}
         self._lowerings: dict[str, Lowering] = {}
         self._known: dict[Any, Known] = {}
 
@@ -71,6 +72,18 @@ class Registry:
             raise RegistrationError(f"{name} is listed as analytic; it cannot have kinks as well.")
         self._rules[name] = rule
         self._known.clear()
+
+    def add_complex(self, name: str, rule: KinkRule) -> None:
+        """Register the rule that speaks where an argument is complex.
+
+        Without one, an operation that has a rule is unknown there.
+
+        Raises:
+            RegistrationError: The overload has no rule for real arguments, or one for complex ones.
+        """
+        if name not in self._rules or name in self._complex_rules:
+            raise RegistrationError(f"{name} has no rule of its own, or two for complex numbers.")
+        self._complex_rules[name] = rule
 
     def add_lowering(self, name: str, lowering: Lowering) -> None:
         """Register how an operation is written with simpler ones.
@@ -107,6 +120,9 @@ class Registry:
     def judge(self, op: OpRecord, trace: Trace) -> Known:
         """What is known of one executed operation, its arguments considered."""
         known = self.known(op.func)
+        if known.kind is OpKind.RULED and _reads_complex(op):
+            rule = self._complex_rules.get(overload_of(op.func))
+            return Known(OpKind.UNKNOWN if rule is None else OpKind.RULED, rule)
         if known.kind is not OpKind.DEPENDS:
             return known
 
@@ -154,12 +170,18 @@ class Registry:
         return Keep.VALUES if by_kind or known.lowering is not None else Keep.NOTHING
 
 
+def _reads_complex(op: OpRecord) -> bool:
+    return any(v.is_complex() for v in op.kept.values())
+
+
 @lru_cache(maxsize=1)
 def default_registry() -> Registry:
     """The registry of PyTorch's own operations, to which `register_kink` adds."""
     registry = Registry()
     for name, rule in rule_table():
         registry.add(name, rule)
+    for name, rule in complex_table():
+        registry.add_complex(name, rule)
     for name, lowering in lowering_table():
         registry.add_lowering(name, lowering)
     return registry

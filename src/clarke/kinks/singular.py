@@ -25,6 +25,32 @@ class Singular(Call):
     varied: frozenset[int] = frozenset()
 
 
+def singular_touch(
+    op: OpRecord, tests: tuple[tuple[Callable[[Singular], torch.Tensor], Hazard], ...]
+) -> Touch:
+    """The special elements of a recorded operation, by tests of one shape."""
+    call = Singular(
+        op.func,
+        tuple(op.kept.get(i, a) for i, a in enumerate(op.args)),
+        op.kwargs,
+        op.varied,
+    )
+    with torch.no_grad():
+        masks = [(torch.as_tensor(test(call)).reshape(-1), hazard) for test, hazard in tests]
+        touched = torch.zeros(0, dtype=torch.bool)
+        if masks:
+            touched = torch.stack([m for m, _ in masks]).any(0)
+        elements = touched.nonzero().squeeze(1)
+    count = elements.numel()
+    owner = torch.arange(count)
+    hazards = {
+        hazard: mask[elements].nonzero().squeeze(1) for mask, hazard in masks if bool(mask.any())
+    }
+    ones = torch.ones(count, dtype=torch.float64)
+    base = torch.zeros(touched.numel(), dtype=torch.int8)
+    return Touch(op, elements, elements, owner, ones, hazards, base)
+
+
 @dataclass(frozen=True)
 class SingularRule(UnsteeredRule):
     """A rule that only says where the operation is not analytic.
@@ -40,29 +66,7 @@ class SingularRule(UnsteeredRule):
     more: tuple[tuple[Callable[[Singular], torch.Tensor], Hazard], ...] = ()
 
     def find(self, op: OpRecord) -> Touch:
-        call = Singular(
-            op.func,
-            tuple(op.kept.get(i, a) for i, a in enumerate(op.args)),
-            op.kwargs,
-            op.varied,
-        )
-        with torch.no_grad():
-            masks = [
-                (torch.as_tensor(test(call)).reshape(-1), hazard)
-                for test, hazard in ((self.special, self.hazard), *self.more)
-            ]
-            touched = torch.stack([m for m, _ in masks]).any(0)
-            elements = touched.nonzero().squeeze(1)
-        count = elements.numel()
-        owner = torch.arange(count)
-        hazards = {
-            hazard: mask[elements].nonzero().squeeze(1)
-            for mask, hazard in masks
-            if bool(mask.any())
-        }
-        ones = torch.ones(count, dtype=torch.float64)
-        base = torch.zeros(touched.numel(), dtype=torch.int8)
-        return Touch(op, elements, elements, owner, ones, hazards, base)
+        return singular_touch(op, ((self.special, self.hazard), *self.more))
 
     def merge(self, touch: Touch, choice: torch.Tensor) -> torch.Tensor:
         return touch.base
@@ -187,6 +191,8 @@ def singular_values_meet(call: Singular) -> torch.Tensor:
 
 def rank_is_deficient(call: Singular) -> torch.Tensor:
     """One flag: some matrix is not of full rank, or nearly so."""
+    if not bool(torch.isfinite(call.args[0]).all()):
+        return torch.tensor(True)
     values = torch.linalg.svdvals(call.args[0])
     if values.numel() == 0:
         return torch.tensor(False)
@@ -252,3 +258,22 @@ def has_repeats(call: Singular) -> torch.Tensor:
     return torch.as_tensor(
         (ordered.diff(dim=call.arg(1, "dim", -1)) == 0).any(call.arg(1, "dim", -1))
     )
+
+
+def is_pole_of_polygamma(call: Singular) -> torch.Tensor:
+    """polygamma: where the argument is 0 or a negative integer."""
+    x = next(a for a in call.args if isinstance(a, torch.Tensor))
+    return torch.as_tensor((x <= 0) & (x == x.round()))
+
+
+def differences_are_counted(call: Singular) -> torch.Tensor:
+    """Distances of order 0 count the entries that differ: one flag, some entries are equal."""
+    pairs = call.func._schema.name.endswith("_pdist_forward")
+    order = call.arg(1 if pairs else 2, "p", 2.0)
+    left = call.args[0]
+    if float(order) != 0 or left.numel() == 0:
+        return torch.tensor(False)
+    if pairs:
+        first, second = torch.triu_indices(left.shape[0], left.shape[0], 1)
+        return torch.as_tensor((left[first] == left[second]).any())
+    return torch.as_tensor((left.unsqueeze(-2) == call.args[1].unsqueeze(-3)).any())

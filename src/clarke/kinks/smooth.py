@@ -194,7 +194,8 @@ ANALYTIC: Final = _aten(
     _log_softmax_backward_data.default _softmax_backward_data.default
     avg_pool2d_backward.default avg_pool3d_backward.default batch_norm_backward.default
     convolution_backward.default gelu_backward.default glu_backward.default
-    log_sigmoid_backward.default mse_loss_backward.default native_batch_norm_backward.default
+    log_sigmoid_backward.default max_pool2d_with_indices_backward.default
+    mse_loss_backward.default native_batch_norm_backward.default
     native_dropout_backward.default native_layer_norm_backward.default
     nll_loss2d_backward.default nll_loss_backward.default reflection_pad1d_backward.default
     reflection_pad2d_backward.default reflection_pad3d_backward.default
@@ -716,7 +717,7 @@ def _conditions() -> Iterator[tuple[str, Condition]]:
         "amax and amin have kinks",
     )
     yield from state(
-        "as_strided.default",
+        "as_strided.default as_strided_copy.default",
         _inside_dense,
         "it reads memory outside of its input's own entries, which autograd cannot credit",
         structural,
@@ -790,8 +791,9 @@ def _conditions() -> Iterator[tuple[str, Condition]]:
 # powers) are there by their usual arguments, or by the worst of them.
 CONDITIONAL: Final[Mapping[str, Condition]] = MappingProxyType(dict(_conditions()))
 
-# Known, and left out on purpose: autograd's derivative is not the derivative of the function, or
-# the function has steps or kinks for which there is no rule.
+# Known, and in none of the sets above on purpose: autograd's derivative is not the derivative of
+# the function, or the function has steps or kinks. Most have a rule that says where, or a formula
+# with which replays compare (`clarke.kinks.formulas`).
 LEFT_OUT: Final = _named(
     {
         "_ctc_loss.Tensor _ctc_loss.default": (

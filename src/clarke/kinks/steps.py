@@ -211,6 +211,39 @@ class QuotientRule(ConstantRule):
 
 
 @dataclass(frozen=True)
+class SignCopyRule(ConstantRule):
+    """copysign of a constant: a sign that jumps where the second argument is 0."""
+
+    def find(self, op: OpRecord) -> Touch:
+        x, sign = _numbers(op)
+        with torch.no_grad():
+            value = torch.copysign(x, sign)
+            jumps = (sign == 0) & (x != 0)
+        return jump_touch(op, jumps, value.to(torch.float64).reshape(-1))
+
+    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
+        out = call.func(*call.args, **call.kwargs)
+        return 0 * out + selection.to(out.dtype).reshape(out.shape)
+
+
+@dataclass(frozen=True)
+class MantissaRule(ConstantRule):
+    """frexp: ``x / 2**e`` with a whole number e that jumps at powers of 2, and at 0."""
+
+    def find(self, op: OpRecord) -> Touch:
+        with torch.no_grad():
+            mantissa, exponent = torch.frexp(op.kept[0])
+        jumps = (mantissa.abs() == 0.5) | (mantissa == 0)
+        return jump_touch(op, jumps, exponent.to(torch.float64).reshape(-1))
+
+    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
+        x = call.args[0]
+        # 2 ** -e alone overflows where x is below the smallest normal number.
+        half = torch.exp2(-selection / 2).to(x.dtype).reshape(x.shape)
+        return x * half * half, selection.to(torch.int32).reshape(x.shape)
+
+
+@dataclass(frozen=True)
 class SearchRule(ConstantRule):
     """bucketize and searchsorted: an integer that jumps where a value equals a boundary.
 

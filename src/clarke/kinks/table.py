@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.kinks.table_choices import choices
+from clarke.kinks.table_complex import complex_rules
 from clarke.kinks.table_lowerings import lowerings
+from clarke.kinks.table_matrices import chunked, factorisations, formulas
 from clarke.kinks.table_regions import regions
 from clarke.kinks.table_singular import singular_points
 from clarke.kinks.table_steps import steps
@@ -46,6 +48,14 @@ def rule_table() -> Iterator[tuple[str, KinkRule]]:
     yield from _installed(choices())
     yield from _installed(steps())
     yield from _installed(_with_in_place(singular_points()))
+    yield from _installed(factorisations())
+    yield from _installed(formulas())
+    yield from chunked()
+
+
+def complex_table() -> Iterator[tuple[str, KinkRule]]:
+    """(dispatcher name, rule) of operations with rules that hold for complex arguments."""
+    yield from _installed(complex_rules())
 
 
 def lowering_table() -> Iterator[tuple[str, Lowering]]:

@@ -210,12 +210,16 @@ def _rrelu(lo: Lowerer) -> _Parts | None:
 
 
 def _copysign(lo: Lowerer) -> _Parts | None:
-    sign = lo.arg(1, "other")
+    x, sign = lo.arg(0, "self"), lo.arg(1, "other")
+    if not isinstance(x, Part):
+        return None  # the second of the parts below
+    ones = torch.ones((), dtype=x.value.dtype)
     if lo.varied(1):
-        return None
-    ones = torch.ones((), dtype=lo.arg(0, "self").value.dtype)
-    value = sign.value if isinstance(sign, Part) else torch.tensor(float(sign), dtype=ones.dtype)
-    return (lo(_ATEN.mul.Tensor, lo(_ATEN.abs.default, lo.arg(0, "self")), ones.copysign(value)),)
+        value = lo(_ATEN.copysign.Tensor, ones, sign)
+    else:
+        other = sign.value if isinstance(sign, Part) else torch.tensor(float(sign)).to(ones)
+        value = ones.copysign(other)
+    return (lo(_ATEN.mul.Tensor, lo(_ATEN.abs.default, x), value),)
 
 
 def _flat(lo: Lowerer, x: Part) -> Part:

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 def singular_points() -> Iterator[tuple[str, KinkRule]]:
     """(operator with overload, rule)."""
-    for name in ("sqrt", "rsqrt", "log", "log2", "log10", "reciprocal", "special_entr"):
+    for name in ("sqrt", "rsqrt", "log", "log2", "log10", "special_entr"):
         yield name, SingularRule(at.first_is_zero)
+    # Of complex numbers the others have branch cuts.
+    yield "reciprocal", SingularRule(at.first_is_zero)
     for name in ("acos", "asin", "acosh", "atanh"):
         yield name, SingularRule(at.first_is_plus_minus_one)
     for name in ("Tensor_Scalar", "Tensor_Tensor"):
@@ -32,13 +34,20 @@ def singular_points() -> Iterator[tuple[str, KinkRule]]:
     yield "std.correction", SingularRule(at.spread_is_zero, Hazard.CONE)
     yield (
         "linalg_vector_norm",
-        SingularRule(at.norm_of_zero, Hazard.CONE, more=((at.norm_is_irregular, Hazard.SEVERAL),)),
+        SingularRule(
+            at.norm_of_zero,
+            Hazard.CONE,
+            more=((at.norm_is_irregular, Hazard.SEVERAL),),
+        ),
     )
     for name in ("nan_to_num", "nansum"):
         yield name, SingularRule(at.first_is_not_finite)
     yield "_linalg_det", SingularRule(at.output_is_zero, Hazard.FORMULA)
     yield "_linalg_svd", SingularRule(at.singular_values_meet, Hazard.SEVERAL)
-    yield "linalg_pinv.atol_rtol_tensor", SingularRule(at.rank_is_deficient, Hazard.STEP)
+    yield (
+        "linalg_pinv.atol_rtol_tensor",
+        SingularRule(at.rank_is_deficient, Hazard.STEP),
+    )
     sampler = SingularRule(
         at.on_a_cell_border, Hazard.SEVERAL, more=((at.between_neighbours, Hazard.STEP),)
     )
@@ -47,3 +56,4 @@ def singular_points() -> Iterator[tuple[str, KinkRule]]:
     yield "renorm", SingularRule(at.length_is_the_limit, Hazard.STEP)
     yield "binary_cross_entropy", SingularRule(at.probability_is_extreme, Hazard.FORMULA)
     yield "mode", SingularRule(at.has_repeats, Hazard.STEP)
+    yield "polygamma", SingularRule(at.is_pole_of_polygamma)

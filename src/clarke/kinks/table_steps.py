@@ -10,9 +10,11 @@ from clarke.kinks.signs import SignRule
 from clarke.kinks.steps import (
     ComparisonRule,
     ConstantRule,
+    MantissaRule,
     QuotientRule,
     RemainderRule,
     SearchRule,
+    SignCopyRule,
     StepRule,
 )
 
@@ -78,5 +80,8 @@ def steps() -> Iterator[tuple[str, KinkRule]]:
         yield f"floor_divide.{overload}", QuotientRule()
     for overload in ("Scalar_mode", "Tensor_mode"):
         yield f"div.{overload}", QuotientRule()
+    # Lowered to a product with the absolute value, of whose sign this remains.
+    yield "copysign.Tensor", SignCopyRule()
+    yield "frexp.Tensor", MantissaRule()
     for name in ("bucketize", "searchsorted"):
         yield f"{name}.Tensor", SearchRule(sorted_first=name == "searchsorted")

@@ -23,9 +23,10 @@ class Nudges:
 
         `kinks` numbers the touched kink of each element.
         """
-        if elements.numel() == 0 or not out.is_floating_point():
+        if elements.numel() == 0 or not carries_slopes(out):
             return out
-        leaf = torch.zeros(elements.numel(), dtype=self.dtype, requires_grad=True)
+        dtype = out.dtype if out.is_complex() else self.dtype
+        leaf = torch.zeros(elements.numel(), dtype=dtype, requires_grad=True)
         self.leaves.append(leaf)
         self.kinks.append(kinks)
         return out.reshape(-1).index_add(0, elements, leaf).reshape(out.shape)
@@ -50,5 +51,11 @@ class Nudges:
         grads = torch.autograd.grad(target, self.leaves, retain_graph=True, allow_unused=True)
         for grad, kinks in zip(grads, self.kinks, strict=True):
             if grad is not None:
-                found.index_add_(0, kinks, grad.detach().to(torch.float64))
+                real = grad.real if grad.is_complex() else grad
+                found.index_add_(0, kinks, real.detach().to(torch.float64))
         return found
+
+
+def carries_slopes(value: torch.Tensor) -> bool:
+    """Whether a tensor holds real or complex numbers, not integers or truth values."""
+    return value.is_floating_point() or value.is_complex()

@@ -6,7 +6,8 @@ import importlib
 import warnings
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,7 @@ from clarke.kinks import Call, KinkRule, OpKind, Registry, Touch
 from clarke.kinks.steps import ComparisonRule
 from clarke.steering.adapt import adapted, can_replay_random
 from clarke.steering.masks import MaskTracker, MaskUse
-from clarke.steering.nudges import Nudges
+from clarke.steering.nudges import Nudges, carries_slopes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ class Pieces(Enum):
     """How a replay treats operations with kinks."""
 
     NATURAL = "as PyTorch evaluates them at the point of the replay"
+    TRUE = "natural, with a true derivative where PyTorch's own formula is in doubt"
     HELD = "as PyTorch evaluates them at touched kinks, the recorded piece elsewhere"
     FORCED = "the piece that the selection names, everywhere"
 
@@ -64,6 +66,12 @@ class Analysis:
         """The sites in evaluation order."""
         return tuple(self.sites[p] for p in sorted(self.sites))
 
+    @cached_property
+    def doubtful(self) -> Mapping[int, Site]:
+        """Operations whose own derivative formula is in doubt, by number of their record."""
+        found = {s.touch.op.index: s for s in self.sites.values() if s.rule.doubtful}
+        return MappingProxyType(found)
+
     def site_of(self, kink: int) -> Site:
         """The site to which a kink number belongs."""
         for site in self.sites.values():
@@ -85,7 +93,7 @@ def analyse(trace: Trace, registry: Registry) -> Analysis:
             continue  # computed from masks, integers and constants: locally constant
         known = registry.judge(op, trace)
         if known.kind is OpKind.RULED and known.rule is not None:
-            if not any(v.is_floating_point() for v in op.kept.values()):
+            if not any(v.is_floating_point() or v.is_complex() for v in op.kept.values()):
                 continue  # integers and masks: locally constant
             touch = known.rule.find(op)
             sites[position] = Site(position, known.rule, touch, count)
@@ -214,9 +222,14 @@ class Program:
                     {k: state.resolve(v) for k, v in op.kwargs.items()},
                 )
                 site = self.analysis.sites.get(position) if forced else None
+                if pieces is Pieces.TRUE and op.index in self.analysis.doubtful:
+                    own = self.analysis.doubtful[op.index]
+                    out = self._forced(own, call, None, None, None, probes, probe=False)
+                    state.bind(op, call, out, None, forced=False)
+                    continue
                 if site is not None and pieces is Pieces.HELD:
                     out = state.store_in_place(op, call, self._held(site, call, state))
-                elif site is None or pieces is Pieces.NATURAL:
+                elif site is None or pieces in (Pieces.NATURAL, Pieces.TRUE):
                     out = state.execute(op, call)
                     if site is not None and probe and site.touch.count:
                         probes[position] = _probe(site, call, None)
@@ -278,7 +291,7 @@ class Program:
         func, args, kwargs = adapted(touch.op, call, self.dtype)
         try:
             out = rule.evaluate(Call(func, args, kwargs), selection, touch)
-        except NotImplementedError as error:
+        except RuntimeError as error:
             raise _cannot_repeat(touch.op, self.dtype, error) from error
         if mixture is None or not touch.count:
             return out
@@ -435,7 +448,7 @@ class _State:
         if self.nudges is None or touch.count == 0:
             return out
         parts = list(out) if isinstance(out, (tuple, list)) else [out]
-        floating = [i for i, p in enumerate(parts) if p.is_floating_point()]
+        floating = [i for i, p in enumerate(parts) if carries_slopes(p)]
         if len(floating) == 1 and touch.base.numel() == parts[floating[0]].numel():
             kinks = site.first + torch.arange(touch.count)
             parts[floating[0]] = self.nudges.add(parts[floating[0]], touch.elements, kinks)

@@ -247,6 +247,10 @@ class _Walk:
                 why = f"its slope is infinite or undefined somewhere ({rule.hazard.value})"
                 self.rough.append(Fault(op.shown, op.location, why))
             return out
+        if rule.doubtful:
+            why = "autograd's formula for it holds for some programs only"
+            self.rough.append(Fault(op.shown, op.location, why))
+            return out
         if isinstance(rule, RegionRule):
             switching = self._switching(op, step)
             dtype = self._dtype(op)
