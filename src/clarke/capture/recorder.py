@@ -62,6 +62,21 @@ def _became_variable(slot: Slot, tensor: torch.Tensor) -> bool:
     )
 
 
+def _was_unpacked(slot: Slot, tensor: torch.Tensor) -> bool:
+    """Whether a tensor has a gradient that the operation which made it cannot have given it."""
+    return (
+        slot.producer is not None
+        and not slot.producer.differentiated
+        and tensor.requires_grad
+        and not tensor.is_leaf
+        and not slot.storage.writers
+    )
+
+
+def _is_custom(tensor: torch.Tensor) -> bool:
+    return any(k.__name__ == "BackwardCFunction" for k in type(tensor.grad_fn).__mro__)
+
+
 def _cuts(func: Any) -> bool:
     """Whether the results of an operation do not depend differentiably on what it reads."""
     name = func._schema.name
@@ -171,6 +186,8 @@ class Recorder(TorchDispatchMode):
             tensor._version if not tensor.is_inference() else 0,
             location,
         )
+        if slot.storage.first is None:
+            slot.storage.first = weakref.ref(slot)
         self._slots[tensor] = slot
         return slot
 
@@ -194,6 +211,8 @@ class Recorder(TorchDispatchMode):
         slot: Slot | None = self._slot(tensor)
         if slot is None or _became_variable(slot, tensor):
             slot = self._new_slot(tensor, location)
+        elif _was_unpacked(slot, tensor):
+            return self._packed(slot, tensor, location)
         if slot.held is None and slot.producer is None:
             self._hold(slot, tensor)
         elif slot.producer is not None and not (
@@ -208,6 +227,28 @@ class Recorder(TorchDispatchMode):
                 slot.cut_by = next((s.cut_by for s in slot.producer.inputs if s.cut_by), "")
             slot.producer = None
             self._hold(slot, tensor)
+        return slot
+
+    def _packed(self, slot: Slot, tensor: torch.Tensor, location: Location) -> Slot:
+        """The slot of the result of which autograd kept `tensor` for its backward pass.
+
+        Differentiating a gradient reads it again, as another tensor in the same memory. Where that
+        result is not found, this is one that was computed out of sight.
+        """
+        memory = tensor.untyped_storage()
+        first = None if slot.storage.first is None else slot.storage.first()
+        if (
+            first is not None
+            and first.producer is not None
+            and first.producer.differentiated
+            and first.dtype == tensor.dtype
+            and tensor.numel() * tensor.element_size() == memory.nbytes()
+            and not _is_custom(tensor)
+        ):
+            self._slots[tensor] = first
+            return first
+        slot = self._new_slot(tensor, location)
+        self._hold(slot, tensor)
         return slot
 
     def _writes(self, func: Any) -> tuple[frozenset[int], frozenset[str]]:

@@ -9,6 +9,7 @@ import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
 from clarke.decide.certificate import Certificate, weighted_sum
+from clarke.decide.disagree import name_disagreement, name_nonfinite_value
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle, vectors_are_used
 from clarke.decide.mixture import mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
@@ -59,6 +60,14 @@ def decide(
     blocked = obstacle(analysis)
     if blocked is not None:
         return blocked
+    if len(variables) != len(gradient):
+        return Decision(
+            Verdict.UNDECIDED,
+            "Autograd's graph holds a leaf that no recorded operation read, so that clarke did not "
+            "see how the result depends on it. Compute the result inside the function given to "
+            "clarke.check, without functions that hide what they read.",
+            analysis=analysis,
+        )
     try:
         return _decide(analysis, variables, tuple(gradient), settings, run_gradient)
     except ReplayError as error:
@@ -235,6 +244,13 @@ class _Context:
         weights: tuple[float, ...],
         theorem: str,
     ) -> Decision:
+        value = self.program.run(pieces=Pieces.NATURAL, grad=False).output
+        if not bool(torch.isfinite(value).all()):
+            return self.undecided(
+                "The function's own value is not finite here, so that it has no generalized "
+                "gradient, although the gradient that was returned is finite.",
+                culprits=name_nonfinite_value(self.program),
+            )
         certificate = Certificate(
             gradient=tuple(g.detach().to(torch.float64).clone() for g in self.gradient),
             point=self.program.point,
@@ -344,8 +360,6 @@ class _Context:
         )
 
     def _disagreement(self, witness: Witness | None) -> tuple[Culprit, ...]:
-        from clarke.decide.disagree import name_disagreement
-
         direction = (
             witness.direction
             if witness is not None

@@ -13,6 +13,7 @@ import torch
 from clarke.capture import OpRecord, Ref, Trace, overload_of
 from clarke.errors import RegistrationError
 from clarke.kinks.lowering import Lowering, lower
+from clarke.kinks.rewire import rewired
 from clarke.kinks.smooth import CONDITIONAL, OpClass, bind, classify
 from clarke.kinks.table import lowering_table, rule_table
 
@@ -128,6 +129,7 @@ class Registry:
 
     def lowered(self, trace: Trace) -> Trace:
         """The trace with every operation that has a lowering written as its parts."""
+        trace = replace(trace, ops=rewired(trace.ops))
         if not self._lowerings or not any(self._lowering(op.func) for op in trace.ops):
             return trace
         ops: list[OpRecord] = []
