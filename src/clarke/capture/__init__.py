@@ -1,6 +1,7 @@
 """What ran: a dispatch mode writes an immutable Trace. Records, judges nothing."""
 
 from clarke.capture.collect import collect_trace, release_nodes
+from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.recorder import Recorder
 from clarke.capture.trace import (
     External,
@@ -15,7 +16,9 @@ from clarke.capture.trace import (
 )
 
 __all__ = [
+    "DeclaredFunction",
     "External",
+    "FunctionSchema",
     "Location",
     "OpRecord",
     "Origin",

@@ -47,6 +47,7 @@ class Slot:
         "storage",
         "version",
         "virtual",
+        "within",
     )
 
     def __init__(
@@ -71,6 +72,7 @@ class Slot:
         # Computed from differentiated values inside a reentrant checkpoint, where autograd is off
         # and no tensor says that it requires a gradient.
         self.virtual = False
+        self.within: Node | None = None  # the declared Function in whose forward it was made
 
 
 class Read(NamedTuple):

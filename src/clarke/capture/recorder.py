@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,16 +12,18 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from clarke.capture.functions import is_result_of, running_function
 from clarke.capture.live import Node, Read, Slot, Storage
 from clarke.capture.places import Places
 from clarke.capture.trace import overload_of
 from clarke.errors import CaptureError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from typing_extensions import Self
 
+    from clarke.capture.functions import DeclaredFunction
     from clarke.capture.trace import Location
 
 _DETACH = torch.ops.aten.detach.default
@@ -96,6 +99,7 @@ class Recorder(TorchDispatchMode):
 
     Args:
         keep: Says for an operator overload whether the values it reads must be kept as they were.
+        functions: Custom Functions that are recorded as if they were operators.
         refuses_compiled: Raise a `CaptureError` as soon as a program under torch.compile runs.
 
     The record grows as nodes that are held by the tensors they made, so it is freed with them.
@@ -103,8 +107,16 @@ class Recorder(TorchDispatchMode):
     remembered as detached.
     """
 
-    def __init__(self, keep: Callable[[Any], bool], *, refuses_compiled: bool = False) -> None:
+    def __init__(
+        self,
+        keep: Callable[[Any], bool],
+        functions: Mapping[type, DeclaredFunction] = MappingProxyType({}),
+        *,
+        refuses_compiled: bool = False,
+    ) -> None:
         super().__init__()
+        self._functions = functions
+        self._applied: tuple[tuple[Any, ...], Node] | None = None
         self.places = Places()
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
         self.saw_inference = False
@@ -214,7 +226,8 @@ class Recorder(TorchDispatchMode):
         elif _was_unpacked(slot, tensor):
             return self._packed(slot, tensor, location)
         if slot.held is None and slot.producer is None:
-            self._hold(slot, tensor)
+            if not self._is_applied(slot, tensor):
+                self._hold(slot, tensor)
         elif slot.producer is not None and not (
             tensor.requires_grad or slot.masked or slot.virtual
         ):
@@ -228,6 +241,38 @@ class Recorder(TorchDispatchMode):
             slot.producer = None
             self._hold(slot, tensor)
         return slot
+
+    def _call(self, location: Location) -> Node | None:
+        """The node of the declared Function whose forward is running, if one is."""
+        running = running_function(self._functions)
+        if running is None:
+            return None
+        function, args = running
+        if self._applied is not None and self._applied[0] is args:
+            return self._applied[1]
+        self.count += 1
+        node = Node(self.count, function, location)
+        slots = [self._read(a, location) if isinstance(a, torch.Tensor) else None for a in args]
+        node.args = tuple(a if s is None else s for a, s in zip(args, slots, strict=True))
+        node.inputs = tuple(s for s in slots if s is not None)
+        node.writers_before = tuple(len(s.storage.writers) for s in node.inputs)
+        node.varied = frozenset(i for i, a in enumerate(args) if getattr(a, "requires_grad", False))
+        node.differentiated = bool(node.varied)
+        node.reads_stopped = any(s.stopped for s in node.inputs)
+        self._keep_inputs(node, args, [])
+        self._applied = (args, node)
+        return node
+
+    def _is_applied(self, slot: Slot, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is what a declared Function returned; makes it the producer."""
+        node, slot.within = slot.within, None
+        if node is None or node.outputs or not is_result_of(tensor, node.func):
+            return False
+        slot.producer, slot.stopped = node, False
+        node.outputs = (slot.number,)
+        node.kept_outputs[0] = self._kept_value(node, tensor, [])
+        self.tampered.pop(slot.storage, None)  # by its own forward
+        return True
 
     def _packed(self, slot: Slot, tensor: torch.Tensor, location: Location) -> Slot:
         """The slot of the result of which autograd kept `tensor` for its backward pass.
@@ -358,6 +403,7 @@ class Recorder(TorchDispatchMode):
         checkpointed: bool,
     ) -> Any:
         self.count += 1
+        self._applied = None
         node = Node(self.count, func, location)
         inputs: list[Slot] = []
         differentiated = any(t.requires_grad or self._is_virtual(t) for t in tensors)
@@ -525,6 +571,7 @@ class Recorder(TorchDispatchMode):
         """Run with gradients switched off: outputs are remembered as detached."""
         if written and _changes_nothing(func, args):
             return func(*args, **kwargs)
+        call = self._call(location) if self._functions else None
         for tensor in written:
             slot: Slot | None = self._slot(tensor)
             if slot is not None and tensor.requires_grad and not tensor.is_leaf:
@@ -543,4 +590,8 @@ class Recorder(TorchDispatchMode):
                 if slot is None:
                     slot = self._new_slot(value, location)
                 slot.stopped = True
+                slot.within = call
+        for tensor in written if call is not None else ():
+            if not tensor.requires_grad and self._slot(tensor) is None:
+                self._new_slot(tensor, location).within = call
         return out

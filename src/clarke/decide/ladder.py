@@ -15,7 +15,7 @@ from clarke.decide.mixture import mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
 from clarke.decide.nonfinite import judge_nonfinite, limit_along
 from clarke.decide.refute import enumerate_exactly, mix_cells, nearest_correct, refute
-from clarke.decide.responsible import culprits_of, hints, responsible_kinks
+from clarke.decide.responsible import culprits_of, hints, responsible_kinks, wrong_functions
 from clarke.decide.rounding import rounding_noise
 from clarke.decide.search import witness_selection
 from clarke.decide.tolerance import peak, relative_difference, relative_tolerance
@@ -167,6 +167,8 @@ class _Context:
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)
         own = selected_gradient(self.program, weights=_ad_weights(self.program))
+        if self.differs(own) and wrong_functions(self.program.analysis):
+            return self.exact(self.mismatch(own))
         # Opposite rays: a branch that the trace does not show parts them.
         ahead = ray_witness(direction, own)
         back = replace(ahead, direction=tuple(-d for d in direction))
@@ -311,6 +313,7 @@ class _Context:
         culprits = culprits_of(
             program, responsible_kinks(program, exact, tolerance, self.generator)
         )
+        culprits = culprits or wrong_functions(program.analysis)
         correct = nearest_correct(exact, own)
         many = proof.limits.count if proof.limits.count > 4096 else len(proof.points)
         return Decision(
@@ -337,7 +340,7 @@ class _Context:
         return self.undecided(
             f"AD's gradient differs from the derivative of the selected pieces by {gap:.1e}, "
             "relative: some operation's own derivative formula is not that of its pieces.",
-            culprits=self._disagreement(None),
+            culprits=wrong_functions(self.program.analysis) or self._disagreement(None),
         )
 
     def undecided(self, reason: str, culprits: tuple[Culprit, ...] = ()) -> Decision:

@@ -18,8 +18,9 @@ from clarke.kinks.smooth import CONDITIONAL, OpClass, bind, classify
 from clarke.kinks.table import lowering_table, rule_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from clarke.capture import DeclaredFunction
     from clarke.kinks.model import KinkRule
 
 
@@ -59,6 +60,25 @@ class Registry:
         self._rules: dict[str, KinkRule] = {}
         self._lowerings: dict[str, Lowering] = {}
         self._known: dict[Any, Known] = {}
+        self._functions: dict[type, DeclaredFunction] = {}
+
+    @property
+    def functions(self) -> Mapping[type, DeclaredFunction]:
+        """The custom Functions whose pieces were declared, by class."""
+        return MappingProxyType(self._functions)
+
+    def add_function(self, declared: DeclaredFunction, rule: KinkRule) -> None:
+        """Register the declared pieces of a custom Function.
+
+        Raises:
+            RegistrationError: It has been declared already.
+        """
+        if declared.function in self._functions:
+            raise RegistrationError(
+                f"{declared.function.__name__} has been declared already; remove one of the two."
+            )
+        self.add(overload_of(declared), rule)
+        self._functions[declared.function] = declared
 
     def add(self, name: str, rule: KinkRule) -> None:
         """Register a rule under a dispatcher name.
