@@ -223,6 +223,7 @@ class Recorder(TorchDispatchMode):
         slot: Slot | None = self._slot(tensor)
         if slot is None or _became_variable(slot, tensor):
             slot = self._new_slot(tensor, location)
+            self._make_constant(slot.storage)
         elif _was_unpacked(slot, tensor):
             return self._packed(slot, tensor, location)
         if slot.held is None and slot.producer is None:
@@ -241,6 +242,19 @@ class Recorder(TorchDispatchMode):
             slot.producer = None
             self._hold(slot, tensor)
         return slot
+
+    def _make_constant(self, storage: Storage) -> None:
+        """Hold a buffer that got its shape from a variable, once a view of it is read.
+
+        Replays make such a view and the buffer from one copy of their memory.
+        """
+        first = None if storage.first is None else storage.first()
+        if first is None or first.producer is None or storage.writers:
+            return
+        buffer = None if first.key is None else first.key()
+        if buffer is not None and not buffer.requires_grad:
+            first.producer = None
+            self._hold(first, buffer)
 
     def _call(self, location: Location) -> Node | None:
         """The node of the declared Function whose forward is running, if one is."""
@@ -472,6 +486,8 @@ class Recorder(TorchDispatchMode):
             if slot is None:
                 slot = self._new_slot(value, location)
                 slot.producer = node
+                if _reads_shape_only(node.func):
+                    slot.key = weakref.ref(value)
                 discrete = not (value.is_floating_point() or value.is_complex())
                 # Of a detached value too: a comparison of it may stand at a tie.
                 slot.masked = masked or (discrete and (differentiated or node.reads_stopped))
