@@ -17,7 +17,7 @@ from clarke.errors import (
 )
 from clarke.explain import explain
 from clarke.grad import grad
-from clarke.kinks import register_kink
+from clarke.kinks import register_function, register_kink
 from clarke.report import Report
 from clarke.subdifferential import Subdifferential, subdifferential
 from clarke.theorems import Explanation
@@ -47,6 +47,7 @@ __all__ = [
     "check",
     "explain",
     "grad",
+    "register_function",
     "register_kink",
     "subdifferential",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from clarke.decide import Decision, Settings, decide
+from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import judge_detached
+from clarke.decide.values import judge_values
 from clarke.errors import ModifiedSinceError, WrongGradientError
 from clarke.prepare import prepared
 from clarke.report import Report, build_report
@@ -53,6 +54,8 @@ def check(
                 run.trace, run.registry, run.slots, gradient, settings or Settings(), run.rerun
             )
             decision = judge_detached(decision, run.slots, run.value)
+            if run.rerun is not None and (settings or Settings()).confirm is Confirm.ALWAYS:
+                decision = judge_values(decision, run.slots, run.value, run.rerun)
     except ModifiedSinceError as error:
         decision = Decision(Verdict.UNDECIDED, str(error))
     report = build_report(decision, gradient)

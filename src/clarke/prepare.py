@@ -50,7 +50,7 @@ class Prepared:
 
 def saving_recorder(world: World, registry: Registry) -> Recorder:
     """A recorder that lets `world` remember every module before it first runs."""
-    recorder = Recorder(registry.keeps, refuses_compiled=True)
+    recorder = Recorder(registry.keeps, registry.functions, refuses_compiled=True)
 
     def save(root: torch.nn.Module) -> None:
         recorder.paused = True  # copies of parameters are no part of the program

@@ -191,3 +191,77 @@ QUIET = {
 def test_no_false_alarm(name):
     function, values = QUIET[name]
     assert clarke.check(function, (leaf(*values),)).correct is True
+
+
+def normalised_in_a_network(x):
+    unit = x / x.norm(dim=1, keepdim=True)  # zero by zero
+    return (unit @ torch.ones(2, 3, dtype=x.dtype)).relu().sum()
+
+
+def test_a_value_that_is_not_finite_is_named_where_it_was_made():
+    report, line = judged(normalised_in_a_network, leaf((0.0, 0.0), (1.0, 2.0)))
+    assert report.verdict is Verdict.NONFINITE
+    assert report.culprits[0].operation == "div"
+    assert "zero by zero" in line
+    assert report.element is None
+    assert "own value is not finite" in report.reason
+
+
+def test_no_element_is_claimed_where_the_value_is_infinite():
+    # Beside the point the determinant is negative on some rays, where AD's gradient is zero.
+    report, _ = judged(lambda x: torch.logdet(x) * 1, leaf((1.0, 1.0), (1.0, 1.0)))
+    assert report.verdict is Verdict.NONFINITE
+    assert report.element is None
+
+
+def test_a_finite_gradient_of_an_infinite_value_is_not_taken_for_right():
+    for x in (leaf(1e200), leaf(1e30, dtype=torch.float32)):
+        report = clarke.check(lambda x: (x * x).sum().sqrt(), (x,))
+        assert float(report.gradient[0]) == 0  # the derivative is 1
+        assert report.verdict is Verdict.UNDECIDED
+
+
+def distances(x):
+    return ((x[:, None] - x[None]) ** 2).sum(-1).sqrt().sum()  # each point's own is zero
+
+
+def test_distances_to_itself_leave_a_finite_gradient():
+    report, line = judged(distances, leaf((0.0, 0.0), (1.0, 1.0)))
+    assert report.verdict is Verdict.NONFINITE
+    assert "own is zero" in line
+    expected = 2**0.5 * torch.tensor([[-1.0, -1.0], [1.0, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(report.element[0], expected)
+
+
+def test_a_row_that_a_mask_switches_off():
+    mask = torch.tensor([[-torch.inf, -torch.inf], [0.0, 0.0]], dtype=torch.float64)
+    report, _ = judged(
+        lambda x: torch.logsumexp(x + mask, 1).exp().sum(), leaf((0.0, 0.0), (0.0, 0.0))
+    )
+    assert report.verdict is Verdict.NONFINITE
+    expected = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(report.element[0], expected)
+
+
+def test_squares_that_vanish_in_single_precision_are_no_infinite_slope():
+    x = leaf(1e-30, 1e-30, dtype=torch.float32)
+    report = clarke.check(lambda x: (x / (x * x).sum().sqrt()).sum(), (x,))
+    assert report.verdict is Verdict.NONFINITE
+
+
+def test_the_element_of_an_overflow_is_no_kinks_convention():
+    # In float64 nothing overflows, but AD's zero for relu(x) - relu(-x) at 0 is wrong there too.
+    x = leaf(0.0, 100.0, dtype=torch.float32)
+
+    def program(x):
+        line = torch.relu(x[0]) - torch.relu(-x[0])
+        return line + (1 + x[1].exp()).log()
+
+    report = clarke.check(program, (x,))
+    assert report.verdict is Verdict.NONFINITE
+    assert report.element is None or abs(float(report.element[0][0]) - 1) < 1e-3
+
+
+def test_no_element_is_claimed_at_a_step():
+    report = clarke.check(lambda x: torch.atan(1 / x).sum(), (leaf(0.0),))
+    assert report.verdict is Verdict.NOT_LIPSCHITZ or report.element is None

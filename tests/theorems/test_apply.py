@@ -111,3 +111,20 @@ def test_a_network_under_theorem_6_is_audited_without_rows(monkeypatch):
     assert all(step.correct for step in audit.reports)
     assert all(step.touched > 0 for step in audit.reports)
     assert all("Theorem 6" in step.theorem for step in audit.reports)
+
+
+def test_bounds_that_broadcast_or_move():
+    """A clamp's kinks have the shape of its result, and lie where its bound is."""
+    x = torch.zeros(5, 1, 10, dtype=torch.float64, requires_grad=True)
+    bound = torch.zeros(1, 8, 1, dtype=torch.float64, requires_grad=True)
+    factor = torch.arange(400.0, dtype=torch.float64).reshape(5, 8, 10) - 100
+
+    def program():
+        return (torch.clamp_max(x, bound) * factor).sum()
+
+    report = clarke.check(program)
+    assert report.correct is not False
+    assert report.touched == 400
+    # Raising x raises the bound twice as much: not the kink's side that raising x alone suggests.
+    structure = clarke.explain(lambda b: torch.clamp_max(b, 2 * b).sum(), (bound,))
+    assert structure.theorem is None

@@ -143,7 +143,7 @@ class Audit:
                 "clarke.audit was entered under torch.inference_mode, where no gradient is "
                 "recorded. Open the audit outside of it; evaluation inside the audit may use it."
             )
-        recorder = Recorder(self._registry.keeps)
+        recorder = Recorder(self._registry.keeps, self._registry.functions)
         spy = HookSpy(recorder)
         with ExitStack() as opened:
             opened.enter_context(self._interceptor)

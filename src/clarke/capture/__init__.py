@@ -2,6 +2,7 @@
 
 from clarke.capture.again import refilled, without_values
 from clarke.capture.collect import collect_trace, release_nodes
+from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.recorder import Recorder
 from clarke.capture.signs import Signs, ZeroFinder
 from clarke.capture.trace import (
@@ -18,7 +19,9 @@ from clarke.capture.trace import (
 )
 
 __all__ = [
+    "DeclaredFunction",
     "External",
+    "FunctionSchema",
     "Keep",
     "Location",
     "OpRecord",

@@ -32,6 +32,8 @@ def collect_trace(recorder: Recorder, output: torch.Tensor, *, all_reads: bool =
         ModifiedSinceError: A tensor that the program read has been changed in place since.
     """
     slot = recorder.slot_of(output)
+    if slot is not None and slot.within is not None:
+        slot = recorder.read_leaf(output)  # straight from a custom Function
     if slot is None and output.is_leaf and output.requires_grad:
         slot = recorder.read_leaf(output)  # the identity: no operation ran
     if slot is None:

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 class Storage:
     """Memory shared by aliasing tensors: who wrote to it, and what it held before."""
 
-    __slots__ = ("__weakref__", "kept", "number", "snapshot", "writers")
+    __slots__ = ("__weakref__", "first", "kept", "number", "snapshot", "writers")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.writers: list[Node] = []
         self.snapshot: torch.Tensor | None = None
         self.kept: list[weakref.ref[Node]] = []
+        self.first: weakref.ref[Slot] | None = None  # the first tensor that was seen there
 
 
 class Slot:
@@ -46,6 +47,7 @@ class Slot:
         "storage",
         "version",
         "virtual",
+        "within",
     )
 
     def __init__(
@@ -70,6 +72,7 @@ class Slot:
         # Computed from differentiated values inside a reentrant checkpoint, where autograd is off
         # and no tensor says that it requires a gradient.
         self.virtual = False
+        self.within: Node | None = None  # the declared Function in whose forward it was made
 
 
 class Read(NamedTuple):

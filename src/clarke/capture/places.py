@@ -6,7 +6,7 @@ import os
 import sys
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
@@ -32,7 +32,7 @@ _NO_GRAD_FORWARDS = (
     _CHECKPOINT_FILE,
     str(Path(_TORCH_FOLDER, "_library", "autograd.py")),
 )
-_FUNCTION_FILE = str(Path(_TORCH_FOLDER, "autograd", "function.py"))
+FUNCTION_FILE: Final = str(Path(_TORCH_FOLDER, "autograd", "function.py"))
 
 
 def _is_forward_of_function(frame: FrameType) -> bool:
@@ -41,7 +41,7 @@ def _is_forward_of_function(frame: FrameType) -> bool:
     return (
         back is not None
         and back.f_code.co_name == "apply"
-        and back.f_code.co_filename == _FUNCTION_FILE
+        and back.f_code.co_filename == FUNCTION_FILE
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections import deque
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.utils._python_dispatch import (
     _pop_mode_temporarily,
 )
 
+from clarke.capture.functions import is_result_of, running_function
 from clarke.capture.live import Node, Read, Slot, Storage
 from clarke.capture.places import Places
 from clarke.capture.signs import ZeroFinder, signs_tell
@@ -23,10 +25,11 @@ from clarke.capture.weak import TensorTable
 from clarke.errors import CaptureError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from typing_extensions import Self
 
+    from clarke.capture.functions import DeclaredFunction
     from clarke.capture.trace import Location
 
 _DETACH = torch.ops.aten.detach.default
@@ -66,6 +69,21 @@ def _became_variable(slot: Slot, tensor: torch.Tensor) -> bool:
         and not slot.held.requires_grad
         and not slot.storage.writers
     )
+
+
+def _was_unpacked(slot: Slot, tensor: torch.Tensor) -> bool:
+    """Whether a tensor has a gradient that the operation which made it cannot have given it."""
+    return (
+        slot.producer is not None
+        and not slot.producer.differentiated
+        and tensor.requires_grad
+        and not tensor.is_leaf
+        and not slot.storage.writers
+    )
+
+
+def _is_custom(tensor: torch.Tensor) -> bool:
+    return any(k.__name__ == "BackwardCFunction" for k in type(tensor.grad_fn).__mro__)
 
 
 def _cuts(func: Any) -> bool:
@@ -110,6 +128,7 @@ class Recorder(TorchDispatchMode):
 
     Args:
         keep: Says for an operator overload what must be kept of the values it reads.
+        functions: Custom Functions that are recorded as if they were operators.
         refuses_compiled: Raise a `CaptureError` as soon as a program under torch.compile runs.
 
     The record grows as nodes that are held by the tensors they made, so it is freed with them.
@@ -117,8 +136,16 @@ class Recorder(TorchDispatchMode):
     remembered as detached.
     """
 
-    def __init__(self, keep: Callable[[Any], Keep], *, refuses_compiled: bool = False) -> None:
+    def __init__(
+        self,
+        keep: Callable[[Any], Keep],
+        functions: Mapping[type, DeclaredFunction] = MappingProxyType({}),
+        *,
+        refuses_compiled: bool = False,
+    ) -> None:
         super().__init__()
+        self._functions = functions
+        self._applied: tuple[tuple[Any, ...], Node] | None = None
         self.places = Places()
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
         self.saw_inference = False
@@ -215,6 +242,8 @@ class Recorder(TorchDispatchMode):
             tensor._version if not tensor.is_inference() else 0,
             location,
         )
+        if slot.storage.first is None:
+            slot.storage.first = weakref.ref(slot)
         self._slots.set(tensor, slot)
         return slot
 
@@ -238,8 +267,12 @@ class Recorder(TorchDispatchMode):
         slot: Slot | None = self._slot(tensor)
         if slot is None or _became_variable(slot, tensor):
             slot = self._new_slot(tensor, location)
+            self._make_constant(slot.storage)
+        elif _was_unpacked(slot, tensor):
+            return self._packed(slot, tensor, location)
         if slot.held is None and slot.producer is None:
-            self._hold(slot, tensor)
+            if not self._is_applied(slot, tensor):
+                self._hold(slot, tensor)
         elif slot.producer is not None and not (
             tensor.requires_grad or slot.masked or slot.virtual
         ):
@@ -252,6 +285,73 @@ class Recorder(TorchDispatchMode):
                 slot.cut_by = next((s.cut_by for s in slot.producer.inputs if s.cut_by), "")
             slot.producer = None
             self._hold(slot, tensor)
+        return slot
+
+    def _make_constant(self, storage: Storage) -> None:
+        """Hold a buffer that got its shape from a variable, once a view of it is read.
+
+        Replays make such a view and the buffer from one copy of their memory.
+        """
+        first = None if storage.first is None else storage.first()
+        if first is None or first.producer is None or storage.writers:
+            return
+        buffer = None if first.key is None else first.key()
+        if buffer is not None and not buffer.requires_grad:
+            first.producer = None
+            self._hold(first, buffer)
+
+    def _call(self, location: Location) -> Node | None:
+        """The node of the declared Function whose forward is running, if one is."""
+        running = running_function(self._functions)
+        if running is None:
+            return None
+        function, args = running
+        if self._applied is not None and self._applied[0] is args:
+            return self._applied[1]
+        self.count += 1
+        node = Node(self.count, function, location)
+        slots = [self._read(a, location) if isinstance(a, torch.Tensor) else None for a in args]
+        node.args = tuple(a if s is None else s for a, s in zip(args, slots, strict=True))
+        node.inputs = tuple(s for s in slots if s is not None)
+        node.writers_before = tuple(len(s.storage.writers) for s in node.inputs)
+        node.varied = frozenset(i for i, a in enumerate(args) if getattr(a, "requires_grad", False))
+        node.differentiated = bool(node.varied)
+        node.reads_stopped = any(s.stopped for s in node.inputs)
+        self._keep_inputs(node, args, [])
+        self._applied = (args, node)
+        return node
+
+    def _is_applied(self, slot: Slot, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is what a declared Function returned; makes it the producer."""
+        node, slot.within = slot.within, None
+        if node is None or node.outputs or not is_result_of(tensor, node.func):
+            return False
+        slot.producer, slot.stopped = node, False
+        node.outputs = (slot.number,)
+        node.kept_outputs[0] = self._kept_value(node, tensor, [])
+        self.tampered.pop(slot.storage, None)  # by its own forward
+        return True
+
+    def _packed(self, slot: Slot, tensor: torch.Tensor, location: Location) -> Slot:
+        """The slot of the result of which autograd kept `tensor` for its backward pass.
+
+        Differentiating a gradient reads it again, as another tensor in the same memory. Where that
+        result is not found, this is one that was computed out of sight.
+        """
+        memory = tensor.untyped_storage()
+        first = None if slot.storage.first is None else slot.storage.first()
+        if (
+            first is not None
+            and first.producer is not None
+            and first.producer.differentiated
+            and first.dtype == tensor.dtype
+            and tensor.numel() * tensor.element_size() == memory.nbytes()
+            and not _is_custom(tensor)
+        ):
+            self._slots.set(tensor, first)
+            return first
+        slot = self._new_slot(tensor, location)
+        self._hold(slot, tensor)
         return slot
 
     def _writes(self, func: Any) -> tuple[frozenset[int], frozenset[str]]:
@@ -356,6 +456,7 @@ class Recorder(TorchDispatchMode):
         checkpointed: bool,
     ) -> Any:
         self.count += 1
+        self._applied = None
         node = Node(self.count, func, location)
         reading = _Reading(self._read, location)
         varied: list[int] = []
@@ -424,6 +525,8 @@ class Recorder(TorchDispatchMode):
             if slot is None:
                 slot = self._new_slot(value, location)
                 slot.producer = node
+                if _reads_shape_only(node.func):
+                    slot.key = weakref.ref(value)
                 discrete = not (value.is_floating_point() or value.is_complex())
                 # Of a detached value too: a comparison of it may stand at a tie.
                 slot.masked = masked or (discrete and (differentiated or node.reads_stopped))
@@ -523,6 +626,7 @@ class Recorder(TorchDispatchMode):
         """Run with gradients switched off: outputs are remembered as detached."""
         if written and _changes_nothing(func, args):
             return func(*args, **kwargs)
+        call = self._call(location) if self._functions else None
         for tensor in written:
             slot: Slot | None = self._slot(tensor)
             if slot is not None and tensor.requires_grad and not tensor.is_leaf:
@@ -541,4 +645,8 @@ class Recorder(TorchDispatchMode):
                 if slot is None:
                     slot = self._new_slot(value, location)
                 slot.stopped = True
+                slot.within = call
+        for tensor in written if call is not None else ():
+            if not tensor.requires_grad and self._slot(tensor) is None:
+                self._new_slot(tensor, location).within = call
         return out

@@ -1,6 +1,7 @@
 """Gradients of switching functions as labelled linear rows; relevance pruning."""
 
-from clarke.constraints.relevance import Relevance, find_relevant, random_tangents, tangent
+from clarke.constraints.directions import random_tangents
+from clarke.constraints.relevance import Relevance, find_relevant, tangent
 from clarke.constraints.rows import RowOperator, build_rows, flatten, unflatten
 
 __all__ = [

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 import torch
 import torch.autograd.forward_ad as fwd
 
+from clarke.constraints.directions import random_tangents
+from clarke.constraints.linearity import really_vary
 from clarke.constraints.surfaces import jumps_beside
 from clarke.kinks import Hazard
 from clarke.kinks.steps import ComparisonRule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from clarke.capture import OpRecord
     from clarke.steering import Probe, Program, Run, Site
@@ -50,13 +52,6 @@ class Relevance:
     mixed: torch.Tensor
     hazards: Mapping[Hazard, torch.Tensor]
     lost_masks: tuple[OpRecord, ...]
-
-
-def random_tangents(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-    """A standard normal direction in the space of the program's variables."""
-    return tuple(
-        torch.randn(p.shape, dtype=program.dtype, generator=generator) for p in program.point
-    )
 
 
 def nearby_point(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
@@ -121,7 +116,7 @@ def find_relevant(
     with fwd.dual_level():
         direction = random_tangents(program, generator)
         moved = program.run(weights=weights, tangents=direction, probe=True, grad=False)
-        null, jumping = _null_kinks(program, moved)
+        null, jumping, suspects = _null_kinks(program, moved)
         if any(u.difference is not None for u in moved.mask_uses):
             direction = random_tangents(program, generator)
             again = program.run(weights=weights, tangents=direction, probe=True, grad=False)
@@ -130,6 +125,8 @@ def find_relevant(
             start = nearby_point(program, generator)
             jumping = jumping | jumps_beside(program, weights, start, jumping | settled)
             null = (null | settled) & ~jumping
+    if bool((suspects & null).any()):
+        null &= ~_small_but_real(program, weights, suspects, generator)
     hazards = _hazards(program, jumping)
     dangerous = torch.zeros(count, dtype=torch.bool)
     for kinks in hazards.values():
@@ -142,7 +139,9 @@ def find_relevant(
         # A step is no matter of first order: what multiplies it may vanish at the point only.
         steps = hazards.get(Hazard.STEP)
         if steps is not None:
-            beside = program.run(nearby_point(program, generator), weights=weights, nudge=True)
+            # With mixtures at all kinks: what multiplies it may be the step itself (its square).
+            every, _ = random_mixtures(program, generator, Mixing.ALL)
+            beside = program.run(nearby_point(program, generator), weights=every, nudge=True)
             if beside.nudges is not None:
                 reached = beside.nudges.adjoints(beside.output.sum(), count) > 0
                 relevant[steps[reached[steps]]] = True
@@ -152,11 +151,15 @@ def find_relevant(
     return Relevance(relevant, mixed, left, lost)
 
 
-def _null_kinks(program: Program, run: Run) -> tuple[torch.Tensor, torch.Tensor]:
-    """(count,) kinks whose candidates have equal tangents, and comparisons that jump."""
+def _null_kinks(program: Program, run: Run) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(count,) kinks whose candidates have equal tangents, and comparisons that jump.
+
+    The third are those of the first whose tangents are equal but for what may be rounding.
+    """
     count = program.analysis.count
     null = torch.ones(count, dtype=torch.bool)
     jumping = torch.zeros(count, dtype=torch.bool)
+    suspects = torch.zeros(count, dtype=torch.bool)
     for position, probe in run.probes.items():
         site = program.analysis.sites[position]
         touch = site.touch
@@ -166,7 +169,9 @@ def _null_kinks(program: Program, run: Run) -> tuple[torch.Tensor, torch.Tensor]
         top.scatter_reduce_(0, touch.owner, slopes, "amax")
         low.scatter_reduce_(0, touch.owner, slopes, "amin")
         spread = top - low
-        null[site.first : site.first + touch.count] = spread <= negligible(site, probe)
+        small = spread <= negligible(site, probe)
+        null[site.first : site.first + touch.count] = small
+        suspects[site.first : site.first + touch.count] = small & (spread > 0)
     first = {s.touch.op.index: s.first for s in program.analysis.sites.values()}
     for use in run.mask_uses:
         kinks = first[use.site] + use.kink
@@ -179,7 +184,39 @@ def _null_kinks(program: Program, run: Run) -> tuple[torch.Tensor, torch.Tensor]
         jump = gap.abs() > _OWN * max(use.scale, _TINY)
         jumping[kinks[jump]] = True
         null[kinks[jump]] = False
-    return null, jumping
+    return null, jumping, suspects
+
+
+def _small_but_real(
+    program: Program,
+    weights: Mapping[int, torch.Tensor],
+    suspects: torch.Tensor,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """(count,) of the suspected kinks, those with candidates whose small tangents really differ."""
+    sites = [
+        s
+        for s in program.analysis.ordered()
+        if bool(suspects[s.first : s.first + s.touch.count].any())
+    ]
+    owner = torch.cat([s.first + s.touch.owner for s in sites])
+
+    def along(direction: Sequence[torch.Tensor]) -> torch.Tensor:
+        with fwd.dual_level():
+            run = program.run(weights=weights, tangents=direction, probe=True, grad=False)
+            return torch.cat([_gaps(s, run.probes[s.position]) for s in sites])
+
+    varying = really_vary(program, along, suspects[owner], generator)
+    found = torch.zeros(program.analysis.count, dtype=torch.bool)
+    found[owner[varying]] = True
+    return found
+
+
+def _gaps(site: Site, probe: Probe) -> torch.Tensor:
+    """(M,) tangents of the candidates, less that of the first of the same kink."""
+    slopes = tangent(probe.candidates).to(torch.float64)
+    first = torch.searchsorted(site.touch.owner, torch.arange(site.touch.count))
+    return slopes - slopes[first][site.touch.owner]
 
 
 def _settled_comparisons(program: Program, generator: torch.Generator) -> torch.Tensor:

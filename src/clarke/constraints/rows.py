@@ -9,7 +9,9 @@ import numpy as np
 import torch
 import torch.autograd.forward_ad as fwd
 
-from clarke.constraints.relevance import is_choice, negligible, random_tangents, tangent
+from clarke.constraints.directions import random_tangents
+from clarke.constraints.linearity import really_vary
+from clarke.constraints.relevance import is_choice, negligible, tangent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,7 +134,17 @@ def _equivalent(
             site = program.analysis.sites[position]
             if is_choice(site):
                 limit[site.first : site.first + site.touch.count] = negligible(site, probe)
-    return slopes <= limit[kinks]
+    equal = slopes <= limit[kinks]
+    suspects = equal & (slopes > 0)
+    if not bool(suspects.any()):
+        return equal
+
+    def along(direction: Sequence[torch.Tensor]) -> torch.Tensor:
+        with fwd.dual_level():
+            run = program.run(choices=choices, tangents=direction, probe=True, grad=False)
+            return tangent(_signed_rows(program, run, choices, relevant)[0])
+
+    return equal & ~really_vary(program, along, suspects, generator)
 
 
 def _signed_rows(

@@ -84,8 +84,53 @@ def name_nonfinite(program: Program) -> tuple[Culprit, ...]:
     torch.autograd.grad(run.output.sum(), leaves, allow_unused=True)
     for handle in handles:
         handle.remove()
+    if not found:
+        return ()
     reason = "its backward pass made NaN or infinity from finite values"
-    return tuple(Culprit(op.shown, op.location, reason) for op in found[:1])
+    first = Culprit(found[0].shown, found[0].location, reason)
+    origin = _origin(program, run, found[0])
+    if origin is None:
+        return (first,)
+    if origin is not found[0]:
+        why = (
+            f"its value is not finite, and the backward pass of {first.operation} multiplies by it"
+        )
+        return (Culprit(origin.shown, origin.location, why), first)
+    return (Culprit(first.operation, first.location, "its value is not finite, nor its slope"),)
+
+
+def name_nonfinite_value(program: Program) -> tuple[Culprit, ...]:
+    """The operation that first made the NaN or infinity that is the program's own value."""
+    run = program.run(pieces=Pieces.NATURAL, grad=False)
+    last = [
+        op for op in program.analysis.recorded.ops if program.analysis.recorded.output in op.outputs
+    ]
+    origin = _origin(program, run, last[-1]) if last else None
+    if origin is None:
+        return ()
+    return (Culprit(origin.shown, origin.location, "its value is not finite"),)
+
+
+def _origin(program: Program, run: Run, op: OpRecord) -> OpRecord | None:
+    """Where a value that `op` reads or makes, and that is not finite, was made from finite ones."""
+    makers = {s: o for o in program.analysis.recorded.ops for s in o.outputs if s is not None}
+    seen: set[int] = set()
+    while op.index not in seen:
+        seen.add(op.index)
+        bad = [s for s in input_slots(op) if not _finite(run.tensors.get(s))]
+        made = [makers[s] for s in bad if s in makers and makers[s].index not in seen]
+        if made:
+            op = made[0]
+        elif bad:
+            return None  # a constant was not finite: the program's author meant it
+        else:
+            values = [run.tensors.get(s) for s in op.outputs if s is not None]
+            return None if all(_finite(v) for v in values) else op
+    return None
+
+
+def _finite(value: torch.Tensor | None) -> bool:
+    return value is None or not value.is_floating_point() or bool(torch.isfinite(value).all())
 
 
 def _all_finite(values: Sequence[torch.Tensor | None]) -> bool:

@@ -11,6 +11,7 @@ from clarke.decide.model import Culprit, Decision, culprit_of
 from clarke.decide.nonfinite import is_steep, jumps
 from clarke.decide.vectors import used_vectors
 from clarke.kinks import Hazard
+from clarke.kinks.functions import FunctionRule, misdeclared
 from clarke.kinks.smooth import OpClass, classify
 from clarke.steering import Analysis, Program
 from clarke.verdict import Verdict
@@ -33,7 +34,8 @@ def obstacle(analysis: Analysis) -> Decision | None:
             return Decision(
                 Verdict.SURROGATE,
                 f"{name} at {e.location} is a custom autograd.Function: it declares its own "
-                "derivative, which clarke cannot compare with the function it computes.",
+                "derivative, which clarke cannot compare with the function it computes. "
+                "Declare its pieces with clarke.register_function to have it judged.",
                 culprits=(culprit,),
                 analysis=analysis,
             )
@@ -65,6 +67,18 @@ def obstacle(analysis: Analysis) -> Decision | None:
                 culprits=(Culprit(str(op.func), op.location, "hidden in-place write"),),
                 analysis=analysis,
             )
+    for site in analysis.ordered():
+        if isinstance(site.rule, FunctionRule):
+            op = site.touch.op
+            why = misdeclared(op, site.rule)
+            if why:
+                return Decision(
+                    Verdict.UNDECIDED,
+                    f"{op.shown} at {op.location} {why}. Correct what clarke.register_function "
+                    "was told.",
+                    culprits=(Culprit(op.shown, op.location, why),),
+                    analysis=analysis,
+                )
     unknown = [op for op in analysis.unknown if _matters(analysis, op)]
     if unknown:
         names = ", ".join(dict.fromkeys(f"{op.name} at {op.location}" for op in unknown[:4]))

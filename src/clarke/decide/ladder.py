@@ -10,12 +10,13 @@ import torch
 from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
 from clarke.decide.aligned import aligned_direction
 from clarke.decide.certificate import Certificate, weighted_sum
+from clarke.decide.disagree import name_disagreement, name_nonfinite_value
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
 from clarke.decide.mixture import mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
 from clarke.decide.nonfinite import judge_nonfinite, limit_along
 from clarke.decide.refute import enumerate_exactly, mix_cells, nearest_correct, refute
-from clarke.decide.responsible import culprits_of, hints, responsible_kinks
+from clarke.decide.responsible import culprits_of, hints, responsible_kinks, wrong_functions
 from clarke.decide.rounding import rounding_noise
 from clarke.decide.search import witness_selection
 from clarke.decide.tolerance import peak, relative_difference, relative_tolerance
@@ -62,6 +63,14 @@ def decide(
     blocked = obstacle(analysis)
     if blocked is not None:
         return blocked
+    if len(variables) != len(gradient):
+        return Decision(
+            Verdict.UNDECIDED,
+            "Autograd's graph holds a leaf that no recorded operation read, so that clarke did not "
+            "see how the result depends on it. Compute the result inside the function given to "
+            "clarke.check, without functions that hide what they read.",
+            analysis=analysis,
+        )
     try:
         return _decide(analysis, variables, tuple(gradient), settings, run_gradient)
     except ReplayError as error:
@@ -167,6 +176,8 @@ class _Context:
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)
         own = selected_gradient(self.program, weights=_ad_weights(self.program))
+        if self.differs(own) and wrong_functions(self.program.analysis):
+            return self.exact(self.mismatch(own))
         # Opposite rays: a branch that the trace does not show parts them.
         ahead = ray_witness(direction, own)
         back = replace(ahead, direction=tuple(-d for d in direction))
@@ -244,6 +255,13 @@ class _Context:
         weights: tuple[float, ...],
         theorem: str,
     ) -> Decision:
+        value = self.program.run(pieces=Pieces.NATURAL, grad=False).output
+        if not bool(torch.isfinite(value).all()):
+            return self.undecided(
+                "The function's own value is not finite here, so that it has no generalized "
+                "gradient, although the gradient that was returned is finite.",
+                culprits=name_nonfinite_value(self.program),
+            )
         certificate = Certificate(
             gradient=tuple(g.detach().to(torch.float64).clone() for g in self.gradient),
             point=self.program.point,
@@ -311,6 +329,7 @@ class _Context:
         culprits = culprits_of(
             program, responsible_kinks(program, exact, tolerance, self.generator)
         )
+        culprits = culprits or wrong_functions(program.analysis)
         correct = nearest_correct(exact, own)
         many = proof.limits.count if proof.limits.count > 4096 else len(proof.points)
         return Decision(
@@ -337,7 +356,7 @@ class _Context:
         return self.undecided(
             f"AD's gradient differs from the derivative of the selected pieces by {gap:.1e}, "
             "relative: some operation's own derivative formula is not that of its pieces.",
-            culprits=self._disagreement(None),
+            culprits=wrong_functions(self.program.analysis) or self._disagreement(None),
         )
 
     def undecided(self, reason: str, culprits: tuple[Culprit, ...] = ()) -> Decision:
@@ -382,8 +401,6 @@ class _Context:
         )
 
     def _disagreement(self, witness: Witness | None) -> tuple[Culprit, ...]:
-        from clarke.decide.disagree import name_disagreement
-
         direction = (
             witness.direction
             if witness is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,7 @@ _STEPS = (1e-4, 1e-6, 1e-8)
 _RAYS = 4
 _NOISE = 1e-13  # relative size of value differences that may be rounding
 _TOLERANCE = 1e-6
+_RATE = 1e-2  # relative; curvature moves difference quotients by the step
 
 
 def is_steep(program: Program, generator: torch.Generator) -> bool:
@@ -97,7 +99,10 @@ def judge_nonfinite(
         if hazard in steep
     ]
     culprits = name_nonfinite(program)
-    if touched and is_steep(program, generator):
+    dtypes = {g.dtype for g in gradient if g.is_floating_point()} - {program.dtype}
+    # Ordinary in float64: then nothing is steep, a narrower type only overflowed or vanished.
+    ordinary, finite = _wider(program, generator) if dtypes else (False, None)
+    if touched and not ordinary and is_steep(program, generator):
         first = next((c for c in touched if culprits and c.location == culprits[0].location), None)
         named = first or touched[0]
         return Decision(
@@ -107,21 +112,22 @@ def judge_nonfinite(
             culprits=(named, *(c for c in touched if c is not named)),
             analysis=program.analysis,
         )
-    dtypes = {g.dtype for g in gradient if g.is_floating_point()} - {program.dtype}
     for dtype in dtypes if not culprits else ():
         # Finite in float64: a narrower type overflowed, or lost what it divides by.
         culprits = name_nonfinite(Program(program.analysis, program.variables, dtype))
     culprits = culprits or tuple(touched)
     where = str(culprits[0]) if culprits else "the values themselves are not finite"
-    finite = None
-    if not any(Hazard.BEYOND in site.touch.hazards for site in program.analysis.ordered()):
-        finite = _wider(program, generator) if dtypes else None
-        finite = finite_limit(program, generator) if finite is None else finite
-    more = (
-        "Gradients at nearby points have a finite limit, so a valid gradient exists."
-        if finite is not None
-        else "No finite limit of nearby gradients was found."
-    )
+    valued = math.isfinite(_value(program, program.point))
+    if any(Hazard.BEYOND in site.touch.hazards for site in program.analysis.ordered()):
+        finite = None
+    elif finite is None and valued:
+        finite = finite_limit(program, generator)
+    if not valued:
+        more = "The function's own value is not finite here, so no gradient is valid."
+    elif finite is not None:
+        more = "Gradients at nearby points have a finite limit, so a valid gradient exists."
+    else:
+        more = "No finite limit of nearby gradients was found."
     return Decision(
         Verdict.NONFINITE,
         f"{where}. {more}",
@@ -132,12 +138,17 @@ def judge_nonfinite(
 
 
 def sober_gradient(
-    program: Program, point: Sequence[torch.Tensor] | None = None
+    program: Program,
+    point: Sequence[torch.Tensor] | None = None,
+    beside: Sequence[Sequence[torch.Tensor]] = (),
 ) -> tuple[torch.Tensor, ...]:
     """The gradient at `point`, where an adjoint that is exactly zero stays zero.
 
     A branch of `where` that is not taken has the adjoint 0; its operations multiply it by their
     slopes, and ``0 * inf`` and ``0 * nan`` are NaN, although the result does not depend on them.
+    Nor does it depend to any order on values that are constant near `point`, such as a point's
+    distance to itself: with points `beside` it, at which these have the same values, their
+    adjoints count as zero where they are not finite.
     """
     run = program.run(point, pieces=Pieces.TRUE)
     if not run.output.requires_grad:
@@ -147,6 +158,11 @@ def sober_gradient(
         for t in {id(t.grad_fn): t for t in run.tensors.values()}.values()
         if t.grad_fn is not None
     ]
+    if beside:
+        others = [program.run(q, pieces=Pieces.TRUE, grad=False).tensors for q in beside]
+        for slot, t in run.tensors.items():
+            if t.grad_fn is not None and t.is_floating_point():
+                handles.append(t.register_hook(_keep_constant(t, [o[slot] for o in others])))
     grads = torch.autograd.grad(run.output.sum(), run.leaves, materialize_grads=True)
     for handle in handles:
         handle.remove()
@@ -169,6 +185,20 @@ def _keep_all_zeros(inner: Any, outer: Any) -> Any:
     return tuple(None if v is None else torch.nan_to_num(v, 0.0, 0.0, 0.0) for v in inner)
 
 
+def _keep_constant(
+    value: torch.Tensor, others: Sequence[torch.Tensor]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    here = value.detach()
+    constant = torch.ones_like(here, dtype=torch.bool)
+    for other in others:
+        constant &= (other == here) if other.shape == here.shape else torch.tensor(False)
+
+    def repaired(grad: torch.Tensor) -> torch.Tensor:
+        return torch.where(constant & ~torch.isfinite(grad), torch.zeros_like(grad), grad)
+
+    return repaired
+
+
 def _keep_zeros(inner: Any, outer: Any) -> Any:
     if len(outer) != 1 or outer[0] is None:
         return None
@@ -186,33 +216,82 @@ def _keep_zeros(inner: Any, outer: Any) -> Any:
     return tuple(repaired(v) for v in inner)
 
 
-def _wider(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...] | None:
-    """The gradient in float64 at the point, if it is that of its neighbours as well.
+def _wider(
+    program: Program, generator: torch.Generator
+) -> tuple[bool, tuple[torch.Tensor, ...] | None]:
+    """Whether the point is an ordinary one in float64, and its gradient if its neighbours share it.
 
     What overflowed or vanished in a narrower type is ordinary here. Neighbours are taken relative
     to each coordinate: the point may be as small as what vanished.
     """
     here = sober_gradient(program)
     noise = random_tangents(program, generator)
+    sizes = torch.cat([p.abs().reshape(-1) for p in program.point])
+    least = float(sizes[sizes > 0].min()) if bool((sizes > 0).any()) else 1.0
     near = sober_gradient(
-        program, [p * (1 + 1e-6 * r) for p, r in zip(program.point, noise, strict=True)]
+        program,
+        [
+            torch.where(p == 0, 1e-6 * least * r, p * (1 + 1e-6 * r))
+            for p, r in zip(program.point, noise, strict=True)
+        ],
     )
     finite = all(bool(torch.isfinite(g).all()) for g in (*here, *near))
-    return here if finite and relative_difference(here, near) < 1e-4 else None
+    return finite, here if finite and relative_difference(here, near) < 1e-4 else None
 
 
 def finite_limit(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...] | None:
-    """The limit of gradients along some ray, an element of the Bouligand subdifferential."""
+    """The limit of gradients along some ray, an element of the Bouligand subdifferential.
+
+    The values along the ray have to change as this limit says: at a step they do not.
+    """
 
     def gradient(point: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        return sober_gradient(program, point)
+        found = sober_gradient(program, point)
+        if all(bool(torch.isfinite(g).all()) for g in found):
+            return found
+        return sober_gradient(program, point, _beside(program, point, generator))
 
     for _ in range(_RAYS):
         direction = random_tangents(program, generator)
         found = limit_along(gradient, program.point, direction)
-        if found is not None:
+        if found is not None and _values_agree(program, direction, found):
             return found
     return None
+
+
+def _beside(
+    program: Program, point: Sequence[torch.Tensor], generator: torch.Generator
+) -> list[list[torch.Tensor]]:
+    """Points so close to `point` that they are on the same side of every kink, almost surely."""
+    away = max(
+        float((q - p).abs().max()) if p.numel() else 0.0
+        for q, p in zip(point, program.point, strict=True)
+    )
+    return [
+        [
+            q + 1e-3 * away * r
+            for q, r in zip(point, random_tangents(program, generator), strict=True)
+        ]
+        for _ in range(2)
+    ]
+
+
+def _values_agree(
+    program: Program, direction: Sequence[torch.Tensor], limit: Sequence[torch.Tensor]
+) -> bool:
+    """Whether the values along a ray change at the rate that a limit of gradients says."""
+    here = _value(program, program.point)
+    noise = _NOISE * max(abs(here), _largest(program))
+    slope = sum(float((g * d).sum()) for g, d in zip(limit, direction, strict=True))
+    size = sum(float((g * d).abs().sum()) for g, d in zip(limit, direction, strict=True))
+    rates = []
+    for step in _STEPS:
+        moved = [p + step * d for p, d in zip(program.point, direction, strict=True)]
+        gap = abs(_value(program, moved) - here - step * slope)
+        if gap <= _RATE * step * size + 1e3 * noise:
+            return True
+        rates.append(gap / step)
+    return all(b <= 0.2 * a for a, b in pairwise(rates))  # a slope of zero, and curvature
 
 
 def limit_along(

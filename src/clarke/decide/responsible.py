@@ -10,16 +10,17 @@ from clarke.constraints import flatten
 from clarke.decide.enumerate import Enumeration
 from clarke.decide.limits import Limits
 from clarke.decide.live import Live
-from clarke.decide.model import Culprit
+from clarke.decide.model import Culprit, culprit_of
 from clarke.errors import BudgetError
 from clarke.feasibility import separating_direction
+from clarke.kinks.functions import FunctionRule, backward_differs
 from clarke.steering import selected_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clarke.decide.refute import Exact
-    from clarke.steering import Program
+    from clarke.steering import Analysis, Program
 
 _MOST = 16
 
@@ -111,3 +112,12 @@ def hints(program: Program, culprits: Sequence[Culprit]) -> tuple[str, ...]:
             "more often than one side; or combine the kinks that cancel into one."
         )
     return tuple(found)
+
+
+def wrong_functions(analysis: Analysis) -> tuple[Culprit, ...]:
+    """Declared Functions whose own backward is not the derivative of their declared pieces."""
+    return tuple(
+        culprit_of(site.touch, "its own backward is not the derivative of its declared pieces")
+        for site in analysis.ordered()
+        if isinstance(site.rule, FunctionRule) and backward_differs(site.touch.op, site.rule)
+    )

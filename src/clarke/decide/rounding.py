@@ -13,7 +13,7 @@ import torch
 
 from clarke.decide.tolerance import coarsest_epsilon
 from clarke.errors import ReplayError
-from clarke.steering import Program, selected_gradient
+from clarke.steering import Pieces, Program, selected_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +36,8 @@ def rounding_noise(
         weights: Mixtures in place of choices.
 
     Returns:
-        One number per variable; zeros for programs in float64, and where float32 cannot run.
+        One number per variable; zeros for programs in float64, where float32 cannot run, and where
+        it overflows: what is lost then is no rounding.
     """
     ratio = coarsest_epsilon(program.analysis.trace) / torch.finfo(torch.float32).eps
     nothing = tuple(0.0 for _ in gradient)
@@ -44,10 +45,22 @@ def rounding_noise(
         return nothing
     coarse = Program(program.analysis, program.variables, torch.float32)
     try:
+        if _overflows(program, coarse):
+            return nothing
         rounded = selected_gradient(coarse, choices, weights=weights)
     except ReplayError:
         return nothing
     return tuple(
         _MARGIN * ratio * float((a.to(torch.float64) - b).abs().max()) if a.numel() else 0.0
         for a, b in zip(rounded, gradient, strict=True)
+    )
+
+
+def _overflows(fine: Program, coarse: Program) -> bool:
+    """Whether values are finite in the one type and not in the other."""
+    wide, narrow = (p.run(pieces=Pieces.NATURAL, grad=False).tensors for p in (fine, coarse))
+    return any(
+        bool((torch.isfinite(wide[s]) & ~torch.isfinite(t)).any())
+        for s, t in narrow.items()
+        if s in wide and t.is_floating_point() and wide[s].shape == t.shape
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import ZeroFinder, without_values
+from clarke.capture import DeclaredFunction, ZeroFinder, without_values
 from clarke.decide import Decision, TouchCount
 from clarke.fast.certificate import LayerCertificate
 from clarke.fast.codes import Coder
@@ -105,8 +105,9 @@ class QuickJudge:
 
     def _look(self, graph: Graph, position: int, op: OpRecord, found: _Findings) -> str:
         """Why an operation cannot be accounted for; empty if it can."""
-        if op.hidden_write or (op.reads_stopped and position in graph.needed):
-            return "detached values or hidden writes are involved"
+        declared = isinstance(op.func, DeclaredFunction)  # its own derivative is to be judged
+        if op.hidden_write or declared or (op.reads_stopped and position in graph.needed):
+            return "detached values, hidden writes or declared functions are involved"
         known = self._registry.judge(op, graph.trace)
         if known.kind is OpKind.UNKNOWN:
             return "the operation is not known"

@@ -1,5 +1,6 @@
 """Rules per operator overload: pieces, switching functions, AD's weights. Fails closed."""
 
+from clarke.kinks.functions import register_function
 from clarke.kinks.model import Call, Hazard, KinkRule, Touch
 from clarke.kinks.registry import (
     Known,
@@ -18,5 +19,6 @@ __all__ = [
     "Registry",
     "Touch",
     "default_registry",
+    "register_function",
     "register_kink",
 ]

@@ -13,12 +13,14 @@ import torch
 from clarke.capture import Keep, OpRecord, Ref, Trace, overload_of
 from clarke.errors import RegistrationError
 from clarke.kinks.lowering import Lowering, lower
+from clarke.kinks.rewire import rewired
 from clarke.kinks.smooth import CONDITIONAL, OpClass, bind, classify
 from clarke.kinks.table import complex_table, lowering_table, rule_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from clarke.capture import DeclaredFunction
     from clarke.kinks.model import KinkRule
 
 
@@ -59,6 +61,25 @@ class Registry:
         self._complex_rules: dict[str, KinkRule] = {}
         self._lowerings: dict[str, Lowering] = {}
         self._known: dict[Any, Known] = {}
+        self._functions: dict[type, DeclaredFunction] = {}
+
+    @property
+    def functions(self) -> Mapping[type, DeclaredFunction]:
+        """The custom Functions whose pieces were declared, by class."""
+        return MappingProxyType(self._functions)
+
+    def add_function(self, declared: DeclaredFunction, rule: KinkRule) -> None:
+        """Register the declared pieces of a custom Function.
+
+        Raises:
+            RegistrationError: It has been declared already.
+        """
+        if declared.function in self._functions:
+            raise RegistrationError(
+                f"{declared.function.__name__} has been declared already; remove one of the two."
+            )
+        self.add(overload_of(declared), rule)
+        self._functions[declared.function] = declared
 
     def add(self, name: str, rule: KinkRule) -> None:
         """Register a rule under a dispatcher name.
@@ -144,6 +165,7 @@ class Registry:
 
     def lowered(self, trace: Trace) -> Trace:
         """The trace with every operation that has a lowering written as its parts."""
+        trace = replace(trace, ops=rewired(trace.ops))
         if not self._lowerings or not any(self._lowering(op.func) for op in trace.ops):
             return trace
         ops: list[OpRecord] = []

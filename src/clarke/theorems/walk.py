@@ -291,13 +291,12 @@ class _Walk:
     def _switching(self, op: OpRecord, step: Step) -> State:
         first = step.state(op.args[0])
         if not is_pair(op):
-            reads = step.reads()
-            union = 0
-            for s in reads:
-                union |= s.depends
-            extra = union & ~first.depends
+            others = 0
+            for argument in (*op.args[1:], *op.kwargs.values()):
+                others |= step.state(argument).depends if isinstance(argument, Ref) else 0
             # A learnt slope (prelu) does not move the kink at zero; where it is dead it is null.
-            return replace(first, depends=first.depends if _is_prelu(op) else first.depends | extra)
+            others = 0 if _is_prelu(op) else others
+            return _spread(first, transfer(step)[0].shape, others)
         second = step.state(op.args[1])
         state = transfer(step)[0]
         if first.shape is None or second.shape is None or state.shape is None:
@@ -444,3 +443,25 @@ def _trivial(op: OpRecord, step: Step, out: list[State]) -> bool:
 def names_of(structure: Structure, mask: int) -> tuple[str, ...]:
     """Names of the leaves in a bit set."""
     return tuple(structure.leaves[b].name for b in bits(mask))
+
+
+def _spread(first: State, shape: torch.Size | None, others: int) -> State:
+    """The state of an operation's first argument in the shape of its result.
+
+    Args:
+        first: The first argument, less which the others are compared.
+        shape: Of the result; a bound of more dimensions broadcasts the argument.
+        others: The leaves on which the other arguments depend: affine in them it is no more.
+    """
+    depends = first.depends | others
+    if first.shape == shape and not others:
+        return first
+    if shape is None:
+        return replace(first, shape=None, depends=depends, forms=MappingProxyType({}), dead=None)
+    forms = {
+        leaf: replace(f, coef=f.coef.expand(shape), index=f.index.expand(shape))
+        for leaf, f in first.forms.items()
+        if not others >> leaf & 1
+    }
+    dead = known_dead(is_dead(first, shape)) if first.shape is not None and not others else None
+    return replace(first, shape=shape, depends=depends, forms=MappingProxyType(forms), dead=dead)

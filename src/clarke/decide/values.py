@@ -1,0 +1,123 @@
+"""The function's own values against a positive verdict.
+
+Rules, replays and confirmation all trust that PyTorch's derivatives are those of its values, near
+the point if not at it. Where a formula is wrong everywhere, or the program did something out of
+sight, only difference quotients show it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from clarke.constraints import random_tangents
+from clarke.decide.model import Decision
+from clarke.decide.tolerance import coarsest_epsilon
+from clarke.steering import Pieces, Program
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from clarke.decide.confirm import Gradient
+
+    Value = Callable[[Sequence[torch.Tensor]], float]
+
+_STEPS = (1e-5, 1e-6, 1e-4, 1e-7)
+_RAYS = 3
+_APART = 1e-3  # relative
+_ROUNDINGS = 64
+
+
+def judge_values(
+    decision: Decision, variables: Sequence[int], value: Value, gradient: Gradient
+) -> Decision:
+    """UNDECIDED in place of a positive verdict that the function's values contradict.
+
+    Only for programs that are in float64 throughout: elsewhere rounding drowns the differences.
+
+    Args:
+        decision: A positive verdict.
+        variables: Slots of the variables.
+        value: The function itself at another point.
+        gradient: AD's gradient of it at another point.
+    """
+    analysis = decision.analysis
+    if analysis is None or not decision.verdict.correct:
+        return decision
+    if coarsest_epsilon(analysis.trace) > torch.finfo(torch.float64).eps:
+        return decision
+    program = Program(analysis, variables)
+    run = program.run(pieces=Pieces.NATURAL, grad=False)
+    sizes = [
+        float(torch.nan_to_num(t.detach().abs(), 0.0, 0.0, 0.0).max())
+        for t in run.tensors.values()
+        if t.is_floating_point() and t.numel()
+    ]
+    noise = _ROUNDINGS * torch.finfo(torch.float64).eps * max(sizes, default=1.0)
+    here = value(program.point)
+    if abs(here - float(run.output)) > 1e3 * noise:
+        why = (
+            f"The recorded operations give {float(run.output):.6g}, but the function's value is "
+            f"{here:.6g}: it changed a tensor out of clarke's sight (by assigning to `.data`, "
+            "say), or does not repeat."
+        )
+    elif _contradicted(program, value, gradient, noise):
+        why = (
+            "The function's values beside the point change at another rate than PyTorch's "
+            "derivatives say there: some operation's own derivative is not that of its values, "
+            "or the function changed a tensor out of clarke's sight."
+        )
+    else:
+        return decision
+    return Decision(
+        Verdict.UNDECIDED,
+        f"The rules say {decision.verdict.name}, but the values do not confirm it. {why}",
+        analysis=analysis,
+        relevance=decision.relevance,
+    )
+
+
+def _contradicted(program: Program, value: Value, gradient: Gradient, noise: float) -> bool:
+    """Whether difference quotients beside the point contradict AD, on all of several rays."""
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(_RAYS):
+        direction = random_tangents(program, generator)
+        for sign in (1.0, -1.0):
+            ray = tuple(sign * d for d in direction)
+            if not _contradicted_along(program, value, gradient, ray, noise):
+                return False
+    return True
+
+
+def _contradicted_along(
+    program: Program,
+    value: Value,
+    gradient: Gradient,
+    ray: Sequence[torch.Tensor],
+    noise: float,
+) -> bool:
+    """Whether quotients between two points of a ray are wrong wherever rounding lets them tell."""
+    told = False
+    for step in _STEPS:
+        near, far = (
+            [p + t * d for p, d in zip(program.point, ray, strict=True)] for t in (step, 2 * step)
+        )
+        try:
+            quotient = (value(far) - value(near)) / step
+            slopes = [
+                sum(float((g * d).sum()) for g, d in zip(gradient(at), ray, strict=True))
+                for at in (near, far)
+            ]
+        except (RuntimeError, ValueError):  # the program is not defined there
+            continue
+        # The mean of both slopes is exact up to the second order.
+        gap = abs(quotient - sum(slopes) / 2)
+        size = _APART * max(abs(quotient), *(abs(s) for s in slopes))
+        if not size > 10 * noise / step:
+            continue
+        told = True
+        if not gap > size:
+            return False
+    return told
