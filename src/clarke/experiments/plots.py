@@ -50,36 +50,22 @@ def plot_patches(
     """
     plt = _pyplot()
     path.parent.mkdir(parents=True, exist_ok=True)
-    count = max(len(equal), len(different), 1)
-    figure, axes = plt.subplots(
-        4,
-        count,
-        figsize=(2.3 * count + 0.4, 8.2),
-        layout="constrained",
-        squeeze=False,
-        gridspec_kw={"height_ratios": [2, 1, 2, 1]},
-    )
-    heads = (
-        "equal patches: it does not matter which AD follows",
-        "different patches: it matters",
-    )
-    for first, head, examples in ((0, heads[0], equal), (2, heads[1], different)):
-        axes[first, 0].text(
-            0,
-            1.25,
-            f"{head}" + ("" if examples else " (none in the steps looked at)"),
-            transform=axes[first, 0].transAxes,
-            fontsize=11,
-            weight="bold",
-        )
-        pairs = zip_longest(examples, axes[first], axes[first + 1])
-        for example, above, below in pairs:
-            above.set_axis_off()
-            below.set_axis_off()
+    count = max(len(equal), len(different), 2)
+    figure = plt.figure(figsize=(2.3 * count, 8.6), layout="constrained")
+    figure.suptitle(f"{title}\nblue: the element that AD follows, orange: another of equal value")
+    heads = ("Equal patches: the choice does not matter", "Different patches: the choice matters")
+    parts = figure.subfigures(2, 1, hspace=0.05)
+    for part, head, examples in zip(parts, heads, (equal, different), strict=True):
+        none = "" if examples else " (none in the steps looked at)"
+        part.suptitle(head + none, x=0.02, ha="left", fontsize=11, weight="bold")
+        axes = part.subplots(2, count, squeeze=False, gridspec_kw={"height_ratios": [2, 1]})
+        for example, above, below in zip_longest(examples, axes[0], axes[1]):
+            for own in (above, below):
+                own.set(xticks=[], yticks=[])
+                own.set_frame_on(example is not None and own is above)
             if example is not None:
                 _picture(plt, above, example)
                 _pair(plt, below, example)
-    figure.suptitle(f"{title}\nblue: the element that AD follows, orange: another of equal value")
     return _saved(plt, figure, path)
 
 
@@ -123,7 +109,8 @@ def _three(plt: Any, records: Sequence[RunRecord]) -> Any:
     left.set_ylim(bottom=0)
     left.set(xlabel="step", ylabel="%", title="outputs tied at a positive value")
     middle.set(xlabel="step", ylabel="steps so far", title="steps with a tie that matters")
-    middle.set_ylim(bottom=0)
+    middle.set_ylim(0, max(1.05, middle.get_ylim()[1]))
+    middle.yaxis.get_major_locator().set_params(integer=True)
     left.legend(title="maxpool", fontsize="small", title_fontsize="small")
     _touches(right, records, "seed")
     _head(figure, records)
@@ -151,7 +138,7 @@ def _touches(axes: Any, records: Sequence[RunRecord], name: str) -> None:
         touched = [sum(c) for c in zip(*lists, strict=True)] or [0] * r.looked
         axes.step(*_so_far(r, touched), where="post", label=f"{name} {r.seed}")
     axes.set(xlabel="step", ylabel="steps so far", title="steps with an activation at a kink")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(1.05, axes.get_ylim()[1]))
     axes.yaxis.get_major_locator().set_params(integer=True)
     if len(records) > 1:
         axes.legend(fontsize="small")
