@@ -364,7 +364,7 @@ def main() -> int:
     for numbers in Numbers:
         if given.numbers not in (numbers.value, "both"):
             continue
-        for network, setting in settings(8 if numbers is Numbers.REAL else 4).items():
+        for network, setting in settings().items():
             if given.network not in (network, "all"):
                 continue
             started = time.perf_counter()
