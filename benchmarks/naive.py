@@ -167,7 +167,9 @@ class Naive:
     def _layer(self, name: str, previous: list[str]) -> LayerResult:
         site = self._sites[name]
         # The layer's own ReLU stands right before its maxpool.
-        relu = previous[-1] if previous and self._sites[previous[-1]].kind == "relu" else None
+        last = self._sites[previous[-1]] if previous else None
+        own = last is not None and last.kind == "relu" and torch.equal(last.after, site.before)
+        relu = last.name if last is not None and own else None
         earlier = previous[: -1 if relu is not None else None]
         below = earlier[-1] if earlier else None
         touched = 0 if relu is None else int((self._sites[relu].before == 0).sum())

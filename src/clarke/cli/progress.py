@@ -84,14 +84,16 @@ def shown_progress(console: Console, clock: Callable[[], float] = time.monotonic
 
 
 def _lines(console: Console, pace: Pace, clock: Callable[[], float]) -> Show:
-    said: tuple[str, float] | None = None
+    said: tuple[str, int, float] | None = None
 
     def show(what: str, done: int, total: int) -> None:
         nonlocal said
         pace.reach(done)
         now = clock()
-        if said is None or said[0] != what or now - said[1] >= _APART or done == total:
-            said = (what, now)
+        if said is not None and said[:2] == (what, done):
+            return
+        if said is None or said[0] != what or now - said[2] >= _APART or done == total:
+            said = (what, done, now)
             left = time_text(pace.remaining(total))
             line = f"{what}: {done} of {total} steps" + (f", {left}" if left else "")
             console.print(line, soft_wrap=True, markup=False, highlight=False)
