@@ -1,11 +1,13 @@
 # Every target sets up its own virtual environment on first use: only Python 3 and make are needed.
 #   make test PYTHON=python3.12 VENV=.venv312     another interpreter, another environment
+#   make bench DATA=FOLDER                        with CIFAR-10's binary files instead of digits
 #   make test WORKERS=8 PYTEST_ARGS="-k relu"     more processes, fewer tests
 
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 PYTEST_ARGS ?=
+DATA ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -14,7 +16,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format typecheck bench atlas-214 docs-check build clean
+.PHONY: help setup demo test test-slow lint format typecheck bench agreement atlas-214 docs-check build clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -50,8 +52,11 @@ format: $(STAMP) ## Format, and fix what lint can fix by itself
 typecheck: $(STAMP) ## Check the types of src/ with mypy, strictly
 	$(BIN)/mypy
 
-bench: $(STAMP) ## Run the benchmarks
-	$(BIN)/python benchmarks/run.py
+bench: $(STAMP) ## Run the benchmarks; DATA=FOLDER with CIFAR-10's binary files
+	$(BIN)/python benchmarks/run.py $(if $(DATA),--data '$(DATA)')
+
+agreement: $(STAMP) ## Compare 50 steps of each network with the naive reference; DATA=FOLDER
+	$(ONE_THREAD) $(BIN)/python benchmarks/agreement.py $(if $(DATA),--data '$(DATA)')
 
 # The next version of torch has an environment of its own; what it changes goes into docs/.
 VENV_214 := .venv-torch214

@@ -4,22 +4,26 @@ Plain and audited steps alternate in one process, on the same augmented batches;
 compared. With `--data` the images are CIFAR-10's (binary version), else scikit-learn's digits,
 enlarged. The audited part is split into
 
-- recording: what watching the forward pass costs (measured by recording without judging),
-- detection: finding touched kinks and ties,
+- recording: what watching the forward pass costs, touched ReLUs found (measured by recording
+  without judging),
+- detection: finding ties,
 - relevance: telling ties between equal receptive fields from the others,
 - rows: building the linear conditions, without the search for a direction,
 - LP: that search.
+
+Then come growth with the batch size and with the share of tied windows, the naive algorithm on
+scaled-down networks, and memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +37,7 @@ import clarke.fast.judge
 import clarke.fast.pools
 from clarke import audit
 from clarke.capture import Recorder, collect_trace
+from clarke.errors import InputError
 from clarke.experiments.augment import augment
 from clarke.experiments.data import Images, Source, load
 from clarke.experiments.models import resnet18, vgg11, vgg11_bn
@@ -49,7 +54,6 @@ Clock = Callable[[], float]
 # (module, function, part): the parts are timed where they are called; LP is inside of rows.
 PARTS = (
     (clarke.fast.judge, "pool_ties", "detection"),
-    (clarke.fast.judge, "zeros", "detection"),
     (clarke.fast.judge, "find_rivals", "relevance"),
     (clarke.fast.judge, "settle", "rows"),
     (clarke.fast.pools, "find_witness", "LP"),
@@ -233,10 +237,41 @@ def against_the_naive_algorithm(images: Images) -> None:
         )
 
 
+def memory(networks: Iterable[str], batch: int) -> None:
+    """Peak memory of plain and audited training, each in a process of its own."""
+    print(f"\nPeak memory of training steps above that before the first, batch {batch} (MB)")
+    script = str(Path(__file__).parent / "memory.py")
+    for name in networks:
+        peaks = []
+        for more in ((), ("--audited",)):
+            command = [sys.executable, script, name, "--batch", str(batch), *more]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - our own script
+            peaks.append(float(done.stdout))
+        plain, audited = peaks
+        print(
+            f"  {name:9s} plain {plain:8.0f}, audited {audited:8.0f}, {audited / plain:.2f} times"
+        )
+
+
+def benchmark_images(data: str | None) -> Images:
+    """CIFAR-10 from a folder; without one digits, or noise where scikit-learn is missing."""
+    if data is not None:
+        return load(Source.CIFAR10, data)
+    note = "NOTE: no --data with CIFAR-10's binary files (make bench DATA=FOLDER); measured on"
+    try:
+        found = load(Source.CIFAR10, "digits")
+    except InputError:
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, (512, 3, 32, 32), generator=generator).to(torch.uint8)
+        found = Images(pixels, torch.arange(512) % 10, "random pixels")
+    print(f"{note} {found.name}, which tie more or less often than photos do.")
+    return found
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="digits", help="folder with CIFAR-10 binary files")
+    parser.add_argument("--data", help="folder with CIFAR-10 binary files, or digits")
     parser.add_argument("--steps", type=int, default=12, help="measured steps of each kind")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--network", choices=[*NETWORKS, "all"], default="all")
@@ -247,7 +282,7 @@ def main() -> None:
     )
     parser.add_argument("--only-overhead", action="store_true", help="leave out the rest")
     given = parser.parse_args()
-    images = load(Source.CIFAR10, given.data)
+    images = benchmark_images(given.data)
     clock = time.process_time if given.cpu_time else time.perf_counter
     print(f"{'Processor' if given.cpu_time else 'Wall'} time,", end=" ")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {images.name}")
@@ -264,8 +299,7 @@ def main() -> None:
         print_row(f"vgg11, batch {batch}", found)
     growth_with_ties(given.steps)
     against_the_naive_algorithm(images)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"\npeak memory of this process: {peak:.0f} MB")
+    memory(chosen, given.batch)
 
 
 if __name__ == "__main__":

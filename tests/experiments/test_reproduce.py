@@ -1,20 +1,29 @@
 """Models as in the paper; runs that repeat, stop, go on and are written down."""
 
+import io
 import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 from clarke.cli import make_app
+from clarke.cli.progress import Pace, shown_progress, time_text
 from clarke.experiments import train
 from clarke.experiments.campaign import Campaign, stored_records, tables
-from clarke.experiments.data import Images
+from clarke.experiments.data import Images, Source, load
 from clarke.experiments.models import Activation, fnn, resnet18, vgg11, vgg11_bn
+from clarke.experiments.plots import plot_all, plot_patches
 from clarke.experiments.record import Place, RunRecord
-from clarke.experiments.scenario import Network, Training, paper_layers
+from clarke.experiments.scenario import Network, Training, paper_layers, same_settings
 from clarke.experiments.table import scenario_two, touched_steps
-from clarke.experiments.train import Run, total_steps
+from clarke.experiments.tied_patches import TiedPatches, find_examples
+from clarke.experiments.train import Run, first_model, total_steps
 
 
 def images(n=96, shape=(1, 28, 28)):
@@ -156,3 +165,156 @@ def test_the_command_says_what_is_missing(tmp_path):
     found = CliRunner().invoke(make_app("reproduce"), arguments)
     assert found.exit_code != 0
     assert "cifar-10-binary.tar.gz" in str(found.exception)
+
+
+def test_runs_from_before_a_setting_existed_are_read_and_go_on(tmp_path, monkeypatch):
+    training = small(epochs=2)
+    whole = Run(training, images(), tmp_path / "a").run()
+    path = tmp_path / "a" / "run0.json"
+    data = json.loads(path.read_text())
+    for name in ("momentum", "sample"):
+        del data["settings"][name]
+    del data["numbers"]
+    path.write_text(json.dumps(data))
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Run, "_one_epoch", None)
+        old = Run(training, images(), tmp_path / "a").run()
+    assert old.losses == whole.losses
+    assert old.judged == [1, 2, 3, 4, 5, 6]
+    other = Run(small(epochs=2, momentum=0.9), images(), tmp_path / "a").run()
+    assert other.settings["momentum"] == 0.9
+    assert other.losses[0] != whole.losses[0]
+
+
+def test_same_settings_fills_in_what_is_missing():
+    assert same_settings({"network": "fnn"}, {"network": "fnn", "momentum": 0.0, "sample": None})
+    assert not same_settings({"network": "fnn"}, {"network": "fnn", "momentum": 0.9})
+
+
+@pytest.mark.parametrize("changes", [{"every": 2}, {"sample": 0.5}])
+def test_what_was_not_looked_at_is_written_down(tmp_path, changes):
+    record = Run(small(epochs=4, **changes), images(192), tmp_path / "a").run()
+    again = Run(small(epochs=4, **changes), images(192), tmp_path / "b").run()
+    assert record.steps == 24
+    assert 0 < record.looked < 24
+    assert record.looked == len(record.judged) == sum(record.verdicts.values())
+    assert record.judged == sorted(set(record.judged))
+    assert all(len(p.touched) == record.looked for p in record.places.values())
+    assert record.judged == again.judged
+    whole = Run(small(epochs=4), images(192), tmp_path / "c").run()
+    assert record.losses == whole.losses  # the draw takes nothing from the training's generators
+    if "sample" in changes:
+        epochs = [{n - 6 * e for n in record.judged if 6 * e < n <= 6 * e + 6} for e in range(4)]
+        assert any(e != epochs[0] for e in epochs)
+
+
+def test_an_unfinished_run_can_be_shown(tmp_path):
+    class InterruptError(Exception):
+        pass
+
+    def stop(done):
+        if done == 5:
+            raise InterruptError
+
+    training = small(epochs=3, activation=Activation.RELU6)
+    with pytest.raises(InterruptError):
+        Run(training, images(), tmp_path / training.label, stop).run()
+    arguments = ["reproduce", "fnn", "--runs", "1", "--no-train", "--no-plots"]
+    found = CliRunner().invoke(make_app("reproduce"), [*arguments, "--out", str(tmp_path)])
+    assert found.exit_code == 0, found.output
+    assert "3 (unfinished)" in found.output
+    empty = CliRunner().invoke(make_app("reproduce"), [*arguments, "--out", str(tmp_path / "no")])
+    assert "no run of fnn" in str(empty.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [(["--device", "nowhere"], "no device"), (["--sample", "1.5"], "above 0")],
+)
+def test_bad_options_are_explained(tmp_path, arguments, text):
+    command = ["reproduce", "fnn", "--data", "digits", "--out", str(tmp_path), *arguments]
+    found = CliRunner().invoke(make_app("reproduce"), command)
+    assert found.exit_code != 0
+    assert text in str(found.exception)
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_to_the_same_end(tmp_path):
+    """Killed without warning in the middle of an epoch."""
+
+    def command(out):
+        return [
+            *(sys.executable, "-m", "clarke", "reproduce", "fnn", "--data", "digits"),
+            *("--runs", "1", "--epochs", "6", "--activation", "hardtanh", "--no-plots"),
+            *("--out", str(out)),
+        ]
+
+    def results(out):
+        record = RunRecord.load(out / "fnn-hardtanh" / "run0.json")
+        return replace(record, seconds=0.0, audit_seconds=0.0)
+
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    checkpoint = tmp_path / "killed" / "fnn-hardtanh" / "run0.checkpoint.pt"
+    process = subprocess.Popen(
+        command(tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert checkpoint.exists()
+    assert not (tmp_path / "killed" / "fnn-hardtanh" / "run0.json").exists()
+    subprocess.run(command(tmp_path / "killed"), check=True, capture_output=True)
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+
+
+def test_examples_of_ties_are_what_they_say():
+    training = Training(Network.VGG11, batch=4, steps=1)
+    equal, different = find_examples(training, load(Source.CIFAR10, "digits"), 2)
+    assert len(equal) == 2
+    for example in (*equal, *different):
+        assert example.value > 0
+        assert example.equal == (example in equal)
+        weight = first_model(training).features.conv1a.weight[example.channel]
+        bias = first_model(training).features.conv1a.bias[example.channel]
+        values = (example.patches * weight).sum((1, 2, 3)) + bias
+        assert values.tolist() == pytest.approx([example.value] * 2, rel=1e-4, abs=1e-5)
+
+
+def test_plots_are_drawn(tmp_path):
+    record = RunRecord("vgg11", 0, "noise", {}, steps=4, looked=2, numbers=[1, 3])
+    record.places["p"] = Place("max_pool2d_with_indices", "pool1", 10, [1, 2], [1, -1], [0, 1])
+    record.places["r"] = Place("relu", "relu1", 10, [1, 0], [0, 0], [1, 0])
+    image = torch.zeros(3, 32, 32)
+    tie = TiedPatches(1, 2, 0.5, image, (3, 3), (3, 4), torch.zeros(2, 3, 3, 3))
+    drawn = [*plot_all([record], tmp_path), plot_patches([tie], [], "x", tmp_path / "ties.png")]
+    assert [p.name for p in drawn] == ["vgg11.svg", "ties.png"]
+    assert all(p.stat().st_size > 1000 for p in drawn)
+
+
+def test_remaining_time_counts_only_what_was_done_now():
+    now = [0.0]
+    pace = Pace(lambda: now[0])
+    pace.reach(1000)  # restored from disk
+    assert pace.remaining(2000) is None
+    for done in range(1001, 1011):
+        now[0] += 2.0
+        pace.reach(done)
+    assert pace.remaining(2000) == pytest.approx(2 * 990)
+    pace.reach(1500)  # a finished run is skipped
+    assert pace.remaining(2000) == pytest.approx(2 * 500)
+    assert time_text(2 * 500) == "17 min left"
+    assert time_text(7300) == "2 h 02 min left"
+
+
+def test_a_log_gets_a_line_a_minute():
+    now = [0.0]
+    console = Console(file=io.StringIO(), force_terminal=False)
+    with shown_progress(console, lambda: now[0]) as show:
+        for done in range(1, 131):
+            now[0] += 1.0
+            show("net, seed 0", done, 130)
+        show("net, seed 0", 130, 130)  # the end of a run is told twice
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 4
+    assert lines[1] == "net, seed 0: 61 of 130 steps, 1 min left"

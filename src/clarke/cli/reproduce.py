@@ -9,16 +9,19 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from clarke.cli.progress import shown_progress
 from clarke.cli.status import Exit
 from clarke.experiments.campaign import Campaign, tables
 from clarke.experiments.models import Activation
-from clarke.experiments.plots import plot_all
+from clarke.experiments.plots import plot_all, plot_patches
 from clarke.experiments.scenario import Network, Training
+from clarke.experiments.tied_patches import find_examples
+
+_EXAMPLES = 4  # images of each kind
 
 
-def reproduce(
+def reproduce(  # noqa: PLR0913 - one for each option of the command
     network: Annotated[Network, typer.Argument(help="Which network to train under audit.")],
     *,
     data: Annotated[
@@ -38,10 +41,23 @@ def reproduce(
         list[Activation] | None, typer.Option(help="For fnn: only this one (repeatable).")
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="Judge every so many steps.")] = 1,
+    sample: Annotated[
+        float | None,
+        typer.Option(help="Judge a step with this probability only, drawn at random."),
+    ] = None,
+    momentum: Annotated[
+        float, typer.Option(min=0, max=1, help="Of SGD; the paper names none.")
+    ] = 0.0,
     device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for results; finished runs there are kept.")] = (
         Path("runs") / "reproduce"
     ),
+    train: Annotated[
+        bool,
+        typer.Option(
+            help="With --no-train, tables and plots of what is there, also of unfinished runs."
+        ),
+    ] = True,
     plots: Annotated[bool, typer.Option(help="Draw plots (needs matplotlib).")] = True,
     strict: Annotated[bool, typer.Option(help="Exit with 2 if any step stays undecided.")] = False,
 ) -> None:
@@ -51,33 +67,37 @@ def reproduce(
     runs are not repeated.
     """
     campaign = Campaign(
-        Training(network, epochs=epochs, steps=steps, seed=seed, every=every, device=device),
+        Training(
+            network,
+            epochs=epochs,
+            steps=steps,
+            seed=seed,
+            every=every,
+            device=device,
+            momentum=momentum,
+            sample=sample,
+        ),
         runs,
         data,
         out,
         tuple(activation) if activation else tuple(Activation),
     )
     console = Console()
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    ) as bar:
-        task = bar.add_task("reading the data", total=None)
-        trainings = campaign.trainings()
+    if train:
+        with shown_progress(Console(stderr=True)) as show:
+            trainings = campaign.trainings()
 
-        def show(training: Training, done: int, total: int) -> None:
-            number = trainings.index(training)
-            bar.update(
-                task,
-                description=f"{training.label}, seed {training.seed}",
-                completed=number * total + done,
-                total=len(trainings) * total,
-            )
+            def shown(training: Training, done: int, total: int) -> None:
+                before = trainings.index(training) * total
+                show(
+                    f"{training.label}, seed {training.seed}",
+                    before + done,
+                    len(trainings) * total,
+                )
 
-        records = campaign.run(show)
+            records = campaign.run(shown)
+    else:
+        records = campaign.stored()
     found = tables(network, records)
     out.mkdir(parents=True, exist_ok=True)
     results = out / f"{network.value}.json"
@@ -89,7 +109,13 @@ def reproduce(
     for table in found:
         console.print(table.markdown(), soft_wrap=True, markup=False, highlight=False)
         console.print()
-    made = [results, *(plot_all(records, out) if plots else [])]
+    made = [results]
+    if plots:
+        made += plot_all(records, out)
+        if network is not Network.FNN and train:
+            examples = find_examples(campaign.trainings()[0], campaign.images(), _EXAMPLES)
+            title = f"{network.value} on {records[0].data}: ties of the first maxpool"
+            made.append(plot_patches(*examples, title, out / f"{network.value}-ties.png"))
     console.print("written: " + ", ".join(map(str, made)), soft_wrap=True, highlight=False)
     verdicts = {name for r in records for name in r.verdicts}
     if "NOT_CLARKE" in verdicts:

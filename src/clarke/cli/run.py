@@ -40,6 +40,10 @@ def run(
     every: Annotated[
         int, typer.Option(min=1, help="Look at every so many backward calls only.")
     ] = 1,
+    sample: Annotated[
+        float | None,
+        typer.Option(help="Look at a backward call with this probability only, drawn at random."),
+    ] = None,
     on_wrong: Annotated[
         WhenWrong, typer.Option(help="What to do about a gradient that is proved wrong.")
     ] = WhenWrong.WARN,
@@ -61,7 +65,7 @@ def run(
     program = Program(command[0], tuple(command[1:]), is_module)
     program.require()
     folder = out or new_folder(program.name)
-    watch = audit(on_wrong.value, every=every)
+    watch = audit(on_wrong.value, every=every, sample=sample)
     writer = record(
         watch,
         folder,
@@ -70,6 +74,7 @@ def run(
             "arguments": list(program.arguments),
             "module": is_module,
             "every": every,
+            "sample": sample,
             "on_wrong": on_wrong.value,
             "strict": strict,
         },

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clarke.errors import InputError
 from clarke.experiments.data import load
 from clarke.experiments.models import Activation
 from clarke.experiments.record import RunRecord
 from clarke.experiments.scenario import Network, Training
 from clarke.experiments.table import Table, scenario_one, scenario_two, verdict_table
-from clarke.experiments.train import Run, total_steps
+from clarke.experiments.train import Run, stored_record, total_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,9 +53,35 @@ class Campaign:
         )
 
     def run(self, progress: Progress = lambda _training, _done, _total: None) -> list[RunRecord]:
-        """Do all runs that are not finished yet; returns the records of all."""
-        images = load(self.training.network.source, self.data)
+        """Do all runs that are not finished yet; returns the records of all.
+
+        Raises:
+            InputError: The data are not there, or a setting is out of range.
+        """
+        self.training.require()
+        images = self.images()
         return [self._one(t, images, progress) for t in self.trainings()]
+
+    def images(self) -> Images:
+        """The training images."""
+        return load(self.training.network.source, self.data)
+
+    def stored(self) -> list[RunRecord]:
+        """What has been written down of these runs so far, unfinished ones as far as they got.
+
+        Whatever their settings were.
+
+        Raises:
+            InputError: There is nothing.
+        """
+        found = [stored_record(self.out / t.label, t.seed) for t in self.trainings()]
+        records = [r for r in found if r is not None]
+        if not records:
+            raise InputError(
+                f"There is no run of {self.training.network.value} in {self.out}. Leave out "
+                "--no-train to make one, or name its folder with --out and its seed with --seed."
+            )
+        return records
 
     def _one(self, training: Training, images: Images, progress: Progress) -> RunRecord:
         total = total_steps(training, images)

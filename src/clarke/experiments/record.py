@@ -56,6 +56,7 @@ class RunRecord:
         seconds: Time spent training, all included.
         audit_seconds: Time spent judging (without recording).
         finished: Whether the run is complete.
+        numbers: Numbers of the judged steps (from 1), in order; empty while all were judged.
     """
 
     label: str
@@ -73,12 +74,25 @@ class RunRecord:
     seconds: float = 0.0
     audit_seconds: float = 0.0
     finished: bool = False
+    numbers: list[int] = field(default_factory=list)
+
+    @property
+    def judged(self) -> list[int]:
+        """Numbers of the judged steps (from 1), in order."""
+        if len(self.numbers) == self.looked:
+            return list(self.numbers)
+        # All of them; or, in records older than `numbers`, spread evenly.
+        apart = max(1.0, self.steps / max(self.looked, 1))
+        return [1 + int(i * apart) for i in range(self.looked)]
 
     def add(self, step: Step) -> None:
         """Write down one audited step."""
         self.steps += 1
         if not step.looked or step.verdict is None:
+            self.numbers = self.judged
             return
+        if self.numbers or self.looked + 1 < self.steps:
+            self.numbers = [*self.judged, self.steps]
         self.looked += 1
         self.audit_seconds += step.seconds
         self.verdicts = dict(Counter(self.verdicts) + Counter([step.verdict.name]))

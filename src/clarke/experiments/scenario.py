@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+
+from clarke.errors import InputError
 from clarke.experiments.data import Source
 from clarke.experiments.models import Activation, fnn, resnet18, vgg11, vgg11_bn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
 
@@ -40,8 +45,10 @@ class Training:
         rate: Initial learning rate, lowered to zero along a cosine, epoch by epoch.
         decay: Weight decay.
         seed: Of initial weights, order of images and augmentation.
-        every: Audit every so many steps.
+        every: Audit every so many steps, counted from the start of an epoch.
         device: Where to train.
+        momentum: Of SGD; the paper names none.
+        sample: Audit a step with this probability only, drawn by a generator of its own.
     """
 
     network: Network
@@ -54,6 +61,24 @@ class Training:
     seed: int = 0
     every: int = 1
     device: str = "cpu"
+    momentum: float = 0.0
+    sample: float | None = None
+
+    def require(self) -> None:
+        """Check what the command line does not.
+
+        Raises:
+            InputError: A setting is out of range, or there is no such device.
+        """
+        if self.sample is not None and not 0 < self.sample <= 1:
+            raise InputError(f"--sample is {self.sample:g}; it must be above 0, up to 1.")
+        try:
+            torch.zeros(1, device=self.device).cpu()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise InputError(
+                f"There is no device {self.device!r} to train on "
+                f"({str(error).splitlines()[0]}). Leave out --device to train on the CPU."
+            ) from error
 
     def model(self) -> nn.Module:
         """A fresh network."""
@@ -68,6 +93,15 @@ class Training:
         """Name of the training, without its seed."""
         own = f"-{self.activation.value}" if self.activation is not None else ""
         return f"{self.network.value}{own}"
+
+
+def same_settings(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether settings as plain data are the same; those not stored are the defaults.
+
+    So runs go on that were started before a setting existed.
+    """
+    defaults = {f.name: f.default for f in fields(Training) if f.default is not MISSING}
+    return {**defaults, **stored} == {**defaults, **wanted}
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke import audit
+from clarke import Settings, audit
 from clarke.experiments.augment import augment, normalise
 from clarke.experiments.record import RunRecord
-from clarke.experiments.scenario import Network, Training
+from clarke.experiments.scenario import Network, Training, same_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +33,32 @@ def total_steps(training: Training, images: Images) -> int:
     """How many steps a run has."""
     every = training.epochs * steps_per_epoch(images, training.batch)
     return every if training.steps is None else min(every, training.steps)
+
+
+def first_model(training: Training) -> nn.Module:
+    """The network with the initial weights of a training, on the CPU."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        return training.model()
+
+
+def stored_record(folder: Path, seed: int) -> RunRecord | None:
+    """What a folder holds of a run: its record, or that of its last complete epoch, or None."""
+    path = _record_path(folder, seed)
+    if path.exists():
+        return RunRecord.load(path)
+    if _checkpoint_path(folder, seed).exists():
+        found = torch.load(_checkpoint_path(folder, seed), weights_only=True)
+        return RunRecord.from_data(found["record"])
+    return None
+
+
+def _record_path(folder: Path, seed: int) -> Path:
+    return folder / f"run{seed}.json"
+
+
+def _checkpoint_path(folder: Path, seed: int) -> Path:
+    return folder / f"run{seed}.checkpoint.pt"
 
 
 class Run:
@@ -55,8 +81,8 @@ class Run:
         self._training = training
         self._images = images
         self._on_step = on_step
-        self._record_path = folder / f"run{training.seed}.json"
-        self._checkpoint = folder / f"run{training.seed}.checkpoint.pt"
+        self._record_path = _record_path(folder, training.seed)
+        self._checkpoint = _checkpoint_path(folder, training.seed)
         self._generator = torch.Generator()
         self._model: nn.Module
         self._optimizer: torch.optim.SGD
@@ -72,7 +98,7 @@ class Run:
         """
         if self._record_path.exists():
             old = RunRecord.load(self._record_path)
-            same = old.settings == self.record.settings and old.data == self.record.data
+            same = self._is_ours(old.settings) and old.data == self.record.data
             if old.finished and same:
                 return old
         self._prepare()
@@ -88,19 +114,22 @@ class Run:
 
     def _prepare(self) -> None:
         t = self._training
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(t.seed)
-            self._model = t.model().to(t.device)
+        self._model = first_model(t).to(t.device)
         self._generator.manual_seed(t.seed)
-        self._optimizer = torch.optim.SGD(self._model.parameters(), lr=t.rate, weight_decay=t.decay)
+        self._optimizer = torch.optim.SGD(
+            self._model.parameters(), lr=t.rate, momentum=t.momentum, weight_decay=t.decay
+        )
         if self._checkpoint.exists():
             found = torch.load(self._checkpoint, weights_only=True)
-            if found["settings"] == self.record.settings:
+            if self._is_ours(found["settings"]) and found["record"]["data"] == self.record.data:
                 self._model.load_state_dict(found["model"])
                 self._optimizer.load_state_dict(found["optimizer"])
                 self._generator.set_state(found["generator"])
                 self._epoch = found["epoch"]
                 self.record = RunRecord.from_data(found["record"])
+
+    def _is_ours(self, settings: dict[str, Any]) -> bool:
+        return same_settings(settings, self.record.settings)
 
     def _save(self) -> None:
         self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +155,9 @@ class Run:
         losses, hits, seen = 0.0, 0, 0
         started = time.perf_counter()
         self._model.train()
-        with audit(every=t.every) as watching:
+        # Every epoch has an audit of its own: a sample must not be the same in each.
+        chosen = None if t.sample is None else Settings(seed=1000 * t.seed + self._epoch)
+        with audit(every=t.every, sample=t.sample, settings=chosen) as watching:
             watching.subscribe(lambda step, _report: self.record.add(step), gradients=False)
             for indices in order.split(t.batch):
                 if self.record.steps >= total:
