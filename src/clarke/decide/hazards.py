@@ -132,7 +132,9 @@ def _tied_decisions(analysis: Analysis) -> Decision | None:
 
 def _is_index(analysis: Analysis, slot: int | None) -> bool:
     dtype = analysis.trace.slot_dtypes.get(slot) if slot is not None else None
-    return dtype is not None and not dtype.is_floating_point and dtype != torch.bool
+    if dtype is None or dtype.is_floating_point or dtype.is_complex:
+        return False
+    return dtype != torch.bool
 
 
 def _is_float(analysis: Analysis, slot: int | None) -> bool:

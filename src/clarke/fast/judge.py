@@ -16,6 +16,7 @@ from clarke.fast.pools import find_rivals, pool_ties, settle
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at
 from clarke.fast.workers import Workers, zeros
 from clarke.kinks import OpKind
+from clarke.kinks.table_lowerings import COMPLEX_ONLY
 from clarke.steering.adapt import can_replay_random
 from clarke.verdict import Verdict
 
@@ -112,7 +113,7 @@ class QuickJudge:
         if known.kind is OpKind.RANDOM:
             fixed = not op.differentiated or can_replay_random(op)
             return "" if fixed else "the operation is random"
-        if known.lowering is not None:
+        if known.lowering is not None and op.short_name not in COMPLEX_ONLY:
             return "the operation stands for several"
         if known.kind is not OpKind.RULED or known.rule is None:
             return ""

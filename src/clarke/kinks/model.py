@@ -129,6 +129,10 @@ class KinkRule(ABC):
 
     by_value: ClassVar[bool] = False
 
+    def speaks_for(self, op: OpRecord) -> bool:
+        """Whether the rule holds for the arguments of `op`: by default, for real numbers."""
+        return not any(value.is_complex() for value in op.kept.values())
+
     @abstractmethod
     def find(self, op: OpRecord) -> Touch:
         """The kinks touched by `op`, from the values kept in the record."""

@@ -13,7 +13,7 @@ import torch
 from clarke.capture import OpRecord, Ref, Trace, overload_of
 from clarke.errors import RegistrationError
 from clarke.kinks.lowering import Lowering, lower
-from clarke.kinks.smooth import CONDITIONAL, OpClass, bind, classify
+from clarke.kinks.smooth import CONDITIONAL, OpClass, bind, classify, has_cut
 from clarke.kinks.table import lowering_table, rule_table
 
 if TYPE_CHECKING:
@@ -100,13 +100,15 @@ class Registry:
         if name in self._rules:
             return Known(OpKind.RULED, self._rules[name])
         known = classify(name)
-        if name in CONDITIONAL:
+        if name in CONDITIONAL or has_cut(name):
             return Known(OpKind.DEPENDS)
         return Known(_kind(known))
 
     def judge(self, op: OpRecord, trace: Trace) -> Known:
         """What is known of one executed operation, its arguments considered."""
         known = self.known(op.func)
+        if known.rule is not None and not known.rule.speaks_for(op):
+            return Known(OpKind.UNKNOWN, lowering=known.lowering)
         if known.kind is not OpKind.DEPENDS:
             return known
 

@@ -12,6 +12,9 @@ from clarke.kinks.lowering import Lowerer, Lowering, Part
 _Parts = tuple[Part, ...]
 _INF: Final = float("inf")
 _ATEN: Final = torch.ops.aten
+# Operations that stand for several only where they take complex numbers.
+COMPLEX_ONLY: Final = frozenset({"abs", "angle"})
+_VECTOR_NORM: Final = torch.ops.aten.linalg_vector_norm.default
 
 
 def _dims(x: torch.Tensor, dim: Any) -> list[int]:
@@ -21,10 +24,38 @@ def _dims(x: torch.Tensor, dim: Any) -> list[int]:
     return dims or list(range(x.dim()))
 
 
+def _plane(lo: Lowerer, z: Part) -> tuple[Part, Part] | None:
+    """Real and imaginary part of complex numbers; None where they are kept conjugated."""
+    if z.value.is_conj() or z.value.is_neg():
+        return None
+    pair = lo(_ATEN.view_as_real.default, z)
+    return lo(_ATEN.select.int, pair, -1, 0), lo(_ATEN.select.int, pair, -1, 1)
+
+
+def _modulus(lo: Lowerer, z: Part) -> Part | None:
+    parts = _plane(lo, z)
+    return None if parts is None else lo(_ATEN.hypot.default, *parts)
+
+
+def _complex_abs(lo: Lowerer) -> _Parts | None:
+    z = lo.arg(0, "self")
+    found = _modulus(lo, z) if z.value.is_complex() else None
+    return None if found is None else (found,)
+
+
+def _complex_angle(lo: Lowerer) -> _Parts | None:
+    z = lo.arg(0, "self")
+    parts = _plane(lo, z) if z.value.is_complex() else None
+    return None if parts is None else (lo(_ATEN.atan2.default, parts[1], parts[0]),)
+
+
 def _norm(lo: Lowerer, x: Part, order: Any, dim: Any, *, keepdim: bool) -> Part | None:
     """A vector norm by its parts; None where it has none (order 2 has a rule of its own)."""
     dims = _dims(x.value, dim)
     order = 2.0 if order is None else float(order)
+    if x.value.is_complex() and x.value.numel():
+        size = _modulus(lo, x)
+        return None if size is None else lo(_VECTOR_NORM, size, order, dims, keepdim)
     if not x.value.is_floating_point() or x.value.numel() == 0:
         return None
     if order == 1:
@@ -411,6 +442,8 @@ def _foreach_norm(lo: Lowerer) -> _Parts | None:
 def lowerings() -> Iterator[tuple[str, Lowering]]:
     """(operator with overload, lowering)."""
     yield "linalg_vector_norm", _vector_norm
+    yield "abs", _complex_abs
+    yield "angle", _complex_angle
     for overload in ("Scalar", "ScalarOpt_dim"):
         yield f"norm.{overload}", _plain_norm
     yield "_cdist_forward", _cdist

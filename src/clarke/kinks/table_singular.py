@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 def singular_points() -> Iterator[tuple[str, KinkRule]]:
     """(operator with overload, rule)."""
-    for name in ("sqrt", "rsqrt", "log", "log2", "log10", "reciprocal", "special_entr"):
-        yield name, SingularRule(at.first_is_zero)
+    cut = ((at.on_the_negative_axis, Hazard.STEP),)
+    for name in ("sqrt", "rsqrt", "log", "log2", "log10"):
+        yield name, SingularRule(at.first_is_zero, more=cut, complex_too=True)
+    yield "reciprocal", SingularRule(at.first_is_zero, complex_too=True)
+    yield "special_entr", SingularRule(at.first_is_zero)
     for name in ("acos", "asin", "acosh", "atanh"):
         yield name, SingularRule(at.first_is_plus_minus_one)
     for name in ("Tensor_Scalar", "Tensor_Tensor"):
@@ -32,7 +35,15 @@ def singular_points() -> Iterator[tuple[str, KinkRule]]:
     yield "std.correction", SingularRule(at.spread_is_zero, Hazard.CONE)
     yield (
         "linalg_vector_norm",
-        SingularRule(at.norm_of_zero, Hazard.CONE, more=((at.norm_is_irregular, Hazard.SEVERAL),)),
+        SingularRule(
+            at.norm_of_zero,
+            Hazard.CONE,
+            more=(
+                (at.norm_is_irregular, Hazard.SEVERAL),
+                (at.norm_is_steep, Hazard.INFINITE_SLOPE),
+                (at.norm_counts, Hazard.STEP),
+            ),
+        ),
     )
     for name in ("nan_to_num", "nansum"):
         yield name, SingularRule(at.first_is_not_finite)

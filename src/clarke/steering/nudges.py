@@ -23,9 +23,10 @@ class Nudges:
 
         `kinks` numbers the touched kink of each element.
         """
-        if elements.numel() == 0 or not out.is_floating_point():
+        if elements.numel() == 0 or not (out.is_floating_point() or out.is_complex()):
             return out
-        leaf = torch.zeros(elements.numel(), dtype=self.dtype, requires_grad=True)
+        dtype = out.dtype if out.is_complex() else self.dtype
+        leaf = torch.zeros(elements.numel(), dtype=dtype, requires_grad=True)
         self.leaves.append(leaf)
         self.kinks.append(kinks)
         return out.reshape(-1).index_add(0, elements, leaf).reshape(out.shape)

@@ -85,7 +85,7 @@ def analyse(trace: Trace, registry: Registry) -> Analysis:
             continue  # computed from masks, integers and constants: locally constant
         known = registry.judge(op, trace)
         if known.kind is OpKind.RULED and known.rule is not None:
-            if not any(v.is_floating_point() for v in op.kept.values()):
+            if not any(v.is_floating_point() or v.is_complex() for v in op.kept.values()):
                 continue  # integers and masks: locally constant
             touch = known.rule.find(op)
             sites[position] = Site(position, known.rule, touch, count)
@@ -435,7 +435,7 @@ class _State:
         if self.nudges is None or touch.count == 0:
             return out
         parts = list(out) if isinstance(out, (tuple, list)) else [out]
-        floating = [i for i, p in enumerate(parts) if p.is_floating_point()]
+        floating = [i for i, p in enumerate(parts) if p.is_floating_point() or p.is_complex()]
         if len(floating) == 1 and touch.base.numel() == parts[floating[0]].numel():
             kinks = site.first + torch.arange(touch.count)
             parts[floating[0]] = self.nudges.add(parts[floating[0]], touch.elements, kinks)
