@@ -157,6 +157,8 @@ def _op_record(node: Node) -> OpRecord:
         location=node.location,
         reads_stopped=node.reads_stopped,
         kept_lists=MappingProxyType(dict(node.kept_lists)),
+        kept_named=MappingProxyType(dict(node.kept_named)),
+        drawn=MappingProxyType(dict(node.drawn)),
         varied=node.varied,
         hidden_write=node.hidden_write,
     )

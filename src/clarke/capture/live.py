@@ -100,7 +100,9 @@ class Node:
         "index",
         "inputs",
         "kept",
+        "drawn",
         "kept_lists",
+        "kept_named",
         "kept_outputs",
         "kwargs",
         "location",
@@ -123,6 +125,8 @@ class Node:
         self.differentiated = False
         self.kept: dict[int, torch.Tensor] = {}
         self.kept_lists: dict[tuple[int, int], torch.Tensor] = {}
+        self.kept_named: dict[str, torch.Tensor] = {}
+        self.drawn: dict[int, torch.Tensor] = {}
         self.kept_outputs: dict[int, torch.Tensor] = {}
         self.varied: frozenset[int] = frozenset()
         self.reads_stopped = False
@@ -136,5 +140,7 @@ class Node:
         self.inputs = ()
         self.kept = {}
         self.kept_lists = {}
+        self.kept_named = {}
+        self.drawn = {}
         self.kept_outputs = {}
         self.released = True

@@ -45,6 +45,11 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(item)
 
 
+def _draws(func: Any) -> bool:
+    """Whether an operation draws random numbers."""
+    return torch.Tag.nondeterministic_seeded in func.tags
+
+
 def _under_compile() -> bool:
     """Whether dynamo is at work: below a recorder it runs compiled programs eagerly."""
     callback = torch._C._dynamo.eval_frame.get_eval_frame_callback()  # noqa: SLF001
@@ -350,8 +355,11 @@ class Recorder(TorchDispatchMode):
         if keeps is None:
             keeps = self._keeps[func] = self._keep(func)
         if keeps:
-            self._keep_inputs(node, args, written)
+            self._keep_inputs(node, args, kwargs, written)
         out = func(*args, **kwargs)
+        if keeps and _draws(func):
+            positions, _ = self._writes(func)
+            node.drawn = {i: args[i].detach().clone() for i in positions if i < len(args)}
         opened = checkpointed and differentiated and not _cuts(func)
         self._bind_outputs(node, out, written, masked=masked, keeps=keeps, virtual=opened)
         return out
@@ -393,7 +401,7 @@ class Recorder(TorchDispatchMode):
             outputs.append(slot.number)
             if keeps and not value.is_floating_point():
                 node.kept_outputs[position] = value
-            elif keeps and indexed and not written:
+            elif keeps and not written and (indexed or _draws(node.func)):
                 node.kept_outputs[position] = self._kept_value(node, value, written)
         node.outputs = tuple(outputs)
         for tensor in written:
@@ -402,7 +410,16 @@ class Recorder(TorchDispatchMode):
                 slot.storage.writers.append(node)
                 slot.masked = slot.masked or (masked and not differentiated)
 
-    def _keep_inputs(self, node: Node, args: tuple[Any, ...], written: list[torch.Tensor]) -> None:
+    def _keep_inputs(
+        self,
+        node: Node,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        written: list[torch.Tensor],
+    ) -> None:
+        for name, value in kwargs.items():
+            if isinstance(value, torch.Tensor):
+                node.kept_named[name] = self._kept_value(node, value, written)
         for position, value in enumerate(args):
             if isinstance(value, torch.Tensor):
                 node.kept[position] = self._kept_value(node, value, written)
@@ -469,6 +486,9 @@ class Recorder(TorchDispatchMode):
         for place, value in node.kept_lists.items():
             if self._known_storage(value) is storage:
                 node.kept_lists[place] = value.clone()
+        for name, value in node.kept_named.items():
+            if self._known_storage(value) is storage:
+                node.kept_named[name] = value.clone()
         for position, value in node.kept_outputs.items():
             if value.is_floating_point() and self._known_storage(value) is storage:
                 node.kept_outputs[position] = value.clone()

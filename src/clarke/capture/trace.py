@@ -88,6 +88,9 @@ class OpRecord:
             positional arguments, as they were before the operation ran (by position).
         kept_lists: For the same operations, values of tensors inside list arguments, by position
             of the argument and of the tensor in it.
+        kept_named: For the same operations, values of the tensors among the keyword arguments.
+        drawn: For random operations among them, the positional arguments that they wrote to, as
+            they were afterwards.
         varied: Positions of the arguments that required a gradient, or hold a tensor that did.
         stands_for: Name of the recorded operation of which this one is a part, if it is.
         kept_outputs: For the same operations, integer and boolean outputs, and the values that
@@ -109,6 +112,8 @@ class OpRecord:
     reads_stopped: bool = False
     hidden_write: bool = False
     kept_lists: Mapping[tuple[int, int], torch.Tensor] = field(default_factory=dict)
+    kept_named: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    drawn: Mapping[int, torch.Tensor] = field(default_factory=dict)
     varied: frozenset[int] = frozenset()
     stands_for: str = ""
 

@@ -125,7 +125,7 @@ class Registry:
             return value
 
         args = tuple(actual(a, i) for i, a in enumerate(op.args))
-        kwargs = {k: actual(v, None) for k, v in op.kwargs.items()}
+        kwargs = {k: op.kept_named.get(k, actual(v, None)) for k, v in op.kwargs.items()}
         return Known(_kind(classify(overload_of(op.func), bind(op.func, args, kwargs))))
 
     def lowered(self, trace: Trace) -> Trace:
