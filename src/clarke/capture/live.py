@@ -80,12 +80,16 @@ class Read(NamedTuple):
         slot: Its tensor.
         held: The same for integers and booleans, which the program itself holds no longer.
         location: Where it was read.
+        number: The number of its slot, which may be gone.
+        shape: Not the value was read, but the shape of what it picks.
     """
 
     at: int
     slot: weakref.ref[Slot]
     held: Slot | None
     location: Location
+    number: int
+    shape: bool = False
 
 
 class Node:

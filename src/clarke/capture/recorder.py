@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _DETACH = torch.ops.aten.detach.default
 _SCALAR = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - has no public name
+# Operations whose result has as many entries as a mask has true ones.
+_SHAPED = frozenset({"aten::index", "aten::masked_select", "aten::nonzero"})
 _READS_REMEMBERED = 10_000
 
 
@@ -303,7 +305,7 @@ class Recorder(TorchDispatchMode):
         if slot is not None:
             # The truth value of a branch is a temporary: held, or its comparison would be lost.
             held = None if tensor.is_floating_point() else slot
-            self.reads.append(Read(self.count, weakref.ref(slot), held, location))
+            self.reads.append(Read(self.count, weakref.ref(slot), held, location, slot.number))
 
     def forget_reads(self, index: int) -> None:
         """Forget the values that went into Python before operation `index`."""
@@ -349,6 +351,13 @@ class Recorder(TorchDispatchMode):
             for i, a in enumerate(args)
             if any(t.requires_grad or self._is_virtual(t) for t in _tensors(a))
         )
+        if masked and func._schema.name in _SHAPED:
+            # The number of results may go into Python unseen.
+            self.reads += [
+                Read(self.count, weakref.ref(s), s, location, s.number, shape=True)
+                for s in inputs
+                if s.masked and s.dtype == torch.bool
+            ]
         for tensor in written:
             self._protect(tensor)
         keeps = self._keeps.get(func)

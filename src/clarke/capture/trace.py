@@ -135,10 +135,17 @@ class OpRecord:
 
 @dataclass(frozen=True)
 class ScalarRead:
-    """A tensor's value went into Python (``bool()``, ``item()``) before the result was there."""
+    """A tensor's value went into Python (``bool()``, ``item()``) before the result was there.
+
+    Attributes:
+        slot: The tensor.
+        location: Where it was read.
+        shape: It is a mask, and what it picks has a shape that the program may have read.
+    """
 
     slot: int
     location: Location
+    shape: bool = False
 
 
 @dataclass(frozen=True, eq=False)

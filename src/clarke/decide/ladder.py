@@ -9,6 +9,7 @@ import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
 from clarke.decide.certificate import Certificate, weighted_sum
+from clarke.decide.detached import read_into_python
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle, vectors_are_used
 from clarke.decide.mixture import mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
@@ -43,6 +44,8 @@ def decide(
     gradient: Sequence[torch.Tensor],
     settings: Settings,
     run_gradient: Gradient | None = None,
+    *,
+    sees_values: bool = False,
 ) -> Decision:
     """Judge a gradient.
 
@@ -54,9 +57,11 @@ def decide(
         settings: Limits.
         run_gradient: AD's gradient of the program itself at another point; by default the
             recorded operations are run again in float64.
+        sees_values: The verdict will be held against values of the program itself
+            (`judge_detached`).
     """
     analysis = analyse(trace, registry)
-    blocked = obstacle(analysis)
+    blocked = obstacle(analysis, sees_values=sees_values)
     if blocked is not None:
         return blocked
     try:
@@ -251,10 +256,12 @@ class _Context:
             certificate = replace(certificate, noise=noise)
         defects = certificate.defects(run=self.settings.confirm is Confirm.ALWAYS)
         if defects:
+            read = read_into_python(self.program.analysis.trace)
+            hint = f" {read[0]}: it may decide a branch." if read else ""
             return self.undecided(
                 f"The rules say {verdict.name}, but running the program does not confirm it: "
-                f"{defects[0]}.",
-                culprits=self._disagreement(witnesses[0]),
+                f"{defects[0]}.{hint}",
+                culprits=self._disagreement(witnesses[0]) or read,
             )
         return Decision(
             verdict,

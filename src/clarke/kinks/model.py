@@ -36,7 +36,6 @@ class Hazard(Enum):
 
     STEP = "a step: the operation's value jumps here"
     INFINITE_SLOPE = "an infinite or undefined slope"
-    ISOLATED = "an equality that holds at this point only"
     CONE = "a kink of several variables, whose generalized gradients form a ball"
     IMPROPER = "the operation's own derivative is not a convex combination of its pieces'"
     SEVERAL = "a kink for which clarke has no complete list of pieces"
