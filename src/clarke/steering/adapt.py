@@ -34,10 +34,14 @@ def adapted(
         scale = 1.0 if args[2] is False or args[1] == 0 else 1 / (1 - args[1])
         return _masked_dropout, (args[0], op.kept_outputs[1], scale), {}
     if op.drawn and name.startswith("aten::rrelu_with_noise"):
-        return (_slope_in_place if name.startswith("aten::rrelu_with_noise_.") else _slope), (
-            args[0],
-            op.drawn[1].to(dtype),
-        ), {}
+        return (
+            (_slope_in_place if name.startswith("aten::rrelu_with_noise_.") else _slope),
+            (
+                args[0],
+                op.drawn[1].to(dtype),
+            ),
+            {},
+        )
     if _is_constant_draw(name):
         if 0 in op.drawn:
             return _write, (args[0], op.drawn[0].to(args[0].dtype)), {}

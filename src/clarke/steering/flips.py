@@ -124,15 +124,19 @@ def packed(values: torch.Tensor, labels: torch.Tensor, *, signed: bool) -> Flip 
 
 
 def reduced(
-    flip: Flip, dims: Sequence[int], keepdim: bool, combine: Callable[[torch.Tensor], torch.Tensor]
+    flip: Flip,
+    dims: Sequence[int],
+    combine: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    keepdim: bool,
 ) -> Flip | None:
     """A reduction of a constant over dimensions.
 
     Args:
         flip: The constant.
         dims: The dimensions, all if there are none.
-        keepdim: Whether they stay, with size 1.
         combine: (m, n) to (m,): reduces the last dimension.
+        keepdim: Whether they stay, with size 1.
     """
     shape = flip.labels.shape[1:]
     rank = len(shape)
@@ -159,9 +163,7 @@ def reduced(
     for row, (kinks, own) in zip(open_rows, tables, strict=True):
         label[: len(kinks), row] = torch.tensor(kinks, dtype=torch.int64)
         table[:, row] = own.repeat((1 << depth) // own.numel())
-    return packed(
-        table.reshape(-1, *out), label.reshape(-1, *out), signed=flip.signed
-    )
+    return packed(table.reshape(-1, *out), label.reshape(-1, *out), signed=flip.signed)
 
 
 def _row_table(

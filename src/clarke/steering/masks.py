@@ -22,17 +22,69 @@ if TYPE_CHECKING:
 
 # Operations that move a constant without mixing elements.
 _MOVES = frozenset(
-    "view reshape _unsafe_view unsqueeze squeeze expand permute transpose t select slice clone alias "
-    "detach flatten contiguous diagonal".split()
+    [
+        "view",
+        "reshape",
+        "_unsafe_view",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "permute",
+        "transpose",
+        "t",
+        "select",
+        "slice",
+        "clone",
+        "alias",
+        "detach",
+        "flatten",
+        "contiguous",
+        "diagonal",
+    ]
 )
 # Elementwise operations: an element of the result depends on one element of each argument.
 _ELEMENTWISE = frozenset(
-    "logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not "
-    "mul div add sub rsub neg where masked_fill _to_copy to type_as abs pow sqrt reciprocal exp log "
-    "maximum minimum clamp clamp_min clamp_max eq ne lerp addcmul copy index_put".split()
+    [
+        "logical_and",
+        "logical_or",
+        "logical_xor",
+        "logical_not",
+        "bitwise_and",
+        "bitwise_or",
+        "bitwise_xor",
+        "bitwise_not",
+        "mul",
+        "div",
+        "add",
+        "sub",
+        "rsub",
+        "neg",
+        "where",
+        "masked_fill",
+        "_to_copy",
+        "to",
+        "type_as",
+        "abs",
+        "pow",
+        "sqrt",
+        "reciprocal",
+        "exp",
+        "log",
+        "maximum",
+        "minimum",
+        "clamp",
+        "clamp_min",
+        "clamp_max",
+        "eq",
+        "ne",
+        "lerp",
+        "addcmul",
+        "copy",
+        "index_put",
+    ]
 )
 # Of these, affine in each argument (in the first, of a quotient).
-_AFFINE = frozenset("mul div add sub rsub neg where masked_fill _to_copy".split())
+_AFFINE = frozenset(["mul", "div", "add", "sub", "rsub", "neg", "where", "masked_fill", "_to_copy"])
 # Smooth operations that treat every row that a mask has picked alike.
 _PER_ROW = frozenset(
     ["add", "sub", "rsub", "mul", "div", "neg", "pow", "exp", "sigmoid", "tanh", "sin", "cos"]
@@ -257,10 +309,10 @@ class MaskTracker:
         ]
         # A mask has no derivative, so a differentiated result has it from another factor.
         constant = not others if signed else not op.differentiated
-        if slot is None:
+        # Other tensors may show the memory that a mask is written to.
+        apart = slot in self.flips and slot not in self._shared
+        if slot is None or (written and constant and not apart):
             return False
-        if written and constant and (slot in self._shared or slot not in self.flips):
-            return False  # other tensors may show the same memory
         if name in _MOVES and not written:
             single = len(flips) == 1 and not others and isinstance(op.args[0], Ref)
             if single:
@@ -283,7 +335,10 @@ class MaskTracker:
         if not constant:
             self._use(op, values, labels)
             return True
-        table = packed(values.detach(), labels, signed=signed)
+        return self._keep(slot, packed(values.detach(), labels, signed=signed))
+
+    def _keep(self, slot: int, table: Flip | None) -> bool:
+        """Note on what a constant depends, if on anything."""
         if table is None:
             return False
         if bool((table.labels > 0).any()):
@@ -347,12 +402,7 @@ class MaskTracker:
                 return (rows != 0).sum(1)
             return rows.sum(1, dtype=dtype) if name == "sum" else rows.mean(1, dtype=dtype)
 
-        found = reduced(flip, dims, keepdim, combine)
-        if found is None:
-            return False
-        if bool((found.labels > 0).any()):
-            self.flips[slot] = found
-        return True
+        return self._keep(slot, reduced(flip, dims, combine, keepdim=keepdim))
 
     def _use(self, op: OpRecord, values: torch.Tensor, labels: torch.Tensor) -> None:
         values = values.reshape(values.shape[0], -1)
@@ -426,7 +476,9 @@ def blended(use: MaskUse, out: torch.Tensor, shares: torch.Tensor) -> torch.Tens
     """
     if use.present is not None and use.difference is not None and use.elements is not None:
         change = (shares[use.kink] - use.present.to(shares.dtype)).to(out.dtype)
-        return out.reshape(-1).index_add(0, use.elements, change * use.difference).reshape(out.shape)
+        return (
+            out.reshape(-1).index_add(0, use.elements, change * use.difference).reshape(out.shape)
+        )
     if use.table is None or use.labels is None or use.affected is None:
         return out
     table = use.table
