@@ -67,12 +67,12 @@ def mean_of_limits(
     for direction in _own_directions(program, gradient, relevance):
         if not _is_smooth_along(program, direction, generator):
             continue
-        w = _limit(program, direction, tolerance)
-        if w is None:
+        limit = _limit(program, direction, tolerance)
+        if limit is None:
             continue
-        if relative_difference(w.gradient, gradient) <= tolerance:
-            return (w,), (1.0,), "limit along a ray"
-        limits.append(w)
+        if relative_difference(limit.gradient, gradient) <= tolerance:
+            return (limit,), (1.0,), "limit along a ray"
+        limits.append(limit)
     return _combined(limits, gradient, tolerance)
 
 
@@ -106,9 +106,9 @@ def _own_directions(program: Program, gradient: Tensors, relevance: Relevance) -
     kinks = torch.cat(list(relevance.hazards.values())).unique().tolist()
     slots = {program.analysis.site_of(k).touch.op.outputs for k in kinks}
     run = program.run()
-    for slot in (s for outputs in slots for s in outputs if s in run.tensors):
-        value = run.tensors[slot]
-        if not value.requires_grad or not value.is_floating_point():
+    for slot in (s for outputs in slots for s in outputs):
+        value = None if slot is None else run.tensors.get(slot)
+        if value is None or not value.requires_grad or not value.is_floating_point():
             continue
         each: list[Tensors] = []
         for number in range(min(value.numel(), _OWN)):

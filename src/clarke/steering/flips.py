@@ -38,7 +38,7 @@ class Flip:
     @property
     def depth(self) -> int:
         """D, how many kinks an element may depend on."""
-        return self.labels.shape[0]
+        return int(self.labels.shape[0])
 
     def kinks(self) -> torch.Tensor:
         """All kinks on which an element depends."""
