@@ -38,11 +38,12 @@ class Flip:
     @property
     def depth(self) -> int:
         """D, how many kinks an element may depend on."""
-        return int(self.labels.shape[0])
+        return self.labels.shape[0]
 
     def kinks(self) -> torch.Tensor:
         """All kinks on which an element depends."""
-        return self.labels[self.labels > 0].unique() - 1
+        found: torch.Tensor = self.labels[self.labels > 0].unique() - 1
+        return found
 
     def moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Flip:
         """The same after an operation that moves elements."""
