@@ -51,7 +51,13 @@ def check(
         with prepared(function, inputs, wrt) as run:
             gradient = run.gradient
             decision = decide(
-                run.trace, run.registry, run.slots, gradient, settings or Settings(), run.rerun
+                run.trace,
+                run.registry,
+                run.slots,
+                gradient,
+                settings or Settings(),
+                run.rerun,
+                sees_values=True,
             )
             decision = judge_detached(decision, run.slots, run.value)
             if run.rerun is not None and (settings or Settings()).confirm is Confirm.ALWAYS:

@@ -65,7 +65,7 @@ def grad(
             if isinstance(quick, Decision) and quick.verdict in _LIMITING:
                 return run.gradient
         analysis = analyse(run.trace, run.registry)
-        blocked = obstacle(analysis)
+        blocked = obstacle(analysis, sees_values=False)
         if blocked is not None:
             raise UnsupportedError(f"No gradient can be vouched for: {blocked.reason}")
         if analysis.count == 0 and not analysis.doubtful:

@@ -31,7 +31,7 @@ class Prepared:
         gradient: What AD returned, one tensor per variable.
         value: The function's value at other values of the variables, by running it again.
         rerun: AD's gradient at other values of the variables, by running the function again; None
-            unless all variables are float64.
+            unless all variables are float64, or where it would draw other random numbers.
     """
 
     trace: Trace
@@ -93,7 +93,11 @@ def prepared(
                 leaves = _leaves(trace, output, arguments, wrt)
                 gradient = _gradient(output, leaves)
             rerun = _Rerun(function, arguments, leaves, world)
-            every = all(x.dtype == torch.float64 for x in leaves)
+            # How many numbers rrelu draws depends on its input: beside the point others come out.
+            drawn = any(
+                op.name.startswith("aten::rrelu_with_noise") and op.drawn for op in trace.ops
+            )
+            every = all(x.dtype == torch.float64 for x in leaves) and not drawn
             yield Prepared(
                 trace,
                 registry,

@@ -112,7 +112,7 @@ def subdifferential(
     """
     with prepared(function, inputs, wrt) as run:
         analysis = analyse(run.trace, run.registry)
-        blocked = obstacle(analysis)
+        blocked = obstacle(analysis, sees_values=False)
         if blocked is not None:
             raise UnsupportedError(f"The set cannot be computed: {blocked.reason}")
         program = Program(analysis, run.slots)

@@ -187,10 +187,11 @@ QUIET = {
 }
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", QUIET)
-def test_no_false_alarm(name):
+def test_no_false_alarm(name, dtype):
     function, values = QUIET[name]
-    assert clarke.check(function, (leaf(*values),)).correct is True
+    assert clarke.check(function, (leaf(*values, dtype=dtype),)).correct is True
 
 
 def normalised_in_a_network(x):
@@ -265,3 +266,29 @@ def test_the_element_of_an_overflow_is_no_kinks_convention():
 def test_no_element_is_claimed_at_a_step():
     report = clarke.check(lambda x: torch.atan(1 / x).sum(), (leaf(0.0),))
     assert report.verdict is Verdict.NOT_LIPSCHITZ or report.element is None
+
+
+def test_std_of_a_constant_vector():
+    assert clarke.check(lambda x: x.std(), (leaf(1.0, 1.0, 1.0),)).verdict is Verdict.CLARKE
+
+
+def test_inactive_triplet_loss_at_coincident_points():
+    report = clarke.check(a_margin, (leaf(1.0, 2.0),))
+    assert report.verdict is Verdict.SMOOTH
+    assert bool((report.gradient[0] == 0).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_no_false_alarm_in_a_small_network(dtype):
+    """Padding, dropout, ReLU, maxpool, a max over points and l1_loss, on a batch with zeros."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 1, 8, 8, dtype=dtype).clamp(min=0).round()
+    first = torch.nn.Conv2d(1, 3, 3, padding=1, dtype=dtype)
+    last = torch.nn.Linear(3, 2, dtype=dtype)
+
+    def loss():
+        h = F.relu(F.dropout(first(x), 0.5))
+        h = F.max_pool2d(h, 2).flatten(2).amax(2)
+        return F.l1_loss(last(h), torch.zeros(4, 2, dtype=dtype))
+
+    assert clarke.check(loss).correct is True

@@ -139,6 +139,8 @@ class Turn:
         if quick is None:
             return case
         with alone():
+            if not all_finite([r for r in self._call.roots if isinstance(r, torch.Tensor)]):
+                return case  # what overflowed may have lost a slope on the way
             found = quick.decide(case.trace, case.slots, None)
         if not isinstance(found, Decision):
             return case

@@ -60,6 +60,9 @@ class _Again:
             results: tuple[Any, ...] = tuple(op.kept_outputs[i] for i in range(len(op.outputs)))
             self._store(op, results)
             return op
+        if 0 in op.drawn:  # random numbers, written to the first argument
+            self._store(op, (op.drawn[0].clone(),))
+            return op
         written = {
             i
             for i, a in enumerate(op.func._schema.arguments)
@@ -86,6 +89,9 @@ class _Again:
             op,
             kept=MappingProxyType(kept),
             kept_lists=MappingProxyType(lists),
+            kept_named=MappingProxyType(
+                {k: v for k, v in kwargs.items() if isinstance(v, torch.Tensor)}
+            ),
             kept_outputs=MappingProxyType(_results(results, in_place=bool(written))),
         )
 

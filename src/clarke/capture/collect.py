@@ -79,7 +79,11 @@ def _scalar_reads(
     found = []
     for read in recorder.reads:
         slot = read.slot()
-        if slot is None or not (all_reads or read.at < last):
+        if not (all_reads or read.at < last):
+            continue
+        if slot is None:
+            if read.held is None:  # a number: which one does not matter
+                found.append(ScalarRead(read.number, read.location))
             continue
         if slot.masked and slot.producer is not None:
             more, others = dict(nodes), dict(slots)
@@ -89,7 +93,7 @@ def _scalar_reads(
                 continue  # from an earlier iteration, whose graph has been freed
             nodes.update(more)
             slots.update(others)
-        found.append(ScalarRead(slot.number, read.location))
+        found.append(ScalarRead(slot.number, read.location, read.shape))
     return found
 
 
@@ -161,6 +165,8 @@ def _op_record(node: Node) -> OpRecord:
         location=node.location,
         reads_stopped=node.reads_stopped,
         kept_lists=MappingProxyType(dict(node.kept_lists)),
+        kept_named=MappingProxyType(dict(node.kept_named)),
+        drawn=MappingProxyType(dict(node.drawn)),
         varied=node.varied,
         hidden_write=node.hidden_write,
         signs=signs,

@@ -83,12 +83,16 @@ class Read(NamedTuple):
         slot: Its tensor.
         held: The same for integers and booleans, which the program itself holds no longer.
         location: Where it was read.
+        number: The number of its slot, which may be gone.
+        shape: Not the value was read, but the shape of what it picks.
     """
 
     at: int
     slot: weakref.ref[Slot]
     held: Slot | None
     location: Location
+    number: int
+    shape: bool = False
 
 
 class Node:
@@ -98,12 +102,14 @@ class Node:
         "__weakref__",
         "args",
         "differentiated",
+        "drawn",
         "func",
         "hidden_write",
         "index",
         "inputs",
         "kept",
         "kept_lists",
+        "kept_named",
         "kept_outputs",
         "kwargs",
         "location",
@@ -127,6 +133,8 @@ class Node:
         self.differentiated = False
         self.kept: dict[int, torch.Tensor] = {}
         self.kept_lists: dict[tuple[int, int], torch.Tensor] = {}
+        self.kept_named: dict[str, torch.Tensor] = {}
+        self.drawn: dict[int, torch.Tensor] = {}
         self.kept_outputs: dict[int, torch.Tensor] = {}
         self.varied: frozenset[int] = frozenset()
         self.reads_stopped = False
@@ -141,6 +149,8 @@ class Node:
         self.inputs = ()
         self.kept = {}
         self.kept_lists = {}
+        self.kept_named = {}
+        self.drawn = {}
         self.kept_outputs = {}
         self.zeros = None
         self.released = True

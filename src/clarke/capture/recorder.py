@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _DETACH = torch.ops.aten.detach.default
 _SCALAR = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - has no public name
+# Operations whose result has as many entries as a mask has true ones.
+_SHAPED = frozenset({"aten::index", "aten::masked_select", "aten::nonzero"})
 _READS_REMEMBERED = 10_000
 
 
@@ -52,6 +54,11 @@ def _gather(values: Iterable[Any], into: list[torch.Tensor]) -> None:
             _gather(value, into)
         elif isinstance(value, dict):
             _gather(value.values(), into)
+
+
+def _draws(func: Any) -> bool:
+    """Whether an operation draws random numbers."""
+    return torch.Tag.nondeterministic_seeded in func.tags
 
 
 def _under_compile() -> bool:
@@ -317,7 +324,7 @@ class Recorder(TorchDispatchMode):
         node.varied = frozenset(i for i, a in enumerate(args) if getattr(a, "requires_grad", False))
         node.differentiated = bool(node.varied)
         node.reads_stopped = any(s.stopped for s in node.inputs)
-        self._keep_inputs(node, args, [])
+        self._keep_inputs(node, args, {}, [])
         self._applied = (args, node)
         return node
 
@@ -438,7 +445,7 @@ class Recorder(TorchDispatchMode):
         if slot is not None:
             # The truth value of a branch is a temporary: held, or its comparison would be lost.
             held = None if tensor.is_floating_point() else slot
-            self.reads.append(Read(self.count, weakref.ref(slot), held, location))
+            self.reads.append(Read(self.count, weakref.ref(slot), held, location, slot.number))
 
     def forget_reads(self, index: int) -> None:
         """Forget the values that went into Python before operation `index`."""
@@ -477,6 +484,13 @@ class Recorder(TorchDispatchMode):
         node.differentiated = differentiated = reading.varied
         node.varied = frozenset(varied)
         masked = reading.masked
+        if masked and func._schema.name in _SHAPED:
+            # The number of results may go into Python unseen.
+            self.reads += [
+                Read(self.count, weakref.ref(s), s, location, s.number, shape=True)
+                for s in reading.inputs
+                if s.masked and s.dtype == torch.bool
+            ]
         for tensor in written:
             self._protect(tensor)
         keeps = self._keeps.get(func)
@@ -486,8 +500,11 @@ class Recorder(TorchDispatchMode):
         if signs:
             node.zeros = self._zeros.find(args[0])
         elif keeps is not Keep.NOTHING:
-            self._keep_inputs(node, args, written)
+            self._keep_inputs(node, args, kwargs, written)
         out = func(*args, **kwargs)
+        if keeps is not Keep.NOTHING and _draws(func):
+            positions, _ = self._writes(func)
+            node.drawn = {i: args[i].detach().clone() for i in positions if i < len(args)}
         opened = checkpointed and differentiated and not _cuts(func)
         keeps_results = keeps is not Keep.NOTHING and not signs
         self._bind_outputs(node, out, written, masked=masked, keeps=keeps_results, virtual=opened)
@@ -535,7 +552,7 @@ class Recorder(TorchDispatchMode):
             outputs.append(slot.number)
             if keeps and not value.is_floating_point():
                 node.kept_outputs[position] = value
-            elif keeps and indexed and not written:
+            elif keeps and not written and (indexed or _draws(node.func)):
                 node.kept_outputs[position] = self._kept_value(node, value, written)
         node.outputs = tuple(outputs)
         for tensor in written:
@@ -544,7 +561,16 @@ class Recorder(TorchDispatchMode):
                 slot.storage.writers.append(node)
                 slot.masked = slot.masked or (masked and not differentiated)
 
-    def _keep_inputs(self, node: Node, args: tuple[Any, ...], written: list[torch.Tensor]) -> None:
+    def _keep_inputs(
+        self,
+        node: Node,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        written: list[torch.Tensor],
+    ) -> None:
+        for name, value in kwargs.items():
+            if isinstance(value, torch.Tensor):
+                node.kept_named[name] = self._kept_value(node, value, written)
         for position, value in enumerate(args):
             if isinstance(value, torch.Tensor):
                 node.kept[position] = self._kept_value(node, value, written)
@@ -611,6 +637,9 @@ class Recorder(TorchDispatchMode):
         for place, value in node.kept_lists.items():
             if self._known_storage(value) is storage:
                 node.kept_lists[place] = value.clone()
+        for name, value in node.kept_named.items():
+            if self._known_storage(value) is storage:
+                node.kept_named[name] = value.clone()
         for position, value in node.kept_outputs.items():
             if value.is_floating_point() and self._known_storage(value) is storage:
                 node.kept_outputs[position] = value.clone()

@@ -99,6 +99,9 @@ class OpRecord:
             positional arguments, as they were before the operation ran (by position).
         kept_lists: For the same operations, values of tensors inside list arguments, by position
             of the argument and of the tensor in it.
+        kept_named: For the same operations, values of the tensors among the keyword arguments.
+        drawn: For random operations among them, the positional arguments that they wrote to, as
+            they were afterwards.
         varied: Positions of the arguments that required a gradient, or hold a tensor that did.
         stands_for: Name of the recorded operation of which this one is a part, if it is.
         kept_outputs: For the same operations, integer and boolean outputs, and the values that
@@ -122,6 +125,8 @@ class OpRecord:
     reads_stopped: bool = False
     hidden_write: bool = False
     kept_lists: Mapping[tuple[int, int], torch.Tensor] = field(default_factory=dict)
+    kept_named: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    drawn: Mapping[int, torch.Tensor] = field(default_factory=dict)
     varied: frozenset[int] = frozenset()
     stands_for: str = ""
     signs: Signs | None = None
@@ -129,7 +134,14 @@ class OpRecord:
     def bare(self) -> OpRecord:
         """The same without the values that were kept, which may be large."""
         nothing: Mapping[Any, torch.Tensor] = MappingProxyType({})
-        return replace(self, kept=nothing, kept_outputs=nothing, kept_lists=nothing, signs=None)
+        return replace(
+            self,
+            kept=nothing,
+            kept_outputs=nothing,
+            kept_lists=nothing,
+            kept_named=nothing,
+            signs=None,
+        )
 
     @property
     def shown(self) -> str:
@@ -149,10 +161,17 @@ class OpRecord:
 
 @dataclass(frozen=True)
 class ScalarRead:
-    """A tensor's value went into Python (``bool()``, ``item()``) before the result was there."""
+    """A tensor's value went into Python (``bool()``, ``item()``) before the result was there.
+
+    Attributes:
+        slot: The tensor.
+        location: Where it was read.
+        shape: It is a mask, and what it picks has a shape that the program may have read.
+    """
 
     slot: int
     location: Location
+    shape: bool = False
 
 
 @dataclass(frozen=True, eq=False)

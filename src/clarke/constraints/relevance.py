@@ -118,12 +118,22 @@ def find_relevant(
         moved = program.run(weights=weights, tangents=direction, probe=True, grad=False)
         null, jumping, suspects = _null_kinks(program, moved)
         if any(u.difference is not None for u in moved.mask_uses):
-            direction = random_tangents(program, generator)
-            again = program.run(weights=weights, tangents=direction, probe=True, grad=False)
+            # A jump matters under any selection, not under AD's alone: ``relu(y) * (x > 0)``.
+            every, _ = random_mixtures(program, generator, Mixing.ALL)
+            one, two = (
+                program.run(
+                    weights=every,
+                    tangents=random_tangents(program, generator),
+                    probe=True,
+                    grad=False,
+                )
+                for _ in range(2)
+            )
             settled = _settled_comparisons(program, generator)
-            jumping = (jumping | _torn_kinks(program, moved, again)) & ~settled
+            jumping = jumping | _null_kinks(program, one)[1] | _torn_kinks(program, one, two)
+            jumping = jumping & ~settled
             start = nearby_point(program, generator)
-            jumping = jumping | jumps_beside(program, weights, start, jumping | settled)
+            jumping = jumping | jumps_beside(program, every, start, jumping | settled)
             null = (null | settled) & ~jumping
     if bool((suspects & null).any()):
         null &= ~_small_but_real(program, weights, suspects, generator)
@@ -172,9 +182,8 @@ def _null_kinks(program: Program, run: Run) -> tuple[torch.Tensor, torch.Tensor,
         small = spread <= negligible(site, probe)
         null[site.first : site.first + touch.count] = small
         suspects[site.first : site.first + touch.count] = small & (spread > 0)
-    first = {s.touch.op.index: s.first for s in program.analysis.sites.values()}
     for use in run.mask_uses:
-        kinks = first[use.site] + use.kink
+        kinks = use.kink
         if use.difference is None:
             null[kinks] = False
             continue
@@ -241,20 +250,29 @@ def _torn_kinks(program: Program, first: Run, second: Run) -> torch.Tensor:
     the compared difference: then their tangents along two directions are proportional.
     """
     torn = torch.zeros(program.analysis.count, dtype=torch.bool)
-    position = {s.touch.op.index: p for p, s in program.analysis.sites.items()}
+    slopes = [_compared_slopes(program, run) for run in (first, second)]
     for one, two in zip(first.mask_uses, second.mask_uses, strict=True):
         if one.difference is None or two.difference is None:
             continue
-        at = position[one.site]
         gaps = tangent(one.difference), tangent(two.difference)
-        sides = [tangent(run.probes[at].switching).reshape(-1)[one.kink] for run in (first, second)]
+        sides = [own[one.kink] for own in slopes]
         left, right = gaps[0] * sides[1], gaps[1] * sides[0]
         parallel = (left - right).abs() <= _PARALLEL * torch.maximum(left.abs(), right.abs())
         # Without a first-order switching function the sides must agree by themselves.
         flat = (sides[0] == 0) & (sides[1] == 0) & (gaps[0].abs() + gaps[1].abs() > 0)
-        kinks = program.analysis.sites[at].first + one.kink
-        torn[kinks[~parallel | flat]] = True
+        torn[one.kink[~parallel | flat]] = True
     return torn
+
+
+def _compared_slopes(program: Program, run: Run) -> torch.Tensor:
+    """(count,) tangents of what comparisons and signs compare with zero."""
+    found = torch.zeros(program.analysis.count, dtype=program.dtype)
+    for position, probe in run.probes.items():
+        site = program.analysis.sites[position]
+        if site.rule.by_value:
+            kinks = slice(site.first, site.first + site.touch.count)
+            found[kinks] = tangent(probe.switching).reshape(-1).to(program.dtype)
+    return found
 
 
 def negligible(site: Site, probe: Probe) -> torch.Tensor:
@@ -303,7 +321,6 @@ def _reachable(
         return ~null
     watched = null.clone()
     target = run.output
-    first = {s.touch.op.index: s.first for s in program.analysis.sites.values()}
     while True:
         total = target * 1.0
         for position, probe in run.probes.items():
@@ -326,7 +343,7 @@ def _reachable(
             # What a null comparison chooses between must not depend on idle kinks either.
             if use.difference is None or not use.difference.requires_grad:
                 continue
-            own = watched[first[use.site] + use.kink]
+            own = watched[use.kink]
             factor = torch.randn(own.shape, dtype=program.dtype, generator=generator)
             total = total + (use.difference * factor * own).sum()
         reached = run.nudges.adjoints(total, count) > 0

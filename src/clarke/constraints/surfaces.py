@@ -49,7 +49,7 @@ def jumps_beside(
                 continue
             looked += 1
             run = _run_on_surface(program, weights, start, position, i)
-            if run is not None and _sides_differ(run, site.touch.op.index, i):
+            if run is not None and _sides_differ(run, site.first + i):
                 found[site.first + i] = True
     return found
 
@@ -79,9 +79,9 @@ def _run_on_surface(
     return None
 
 
-def _sides_differ(run: Run, site: int, kink: int) -> bool:
+def _sides_differ(run: Run, kink: int) -> bool:
     for use in run.mask_uses:
-        if use.site != site or use.difference is None:
+        if use.difference is None:
             continue
         own = use.difference.detach()[use.kink == kink]
         if bool((own.abs() > _APART * max(use.scale, 1e-5)).any()):

@@ -35,8 +35,15 @@ def held_constant(trace: Trace) -> tuple[Culprit, ...]:
         for e in trace.externals.values()
         if e.stopped
     ]
-    found += [
-        Culprit("item", r.location, "a differentiated value was read into Python")
+    return tuple(dict.fromkeys((*found, *read_into_python(trace))))
+
+
+def read_into_python(trace: Trace) -> tuple[Culprit, ...]:
+    """Where differentiated values, or shapes that they decide, may have decided a branch."""
+    found = [
+        Culprit("index", r.location, "the shape of what a mask picks may have been read")
+        if r.shape
+        else Culprit("item", r.location, "a differentiated value was read into Python")
         for r in trace.scalar_reads
     ]
     return tuple(dict.fromkeys(found))
@@ -65,9 +72,9 @@ def judge_detached(
     steps = _STEPS[torch.float64 if dtypes == {torch.float64} else torch.float32]
     generator = torch.Generator().manual_seed(2)
     here = value(program.point)
-    apart = 0
-    for _ in range(_RAYS):
-        direction = random_tangents(program, generator)
+    apart = []
+    rays = [random_tangents(program, generator) for _ in range(_RAYS)]
+    for direction in (d for r in rays for d in (r, tuple(-x for x in r))):
         try:
             choices, _ = select_along(program, direction)
         except ReplayError:
@@ -80,9 +87,19 @@ def judge_detached(
             noise = 1e3 * torch.finfo(torch.float32).eps * abs(here) / step
             noise = 0.0 if dtypes == {torch.float64} else noise
             gaps.append(abs(slope - expected) > _APART * max(abs(slope), abs(expected)) + noise)
-        apart += all(gaps)
-    if apart < _RAYS:
-        return decision
+        apart.append(all(gaps))
+    if not all(apart):
+        # On one side only: a branch, which the recorded run does not show.
+        read = read_into_python(analysis.trace)
+        if not any(apart) or not read:
+            return decision
+        return Decision(
+            Verdict.UNDECIDED,
+            f"{read[0]}; beside the point the program takes another branch, or counts otherwise. "
+            "clarke cannot follow the other side.",
+            culprits=read,
+            analysis=analysis,
+        )
     return Decision(
         Verdict.SURROGATE,
         f"{places[0]}; the function changes at another rate than the gradient says. Autograd "

@@ -26,14 +26,13 @@ from clarke.errors import BudgetError
 from clarke.feasibility import find_witness
 from clarke.kinks.choices import ChoiceRule
 from clarke.kinks.steps import ComparisonRule
-from clarke.steering import selected_gradient
+from clarke.steering import aliases, selected_gradient, shared_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from clarke.capture import OpRecord
     from clarke.decide.live import Live
     from clarke.kinks import KinkRule
     from clarke.steering import Program, Site
@@ -361,6 +360,9 @@ class Enumeration:
         scale = float(np.abs(switching).max(initial=0.0))
         if isinstance(kink.site.rule, ComparisonRule) and self._settled(kink, node, levels, scale):
             return [_Option(int(touch.chosen()[kink.index]), ())]
+        if isinstance(kink.site.rule, ComparisonRule) and kink.site.rule.isolated:
+            # Equality holds on a null set only: limits of gradients do not see it.
+            return [_Option(int(kink.site.rule.below), ())]
         options = []
         for member in members:
             rows, decided = [], True
@@ -484,7 +486,7 @@ class Enumeration:
     def _find_dependencies(self, site: Site, before: tuple[int, ...]) -> tuple[int, ...]:
         """Earlier sites whose pieces can change this site's gradients (a superset)."""
         ops = self._program.analysis.trace.ops
-        shared = _shared_memory(ops)
+        shared = shared_memory(ops)
         reach: dict[int, set[int]] = {}
         for position, op in enumerate(ops[: site.position + 1]):
             mine: set[int] = set()
@@ -494,7 +496,7 @@ class Enumeration:
                 return tuple(p for p in before if p in mine)
             if position in before:
                 mine = mine | {position}
-            written = input_slots(op) if _aliases(op) else ()
+            written = input_slots(op) if aliases(op) else ()
             for slot in (*(o for o in op.outputs if o is not None), *written):
                 name = shared.get(slot, slot)
                 reach[name] = reach.get(name, set()) | mine
@@ -556,25 +558,3 @@ def _side(rule: KinkRule, member: int, above: int) -> float:
     if isinstance(rule, ComparisonRule):
         return 1.0 if member == int(rule.above) else -1.0
     return 1.0 if member >= above else -1.0
-
-
-def _aliases(op: OpRecord) -> bool:
-    """Whether an operation writes to its arguments or returns a view of them."""
-    return any(a.alias_info is not None for a in op.func._schema.arguments)
-
-
-def _shared_memory(ops: Sequence[OpRecord]) -> dict[int, int]:
-    """One representative for all slots that views and in-place operations may tie together."""
-    parent: dict[int, int] = {}
-
-    def root(slot: int) -> int:
-        while parent.setdefault(slot, slot) != slot:
-            slot = parent[slot]
-        return slot
-
-    for op in ops:
-        if _aliases(op):
-            slots = [*input_slots(op), *(o for o in op.outputs if o is not None)]
-            for slot in slots[1:]:
-                parent[root(slot)] = root(slots[0])
-    return {slot: root(slot) for slot in parent}

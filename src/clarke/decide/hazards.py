@@ -24,8 +24,13 @@ _STEPS = (1e-4, 1e-6, 1e-8)
 _RAYS = 4
 
 
-def obstacle(analysis: Analysis) -> Decision | None:
-    """A verdict that needs no gradient: something on the way cannot be judged at all."""
+def obstacle(analysis: Analysis, *, sees_values: bool) -> Decision | None:
+    """A verdict that needs no gradient: something on the way cannot be judged at all.
+
+    Args:
+        analysis: The trace and its kinks.
+        sees_values: The verdict will be held against values of the program itself.
+    """
     trace = analysis.trace
     for e in trace.externals.values():
         if e.origin is Origin.CUSTOM_FUNCTION:
@@ -89,7 +94,7 @@ def obstacle(analysis: Analysis) -> Decision | None:
             culprits=tuple(Culprit(op.shown, op.location, "unknown operation") for op in unknown),
             analysis=analysis,
         )
-    return _tied_decisions(analysis)
+    return _tied_decisions(analysis, sees_values=sees_values)
 
 
 def _may_be_constant(name: str) -> bool:
@@ -106,7 +111,7 @@ def _matters(analysis: Analysis, op: OpRecord) -> bool:
     return any(dtypes[s].is_floating_point for s in input_slots(op) if s in dtypes)
 
 
-def _tied_decisions(analysis: Analysis) -> Decision | None:
+def _tied_decisions(analysis: Analysis, *, sees_values: bool) -> Decision | None:
     """Branches, indices and detached comparisons that were decided at an exact tie."""
     trace = analysis.trace
     read_by: dict[int, list[OpRecord]] = {}
@@ -118,7 +123,8 @@ def _tied_decisions(analysis: Analysis) -> Decision | None:
             if out is not None:
                 made_by.setdefault(out, position)
     branch: set[int] = set()
-    todo = [r.slot for r in trace.scalar_reads]
+    # A shape that matters shows in the program's values, where they are looked at.
+    todo = [r.slot for r in trace.scalar_reads if not (r.shape and sees_values)]
     while todo:
         at = made_by.get(todo.pop())
         if at is not None and at not in branch:
@@ -147,9 +153,9 @@ def _tied_decisions(analysis: Analysis) -> Decision | None:
 
 def _is_index(analysis: Analysis, slot: int | None) -> bool:
     dtype = analysis.trace.slot_dtypes.get(slot) if slot is not None else None
-    if dtype is None or dtype == torch.bool:
+    if dtype is None or dtype.is_floating_point or dtype.is_complex:
         return False
-    return not (dtype.is_floating_point or dtype.is_complex)
+    return dtype != torch.bool
 
 
 def _is_float(analysis: Analysis, slot: int | None) -> bool:

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
-from clarke.decide.aligned import aligned_direction
-from clarke.decide.certificate import Certificate, weighted_sum
+from clarke.decide.certificate import Certificate
+from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_nonfinite_value
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
 from clarke.decide.mixture import mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
-from clarke.decide.nonfinite import judge_nonfinite, limit_along
+from clarke.decide.nonfinite import judge_nonfinite
+from clarke.decide.rays import mean_of_limits
 from clarke.decide.refute import enumerate_exactly, mix_cells, nearest_correct, refute
 from clarke.decide.responsible import culprits_of, hints, responsible_kinks, wrong_functions
 from clarke.decide.rounding import rounding_noise
 from clarke.decide.search import witness_selection
-from clarke.decide.tolerance import peak, relative_difference, relative_tolerance
+from clarke.decide.tolerance import relative_difference, relative_tolerance
 from clarke.decide.vectors import used_vectors
 from clarke.errors import BudgetError, ReplayError
 from clarke.kinks import Hazard, default_registry
@@ -47,6 +48,8 @@ def decide(
     gradient: Sequence[torch.Tensor],
     settings: Settings,
     run_gradient: Gradient | None = None,
+    *,
+    sees_values: bool = False,
 ) -> Decision:
     """Judge a gradient.
 
@@ -58,9 +61,11 @@ def decide(
         settings: Limits.
         run_gradient: AD's gradient of the program itself at another point; by default the
             recorded operations are run again in float64.
+        sees_values: The verdict will be held against values of the program itself
+            (`judge_detached`).
     """
     analysis = analyse(trace, registry)
-    blocked = obstacle(analysis)
+    blocked = obstacle(analysis, sees_values=sees_values)
     if blocked is not None:
         return blocked
     if len(variables) != len(gradient):
@@ -134,44 +139,15 @@ class _Context:
         self.run = run
 
     def limits(self) -> Decision | None:
-        """AD's gradient as a limit of gradients along a ray, or the mean of two opposite ones.
-
-        Where kinks of several variables are touched, every first-order selection turns round with
-        the direction, so that AD's symmetric choices (0 at a norm) are the mean of both limits.
-        """
-        found: list[Witness] = []
-
-        def limit(direction: tuple[torch.Tensor, ...]) -> Witness | None:
-            own = limit_along(
-                lambda point: natural_gradient(self.program, point, Pieces.TRUE),
-                self.program.point,
-                direction,
-                self.tolerance,
-            )
-            if own is None:
-                return None
-            return ray_witness(direction, own)
-
-        aligned = aligned_direction(self.program, self.generator)
-        for number in range(4):
-            direction = random_tangents(self.program, self.generator)
-            if number == 0:
-                if aligned is None:
-                    continue
-                direction = aligned
-            ahead = limit(direction)
-            behind = limit(tuple(-d for d in direction))
-            found = [w for w in (ahead, behind) if w is not None]
-            for w in found:
-                if relative_difference(w.gradient, self.gradient) <= self.tolerance:
-                    return self.accept(Verdict.BOULIGAND, (w,), (1.0,), "limit along a ray")
-            if len(found) == 2:
-                mean = weighted_sum([w.gradient for w in found], (0.5, 0.5))
-                size = max(peak(w.gradient) for w in found)
-                if relative_difference(mean, self.gradient, 1e-3 * size) <= self.tolerance:
-                    name = "limits along a ray and its opposite"
-                    return self.accept(Verdict.CLARKE, tuple(found), (0.5, 0.5), name)
-        return None
+        """AD's gradient as a limit of gradients along a ray, or a mean of such limits."""
+        found = mean_of_limits(
+            self.program, self.gradient, self.relevance, self.generator, self.tolerance
+        )
+        if found is None:
+            return None
+        witnesses, weights, theorem = found
+        verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
+        return self.accept(verdict, witnesses, weights, theorem)
 
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)
@@ -282,10 +258,12 @@ class _Context:
                 own = self.own_formula()
                 if own is not None:
                     return own
+            read = read_into_python(self.program.analysis.trace)
+            hint = f" {read[0]}: it may decide a branch." if read else ""
             return self.undecided(
                 f"The rules say {verdict.name}, but running the program does not confirm it: "
-                f"{defects[0]}.",
-                culprits=self._disagreement(witnesses[0]),
+                f"{defects[0]}.{hint}",
+                culprits=self._disagreement(witnesses[0]) or read,
             )
         return Decision(
             verdict,

@@ -29,6 +29,7 @@ _RAYS = 4
 _NOISE = 1e-13  # relative size of value differences that may be rounding
 _TOLERANCE = 1e-6
 _RATE = 1e-2  # relative; curvature moves difference quotients by the step
+_GROWTH = 1e-3  # additions to difference quotients, relative to them, that may be rounding
 
 
 def is_steep(program: Program, generator: torch.Generator) -> bool:
@@ -47,7 +48,8 @@ def is_steep(program: Program, generator: torch.Generator) -> bool:
             growing = all(b > 5 * a for a, b in pairwise(quotients))
             # A logarithm adds the same each time; where slopes are bounded, additions shrink.
             first, second = quotients[1] - quotients[0], quotients[2] - quotients[1]
-            certain = 1e3 * noise / _STEPS[-1]
+            # Where all values vanish at the point, rounding is relative to those beside it.
+            certain = max(1e3 * noise / _STEPS[-1], _GROWTH * max(quotients))
             logarithmic = first > certain and second > max(0.5 * first, certain)
             if (growing or logarithmic) and min(gaps) > 1e3 * noise:
                 return True

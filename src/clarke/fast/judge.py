@@ -17,6 +17,7 @@ from clarke.fast.pools import find_rivals, pool_ties, settle
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind
+from clarke.kinks.table_lowerings import COMPLEX_ONLY
 from clarke.steering.adapt import can_replay_random
 from clarke.verdict import Verdict
 
@@ -114,7 +115,7 @@ class QuickJudge:
         if known.kind is OpKind.RANDOM:
             fixed = not op.differentiated or can_replay_random(op)
             return "" if fixed else "the operation is random"
-        if known.lowering is not None:
+        if known.lowering is not None and op.short_name not in COMPLEX_ONLY:
             return "the operation stands for several"
         return self._look_for_kinks(graph, position, known, found)
 

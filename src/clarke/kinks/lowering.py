@@ -44,7 +44,7 @@ class Lowerer:
     def arg(self, position: int, name: str, default: Any = None) -> Any:
         """An argument: a `Part` for a recorded tensor, a tuple of them for a list, or the value."""
         if position >= len(self.op.args):
-            return self.op.kwargs.get(name, default)
+            return self.named(name, default)
         given = self.op.args[position]
         if isinstance(given, Ref):
             return Part(given, self.op.kept[position])
@@ -54,6 +54,11 @@ class Lowerer:
                 for i, g in enumerate(given)
             )
         return given
+
+    def named(self, name: str, default: Any = None) -> Any:
+        """A keyword argument: a `Part` for a recorded tensor, or the value."""
+        given = self.op.kwargs.get(name, default)
+        return Part(given, self.op.kept_named[name]) if isinstance(given, Ref) else given
 
     def varied(self, position: int) -> bool:
         """Whether the argument at `position` was differentiated."""

@@ -38,7 +38,6 @@ class Hazard(Enum):
 
     STEP = "a step: the operation's value jumps here"
     INFINITE_SLOPE = "an infinite or undefined slope"
-    ISOLATED = "an equality that holds at this point only"
     CONE = "a kink of several variables, whose generalized gradients form a ball"
     IMPROPER = "the operation's own derivative is not a convex combination of its pieces'"
     SEVERAL = "a kink for which clarke has no complete list of pieces"
@@ -139,6 +138,11 @@ class KinkRule(ABC):
     def keep(self) -> Keep:
         """What a recorder must keep of the operations that the rule speaks for."""
         return Keep.VALUES
+
+    def speaks_for(self, op: OpRecord) -> bool:
+        """Whether the rule holds for the arguments of `op`: by default, for real numbers."""
+        # Of a ReLU, of which only signs are kept, there is no complex form.
+        return op.signs is not None or not any(v.is_complex() for v in op.kept.values())
 
     @abstractmethod
     def find(self, op: OpRecord) -> Touch:

@@ -14,7 +14,7 @@ from clarke.capture import Keep, OpRecord, Ref, Trace, overload_of
 from clarke.errors import RegistrationError
 from clarke.kinks.lowering import Lowering, lower
 from clarke.kinks.rewire import rewired
-from clarke.kinks.smooth import CONDITIONAL, OpClass, bind, classify
+from clarke.kinks.smooth import CONDITIONAL, OpClass, bind, classify, has_cut
 from clarke.kinks.table import complex_table, lowering_table, rule_table
 
 if TYPE_CHECKING:
@@ -134,16 +134,18 @@ class Registry:
         if name in self._rules:
             return Known(OpKind.RULED, self._rules[name])
         known = classify(name)
-        if name in CONDITIONAL:
+        if name in CONDITIONAL or has_cut(name):
             return Known(OpKind.DEPENDS)
         return Known(_kind(known))
 
     def judge(self, op: OpRecord, trace: Trace) -> Known:
         """What is known of one executed operation, its arguments considered."""
         known = self.known(op.func)
-        if known.kind is OpKind.RULED and _reads_complex(op):
-            rule = self._complex_rules.get(overload_of(op.func))
-            return Known(OpKind.UNKNOWN if rule is None else OpKind.RULED, rule)
+        if known.rule is not None and not known.rule.speaks_for(op):
+            # Rules that speak of complex numbers as well do so themselves.
+            rule = self._complex_rules.get(overload_of(op.func)) if _reads_complex(op) else None
+            kind = OpKind.UNKNOWN if rule is None else OpKind.RULED
+            return Known(kind, rule, known.lowering)
         if known.kind is not OpKind.DEPENDS:
             return known
 
@@ -160,7 +162,7 @@ class Registry:
             return value
 
         args = tuple(actual(a, i) for i, a in enumerate(op.args))
-        kwargs = {k: actual(v, None) for k, v in op.kwargs.items()}
+        kwargs = {k: op.kept_named.get(k, actual(v, None)) for k, v in op.kwargs.items()}
         return Known(_kind(classify(overload_of(op.func), bind(op.func, args, kwargs))))
 
     def lowered(self, trace: Trace) -> Trace:
@@ -193,7 +195,7 @@ class Registry:
 
 
 def _reads_complex(op: OpRecord) -> bool:
-    return any(v.is_complex() for v in op.kept.values())
+    return op.signs is None and any(v.is_complex() for v in op.kept.values())
 
 
 @lru_cache(maxsize=1)

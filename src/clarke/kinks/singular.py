@@ -59,11 +59,16 @@ class SingularRule(UnsteeredRule):
         special: Gives a boolean tensor, true where an input (or output) element is special.
         hazard: What it is there.
         more: Further tests with their hazards, for the same shape.
+        complex_too: The tests hold for complex numbers as well.
     """
 
     special: Callable[[Singular], torch.Tensor]
     hazard: Hazard = Hazard.INFINITE_SLOPE
     more: tuple[tuple[Callable[[Singular], torch.Tensor], Hazard], ...] = ()
+    complex_too: bool = False
+
+    def speaks_for(self, op: OpRecord) -> bool:
+        return self.complex_too or super().speaks_for(op)
 
     def find(self, op: OpRecord) -> Touch:
         return singular_touch(op, ((self.special, self.hazard), *self.more))
@@ -78,6 +83,14 @@ class SingularRule(UnsteeredRule):
 def first_is_zero(call: Singular) -> torch.Tensor:
     """Where the first argument is zero."""
     return torch.as_tensor(call.args[0] == 0)
+
+
+def on_the_negative_axis(call: Singular) -> torch.Tensor:
+    """Where a complex first argument is on the cut of the logarithm and of roots."""
+    x = call.args[0]
+    if not x.is_complex():
+        return torch.zeros(x.shape, dtype=torch.bool)
+    return torch.as_tensor((x.imag == 0) & (x.real < 0))
 
 
 def first_is_plus_minus_one(call: Singular) -> torch.Tensor:
@@ -154,28 +167,43 @@ def _norm_order(call: Singular) -> float:
 
 
 def norm_of_zero(call: Singular) -> torch.Tensor:
-    """Where a vector norm is taken of zero."""
+    """Where a vector norm is taken of zero (of an order of 1 or more: others are not norms)."""
     x = call.args[0]
-    if x.numel() == 0:
-        return torch.zeros(0, dtype=torch.bool)
+    if x.numel() == 0 or _norm_order(call) < 1:
+        return torch.zeros_like(_has_zero_entry(call))
     dims = _dims(x, call.arg(2, "dim"))
     return torch.as_tensor(x.abs().amax(dims) == 0) if x.dim() else x == 0
 
 
 def norm_is_irregular(call: Singular) -> torch.Tensor:
-    """Where a norm of order below 1 meets a zero entry, or the order is none that clarke knows.
+    """Where the order is negative, or one that should have been lowered.
 
     For orders above 1 other than 2 a zero entry leaves the norm continuously differentiable.
     """
-    x, order = call.args[0], _norm_order(call)
+    zero, order = _has_zero_entry(call), _norm_order(call)
+    smooth = (order > 1 and order != float("inf")) or 0 <= order < 1
+    # Orders 1 and inf come here only where they could not be lowered.
+    return torch.zeros_like(zero) if smooth else torch.ones_like(zero)
+
+
+def norm_is_steep(call: Singular) -> torch.Tensor:
+    """Where a norm of an order between 0 and 1 meets a zero entry."""
+    zero = _has_zero_entry(call)
+    return zero if 0 < _norm_order(call) < 1 else torch.zeros_like(zero)
+
+
+def norm_counts(call: Singular) -> torch.Tensor:
+    """Where the norm of order 0, which counts, meets a zero entry."""
+    zero = _has_zero_entry(call)
+    return zero if _norm_order(call) == 0 else torch.zeros_like(zero)
+
+
+def _has_zero_entry(call: Singular) -> torch.Tensor:
+    x = call.args[0]
     if x.numel() == 0:
         return torch.zeros(0, dtype=torch.bool)
     dims = _dims(x, call.arg(2, "dim"))
-    zero = (x == 0).to(torch.int8).amax(dims) > 0 if x.dim() else x == 0
-    if order > 1 and order != float("inf"):
-        return torch.zeros_like(zero)
-    # Orders 1 and inf come here only where they could not be lowered.
-    return zero if order > 0 and order < 1 else torch.ones_like(zero)
+    return (x == 0).to(torch.int8).amax(dims) > 0 if x.dim() else torch.as_tensor(x == 0)
 
 
 def singular_values_meet(call: Singular) -> torch.Tensor:

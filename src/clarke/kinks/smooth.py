@@ -906,12 +906,17 @@ def classify(name: str, arguments: Mapping[str, object] | None = None) -> OpClas
     parts = list(_parts(arguments.values()))
     if any(isinstance(p, torch.Tensor) and p.layout is not torch.strided for p in parts):
         return None
-    if _stem(name) in _CUTS and any(map(_is_complex, parts)):
+    if has_cut(name) and any(map(_is_complex, parts)):
         return None
     condition = CONDITIONAL.get(name)
     if condition is None:
         return known
     return condition.op_class if condition.holds(arguments) else condition.otherwise
+
+
+def has_cut(name: str) -> bool:
+    """Whether the operation jumps along a line of the complex plane."""
+    return _stem(name) in _CUTS
 
 
 def why_not(name: str) -> str | None:

@@ -37,6 +37,11 @@ class ComparisonRule(KinkRule):
     above: bool
     equal: bool
 
+    @property
+    def isolated(self) -> bool:
+        """Whether it gives the same on both sides, and something else at equality only."""
+        return self.below == self.above
+
     def _call(self, op: OpRecord) -> Call:
         return Call(op.func, tuple(op.kept.get(i, a) for i, a in enumerate(op.args)), op.kwargs)
 
@@ -52,11 +57,6 @@ class ComparisonRule(KinkRule):
         elements = (gap == 0).nonzero().squeeze(1)
         count = elements.numel()
         owner = torch.arange(count)
-        if self.below == self.above:
-            members = torch.full((count,), int(self.below))
-            isolated = {Hazard.ISOLATED: owner} if count else {}
-            weights = torch.ones(count, dtype=torch.float64)
-            return Touch(op, elements, members, owner, weights, isolated, value)
         # Candidates are the truth values; AD follows the one that held.
         members = torch.tensor([0, 1]).repeat(count)
         weights = (members == int(self.equal)).to(torch.float64)
@@ -76,6 +76,10 @@ class ComparisonRule(KinkRule):
         self, call: Call, touch: Touch, choice: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         values = self.switching(call, touch)
+        if self.isolated:
+            # What holds at equality only holds nowhere beside it: the rows contradict each other.
+            at = (choice != int(self.below)).nonzero().squeeze(1)
+            return torch.cat([values[at], -values[at]]), torch.cat([at, at])
         sign = torch.where(choice == int(self.above), 1.0, -1.0).to(values.dtype)
         return values * sign, torch.arange(touch.count)
 

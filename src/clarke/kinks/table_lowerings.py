@@ -12,6 +12,9 @@ from clarke.kinks.lowering import Lowerer, Lowering, Part
 _Parts = tuple[Part, ...]
 _INF: Final = float("inf")
 _ATEN: Final = torch.ops.aten
+# Operations that stand for several only where they take complex numbers.
+COMPLEX_ONLY: Final = frozenset({"abs", "angle"})
+_VECTOR_NORM: Final = torch.ops.aten.linalg_vector_norm.default
 
 
 def _dims(x: torch.Tensor, dim: Any) -> list[int]:
@@ -21,10 +24,38 @@ def _dims(x: torch.Tensor, dim: Any) -> list[int]:
     return dims or list(range(x.dim()))
 
 
+def _plane(lo: Lowerer, z: Part) -> tuple[Part, Part] | None:
+    """Real and imaginary part of complex numbers; None where they are kept conjugated."""
+    if z.value.is_conj() or z.value.is_neg():
+        return None
+    pair = lo(_ATEN.view_as_real.default, z)
+    return lo(_ATEN.select.int, pair, -1, 0), lo(_ATEN.select.int, pair, -1, 1)
+
+
+def _modulus(lo: Lowerer, z: Part) -> Part | None:
+    parts = _plane(lo, z)
+    return None if parts is None else lo(_ATEN.hypot.default, *parts)
+
+
+def _complex_abs(lo: Lowerer) -> _Parts | None:
+    z = lo.arg(0, "self")
+    found = _modulus(lo, z) if z.value.is_complex() else None
+    return None if found is None else (found,)
+
+
+def _complex_angle(lo: Lowerer) -> _Parts | None:
+    z = lo.arg(0, "self")
+    parts = _plane(lo, z) if z.value.is_complex() else None
+    return None if parts is None else (lo(_ATEN.atan2.default, parts[1], parts[0]),)
+
+
 def _norm(lo: Lowerer, x: Part, order: Any, dim: Any, *, keepdim: bool) -> Part | None:
     """A vector norm by its parts; None where it has none (order 2 has a rule of its own)."""
     dims = _dims(x.value, dim)
     order = 2.0 if order is None else float(order)
+    if x.value.is_complex() and x.value.numel():
+        size = _modulus(lo, x)
+        return None if size is None else lo(_VECTOR_NORM, size, order, dims, keepdim)
     if not x.value.is_floating_point() or x.value.numel() == 0:
         return None
     if order == 1:
@@ -203,10 +234,25 @@ def _std_mean(lo: Lowerer) -> _Parts | None:
 
 
 def _rrelu(lo: Lowerer) -> _Parts | None:
+    x = lo.arg(0, "self")
     if lo.arg(4, "training", False):
-        return None  # random slopes that it writes into its second argument
+        # The slopes below zero were drawn, and written into the second argument.
+        noise = lo.op.drawn.get(1)
+        if noise is None or noise.shape != x.value.shape:
+            return None
+        return (lo(_ATEN._prelu_kernel.default, x, noise),)  # noqa: SLF001 - what prelu runs
     slope = (float(lo.arg(2, "lower", 1 / 8)) + float(lo.arg(3, "upper", 1 / 3))) / 2
-    return (lo(_ATEN.leaky_relu.default, lo.arg(0, "self"), slope),)
+    return (lo(_ATEN.leaky_relu.default, x, slope),)
+
+
+def _in_place(lowering: Lowering) -> Lowering:
+    """The in-place form: the plain one, written over the first argument."""
+
+    def written(lo: Lowerer) -> _Parts | None:
+        found = lowering(lo)
+        return None if found is None else (lo(_ATEN.copy_.default, lo.arg(0, "self"), found[0]),)
+
+    return written
 
 
 def _copysign(lo: Lowerer) -> _Parts | None:
@@ -228,24 +274,34 @@ def _flat(lo: Lowerer, x: Part) -> Part:
 
 
 def _grouped(
-    lo: Lowerer, parts: list[Part], table: torch.Tensor, shape: list[int], reduce: str
+    lo: Lowerer,
+    parts: list[Any],
+    table: torch.Tensor,
+    shape: list[int],
+    reduce: str,
+    *,
+    indexed: bool = False,
 ) -> Part:
     """The largest (smallest) of the listed elements of some tensors laid end to end.
 
     Args:
         lo: The lowering.
-        parts: The tensors.
+        parts: The tensors (constants too).
         table: (outputs, width) positions in the flattened tensors, -1 for none.
         shape: Shape of the result.
         reduce: ``amax`` or ``amin``.
+        indexed: Autograd follows one of tied elements instead of all.
     """
-    flat = [_flat(lo, p) for p in parts]
+    flat = [_flat(lo, p) if isinstance(p, Part) else p for p in parts]
     # Empty places hold an element that is never chosen.
-    never = torch.full((1,), -_INF if reduce == "amax" else _INF, dtype=flat[0].value.dtype)
+    never = torch.full((1,), -_INF if reduce == "amax" else _INF, dtype=parts[0].value.dtype)
     joined = lo(_ATEN.cat.default, [*flat, never])
     last = joined.value.numel() - 1
     rows = lo(_ATEN.index.Tensor, joined, [torch.where(table < 0, last, table)])
-    best = lo(_ATEN.amax.default if reduce == "amax" else _ATEN.amin.default, rows, [1])
+    if indexed:
+        best = lo(_ATEN.max.dim if reduce == "amax" else _ATEN.min.dim, rows, 1)[0]
+    else:
+        best = lo(_ATEN.amax.default if reduce == "amax" else _ATEN.amin.default, rows, [1])
     return lo(_ATEN.view.default, best, shape)  # type: ignore[no-any-return]
 
 
@@ -296,13 +352,90 @@ def _hit_table(
 def _index_reduce(lo: Lowerer) -> _Parts | None:
     x, dim, index, src = (lo.arg(i, "") for i in range(4))
     reduce, include = lo.arg(4, "reduce"), bool(lo.op.kwargs.get("include_self", True))
-    if reduce not in ("amax", "amin") or x.value.dim() == 0:
+    if x.value.dim() == 0:
+        return None
+    if reduce in ("prod", "mean"):
+        # index_reduce has no forward-mode derivative of its own.
+        shape = [1] * x.value.dim()
+        shape[dim] = index.value.numel()
+        wide = index.value.reshape(shape).expand(src.value.shape)
+        scatter = _ATEN.scatter_reduce.two
+        return (lo(scatter, x, dim, wide, src, reduce, include_self=include),)
+    if reduce not in ("amax", "amin"):
         return None
     where = torch.arange(x.value.numel()).reshape(x.value.shape)
     target = where.index_select(dim, index.value.reshape(-1))
     if tuple(target.shape) != tuple(src.value.shape):
         return None
     return (_hit_table(lo, x, src, target.reshape(-1), reduce, include=include),)
+
+
+def _segment_reduce(lo: Lowerer) -> _Parts | None:
+    data, reduce, initial = lo.arg(0, "data"), lo.arg(1, "reduce"), lo.named("initial")
+    lengths, offsets = lo.named("lengths"), lo.named("offsets")
+    given = offsets if isinstance(offsets, Part) else lengths
+    lengths_of = _segment_lengths(lengths, offsets)
+    if lengths_of is None or given.value.dim() != 1 or lo.named("axis", 0) != 0:
+        return None
+    count, rows = lengths_of.numel(), data.value.shape[0]
+    width = data.value[0].numel() if rows else 0
+    if int(lengths_of.sum()) != rows or width == 0 or bool((lengths_of == 0).any()):
+        return None  # empty segments give infinities and NaN
+    shape = [count, *data.value.shape[1:]]
+    owner = torch.repeat_interleave(torch.arange(count), lengths_of)
+    start = 0.0 if initial is None else float(initial)
+    if reduce in ("max", "min"):
+        # A constant start is one more candidate.
+        parts = [data] if initial is None else [data, data.value.new_full((1,), start)]
+        target = (owner[:, None] * width + torch.arange(width)).reshape(-1)
+        own = torch.full((count * width,), -1 if initial is None else data.value.numel())
+        table = _listing(target, count * width, 0, own)
+        return (_grouped(lo, parts, table, shape, f"a{reduce}"),)
+    if reduce == "prod":
+        base = torch.full(shape, 1.0 if initial is None else start, dtype=data.value.dtype)
+        wide = owner.reshape(-1, *[1] * (len(shape) - 1)).expand(data.value.shape)
+        return (lo(_ATEN.scatter_reduce.two, base, 0, wide, data, "prod"),)
+    base = torch.full(shape, start, dtype=data.value.dtype)
+    total = lo(_ATEN.index_add.default, base, 0, owner, data)
+    if reduce == "mean":
+        size = lengths_of.to(data.value.dtype).reshape(-1, *[1] * (len(shape) - 1))
+        total = lo(_ATEN.div.Tensor, total, size)
+    return (total,) if reduce in ("sum", "mean") else None
+
+
+def _segment_lengths(lengths: Part | None, offsets: Part | None) -> torch.Tensor | None:
+    if isinstance(offsets, Part):
+        return offsets.value.diff()
+    return lengths.value if isinstance(lengths, Part) else None
+
+
+def _sparse_mm_reduce(lo: Lowerer) -> _Parts | None:
+    left, right, reduce = lo.arg(0, "self"), lo.arg(1, "other"), lo.arg(2, "reduce")
+    matrix = left.value
+    if lo.varied(0) or matrix.layout is not torch.sparse_csr or right.value.dim() != 2:
+        return None
+    sizes = matrix.crow_indices().diff()
+    rows, width = matrix.shape[0], right.value.shape[1]
+    if matrix.values().numel() == 0 or width == 0 or bool((sizes == 0).any()):
+        return None
+    owner = torch.repeat_interleave(torch.arange(rows), sizes)
+    taken = lo(_ATEN.index_select.default, right, 0, matrix.col_indices())
+    terms = lo(_ATEN.mul.Tensor, taken, matrix.values()[:, None])
+    shape, rest = [rows, width], lo.op.kept_outputs.get(1)
+    if reduce in ("amax", "amin"):
+        target = (owner[:, None] * width + torch.arange(width)).reshape(-1)
+        table = _listing(target, rows * width, 0, torch.full((rows * width,), -1))
+        # Autograd follows one index.
+        best = _grouped(lo, [terms], table, shape, reduce, indexed=True)
+    elif reduce in ("sum", "mean"):
+        zeros = torch.zeros(shape, dtype=right.value.dtype)
+        best = lo(_ATEN.index_add.default, zeros, 0, owner, terms)
+        if reduce == "mean":
+            best = lo(_ATEN.div.Tensor, best, sizes[:, None].to(right.value.dtype))
+    else:
+        return None
+    # The second result serves the backward pass only.
+    return (best, lo(_ATEN.clone.default, torch.zeros(0) if rest is None else rest))
 
 
 def _embedding_bag(lo: Lowerer) -> _Parts | None:
@@ -415,6 +548,8 @@ def _foreach_norm(lo: Lowerer) -> _Parts | None:
 def lowerings() -> Iterator[tuple[str, Lowering]]:
     """(operator with overload, lowering)."""
     yield "linalg_vector_norm", _vector_norm
+    yield "abs", _complex_abs
+    yield "angle", _complex_angle
     for overload in ("Scalar", "ScalarOpt_dim"):
         yield f"norm.{overload}", _plain_norm
     yield "_cdist_forward", _cdist
@@ -429,10 +564,15 @@ def lowerings() -> Iterator[tuple[str, Lowering]]:
     yield "aminmax", _aminmax
     yield "std_mean.correction", _std_mean
     yield "rrelu_with_noise", _rrelu
+    yield "rrelu_with_noise_", _in_place(_rrelu)
     yield "copysign.Scalar", _copysign
     yield "copysign.Tensor", _copysign
     yield "scatter_reduce.two", _scatter_reduce
     yield "index_reduce", _index_reduce
+    yield "scatter_reduce_.two", _in_place(_scatter_reduce)
+    yield "index_reduce_", _in_place(_index_reduce)
+    yield "segment_reduce", _segment_reduce
+    yield "_sparse_mm_reduce_impl", _sparse_mm_reduce
     yield "_embedding_bag", _embedding_bag
     yield "_foreach_norm.Scalar", _foreach_norm
     for name, overloads in _FOREACH:

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 def singular_points() -> Iterator[tuple[str, KinkRule]]:
     """(operator with overload, rule)."""
-    for name in ("sqrt", "rsqrt", "log", "log2", "log10", "special_entr"):
-        yield name, SingularRule(at.first_is_zero)
-    # Of complex numbers the others have branch cuts.
-    yield "reciprocal", SingularRule(at.first_is_zero)
+    cut = ((at.on_the_negative_axis, Hazard.STEP),)
+    for name in ("sqrt", "rsqrt", "log", "log2", "log10"):
+        yield name, SingularRule(at.first_is_zero, more=cut, complex_too=True)
+    yield "reciprocal", SingularRule(at.first_is_zero, complex_too=True)
+    yield "special_entr", SingularRule(at.first_is_zero)
     for name in ("acos", "asin", "acosh", "atanh"):
         yield name, SingularRule(at.first_is_plus_minus_one)
     for name in ("Tensor_Scalar", "Tensor_Tensor"):
@@ -37,7 +38,11 @@ def singular_points() -> Iterator[tuple[str, KinkRule]]:
         SingularRule(
             at.norm_of_zero,
             Hazard.CONE,
-            more=((at.norm_is_irregular, Hazard.SEVERAL),),
+            more=(
+                (at.norm_is_irregular, Hazard.SEVERAL),
+                (at.norm_is_steep, Hazard.INFINITE_SLOPE),
+                (at.norm_counts, Hazard.STEP),
+            ),
         ),
     )
     for name in ("nan_to_num", "nansum"):

@@ -8,7 +8,17 @@ from clarke.steering.gradients import (
     selected_gradient,
 )
 from clarke.steering.masks import MaskUse
-from clarke.steering.program import Analysis, Pieces, Probe, Program, Run, Site, analyse
+from clarke.steering.program import (
+    Analysis,
+    Pieces,
+    Probe,
+    Program,
+    Run,
+    Site,
+    aliases,
+    analyse,
+    shared_memory,
+)
 
 __all__ = [
     "Analysis",
@@ -19,9 +29,11 @@ __all__ = [
     "Run",
     "Selector",
     "Site",
+    "aliases",
     "analyse",
     "gradient_of",
     "natural_gradient",
     "select_along",
     "selected_gradient",
+    "shared_memory",
 ]

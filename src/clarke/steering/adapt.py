@@ -8,6 +8,7 @@ import torch
 from torch._decomp.decompositions import grid_sampler_2d
 
 from clarke.kinks.fractional import pool_at, window_places
+from clarke.kinks.smooth import DROPOUT, OpClass, classify
 
 if TYPE_CHECKING:
     from clarke.capture import OpRecord
@@ -32,6 +33,20 @@ def adapted(
     if name == "aten::native_dropout.default":
         scale = 1.0 if args[2] is False or args[1] == 0 else 1 / (1 - args[1])
         return _masked_dropout, (args[0], op.kept_outputs[1], scale), {}
+    if op.drawn and name.startswith("aten::rrelu_with_noise"):
+        return (
+            (_slope_in_place if name.startswith("aten::rrelu_with_noise_.") else _slope),
+            (
+                args[0],
+                op.drawn[1].to(dtype),
+            ),
+            {},
+        )
+    if _is_constant_draw(name):
+        if 0 in op.drawn:
+            return _write, (args[0], op.drawn[0].to(args[0].dtype)), {}
+        if 0 in op.kept_outputs:
+            return _recorded, (op.kept_outputs[0], dtype), {}
     if name in _FRACTIONAL and 3 in op.kept and op.kept[3].dtype != dtype:
         # Rounded otherwise, the same samples could place the windows elsewhere.
         places = window_places(op.kept[0], op.args[1:3], op.kept[3])
@@ -47,7 +62,31 @@ def adapted(
 
 def can_replay_random(op: OpRecord) -> bool:
     """Whether a differentiable random operation can be repeated with its recorded outcome."""
-    return op.name == "aten::native_dropout.default"
+    if op.name == "aten::native_dropout.default":
+        return True
+    return _is_constant_draw(op.name) and (0 in op.drawn or 0 in op.kept_outputs)
+
+
+def _is_constant_draw(name: str) -> bool:
+    """Whether what an operation returns was drawn, and is a constant to autograd."""
+    return classify(name) is OpClass.RANDOM and name not in DROPOUT
+
+
+def _recorded(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return value.to(dtype) if value.is_floating_point() else value
+
+
+def _write(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    return target.copy_(value)
+
+
+def _slope(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Training-mode rrelu with the slopes that were drawn; above 0 the slope is 1."""
+    return torch.ops.aten._prelu_kernel.default(x, noise)  # type: ignore[no-any-return]  # noqa: SLF001 - what torch.prelu runs
+
+
+def _slope_in_place(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    return x.copy_(_slope(x.clone(), noise))
 
 
 _FRACTIONAL = frozenset(

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.autograd.forward_ad as fwd
 
-from clarke.capture import External, OpRecord, Origin, Ref, Trace
+from clarke.capture import External, OpRecord, Origin, Ref, Trace, input_slots
 from clarke.errors import ModifiedSinceError, ReplayError
 from clarke.kinks import Call, KinkRule, OpKind, Registry, Touch
+from clarke.kinks.model import UnsteeredRule
 from clarke.kinks.steps import ComparisonRule
 from clarke.steering.adapt import adapted, can_replay_random
-from clarke.steering.masks import MaskTracker, MaskUse
+from clarke.steering.masks import MaskTracker, MaskUse, blended
 from clarke.steering.nudges import Nudges, carries_slopes
 
 if TYPE_CHECKING:
@@ -62,6 +63,17 @@ class Analysis:
     count: int
     recorded: Trace
 
+    @cached_property
+    def shared(self) -> frozenset[int]:
+        """Slots whose memory may show in another slot as well."""
+        found: set[int] = set()
+        for op in self.trace.ops:
+            given = [a.alias_info for a in op.func._schema.arguments]
+            if any(a is not None and not a.is_write for a in given):  # a view
+                found.update(input_slots(op))
+                found.update(o for o in op.outputs if o is not None)
+        return frozenset(found)
+
     def ordered(self) -> tuple[Site, ...]:
         """The sites in evaluation order."""
         return tuple(self.sites[p] for p in sorted(self.sites))
@@ -78,6 +90,28 @@ class Analysis:
             if site.first <= kink < site.first + site.touch.count:
                 return site
         raise IndexError(kink)
+
+
+def aliases(op: OpRecord) -> bool:
+    """Whether an operation writes to its arguments or returns a view of them."""
+    return any(a.alias_info is not None for a in op.func._schema.arguments)
+
+
+def shared_memory(ops: Sequence[OpRecord]) -> dict[int, int]:
+    """One representative for all slots that views and in-place operations may tie together."""
+    parent: dict[int, int] = {}
+
+    def root(slot: int) -> int:
+        while parent.setdefault(slot, slot) != slot:
+            slot = parent[slot]
+        return slot
+
+    for op in ops:
+        if aliases(op):
+            slots = [*input_slots(op), *(o for o in op.outputs if o is not None)]
+            for slot in slots[1:]:
+                parent[root(slot)] = root(slots[0])
+    return {slot: root(slot) for slot in parent}
 
 
 def analyse(trace: Trace, registry: Registry) -> Analysis:
@@ -205,7 +239,7 @@ class Program:
             grad: Build an autograd graph.
         """
         nudges = Nudges(self.dtype) if nudge else None
-        state = _State(self, point, tangents, nudges, weights or {}, grad=grad)
+        state = _State(self, point, tangents, nudges, grad=grad)
         probes: dict[int, Probe] = {}
         with torch.set_grad_enabled(grad):
             forced = pieces is Pieces.FORCED or probe
@@ -224,9 +258,11 @@ class Program:
                 site = self.analysis.sites.get(position) if forced else None
                 if pieces is Pieces.TRUE and op.index in self.analysis.doubtful:
                     own = self.analysis.doubtful[op.index]
-                    out = self._forced(own, call, None, None, None, probes, probe=False)
+                    out = self._forced(own, call, None, None, None, probes, state, probe=False)
                     state.bind(op, call, out, None, forced=False)
                     continue
+                # Before an in-place operation overwrites it.
+                read = state.masks.before(op, call) if pieces is Pieces.FORCED else call
                 if site is not None and pieces is Pieces.HELD:
                     out = state.store_in_place(op, call, self._held(site, call, state))
                 elif site is None or pieces in (Pieces.NATURAL, Pieces.TRUE):
@@ -234,10 +270,12 @@ class Program:
                     if site is not None and probe and site.touch.count:
                         probes[position] = _probe(site, call, None)
                 else:
-                    out = self._forced(site, call, choices, weights, chooser, probes, probe=probe)
+                    out = self._forced(
+                        site, call, choices, weights, chooser, probes, state, probe=probe
+                    )
                     out = state.nudged(site, out)
                     out = state.store_in_place(op, call, out)
-                state.bind(op, call, out, site, forced=pieces is Pieces.FORCED)
+                state.bind(op, read, out, site, forced=pieces is Pieces.FORCED)
         output = state.env[self.analysis.trace.output]
         return Run(output, probes, tuple(state.masks.uses), state.leaves, nudges, state.env)
 
@@ -267,6 +305,7 @@ class Program:
         weights: Mapping[int, torch.Tensor] | None,
         chooser: Callable[[Site, Probe], torch.Tensor] | None,
         probes: dict[int, Probe],
+        state: _State,
         *,
         probe: bool,
     ) -> Any:
@@ -277,6 +316,8 @@ class Program:
         selection = touch.base
         mixture = weights.get(site.position) if weights else None
         if touch.count:
+            if rule.by_value and mixture is not None:
+                state.share(site, mixture, mixed=isinstance(rule, ComparisonRule))
             if isinstance(rule, ComparisonRule):
                 mixture = None  # a mask cannot be mixed; what it selects is, where it is used
             choice = None if mixture is not None else touch.chosen()
@@ -288,10 +329,14 @@ class Program:
                 probes[site.position] = _probe(site, call, choice)
             if choice is not None:
                 selection = rule.merge(touch, choice)
+                if rule.by_value and (weights is None or site.position not in weights):
+                    own = (touch.members == choice[touch.owner]).to(torch.float64)
+                    state.share(site, own, mixed=False)
         func, args, kwargs = adapted(touch.op, call, self.dtype)
         try:
             out = rule.evaluate(Call(func, args, kwargs), selection, touch)
-        except RuntimeError as error:
+        except (NotImplementedError, RuntimeError, IndexError) as error:
+            # A result whose size a mask decides may no longer fit.
             raise _cannot_repeat(touch.op, self.dtype, error) from error
         if mixture is None or not touch.count:
             return out
@@ -348,22 +393,18 @@ class _State:
         point: Sequence[torch.Tensor] | None,
         tangents: Sequence[torch.Tensor] | None,
         nudges: Nudges | None,
-        weights: Mapping[int, torch.Tensor],
         *,
         grad: bool,
     ) -> None:
         self.nudges = nudges
-        self.shares = {
-            site.touch.op.index: _true_shares(site, weights[position])
-            for position, site in program.analysis.sites.items()
-            if position in weights and isinstance(site.rule, ComparisonRule)
-        }
-        self.first = {s.touch.op.index: s.first for s in program.analysis.sites.values()}
+        # By touched kink: the weight of a comparison's piece True, and whether the run mixes both.
+        self.shares = torch.zeros(program.analysis.count, dtype=torch.float64)
+        self.mixed = torch.zeros(program.analysis.count, dtype=torch.bool)
         self.trace = program.analysis.trace
         self.dtype = program.dtype
         self.env: dict[int, torch.Tensor] = {}
         self.memory: dict[int, torch.Tensor] = {}
-        self.masks = MaskTracker()
+        self.masks = MaskTracker(program.analysis.shared, self.trace.output, program.dtype)
         leaves = []
         for i, (slot, value) in enumerate(
             zip(program.variables, point or program.point, strict=True)
@@ -427,20 +468,32 @@ class _State:
                 self.env[slot] = value
         if forced:
             seen = len(self.masks.uses)
-            self.masks.observe(op, call, flat, site.touch if site else None)
+            touch, first = (site.touch, site.first) if site else (None, 0)
+            steered = site is not None and (
+                site.touch.count > 0 or not isinstance(site.rule, UnsteeredRule)
+            )
+            self.masks.observe(op, call, flat, touch, first, steered=steered)
             for use in self.masks.uses[seen:]:
                 self._blend(use)
                 self._nudge_use(use)
 
+    def share(self, site: Site, weights: torch.Tensor, *, mixed: bool) -> None:
+        """Note the weights with which a comparison's or sign's pieces run."""
+        kinks = slice(site.first, site.first + site.touch.count)
+        self.shares[kinks] = _true_shares(site, weights)
+        self.mixed[kinks] = mixed
+
     def _blend(self, use: MaskUse) -> None:
         """Mix both sides of a tied comparison where the run mixes its pieces."""
-        share = self.shares.get(use.site)
         slot = use.op.outputs[0] if use.op.outputs else None
-        if share is None or use.difference is None or use.other is None or slot is None:
+        unmixable = use.table is None and use.present is None
+        if unmixable or slot is None or not bool(self.mixed[use.kink].any()):
             return
-        out = self.env[slot]
-        mixed = use.other + share[use.kink].to(out.dtype) * use.difference
-        self.env[slot] = out.reshape(-1).index_put((use.elements,), mixed).reshape(out.shape)
+        mixed = blended(use, self.env[slot], self.shares)
+        if use.op.short_name.endswith("_"):
+            self.env[slot].copy_(mixed)
+        else:
+            self.env[slot] = mixed
 
     def nudged(self, site: Site, out: Any) -> Any:
         """The forced output with zero leaves at the touched kinks."""
@@ -465,5 +518,8 @@ class _State:
         slot = use.op.outputs[0] if use.op.outputs else None
         if self.nudges is None or use.elements is None or slot is None:
             return
-        kinks = self.first[use.site] + use.kink
-        self.env[slot] = self.nudges.add(self.env[slot], use.elements, kinks)
+        found = self.nudges.add(self.env[slot], use.elements, use.kink)
+        if use.op.short_name.endswith("_"):
+            self.env[slot].copy_(found)
+        else:
+            self.env[slot] = found

@@ -1,0 +1,164 @@
+"""Limits of gradients along rays, where kinks of several variables are touched.
+
+The generalized gradients of a norm at zero, or of singular values that meet, form a set with a
+curved boundary. A limit of gradients along a ray is one of its elements, and so is every convex
+combination of such limits, as long as the function is Lipschitz continuous around the point.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from clarke.constraints import flatten, random_tangents
+from clarke.decide.aligned import aligned_direction
+from clarke.decide.certificate import weighted_sum
+from clarke.decide.model import Witness, ray_witness
+from clarke.decide.nonfinite import limit_along
+from clarke.decide.tolerance import peak, relative_difference
+from clarke.feasibility import convex_weights
+from clarke.steering import Pieces, natural_gradient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from clarke.constraints import Relevance
+    from clarke.steering import Program
+
+    Tensors = tuple[torch.Tensor, ...]
+    Found = tuple[tuple[Witness, ...], tuple[float, ...], str]
+
+_PAIRS = 3  # random rays, each with its opposite
+_OWN = 8  # rays along gradients of the values that meet
+_BESIDE = 1e-5
+_STEP = 1e-4
+_SMOOTH = 1e-3  # relative change of a gradient over _BESIDE that a curved function may have
+
+
+def mean_of_limits(
+    program: Program,
+    gradient: Tensors,
+    relevance: Relevance,
+    generator: torch.Generator,
+    tolerance: float,
+) -> Found | None:
+    """Witnesses whose gradients have AD's as a convex combination, with weights and a name.
+
+    First along a direction in which repeated eigenvalues part as AD's vectors would have it, where
+    there are any. Then along random rays: every first-order selection turns round with the
+    direction, so that AD's symmetric choices (0 at a norm) are the mean of both limits. Then along
+    AD's own gradient and those of the values that meet (singular values): there lie the choices
+    that are not symmetric.
+    """
+    limits: list[Witness] = []
+    aligned = aligned_direction(program, generator)
+    first = () if aligned is None else (aligned,)
+    for number in range(len(first) + _PAIRS):
+        special = number < len(first)
+        direction = first[number] if special else random_tangents(program, generator)
+        if special and not _is_smooth_along(program, direction, generator):
+            continue
+        pair = [_limit(program, d, tolerance) for d in (direction, tuple(-x for x in direction))]
+        own = [w for w in pair if w is not None]
+        limits += own
+        for w in own:
+            if relative_difference(w.gradient, gradient) <= tolerance:
+                return (w,), (1.0,), "limit along a ray"
+        if len(own) == 2:
+            mean = weighted_sum([w.gradient for w in own], (0.5, 0.5))
+            size = max(peak(w.gradient) for w in own)
+            if relative_difference(mean, gradient, 1e-3 * size) <= tolerance:
+                return tuple(own), (0.5, 0.5), "limits along a ray and its opposite"
+    for direction in _own_directions(program, gradient, relevance):
+        if not _is_smooth_along(program, direction, generator):
+            continue
+        limit = _limit(program, direction, tolerance)
+        if limit is None:
+            continue
+        if relative_difference(limit.gradient, gradient) <= tolerance:
+            return (limit,), (1.0,), "limit along a ray"
+        limits.append(limit)
+    return _combined(limits, gradient, tolerance)
+
+
+def _limit(program: Program, direction: Tensors, tolerance: float) -> Witness | None:
+    own = limit_along(
+        lambda point: natural_gradient(program, point, Pieces.TRUE),
+        program.point,
+        direction,
+        tolerance,
+    )
+    return None if own is None else ray_witness(direction, own)
+
+
+def _combined(limits: list[Witness], gradient: Tensors, tolerance: float) -> Found | None:
+    if not limits:
+        return None
+    points = np.stack([flatten(w.gradient) for w in limits])
+    weights = convex_weights(points, flatten(gradient), tolerance=tolerance)
+    if weights is None:
+        return None
+    used = [i for i, w in enumerate(weights) if w > 0]
+    return (
+        tuple(limits[i] for i in used),
+        tuple(float(weights[i]) for i in used),
+        "mixture of limits along rays",
+    )
+
+
+def _own_directions(program: Program, gradient: Tensors, relevance: Relevance) -> Iterator[Tensors]:
+    """AD's gradient, and the gradients of the values at which the relevant kinks stand."""
+    if any(bool((g != 0).any()) for g in gradient):
+        yield tuple(g.to(program.dtype) for g in gradient)
+        yield tuple(-g.to(program.dtype) for g in gradient)
+    kinks = torch.cat(list(relevance.hazards.values())).unique().tolist()
+    slots = {program.analysis.site_of(k).touch.op.outputs for k in kinks}
+    run = program.run()
+    for slot in (s for outputs in slots for s in outputs):
+        value = None if slot is None else run.tensors.get(slot)
+        if value is None or not value.requires_grad or not value.is_floating_point():
+            continue
+        each: list[Tensors] = []
+        for number in range(min(value.numel(), _OWN)):
+            grads = torch.autograd.grad(
+                value.reshape(-1)[number], run.leaves, retain_graph=True, materialize_grads=True
+            )
+            sound = all(bool(torch.isfinite(g).all()) for g in grads)
+            if sound and any(bool((g != 0).any()) for g in grads):
+                found = tuple(g.detach() for g in grads)
+                each.append(found)
+                yield found
+                yield tuple(-g for g in found)
+        # The values in their order, and turned round: all of them apart.
+        for weights in (range(1, len(each) + 1), range(len(each), 0, -1)) if len(each) > 1 else ():
+            yield weighted_sum(each, tuple(float(w) for w in weights))
+
+
+def _is_smooth_along(program: Program, direction: Tensors, generator: torch.Generator) -> bool:
+    """Whether the function is differentiable on the ray: gradients around it do not differ.
+
+    A random ray avoids all kinks; one along special directions need not.
+    """
+    size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
+    scale = max((float(p.abs().max()) for p in program.point if p.numel()), default=0.0)
+    step = _STEP * max(scale, 1.0) / size
+    for _ in range(2):
+        noise = random_tangents(program, generator)
+        around = [
+            natural_gradient(
+                program,
+                [
+                    p + step * (d + sign * _BESIDE * size * r)
+                    for p, d, r in zip(program.point, direction, noise, strict=True)
+                ],
+                Pieces.TRUE,
+            )
+            for sign in (1.0, -1.0)
+        ]
+        if not all(bool(torch.isfinite(g).all()) for a in around for g in a):
+            return False
+        if relative_difference(around[0], around[1]) > _SMOOTH:
+            return False
+    return True
