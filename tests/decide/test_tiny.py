@@ -18,7 +18,7 @@ def verdict(attempt, function, x):
     return audit.reports[-1].verdict
 
 
-@pytest.mark.parametrize("attempt", ATTEMPTS, ids=str)
+@pytest.mark.parametrize("attempt", ATTEMPTS, ids=["check", "audit", "audit, whole ladder"])
 @pytest.mark.parametrize("size", [1e-14, 1e-20, 1e-60])
 def test_a_slope_that_is_scaled_back_up(attempt, size):
     def program(x):

@@ -139,7 +139,7 @@ class Turn:
         if quick is None:
             return case
         with alone():
-            if not all_finite([r for r in self._call.roots if isinstance(r, torch.Tensor)]):
+            if not all_finite(self._call.roots):
                 return case  # what overflowed may have lost a slope on the way
             found = quick.decide(case.trace, case.slots, None)
         if not isinstance(found, Decision):
