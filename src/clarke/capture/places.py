@@ -23,6 +23,7 @@ _OWN_FOLDER = f"{Path(__file__).resolve().parents[1]}{os.sep}"
 _OWN_EXCEPTIONS = tuple(
     _OWN_FOLDER + name for name in ("cli" + os.sep + "programs", "experiments" + os.sep)
 )
+_WRAPPERS = 8  # decorators around a forward that are looked through
 _CHECKPOINT_FILE = str(Path(_TORCH_FOLDER, "utils", "checkpoint.py"))
 
 
@@ -32,17 +33,24 @@ _NO_GRAD_FORWARDS = (
     _CHECKPOINT_FILE,
     str(Path(_TORCH_FOLDER, "_library", "autograd.py")),
 )
-_FUNCTION_FILE = str(Path(_TORCH_FOLDER, "autograd", "function.py"))
 
 
-def _is_forward_of_function(frame: FrameType) -> bool:
-    """Whether a frame is the forward of a custom Function, which stands where it is applied."""
-    back = frame.f_back
-    return (
-        back is not None
-        and back.f_code.co_name == "apply"
-        and back.f_code.co_filename == _FUNCTION_FILE
-    )
+def _is_forward_of_function(code: CodeType) -> bool:
+    """Whether code is the forward of a custom Function, which stands where it is applied.
+
+    Asked of the classes, not of the stack: whether `apply` leaves a frame depends on torch (since
+    2.14 it does not), and a decorated forward is not called by it.
+    """
+    pending: list[type] = [torch.autograd.Function]
+    while pending:
+        kind = pending.pop()
+        pending += kind.__subclasses__()
+        forward: Any = getattr(kind, "forward", None)
+        for _ in range(_WRAPPERS):
+            if getattr(forward, "__code__", None) is code:
+                return True
+            forward = getattr(forward, "__wrapped__", None)
+    return False
 
 
 class Places:
@@ -54,7 +62,7 @@ class Places:
         self._names: weakref.WeakKeyDictionary[torch.nn.Module, dict[int, str]] = (
             weakref.WeakKeyDictionary()
         )
-        self._foreign: dict[CodeType, bool] = {}
+        self._skipped: dict[CodeType, bool] = {}
         self._cache: dict[tuple[str, CodeType, int], Location] = {}
         self._handles: list[Any] = []
         self.on_root: Callable[[torch.nn.Module], None] | None = None
@@ -111,11 +119,11 @@ class Places:
         user = sys._getframe(2)
         while frame is not None:
             code = frame.f_code
-            foreign = self._foreign.get(code)
-            if foreign is None:
-                foreign = self._is_foreign(code.co_filename)
-                self._foreign[code] = foreign
-            if not foreign and not _is_forward_of_function(frame):
+            skipped = self._skipped.get(code)
+            if skipped is None:
+                skipped = self._is_foreign(code.co_filename) or _is_forward_of_function(code)
+                self._skipped[code] = skipped
+            if not skipped:
                 break
             if code.co_name == "forward" and code.co_filename in _NO_GRAD_FORWARDS:
                 checkpointed = True
