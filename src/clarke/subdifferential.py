@@ -120,6 +120,11 @@ def subdifferential(
         exact = enumerate_exactly(
             program, generator, limits or Limits(nodes=200_000, cells=10_000, kinks=256)
         )
+    if not exact.limits.finite:
+        raise UnsupportedError(
+            "The set cannot be computed: autograd's gradient with fixed pieces is NaN or infinite "
+            "here. clarke.check names the operation and, where there is one, a finite element."
+        )
     return Subdifferential(program, exact.limits, run.gradient)
 
 

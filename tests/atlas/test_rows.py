@@ -124,6 +124,11 @@ def test_row(point):
         assert row.verdict is Verdict.UNDECIDED
     if row.standing is Standing.NOT_LIPSCHITZ:
         assert steep(point) is not False
+    assert (row.forward is None) is (row.forward_standing is None)
+    if row.limits and row.forward_standing in VALID:
+        assert len(row.limits) > 4 or in_hull(row.forward, row.limits)
+    if row.forward_standing is Standing.WRONG:
+        assert not in_hull(row.forward, row.limits)
     if None not in (agrees(row.quotients, row.limits), row.forward) and row.standing in VALID:
         assert len(row.limits) > 4 or in_hull(row.forward, row.limits)
 

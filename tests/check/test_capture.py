@@ -242,6 +242,46 @@ def test_a_custom_function_is_recognised():
     assert [g.tolist() for g in report.gradient] == [[0, 2]]
 
 
+class SetUpApart(torch.autograd.Function):
+    @staticmethod
+    def forward(x):
+        return torch.relu(x) * 2
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * 2
+
+
+def noted(forward):
+    @functools.wraps(forward)
+    def inner(*args):
+        return forward(*args)
+
+    return inner
+
+
+class Decorated(Doubled):
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu")
+    @noted
+    def forward(ctx, x):
+        return torch.relu(x) * 2
+
+
+@pytest.mark.parametrize("function", [SetUpApart, Decorated, type("Inherited", (Doubled,), {})])
+def test_a_custom_function_stands_where_it_is_applied(function):
+    def program(x):
+        return function.apply(x).sum()  # declared
+
+    (culprit,) = clarke.check(program, (leaf(1.0),)).culprits
+    assert culprit.operation == function.__name__
+    assert culprit.location.line == line_of(program, "# declared")
+
+
 def test_a_custom_function_that_does_not_reach_the_result():
     def program(x):
         Doubled.apply(x)

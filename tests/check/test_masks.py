@@ -166,13 +166,24 @@ def test_rrelu_in_training_keeps_its_slopes(dtype):
 def test_draws_are_constants(dtype):
     for draw in (
         torch.bernoulli,
-        lambda p: torch.normal(p, 1.0),
-        lambda p: torch.normal(0.0, p),
-        lambda p: torch.normal(p, p),
+        torch.poisson,
         lambda p: torch.empty_like(p).bernoulli_(p),
     ):
         report = clarke.check(lambda x, d=draw: (x * d(x)).sum(), (leaf([0.5, 0.25], dtype),))
         assert report.verdict is Verdict.SMOOTH
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_normal_numbers_move_with_their_parameters(dtype):
+    """For one seed the values follow mean and deviation, but autograd's slopes are zero."""
+    for draw in (
+        lambda p: torch.normal(p, 1.0),
+        lambda p: torch.normal(0.0, p),
+        lambda p: torch.normal(p, p),
+    ):
+        report = clarke.check(lambda x, d=draw: (x * d(x)).sum(), (leaf([0.5, 0.25], dtype),))
+        assert report.verdict is Verdict.UNDECIDED
+        assert report.culprits[0].operation == "normal"
 
 
 @pytest.mark.parametrize("given", ["lengths", "offsets"])

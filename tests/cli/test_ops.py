@@ -45,11 +45,17 @@ def test_diff(tmp_path):
             row["reverse"] = [-3.0]
     other = tmp_path / "other.json"
     other.write_text(json.dumps(data))
-    lines = run("--only", "clamp(x, m", "--diff", str(other)).output.splitlines()
-    assert lines[0] == f"torch 0.0 -> {torch.__version__}: 1 differences"
-    assert lines[1].startswith("  clamp(x, min=0) at x = 0: reverse [-3.0] -> ")
-    page = run("--only", "clamp(x, m", "--diff", str(other), "--markdown").output
-    assert "- `clamp(x, min=0)` at x = 0, reverse: [-3.0] → " in page
+    diff = ("--only", "clamp(x, m", "--diff", str(other))
+    text = run(*diff).output
+    assert text.startswith(f"torch 0.0 -> {torch.__version__}: 1 differences\n")
+    assert "Other answers, valid both: 1" in text
+    line = next(line for line in text.splitlines() if "reverse" in line)
+    assert line.split()[:8] == ["clamp(x,", "min=0)", "x", "=", "0", "reverse", "-3", "a"]
+    page = run(*diff, "--markdown").output
+    assert "| clamp(x, min=0) | x = 0 | reverse | -3 | a limiting gradient | " in page
+    (change,) = json.loads(run(*diff, "--json").output)["changes"]
+    assert change["mode"] == "reverse"
+    assert change["before"] == {"vector": [-3.0], "standing": "LIMITING"}
 
 
 def test_diff_with_something_else_says_how_to_write_one(tmp_path):
@@ -58,6 +64,15 @@ def test_diff_with_something_else_says_how_to_write_one(tmp_path):
     result = run("--only", "clamp(x, m", "--diff", str(other))
     assert result.exit_code == 2
     assert "clarke ops --json" in result.output
+
+
+def test_diff_with_rows_of_another_form_says_how_to_write_them(tmp_path):
+    row = {"call": "clamp(x, min=0)", "kink": "x = 0", "reverse": [1.0], "standing": "LIMITING"}
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"torch": "0.0", "rows": [row]}))
+    result = run("--only", "clamp(x, m", "--diff", str(other))
+    assert result.exit_code == 2
+    assert "another version of clarke" in result.output
 
 
 def test_coverage_of_one():

@@ -445,7 +445,7 @@ VERDICTS = {
         UNDECIDED,
     ),
     "size of complex numbers": (lambda x: torch.complex(x, x * x).abs().sum(), [0.0, 1.0], CLARKE),
-    "root of complex numbers": (lambda x: torch.complex(x, x).sqrt().real.sum(), [1.0], UNDECIDED),
+    "root of complex numbers": (lambda x: torch.complex(x, x).sqrt().real.sum(), [1.0], SMOOTH),
     "eigenvalues of a Hermitian matrix": (
         lambda x: (LINALG.eigvalsh(torch.complex(x + x.T, x - x.T)) * W[0]).sum(),
         GENERIC,

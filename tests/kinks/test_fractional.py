@@ -189,10 +189,3 @@ def test_replays_in_another_dtype_keep_the_windows():
     assert torch.equal(func(*args, **kwargs)[0].float(), op.func(x, kernel, out, nudged)[0])
     assert not torch.equal(op.func(*call.args)[0].float(), op.func(x, kernel, out, nudged)[0])
     assert clarke.check(program, (leaf,)).verdict is Verdict.SMOOTH  # no window has a tie
-
-
-def test_segment_reduce_is_not_claimed():
-    x = torch.ones(3, dtype=torch.float64, requires_grad=True)
-    lengths = torch.tensor([2, 1])
-    report = clarke.check(lambda x: torch.segment_reduce(x, "max", lengths=lengths).sum(), (x,))
-    assert report.verdict is Verdict.UNDECIDED

@@ -131,6 +131,12 @@ def test_several_variables_keep_their_shapes():
         found.contains(torch.zeros(3))
 
 
+def test_no_set_where_the_branch_not_taken_gives_nan():
+    x = torch.tensor([-1.0], dtype=torch.float64, requires_grad=True)
+    with pytest.raises(clarke.UnsupportedError, match="NaN or infinite"):
+        clarke.subdifferential(lambda x: torch.where(x > 0, torch.sqrt(x), x).sum(), (x,))
+
+
 @pytest.mark.parametrize("size", [2, 3])
 def test_pictures(size, tmp_path):
     pytest.importorskip("matplotlib")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from clarke.atlas.forward import forward_gradient, forward_standing
 from clarke.atlas.model import AtlasRow, Standing, close
 from clarke.atlas.points import points
 from clarke.check import check
@@ -73,6 +74,8 @@ def measure_point(sample: Sample) -> AtlasRow:
     beside = _quotients(f, inputs, limits, at_point=False)
     verdict = Verdict.UNDECIDED if report is None else report.verdict
     element = None if report is None or report.element is None else _flat(report.element)
+    standing = _standing(verdict, reverse, limits, (quotients, beside), element, value)
+    forward = forward_gradient(f, inputs)
     return AtlasRow(
         call=sample.call,
         kink=sample.kink,
@@ -80,11 +83,14 @@ def measure_point(sample: Sample) -> AtlasRow:
         if report is None
         else tuple(dict.fromkeys(k.operation for k in report.kinks if k.touched)),
         reverse=reverse,
-        forward=_forward(f, inputs),
+        forward=forward,
         limits=limits,
         quotients=quotients,
         verdict=verdict,
-        standing=_standing(verdict, reverse, limits, (quotients, beside), element, value),
+        standing=standing,
+        forward_standing=None
+        if forward is None
+        else forward_standing(f, inputs, forward, reverse, standing, limits),
         element=element,
         reason=_without_places(reason),
     )
@@ -149,26 +155,6 @@ def _gradient(
 
 def _reverse(f: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]) -> Vector:
     return _flat(_gradient(f, inputs))
-
-
-def _forward(f: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]) -> Vector | None:
-    from torch.autograd import forward_ad as fwd
-
-    found: list[float] = []
-    point = [p.detach() for p in inputs]
-    try:
-        for i, p in enumerate(point):
-            for j in range(p.numel()):
-                unit = torch.zeros(p.numel(), dtype=p.dtype)
-                unit[j] = 1.0
-                with fwd.dual_level():
-                    duals = list(point)
-                    duals[i] = fwd.make_dual(p.clone(), unit.reshape(p.shape))
-                    tangent = fwd.unpack_dual(f(*duals)).tangent
-                found.append(0.0 if tangent is None else float(tangent))
-    except (NotImplementedError, RuntimeError):
-        return None
-    return tuple(found)
 
 
 def _rays(inputs: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, ...]]:

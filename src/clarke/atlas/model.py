@@ -42,7 +42,8 @@ class AtlasRow:
         quotients: (lowest, highest) difference between one-sided difference quotients and the
             range that the limits allow; (0, 0) if they agree, None where there are no limits.
         verdict: What `clarke.check` says.
-        standing: What the answer is worth.
+        standing: What reverse mode's answer is worth.
+        forward_standing: What forward mode's is worth; None where there is none.
         element: A valid gradient where the answer is none, if one is known.
         reason: The verdict in words.
     """
@@ -56,6 +57,7 @@ class AtlasRow:
     quotients: tuple[float, float] | None
     verdict: Verdict
     standing: Standing
+    forward_standing: Standing | None
     element: Vector | None
     reason: str
 
@@ -75,12 +77,15 @@ class AtlasRow:
             "call": self.call,
             "kink": self.kink,
             "operations": list(self.operations),
-            "reverse": _plain(self.reverse),
-            "forward": None if self.forward is None else _plain(self.forward),
-            "limits": [_plain(v) for v in self.limits],
+            "reverse": plain(self.reverse),
+            "forward": None if self.forward is None else plain(self.forward),
+            "limits": [plain(v) for v in self.limits],
             "standing": self.standing.name,
+            "forward_standing": None
+            if self.forward_standing is None
+            else self.forward_standing.name,
             "verdict": self.verdict.name,
-            "element": None if self.element is None else _plain(self.element),
+            "element": None if self.element is None else plain(self.element),
             "reason": self.reason,
         }
 
@@ -96,5 +101,6 @@ def close(left: Vector, right: Vector, tolerance: float = 1e-6) -> bool:
     )
 
 
-def _plain(vector: Vector) -> list[float | str]:
+def plain(vector: Vector) -> list[float | str]:
+    """A vector for JSON; numbers that JSON lacks become text."""
     return [x if math.isfinite(x) else str(x) for x in (round(v, 12) for v in vector)]

@@ -6,13 +6,14 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from clarke.atlas.compare import Change
+from clarke.atlas.compare import Answer, Change, Effect
 from clarke.atlas.model import AtlasRow, Standing, Vector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 TITLES = ("call", "point", "limits of gradients", "reverse mode", "forward mode", "answer is")
+CHANGE_TITLES = ("call", "point", "mode", "before", "which is", "after", "which is")
 _SHOWN = 2
 _PAGE = """\
 # What PyTorch returns at kinks
@@ -39,6 +40,21 @@ is worth.
 {modes}
 """
 
+_DIFFERENCES = """\
+# What moved from torch {before} to {after}
+
+Written by `clarke ops --json > OTHER.json` under the one version and
+`clarke ops --diff OTHER.json --markdown` under the other. Each line is an answer of autograd that
+differs, before and after, and what it is worth there: an answer is valid if it is the gradient, a
+limiting gradient or a Clarke element.
+
+{counts}
+
+That an operation's answer is valid does not make a program's gradient valid: see the programs of
+several operations among the lines. To see what a change does to your program, run `clarke run`
+under both versions and `clarke report` on the two runs.
+{sections}"""
+
 
 def vector_text(vector: Vector | None) -> str:
     """A vector in four digits."""
@@ -54,15 +70,13 @@ def cells(row: AtlasRow) -> tuple[str, ...]:
     if len(row.limits) > _SHOWN:
         limits = f"{len(row.limits)} found"
     forward = "same" if row.modes_agree else vector_text(row.forward)
-    standing = row.standing.value.split(":", maxsplit=1)[0]
-    return (row.call, row.kink, limits or "-", vector_text(row.reverse), forward, standing)
+    reverse, standing = vector_text(row.reverse), _short(row.standing)
+    return (row.call, row.kink, limits or "-", reverse, forward, standing)
 
 
 def table(rows: Iterable[AtlasRow]) -> str:
     """The table alone."""
-    lines = ["| " + " | ".join(TITLES) + " |", "|---" * len(TITLES) + "|"]
-    lines += ["| " + " | ".join(_escape(c) for c in cells(row)) + " |" for row in rows]
-    return "\n".join(lines)
+    return _markdown(TITLES, map(cells, rows))
 
 
 def page(rows: Sequence[AtlasRow], version: str) -> str:
@@ -92,19 +106,49 @@ def page(rows: Sequence[AtlasRow], version: str) -> str:
     )
 
 
+def change_cells(change: Change) -> tuple[str, ...]:
+    """The texts of one line of differences."""
+    sides = (_answer_cells(answer) for answer in (change.before, change.after))
+    return (change.call, change.kink, change.mode.value, *(text for pair in sides for text in pair))
+
+
+def _answer_cells(answer: Answer | None) -> tuple[str, str]:
+    return (
+        ("none", "-") if answer is None else (vector_text(answer.vector), _short(answer.standing))
+    )
+
+
+def by_effect(changes: Sequence[Change]) -> Iterator[tuple[Effect, tuple[Change, ...]]]:
+    """The changes of each kind that occurs, what matters most first."""
+    for effect in Effect:
+        of_it = tuple(change for change in changes if change.effect is effect)
+        if of_it:
+            yield effect, of_it
+
+
 def differences_page(changes: Sequence[Change], before: str, after: str) -> str:
     """The differences between two versions as a page."""
-    lines = [
-        f"# What moved from torch {before} to {after}",
-        "",
-        "Written by `make atlas-214`: `clarke ops --json` under the one version, and",
-        "`clarke ops --diff OTHER.json --markdown` under the other.",
-        f"{len(changes)} differences:",
-        "",
-        *(f"- `{c.call}` at {c.kink}, {c.what}: {c.before} → {c.after}" for c in changes),
-        "",
-    ]
-    return "\n".join(lines)
+    groups = tuple(by_effect(changes))
+    sections = (
+        f"\n## {effect.value}\n\n{_markdown(CHANGE_TITLES, map(change_cells, of_it))}\n"
+        for effect, of_it in groups
+    )
+    return _DIFFERENCES.format(
+        before=before,
+        after=after,
+        counts="\n".join(f"- {effect.value}: {len(of_it)}" for effect, of_it in groups)
+        or "Nothing moved.",
+        sections="".join(sections),
+    )
+
+
+def _short(standing: Standing) -> str:
+    return standing.value.split(":", maxsplit=1)[0]
+
+
+def _markdown(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    head = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    return "\n".join([*head, *("| " + " | ".join(map(_escape, line)) + " |" for line in lines)])
 
 
 def _escape(text: str) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from clarke.capture.places import FUNCTION_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    import torch
+    from types import CodeType, FrameType
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,51 @@ class DeclaredFunction:
 
 def running_function(
     declared: Mapping[type, DeclaredFunction],
-) -> tuple[DeclaredFunction, tuple[Any, ...]] | None:
-    """The declared function whose forward is running, with its arguments; the outermost."""
-    found = None
+) -> tuple[DeclaredFunction, tuple[Any, ...], object] | None:
+    """The declared function whose forward is running, its arguments, and what marks this run.
+
+    The outermost one. Since torch 2.14 `apply` leaves no frame on the stack: there the forward's
+    own frame tells.
+    """
+    found: tuple[DeclaredFunction, tuple[Any, ...], object] | None = None
+    forwards = {forward_code(kind): function for kind, function in declared.items()}
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if code.co_name == "apply" and code.co_filename == FUNCTION_FILE:
             function = declared.get(frame.f_locals.get("cls"))  # type: ignore[arg-type]
             if function is not None:
-                found = (function, frame.f_locals["args"])
+                args = frame.f_locals["args"]
+                found = (function, args, args)
+        elif code in forwards and not _is_applied_by_python(frame):
+            function = forwards[code]
+            found = (function, _arguments(frame, function.function), frame)
         frame = frame.f_back  # type: ignore[assignment]
     return found
+
+
+def forward_code(kind: type) -> CodeType | None:
+    """The code of a Function's forward, below its decorators."""
+    return getattr(inspect.unwrap(kind.forward), "__code__", None)  # type: ignore[attr-defined]
+
+
+def _is_applied_by_python(frame: FrameType) -> bool:
+    above: FrameType | None = frame.f_back
+    while above is not None:
+        if above.f_code.co_name == "apply" and above.f_code.co_filename == FUNCTION_FILE:
+            return True
+        above = above.f_back
+    return False
+
+
+def _arguments(frame: FrameType, kind: type[torch.autograd.Function]) -> tuple[Any, ...]:
+    """What a forward was called with, without the context."""
+    code, names = frame.f_code, frame.f_code.co_varnames
+    values = [frame.f_locals[name] for name in names[: code.co_argcount]]
+    if code.co_flags & inspect.CO_VARARGS:
+        values += frame.f_locals[names[code.co_argcount + code.co_kwonlyargcount]]
+    takes_context = kind.setup_context is torch.autograd.Function.setup_context
+    return tuple(values[1:] if takes_context else values)
 
 
 def is_result_of(tensor: torch.Tensor, declared: DeclaredFunction) -> bool:

@@ -23,6 +23,7 @@ _OWN_FOLDER = f"{Path(__file__).resolve().parents[1]}{os.sep}"
 _OWN_EXCEPTIONS = tuple(
     _OWN_FOLDER + name for name in ("cli" + os.sep + "programs", "experiments" + os.sep)
 )
+_WRAPPERS = 8  # decorators around a forward that are looked through
 _CHECKPOINT_FILE = str(Path(_TORCH_FOLDER, "utils", "checkpoint.py"))
 
 
@@ -35,14 +36,22 @@ _NO_GRAD_FORWARDS = (
 FUNCTION_FILE: Final = str(Path(_TORCH_FOLDER, "autograd", "function.py"))
 
 
-def _is_forward_of_function(frame: FrameType) -> bool:
-    """Whether a frame is the forward of a custom Function, which stands where it is applied."""
-    back = frame.f_back
-    return (
-        back is not None
-        and back.f_code.co_name == "apply"
-        and back.f_code.co_filename == FUNCTION_FILE
-    )
+def _is_forward_of_function(code: CodeType) -> bool:
+    """Whether code is the forward of a custom Function, which stands where it is applied.
+
+    Asked of the classes, not of the stack: whether `apply` leaves a frame depends on torch (since
+    2.14 it does not), and a decorated forward is not called by it.
+    """
+    pending: list[type] = [torch.autograd.Function]
+    while pending:
+        kind = pending.pop()
+        pending += kind.__subclasses__()
+        forward: Any = getattr(kind, "forward", None)
+        for _ in range(_WRAPPERS):
+            if getattr(forward, "__code__", None) is code:
+                return True
+            forward = getattr(forward, "__wrapped__", None)
+    return False
 
 
 class Places:
@@ -56,7 +65,7 @@ class Places:
         )
         # By identity: the hash of a code object goes through its instructions, every time. The
         # second entry keeps the object, and with it its identity.
-        self._foreign: dict[int, tuple[bool, CodeType]] = {}
+        self._skipped: dict[int, tuple[bool, CodeType]] = {}
         self._cache: dict[tuple[str, int, int], Location] = {}
         self._handles: list[Any] = []
         self.on_root: Callable[[torch.nn.Module], None] | None = None
@@ -113,10 +122,10 @@ class Places:
         user = sys._getframe(2)
         while frame is not None:
             code = frame.f_code
-            known = self._foreign.get(id(code))
+            known = self._skipped.get(id(code))
             if known is None:
-                known = self._foreign[id(code)] = (self._is_foreign(code.co_filename), code)
-            if not known[0] and not _is_forward_of_function(frame):
+                known = self._skipped[id(code)] = (self._is_skipped(code), code)
+            if not known[0]:
                 break
             if code.co_name == "forward" and code.co_filename in _NO_GRAD_FORWARDS:
                 checkpointed = True
@@ -126,7 +135,7 @@ class Places:
         key = (path, id(code), line)
         found = self._cache.get(key)
         if found is None:
-            self._foreign.setdefault(id(code), (self._is_foreign(code.co_filename), code))
+            self._skipped.setdefault(id(code), (self._is_skipped(code), code))
             found = self._cache[key] = Location(path, code.co_filename, line, code.co_name)
         return found, checkpointed or self._checkpoint_above(user)
 
@@ -140,6 +149,10 @@ class Places:
                 return True
             frame = frame.f_back
         return False
+
+    @classmethod
+    def _is_skipped(cls, code: CodeType) -> bool:
+        return cls._is_foreign(code.co_filename) or _is_forward_of_function(code)
 
     @staticmethod
     def _is_foreign(filename: str) -> bool:

@@ -152,7 +152,7 @@ class Recorder(TorchDispatchMode):
     ) -> None:
         super().__init__()
         self._functions = functions
-        self._applied: tuple[tuple[Any, ...], Node] | None = None
+        self._applied: tuple[object, Node] | None = None
         self.places = Places()
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
         self.saw_inference = False
@@ -312,8 +312,8 @@ class Recorder(TorchDispatchMode):
         running = running_function(self._functions)
         if running is None:
             return None
-        function, args = running
-        if self._applied is not None and self._applied[0] is args:
+        function, args, run = running
+        if self._applied is not None and self._applied[0] is run:
             return self._applied[1]
         self.count += 1
         node = Node(self.count, function, location)
@@ -325,7 +325,7 @@ class Recorder(TorchDispatchMode):
         node.differentiated = bool(node.varied)
         node.reads_stopped = any(s.stopped for s in node.inputs)
         self._keep_inputs(node, args, {}, [])
-        self._applied = (args, node)
+        self._applied = (run, node)
         return node
 
     def _is_applied(self, slot: Slot, tensor: torch.Tensor) -> bool:

@@ -13,12 +13,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from clarke.atlas import AtlasRow, atlas, differences, points
+from clarke.atlas import AtlasRow, Change, atlas, differences, points
 from clarke.atlas.coverage import coverage, coverage_page
-from clarke.atlas.page import TITLES, cells, differences_page, page
+from clarke.atlas.page import (
+    CHANGE_TITLES,
+    TITLES,
+    by_effect,
+    cells,
+    change_cells,
+    differences_page,
+    page,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _WIDE = 120
 
@@ -48,7 +56,15 @@ def ops(
         warnings.simplefilter("ignore")  # torch warns of beta functions; the atlas runs them all
         rows = atlas(p for p in points() if only in p.call)
     if diff is not None:
-        _print_differences(_load(diff), rows, version, as_page=as_markdown)
+        other = _load(diff)
+        changes, before = _differences(other, rows, diff), str(other["torch"])
+        if as_json:
+            data = {"before": before, "after": version, "changes": [c.to_dict() for c in changes]}
+            typer.echo(json.dumps(data, indent=1, allow_nan=False))
+        elif as_markdown:
+            typer.echo(differences_page(changes, before, version), nl=False)
+        else:
+            _print_differences(changes, before, version)
     elif as_json:
         data = {"torch": version, "rows": [r.to_dict() for r in rows]}
         typer.echo(json.dumps(data, indent=1, allow_nan=False))
@@ -69,25 +85,39 @@ def _load(path: Path) -> dict[str, Any]:
     return {"rows": rows, "torch": version}
 
 
-def _print_differences(
-    other: dict[str, Any], rows: Sequence[AtlasRow], version: str, *, as_page: bool
-) -> None:
-    changes = differences(other["rows"], [r.to_dict() for r in rows])
-    if as_page:
-        typer.echo(differences_page(changes, str(other["torch"]), version), nl=False)
-        return
-    typer.echo(f"torch {other['torch']} -> {version}: {len(changes)} differences")
-    for change in changes:
-        typer.echo(f"  {change}")
+def _differences(other: dict[str, Any], rows: Sequence[AtlasRow], path: Path) -> tuple[Change, ...]:
+    try:
+        return differences(other["rows"], [r.to_dict() for r in rows])
+    except (KeyError, TypeError, ValueError) as error:
+        raise typer.BadParameter(
+            f"{path} is the atlas of another version of clarke ({error!r}). Write it again with "
+            f"`clarke ops --json > {path.name}`."
+        ) from error
+
+
+def _print_differences(changes: Sequence[Change], before: str, after: str) -> None:
+    console = _console()
+    console.print(f"torch {before} -> {after}: {len(changes)} differences")
+    for effect, of_it in by_effect(changes):
+        console.print(f"\n{effect.value}: {len(of_it)}\n")
+        console.print(_table(CHANGE_TITLES, map(change_cells, of_it)))
+
+
+def _console() -> Console:
+    width = max(shutil.get_terminal_size((_WIDE, 24)).columns, 80)
+    return Console(width=width, highlight=False, markup=False, emoji=False)
+
+
+def _table(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for line in lines:
+        table.add_row(*line)
+    return table
 
 
 def _print_table(rows: Sequence[AtlasRow], version: str) -> None:
-    width = max(shutil.get_terminal_size((_WIDE, 24)).columns, 80)
-    table = Table(box=None, pad_edge=False)
-    for title in TITLES:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*(c.replace("\\|", "|") for c in cells(row)))
-    console = Console(width=width, highlight=False, markup=False, emoji=False)
+    console = _console()
     console.print(f"torch {version}, measured in float64\n")
-    console.print(table)
+    console.print(_table(TITLES, ([c.replace("\\|", "|") for c in cells(row)] for row in rows)))

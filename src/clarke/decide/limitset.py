@@ -85,6 +85,14 @@ class LimitSet:
             total *= len(c.changes)
         return total
 
+    @property
+    def finite(self) -> bool:
+        """Whether no element has a NaN or an infinite entry."""
+        return all(
+            bool(np.isfinite(part).all())
+            for part in (self.base, *(c.changes for c in self.components))
+        )
+
     def certain(self) -> LimitSet | None:
         """The part that directions prove, or None if some component has no such element."""
         parts = []

@@ -68,8 +68,13 @@ def can_replay_random(op: OpRecord) -> bool:
 
 
 def _is_constant_draw(name: str) -> bool:
-    """Whether what an operation returns was drawn, and is a constant to autograd."""
-    return classify(name) is OpClass.RANDOM and name not in DROPOUT
+    """Whether what an operation returns was drawn, and is a constant to autograd.
+
+    Not of a normal distribution with tensors for its parameters: for one state of the generator
+    its values move with them, and autograd says that they do not.
+    """
+    moves = name.startswith("aten::normal.") and "Tensor" in name
+    return classify(name) is OpClass.RANDOM and name not in DROPOUT and not moves
 
 
 def _recorded(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -338,7 +338,7 @@ class Program:
         except (NotImplementedError, RuntimeError, IndexError) as error:
             # A result whose size a mask decides may no longer fit.
             raise _cannot_repeat(touch.op, self.dtype, error) from error
-        if mixture is None or not touch.count:
+        if mixture is None or not touch.count or isinstance(rule, UnsteeredRule):
             return out
         first = out[0] if isinstance(out, tuple) else out
         values = rule.candidates(call, touch)
