@@ -18,7 +18,7 @@ from clarke.audit.statistics import PlaceCounter
 from clarke.audit.step import Step
 from clarke.audit.summary import Summary
 from clarke.audit.turn import Orders, Turn, run_call
-from clarke.capture import Recorder
+from clarke.capture import Places, Recorder
 from clarke.decide import Settings
 from clarke.errors import (
     AuditWarning,
@@ -123,6 +123,7 @@ class Audit:
         self._spy: HookSpy | None = None
         self._opened = ExitStack()
         self._interceptor = Interceptor(self._backward)
+        self._places = Places()
         self._accumulation = Accumulation()
         self._counter = PlaceCounter()
         self._steps: list[Step] = []
@@ -143,7 +144,7 @@ class Audit:
                 "clarke.audit was entered under torch.inference_mode, where no gradient is "
                 "recorded. Open the audit outside of it; evaluation inside the audit may use it."
             )
-        recorder = Recorder(self._registry.keeps, self._registry.functions)
+        recorder = Recorder(self._registry.keeps, self._registry.functions, places=self._places)
         spy = HookSpy(recorder)
         with ExitStack() as opened:
             opened.enter_context(self._interceptor)

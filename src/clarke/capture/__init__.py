@@ -3,6 +3,7 @@
 from clarke.capture.again import refilled, without_values
 from clarke.capture.collect import collect_trace, release_nodes
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
+from clarke.capture.places import Places
 from clarke.capture.recorder import Recorder
 from clarke.capture.signs import Signs, ZeroFinder
 from clarke.capture.trace import (
@@ -26,6 +27,7 @@ __all__ = [
     "Location",
     "OpRecord",
     "Origin",
+    "Places",
     "Recorder",
     "Ref",
     "ScalarRead",

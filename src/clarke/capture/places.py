@@ -36,22 +36,24 @@ _NO_GRAD_FORWARDS = (
 FUNCTION_FILE: Final = str(Path(_TORCH_FOLDER, "autograd", "function.py"))
 
 
-def _is_forward_of_function(code: CodeType) -> bool:
-    """Whether code is the forward of a custom Function, which stands where it is applied.
+def _forwards_of_functions() -> dict[int, CodeType]:
+    """The code of every custom Function's forward and of its decorators, by identity.
 
     Asked of the classes, not of the stack: whether `apply` leaves a frame depends on torch (since
     2.14 it does not), and a decorated forward is not called by it.
     """
+    found: dict[int, CodeType] = {}
     pending: list[type] = [torch.autograd.Function]
     while pending:
         kind = pending.pop()
         pending += kind.__subclasses__()
         forward: Any = getattr(kind, "forward", None)
         for _ in range(_WRAPPERS):
-            if getattr(forward, "__code__", None) is code:
-                return True
+            code = getattr(forward, "__code__", None)
+            if code is not None:
+                found[id(code)] = code
             forward = getattr(forward, "__wrapped__", None)
-    return False
+    return found
 
 
 class Places:
@@ -67,6 +69,7 @@ class Places:
         # second entry keeps the object, and with it its identity.
         self._skipped: dict[int, tuple[bool, CodeType]] = {}
         self._cache: dict[tuple[str, int, int], Location] = {}
+        self._forwards: dict[int, CodeType] | None = None
         self._handles: list[Any] = []
         self.on_root: Callable[[torch.nn.Module], None] | None = None
 
@@ -150,9 +153,15 @@ class Places:
             frame = frame.f_back
         return False
 
-    @classmethod
-    def _is_skipped(cls, code: CodeType) -> bool:
-        return cls._is_foreign(code.co_filename) or _is_forward_of_function(code)
+    def _is_skipped(self, code: CodeType) -> bool:
+        return self._is_foreign(code.co_filename) or self._is_forward_of_function(code)
+
+    def _is_forward_of_function(self, code: CodeType) -> bool:
+        """Whether code is the forward of a custom Function, which stands where it is applied."""
+        # The classes are many: looked through once, and when a forward may be that of a new one.
+        if self._forwards is None or (code.co_name == "forward" and id(code) not in self._forwards):
+            self._forwards = _forwards_of_functions()
+        return id(code) in self._forwards
 
     @staticmethod
     def _is_foreign(filename: str) -> bool:

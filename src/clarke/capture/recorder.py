@@ -137,6 +137,7 @@ class Recorder(TorchDispatchMode):
         keep: Says for an operator overload what must be kept of the values it reads.
         functions: Custom Functions that are recorded as if they were operators.
         refuses_compiled: Raise a `CaptureError` as soon as a program under torch.compile runs.
+        places: What an earlier recorder found out about the user's code, to go on with.
 
     The record grows as nodes that are held by the tensors they made, so it is freed with them.
     Nothing is recorded while gradients are switched off, except that tensors computed there are
@@ -149,11 +150,12 @@ class Recorder(TorchDispatchMode):
         functions: Mapping[type, DeclaredFunction] = MappingProxyType({}),
         *,
         refuses_compiled: bool = False,
+        places: Places | None = None,
     ) -> None:
         super().__init__()
         self._functions = functions
         self._applied: tuple[object, Node] | None = None
-        self.places = Places()
+        self.places = places or Places()
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
         self.saw_inference = False
         self.saw_compiled = False
