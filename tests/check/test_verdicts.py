@@ -337,3 +337,11 @@ def test_raise_exception():
         )
     assert caught.value.report.verdict is Verdict.NOT_CLARKE
     assert "relu" in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [3, 48])
+def test_a_full_maximum_shares_among_all_that_tie(size):
+    report = clarke.check(lambda x: x.max(), (torch.zeros(size, requires_grad=True),))
+    assert report.verdict is Verdict.CLARKE
+    assert report.theorem == "mixture of witnesses"
+    assert len(report.certificate.witnesses) == size

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from clarke.decide.model import Settings, Witness
     from clarke.steering import Program
 
+_FEW = 8  # witnesses up to which a mixture is looked for after every one
+_LONGEST = 512  # candidates of a kink that are taken in turn
+
 
 def mix_witnesses(
     program: Program,
@@ -35,15 +38,19 @@ def mix_witnesses(
     """
     found: list[Witness] = []
     tried: set[tuple[tuple[int, ...], ...]] = set()
-    for choices in _selections(program, relevance, settings, generator):
+    for choices, complete in _selections(program, relevance, settings, generator):
         name = tuple((p, *c.tolist()) for p, c in sorted(choices.items()))
-        if name in tried:
+        witness = None
+        if name not in tried:
+            tried.add(name)
+            witness, _ = witness_selection(
+                program, choices, relevance.relevant, settings, generator
+            )
+        if witness is not None:
+            found.append(witness)
+        # Of a long turn no part is enough: AD gives every candidate its share.
+        if not found or not (complete or (witness is not None and len(found) <= _FEW)):
             continue
-        tried.add(name)
-        witness, _ = witness_selection(program, choices, relevance.relevant, settings, generator)
-        if witness is None:
-            continue
-        found.append(witness)
         mixed = _membership(found, gradient, tolerance)
         if mixed is not None:
             kept = [i for i, w in enumerate(mixed) if w > 0]
@@ -62,10 +69,14 @@ def _membership(
 
 def _selections(
     program: Program, relevance: Relevance, settings: Settings, generator: torch.Generator
-) -> Iterator[dict[int, torch.Tensor]]:
-    """Vertex selections in AD's support; consecutive ones rotate every mixed kink's candidates."""
+) -> Iterator[tuple[dict[int, torch.Tensor], bool]]:
+    """Vertex selections in AD's support; consecutive ones rotate every mixed kink's candidates.
+
+    Each with whether it completes a turn. At least one turn, if it is not too long.
+    """
     starts: dict[int, torch.Tensor] = {}
-    for number in range(settings.selections):
+    number, last = 0, settings.selections
+    while number < last:
         choices: dict[int, torch.Tensor] = {}
         longest = 1
         for position, site in program.analysis.sites.items():
@@ -93,6 +104,9 @@ def _selections(
             members = touch.members[supported]
             picked = members[(first + wanted).clamp(max=members.numel() - 1)]
             choices[position] = torch.where(mixed, picked, touch.chosen())
-        yield choices
-        if (number + 1) % longest == 0:
-            starts.clear()  # a full turn: start from other places
+        number += 1
+        last = max(last, longest) if longest <= _LONGEST else last
+        complete = number % longest == 0
+        yield choices, complete or number == last
+        if complete:
+            starts.clear()  # start from other places
