@@ -134,7 +134,8 @@ def overload(name: str) -> Callable[..., object] | None:
 
 
 def test_every_formula_is_tried():
-    assert {full(n) for n in CALLS} == set(FORMULAS)
+    # Some operators exist in some versions of torch only.
+    assert {full(n) for n in CALLS if overload(n) is not None} == set(FORMULAS)
 
 
 ENTRIES = [
