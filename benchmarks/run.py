@@ -36,7 +36,7 @@ from torch.nn.functional import cross_entropy
 import clarke.fast.judge
 import clarke.fast.pools
 from clarke import audit
-from clarke.capture import Recorder, collect_trace
+from clarke.capture import Places, Recorder, collect_trace
 from clarke.errors import InputError
 from clarke.experiments.augment import augment
 from clarke.experiments.data import Images, Source, load
@@ -95,6 +95,7 @@ class Loop:
         self.generator = torch.Generator().manual_seed(0)
         self.images = images
         self.batch = batch
+        self.places = Places()
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The next augmented batch."""
@@ -111,7 +112,7 @@ class Loop:
 
     def recorded(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
         """One training step whose forward pass is recorded but not judged."""
-        with Recorder(default_registry().keeps) as recorder:
+        with Recorder(default_registry().keeps, places=self.places) as recorder:
             loss = cross_entropy(self.net(inputs), labels)
             self.optimizer.zero_grad()
             collect_trace(recorder, loss)
