@@ -159,13 +159,12 @@ class Turn:
         with alone():
             if self._watch is not None:
                 self.gradient = self._watch.gradients()
-            elif self._call.accumulates:
-                self.gradient = tuple(
-                    torch.zeros_like(x, requires_grad=False) if x.grad is None else _plain(x.grad)
-                    for x in case.leaves
-                )
             else:
-                found = [self.result[p] for p in case.positions]
+                accumulates = self._call.accumulates
+                found = [
+                    x.grad if accumulates else self.result[p]
+                    for x, p in zip(case.leaves, case.positions, strict=True)
+                ]
                 self.gradient = tuple(
                     torch.zeros_like(x, requires_grad=False) if g is None else _plain(g)
                     for g, x in zip(found, case.leaves, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from clarke.capture.functions import is_from_custom
 from clarke.capture.live import Node, Slot
 from clarke.capture.signs import Signs, StandIn
 from clarke.capture.trace import External, OpRecord, Origin, Ref, ScalarRead, Trace
@@ -181,9 +182,7 @@ def _external(slot: Slot, tensor: torch.Tensor) -> External:
         else:
             grad_fn = tensor.grad_fn
             name = type(grad_fn).__name__
-            # Custom functions have Python classes as nodes; autograd's own are built in.
-            custom = any(k.__name__ == "BackwardCFunction" for k in type(grad_fn).__mro__)
-            origin = Origin.CUSTOM_FUNCTION if custom else Origin.UNSEEN
+            origin = Origin.CUSTOM_FUNCTION if is_from_custom(tensor) else Origin.UNSEEN
     else:
         origin = Origin.CONSTANT
         if tensor.requires_grad and slot.storage.snapshot is None:

@@ -96,6 +96,14 @@ def _arguments(frame: FrameType, kind: type[torch.autograd.Function]) -> tuple[A
     return tuple(values[1:] if takes_context else values)
 
 
+def is_from_custom(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is the output of a custom Function.
+
+    Those have Python classes as nodes; autograd's own are built in.
+    """
+    return any(k.__name__ == "BackwardCFunction" for k in type(tensor.grad_fn).__mro__)
+
+
 def is_result_of(tensor: torch.Tensor, declared: DeclaredFunction) -> bool:
     """Whether autograd takes a tensor for the first result of a function."""
     node = tensor.grad_fn

@@ -138,7 +138,7 @@ class Places:
         key = (path, id(code), line)
         found = self._cache.get(key)
         if found is None:
-            self._skipped.setdefault(id(code), (self._is_skipped(code), code))
+            # `_skipped` holds the code object, since the walk above has passed it.
             found = self._cache[key] = Location(path, code.co_filename, line, code.co_name)
         return found, checkpointed or self._checkpoint_above(user)
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import (
     _pop_mode_temporarily,
 )
 
-from clarke.capture.functions import is_result_of, running_function
+from clarke.capture.functions import is_from_custom, is_result_of, running_function
 from clarke.capture.live import Node, Read, Slot, Storage
 from clarke.capture.places import Places
 from clarke.capture.signs import ZeroFinder, signs_tell
@@ -87,10 +87,6 @@ def _was_unpacked(slot: Slot, tensor: torch.Tensor) -> bool:
         and not tensor.is_leaf
         and not slot.storage.writers
     )
-
-
-def _is_custom(tensor: torch.Tensor) -> bool:
-    return any(k.__name__ == "BackwardCFunction" for k in type(tensor.grad_fn).__mro__)
 
 
 def _cuts(func: Any) -> bool:
@@ -355,7 +351,7 @@ class Recorder(TorchDispatchMode):
             and first.producer.differentiated
             and first.dtype == tensor.dtype
             and tensor.numel() * tensor.element_size() == memory.nbytes()
-            and not _is_custom(tensor)
+            and not is_from_custom(tensor)
         ):
             self._slots.set(tensor, first)
             return first
