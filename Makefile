@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "clarke needs Python 3.10 or newer: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "$(PYTHON) cannot make virtual environments; on Debian: apt install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,demo,plot]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,demo,plot,fast]'
 	@touch $@
 
 demo: $(STAMP) ## Train small networks under audit and show what it finds

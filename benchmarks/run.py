@@ -36,7 +36,8 @@ from torch.nn.functional import cross_entropy
 import clarke.fast.judge
 import clarke.fast.pools
 from clarke import audit
-from clarke.capture import Places, Recorder, collect_trace
+from clarke.capture import Operators, Places, Recorder, collect_trace
+from clarke.compiled import Compiled
 from clarke.errors import InputError
 from clarke.experiments.augment import augment
 from clarke.experiments.data import Images, Source, load
@@ -96,6 +97,8 @@ class Loop:
         self.images = images
         self.batch = batch
         self.places = Places()
+        self.operators = Operators(default_registry().keeps)
+        self.compiled = Compiled()
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The next augmented batch."""
@@ -112,7 +115,7 @@ class Loop:
 
     def recorded(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
         """One training step whose forward pass is recorded but not judged."""
-        with Recorder(default_registry().keeps, places=self.places) as recorder:
+        with Recorder(self.operators, places=self.places, compiled=self.compiled) as recorder:
             loss = cross_entropy(self.net(inputs), labels)
             self.optimizer.zero_grad()
             collect_trace(recorder, loss)
@@ -183,8 +186,8 @@ def print_row(label: str, found: dict[str, float], note: str = "") -> None:
 
 def growth_with_ties(steps: int) -> None:
     """Cost of one judgement of VGG11's first step as the share of tied windows grows."""
-    judge = clarke.fast.judge.QuickJudge(default_registry())
     registry = default_registry()
+    judge = clarke.fast.judge.QuickJudge(registry, compiled=Compiled())
     print("\nJudging one step of vgg11, batch 128, by share of constant pixels (milliseconds)")
     for share in (0.0, 0.1, 0.3, 0.6, 0.9, 1.0):
         torch.manual_seed(0)
@@ -286,7 +289,8 @@ def main() -> None:
     images = benchmark_images(given.data)
     clock = time.process_time if given.cpu_time else time.perf_counter
     print(f"{'Processor' if given.cpu_time else 'Wall'} time,", end=" ")
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {images.name}")
+    loops = "numba" if Compiled().can_take(1 << 30) else "no numba"
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {images.name}, {loops}")
     print("Milliseconds per step; the last number: steps that took the whole ladder.")
     print(f"{'':22s} " + " ".join(f"{c:>10s}" for c in COLUMNS))
     chosen = NETWORKS if given.network == "all" else {given.network: NETWORKS[given.network]}

@@ -16,6 +16,7 @@ import pytest
 LAYERS = (
     "errors.py",
     "verdict.py",
+    "compiled.py",
     "capture/",
     "kinks/",
     "steering/",
@@ -279,7 +280,7 @@ new = set(sys.modules) - loaded
 print(json.dumps({
     "changed": [key for key in before if before[key] != after[key]],
     "optional": sorted({name.split(".")[0] for name in new} & {
-        "lightning", "matplotlib", "pandas", "pytest", "pytorch_lightning", "sklearn",
+        "lightning", "matplotlib", "numba", "pandas", "pytest", "pytorch_lightning", "sklearn",
         "tensorboard", "torchvision", "transformers", "typer",
     }),
     "own": sorted(name for name in new if name.split(".")[:2] in (

@@ -77,7 +77,8 @@ def _factors() -> Iterator[Sample]:
     for kink, values in (
         ("triangular", _TRIANGLE),
         ("x[0, 0] = 0", ((0.0, 1.0, 1.0, 2.0),)),
-        ("rank 1", _RANK_ONE),
+        # Its second pivot is exactly zero whatever kernel computes it.
+        ("rank 1", ((1.0, 0.0, 1.0, 0.0),)),
     ):
         yield Sample("linalg.qr(x).R", kink, lambda x: torch.linalg.qr(_square(x)).R, values)
     for kink, values in (("regular", _REGULAR), ("tied pivots", _TIED), ("rank 1", _RANK_ONE)):

@@ -16,9 +16,11 @@ from clarke.audit.hooks import HookSpy
 from clarke.audit.policy import OnWrong, Schedule
 from clarke.audit.statistics import PlaceCounter
 from clarke.audit.step import Step
+from clarke.audit.stepping import OptimizerAside
 from clarke.audit.summary import Summary
 from clarke.audit.turn import Orders, Turn, run_call
-from clarke.capture import Places, Recorder
+from clarke.capture import Operators, Places, Recorder
+from clarke.compiled import Compiled
 from clarke.decide import Settings
 from clarke.errors import (
     AuditWarning,
@@ -118,9 +120,12 @@ class Audit:
         self._schedule = Schedule(every, sample, confirm_every, self._settings.seed)
         self._wrt = None if wrt is None else tuple(wrt)
         self._registry = default_registry()
-        self._quick = QuickJudge(self._registry, self._settings.seed)
+        self._compiled = Compiled()
+        self._operators = Operators(self._registry.keeps)
+        self._quick = QuickJudge(self._registry, self._settings.seed, self._compiled)
         self._recorder: Recorder | None = None
         self._spy: HookSpy | None = None
+        self._stepping: OptimizerAside | None = None
         self._opened = ExitStack()
         self._interceptor = Interceptor(self._backward)
         self._places = Places()
@@ -144,18 +149,24 @@ class Audit:
                 "clarke.audit was entered under torch.inference_mode, where no gradient is "
                 "recorded. Open the audit outside of it; evaluation inside the audit may use it."
             )
-        recorder = Recorder(self._registry.keeps, self._registry.functions, places=self._places)
-        spy = HookSpy(recorder)
+        recorder = Recorder(
+            self._operators,
+            self._registry.functions,
+            places=self._places,
+            compiled=self._compiled,
+        )
+        spy, stepping = HookSpy(recorder), OptimizerAside(recorder)
         with ExitStack() as opened:
             opened.enter_context(self._interceptor)
             opened.enter_context(spy)
             opened.enter_context(recorder)
+            opened.enter_context(stepping)
             self._opened = opened.pop_all()
-        self._recorder, self._spy = recorder, spy
+        self._recorder, self._spy, self._stepping = recorder, spy, stepping
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._recorder = self._spy = None
+        self._recorder = self._spy = self._stepping = None
         self._opened.close()
 
     def subscribe(self, callback: Subscriber, *, gradients: bool = True) -> None:
@@ -202,6 +213,8 @@ class Audit:
         recorder = self._recorder
         if recorder is None:  # pragma: no cover - the interceptor is removed with the recorder
             return call.run()
+        if self._stepping is not None:
+            self._stepping.recover()
         number = len(self._steps) + 1
         location = recorder.places.here()[0]
         if not self._schedule.looks_at(number):

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 class Storage:
     """Memory shared by aliasing tensors: who wrote to it, and what it held before."""
 
-    __slots__ = ("__weakref__", "first", "kept", "number", "snapshot", "writers")
+    __slots__ = ("__weakref__", "externals", "first", "kept", "number", "snapshot", "writers")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.writers: list[Node] = []
         self.snapshot: torch.Tensor | None = None
         self.kept: list[weakref.ref[Node]] = []
+        self.externals: list[weakref.ref[Slot]] = []  # tensors there that no operation has made
         self.first: weakref.ref[Slot] | None = None  # the first tensor that was seen there
 
 

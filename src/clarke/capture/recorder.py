@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import (
 
 from clarke.capture.functions import is_from_custom, is_result_of, running_function
 from clarke.capture.live import Node, Read, Slot, Storage
+from clarke.capture.operators import Operator, Operators, reads_shape_only
 from clarke.capture.places import Places
 from clarke.capture.signs import ZeroFinder, signs_tell
 from clarke.capture.trace import Keep, overload_of
@@ -31,18 +32,10 @@ if TYPE_CHECKING:
 
     from clarke.capture.functions import DeclaredFunction
     from clarke.capture.trace import Location
+    from clarke.compiled import Compiled
 
-_DETACH = torch.ops.aten.detach.default
 _SCALAR = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - has no public name
-# Operations whose result has as many entries as a mask has true ones.
-_SHAPED = frozenset({"aten::index", "aten::masked_select", "aten::nonzero"})
 _READS_REMEMBERED = 10_000
-
-
-def _reads_shape_only(func: Any) -> bool:
-    """Whether a result without gradient (dropout's noise, say) owes its input only a shape."""
-    name: str = func._schema.name.partition("::")[2]
-    return name.endswith("_like") or name.startswith("new_")
 
 
 def _gather(values: Iterable[Any], into: list[torch.Tensor]) -> None:
@@ -51,14 +44,16 @@ def _gather(values: Iterable[Any], into: list[torch.Tensor]) -> None:
         if isinstance(value, torch.Tensor):
             into.append(value)
         elif isinstance(value, (list, tuple)):
-            _gather(value, into)
+            if not _is_of_numbers(value):
+                _gather(value, into)
         elif isinstance(value, dict):
             _gather(value.values(), into)
 
 
-def _draws(func: Any) -> bool:
-    """Whether an operation draws random numbers."""
-    return torch.Tag.nondeterministic_seeded in func.tags
+def _is_of_numbers(values: list[Any] | tuple[Any, ...]) -> bool:
+    """Whether a list of an operator's arguments holds numbers, as a size or a stride does."""
+    # Schemas have no lists of numbers and tensors together.
+    return not values or type(values[0]) is int
 
 
 def _under_compile() -> bool:
@@ -89,12 +84,6 @@ def _was_unpacked(slot: Slot, tensor: torch.Tensor) -> bool:
     )
 
 
-def _cuts(func: Any) -> bool:
-    """Whether the results of an operation do not depend differentiably on what it reads."""
-    name = func._schema.name
-    return func is _DETACH or name.endswith("_like") or name.startswith("aten::new_")
-
-
 def _changes_nothing(func: Any, args: tuple[Any, ...]) -> bool:
     """Whether a clamp is strictly inactive, here and nearby (cosine_similarity's hidden one)."""
     name = func._schema.name
@@ -121,8 +110,8 @@ class _Reading:
             self.masked = self.masked or slot.masked
             self.stopped = self.stopped or slot.stopped
             return slot
-        if isinstance(value, (list, tuple)):
-            return type(value)([self.slots(v) for v in value]) if value else value
+        if isinstance(value, (list, tuple)) and not _is_of_numbers(value):
+            return type(value)([self.slots(v) for v in value])
         return value
 
 
@@ -130,10 +119,12 @@ class Recorder(TorchDispatchMode):
     """Records the operations that run inside the ``with`` block.
 
     Args:
-        keep: Says for an operator overload what must be kept of the values it reads.
+        keep: Says for an operator overload what must be kept of the values it reads; or what
+            an earlier recorder knew of operators.
         functions: Custom Functions that are recorded as if they were operators.
         refuses_compiled: Raise a `CaptureError` as soon as a program under torch.compile runs.
         places: What an earlier recorder found out about the user's code, to go on with.
+        compiled: Compiled loops, used on large tensors; None to do without.
 
     The record grows as nodes that are held by the tensors they made, so it is freed with them.
     Nothing is recorded while gradients are switched off, except that tensors computed there are
@@ -142,11 +133,12 @@ class Recorder(TorchDispatchMode):
 
     def __init__(
         self,
-        keep: Callable[[Any], Keep],
+        keep: Callable[[Any], Keep] | Operators,
         functions: Mapping[type, DeclaredFunction] = MappingProxyType({}),
         *,
         refuses_compiled: bool = False,
         places: Places | None = None,
+        compiled: Compiled | None = None,
     ) -> None:
         super().__init__()
         self._functions = functions
@@ -158,16 +150,11 @@ class Recorder(TorchDispatchMode):
         self.refuses_compiled = refuses_compiled
         self.paused = False
         self.count = 0
-        self._keep = keep
-        self._keeps: dict[Any, Keep] = {}
-        self._zeros = ZeroFinder()
-        self._written: dict[Any, tuple[frozenset[int], frozenset[str]]] = {}
+        self._operators = keep if isinstance(keep, Operators) else Operators(keep)
+        self._zeros = ZeroFinder(compiled)
         self._slots: TensorTable[Slot | weakref.ref[Slot]] = TensorTable()
         self._slot_count = 0
         self._storages: dict[int, tuple[StorageWeakRef, weakref.ref[Storage]]] = {}
-        self._externals: weakref.WeakKeyDictionary[Storage, list[weakref.ref[Slot]]] = (
-            weakref.WeakKeyDictionary()
-        )
         self.tampered: weakref.WeakKeyDictionary[Storage, Location] = weakref.WeakKeyDictionary()
 
     @classmethod
@@ -223,7 +210,8 @@ class Recorder(TorchDispatchMode):
         found = None if entry is None else entry[1]()
         if found is None:
             found = Storage(self._slot_count)
-            self._storages[memory._cdata] = (StorageWeakRef(memory), weakref.ref(found))
+            held = StorageWeakRef(memory) if entry is None else entry[0]
+            self._storages[memory._cdata] = (held, weakref.ref(found))
             if len(self._storages) > 4096:
                 self._sweep()
         return found
@@ -262,7 +250,11 @@ class Recorder(TorchDispatchMode):
         else:
             slot.held = tensor.detach()
         slot.version = tensor._version if not tensor.is_inference() else 0
-        self._externals.setdefault(slot.storage, []).append(weakref.ref(slot))
+        slot.storage.externals.append(weakref.ref(slot))
+
+    def note_writes(self, tensors: list[torch.Tensor]) -> None:
+        """Leaves and constants are about to be overwritten while nothing is recorded."""
+        self._unrecorded_write(tensors)
 
     def read_leaf(self, tensor: torch.Tensor) -> Slot:
         """The slot of a leaf that no operation has read."""
@@ -273,7 +265,11 @@ class Recorder(TorchDispatchMode):
         if slot is None or _became_variable(slot, tensor):
             slot = self._new_slot(tensor, location)
             self._make_constant(slot.storage)
-        elif _was_unpacked(slot, tensor):
+        elif (
+            slot.producer is not None
+            and not slot.producer.differentiated
+            and _was_unpacked(slot, tensor)
+        ):
             return self._packed(slot, tensor, location)
         if slot.held is None and slot.producer is None:
             if not self._is_applied(slot, tensor):
@@ -282,7 +278,7 @@ class Recorder(TorchDispatchMode):
             tensor.requires_grad or slot.masked or slot.virtual
         ):
             # Computed from differentiated values, but cut off: from here on a constant.
-            by_value = slot.producer.differentiated and not _reads_shape_only(slot.producer.func)
+            by_value = slot.producer.differentiated and not reads_shape_only(slot.producer.func)
             slot.stopped = slot.stopped or by_value
             if by_value:
                 slot.cut_by = overload_of(slot.producer.func)
@@ -359,19 +355,6 @@ class Recorder(TorchDispatchMode):
         self._hold(slot, tensor)
         return slot
 
-    def _writes(self, func: Any) -> tuple[frozenset[int], frozenset[str]]:
-        found = self._written.get(func)
-        if found is None:
-            positions, names = set(), set()
-            for i, argument in enumerate(func._schema.arguments):
-                if argument.alias_info is not None and argument.alias_info.is_write:
-                    names.add(argument.name)
-                    if not argument.kwarg_only:
-                        positions.add(i)
-            found = (frozenset(positions), frozenset(names))
-            self._written[func] = found
-        return found
-
     # ---------------------------------------------------------------- the handler
 
     def __torch_dispatch__(
@@ -385,7 +368,8 @@ class Recorder(TorchDispatchMode):
         if kwargs:
             _gather(kwargs.values(), tensors)
         relevant = any(map(self._is_relevant, tensors))
-        positions, names = self._writes(func)
+        operator = self._operators.of(func)
+        names = operator.written_names
         if not relevant and not names:
             # A comparison of a detached value may stand at a tie.
             if not any(self._is_detached(t) for t in tensors):
@@ -393,7 +377,7 @@ class Recorder(TorchDispatchMode):
             relevant = True
         written: list[torch.Tensor] = []
         if names:
-            _gather((args[i] for i in positions if i < len(args)), written)
+            _gather((args[i] for i in operator.written if i < len(args)), written)
             _gather((kwargs[n] for n in names if n in kwargs), written)
         if not relevant:
             self._unrecorded_write(written)
@@ -404,7 +388,7 @@ class Recorder(TorchDispatchMode):
             return func(*args, **kwargs)
         if not (torch.is_grad_enabled() or checkpointed):
             return self._run_stopped(func, args, kwargs, written, location)
-        return self._record(func, args, kwargs, written, location, checkpointed=checkpointed)
+        return self._record(operator, args, kwargs, written, location, checkpointed=checkpointed)
 
     def _is_unwatched(self) -> bool:
         """Whether the mode is one in which nothing can be recorded; notes which."""
@@ -436,7 +420,7 @@ class Recorder(TorchDispatchMode):
         made_by = None if slot is None else slot.producer
         if made_by is None or tensor.requires_grad:
             return False
-        return made_by.differentiated and not _reads_shape_only(made_by.func)
+        return made_by.differentiated and not reads_shape_only(made_by.func)
 
     def _note_read(self, tensor: torch.Tensor, location: Location) -> None:
         slot = self._slot(tensor)
@@ -452,7 +436,7 @@ class Recorder(TorchDispatchMode):
 
     def _record(
         self,
-        func: Any,
+        operator: Operator,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         written: list[torch.Tensor],
@@ -462,17 +446,18 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         self.count += 1
         self._applied = None
+        func = operator.func
         node = Node(self.count, func, location)
         reading = _Reading(self._read, location)
         varied: list[int] = []
-        found_args: list[Any] = []
+        found_args = list(args)
         for position, value in enumerate(args):
-            before = reading.varied
-            reading.varied = False
-            found_args.append(reading.slots(value))
-            if reading.varied:
-                varied.append(position)
-            reading.varied = reading.varied or before
+            if isinstance(value, (torch.Tensor, list, tuple)):
+                reading.varied = False
+                found_args[position] = reading.slots(value)
+                if reading.varied:
+                    varied.append(position)
+        reading.varied = bool(varied)
         node.args = tuple(found_args)
         if kwargs:
             node.kwargs = {k: reading.slots(v) for k, v in kwargs.items()}
@@ -482,7 +467,7 @@ class Recorder(TorchDispatchMode):
         node.differentiated = differentiated = reading.varied
         node.varied = frozenset(varied)
         masked = reading.masked
-        if masked and func._schema.name in _SHAPED:
+        if masked and operator.counts:
             # The number of results may go into Python unseen.
             self.reads += [
                 Read(self.count, weakref.ref(s), s, location, s.number, shape=True)
@@ -491,21 +476,20 @@ class Recorder(TorchDispatchMode):
             ]
         for tensor in written:
             self._protect(tensor)
-        keeps = self._keeps.get(func)
-        if keeps is None:
-            keeps = self._keeps[func] = self._keep(func)
+        keeps = operator.keep
         signs = keeps is Keep.SIGNS and not kwargs and signs_tell(args[0])
         if signs:
             node.zeros = self._zeros.find(args[0])
         elif keeps is not Keep.NOTHING:
             self._keep_inputs(node, args, kwargs, written)
         out = func(*args, **kwargs)
-        if keeps is not Keep.NOTHING and _draws(func):
-            positions, _ = self._writes(func)
-            node.drawn = {i: args[i].detach().clone() for i in positions if i < len(args)}
-        opened = checkpointed and differentiated and not _cuts(func)
+        if keeps is not Keep.NOTHING and operator.draws:
+            node.drawn = {i: args[i].detach().clone() for i in operator.written if i < len(args)}
+        opened = checkpointed and differentiated and not operator.cuts
         keeps_results = keeps is not Keep.NOTHING and not signs
-        self._bind_outputs(node, out, written, masked=masked, keeps=keeps_results, virtual=opened)
+        self._bind_outputs(
+            node, operator, out, written, masked=masked, keeps=keeps_results, virtual=opened
+        )
         if signs:
             # Also of an in-place ReLU: its result may be overwritten in turn, and is then copied.
             node.kept_outputs[0] = self._kept_value(node, out, [])
@@ -514,6 +498,7 @@ class Recorder(TorchDispatchMode):
     def _bind_outputs(
         self,
         node: Node,
+        operator: Operator,
         out: Any,
         written: list[torch.Tensor],
         *,
@@ -540,7 +525,7 @@ class Recorder(TorchDispatchMode):
             if slot is None:
                 slot = self._new_slot(value, location)
                 slot.producer = node
-                if _reads_shape_only(node.func):
+                if operator.shape_only:
                     slot.key = weakref.ref(value)
                 discrete = not (value.is_floating_point() or value.is_complex())
                 # Of a detached value too: a comparison of it may stand at a tie.
@@ -550,7 +535,7 @@ class Recorder(TorchDispatchMode):
             outputs.append(slot.number)
             if keeps and not value.is_floating_point():
                 node.kept_outputs[position] = value
-            elif keeps and not written and (indexed or _draws(node.func)):
+            elif keeps and not written and (indexed or operator.draws):
                 node.kept_outputs[position] = self._kept_value(node, value, written)
         node.outputs = tuple(outputs)
         for tensor in written:
@@ -593,7 +578,7 @@ class Recorder(TorchDispatchMode):
         if storage is None:
             return
         self._protect_kept_only(storage)
-        if storage.snapshot is None and not storage.writers and self._externals.get(storage):
+        if storage.snapshot is None and not storage.writers and storage.externals:
             flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
             flat.set_(tensor.untyped_storage())
             storage.snapshot = flat.clone()
@@ -604,8 +589,8 @@ class Recorder(TorchDispatchMode):
             if storage is None:
                 continue
             self._protect_kept_only(storage)
-            references = self._externals.pop(storage, None)
-            if references is None:
+            references, storage.externals = storage.externals, []
+            if not references:
                 # Only matters if something differentiable lies there: see `collect_trace`.
                 self.tampered[storage] = self.places.here()[0]
                 continue

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from clarke.compiled import Compiled
 
 _CHUNK = 1 << 20  # elements; as large as stays in the cache
 
@@ -69,7 +73,8 @@ def signs_tell(values: torch.Tensor) -> bool:
 class ZeroFinder:
     """Finds exact zeros of large tensors; holds memory that is used again."""
 
-    def __init__(self) -> None:
+    def __init__(self, compiled: Compiled | None = None) -> None:
+        self._compiled = compiled
         self._scratch: dict[torch.dtype, torch.Tensor] = {}
 
     def find(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -86,6 +91,8 @@ class ZeroFinder:
                 flat = values.permute(0, 2, 3, 1).view(-1)
             else:
                 flat = values.reshape(-1)
+            if not self._may_have_zero(flat):
+                return torch.zeros(0, dtype=torch.int64)
             starts = [
                 start
                 for start in range(0, flat.numel(), _CHUNK)
@@ -97,6 +104,13 @@ class ZeroFinder:
                 return (values.reshape(-1) == 0).nonzero().squeeze(1)
             found = [(flat[a : a + _CHUNK] == 0).nonzero().squeeze(1) + a for a in starts]
             return torch.cat(found)
+
+    def _may_have_zero(self, flat: torch.Tensor) -> bool:
+        """Whether it is worth looking closer: one pass, if that is compiled."""
+        compiled = self._compiled
+        if compiled is None or flat.dtype not in (torch.float32, torch.float64):
+            return True
+        return not compiled.can_take(flat.numel()) or compiled.has_zero(flat.numpy())
 
     def _has_zero(self, chunk: torch.Tensor) -> bool:
         scratch = self._scratch.get(chunk.dtype)

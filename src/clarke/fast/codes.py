@@ -29,6 +29,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from clarke.compiled import Compiled
     from clarke.fast.geometry import Windows
 
 Codes = Any  # NDArray[np.uint64] of shape (N, H, W)
@@ -39,9 +40,15 @@ _LIMIT = 1 << 40  # sums of up to 2**13 multipliers stay exact in float64
 
 
 class Coder:
-    """Draws the multipliers; the same for every layer, different in every run of `seed`."""
+    """Draws the multipliers; the same for every layer, different in every run of `seed`.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        seed: Of the private generator.
+        compiled: Compiled loops, used on large arrays; None to do without.
+    """
+
+    def __init__(self, seed: int, compiled: Compiled | None = None) -> None:
+        self._compiled = compiled
         self._random = np.random.default_rng(seed)
         self._odd: dict[str, NDArray[np.uint64]] = {}
         self._real: dict[int, NDArray[np.float64]] = {}
@@ -55,22 +62,31 @@ class Coder:
 
     def pixels(self, image: NDArray[Any]) -> Codes:
         """(N, H, W) codes of the channels' values at every place of an (N, C, H, W) constant."""
+        multipliers = self._multipliers("pixels", image.shape[1])
+        if self._compiled is not None and self._compiled.can_take(image.size):
+            return self._compiled.code_pixels(np.ascontiguousarray(image), multipliers)
         kind = np.uint32 if image.dtype.itemsize == 4 else np.uint64
         bits = (image + image.dtype.type(0)).view(kind)  # the sum turns -0 into +0
         total = np.zeros((image.shape[0], *image.shape[2:]), dtype=np.uint64)
-        for c, factor in enumerate(self._multipliers("pixels", image.shape[1])):
+        for c, factor in enumerate(multipliers):
             total += bits[:, c] * factor
         return mix(total)
 
     def fields(self, codes: Codes, windows: Windows) -> Codes:
         """(N, h, w) codes of the windows' contents; what lies outside counts as zero."""
         n = codes.shape[0]
+        by_column = self._multipliers("across", windows.kernel[1])
+        by_row = self._multipliers("down", windows.kernel[0])
+        if self._compiled is not None and self._compiled.can_take(codes.size * len(by_column)):
+            return self._compiled.code_fields(
+                codes, by_column, by_row, windows.geometry, windows.out
+            )
         across = np.zeros((n, windows.space[0], windows.out[1]), dtype=np.uint64)
-        for j, factor in enumerate(self._multipliers("across", windows.kernel[1])):
+        for j, factor in enumerate(by_column):
             target, source = windows.cut(1, j)
             across[:, :, target] += codes[:, :, source] * factor
         total = np.zeros((n, *windows.out), dtype=np.uint64)
-        for i, factor in enumerate(self._multipliers("down", windows.kernel[0])):
+        for i, factor in enumerate(by_row):
             target, source = windows.cut(0, i)
             total[:, target] += across[:, source] * factor
         return mix(total)

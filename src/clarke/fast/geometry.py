@@ -34,6 +34,11 @@ class Windows:
     space: Pair
     out: Pair
 
+    @property
+    def geometry(self) -> tuple[Pair, Pair, Pair, Pair]:
+        """Kernel, stride, padding and dilation."""
+        return self.kernel, self.stride, self.padding, self.dilation
+
     def offsets(self) -> Iterator[Pair]:
         """All (vertical, horizontal) kernel positions, in scan order."""
         for i in range(self.kernel[0]):

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from clarke.capture import OpRecord, Trace
+    from clarke.compiled import Compiled
     from clarke.kinks import KinkRule, Known, Registry, Touch
+
+
+_SUMMED = frozenset({torch.float32, torch.float64})
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,14 @@ class QuickJudge:
     Args:
         registry: The rules.
         seed: Of the private generator behind the fingerprints.
+        compiled: Compiled loops, used on large arrays; None to do without.
     """
 
-    def __init__(self, registry: Registry, seed: int = 0) -> None:
+    def __init__(self, registry: Registry, seed: int = 0, compiled: Compiled | None = None) -> None:
         self._registry = registry
+        self._compiled = compiled
         self._scratch = Scratch()
-        self._coder = Coder(seed)
+        self._coder = Coder(seed, compiled)
 
     def decide(
         self, trace: Trace, variables: Sequence[int], gradient: Sequence[torch.Tensor] | None
@@ -154,14 +160,14 @@ class QuickJudge:
         layer = pool_layer(graph, position)
         if layer is None:
             return "what stands before the maxpool is not a convolution"
-        ties = pool_ties(graph, layer, self._scratch)
+        ties = pool_ties(graph, layer, self._scratch, self._compiled)
         if ties is None:
             return "the maxpool's input is not an array of float32 or float64 on the CPU"
         if layer.relu is not None and not found.slopes.get(layer.relu, False):
             return "the ReLU before the maxpool does not have slope 0 at 0"
         touched, rivals = ties.tied.size + ties.zero_ties, 0
         if ties.tied.size:
-            different = find_rivals(graph, layer, ties, self._coder)
+            different = find_rivals(graph, layer, ties, self._coder, self._compiled)
             if different is None:
                 return "there is no fingerprint for what stands before the maxpool"
             rivals = different.windows
@@ -237,6 +243,12 @@ def let_go(decision: Decision, registry: Registry) -> Decision:
 
 def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
     """Whether no entry is NaN or infinite; one pass over each tensor."""
+    plain = [t for t in tensors if t.layout == torch.strided and t.dtype in _SUMMED]
+    if len(plain) == len(tensors) and plain and len({t.dtype for t in plain}) == 1:
+        # A sum is the quickest pass there is, and finite only if all entries are.
+        sums = torch.stack([t.detach().sum() for t in plain])
+        if bool(torch.isfinite(sums).all()):
+            return True
     ends: dict[torch.dtype, list[torch.Tensor]] = {}
     for t in tensors:
         if t.layout != torch.strided or not t.is_floating_point():

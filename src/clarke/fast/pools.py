@@ -25,6 +25,7 @@ from clarke.feasibility import Outcome, find_witness
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from clarke.compiled import Compiled
     from clarke.fast.codes import Coder
     from clarke.fast.graph import Graph
     from clarke.fast.scratch import Scratch
@@ -57,17 +58,21 @@ class Rivals:
         return int(np.unique(self.window).size)
 
 
-def pool_ties(graph: Graph, layer: PoolLayer, scratch: Scratch) -> Ties | None:
+def pool_ties(
+    graph: Graph, layer: PoolLayer, scratch: Scratch, compiled: Compiled | None = None
+) -> Ties | None:
     """All ties of a maxpool (after a ReLU: those of positive value); None if out of scope."""
     op = graph.trace.ops[layer.pool]
     values, peaks = as_array(op.kept[0]), as_array(op.kept_outputs[0])
     if values is None or peaks is None:
         return None
     windows = windows_of_pool(graph, layer.pool)
-    return find_ties(values, peaks, windows, scratch, positive=layer.relu is not None)
+    return find_ties(values, peaks, windows, scratch, compiled, positive=layer.relu is not None)
 
 
-def find_rivals(graph: Graph, layer: PoolLayer, ties: Ties, coder: Coder) -> Rivals | None:
+def find_rivals(
+    graph: Graph, layer: PoolLayer, ties: Ties, coder: Coder, compiled: Compiled | None = None
+) -> Rivals | None:
     """The ties that are left when elements with equal receptive fields are taken together.
 
     None if there is no fingerprint for what stands before the pool.
@@ -87,7 +92,7 @@ def find_rivals(graph: Graph, layer: PoolLayer, ties: Ties, coder: Coder) -> Riv
         codes = fingerprints.outputs(layer.conv)
         if codes is None:
             return None
-        return _differing(graph, layer, (values, peaks), ties.tied, codes, inverse)
+        return _differing(graph, layer, (values, peaks), ties.tied, codes, inverse, compiled)
     found = []
     size = values.shape[1] // groups
     group = np.asarray(ties.tied // (size * peaks[0, 0].size) % groups)
@@ -96,7 +101,9 @@ def find_rivals(graph: Graph, layer: PoolLayer, ties: Ties, coder: Coder) -> Riv
         if codes is None:
             return None
         own = group == g
-        found.append(_differing(graph, layer, (values, peaks), ties.tied[own], codes, inverse[own]))
+        found.append(
+            _differing(graph, layer, (values, peaks), ties.tied[own], codes, inverse[own], compiled)
+        )
     return _joined(found)
 
 
@@ -107,6 +114,7 @@ def _differing(
     tied: Index,
     codes: Any,
     inverse: Index,
+    compiled: Compiled | None,
 ) -> Rivals:
     """The rivals among tied windows; `inverse` says which row of `codes` is each one's image."""
     op = graph.trace.ops[layer.pool]
@@ -114,7 +122,11 @@ def _differing(
     windows = windows_of_pool(graph, layer.pool)
     area, width = windows.out[0] * windows.out[1], windows.space[1]
     plane = windows.space[0] * width
-    open_ = ~same_field(codes, windows).reshape(-1)[inverse * area + tied % area]
+    if compiled is not None and compiled.can_take(values.size):
+        chosen_all = op.kept_outputs[1].reshape(arrays[1].shape).numpy()
+        open_ = compiled.differing(tied, *arrays, chosen_all, codes, inverse, windows.geometry)
+    else:
+        open_ = ~same_field(codes, windows).reshape(-1)[inverse * area + tied % area]
     window, inverse = tied[open_], inverse[open_]
     map_, rest = np.divmod(window, area)
     row, column = np.divmod(rest, windows.out[1])

@@ -18,6 +18,7 @@ import torch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from clarke.compiled import Compiled
     from clarke.fast.geometry import Windows
     from clarke.fast.scratch import Scratch
 
@@ -45,6 +46,7 @@ def find_ties(
     peaks: NDArray[Any],
     windows: Windows,
     scratch: Scratch,
+    compiled: Compiled | None = None,
     *,
     positive: bool,
 ) -> Ties:
@@ -55,9 +57,14 @@ def find_ties(
         peaks: (N, C, h, w) its output, contiguous.
         windows: Geometry.
         scratch: Memory.
+        compiled: Compiled loops, to be used where they fit.
         positive: The input has no negative element (it comes from a ReLU), and only ties with a
             positive value are wanted; those at zero are counted.
     """
+    if positive and compiled is not None and compiled.can_take(values.size):
+        done = compiled.tied(values, peaks, windows.geometry)
+        if done is not None:
+            return Ties(peaks.size, np.flatnonzero(done[0]), done[1])
     step = max(1, _CHUNK // max(values[:1].size, 1))
     alone = cells_inside(windows) < 2  # a single element cannot tie
     some_alone = bool(alone.any())

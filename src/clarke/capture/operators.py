@@ -1,0 +1,84 @@
+"""What the recorder has to know about an operator, asked once for each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clarke.capture.trace import Keep
+
+# Operations whose result has as many entries as a mask has true ones.
+_SHAPED = frozenset({"aten::index", "aten::masked_select", "aten::nonzero"})
+
+
+def reads_shape_only(func: Any) -> bool:
+    """Whether a result without gradient (dropout's noise, say) owes its input only a shape."""
+    name: str = func._schema.name.partition("::")[2]
+    return name.endswith("_like") or name.startswith("new_")
+
+
+class Operator:
+    """An operator overload.
+
+    Attributes:
+        func: The overload.
+        keep: What must be kept of the values it reads.
+        written: Positions of the arguments that it writes to.
+        written_names: Names of the arguments that it writes to.
+        shape_only: A result without gradient owes its input only a shape.
+        draws: It draws random numbers.
+        cuts: Its results do not depend differentiably on what it reads.
+        counts: Its result has as many entries as a mask has true ones.
+    """
+
+    __slots__ = (
+        "counts",
+        "cuts",
+        "draws",
+        "func",
+        "keep",
+        "shape_only",
+        "written",
+        "written_names",
+    )
+
+    def __init__(self, func: Any, keep: Keep) -> None:
+        name: str = func._schema.name
+        self.func = func
+        self.keep = keep
+        self.shape_only = reads_shape_only(func)
+        self.draws = torch.Tag.nondeterministic_seeded in func.tags
+        detaches = func is torch.ops.aten.detach.default
+        self.cuts = detaches or name.endswith("_like") or name.startswith("aten::new_")
+        self.counts = name in _SHAPED
+        positions, names = set(), set()
+        for i, argument in enumerate(func._schema.arguments):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                names.add(argument.name)
+                if not argument.kwarg_only:
+                    positions.add(i)
+        self.written, self.written_names = frozenset(positions), frozenset(names)
+
+
+class Operators:
+    """Operators by overload.
+
+    Args:
+        keep: Says for an overload what must be kept of the values it reads.
+    """
+
+    def __init__(self, keep: Callable[[Any], Keep]) -> None:
+        self._keep = keep
+        # By identity: an overload's hash is computed in Python, every time. The operator holds it.
+        self._known: dict[int, Operator] = {}
+
+    def of(self, func: Any) -> Operator:
+        """What there is to know about an overload."""
+        found = self._known.get(id(func))
+        if found is None:
+            found = self._known[id(func)] = Operator(func, self._keep(func))
+        return found

@@ -1,0 +1,189 @@
+"""Compiled loops, and the same in plain Python, against whole-array passes and definitions."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from clarke import compiled as loops
+from clarke.capture import ZeroFinder
+from clarke.compiled import Compiled
+from clarke.fast.codes import Coder
+from clarke.fast.geometry import Windows
+from clarke.fast.scratch import Scratch
+from clarke.fast.ties import find_ties
+
+TWOS = ((2, 2), (2, 2), (0, 0), (1, 1))
+THREES = ((3, 3), (2, 2), (1, 1), (1, 1))
+OTHERS = [
+    ((3, 3), (1, 1), (1, 1), (1, 1)),
+    ((3, 2), (2, 3), (1, 0), (1, 1)),
+    ((2, 3), (1, 2), (0, 1), (2, 2)),
+    ((1, 1), (1, 1), (0, 0), (1, 1)),
+    ((3, 3), (2, 2), (2, 1), (1, 2)),
+]
+
+
+class Plain(Compiled):
+    """The loops as Python runs them, for arrays of any size."""
+
+    def __init__(self):
+        super().__init__()
+        self._functions = loops._Functions(*loops._LOOPS)
+
+    def can_take(self, _elements):
+        return True
+
+
+class Ready(Plain):
+    """The compiled loops, for arrays of any size."""
+
+    def __init__(self):
+        super().__init__()
+        self._functions = loops._compile()
+
+
+@pytest.fixture(params=[Plain, Ready])
+def own(request):
+    if request.param is Ready:
+        pytest.importorskip("numba", reason="numba is not installed")
+    with np.errstate(over="ignore"):  # codes wrap around, as they do when compiled
+        yield request.param()
+
+
+def windows_for(geometry, space):
+    kernel, stride, padding, dilation = geometry
+    out = tuple(
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(space, kernel, stride, padding, dilation, strict=True)
+    )
+    return Windows(*geometry, space, out)
+
+
+@pytest.mark.parametrize("geometry", [TWOS, THREES], ids=["2x2", "3x3"])
+@pytest.mark.parametrize("space", [(4, 4), (6, 8), (2, 2), (8, 2)], ids=str)
+def test_tied_windows_are_those_of_the_passes(own, geometry, space):
+    random = np.random.default_rng(0)
+    kernel, stride, padding, _ = geometry
+    for low in (-2, -60):
+        x = torch.from_numpy(random.integers(low, 5, (5, 3, *space))).float().relu()
+        x[0, 0, 0, 0] = torch.inf
+        x[1, 1, 1, :2] = torch.inf
+        x[2, 0, 1, 0] = x[2, 0, 0, 1] = 1e-45  # the smallest number above zero
+        x[3, 2, 0, 1] = -0.0
+        y = torch.nn.functional.max_pool2d(x, kernel, stride, padding)
+        windows = windows_for(geometry, space)
+        given = (x.numpy(), y.numpy(), windows, Scratch())
+        expected = find_ties(*given, positive=True)
+        found = find_ties(*given, own, positive=True)
+        assert np.array_equal(found.tied, expected.tied)
+        assert (found.windows, found.zero_ties) == (expected.windows, expected.zero_ties)
+        assert found.tied.size
+
+
+def test_not_a_number_ties_with_nothing(own):
+    x = torch.full((1, 1, 2, 2), torch.nan)
+    assert (
+        find_ties(
+            x.numpy(),
+            x[:, :, :1, :1].numpy(),
+            windows_for(TWOS, (2, 2)),
+            Scratch(),
+            own,
+            positive=True,
+        ).tied.size
+        == 0
+    )
+
+
+@pytest.mark.parametrize("geometry", OTHERS, ids=str)
+def test_other_geometries_and_types_are_left_to_the_passes(own, geometry):
+    x = torch.ones(1, 1, 6, 6)
+    windows = windows_for(geometry, (6, 6))
+    y = torch.ones(1, 1, *windows.out)
+    assert own.tied(x.numpy(), y.numpy(), windows.geometry) is None
+    twos = windows_for(TWOS, (6, 6))
+    wide, largest = x.double().numpy(), torch.ones(1, 1, 3, 3).double().numpy()
+    assert own.tied(wide, largest, twos.geometry) is None
+    assert find_ties(wide, largest, twos, Scratch(), own, positive=True).tied.size == 9
+
+
+@pytest.mark.parametrize("geometry", [TWOS, THREES, *OTHERS], ids=str)
+def test_windows_whose_largest_elements_differ_in_their_codes(own, geometry):
+    random = np.random.default_rng(1)
+    images, channels, space = 4, 3, (6, 8)
+    windows = windows_for(geometry, space)
+    values = random.integers(0, 3, (images, channels, *space)).astype(np.float32)
+    codes = random.integers(0, 2, (2, *space)).astype(np.uint64)
+    codes[0, :4] = 7
+    shape = (images, channels, *windows.out)
+    peaks, chosen = np.zeros(shape, np.float32), np.zeros(shape, np.int64)
+    expected = np.zeros(shape, dtype=bool)
+    image_of = {1: 0, 3: 1}  # the others have no codes
+    for n, c, y, x in np.ndindex(shape):
+        inside = [
+            (y * windows.stride[0] - windows.padding[0] + i * windows.dilation[0],
+             x * windows.stride[1] - windows.padding[1] + j * windows.dilation[1])
+            for i, j in windows.offsets()
+        ]  # fmt: skip
+        inside = [(a, b) for a, b in inside if 0 <= a < space[0] and 0 <= b < space[1]]
+        if not inside or n not in image_of:
+            continue
+        peaks[n, c, y, x] = max(values[n, c][p] for p in inside)
+        best = [p for p in inside if values[n, c][p] == peaks[n, c, y, x]]
+        chosen[n, c, y, x] = best[0][0] * space[1] + best[0][1]
+        code = codes[image_of[n]]
+        expected[n, c, y, x] = any(code[p] != code[best[0]] for p in best)
+    per_image = int(np.prod(shape[1:]))
+    tied = np.concatenate([np.arange(n * per_image, (n + 1) * per_image) for n in image_of])
+    rows = np.repeat(np.arange(2), per_image)
+    found = own.differing(tied, values, peaks, chosen, codes, rows, windows.geometry)
+    assert np.array_equal(found, expected.reshape(-1)[tied])
+    assert geometry[0] == (1, 1) or found.any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("geometry", [TWOS, THREES, *OTHERS], ids=str)
+def test_codes_are_those_of_the_passes(own, geometry, dtype):
+    image = np.random.default_rng(2).integers(-2, 3, (3, 2, 6, 8)).astype(dtype)
+    image[0, 0, 0, 0] = -0.0
+    passes, coder = Coder(5), Coder(5, own)
+    codes = passes.pixels(image)
+    assert np.array_equal(coder.pixels(image), codes)
+    assert np.array_equal(coder.pixels(image[::2]), codes[::2])
+    windows = windows_for(geometry, (6, 8))
+    assert np.array_equal(coder.fields(codes, windows), passes.fields(codes, windows))
+    assert np.array_equal(
+        coder.fields(codes[:, ::-1], windows), passes.fields(codes[:, ::-1], windows)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_zeros_of_either_sign_are_found_where_they_are(own, dtype, zero):
+    finder = ZeroFinder(own)
+    tiny = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    x = torch.tensor([1.0, -1.0, torch.nan, torch.inf, -torch.inf, tiny, -tiny, 3.0], dtype=dtype)
+    assert finder.find(x).numel() == 0
+    for place in range(8):
+        y = x.clone()
+        y[place] = zero
+        assert finder.find(y).tolist() == [place]
+    assert finder.find(x.reshape(2, 4).t()).numel() == 0
+
+
+def test_numba_is_loaded_for_large_arrays_only_and_need_not_be_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)  # importing it fails
+    absent = Compiled()
+    assert not absent.can_take(1 << 30)
+    with pytest.raises(RuntimeError, match="can_take"):
+        absent.has_zero(np.ones(3, dtype=np.float32))
+    monkeypatch.undo()
+    pytest.importorskip("numba", reason="numba is not installed")
+    assert not absent.can_take(1 << 30)  # asked once
+    present = Compiled()
+    assert not present.can_take(1 << 14)
+    assert present.can_take(1 << 18)
+    assert present.can_take(1 << 14)
+    assert not present.can_take(100)
