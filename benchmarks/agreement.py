@@ -29,6 +29,7 @@ from torch.nn.functional import cross_entropy
 
 from clarke import Verdict, audit
 from clarke.capture import Recorder, collect_trace
+from clarke.compiled import Compiled
 from clarke.decide import Settings
 from clarke.decide.limits import Limits
 from clarke.experiments.augment import augment
@@ -104,17 +105,18 @@ def our_sets(net: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> dict
     if graph is None:
         raise ValueError("the network overwrites values in place")
     found: dict[str, Any] = {}
-    scratch, coder = Scratch(), Coder(0)
+    compiled = Compiled(always=True)
+    scratch, coder = Scratch(), Coder(0, compiled)
     for position, op in enumerate(trace.ops):
         if op.name != POOL:
             continue
         layer = pool_layer(graph, position)
-        ties = None if layer is None else pool_ties(graph, layer, scratch)
+        ties = None if layer is None else pool_ties(graph, layer, scratch, compiled)
         if layer is None or ties is None:
             continue
         shape = tuple(op.kept_outputs[0].shape)
         width = op.kept[0].shape[-1]
-        rivals = find_rivals(graph, layer, ties, coder) if ties.tied.size else None
+        rivals = find_rivals(graph, layer, ties, coder, compiled) if ties.tied.size else None
         relevant: dict[Window, set[int]] | None = {} if ties.tied.size == 0 else None
         if rivals is not None:
             relevant = {}

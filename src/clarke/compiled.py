@@ -42,18 +42,22 @@ class Compiled:
 
     On one thread: torch's own go on spinning for a while after each operation, in case of another,
     and would share the processor with a second one.
+
+    Args:
+        always: Take arrays of any size, not only those that are worth it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, always: bool = False) -> None:
+        self._always = always
         self._functions: _Functions | None = None
         self._tried = False
 
     def can_take(self, elements: int) -> bool:
         """Whether there are compiled loops, and so many elements are worth them."""
-        if elements >= _LARGE and not self._tried:
+        if (self._always or elements >= _LARGE) and not self._tried:
             self._tried = True
             self._functions = _compile()
-        return self._functions is not None and elements >= _SMALL
+        return self._functions is not None and (self._always or elements >= _SMALL)
 
     def has_zero(self, values: NDArray[Any]) -> bool:
         """Whether some of (K,) contiguous float32 or float64 numbers is zero, of either sign."""

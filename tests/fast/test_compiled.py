@@ -26,30 +26,22 @@ OTHERS = [
 
 
 class Plain(Compiled):
-    """The loops as Python runs them, for arrays of any size."""
+    """The loops as Python runs them."""
 
     def __init__(self):
-        super().__init__()
+        super().__init__(always=True)
+        self._tried = True
         self._functions = loops._Functions(*loops._LOOPS)
 
-    def can_take(self, _elements):
-        return True
 
-
-class Ready(Plain):
-    """The compiled loops, for arrays of any size."""
-
-    def __init__(self):
-        super().__init__()
-        self._functions = loops._compile()
-
-
-@pytest.fixture(params=[Plain, Ready])
+@pytest.fixture(params=["plain", "compiled"])
 def own(request):
-    if request.param is Ready:
+    if request.param == "compiled":
         pytest.importorskip("numba", reason="numba is not installed")
+    found = Plain() if request.param == "plain" else Compiled(always=True)
+    assert found.can_take(1)
     with np.errstate(over="ignore"):  # codes wrap around, as they do when compiled
-        yield request.param()
+        yield found
 
 
 def windows_for(geometry, space):

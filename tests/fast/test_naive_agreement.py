@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from clarke.capture import Recorder, collect_trace
+from clarke.compiled import Compiled
 from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.experiments.models import resnet18, vgg11, vgg11_bn
 from clarke.fast import QuickJudge
@@ -22,11 +23,20 @@ sys.modules["naive"] = naive
 _spec.loader.exec_module(naive)
 
 
-def traced(net, inputs, labels):
+@pytest.fixture(params=["passes", "loops"])
+def compiled(request):
+    """None, or compiled loops that take arrays of any size."""
+    if request.param == "passes":
+        return None
+    pytest.importorskip("numba", reason="numba is not installed")
+    return Compiled(always=True)
+
+
+def traced(net, inputs, labels, compiled=None):
     """Trace, slots of the variables and AD's gradient of one training step."""
     registry = default_registry()
     net.zero_grad()
-    with Recorder(registry.keeps) as recorder:
+    with Recorder(registry.keeps, compiled=compiled) as recorder:
         loss = cross_entropy(net(inputs), labels)
         trace = collect_trace(recorder, loss)
         recorder.paused = True
@@ -116,9 +126,9 @@ def pools(decision):
     return [c for c in decision.counts if c.op.short_name == "max_pool2d_with_indices"]
 
 
-def compare(net, inputs, labels, judge):
+def compare(net, inputs, labels, judge, compiled=None):
     """The decision of the fast path, after checking its counts against the naive reference."""
-    trace, slots, gradient = traced(net, inputs, labels)
+    trace, slots, gradient = traced(net, inputs, labels, compiled)
     decision = judge.decide(trace, slots, gradient)
     reference = naive.Naive(net, inputs).layers()
     if not isinstance(decision, Decision):
@@ -134,16 +144,16 @@ def compare(net, inputs, labels, judge):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NETS)
-def test_counts_and_verdicts_are_those_of_the_paper(name, kind):
+def test_counts_and_verdicts_are_those_of_the_paper(name, kind, compiled):
     generator = torch.Generator().manual_seed(3)
-    judge = QuickJudge(default_registry())
+    judge = QuickJudge(default_registry(), compiled=compiled)
     labels = torch.tensor([0, 1, 2, 3])
     decided = 0
     for _ in range(3):
         net = NETS[name]()
         inputs = inputs_of(kind, generator)
         net(inputs)
-        decision, reference = compare(net, inputs, labels, judge)
+        decision, reference = compare(net, inputs, labels, judge, compiled)
         if isinstance(decision, Decision):
             decided += 1
         elif name != "odd":  # fingerprints do not look into the groups of a convolution
@@ -151,9 +161,9 @@ def test_counts_and_verdicts_are_those_of_the_paper(name, kind):
     assert decided
 
 
-def test_fifty_steps_of_training_agree():
+def test_fifty_steps_of_training_agree(compiled):
     generator = torch.Generator().manual_seed(5)
-    judge = QuickJudge(default_registry())
+    judge = QuickJudge(default_registry(), compiled=compiled)
     for batch_norm in (False, True):
         net = small_vgg(batch_norm=batch_norm)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
@@ -161,13 +171,13 @@ def test_fifty_steps_of_training_agree():
             kind = KINDS[step % len(KINDS)]
             inputs = inputs_of(kind, generator)
             labels = torch.randint(0, 4, (4,), generator=generator)
-            decision, _ = compare(net, inputs, labels, judge)
+            decision, _ = compare(net, inputs, labels, judge, compiled)
             assert isinstance(decision, Decision) or kind == "coarse", str(decision)
             optimizer.step()
 
 
-def test_zero_weights_and_dead_channels():
-    judge = QuickJudge(default_registry())
+def test_zero_weights_and_dead_channels(compiled):
+    judge = QuickJudge(default_registry(), compiled=compiled)
     generator = torch.Generator().manual_seed(7)
     labels = torch.tensor([0, 1, 2, 3])
     net = small_vgg()
@@ -175,7 +185,7 @@ def test_zero_weights_and_dead_channels():
         net[0].weight[0] = 0  # channel 0 is its bias everywhere
         net[0].bias[0] = 0.5
         net[0].bias[1] = -100.0  # channel 1 is dead
-    decision, reference = compare(net, inputs_of("natural", generator), labels, judge)
+    decision, reference = compare(net, inputs_of("natural", generator), labels, judge, compiled)
     first = next(iter(reference.values()))
     assert first.ties == first.relevant == 4 * 16
     if isinstance(decision, Decision):
