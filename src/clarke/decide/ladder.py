@@ -12,7 +12,7 @@ from clarke.decide.certificate import Certificate
 from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_nonfinite_value
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
-from clarke.decide.mixture import mix_witnesses
+from clarke.decide.mixture import mix_neighbours, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
 from clarke.decide.nonfinite import judge_nonfinite
 from clarke.decide.rays import mean_of_limits
@@ -211,6 +211,22 @@ class _Context:
         theorem = "witness" if len(witnesses) == 1 else "mixture of witnesses"
         return self.accept(verdict, witnesses, weights, theorem)
 
+    def neighbours(self) -> Decision | None:
+        """A mixture of selections next to AD's, which is itself active nowhere nearby."""
+        if bool((self.relevance.relevant & self.relevance.mixed).any()) or self.relevance.hazards:
+            return None
+        mixed = mix_neighbours(
+            self.program,
+            self.gradient,
+            self.relevance,
+            self.settings,
+            self.generator,
+            self.tolerance,
+        )
+        if mixed is None:
+            return None
+        return self.accept(Verdict.CLARKE, *mixed, "mixture of witnesses")
+
     def differs(self, own: tuple[torch.Tensor, ...]) -> bool:
         """Whether AD's gradient and that of its selection differ by more than rounding."""
         if relative_difference(own, self.gradient) <= self.tolerance:
@@ -287,6 +303,9 @@ class _Context:
                 program, self.generator, replace(self.settings.exact, kinks=kinks)
             )
         except BudgetError as error:
+            beside = self.neighbours()
+            if beside is not None:
+                return beside
             return replace(otherwise, reason=f"{otherwise.reason} {error}")
         own = flatten(self.gradient)
         mixed = mix_cells(exact, program, own, tolerance)

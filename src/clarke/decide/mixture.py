@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from clarke.constraints import flatten
+from clarke.constraints import build_rows, flatten
 from clarke.decide.search import witness_selection
 from clarke.feasibility import convex_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from clarke.constraints import Relevance
     from clarke.decide.model import Settings, Witness
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _FEW = 8  # witnesses up to which a mixture is looked for after every one
 _LONGEST = 512  # candidates of a kink that are taken in turn
+_IN_COMBINATION = 1e-6  # multipliers, relative to the largest, of rows that a contradiction needs
 
 
 def mix_witnesses(
@@ -51,20 +53,80 @@ def mix_witnesses(
         # Of a long turn no part is enough: AD gives every candidate its share.
         if not found or not (complete or (witness is not None and len(found) <= _FEW)):
             continue
-        mixed = _membership(found, gradient, tolerance)
+        mixed = _combined(found, gradient, tolerance)
         if mixed is not None:
-            kept = [i for i, w in enumerate(mixed) if w > 0]
-            total = sum(mixed[i] for i in kept)
-            return tuple(found[i] for i in kept), tuple(mixed[i] / total for i in kept)
+            return mixed
     return None
 
 
-def _membership(
+def mix_neighbours(
+    program: Program,
+    gradient: Sequence[torch.Tensor],
+    relevance: Relevance,
+    settings: Settings,
+    generator: torch.Generator,
+    tolerance: float,
+) -> tuple[tuple[Witness, ...], tuple[float, ...]] | None:
+    """The same where AD's own selection is active nowhere nearby, from those next to it.
+
+    Its rows contradict each other: some non-negative combination of them vanishes (Gordan). The
+    kinks of that combination are turned, one, two or more at a time, to other candidates.
+    """
+    rows = build_rows(program, {}, relevance.relevant)
+    _, outcome = witness_selection(program, {}, relevance.relevant, settings, generator)
+    if outcome.multipliers is None:
+        return None
+    used = outcome.multipliers > _IN_COMBINATION * outcome.multipliers.max()
+    kinks = np.unique(rows.kinks.numpy()[used])
+    found: list[Witness] = []
+    sizes = range(1, len(kinks) + 1)
+    turned = (t for n in sizes for t in itertools.combinations(kinks.tolist(), n))
+    for choices in itertools.islice(_with_candidates(program, turned), settings.selections):
+        witness, _ = witness_selection(program, choices, relevance.relevant, settings, generator)
+        if witness is None:
+            continue
+        found.append(witness)
+        mixed = _combined(found, gradient, tolerance) if len(found) > 1 else None
+        if mixed is not None:
+            return mixed
+    return None
+
+
+def _with_candidates(
+    program: Program, turned: Iterable[tuple[int, ...]]
+) -> Iterator[dict[int, torch.Tensor]]:
+    """AD's selection with some kinks at other candidates: all ways for each set of kinks."""
+    for kinks in turned:
+        sites = [program.analysis.site_of(k) for k in kinks]
+        places = [k - s.first for k, s in zip(kinks, sites, strict=True)]
+        own = [int(s.touch.chosen()[i]) for s, i in zip(sites, places, strict=True)]
+        others = [
+            [m for m in s.touch.members[s.touch.owner == i].tolist() if m != o]
+            for s, i, o in zip(sites, places, own, strict=True)
+        ]
+        for picked in itertools.product(*others):
+            choices = {
+                p: s.touch.chosen().clone()
+                for p, s in program.analysis.sites.items()
+                if any(s is other for other in sites)
+            }
+            for site, place, member in zip(sites, places, picked, strict=True):
+                position = next(p for p in choices if program.analysis.sites[p] is site)
+                choices[position][place] = member
+            yield choices
+
+
+def _combined(
     found: list[Witness], gradient: Sequence[torch.Tensor], tolerance: float
-) -> list[float] | None:
+) -> tuple[tuple[Witness, ...], tuple[float, ...]] | None:
+    """Those of some witnesses, with weights, that have `gradient` as a convex combination."""
     points = np.stack([flatten(w.gradient) for w in found])
     weights = convex_weights(points, flatten(gradient), tolerance=tolerance)
-    return None if weights is None else [float(w) for w in weights]
+    if weights is None:
+        return None
+    kept = [i for i, w in enumerate(weights) if w > 0]
+    total = float(sum(weights[i] for i in kept))
+    return tuple(found[i] for i in kept), tuple(float(weights[i]) / total for i in kept)
 
 
 def _selections(

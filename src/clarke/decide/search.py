@@ -9,6 +9,7 @@ import torch
 
 from clarke.constraints import RowOperator, build_rows, random_tangents, unflatten
 from clarke.decide.model import Settings, Witness
+from clarke.decide.tolerance import peak
 from clarke.feasibility import Feasibility, Outcome, find_witness
 from clarke.steering import selected_gradient
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from clarke.steering import Program
 
 _MARGIN = 1e-9
+_VANISHING = 1e-12
 
 
 def witness_selection(
@@ -103,11 +105,23 @@ def _generate_columns(
         y = best.multipliers
         before = len(basis)
         if y is not None and np.any(y > 0):
-            add(rows.transposed_times(torch.from_numpy(np.maximum(y, 0.0))))
+            y = np.maximum(y, 0.0)
+            pull = rows.transposed_times(torch.from_numpy(y))
+            if _vanishes(rows, y, pull):
+                break  # a contradiction in all variables, which no direction resolves
+            add(pull)
         if len(basis) == before:
             add(random_tangents(program, generator))
         best = find_witness(np.stack(columns, 1), margin=_MARGIN)
     return basis, np.stack(columns, 1), best
+
+
+def _vanishes(
+    rows: RowOperator, y: NDArray[np.float64], combined: tuple[torch.Tensor, ...]
+) -> bool:
+    """Whether a combination of rows vanishes next to the largest of its terms, up to rounding."""
+    own = np.where(np.arange(y.size) == int(y.argmax()), y, 0.0)
+    return peak(combined) <= _VANISHING * peak(rows.transposed_times(torch.from_numpy(own)))
 
 
 def _bias_shifts(rows: RowOperator) -> list[tuple[torch.Tensor, ...]]:
