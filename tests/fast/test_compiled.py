@@ -165,6 +165,13 @@ def test_zeros_of_either_sign_are_found_where_they_are(own, dtype, zero):
     assert finder.find(x.reshape(2, 4).t()).numel() == 0
 
 
+def test_zeros_of_what_numpy_cannot_see(own):
+    x = torch.complex(torch.ones(5), torch.tensor([1.0, 0.0, -2.0, 0.0, 3.0])).conj().imag
+    for negative in (x, torch._neg_view(torch.tensor([1.0, 0.0, -2.0, 0.0, 3.0]))):
+        assert negative.is_neg()
+        assert ZeroFinder(own).find(negative).tolist() == [1, 3]
+
+
 def test_numba_is_loaded_for_large_arrays_only_and_need_not_be_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)  # importing it fails
     absent = Compiled()
