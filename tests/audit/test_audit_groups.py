@@ -182,4 +182,4 @@ def test_endless_accumulation_does_not_grow(w, monkeypatch):
             torch.relu(w).backward()
     assert [s.joint for s in watch.steps] == [Verdict.BOULIGAND] * 6 + [Verdict.UNDECIDED] * 6
     assert "more than 6" in watch.steps[-1].joint_reason
-    assert watch._accumulation._held[w].group.parts == []
+    assert watch._accumulation._held.get(w).group.parts == []

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
+from torch.utils.weak import TensorWeakRef
 
+from clarke.capture import TensorTable
 from clarke.constraints import build_rows
 from clarke.feasibility import Outcome, find_witness
 from clarke.steering import Program
@@ -90,8 +91,8 @@ class Accumulation:
     """
 
     def __init__(self) -> None:
-        self._held = WeakTensorKeyDictionary()
-        self._numbers = WeakTensorKeyDictionary()
+        self._held: TensorTable[_Held] = TensorTable()
+        self._numbers: TensorTable[int] = TensorTable()
         self._count = 0
         self.accumulating = False
 
@@ -102,7 +103,7 @@ class Accumulation:
         fresh = []
         for leaf in leaves:
             gradient = leaf.grad
-            held: _Held | None = self._held.get(leaf)
+            held = self._held.get(leaf)
             if gradient is None:
                 fresh.append(self._number(leaf))
             elif (
@@ -146,7 +147,8 @@ class Accumulation:
         """
         for leaf in case.leaves:
             if leaf.grad is not None:
-                self._held[leaf] = _Held(TensorWeakRef(leaf.grad), leaf.grad._version, group)
+                gradient = TensorWeakRef(leaf.grad)
+                self._held.set(leaf, _Held(gradient, leaf.grad._version, group))
         group.size += 1
         if decision.verdict is not Verdict.SMOOTH and not group.broken:
             group.parts.append(
@@ -161,10 +163,11 @@ class Accumulation:
         return joint_verdict(group)
 
     def _number(self, leaf: torch.Tensor) -> int:
-        found: int | None = self._numbers.get(leaf)
+        found = self._numbers.get(leaf)
         if found is None:
             self._count += 1
-            found = self._numbers[leaf] = self._count
+            found = self._count
+            self._numbers.set(leaf, found)
         return found
 
     def _part(self, number: int, case: Case, decision: Decision) -> Part:

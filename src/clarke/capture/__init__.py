@@ -19,6 +19,7 @@ from clarke.capture.trace import (
     input_slots,
     overload_of,
 )
+from clarke.capture.weak import TensorTable
 
 __all__ = [
     "DeclaredFunction",
@@ -34,6 +35,7 @@ __all__ = [
     "Ref",
     "ScalarRead",
     "Signs",
+    "TensorTable",
     "Trace",
     "ZeroFinder",
     "collect_trace",

@@ -133,6 +133,10 @@ class OpRecord:
 
     def bare(self) -> OpRecord:
         """The same without the values that were kept, which may be large."""
+        if self.signs is None and not (
+            self.kept or self.kept_outputs or self.kept_lists or self.kept_named
+        ):
+            return self
         nothing: Mapping[Any, torch.Tensor] = MappingProxyType({})
         return replace(
             self,

@@ -133,10 +133,13 @@ def _head(figure: Any, records: Sequence[RunRecord]) -> None:
 
 def _touches(axes: Any, records: Sequence[RunRecord], name: str) -> None:
     """Steps with a touched activation so far, run by run."""
+    places = [p for r in records for p in r.places.values()]
     for r in records:
         lists = [p.touched for p in r.places.values() if p.operation != _POOL]
         touched = [sum(c) for c in zip(*lists, strict=True)] or [0] * r.looked
         axes.step(*_so_far(r, touched), where="post", label=f"{name} {r.seed}")
+    if not any(n for p in places if p.operation != _POOL for n in p.touched):
+        axes.text(0.5, 0.5, "none", ha="center", transform=axes.transAxes)
     axes.set(xlabel="step", ylabel="steps so far", title="steps with an activation at a kink")
     axes.set_ylim(0, max(1.05, axes.get_ylim()[1]))
     axes.yaxis.get_major_locator().set_params(integer=True)
