@@ -210,8 +210,8 @@ def settle(graph: Graph, layer: PoolLayer, rivals: Rivals) -> Condition | None:
     shape = weight_shape(graph, layer.conv)
     if array is None or shape is None:
         return None
-    first = _patches(graph, layer, array, shape, rivals, rivals.chosen)
-    second = _patches(graph, layer, array, shape, rivals, rivals.rival)
+    first = patches(graph, layer, array, shape, rivals, rivals.chosen)
+    second = patches(graph, layer, array, shape, rivals, rivals.rival)
     rows = first - second
     if gamma is not None:
         rows *= np.sign(gamma[rivals.channel])[:, None]
@@ -242,7 +242,7 @@ def settle(graph: Graph, layer: PoolLayer, rivals: Rivals) -> Condition | None:
     return Condition(matrix, found.direction, direction.reshape(shape))
 
 
-def _patches(
+def patches(
     graph: Graph,
     layer: PoolLayer,
     inputs: NDArray[Any],
