@@ -42,6 +42,16 @@ def test_two_windows_with_their_elements_exchanged(weights):
     assert len(report.certificate.witnesses) == 2
 
 
+def test_neighbours_whose_gradients_differ_by_less_than_rounding():
+    tiny = 2.0**-60
+    report = verdict_of(
+        [[[1.0], [1 + 2.0**-20]], [[1 + 2.0**-20], [1.0]], [[4.0], [0.0]]], (tiny, tiny, 1.0)
+    )
+    assert report.verdict is Verdict.BOULIGAND
+    assert report.theorem == "witness of a neighbour"
+    assert report.certificate.verify()
+
+
 def test_opposite_weights_are_wrong_but_that_takes_the_enumeration():
     # c max(w, 2w) - c max(2w, w) = 0, and AD says -c.
     patches = [[[1.0], [2.0]], [[2.0], [1.0]]]

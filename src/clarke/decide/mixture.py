@@ -86,7 +86,7 @@ def mix_neighbours(
         if witness is None:
             continue
         found.append(witness)
-        mixed = _combined(found, gradient, tolerance) if len(found) > 1 else None
+        mixed = _combined(found, gradient, tolerance)
         if mixed is not None:
             return mixed
     return None
