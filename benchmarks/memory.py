@@ -11,6 +11,7 @@ import contextlib
 import resource
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -28,7 +29,16 @@ _STEPS = 3
 
 
 def megabytes() -> float:
-    """The peak so far; getrusage counts in bytes on macOS and in kilobytes elsewhere."""
+    """The peak so far.
+
+    On Linux getrusage counts what the parent held when it started this process, too; the kernel's
+    own status does not. On macOS getrusage counts in bytes, elsewhere in kilobytes.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / (1 << 10)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
