@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _FEW = 8  # witnesses up to which a mixture is looked for after every one
 _LONGEST = 512  # candidates of a kink that are taken in turn
+_LARGE = 100_000  # variables from which on every try takes seconds
+_TRIES = 8
 _IN_COMBINATION = 1e-6  # multipliers, relative to the largest, of rows that a contradiction needs
 
 
@@ -81,7 +83,9 @@ def mix_neighbours(
     found: list[Witness] = []
     sizes = range(1, len(kinks) + 1)
     turned = (t for n in sizes for t in itertools.combinations(kinks.tolist(), n))
-    for choices in itertools.islice(_with_candidates(program, turned), settings.selections):
+    large = sum(p.numel() for p in program.point) > _LARGE
+    tries = min(settings.selections, _TRIES if large else settings.selections)
+    for choices in itertools.islice(_with_candidates(program, turned), tries):
         witness, _ = witness_selection(program, choices, relevance.relevant, settings, generator)
         if witness is None:
             continue
