@@ -311,9 +311,9 @@ def differing(
         found[k] = differs
 
 
-# As in `clarke.fast.codes.mix`.
-_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
-_FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+# Of the mix in `clarke.fast.codes.mix`.
+MIX_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
+MIX_FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 def code_pixels(bits: Any, multipliers: Any, found: Any) -> None:
@@ -335,9 +335,9 @@ def code_pixels(bits: Any, multipliers: Any, found: Any) -> None:
                 out[k] += (np.uint64(0) if value == negative_zero else value) * factor
         for k in range(out.size):
             code = out[k]
-            code = (code ^ (code >> _SHIFTS[0])) * _FACTORS[0]
-            code = (code ^ (code >> _SHIFTS[1])) * _FACTORS[1]
-            out[k] = code ^ (code >> _SHIFTS[2])
+            code = (code ^ (code >> MIX_SHIFTS[0])) * MIX_FACTORS[0]
+            code = (code ^ (code >> MIX_SHIFTS[1])) * MIX_FACTORS[1]
+            out[k] = code ^ (code >> MIX_SHIFTS[2])
 
 
 def code_fields(codes: Any, across: Any, down: Any, geometry: Any, found: Any) -> None:
@@ -381,9 +381,9 @@ def code_fields(codes: Any, across: Any, down: Any, geometry: Any, found: Any) -
                         out[x] += row[x] * factor
             for x in range(w):
                 code = out[x]
-                code = (code ^ (code >> _SHIFTS[0])) * _FACTORS[0]
-                code = (code ^ (code >> _SHIFTS[1])) * _FACTORS[1]
-                out[x] = code ^ (code >> _SHIFTS[2])
+                code = (code ^ (code >> MIX_SHIFTS[0])) * MIX_FACTORS[0]
+                code = (code ^ (code >> MIX_SHIFTS[1])) * MIX_FACTORS[1]
+                out[x] = code ^ (code >> MIX_SHIFTS[2])
 
 
 _LOOPS: tuple[Any, ...] = (

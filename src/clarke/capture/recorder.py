@@ -252,10 +252,6 @@ class Recorder(TorchDispatchMode):
         slot.version = tensor._version if not tensor.is_inference() else 0
         slot.storage.externals.append(weakref.ref(slot))
 
-    def note_writes(self, tensors: list[torch.Tensor]) -> None:
-        """Leaves and constants are about to be overwritten while nothing is recorded."""
-        self._unrecorded_write(tensors)
-
     def read_leaf(self, tensor: torch.Tensor) -> Slot:
         """The slot of a leaf that no operation has read."""
         return self._read(tensor, self.places.here()[0])
@@ -380,7 +376,7 @@ class Recorder(TorchDispatchMode):
             _gather((args[i] for i in operator.written if i < len(args)), written)
             _gather((kwargs[n] for n in names if n in kwargs), written)
         if not relevant:
-            self._unrecorded_write(written)
+            self.note_writes(written)
             return func(*args, **kwargs)
         location, checkpointed = self.places.here()
         if func is _SCALAR:
@@ -583,7 +579,8 @@ class Recorder(TorchDispatchMode):
             flat.set_(tensor.untyped_storage())
             storage.snapshot = flat.clone()
 
-    def _unrecorded_write(self, written: list[torch.Tensor]) -> None:
+    def note_writes(self, written: list[torch.Tensor]) -> None:
+        """Leaves and constants are about to be overwritten by what is not recorded."""
         for tensor in written:
             storage = self._known_storage(tensor)
             if storage is None:
@@ -648,7 +645,7 @@ class Recorder(TorchDispatchMode):
                 node.hidden_write = True
                 slot.storage.writers.append(node)
             else:
-                self._unrecorded_write([tensor])
+                self.note_writes([tensor])
         out = func(*args, **kwargs)
         flat = out if isinstance(out, (list, tuple)) else (out,)
         for value in flat:

@@ -30,11 +30,12 @@ from clarke.theorems import bias_shift
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from clarke.capture import Trace
     from clarke.constraints import Relevance
     from clarke.decide.confirm import Gradient
+    from clarke.decide.mixture import Mixed
     from clarke.kinks import Registry
     from clarke.steering import Analysis
 
@@ -196,26 +197,17 @@ class _Context:
         return self.accept(Verdict.BOULIGAND, (witness,), (1.0,), "witness")
 
     def mixture(self) -> Decision:
-        mixed = mix_witnesses(
-            self.program,
-            self.gradient,
-            self.relevance,
-            self.settings,
-            self.generator,
-            self.tolerance,
-        )
-        if mixed is None:
-            return self.exact(self.unwitnessed())
-        witnesses, weights = mixed
-        verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
-        theorem = "witness" if len(witnesses) == 1 else "mixture of witnesses"
-        return self.accept(verdict, witnesses, weights, theorem)
+        return self._mixed_by(mix_witnesses, "witness") or self.exact(self.unwitnessed())
 
     def neighbours(self) -> Decision | None:
         """A mixture of selections next to AD's, which is itself active nowhere nearby."""
         if bool((self.relevance.relevant & self.relevance.mixed).any()) or self.relevance.hazards:
             return None
-        mixed = mix_neighbours(
+        return self._mixed_by(mix_neighbours, "witness of a neighbour")
+
+    def _mixed_by(self, mix: Callable[..., Mixed | None], alone: str) -> Decision | None:
+        """What follows from a mixture; `alone` names the argument where one witness is enough."""
+        mixed = mix(
             self.program,
             self.gradient,
             self.relevance,
@@ -225,8 +217,8 @@ class _Context:
         )
         if mixed is None:
             return None
-        if len(mixed[0]) == 1:  # the two gradients differ by no more than rounding
-            return self.accept(Verdict.BOULIGAND, *mixed, "witness of a neighbour")
+        if len(mixed[0]) == 1:  # its gradient and AD's differ by no more than rounding
+            return self.accept(Verdict.BOULIGAND, *mixed, alone)
         return self.accept(Verdict.CLARKE, *mixed, "mixture of witnesses")
 
     def differs(self, own: tuple[torch.Tensor, ...]) -> bool:

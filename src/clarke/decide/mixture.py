@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from clarke.decide.model import Settings, Witness
     from clarke.steering import Program
 
+    Mixed = tuple[tuple[Witness, ...], tuple[float, ...]]  # witnesses with convex weights
+
 _FEW = 8  # witnesses up to which a mixture is looked for after every one
 _LONGEST = 512  # candidates of a kink that are taken in turn
 _LARGE = 100_000  # variables from which on every try takes seconds
@@ -33,7 +35,7 @@ def mix_witnesses(
     settings: Settings,
     generator: torch.Generator,
     tolerance: float,
-) -> tuple[tuple[Witness, ...], tuple[float, ...]] | None:
+) -> Mixed | None:
     """Witnesses and convex weights whose gradients add up to `gradient`, or None.
 
     Where AD mixes the pieces of a kink half and half, a selection and its complement cancel in
@@ -68,7 +70,7 @@ def mix_neighbours(
     settings: Settings,
     generator: torch.Generator,
     tolerance: float,
-) -> tuple[tuple[Witness, ...], tuple[float, ...]] | None:
+) -> Mixed | None:
     """The same where AD's own selection is active nowhere nearby, from those next to it.
 
     Its rows contradict each other: some non-negative combination of them vanishes (Gordan). The
@@ -122,7 +124,7 @@ def _with_candidates(
 
 def _combined(
     found: list[Witness], gradient: Sequence[torch.Tensor], tolerance: float
-) -> tuple[tuple[Witness, ...], tuple[float, ...]] | None:
+) -> Mixed | None:
     """Those of some witnesses, with weights, that have `gradient` as a convex combination."""
     points = np.stack([flatten(w.gradient) for w in found])
     weights = convex_weights(points, flatten(gradient), tolerance=tolerance)

@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clarke.compiled import MIX_FACTORS, MIX_SHIFTS
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
 
 Codes = Any  # NDArray[np.uint64] of shape (N, H, W)
 
-_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
-_FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _LIMIT = 1 << 40  # sums of up to 2**13 multipliers stay exact in float64
 
 
@@ -134,11 +134,11 @@ class Coder:
 
 def mix(codes: NDArray[np.uint64]) -> Codes:
     """A bijection of 64-bit integers that spreads every bit (Steele, Lea, Flood 2014)."""
-    codes = codes ^ (codes >> _SHIFTS[0])
-    codes *= _FACTORS[0]
-    codes ^= codes >> _SHIFTS[1]
-    codes *= _FACTORS[1]
-    codes ^= codes >> _SHIFTS[2]
+    codes = codes ^ (codes >> MIX_SHIFTS[0])
+    codes *= MIX_FACTORS[0]
+    codes ^= codes >> MIX_SHIFTS[1]
+    codes *= MIX_FACTORS[1]
+    codes ^= codes >> MIX_SHIFTS[2]
     return codes
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class Scratch:
@@ -16,7 +13,6 @@ class Scratch:
 
     def __init__(self) -> None:
         self._blocks: dict[tuple[str, str], NDArray[Any]] = {}
-        self._constants: dict[tuple[str, int], NDArray[Any]] = {}
 
     def get(self, purpose: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """An uninitialised array, valid until the same purpose is asked for again."""
@@ -27,11 +23,3 @@ class Scratch:
         if block is None or block.size < size:
             block = self._blocks[key] = np.empty(size, dtype=kind)
         return block[:size].reshape(shape)
-
-    def constant(self, name: str, size: int, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-        """An array that depends on its name and size only, computed once."""
-        key = (name, size)
-        found = self._constants.get(key)
-        if found is None:
-            found = self._constants[key] = make()
-        return found
