@@ -16,7 +16,7 @@ import pytest
 LAYERS = (
     "errors.py",
     "verdict.py",
-    "compiled.py",
+    "compiled/",
     "capture/",
     "kinks/",
     "steering/",

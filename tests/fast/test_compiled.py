@@ -1,14 +1,16 @@
 """Compiled loops, and the same in plain Python, against whole-array passes and definitions."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
-from clarke import compiled as loops
+import clarke.compiled
 from clarke.capture import ZeroFinder
-from clarke.compiled import Compiled
+from clarke.compiled import Compiled, Marks, loops
+from clarke.compiled.team import Team
 from clarke.fast.codes import Coder
 from clarke.fast.geometry import Windows
 from clarke.fast.scratch import Scratch
@@ -31,15 +33,36 @@ class Plain(Compiled):
     def __init__(self):
         super().__init__(always=True)
         self._tried = True
-        self._functions = loops._Functions(*loops._LOOPS)
+        self._functions = loops
 
 
-@pytest.fixture(params=["plain", "compiled"])
-def own(request):
-    if request.param == "compiled":
-        pytest.importorskip("numba", reason="numba is not installed")
-    found = Plain() if request.param == "plain" else Compiled(always=True)
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def shared():
+    """Compiled loops of which torch's threads do a share each."""
+    found = Compiled(always=True)
     assert found.can_take(1)
+    if found._team is None:
+        pytest.skip("torch comes without a libgomp of its own")
+    return found
+
+
+@pytest.fixture(params=["plain", "compiled", "shared"])
+def own(request, two_threads):
+    if request.param != "plain":
+        pytest.importorskip("numba", reason="numba is not installed")
+    if request.param == "shared":
+        found = shared()
+    else:
+        found = Plain() if request.param == "plain" else Compiled(always=True)
+        assert found.can_take(1)
+        found._team = None
     with np.errstate(over="ignore"):  # codes wrap around, as they do when compiled
         yield found
 
@@ -72,6 +95,29 @@ def test_tied_windows_are_those_of_the_passes(own, geometry, space):
         assert np.array_equal(found.tied, expected.tied)
         assert (found.windows, found.zero_ties) == (expected.windows, expected.zero_ties)
         assert found.tied.size
+        assert found.alike == expected.alike == 0
+        codes = random.integers(0, 2, (5, *space)).astype(np.uint64)
+        codes[0] = 7
+        found = find_ties(*given, own, codes, positive=True)
+        differing = several_codes(x.numpy(), y.numpy(), windows, codes)
+        assert np.array_equal(found.tied, expected.tied[differing[expected.tied]])
+        assert found.alike == expected.tied.size - found.tied.size > 0
+        assert (found.count, found.zero_ties) == (expected.count, expected.zero_ties)
+
+
+def several_codes(values, peaks, windows, codes):
+    """(N * C * h * w,) whether elements of several codes attain a window's maximum."""
+    found = np.zeros(peaks.shape, dtype=bool)
+    for n, c, y, x in np.ndindex(peaks.shape):
+        inside = [
+            (y * windows.stride[0] - windows.padding[0] + i * windows.dilation[0],
+             x * windows.stride[1] - windows.padding[1] + j * windows.dilation[1])
+            for i, j in windows.offsets()
+        ]  # fmt: skip
+        inside = [(a, b) for a, b in inside if 0 <= a < codes.shape[1] and 0 <= b < codes.shape[2]]
+        best = [codes[n][p] for p in inside if values[n, c][p] == peaks[n, c, y, x]]
+        found[n, c, y, x] = len(set(best)) > 1
+    return found.reshape(-1)
 
 
 def test_not_a_number_ties_with_nothing(own):
@@ -106,33 +152,32 @@ def test_windows_whose_largest_elements_differ_in_their_codes(own, geometry):
     random = np.random.default_rng(1)
     images, channels, space = 4, 3, (6, 8)
     windows = windows_for(geometry, space)
-    values = random.integers(0, 3, (images, channels, *space)).astype(np.float32)
-    codes = random.integers(0, 2, (2, *space)).astype(np.uint64)
-    codes[0, :4] = 7
+    values = random.integers(1, 3, (images, channels, *space)).astype(np.float32)
+    codes = random.integers(0, 2, (images, *space)).astype(np.uint64)
+    codes[1, :4] = 7
     shape = (images, channels, *windows.out)
-    peaks, chosen = np.zeros(shape, np.float32), np.zeros(shape, np.int64)
-    expected = np.zeros(shape, dtype=bool)
-    image_of = {1: 0, 3: 1}  # the others have no codes
+    peaks = np.ones(shape, np.float32)
     for n, c, y, x in np.ndindex(shape):
+        rows = y * windows.stride[0] - windows.padding[0]
+        columns = x * windows.stride[1] - windows.padding[1]
         inside = [
-            (y * windows.stride[0] - windows.padding[0] + i * windows.dilation[0],
-             x * windows.stride[1] - windows.padding[1] + j * windows.dilation[1])
+            values[n, c, rows + i * windows.dilation[0], columns + j * windows.dilation[1]]
             for i, j in windows.offsets()
-        ]  # fmt: skip
-        inside = [(a, b) for a, b in inside if 0 <= a < space[0] and 0 <= b < space[1]]
-        if not inside or n not in image_of:
-            continue
-        peaks[n, c, y, x] = max(values[n, c][p] for p in inside)
-        best = [p for p in inside if values[n, c][p] == peaks[n, c, y, x]]
-        chosen[n, c, y, x] = best[0][0] * space[1] + best[0][1]
-        code = codes[image_of[n]]
-        expected[n, c, y, x] = any(code[p] != code[best[0]] for p in best)
-    per_image = int(np.prod(shape[1:]))
-    tied = np.concatenate([np.arange(n * per_image, (n + 1) * per_image) for n in image_of])
-    rows = np.repeat(np.arange(2), per_image)
-    found = own.differing(tied, values, peaks, chosen, codes, rows, windows.geometry)
-    assert np.array_equal(found, expected.reshape(-1)[tied])
-    assert geometry[0] == (1, 1) or found.any()
+            if 0 <= rows + i * windows.dilation[0] < space[0]
+            and 0 <= columns + j * windows.dilation[1] < space[1]
+        ]
+        peaks[n, c, y, x] = max(inside, default=9)
+    marked = random.random((images * channels, *windows.out)) < 0.5
+    marked[::2, 0] = False
+    marked[-channels:] = False  # an image without codes
+    marks = Marks(marked, marked.any(axis=2))
+    expected = several_codes(values, peaks, windows, codes).reshape(marked.shape) & marked
+    which = np.array([2, 0, 1, 99])
+    given = codes[[1, 2, 0]]
+    found = own.differing(marks, values, peaks, given, which, windows.geometry)
+    assert np.array_equal(found.places(), np.flatnonzero(expected))
+    assert np.array_equal(marks.places(), np.flatnonzero(marked))
+    assert geometry[0] == (1, 1) or found.places().size
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -165,6 +210,45 @@ def test_zeros_of_either_sign_are_found_where_they_are(own, dtype, zero):
     assert finder.find(x.reshape(2, 4).t()).numel() == 0
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+def test_every_share_is_done_once_whatever_the_number_of_threads(two_threads, threads):
+    pytest.importorskip("numba", reason="numba is not installed")
+    both = shared()
+    torch.set_num_threads(threads)
+    for size in (1, 2, 7, 8, 9, 1000):
+        values = np.ones(size, dtype=np.float32)
+        assert not both.has_zero(values)
+        for place in {0, size // 2, size - 1}:
+            values[place] = 0
+            assert both.has_zero(values)
+            values[place] = 1
+    image = np.random.default_rng(3).integers(-2, 3, (7, 2, 5, 6)).astype(np.float32)
+    assert np.array_equal(Coder(5, both).pixels(image), Coder(5).pixels(image))
+
+
+def test_threads_of_ones_own_may_share_at_the_same_time(two_threads):
+    pytest.importorskip("numba", reason="numba is not installed")
+    both = shared()
+    image = np.random.default_rng(4).integers(-2, 3, (16, 3, 32, 32)).astype(np.float32)
+    expected = Coder(5).pixels(image)
+    with ThreadPoolExecutor(4) as pool:
+        coders = [Coder(5, both) for _ in range(40)]
+        found = list(pool.map(lambda coder: coder.pixels(image), coders))
+    assert all(np.array_equal(codes, expected) for codes in found)
+
+
+def test_there_is_no_team_where_torch_brings_no_runtime_or_one_without_the_call(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch, "__file__", str(tmp_path / "__init__.py"))
+    assert Team.of_torch() is None
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libgomp-of-another.so.1").write_text("not a library")
+    assert Team.of_torch() is None
+    monkeypatch.delattr("os.RTLD_NOLOAD", raising=False)  # as on Windows
+    assert Team.of_torch() is None
+
+
 def test_zeros_of_what_numpy_cannot_see(own):
     x = torch.complex(torch.ones(5), torch.tensor([1.0, 0.0, -2.0, 0.0, 3.0])).conj().imag
     for negative in (x, torch._neg_view(torch.tensor([1.0, 0.0, -2.0, 0.0, 3.0]))):
@@ -174,6 +258,8 @@ def test_zeros_of_what_numpy_cannot_see(own):
 
 def test_numba_is_loaded_for_large_arrays_only_and_need_not_be_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)  # importing it fails
+    monkeypatch.delitem(sys.modules, "clarke.compiled.shared", raising=False)
+    monkeypatch.delattr(clarke.compiled, "shared", raising=False)
     absent = Compiled()
     assert not absent.can_take(1 << 30)
     with pytest.raises(RuntimeError, match="can_take"):

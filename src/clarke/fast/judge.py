@@ -13,7 +13,7 @@ from clarke.fast.certificate import LayerCertificate
 from clarke.fast.codes import Coder
 from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layers import POOL, RELU, pool_layer
-from clarke.fast.pools import find_rivals, pool_ties, settle
+from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind
@@ -160,14 +160,15 @@ class QuickJudge:
         layer = pool_layer(graph, position)
         if layer is None:
             return "what stands before the maxpool is not a convolution"
-        ties = pool_ties(graph, layer, self._scratch, self._compiled)
+        known = codes_at_hand(graph, layer, self._coder)
+        ties = pool_ties(graph, layer, self._scratch, self._compiled, known)
         if ties is None:
             return "the maxpool's input is not an array of float32 or float64 on the CPU"
         if layer.relu is not None and not found.slopes.get(layer.relu, False):
             return "the ReLU before the maxpool does not have slope 0 at 0"
-        touched, rivals = ties.tied.size + ties.zero_ties, 0
+        touched, rivals = ties.count + ties.zero_ties, 0
         if ties.tied.size:
-            different = find_rivals(graph, layer, ties, self._coder, self._compiled)
+            different = find_rivals(graph, layer, ties, self._coder, self._compiled, known)
             if different is None:
                 return "there is no fingerprint for what stands before the maxpool"
             rivals = different.windows
@@ -180,7 +181,7 @@ class QuickJudge:
                 found.order[layer.weight] = (use, 0)
                 found.rows.append((condition.rows, condition.restricted))
                 found.settled.append(_Settled(position, layer.weight, layer.biases))
-        nonzero = None if layer.relu is None else int(ties.tied.size)
+        nonzero = None if layer.relu is None else ties.count
         found.counts.append(TouchCount(op, ties.windows, touched, rivals, nonzero=nonzero))
         return ""
 

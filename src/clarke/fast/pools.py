@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from clarke.capture import Ref
 from clarke.fast.codes import same_field
 from clarke.fast.fingerprints import Fingerprints, groups_of
 from clarke.fast.layers import (
@@ -58,20 +59,48 @@ class Rivals:
         return int(np.unique(self.window).size)
 
 
+def codes_at_hand(graph: Graph, layer: PoolLayer, coder: Coder) -> Fingerprints | None:
+    """The fingerprints of all images, where they cost less than telling which have a tie.
+
+    That is where the maxpool's own convolution reads the images of the batch.
+    """
+    values = as_array(graph.trace.ops[layer.pool].kept[0])
+    own = graph.trace.ops[layer.conv].args[0]
+    read = isinstance(own, Ref) and graph.maker(layer.conv, 0) is None
+    if values is None or not read or groups_of(graph, layer.conv) != 1:
+        return None
+    fingerprints = Fingerprints(graph, coder, np.arange(len(values)))
+    return None if fingerprints.outputs(layer.conv) is None else fingerprints
+
+
 def pool_ties(
-    graph: Graph, layer: PoolLayer, scratch: Scratch, compiled: Compiled | None = None
+    graph: Graph,
+    layer: PoolLayer,
+    scratch: Scratch,
+    compiled: Compiled | None = None,
+    known: Fingerprints | None = None,
 ) -> Ties | None:
-    """All ties of a maxpool (after a ReLU: those of positive value); None if out of scope."""
+    """All ties of a maxpool (after a ReLU: those of positive value); None if out of scope.
+
+    Where the codes of all images are known, ties within one code may be counted only.
+    """
     op = graph.trace.ops[layer.pool]
     values, peaks = as_array(op.kept[0]), as_array(op.kept_outputs[0])
     if values is None or peaks is None:
         return None
     windows = windows_of_pool(graph, layer.pool)
-    return find_ties(values, peaks, windows, scratch, compiled, positive=layer.relu is not None)
+    codes = None if known is None else known.outputs(layer.conv)
+    rectified = layer.relu is not None
+    return find_ties(values, peaks, windows, scratch, compiled, codes, positive=rectified)
 
 
 def find_rivals(
-    graph: Graph, layer: PoolLayer, ties: Ties, coder: Coder, compiled: Compiled | None = None
+    graph: Graph,
+    layer: PoolLayer,
+    ties: Ties,
+    coder: Coder,
+    compiled: Compiled | None = None,
+    known: Fingerprints | None = None,
 ) -> Rivals | None:
     """The ties that are left when elements with equal receptive fields are taken together.
 
@@ -81,18 +110,27 @@ def find_rivals(
     values, peaks = as_array(op.kept[0]), as_array(op.kept_outputs[0])
     if values is None or peaks is None:
         return None
-    # The ties are in order: those of an image follow each other.
-    edges = np.searchsorted(ties.tied, np.arange(len(peaks) + 1) * peaks[:1].size)
-    in_image = np.diff(edges)
-    images = np.flatnonzero(in_image)
-    inverse = np.repeat(np.arange(len(images)), in_image[images])
-    fingerprints = Fingerprints(graph, coder, images)
+    if known is None:
+        # The ties are in order: those of an image follow each other.
+        edges = np.searchsorted(ties.tied, np.arange(len(peaks) + 1) * peaks[:1].size)
+        images = np.flatnonzero(np.diff(edges))
+        which = np.zeros(len(peaks), dtype=np.intp)
+        which[images] = np.arange(images.size)
+        fingerprints = Fingerprints(graph, coder, images)
+    else:
+        fingerprints, which = known, np.arange(len(peaks))
+    arrays = (values, peaks)
     groups = groups_of(graph, layer.conv)
     if groups == 1:
         codes = fingerprints.outputs(layer.conv)
         if codes is None:
             return None
-        return _differing(graph, layer, (values, peaks), ties.tied, codes, inverse, compiled)
+        tied = ties.tied
+        if compiled is not None and ties.marks is not None and known is None:
+            geometry = windows_of_pool(graph, layer.pool).geometry
+            codes = np.ascontiguousarray(codes)
+            tied = compiled.differing(ties.marks, values, peaks, codes, which, geometry).places()
+        return _differing(graph, layer, arrays, tied, codes, which)
     found = []
     size = values.shape[1] // groups
     group = np.asarray(ties.tied // (size * peaks[0, 0].size) % groups)
@@ -100,10 +138,7 @@ def find_rivals(
         codes = fingerprints.outputs(layer.conv, (int(g) * size, int(g + 1) * size))
         if codes is None:
             return None
-        own = group == g
-        found.append(
-            _differing(graph, layer, (values, peaks), ties.tied[own], codes, inverse[own], compiled)
-        )
+        found.append(_differing(graph, layer, arrays, ties.tied[group == g], codes, which))
     return _joined(found)
 
 
@@ -113,20 +148,16 @@ def _differing(
     arrays: tuple[NDArray[Any], NDArray[Any]],
     tied: Index,
     codes: Any,
-    inverse: Index,
-    compiled: Compiled | None,
+    which: Index,
 ) -> Rivals:
-    """The rivals among tied windows; `inverse` says which row of `codes` is each one's image."""
+    """The rivals among tied windows; `which` says which row of `codes` is each image's."""
     op = graph.trace.ops[layer.pool]
     values, peaks = (a.reshape(-1) for a in arrays)
     windows = windows_of_pool(graph, layer.pool)
     area, width = windows.out[0] * windows.out[1], windows.space[1]
     plane = windows.space[0] * width
-    if compiled is not None and compiled.can_take(values.size):
-        chosen_all = op.kept_outputs[1].reshape(arrays[1].shape).numpy()
-        open_ = compiled.differing(tied, *arrays, chosen_all, codes, inverse, windows.geometry)
-    else:
-        open_ = ~same_field(codes, windows).reshape(-1)[inverse * area + tied % area]
+    inverse = which[tied // arrays[1][:1].size]
+    open_ = ~same_field(codes, windows).reshape(-1)[inverse * area + tied % area]
     window, inverse = tied[open_], inverse[open_]
     map_, rest = np.divmod(window, area)
     row, column = np.divmod(rest, windows.out[1])

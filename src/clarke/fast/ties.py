@@ -18,7 +18,7 @@ import torch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from clarke.compiled import Compiled
+    from clarke.compiled import Compiled, Marks
     from clarke.fast.geometry import Windows
     from clarke.fast.scratch import Scratch
 
@@ -30,12 +30,21 @@ class Ties:
     Attributes:
         windows: Number of windows.
         tied: (K,) flat positions (n, c, y, x) in the output of the windows looked for.
+        alike: Number of tied windows that were left out: their largest elements have one code.
         zero_ties: Number of windows with a tie at zero, if those were left out.
+        marks: The same windows as `tied`, if compiled loops found them.
     """
 
     windows: int
     tied: NDArray[np.intp]
+    alike: int
     zero_ties: int
+    marks: Marks | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of tied windows, without those at zero if they were left out."""
+        return self.tied.size + self.alike
 
 
 _CHUNK = 1 << 20  # elements of the input looked at together
@@ -47,6 +56,7 @@ def find_ties(
     windows: Windows,
     scratch: Scratch,
     compiled: Compiled | None = None,
+    codes: NDArray[np.uint64] | None = None,
     *,
     positive: bool,
 ) -> Ties:
@@ -58,13 +68,17 @@ def find_ties(
         windows: Geometry.
         scratch: Memory.
         compiled: Compiled loops, to be used where they fit.
+        codes: (N, H, W) of the elements, in all channels. Compiled loops only count ties between
+            elements of one code.
         positive: The input has no negative element (it comes from a ReLU), and only ties with a
             positive value are wanted; those at zero are counted.
     """
     if positive and compiled is not None and compiled.can_take(values.size):
-        done = compiled.tied(values, peaks, windows.geometry)
+        done = compiled.tied(values, peaks, windows.geometry, codes)
         if done is not None:
-            return Ties(peaks.size, np.flatnonzero(done[0]), done[1])
+            tied_places = done.found.places()
+            alike = done.count - tied_places.size
+            return Ties(peaks.size, tied_places, alike, done.low, done.found)
     step = max(1, _CHUNK // max(values[:1].size, 1))
     alone = cells_inside(windows) < 2  # a single element cannot tie
     some_alone = bool(alone.any())
@@ -84,7 +98,7 @@ def find_ties(
         if some_alone:
             np.logical_and(found, ~alone, out=found)
         tied.append(np.flatnonzero(found) + start * peaks[:1].size)
-    return Ties(peaks.size, np.concatenate(tied), zero_ties)
+    return Ties(peaks.size, np.concatenate(tied), 0, zero_ties)
 
 
 def cells_inside(windows: Windows) -> NDArray[np.int64]:

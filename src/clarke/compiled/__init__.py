@@ -1,0 +1,258 @@
+"""Loops compiled by numba, where that is installed (``clarke[fast]``).
+
+They find what whole-array passes elsewhere find, reading every value once. Without numba, and for
+arrays that no loop is made for, the passes do it.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clarke.compiled.loops import MIX_FACTORS, MIX_SHIFTS
+from clarke.compiled.team import Team
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+
+__all__ = ["MIX_FACTORS", "MIX_SHIFTS", "Compiled", "Marks", "Tied"]
+
+Pair = tuple[int, int]
+Geometry = tuple[Pair, Pair, Pair, Pair]  # kernel, stride, padding, dilation
+
+# From so many elements on the loops are quicker; from so many, loading numba is worth it.
+_SMALL = 1 << 12
+_LARGE = 1 << 18
+# From so many on, torch's other threads are asked to help.
+_SHARED = 1 << 15
+
+
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """Some of the windows of a maxpool.
+
+    Attributes:
+        marked: (P, h, w) whether a window is one of them; unset in all rows without any.
+        rows: (P, h) whether some window of the row is one of them.
+    """
+
+    marked: NDArray[np.bool_]
+    rows: NDArray[np.bool_]
+
+    def places(self) -> NDArray[np.intp]:
+        """(K,) their flat positions, in ascending order."""
+        width = self.marked.shape[2]
+        rows = np.flatnonzero(self.rows)
+        marked = self.marked.reshape(-1, width)[rows]
+        skipped = (rows - np.arange(rows.size)) * width  # windows in rows before that have none
+        shifts: NDArray[np.intp] = np.repeat(skipped, np.count_nonzero(marked, axis=1))
+        return np.flatnonzero(marked) + shifts
+
+
+@dataclass(frozen=True, eq=False)
+class Tied:
+    """Windows whose maximum is attained more than once.
+
+    Attributes:
+        found: Those that were asked for.
+        count: How many there are in all.
+        low: How many windows have a maximum that is not above zero.
+    """
+
+    found: Marks
+    count: int
+    low: int
+
+
+class Compiled:
+    """The loops of this module, compiled when first asked for.
+
+    On as many threads as torch uses, and on torch's own (`clarke.compiled.team.Team`).
+
+    Args:
+        always: Take arrays of any size, not only those that are worth it.
+    """
+
+    def __init__(self, *, always: bool = False) -> None:
+        self._always = always
+        self._functions: ModuleType | None = None
+        self._team: Team | None = None
+        self._tried = False
+
+    def can_take(self, elements: int) -> bool:
+        """Whether there are compiled loops, and so many elements are worth them."""
+        if (self._always or elements >= _LARGE) and not self._tried:
+            self._tried = True
+            self._functions = _compile()
+            self._team = None if self._functions is None else Team.of_torch()
+        return self._functions is not None and (self._always or elements >= _SMALL)
+
+    def has_zero(self, values: NDArray[Any]) -> bool:
+        """Whether some of (K,) contiguous float32 or float64 numbers is zero, of either sign."""
+        functions = self._ready()
+        if values.dtype != np.float32:
+            return bool(functions.has_zero(values.view(np.uint64)))
+        bits = values.view(np.uint32)
+        shares = self._shares(bits.size, bits.size)
+        if shares == 1:
+            return bool(functions.has_zero(bits))
+        found = np.empty(shares, dtype=np.bool_)
+        self._share(functions.zeros_in_shares, shares, (bits.size,), (bits, found))
+        return bool(found.any())
+
+    def tied(
+        self,
+        values: NDArray[Any],
+        peaks: NDArray[Any],
+        geometry: Geometry,
+        codes: NDArray[np.uint64] | None = None,
+    ) -> Tied | None:
+        """Which windows attain a maximum above zero more than once.
+
+        Args:
+            values: (N, C, H, W) input of a maxpool, contiguous, none negative.
+            peaks: (N, C, h, w) its output, contiguous.
+            geometry: Kernel, stride, padding and dilation.
+            codes: (N, H, W) of the elements, in all channels; ties are then marked only where
+                elements of different codes attain the maximum.
+
+        Returns:
+            None if there is no loop for this geometry or dtype.
+        """
+        functions = self._ready()
+        (height, width), (h, w) = values.shape[2:], peaks.shape[2:]
+        halves = (2 * h, 2 * w) == (height, width)
+        kernel, stride, padding, dilation = geometry
+        apart = stride == (2, 2) and dilation == (1, 1) and sys.byteorder == "little"
+        twos = (kernel, padding) == ((2, 2), (0, 0))
+        threes = (kernel, padding) == ((3, 3), (1, 1))
+        if not (halves and apart and (twos or threes) and values.dtype == np.float32):
+            return None
+        images, channels = peaks.shape[:2]
+        planes = images * channels
+        pairs = values.view(np.uint64).reshape(planes, height, w)
+        bits = peaks.view(np.uint32).reshape(planes, h, w)
+        found = Marks(np.empty((planes, h, w), np.bool_), np.empty((planes, h), np.bool_))
+        mask = np.ones((images, h, w), dtype=np.uint64)
+        if codes is not None:
+            functions.mixed(codes, np.array(geometry).reshape(-1), mask)
+        shares = self._shares(values.size, planes)
+        if shares == 1:
+            loop = functions.tied_threes if threes else functions.tied_twos
+            tied, low = loop(pairs, bits, 0, channels, mask, found.marked, found.rows)
+            if codes is not None:
+                found = self.differing(found, values, peaks, codes, np.arange(images), geometry)
+            return Tied(found, int(tied), int(low))
+        counts = np.empty((2, shares), dtype=np.uint64)
+        given = np.empty((0, height, width), np.uint64) if codes is None else codes
+        numbers = (planes, h, w, channels, images, len(given), int(threes))
+        arrays = (pairs, bits, mask, found.marked, found.rows)
+        second = (given, np.arange(images), np.array(geometry).reshape(-1))
+        self._share(functions.tied_in_shares, shares, numbers, (*arrays, *second, *counts))
+        tied, low = counts.sum(axis=1)
+        return Tied(found, int(tied), int(low))
+
+    def differing(
+        self,
+        marks: Marks,
+        values: NDArray[Any],
+        peaks: NDArray[Any],
+        codes: NDArray[np.uint64],
+        which: NDArray[np.intp],
+        geometry: Geometry,
+    ) -> Marks:
+        """The marked windows in which elements of different codes attain the maximum.
+
+        Args:
+            marks: Windows with a maximum above zero.
+            values: (N, C, H, W) float32 input of a maxpool, contiguous.
+            peaks: (N, C, h, w) its output, contiguous.
+            codes: (B, H, W) codes of some of the images.
+            which: (N,) which of the codes are an image's; anything where none of its windows is
+                marked.
+            geometry: Kernel, stride, padding and dilation.
+        """
+        found = Marks(marks.marked.copy(), marks.rows.copy())
+        planes = values.view(np.uint32).reshape(-1, *values.shape[2:])
+        bits = peaks.view(np.uint32).reshape(-1, *peaks.shape[2:])
+        self._ready().keep_differing(
+            planes,
+            bits,
+            0,
+            peaks.shape[1],
+            codes,
+            which,
+            np.array(geometry).reshape(-1),
+            found.marked,
+            found.rows,
+        )
+        return found
+
+    def code_pixels(
+        self, image: NDArray[Any], multipliers: NDArray[np.uint64]
+    ) -> NDArray[np.uint64]:
+        """What `clarke.fast.codes.Coder.pixels` computes, of contiguous float32 or float64."""
+        functions = self._ready()
+        narrow = image.dtype == np.float32
+        bits = image.view(np.uint32 if narrow else np.uint64).reshape(*image.shape[:2], -1)
+        codes = np.empty((image.shape[0], *image.shape[2:]), dtype=np.uint64)
+        arrays = (bits, multipliers, codes.reshape(len(codes), -1))
+        shares = self._shares(image.size, len(image))
+        if shares == 1 or not narrow:
+            functions.code_pixels(*arrays)
+        else:
+            self._share(functions.pixels_in_shares, shares, bits.shape, arrays)
+        return codes
+
+    def code_fields(
+        self,
+        codes: NDArray[np.uint64],
+        across: NDArray[np.uint64],
+        down: NDArray[np.uint64],
+        geometry: Geometry,
+        out: Pair,
+    ) -> NDArray[np.uint64]:
+        """What `clarke.fast.codes.Coder.fields` computes."""
+        functions = self._ready()
+        found = np.empty((len(codes), *out), dtype=np.uint64)
+        given = np.ascontiguousarray(codes)
+        arrays = (given, across, down, np.array(geometry).reshape(-1), found)
+        shares = self._shares(codes.size * len(across), len(codes))
+        if shares == 1:
+            functions.code_fields(*arrays)
+        else:
+            numbers = (*given.shape, *out, len(down), len(across))
+            self._share(functions.fields_in_shares, shares, numbers, arrays)
+        return found
+
+    def _shares(self, elements: int, parts: int) -> int:
+        """How many shares to make of a loop with so many parts; one to run it as a whole."""
+        if self._team is None or not (self._always or elements >= _SHARED):
+            return 1
+        return self._team.shares(parts)
+
+    def _share(
+        self, function: Any, shares: int, numbers: Sequence[int], arrays: Sequence[NDArray[Any]]
+    ) -> None:
+        if self._team is None:
+            raise RuntimeError("Ask `_shares` first: there is nobody to share with.")
+        self._team.run(function.address, shares, numbers, arrays)
+
+    def _ready(self) -> ModuleType:
+        if self._functions is None:
+            raise RuntimeError("Ask `can_take` first: there are no compiled loops.")
+        return self._functions
+
+
+def _compile() -> ModuleType | None:
+    try:
+        from clarke.compiled import shared
+    except ImportError:  # no numba, or one that refuses a newer numpy
+        return None
+    return shared

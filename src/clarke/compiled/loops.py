@@ -1,0 +1,252 @@
+"""The loops, as Python that numba can compile; integers wrap around, as they do when compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def has_zero(bits: Any) -> bool:
+    """Whether some number is zero but for its sign.
+
+    Args:
+        bits: (K,) bits of floating-point numbers, unsigned.
+    """
+    # Integers of 32 bits grow to 64 in every operation, unless they are told not to.
+    if bits.itemsize == 4:
+        narrow = np.uint32(1)
+        for i in range(bits.size):
+            narrow = min(narrow, np.uint32(bits[i] & np.uint32(0x7FFFFFFF)))
+        return bool(narrow == 0)
+    wide = np.uint64(1)
+    for i in range(bits.size):
+        wide = min(wide, bits[i] & np.uint64(0x7FFFFFFFFFFFFFFF))
+    return bool(wide == 0)
+
+
+# Two neighbours of an input row are read as one integer: loads that skip every other number are not
+# vectorised. A maximum above zero that is a number has bits from 1 to those of infinity.
+_LOWER = np.uint64(0xFFFFFFFF)
+_UPPER = np.uint64(32)
+_INFINITY = np.uint64(0x7F800000)
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
+
+
+def tied_twos(
+    values: Any, peaks: Any, first: Any, channels: Any, mask: Any, found: Any, rows: Any
+) -> Any:
+    """For windows of 2x2 that tile the input: count the tied ones, mark those that are wanted.
+
+    Args:
+        values: (P, 2 h, w) planes, bits of two float32 each.
+        peaks: (P, h, w) bits of the maxima.
+        first: Which of all planes the first of these is.
+        channels: Planes of an image.
+        mask: (N, h, w) one where ties are wanted, in all channels of an image; else zero.
+        found: (P, h, w) booleans to fill, in rows in which there is a wanted one.
+        rows: (P, h) booleans to fill: which rows those are.
+
+    Returns:
+        How many windows are tied, and how many have a maximum that is not above zero.
+    """
+    tied, low = np.uint64(0), np.uint64(0)
+    line = np.empty(peaks.shape[2], dtype=np.bool_)
+    for p in range(peaks.shape[0]):
+        image = (first + p) // channels
+        for y in range(peaks.shape[1]):
+            above, below = values[p, 2 * y], values[p, 2 * y + 1]
+            largest, wanted, some = peaks[p, y], mask[image, y], np.uint64(0)
+            for x in range(largest.size):
+                m, a, b = np.uint64(largest[x]), above[x], below[x]
+                count = np.uint64((a & _LOWER) == m) + np.uint64((a >> _UPPER) == m)
+                count += np.uint64((b & _LOWER) == m) + np.uint64((b >> _UPPER) == m)
+                positive = m - _ONE < _INFINITY
+                low += np.uint64(not positive)
+                tie = np.uint64((count > _ONE) & positive)
+                tied += tie
+                some += tie & wanted[x]
+                line[x] = (tie & wanted[x]) != _ZERO
+            rows[p, y] = some != _ZERO
+            if some != _ZERO:
+                found[p, y] = line
+    return tied, low
+
+
+def tied_threes(
+    values: Any, peaks: Any, first: Any, channels: Any, mask: Any, found: Any, rows: Any
+) -> Any:
+    """The same for windows of 3x3, two apart, with a border of one."""
+    tied, low = np.uint64(0), np.uint64(0)
+    line = np.empty(peaks.shape[2], dtype=np.bool_)
+    for p in range(peaks.shape[0]):
+        image = (first + p) // channels
+        for y in range(peaks.shape[1]):
+            own, below = values[p, 2 * y], values[p, 2 * y + 1]
+            above = values[p, 2 * y - 1] if y > 0 else own
+            inside = np.uint64(y > 0)
+            largest, wanted, some = peaks[p, y], mask[image, y], np.uint64(0)
+            for x in range(largest.size):
+                m = np.uint64(largest[x])
+                a, b, c = above[x], own[x], below[x]
+                count = inside * (np.uint64((a & _LOWER) == m) + np.uint64((a >> _UPPER) == m))
+                count += np.uint64((b & _LOWER) == m) + np.uint64((b >> _UPPER) == m)
+                count += np.uint64((c & _LOWER) == m) + np.uint64((c >> _UPPER) == m)
+                if x > 0:  # the column to the left belongs to the pair before
+                    a, b, c = above[x - 1] >> _UPPER, own[x - 1] >> _UPPER, below[x - 1] >> _UPPER
+                    count += inside * np.uint64(a == m) + np.uint64(b == m) + np.uint64(c == m)
+                positive = m - _ONE < _INFINITY
+                low += np.uint64(not positive)
+                tie = np.uint64((count > _ONE) & positive)
+                tied += tie
+                some += tie & wanted[x]
+                line[x] = (tie & wanted[x]) != _ZERO
+            rows[p, y] = some != _ZERO
+            if some != _ZERO:
+                found[p, y] = line
+    return tied, low
+
+
+def mixed(codes: Any, geometry: Any, found: Any) -> None:
+    """Tell windows whose elements have several codes (one) from the others (zero).
+
+    Args:
+        codes: (N, H, W)
+        geometry: Kernel, stride, padding and dilation, vertical and horizontal each.
+        found: (N, h, w) to fill.
+    """
+    kh, kw, sh, sw, ph, pw, dh, dw = geometry
+    _, height, width = codes.shape
+    for n in range(found.shape[0]):
+        for y in range(found.shape[1]):
+            for x in range(found.shape[2]):
+                code, some, same = np.uint64(0), False, True
+                for i in range(kh):
+                    r = y * sh - ph + i * dh
+                    for j in range(kw if 0 <= r < height else 0):
+                        c = x * sw - pw + j * dw
+                        if 0 <= c < width:
+                            same = same and (not some or codes[n, r, c] == code)
+                            code, some = codes[n, r, c], True
+                found[n, y, x] = np.uint64(not same)
+
+
+def keep_differing(
+    values: Any,
+    peaks: Any,
+    first: Any,
+    channels: Any,
+    codes: Any,
+    which: Any,
+    geometry: Any,
+    found: Any,
+    rows: Any,
+) -> None:
+    """Of marked windows, keep those in which elements of different codes attain the maximum.
+
+    Args:
+        values: (P, H, W) bits of planes.
+        peaks: (P, h, w) bits of the maxima, above zero where a window is marked.
+        first: Which of all planes the first of these is.
+        channels: Planes of an image.
+        codes: (B, H, W) of the elements, in all channels of an image.
+        which: (N,) which of the codes are an image's.
+        geometry: Kernel, stride, padding and dilation, vertical and horizontal each.
+        found: (P, h, w) the marks, in some rows.
+        rows: (P, h) which rows those are.
+    """
+    kh, kw, sh, sw, ph, pw, dh, dw = geometry
+    _, height, width = values.shape
+    for p in range(rows.shape[0]):
+        image = which[(first + p) // channels]
+        for y in range(rows.shape[1]):
+            if not rows[p, y]:
+                continue
+            some = False
+            for x in range(found.shape[2]):
+                code, seen, differs = np.uint64(0), False, False
+                for i in range(kh if found[p, y, x] else 0):
+                    r = y * sh - ph + i * dh
+                    for j in range(kw if 0 <= r < height else 0):
+                        c = x * sw - pw + j * dw
+                        if 0 <= c < width and values[p, r, c] == peaks[p, y, x]:
+                            differs = differs or (seen and codes[image, r, c] != code)
+                            code, seen = codes[image, r, c], True
+                found[p, y, x] = differs
+                some = some or differs
+            rows[p, y] = some
+
+
+# Of the mix in `clarke.fast.codes.mix`.
+MIX_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
+MIX_FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+
+
+def code_pixels(bits: Any, multipliers: Any, found: Any) -> None:
+    """Fill in the codes of the channels' values at every place.
+
+    Args:
+        bits: (N, C, K) bits of the pixels.
+        multipliers: (C,)
+        found: (N, K) codes to fill.
+    """
+    negative_zero = np.uint64(1) << np.uint64(8 * bits.itemsize - 1)
+    for n in range(bits.shape[0]):
+        out = found[n]
+        out[:] = 0
+        for c in range(bits.shape[1]):
+            plane, factor = bits[n, c], multipliers[c]
+            for k in range(plane.size):
+                value = np.uint64(plane[k])
+                out[k] += (np.uint64(0) if value == negative_zero else value) * factor
+        for k in range(out.size):
+            code = out[k]
+            code = (code ^ (code >> MIX_SHIFTS[0])) * MIX_FACTORS[0]
+            code = (code ^ (code >> MIX_SHIFTS[1])) * MIX_FACTORS[1]
+            out[k] = code ^ (code >> MIX_SHIFTS[2])
+
+
+def code_fields(codes: Any, across: Any, down: Any, geometry: Any, found: Any) -> None:
+    """Fill in the codes of the windows' contents; what lies outside counts as zero.
+
+    Args:
+        codes: (N, H, W)
+        across: (kw,) multipliers.
+        down: (kh,) multipliers.
+        geometry: Kernel, stride, padding and dilation, vertical and horizontal each.
+        found: (N, h, w) codes to fill.
+    """
+    kh, kw, sh, sw, ph, pw, dh, dw = geometry
+    _, height, width = codes.shape
+    _, h, w = found.shape
+    sums = np.empty((height, w), dtype=np.uint64)
+    for n in range(codes.shape[0]):
+        sums[:] = 0
+        for r in range(height):
+            line, row = codes[n, r], sums[r]
+            for j in range(kw):
+                start = j * dw - pw
+                begin = 0 if start >= 0 else (sw - 1 - start) // sw
+                end = min(w, (width - 1 - start) // sw + 1)
+                factor = across[j]
+                if sw == 1:  # slices: an index that may be negative is not vectorised
+                    read, target = line[begin + start : end + start], row[begin:end]
+                    for x in range(target.size):
+                        target[x] += read[x] * factor
+                else:
+                    for x in range(begin, end):
+                        row[x] += line[sw * x + start] * factor
+        for y in range(h):
+            out = found[n, y]
+            out[:] = 0
+            for i in range(kh):
+                r = y * sh - ph + i * dh
+                if 0 <= r < height:
+                    row, factor = sums[r], down[i]
+                    for x in range(w):
+                        out[x] += row[x] * factor
+            for x in range(w):
+                code = out[x]
+                code = (code ^ (code >> MIX_SHIFTS[0])) * MIX_FACTORS[0]
+                code = (code ^ (code >> MIX_SHIFTS[1])) * MIX_FACTORS[1]
+                out[x] = code ^ (code >> MIX_SHIFTS[2])
