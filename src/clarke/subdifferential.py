@@ -14,6 +14,7 @@ from clarke.decide.hazards import obstacle
 from clarke.decide.limits import Limits
 from clarke.decide.limitset import LimitSet, separates
 from clarke.decide.refute import distinct, enumerate_exactly, joint_direction
+from clarke.decide.rounding import rounding_noise
 from clarke.errors import BudgetError, InputError, UnsupportedError
 from clarke.feasibility import find_witness, verify_membership
 from clarke.prepare import prepared
@@ -44,6 +45,7 @@ class Membership:
         direction: (n,) unit vector that separates, if outside.
         target: (n,) the vector asked about.
         tolerance: Relative distance at which it counts as a member.
+        noise: (n,) absolute error of each entry that counts as rounding as well.
     """
 
     inside: bool | None
@@ -53,6 +55,7 @@ class Membership:
     direction: Array | None
     target: Array
     tolerance: float
+    noise: Array
     _limits: LimitSet
 
     def __bool__(self) -> bool:
@@ -68,7 +71,10 @@ class Membership:
         if self.inside is None:
             return False
         if self.inside:
-            return bool(verify_membership(self.elements, self.weights, self.target, self.tolerance))
+            exact = self.weights @ self.elements
+            near = np.abs(self.target - exact) <= self.noise
+            target = np.where(near, exact, self.target)
+            return bool(verify_membership(self.elements, self.weights, target, self.tolerance))
         return self.direction is not None and separates(self._limits, self.target, self.direction)
 
 
@@ -194,10 +200,19 @@ class Subdifferential:
             vector: One tensor per variable, or a single tensor.
             tolerance: Relative distance to the set that counts as rounding; by default 16
                 roundings of the vector's type, and at least 1e-7, since torch computes some
-                slopes (hardsigmoid's 1/6) in single precision whatever the type.
+                slopes (hardsigmoid's 1/6) in single precision whatever the type, or as much as
+                rounding may leave of gradients that cancel (`clarke.decide.rounding`).
         """
         target = self._flat(vector)
-        tolerance = _rounding_of(vector) if tolerance is None else tolerance
+        noise = np.zeros(len(target))
+        allowed = _rounding_of(vector) if tolerance is None else tolerance
+        found = self._contains(target, allowed, noise)
+        if found.inside or tolerance is not None:
+            return found
+        noise = self._noise()
+        return self._contains(target, allowed, noise) if noise.any() else found
+
+    def _contains(self, target: Array, tolerance: float, noise: Array) -> Membership:
         empty = np.zeros((0, len(target)))
         certain = self._limits.certain()
         scale = self._limits.scale(target)
@@ -205,14 +220,14 @@ class Subdifferential:
         if certain is not None:
             near = certain.nearest(target)
             distance = near.distance
-            if float(np.abs(near.point - target).max(initial=0.0)) <= tolerance * scale:
+            if bool((np.abs(near.point - target) <= np.maximum(tolerance * scale, noise)).all()):
                 elements = np.stack([certain.element(a) for a in near.atoms])
                 weights = np.asarray(near.weights)
                 return Membership(
-                    True, distance, elements, weights, None, target, tolerance, self._limits
+                    True, distance, elements, weights, None, target, tolerance, noise, self._limits
                 )
         far = self._limits.nearest(target)
-        outside = far.gap > tolerance * scale
+        outside = far.gap > tolerance * scale + float(np.abs(far.direction) @ noise)
         return Membership(
             False if outside else None,
             far.distance if outside else distance,
@@ -221,6 +236,7 @@ class Subdifferential:
             far.direction if outside else None,
             target,
             tolerance,
+            noise,
             self._limits,
         )
 
@@ -286,6 +302,25 @@ class Subdifferential:
                 f"The vector has {len(flat)} entries; the variables have {len(self._limits.base)}."
             )
         return flat
+
+    def _noise(self) -> Array:
+        """(n,) how far rounding alone may have moved the entries of gradients in the set.
+
+        By AD's selection and those along a line: a piece of slope zero tells nothing of another's.
+        """
+        program = self._program
+        generator = torch.Generator().manual_seed(0)
+        line = [
+            torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in program.point
+        ]
+        selections: list[dict[int, torch.Tensor] | None] = [None]
+        selections += [select_along(program, tuple(s * p for p in line))[0] for s in (1, -1)]
+        sizes = [p.numel() for p in program.point]
+        found = [
+            rounding_noise(program, selected_gradient(program, chosen), chosen)
+            for chosen in selections
+        ]
+        return np.repeat(np.max(found, axis=0), sizes)
 
     @staticmethod
     def _listed(limits: LimitSet) -> Array:

@@ -1,6 +1,7 @@
 """The set itself: membership, smallest element, directional derivatives, descent, pictures."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,6 +37,32 @@ def test_twenty_absolute_values_without_listing_them():
         found.vertices()
 
 
+def test_what_is_zero_but_for_cancellation_is_zero():
+    weights = torch.randn(100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = torch.cat([weights, -weights.sum().reshape(1)])  # sums to 1e-15, in some order to 0
+    found = clarke.subdifferential(lambda x: (torch.relu(x) * weights).sum(), (zeros(1),))
+    for error in (1e-18, -1e-18, 3e-16, -3e-16):
+        inside = found.contains(vector(error))
+        assert inside.inside
+        assert inside.verify()
+    # The hull lies on one side of zero. Whoever names a tolerance is taken at their word.
+    strict = [found.contains(vector(e), tolerance=0.0) for e in (3e-16, -3e-16)]
+    assert any(m.inside is False for m in strict)
+    assert not all(
+        replace(
+            found.contains(torch.from_numpy(m.target)), noise=0 * m.noise, tolerance=0.0
+        ).verify()
+        for m in strict
+    )
+    for far in (1e-9, -1e-9):
+        outside = found.contains(vector(far))
+        assert outside.inside is False
+        assert outside.verify()
+    one = clarke.subdifferential(lambda x: torch.relu(x).sum(), (zeros(1),))
+    assert one.contains(vector(-1e-9)).inside  # within 1e-7
+    assert one.contains(vector(-1e-6)).inside is False
+
+
 def test_many_kinks_through_a_point():
     generator = torch.Generator().manual_seed(0)
     A = torch.randn(14, 3, dtype=torch.float64, generator=generator)
@@ -47,8 +74,6 @@ def test_many_kinks_through_a_point():
 
 
 def test_damaged_memberships_do_not_verify():
-    from dataclasses import replace
-
     found = clarke.subdifferential(lambda x: x.abs().sum(), (zeros(2),))
     inside = found.contains(vector(0.5, -0.25))
     assert inside.verify()

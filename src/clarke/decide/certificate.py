@@ -68,13 +68,10 @@ class Certificate:
             found.append("the witnessed gradients do not add up to the gradient")
         if run and not found:
             for i, w in enumerate(self.witnesses):
-                outcome = confirm(
-                    self.run_gradient, self.point, w.direction, w.gradient, self.tolerance
-                )
+                rest = (self.point, w.direction, w.gradient, self.tolerance, self.noise)
+                outcome = confirm(self.run_gradient, *rest)
                 if not outcome.confirmed and self.held_gradient is not None:
-                    outcome = confirm(
-                        self.held_gradient, self.point, w.direction, w.gradient, self.tolerance
-                    )
+                    outcome = confirm(self.held_gradient, *rest)
                 if not outcome.confirmed:
                     found.append(
                         f"gradients along witness {i} differ from its own by {outcome.error:.1e}"

@@ -37,6 +37,7 @@ def confirm(
     direction: Sequence[torch.Tensor],
     expected: Sequence[torch.Tensor],
     tolerance: float,
+    noise: Sequence[float] = (),
 ) -> Confirmation:
     """Compare the gradients along a ray with `expected`.
 
@@ -46,6 +47,7 @@ def confirm(
         direction: d, likewise.
         expected: What the gradients must tend to.
         tolerance: Relative difference that counts as equal.
+        noise: For each variable, an absolute difference that counts as equal.
     """
     size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
     scale = max((float(p.abs().max()) for p in point if p.numel()), default=0.0)
@@ -60,7 +62,7 @@ def confirm(
             continue
         # A gradient that vanishes in the limit is measured against those further out.
         floor = max(floor, peak(found)) if floor == 0 or last == 0 else floor
-        error = relative_difference(found, expected, floor)
+        error = relative_difference(found, expected, floor, noise)
         falling = falling + 1 if last > 0 and error <= _SHRINKS * last else 0
         last = error
         if error < best:

@@ -257,12 +257,15 @@ class _Context:
             run_gradient=self.run,
             held_gradient=self._held_gradient(),
         )
-        if not certificate.adds_up():
+        run = self.settings.confirm is Confirm.ALWAYS
+        defects = certificate.defects(run=run)
+        if defects:
             first = witnesses[0]
             mixture = None if first.choices else _ad_weights(self.program)
             noise = rounding_noise(self.program, first.gradient, first.choices, mixture)
-            certificate = replace(certificate, noise=noise)
-        defects = certificate.defects(run=self.settings.confirm is Confirm.ALWAYS)
+            if any(noise):
+                certificate = replace(certificate, noise=noise)
+                defects = certificate.defects(run=run)
         if defects:
             if not certificate.adds_up():
                 own = self.own_formula()

@@ -1,17 +1,19 @@
-"""How far rounding alone can move a gradient that was computed in low precision.
+"""How far rounding alone can move a gradient.
 
 A relative tolerance cannot tell: a tensor whose true gradient vanishes (every bias in front of
 BatchNorm) holds nothing but rounding noise, and the noise grows with the batch. So the selection's
-gradient is computed twice, in float64 and in float32; their difference is the size of the noise.
+gradient is computed twice, in float64 and in float32; their difference is the size of the noise in
+float32, and that in any other type is as many times larger or smaller as its spacing of numbers.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.decide.tolerance import coarsest_epsilon
+from clarke.decide.tolerance import coarsest_epsilon, peak
 from clarke.errors import ReplayError
 from clarke.steering import Pieces, Program, selected_gradient
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _MARGIN = 32.0  # another order of summation gives another error of the same size
+_STEP = 2.0**-16
 
 
 def rounding_noise(
@@ -36,23 +39,42 @@ def rounding_noise(
         weights: Mixtures in place of choices.
 
     Returns:
-        One number per variable; zeros for programs in float64, where float32 cannot run, and where
-        it overflows: what is lost then is no rounding.
+        One number per variable; zeros where float32 cannot run, and where it overflows: what is
+        lost then is no rounding.
     """
     ratio = coarsest_epsilon(program.analysis.trace) / torch.finfo(torch.float32).eps
-    nothing = tuple(0.0 for _ in gradient)
-    if ratio < 1:
-        return nothing
     coarse = Program(program.analysis, program.variables, torch.float32)
     try:
         if _overflows(program, coarse):
-            return nothing
-        rounded = selected_gradient(coarse, choices, weights=weights)
+            return tuple(0.0 for _ in gradient)
+        gaps = _gaps(selected_gradient(coarse, choices, weights=weights), gradient)
+        if ratio < 1:
+            # A point of round numbers may have no rounding error at all, unlike those around it.
+            # In float32 there may be kinks so near that its gradient there is another one.
+            moved = _beside(program.point)
+            both = (selected_gradient(p, choices, moved, weights) for p in (coarse, program))
+            gaps = [max(pair) for pair in zip(gaps, _gaps(*both), strict=True)]
     except ReplayError:
-        return nothing
+        return tuple(0.0 for _ in gradient)
+    return tuple(_MARGIN * ratio * gap if math.isfinite(gap) else 0.0 for gap in gaps)
+
+
+def _gaps(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> list[float]:
+    """For each variable, the largest absolute difference of two gradients."""
+    return [
+        float((a.to(torch.float64) - b).abs().max()) if a.numel() else 0.0
+        for a, b in zip(left, right, strict=True)
+    ]
+
+
+def _beside(point: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """A point so near that float32 just tells it apart."""
+    generator = torch.Generator().manual_seed(0)
     return tuple(
-        _MARGIN * ratio * float((a.to(torch.float64) - b).abs().max()) if a.numel() else 0.0
-        for a, b in zip(rounded, gradient, strict=True)
+        p
+        + (_STEP * (peak((p,)) or 1.0))
+        * torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device)
+        for p in point
     )
 
 
