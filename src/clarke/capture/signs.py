@@ -83,27 +83,26 @@ class ZeroFinder:
         Smallest magnitudes first, chunk by chunk: comparing with zero, which makes booleans, takes
         several times as long and is done only where there is one.
         """
-        with torch.no_grad():
-            values = tensor.detach()
-            if values.is_contiguous():
-                flat = values.view(-1)
-            elif values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
-                flat = values.permute(0, 2, 3, 1).view(-1)
-            else:
-                flat = values.reshape(-1)
-            if not self._may_have_zero(flat):
-                return torch.zeros(0, dtype=torch.int64)
-            starts = [
-                start
-                for start in range(0, flat.numel(), _CHUNK)
-                if self._has_zero(flat[start : start + _CHUNK])
-            ]
-            if not starts:
-                return torch.zeros(0, dtype=torch.int64)
-            if not values.is_contiguous():
-                return (values.reshape(-1) == 0).nonzero().squeeze(1)
-            found = [(flat[a : a + _CHUNK] == 0).nonzero().squeeze(1) + a for a in starts]
-            return torch.cat(found)
+        values = tensor.detach()
+        if values.is_contiguous():
+            flat = values.view(-1)
+        elif values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
+            flat = values.permute(0, 2, 3, 1).view(-1)
+        else:
+            flat = values.reshape(-1)
+        if not self._may_have_zero(flat):
+            return torch.zeros(0, dtype=torch.int64)
+        starts = [
+            start
+            for start in range(0, flat.numel(), _CHUNK)
+            if self._has_zero(flat[start : start + _CHUNK])
+        ]
+        if not starts:
+            return torch.zeros(0, dtype=torch.int64)
+        if not values.is_contiguous():
+            return (values.reshape(-1) == 0).nonzero().squeeze(1)
+        found = [(flat[a : a + _CHUNK] == 0).nonzero().squeeze(1) + a for a in starts]
+        return torch.cat(found)
 
     def _may_have_zero(self, flat: torch.Tensor) -> bool:
         """Whether it is worth looking closer: one pass, if that is compiled."""

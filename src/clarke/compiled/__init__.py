@@ -49,6 +49,8 @@ class Marks:
         """(K,) their flat positions, in ascending order."""
         width = self.marked.shape[2]
         rows = np.flatnonzero(self.rows)
+        if rows.size == 0:
+            return rows
         marked = self.marked.reshape(-1, width)[rows]
         skipped = (rows - np.arange(rows.size)) * width  # windows in rows before that have none
         shifts: NDArray[np.intp] = np.repeat(skipped, np.count_nonzero(marked, axis=1))

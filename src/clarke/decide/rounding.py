@@ -18,10 +18,10 @@ from clarke.errors import ReplayError
 from clarke.steering import Pieces, Program, selected_gradient
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _MARGIN = 32.0  # another order of summation gives another error of the same size
-_STEP = 2.0**-16
+_SAMPLES, _STEP = 4, 2.0**-12
 
 
 def rounding_noise(
@@ -51,9 +51,9 @@ def rounding_noise(
         if ratio < 1:
             # A point of round numbers may have no rounding error at all, unlike those around it.
             # In float32 there may be kinks so near that its gradient there is another one.
-            moved = _beside(program.point)
-            both = (selected_gradient(p, choices, moved, weights) for p in (coarse, program))
-            gaps = [max(pair) for pair in zip(gaps, _gaps(*both), strict=True)]
+            for moved in _beside(program.point):
+                both = (selected_gradient(p, choices, moved, weights) for p in (coarse, program))
+                gaps = [max(pair) for pair in zip(gaps, _gaps(*both), strict=True)]
     except ReplayError:
         return tuple(0.0 for _ in gradient)
     return tuple(_MARGIN * ratio * gap if math.isfinite(gap) else 0.0 for gap in gaps)
@@ -67,15 +67,16 @@ def _gaps(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> list[f
     ]
 
 
-def _beside(point: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """A point so near that float32 just tells it apart."""
+def _beside(point: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Points nearby, of numbers that are not round."""
     generator = torch.Generator().manual_seed(0)
-    return tuple(
-        p
-        + (_STEP * (peak((p,)) or 1.0))
-        * torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device)
-        for p in point
-    )
+    for _ in range(_SAMPLES):
+        yield tuple(
+            p
+            + (_STEP * (peak((p,)) or 1.0))
+            * torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device)
+            for p in point
+        )
 
 
 def _overflows(fine: Program, coarse: Program) -> bool:
