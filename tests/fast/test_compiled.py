@@ -120,6 +120,17 @@ def several_codes(values, peaks, windows, codes):
     return found.reshape(-1)
 
 
+def test_arrays_that_do_not_belong_together_are_refused(own):
+    x, y = np.ones((2, 3, 4, 4), np.float32), np.ones((2, 3, 2, 2), np.float32)
+    codes = np.ones((2, 4, 4), np.uint64)
+    assert own.tied(x, y, TWOS, codes).count == 24
+    with pytest.raises(ValueError, match="of no maxpool"):
+        own.tied(x, y[:1], TWOS, codes)
+    for wrong in (codes[:1], codes[:, :2]):
+        with pytest.raises(ValueError, match="of another input"):
+            own.tied(x, y, TWOS, wrong)
+
+
 def test_not_a_number_ties_with_nothing(own):
     x = torch.full((1, 1, 2, 2), torch.nan)
     assert (

@@ -126,9 +126,16 @@ class Compiled:
 
         Returns:
             None if there is no loop for this geometry or dtype.
+
+        Raises:
+            ValueError: The shapes do not belong together.
         """
         functions = self._ready()
         (height, width), (h, w) = values.shape[2:], peaks.shape[2:]
+        if values.shape[:2] != peaks.shape[:2]:
+            raise ValueError(f"Input {values.shape} and output {peaks.shape} of no maxpool.")
+        if codes is not None and codes.shape != (len(values), height, width):
+            raise ValueError(f"Codes {codes.shape} of another input than {values.shape}.")
         halves = (2 * h, 2 * w) == (height, width)
         kernel, stride, padding, dilation = geometry
         apart = stride == (2, 2) and dilation == (1, 1) and sys.byteorder == "little"
@@ -143,6 +150,7 @@ class Compiled:
         found = Marks(np.empty((planes, h, w), np.bool_), np.empty((planes, h), np.bool_))
         mask = np.ones((images, h, w), dtype=np.uint64)
         if codes is not None:
+            codes = np.ascontiguousarray(codes)
             functions.mixed(codes, np.array(geometry).reshape(-1), mask)
         shares = self._shares(values.size, planes)
         if shares == 1:

@@ -160,7 +160,7 @@ class QuickJudge:
         layer = pool_layer(graph, position)
         if layer is None:
             return "what stands before the maxpool is not a convolution"
-        known = codes_at_hand(graph, layer, self._coder)
+        known = codes_at_hand(graph, layer, self._coder, self._compiled)
         ties = pool_ties(graph, layer, self._scratch, self._compiled, known)
         if ties is None:
             return "the maxpool's input is not an array of float32 or float64 on the CPU"

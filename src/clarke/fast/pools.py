@@ -59,15 +59,20 @@ class Rivals:
         return int(np.unique(self.window).size)
 
 
-def codes_at_hand(graph: Graph, layer: PoolLayer, coder: Coder) -> Fingerprints | None:
+def codes_at_hand(
+    graph: Graph, layer: PoolLayer, coder: Coder, compiled: Compiled | None = None
+) -> Fingerprints | None:
     """The fingerprints of all images, where they cost less than telling which have a tie.
 
-    That is where the maxpool's own convolution reads the images of the batch.
+    That is where the maxpool's own convolution reads the images of the batch, and compiled loops
+    look at ties and codes together.
     """
     values = as_array(graph.trace.ops[layer.pool].kept[0])
+    if values is None or compiled is None or not compiled.can_take(values.size):
+        return None
     own = graph.trace.ops[layer.conv].args[0]
     read = isinstance(own, Ref) and graph.maker(layer.conv, 0) is None
-    if values is None or not read or groups_of(graph, layer.conv) != 1:
+    if not read or layer.relu is None or groups_of(graph, layer.conv) != 1:
         return None
     fingerprints = Fingerprints(graph, coder, np.arange(len(values)))
     return None if fingerprints.outputs(layer.conv) is None else fingerprints
