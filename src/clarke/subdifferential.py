@@ -12,9 +12,10 @@ from clarke.constraints import flatten, unflatten
 from clarke.decide.extreme import vertex_indices
 from clarke.decide.hazards import obstacle
 from clarke.decide.limits import Limits
-from clarke.decide.limitset import LimitSet, separates
+from clarke.decide.limitset import LimitSet, Nearest, separates
 from clarke.decide.refute import distinct, enumerate_exactly, joint_direction
 from clarke.decide.rounding import rounding_noise
+from clarke.decide.tolerance import REPLAY_SPACING
 from clarke.errors import BudgetError, InputError, UnsupportedError
 from clarke.feasibility import find_witness, verify_membership
 from clarke.prepare import prepared
@@ -38,7 +39,7 @@ class Membership:
 
     Attributes:
         inside: True, False, or None if selections that could be neither proved nor excluded
-            decide.
+            decide, or rounding does.
         distance: Euclidean distance to the set (to what is certain, if inside is not False).
         elements: (k, n) limiting gradients whose convex combination is the vector, if inside.
         weights: (k,) their weights.
@@ -62,7 +63,8 @@ class Membership:
         if self.inside is None:
             raise UnsupportedError(
                 "Membership is undecided here: some selections could be neither proved nor "
-                "excluded. Look at .inside, which is None."
+                "excluded, or the vector is as far away as rounding may move it. Look at "
+                ".inside, which is None."
             )
         return self.inside
 
@@ -204,36 +206,71 @@ class Subdifferential:
                 rounding may leave of gradients that cancel (`clarke.decide.rounding`).
         """
         target = self._flat(vector)
-        noise = np.zeros(len(target))
         allowed = _rounding_of(vector) if tolerance is None else tolerance
-        found = self._contains(target, allowed, noise)
+        found = self._contains(target, allowed)
         if found.inside or tolerance is not None:
             return found
         noise = self._noise()
-        return self._contains(target, allowed, noise) if noise.any() else found
+        return self._contains_with(noise, target, allowed) if noise.any() else found
 
-    def _contains(self, target: Array, tolerance: float, noise: Array) -> Membership:
-        empty = np.zeros((0, len(target)))
+    def _contains(self, target: Array, tolerance: float) -> Membership:
         certain = self._limits.certain()
-        scale = self._limits.scale(target)
-        distance = float("inf")
+        bound = tolerance * self._limits.scale(target)
+        distance, noise = float("inf"), np.zeros(len(target))
         if certain is not None:
             near = certain.nearest(target)
             distance = near.distance
-            if bool((np.abs(near.point - target) <= np.maximum(tolerance * scale, noise)).all()):
-                elements = np.stack([certain.element(a) for a in near.atoms])
-                weights = np.asarray(near.weights)
-                return Membership(
-                    True, distance, elements, weights, None, target, tolerance, noise, self._limits
-                )
+            if float(np.abs(near.point - target).max(initial=0.0)) <= bound:
+                return self._inside(certain, near, target, tolerance, noise)
         far = self._limits.nearest(target)
-        outside = far.gap > tolerance * scale + float(np.abs(far.direction) @ noise)
+        if far.gap > bound:
+            return self._not_inside(far.distance, far.direction, target, tolerance, noise)
+        return self._not_inside(distance, None, target, tolerance, noise)
+
+    def _contains_with(self, noise: Array, target: Array, tolerance: float) -> Membership:
+        """The same with a bound for every entry, in coordinates in which all bounds are one."""
+        certain = self._limits.certain()
+        bounds = np.maximum(tolerance * self._limits.scale(target), noise)
+        bounds = np.maximum(bounds, bounds.max() * 1e-300)
+        distance = float("inf")
+        if certain is not None:
+            near = certain.in_units(bounds).nearest(target / bounds)
+            distance = float(np.linalg.norm((near.point - target / bounds) * bounds))
+            if float(np.abs(near.point - target / bounds).max(initial=0.0)) <= 1:
+                return self._inside(certain, near, target, tolerance, noise)
+        far = self._limits.in_units(bounds).nearest(target / bounds)
+        if far.gap > float(np.abs(far.direction).sum()):
+            direction = far.direction / bounds
+            distance = self._limits.nearest(target).distance
+            unit = direction / np.linalg.norm(direction)
+            return self._not_inside(distance, unit, target, tolerance, noise)
+        return self._not_inside(distance, None, target, tolerance, noise)
+
+    def _inside(
+        self, certain: LimitSet, near: Nearest, target: Array, tolerance: float, noise: Array
+    ) -> Membership:
+        elements = np.stack([certain.element(a) for a in near.atoms])
+        weights = np.asarray(near.weights)
+        distance = float(np.linalg.norm(weights @ elements - target))
         return Membership(
-            False if outside else None,
-            far.distance if outside else distance,
-            empty,
+            True, distance, elements, weights, None, target, tolerance, noise, self._limits
+        )
+
+    def _not_inside(
+        self,
+        distance: float,
+        direction: Array | None,
+        target: Array,
+        tolerance: float,
+        noise: Array,
+    ) -> Membership:
+        """Outside if a direction separates, else undecided."""
+        return Membership(
+            None if direction is None else False,
+            distance,
+            np.zeros((0, len(target))),
             np.zeros(0),
-            far.direction if outside else None,
+            direction,
             target,
             tolerance,
             noise,
@@ -317,7 +354,12 @@ class Subdifferential:
         selections += [select_along(program, tuple(s * p for p in line))[0] for s in (1, -1)]
         sizes = [p.numel() for p in program.point]
         found = [
-            rounding_noise(program, selected_gradient(program, chosen), chosen)
+            rounding_noise(
+                program,
+                selected_gradient(program, chosen, program.point),
+                chosen,
+                epsilon=REPLAY_SPACING,
+            )
             for chosen in selections
         ]
         return np.repeat(np.max(found, axis=0), sizes)

@@ -59,6 +59,102 @@ def test_gradients_along_a_ray_that_differ_by_noise_confirm():
     assert not confirm(*arguments, (1e-18,)).confirmed
 
 
+LARGE = 1.7e9  # float32 cannot tell LARGE + w from LARGE
+
+
+def lost_in_float32(w):
+    return torch.log((LARGE + w) - (LARGE - 1) + 1e-12)
+
+
+def steep(x):
+    return torch.exp(x - 1e5)
+
+
+@pytest.mark.parametrize(("function", "start"), [(lost_in_float32, 0.5), (steep, 1e5)])
+def test_what_float32_cannot_follow_is_not_taken_for_rounding(function, start):
+    (found,) = noise_of(lambda x: function(x).sum(), point(start))
+    assert found < 1e-3
+    one = clarke.subdifferential(lambda x: function(x).sum(), (point(start),))
+    for wrong in (-1000.0, 3.0, 0.5):
+        assert one.contains(torch.tensor([wrong], dtype=torch.float64)).inside is False
+    assert one.contains(one.gradient[0])
+
+
+@pytest.mark.parametrize(("function", "start"), [(lost_in_float32, 0.5), (steep, 1e5)])
+def test_beside_it_hidden_branches_and_wrong_functions_are_still_found(function, start):
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx, g):
+            (x,) = ctx.saved_tensors
+            return 3 * x * g
+
+    clarke.register_function(Square, pieces=lambda x: x * x)
+    report = clarke.check(
+        lambda x: (function(x[0]) + Square.apply(x[1])).sum(), (point(start, 0.5),)
+    )
+    assert report.verdict is Verdict.NOT_CLARKE
+
+    def branch(x):
+        hidden = x[1] if x.detach().numpy()[1] != 0 else 2 * x[1]
+        return function(x[0]) + hidden
+
+    assert clarke.check(branch, (point(start, 0.0),)).verdict is Verdict.UNDECIDED
+
+
+def test_membership_is_judged_in_the_type_of_the_set_not_of_the_program():
+    def function(x):
+        return (x * 0.1).exp().sum() + 0 * x.bfloat16().sum().double()
+
+    found = clarke.subdifferential(function, (point(0.7),))
+    own = 0.1 * torch.exp(torch.tensor([0.07], dtype=torch.float64))
+    assert found.contains(own)
+    for wrong in (0.1078, 0.108, 0.11):
+        assert found.contains(torch.tensor([wrong], dtype=torch.float64)).inside is False
+
+
+def test_membership_is_still_judged_after_the_point_was_changed():
+    far = torch.tensor([50.0], dtype=torch.float64)
+    x = point(1.0)
+    found = clarke.subdifferential(lambda x: (x**2).sum(), (x,))
+    with torch.no_grad():
+        x -= 0.1
+    assert found.contains(far).inside is False
+    x.data.fill_(1e9)
+    assert found.contains(far).inside is False
+    assert found.contains(torch.tensor([2.0], dtype=torch.float64))
+    found.is_stationary()
+
+
+def test_a_clean_variable_is_not_hidden_by_a_noisy_one():
+    def function(x, y):
+        return (x * CANCELLING).sum() + (y * 1e-30).sum()
+
+    found = clarke.subdifferential(function, (point(1.0), point(1.0)))
+    parts = [torch.tensor([v], dtype=torch.float64) for v in (1e-18, 1e-20, 1e-30)]
+    assert found.contains([parts[0], parts[2]])
+    off = found.contains([parts[0], parts[1]])
+    assert off.inside is False
+    assert off.verify()
+
+
+def test_the_error_shown_is_that_without_noise():
+    outcome = confirm(
+        lambda moved: [1e-17 * torch.cos(1e9 * moved[0]), torch.ones(1) * (1 + moved[0])],
+        [torch.ones(1, dtype=torch.float64)],
+        [torch.ones(1, dtype=torch.float64)],
+        [torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)],
+        1e-7,
+        (1e-16, 0.0),
+    )
+    assert not outcome.confirmed
+    assert outcome.error > 0.5
+
+
 @pytest.mark.parametrize("start", [0.0, 1.0, -1.0])
 def test_a_sum_that_cancels_is_judged_by_its_terms(start):
     def function(x):

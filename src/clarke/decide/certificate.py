@@ -34,6 +34,7 @@ class Certificate:
         held_gradient: The same with untouched elements kept on their recorded side, for programs
             in less than float64, whose values near kinks are rounding.
         noise: For each variable, the absolute error that rounding may have left in `gradient`.
+        replay_noise: The same for gradients in float64, along the witnesses.
     """
 
     gradient: tuple[torch.Tensor, ...]
@@ -44,6 +45,7 @@ class Certificate:
     run_gradient: Gradient
     held_gradient: Gradient | None = None
     noise: tuple[float, ...] = ()
+    replay_noise: tuple[float, ...] = ()
 
     def verify(self, *, run: bool = True) -> bool:
         """Check everything again: rows in exact arithmetic, weights, sum, and runs of the program.
@@ -68,7 +70,7 @@ class Certificate:
             found.append("the witnessed gradients do not add up to the gradient")
         if run and not found:
             for i, w in enumerate(self.witnesses):
-                rest = (self.point, w.direction, w.gradient, self.tolerance, self.noise)
+                rest = (self.point, w.direction, w.gradient, self.tolerance, self.replay_noise)
                 outcome = confirm(self.run_gradient, *rest)
                 if not outcome.confirmed and self.held_gradient is not None:
                     outcome = confirm(self.held_gradient, *rest)

@@ -62,11 +62,12 @@ def confirm(
             continue
         # A gradient that vanishes in the limit is measured against those further out.
         floor = max(floor, peak(found)) if floor == 0 or last == 0 else floor
-        error = relative_difference(found, expected, floor, noise)
+        plain = relative_difference(found, expected, floor)
+        error = relative_difference(found, expected, floor, noise) if noise else plain
         falling = falling + 1 if last > 0 and error <= _SHRINKS * last else 0
         last = error
-        if error < best:
-            best, at = error, step
+        if plain < best:
+            best, at = plain, step
         close = close + 1 if error <= tolerance else 0
         if close == 2 or falling == 3:
             return Confirmation(True, best, at)

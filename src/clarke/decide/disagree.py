@@ -18,7 +18,7 @@ _STEP = 1e-6
 _PART = 1e-3
 
 
-def _adjoints(run: Run) -> dict[int, torch.Tensor]:
+def adjoints(run: Run) -> dict[int, torch.Tensor]:
     """The derivative of the result with respect to every tensor of a replay, by slot."""
     if not run.output.requires_grad:
         return {}
@@ -48,8 +48,8 @@ def name_disagreement(program: Program, direction: Sequence[torch.Tensor]) -> tu
     """The operation at which adjoints at the point and just beside it part."""
     size = max((float(d.abs().max()) for d in direction if d.numel()), default=1.0) or 1.0
     moved = [p + _STEP / size * d for p, d in zip(program.point, direction, strict=True)]
-    here = _adjoints(program.run(pieces=Pieces.NATURAL))
-    there = _adjoints(program.run(moved, pieces=Pieces.NATURAL))
+    here = adjoints(program.run(pieces=Pieces.NATURAL))
+    there = adjoints(program.run(moved, pieces=Pieces.NATURAL))
     known = set(here) & set(there)
     return _first_parting(
         program,

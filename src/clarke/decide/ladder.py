@@ -20,7 +20,7 @@ from clarke.decide.refute import enumerate_exactly, mix_cells, nearest_correct, 
 from clarke.decide.responsible import culprits_of, hints, responsible_kinks, wrong_functions
 from clarke.decide.rounding import rounding_noise
 from clarke.decide.search import witness_selection
-from clarke.decide.tolerance import relative_difference, relative_tolerance
+from clarke.decide.tolerance import REPLAY_SPACING, relative_difference, relative_tolerance
 from clarke.decide.vectors import used_vectors
 from clarke.errors import BudgetError, ReplayError
 from clarke.kinks import Hazard, default_registry
@@ -262,9 +262,14 @@ class _Context:
         if defects:
             first = witnesses[0]
             mixture = None if first.choices else _ad_weights(self.program)
-            noise = rounding_noise(self.program, first.gradient, first.choices, mixture)
-            if any(noise):
-                certificate = replace(certificate, noise=noise)
+            noise, replay_noise = (
+                rounding_noise(
+                    self.program, first.gradient, first.choices, mixture, epsilon=spacing
+                )
+                for spacing in (None, REPLAY_SPACING)
+            )
+            if any(noise) or any(replay_noise):
+                certificate = replace(certificate, noise=noise, replay_noise=replay_noise)
                 defects = certificate.defects(run=run)
         if defects:
             if not certificate.adds_up():

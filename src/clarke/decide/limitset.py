@@ -103,6 +103,11 @@ class LimitSet:
             parts.append(Component(c.changes[keep], tuple(c.cells[i] for i in keep), c.exclusions))
         return LimitSet(self.base, tuple(parts))
 
+    def in_units(self, units: Array) -> LimitSet:
+        """The same set with every coordinate divided by a unit of its own, (n,)."""
+        parts = (Component(c.changes / units, c.cells, c.exclusions) for c in self.components)
+        return LimitSet(self.base / units, tuple(parts))
+
     def element(self, atom: Sequence[int]) -> Array:
         """The sum of one cell from every component."""
         total = self.base.copy()

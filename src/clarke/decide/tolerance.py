@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _ROUNDINGS = 4096  # a deep network's backward pass accumulates thousands of roundings
 SHARE = 1e-3  # rounding_noise() is for tensors whose scale is smaller still
+REPLAY_SPACING = torch.finfo(torch.float64).eps  # of the numbers in which programs are replayed
 _FLOOR = 1e-7  # float64 programs: some kernels hold constants in float32
 
 

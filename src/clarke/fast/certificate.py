@@ -11,7 +11,7 @@ from clarke.capture import refilled
 from clarke.constraints import build_rows, find_relevant
 from clarke.decide.confirm import confirm
 from clarke.decide.rounding import rounding_noise
-from clarke.decide.tolerance import relative_difference, relative_tolerance
+from clarke.decide.tolerance import REPLAY_SPACING, relative_difference, relative_tolerance
 from clarke.feasibility import verify_witness
 from clarke.steering import Program, analyse, natural_gradient, selected_gradient
 
@@ -90,13 +90,16 @@ class LayerCertificate:
         if direction is None:
             return ("no scale of the layers' directions satisfies all rows",)
         if run:
-            outcome = confirm(
+            along = (
                 lambda point: natural_gradient(program, point),
                 program.point,
                 direction,
                 own,
                 tolerance,
             )
+            outcome = confirm(*along)
+            if not outcome.confirmed:
+                outcome = confirm(*along, rounding_noise(program, own, epsilon=REPLAY_SPACING))
             if not outcome.confirmed:
                 return (f"gradients along the direction differ by {outcome.error:.1e}",)
         return ()
