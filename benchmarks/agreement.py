@@ -38,7 +38,7 @@ from clarke.experiments.models import resnet18, vgg11, vgg11_bn
 from clarke.fast.codes import Coder
 from clarke.fast.graph import build_graph
 from clarke.fast.layers import POOL, pool_layer
-from clarke.fast.pools import find_rivals, pool_ties
+from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties
 from clarke.fast.scratch import Scratch
 from clarke.kinks import default_registry
 
@@ -116,8 +116,14 @@ def our_sets(net: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> dict
             continue
         shape = tuple(op.kept_outputs[0].shape)
         width = op.kept[0].shape[-1]
-        rivals = find_rivals(graph, layer, ties, coder, compiled) if ties.tied.size else None
-        relevant: dict[Window, set[int]] | None = {} if ties.tied.size == 0 else None
+        # As an audit looks for them: ties and codes at once where the codes are at hand.
+        known = codes_at_hand(graph, layer, coder, compiled)
+        looked = pool_ties(graph, layer, scratch, compiled, known)
+        if looked is None or looked.count != ties.count:
+            raise ValueError("ties are counted in two ways, with two outcomes")
+        some = looked.tied.size > 0
+        rivals = find_rivals(graph, layer, looked, coder, compiled, known) if some else None
+        relevant: dict[Window, set[int]] | None = None if some else {}
         if rivals is not None:
             relevant = {}
             places = rivals.rival[0] * width + rivals.rival[1]

@@ -6,8 +6,9 @@ enlarged. The audited part is split into
 
 - recording: what watching the forward pass costs, touched ReLUs found (measured by recording
   without judging),
-- detection: finding ties,
-- relevance: telling ties between equal receptive fields from the others,
+- detection: finding ties (where the codes of all images are at hand, compiled loops compare those
+  at the same time),
+- relevance: telling ties between equal receptive fields from the others: codes, and comparing them,
 - rows: building the linear conditions, without the search for a direction,
 - LP: that search.
 
@@ -55,6 +56,7 @@ Clock = Callable[[], float]
 # (module, function, part): the parts are timed where they are called; LP is inside of rows.
 PARTS = (
     (clarke.fast.judge, "pool_ties", "detection"),
+    (clarke.fast.judge, "codes_at_hand", "relevance"),
     (clarke.fast.judge, "find_rivals", "relevance"),
     (clarke.fast.judge, "settle", "rows"),
     (clarke.fast.pools, "find_witness", "LP"),

@@ -1,7 +1,9 @@
 """Compiled loops, and the same in plain Python, against whole-array passes and definitions."""
 
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -207,6 +209,16 @@ def test_codes_are_those_of_the_passes(own, geometry, dtype):
     )
 
 
+@pytest.mark.parametrize("space", [(4, 4), (5, 5), (3, 8), (8, 3), (1, 1)], ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("reach", [2, 6, 9])
+def test_codes_of_windows_wider_than_the_map(own, space, stride, reach):
+    """Dilation and padding as in atrous pyramids: some columns of a kernel never meet the map."""
+    codes = np.random.default_rng(6).integers(1, 1 << 60, (3, *space)).astype(np.uint64)
+    windows = windows_for(((3, 3), (stride, stride), (reach, reach), (reach, reach)), space)
+    assert np.array_equal(Coder(5, own).fields(codes, windows), Coder(5).fields(codes, windows))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("zero", [0.0, -0.0])
 def test_zeros_of_either_sign_are_found_where_they_are(own, dtype, zero):
@@ -265,6 +277,40 @@ def test_zeros_of_what_numpy_cannot_see(own):
     for negative in (x, torch._neg_view(torch.tensor([1.0, 0.0, -2.0, 0.0, 3.0]))):
         assert negative.is_neg()
         assert ZeroFinder(own).find(negative).tolist() == [1, 3]
+
+
+@pytest.mark.slow
+def test_compiled_shares_are_compiled_again_when_the_loops_change(tmp_path):
+    pytest.importorskip("numba", reason="numba is not installed")
+    shared()
+    package = Path(clarke.compiled.__file__).parent
+    for name in ("__init__.py", "loops.py", "shared.py", "team.py"):
+        (tmp_path / name).write_text((package / name).read_text())
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, types, numpy as np, torch\n"
+        "import clarke\n"
+        "torch.set_num_threads(2)\n"
+        "import clarke.compiled\n"
+        f"clarke.compiled.__path__[:] = [{str(tmp_path)!r}]\n"
+        "for name in ('loops', 'shared', 'team'):\n"
+        "    sys.modules.pop(f'clarke.compiled.{name}', None)\n"
+        "    clarke.compiled.__dict__.pop(name, None)\n"
+        "found = clarke.compiled.Compiled(always=True)\n"
+        "assert found.can_take(1)\n"
+        "print(found.has_zero(np.ones(1000, np.float32)))\n"
+    )
+
+    def outcome():
+        run = [sys.executable, str(script)]
+        return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert outcome() == "False"
+    text = (tmp_path / "loops.py").read_text()
+    changed = text.replace("return bool(narrow == 0)", "return bool(narrow == 1)")
+    assert changed != text
+    (tmp_path / "loops.py").write_text(changed)
+    assert outcome() == "True"
 
 
 def test_numba_is_loaded_for_large_arrays_only_and_need_not_be_there(monkeypatch):

@@ -226,8 +226,9 @@ def code_fields(codes: Any, across: Any, down: Any, geometry: Any, found: Any) -
             line, row = codes[n, r], sums[r]
             for j in range(kw):
                 start = j * dw - pw
-                begin = 0 if start >= 0 else (sw - 1 - start) // sw
-                end = min(w, (width - 1 - start) // sw + 1)
+                begin = 0 if start >= 0 else min(w, (sw - 1 - start) // sw)
+                # Not before the beginning: where all of the row lies outside of the map.
+                end = max(begin, min(w, (width - 1 - start) // sw + 1))
                 factor = across[j]
                 if sw == 1:  # slices: an index that may be negative is not vectorised
                     read, target = line[begin + start : end + start], row[begin:end]

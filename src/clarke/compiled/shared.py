@@ -7,7 +7,9 @@ two are the next share and how many there are, then to arrays.
 
 from __future__ import annotations
 
-from typing import Any
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -18,9 +20,25 @@ from numba.np.numpy_support import carray
 
 from clarke.compiled import loops
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # With the cache only the first run on a machine waits for the compiler.
 _jit = numba.njit(nogil=True, cache=True)
-_in_shares = numba.cfunc(types.void(types.CPointer(types.voidptr)), cache=True)
+_as_callback = numba.cfunc(types.void(types.CPointer(types.voidptr)), cache=True)
+# The cache goes by the file of a function and by what it closes over; the loops that are compiled
+# into the functions below stand in another file.
+_TEXT = zlib.crc32(Path(loops.__file__).read_bytes())
+
+
+def _in_shares(build: Callable[[int], Callable[[Any], None]]) -> Any:
+    return _as_callback(build(_TEXT))
+
+
+@_jit
+def _depends_on(text: Any) -> None:
+    """Nothing."""
+
 
 has_zero = _jit(loops.has_zero)
 tied_twos = _jit(loops.tied_twos)
@@ -51,83 +69,107 @@ def _edge(size: Any, share: Any, shares: Any) -> Any:
 
 
 @_in_shares
-def zeros_in_shares(block: Any) -> None:
+def zeros_in_shares(text: int) -> Callable[[Any], None]:
     """Numbers: size. Arrays: bits (K,), found (shares,)."""
-    numbers = carray(block[0], 3, np.int64)
-    shares, size = numbers[1], numbers[2]
-    bits = carray(block[1], size, np.uint32)
-    found = carray(block[2], shares, np.bool_)
-    share = _next_share(block[0])
-    while share < shares:
-        part = bits[_edge(size, share, shares) : _edge(size, share + 1, shares)]
-        found[share] = has_zero(part)
+
+    def run(block: Any) -> None:
+        _depends_on(text)
+        numbers = carray(block[0], 3, np.int64)
+        shares, size = numbers[1], numbers[2]
+        bits = carray(block[1], size, np.uint32)
+        found = carray(block[2], shares, np.bool_)
         share = _next_share(block[0])
+        while share < shares:
+            part = bits[_edge(size, share, shares) : _edge(size, share + 1, shares)]
+            found[share] = has_zero(part)
+            share = _next_share(block[0])
+
+    return run
 
 
 @_in_shares
-def tied_in_shares(block: Any) -> None:
+def tied_in_shares(text: int) -> Callable[[Any], None]:
     """Numbers: P, h, w, C, N, B, whether 3x3.
 
     Arrays: values, peaks, mask (N, h, w), found and rows of the first loop; codes (B, H, W), which
     (N,) and geometry of the second, left out if B is zero; tied and low (shares,).
     """
-    numbers = carray(block[0], 9, np.int64)
-    shares, size, h, w = numbers[1], numbers[2], numbers[3], numbers[4]
-    channels, images, coded = numbers[5], numbers[6], numbers[7]
-    pairs = carray(block[1], (size, 2 * h, w), np.uint64)
-    values = carray(block[1], (size, 2 * h, 2 * w), np.uint32)
-    peaks = carray(block[2], (size, h, w), np.uint32)
-    mask = carray(block[3], (images, h, w), np.uint64)
-    found = carray(block[4], (size, h, w), np.bool_)
-    rows = carray(block[5], (size, h), np.bool_)
-    codes = carray(block[6], (coded, 2 * h, 2 * w), np.uint64)
-    which = carray(block[7], images, np.int64)
-    geometry = carray(block[8], 8, np.int64)
-    tied = carray(block[9], shares, np.uint64)
-    low = carray(block[10], shares, np.uint64)
-    share = _next_share(block[0])
-    while share < shares:
-        a, b = _edge(size, share, shares), _edge(size, share + 1, shares)
-        part, marks, marked = peaks[a:b], found[a:b], rows[a:b]
-        if numbers[8]:
-            tied[share], low[share] = tied_threes(
-                pairs[a:b], part, a, channels, mask, marks, marked
-            )
-        else:
-            tied[share], low[share] = tied_twos(pairs[a:b], part, a, channels, mask, marks, marked)
-        if coded:  # now, while the planes are in the cache
-            keep_differing(values[a:b], part, a, channels, codes, which, geometry, marks, marked)
+
+    def run(block: Any) -> None:
+        _depends_on(text)
+        numbers = carray(block[0], 9, np.int64)
+        shares, size, h, w = numbers[1], numbers[2], numbers[3], numbers[4]
+        channels, images, coded = numbers[5], numbers[6], numbers[7]
+        pairs = carray(block[1], (size, 2 * h, w), np.uint64)
+        values = carray(block[1], (size, 2 * h, 2 * w), np.uint32)
+        peaks = carray(block[2], (size, h, w), np.uint32)
+        mask = carray(block[3], (images, h, w), np.uint64)
+        found = carray(block[4], (size, h, w), np.bool_)
+        rows = carray(block[5], (size, h), np.bool_)
+        codes = carray(block[6], (coded, 2 * h, 2 * w), np.uint64)
+        which = carray(block[7], images, np.int64)
+        geometry = carray(block[8], 8, np.int64)
+        tied = carray(block[9], shares, np.uint64)
+        low = carray(block[10], shares, np.uint64)
         share = _next_share(block[0])
+        while share < shares:
+            a, b = _edge(size, share, shares), _edge(size, share + 1, shares)
+            part, marks, marked = peaks[a:b], found[a:b], rows[a:b]
+            if numbers[8]:
+                tied[share], low[share] = tied_threes(
+                    pairs[a:b], part, a, channels, mask, marks, marked
+                )
+            else:
+                tied[share], low[share] = tied_twos(
+                    pairs[a:b], part, a, channels, mask, marks, marked
+                )
+            if coded:  # now, while the planes are in the cache
+                keep_differing(
+                    values[a:b], part, a, channels, codes, which, geometry, marks, marked
+                )
+            share = _next_share(block[0])
+
+    return run
 
 
 @_in_shares
-def pixels_in_shares(block: Any) -> None:
+def pixels_in_shares(text: int) -> Callable[[Any], None]:
     """Numbers: N, C, K. Arrays: bits (N, C, K), multipliers (C,), found (N, K)."""
-    numbers = carray(block[0], 5, np.int64)
-    shares, size, channels, places = numbers[1], numbers[2], numbers[3], numbers[4]
-    bits = carray(block[1], (size, channels, places), np.uint32)
-    multipliers = carray(block[2], channels, np.uint64)
-    found = carray(block[3], (size, places), np.uint64)
-    share = _next_share(block[0])
-    while share < shares:
-        a, b = _edge(size, share, shares), _edge(size, share + 1, shares)
-        code_pixels(bits[a:b], multipliers, found[a:b])
+
+    def run(block: Any) -> None:
+        _depends_on(text)
+        numbers = carray(block[0], 5, np.int64)
+        shares, size, channels, places = numbers[1], numbers[2], numbers[3], numbers[4]
+        bits = carray(block[1], (size, channels, places), np.uint32)
+        multipliers = carray(block[2], channels, np.uint64)
+        found = carray(block[3], (size, places), np.uint64)
         share = _next_share(block[0])
+        while share < shares:
+            a, b = _edge(size, share, shares), _edge(size, share + 1, shares)
+            code_pixels(bits[a:b], multipliers, found[a:b])
+            share = _next_share(block[0])
+
+    return run
 
 
 @_in_shares
-def fields_in_shares(block: Any) -> None:
+def fields_in_shares(text: int) -> Callable[[Any], None]:
     """Numbers: N, H, W, h, w, kh, kw. Arrays: codes, across, down, geometry, found."""
-    numbers = carray(block[0], 9, np.int64)
-    shares, size, height, width = numbers[1], numbers[2], numbers[3], numbers[4]
-    h, w, down_count, across_count = numbers[5], numbers[6], numbers[7], numbers[8]
-    codes = carray(block[1], (size, height, width), np.uint64)
-    across = carray(block[2], across_count, np.uint64)
-    down = carray(block[3], down_count, np.uint64)
-    geometry = carray(block[4], 8, np.int64)
-    found = carray(block[5], (size, h, w), np.uint64)
-    share = _next_share(block[0])
-    while share < shares:
-        a, b = _edge(size, share, shares), _edge(size, share + 1, shares)
-        code_fields(codes[a:b], across, down, geometry, found[a:b])
+
+    def run(block: Any) -> None:
+        _depends_on(text)
+        numbers = carray(block[0], 9, np.int64)
+        shares, size, height, width = numbers[1], numbers[2], numbers[3], numbers[4]
+        h, w, down_count, across_count = numbers[5], numbers[6], numbers[7], numbers[8]
+        codes = carray(block[1], (size, height, width), np.uint64)
+        across = carray(block[2], across_count, np.uint64)
+        down = carray(block[3], down_count, np.uint64)
+        geometry = carray(block[4], 8, np.int64)
+        found = carray(block[5], (size, h, w), np.uint64)
         share = _next_share(block[0])
+        while share < shares:
+            a, b = _edge(size, share, shares), _edge(size, share + 1, shares)
+            code_fields(codes[a:b], across, down, geometry, found[a:b])
+            share = _next_share(block[0])
+
+    return run
