@@ -259,17 +259,23 @@ class _Context:
         )
         run = self.settings.confirm is Confirm.ALWAYS
         defects = certificate.defects(run=run)
-        if defects:
+        for spacing in (
+            None,
+            REPLAY_SPACING,
+        ):  # of AD's own gradient, then of those along witnesses
+            if not defects:
+                break
             first = witnesses[0]
             mixture = None if first.choices else _ad_weights(self.program)
-            noise, replay_noise = (
-                rounding_noise(
-                    self.program, first.gradient, first.choices, mixture, epsilon=spacing
-                )
-                for spacing in (None, REPLAY_SPACING)
+            noise = rounding_noise(
+                self.program, first.gradient, first.choices, mixture, epsilon=spacing
             )
-            if any(noise) or any(replay_noise):
-                certificate = replace(certificate, noise=noise, replay_noise=replay_noise)
+            if any(noise):
+                certificate = (
+                    replace(certificate, noise=noise)
+                    if spacing is None
+                    else replace(certificate, replay_noise=noise)
+                )
                 defects = certificate.defects(run=run)
         if defects:
             if not certificate.adds_up():
