@@ -117,18 +117,22 @@ def mixed(codes: Any, geometry: Any, found: Any) -> None:
     """
     kh, kw, sh, sw, ph, pw, dh, dw = geometry
     _, height, width = codes.shape
+    w = found.shape[2]
+    every, some = np.empty(w, dtype=np.uint64), np.empty(w, dtype=np.uint64)
     for n in range(found.shape[0]):
         for y in range(found.shape[1]):
-            for x in range(found.shape[2]):
-                code, some, same = np.uint64(0), False, True
-                for i in range(kh):
-                    r = y * sh - ph + i * dh
-                    for j in range(kw if 0 <= r < height else 0):
-                        c = x * sw - pw + j * dw
+            every[:], some[:] = ~_ZERO, _ZERO
+            for i in range(kh):
+                r = y * sh - ph + i * dh
+                for j in range(kw if 0 <= r < height else 0):
+                    line, start = codes[n, r], j * dw - pw
+                    for x in range(w):
+                        c = sw * x + start
                         if 0 <= c < width:
-                            same = same and (not some or codes[n, r, c] == code)
-                            code, some = codes[n, r, c], True
-                found[n, y, x] = np.uint64(not same)
+                            every[x] &= line[c]
+                            some[x] |= line[c]
+            for x in range(w):
+                found[n, y, x] = np.uint64(every[x] != some[x])
 
 
 def keep_differing(
@@ -164,16 +168,21 @@ def keep_differing(
                 continue
             some = False
             for x in range(found.shape[2]):
-                code, seen, differs = np.uint64(0), False, False
-                for i in range(kh if found[p, y, x] else 0):
+                if not found[p, y, x]:
+                    continue
+                # Without branches: whether an element attains the maximum is hard to predict. All
+                # codes are one if what they have in common is what any of them has.
+                largest, common, present = peaks[p, y, x], ~_ZERO, _ZERO
+                for i in range(kh):
                     r = y * sh - ph + i * dh
                     for j in range(kw if 0 <= r < height else 0):
                         c = x * sw - pw + j * dw
-                        if 0 <= c < width and values[p, r, c] == peaks[p, y, x]:
-                            differs = differs or (seen and codes[image, r, c] != code)
-                            code, seen = codes[image, r, c], True
-                found[p, y, x] = differs
-                some = some or differs
+                        if 0 <= c < width:
+                            attains = _ZERO - np.uint64(values[p, r, c] == largest)
+                            common &= codes[image, r, c] | ~attains
+                            present |= codes[image, r, c] & attains
+                found[p, y, x] = common != present
+                some = some or common != present
             rows[p, y] = some
 
 
