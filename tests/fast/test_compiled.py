@@ -97,13 +97,15 @@ def test_tied_windows_are_those_of_the_passes(own, geometry, space):
         assert np.array_equal(found.tied, expected.tied)
         assert (found.windows, found.zero_ties) == (expected.windows, expected.zero_ties)
         assert found.tied.size
-        assert found.alike == expected.alike == 0
+        assert found.count == expected.count == found.tied.size
+        for some in (found, expected):
+            assert np.array_equal(some.images(5), np.unique(found.tied // y[:1].numel()))
         codes = random.integers(0, 2, (5, *space)).astype(np.uint64)
         codes[0] = 7
         found = find_ties(*given, own, codes, positive=True)
         differing = several_codes(x.numpy(), y.numpy(), windows, codes)
         assert np.array_equal(found.tied, expected.tied[differing[expected.tied]])
-        assert found.alike == expected.tied.size - found.tied.size > 0
+        assert found.count > found.tied.size
         assert (found.count, found.zero_ties) == (expected.count, expected.zero_ties)
 
 
@@ -190,6 +192,9 @@ def test_windows_whose_largest_elements_differ_in_their_codes(own, geometry):
     found = own.differing(marks, values, peaks, given, which, windows.geometry)
     assert np.array_equal(found.places(), np.flatnonzero(expected))
     assert np.array_equal(marks.places(), np.flatnonzero(marked))
+    for wrong in ((given[:, :4], which), (given, which[:2])):
+        with pytest.raises(ValueError, match="of another input"):
+            own.differing(marks, values, peaks, *wrong, windows.geometry)
     assert geometry[0] == (1, 1) or found.places().size
 
 

@@ -15,6 +15,11 @@ from clarke.report.runs import read_run
 from clarke.verdict import Verdict
 
 
+def heed_interrupts():
+    """Shells start what runs in their background with interrupts ignored, and children inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*words, cwd, **options):
     return subprocess.Popen(
         [sys.executable, "-m", "clarke", "run", *words],
@@ -23,6 +28,7 @@ def start(*words, cwd, **options):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"},
+        preexec_fn=heed_interrupts if os.name == "posix" else None,
         **options,
     )
 

@@ -45,6 +45,10 @@ class Marks:
     marked: NDArray[np.bool_]
     rows: NDArray[np.bool_]
 
+    def images(self, count: int) -> NDArray[np.intp]:
+        """(K,) which of so many images some of them are in."""
+        return np.flatnonzero(self.rows.reshape(count, -1).any(axis=1))
+
     def places(self) -> NDArray[np.intp]:
         """(K,) their flat positions, in ascending order."""
         width = self.marked.shape[2]
@@ -185,23 +189,24 @@ class Compiled:
             peaks: (N, C, h, w) its output, contiguous.
             codes: (B, H, W) codes of some of the images.
             which: (N,) which of the codes are an image's; anything where none of its windows is
-                marked.
+                marked. Other shapes raise ValueError.
             geometry: Kernel, stride, padding and dilation.
         """
         found = Marks(marks.marked.copy(), marks.rows.copy())
         planes = values.view(np.uint32).reshape(-1, *values.shape[2:])
         bits = peaks.view(np.uint32).reshape(-1, *peaks.shape[2:])
-        self._ready().keep_differing(
-            planes,
-            bits,
-            0,
-            peaks.shape[1],
-            codes,
-            which,
-            np.array(geometry).reshape(-1),
-            found.marked,
-            found.rows,
-        )
+        (images, channels), numbers = peaks.shape[:2], np.array(geometry).reshape(-1)
+        codes, which = np.ascontiguousarray(codes), np.ascontiguousarray(which)
+        if which.shape != (images,) or codes.shape[1:] != values.shape[2:]:
+            raise ValueError(f"Codes {codes.shape} of another input than {values.shape}.")
+        rest = (codes, which, numbers, found.marked, found.rows)
+        shares = self._shares(values.size, len(planes))
+        if shares == 1:
+            self._ready().keep_differing(planes, bits, 0, channels, *rest)
+        else:
+            sizes = (*bits.shape, channels, images, *codes.shape)
+            arrays = (planes, bits, *rest)
+            self._share(self._ready().differing_in_shares, shares, sizes, arrays)
         return found
 
     def code_pixels(

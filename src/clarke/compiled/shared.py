@@ -133,6 +133,33 @@ def tied_in_shares(text: int) -> Callable[[Any], None]:
 
 
 @_in_shares
+def differing_in_shares(text: int) -> Callable[[Any], None]:
+    """Numbers: P, h, w, C, N, B, H, W. Arrays: those of the loop."""
+
+    def run(block: Any) -> None:
+        _depends_on(text)
+        numbers = carray(block[0], 10, np.int64)
+        shares, size, h, w = numbers[1], numbers[2], numbers[3], numbers[4]
+        channels, images, coded = numbers[5], numbers[6], numbers[7]
+        height, width = numbers[8], numbers[9]
+        values = carray(block[1], (size, height, width), np.uint32)
+        peaks = carray(block[2], (size, h, w), np.uint32)
+        codes = carray(block[3], (coded, height, width), np.uint64)
+        which = carray(block[4], images, np.int64)
+        geometry = carray(block[5], 8, np.int64)
+        found = carray(block[6], (size, h, w), np.bool_)
+        rows = carray(block[7], (size, h), np.bool_)
+        share = _next_share(block[0])
+        while share < shares:
+            a, b = _edge(size, share, shares), _edge(size, share + 1, shares)
+            part = (values[a:b], peaks[a:b], a, channels, codes, which, geometry)
+            keep_differing(*part, found[a:b], rows[a:b])
+            share = _next_share(block[0])
+
+    return run
+
+
+@_in_shares
 def pixels_in_shares(text: int) -> Callable[[Any], None]:
     """Numbers: N, C, K. Arrays: bits (N, C, K), multipliers (C,), found (N, K)."""
 

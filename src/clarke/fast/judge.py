@@ -167,7 +167,7 @@ class QuickJudge:
         if layer.relu is not None and not found.slopes.get(layer.relu, False):
             return "the ReLU before the maxpool does not have slope 0 at 0"
         touched, rivals = ties.count + ties.zero_ties, 0
-        if ties.tied.size:
+        if ties.images(1).size:
             different = find_rivals(graph, layer, ties, self._coder, self._compiled, known)
             if different is None:
                 return "there is no fingerprint for what stands before the maxpool"

@@ -116,9 +116,7 @@ def find_rivals(
     if values is None or peaks is None:
         return None
     if known is None:
-        # The ties are in order: those of an image follow each other.
-        edges = np.searchsorted(ties.tied, np.arange(len(peaks) + 1) * peaks[:1].size)
-        images = np.flatnonzero(np.diff(edges))
+        images = ties.images(len(peaks))
         which = np.zeros(len(peaks), dtype=np.intp)
         which[images] = np.arange(images.size)
         fingerprints = Fingerprints(graph, coder, images)
@@ -130,12 +128,11 @@ def find_rivals(
         codes = fingerprints.outputs(layer.conv)
         if codes is None:
             return None
-        tied = ties.tied
-        if compiled is not None and ties.marks is not None and known is None:
-            geometry = windows_of_pool(graph, layer.pool).geometry
-            codes = np.ascontiguousarray(codes)
-            tied = compiled.differing(ties.marks, values, peaks, codes, which, geometry).places()
-        return _differing(graph, layer, arrays, tied, codes, which)
+        if compiled is None or ties.marks is None or known is not None:
+            return _differing(graph, layer, arrays, ties.tied, codes, which)
+        geometry = windows_of_pool(graph, layer.pool).geometry
+        left = compiled.differing(ties.marks, values, peaks, codes, which, geometry)
+        return _differing(graph, layer, arrays, left.places(), codes, which)
     found = []
     size = values.shape[1] // groups
     group = np.asarray(ties.tied // (size * peaks[0, 0].size) % groups)

@@ -10,6 +10,7 @@ images at a time, so that what is in between stays in the cache.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,22 +30,35 @@ class Ties:
 
     Attributes:
         windows: Number of windows.
-        tied: (K,) flat positions (n, c, y, x) in the output of the windows looked for.
-        alike: Number of tied windows that were left out: their largest elements have one code.
+        count: Number of tied ones, without those at zero if they were left out.
         zero_ties: Number of windows with a tie at zero, if those were left out.
-        marks: The same windows as `tied`, if compiled loops found them.
+        found: Those looked for: flat positions (n, c, y, x) in the output, (K,), in ascending
+            order; or marks, if compiled loops found them. Tied windows whose largest elements are
+            known to have one code may be missing.
     """
 
     windows: int
-    tied: NDArray[np.intp]
-    alike: int
+    count: int
     zero_ties: int
-    marks: Marks | None = None
+    found: NDArray[np.intp] | Marks
 
     @property
-    def count(self) -> int:
-        """Number of tied windows, without those at zero if they were left out."""
-        return self.tied.size + self.alike
+    def marks(self) -> Marks | None:
+        """What was found, if compiled loops found it."""
+        return None if isinstance(self.found, np.ndarray) else self.found
+
+    @cached_property
+    def tied(self) -> NDArray[np.intp]:
+        """(K,) flat positions of what was found. Where there are many, listing them takes long."""
+        return self.found if isinstance(self.found, np.ndarray) else self.found.places()
+
+    def images(self, count: int) -> NDArray[np.intp]:
+        """(K,) which of the batch's images they are in, of so many."""
+        if isinstance(self.found, np.ndarray):
+            size = self.windows // max(count, 1)
+            # They are in order: those of an image follow each other.
+            return np.flatnonzero(np.diff(np.searchsorted(self.found, np.arange(count + 1) * size)))
+        return self.found.images(count)
 
 
 _CHUNK = 1 << 20  # elements of the input looked at together
@@ -76,9 +90,7 @@ def find_ties(
     if positive and compiled is not None and compiled.can_take(values.size):
         done = compiled.tied(values, peaks, windows.geometry, codes)
         if done is not None:
-            tied_places = done.found.places()
-            alike = done.count - tied_places.size
-            return Ties(peaks.size, tied_places, alike, done.low, done.found)
+            return Ties(peaks.size, done.count, done.low, done.found)
     step = max(1, _CHUNK // max(values[:1].size, 1))
     alone = cells_inside(windows) < 2  # a single element cannot tie
     some_alone = bool(alone.any())
@@ -98,7 +110,8 @@ def find_ties(
         if some_alone:
             np.logical_and(found, ~alone, out=found)
         tied.append(np.flatnonzero(found) + start * peaks[:1].size)
-    return Ties(peaks.size, np.concatenate(tied), 0, zero_ties)
+    every = np.concatenate(tied)
+    return Ties(peaks.size, every.size, zero_ties, every)
 
 
 def cells_inside(windows: Windows) -> NDArray[np.int64]:
