@@ -28,7 +28,7 @@ def start(*words, cwd, **options):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"},
-        preexec_fn=heed_interrupts if os.name == "posix" else None,
+        preexec_fn=heed_interrupts if os.name == "posix" else None,  # noqa: PLW1509 - no threads
         **options,
     )
 
