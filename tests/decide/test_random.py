@@ -132,7 +132,8 @@ def test_curved_programs_lie_between_their_brackets(case):
         found = clarke.subdifferential(program, (x,))
     except clarke.BudgetError as error:
         # Honest, if cautious: a mask that follows a curved difference is taken for a jump.
-        assert "the operation's value jumps here" in str(error)
+        if "the operation's value jumps here" not in str(error):
+            raise
         return
     proved = {rational(v) for v in found.found().tolist()}
     assert proved <= every
