@@ -20,7 +20,12 @@ from clarke.decide.refute import enumerate_exactly, mix_cells, nearest_correct, 
 from clarke.decide.responsible import culprits_of, hints, responsible_kinks, wrong_functions
 from clarke.decide.rounding import rounding_noise
 from clarke.decide.search import witness_selection
-from clarke.decide.tolerance import REPLAY_SPACING, relative_difference, relative_tolerance
+from clarke.decide.tolerance import (
+    REPLAY_SPACING,
+    coarsest_epsilon,
+    relative_difference,
+    relative_tolerance,
+)
 from clarke.decide.vectors import used_vectors
 from clarke.errors import BudgetError, ReplayError
 from clarke.kinks import Hazard, default_registry
@@ -259,10 +264,9 @@ class _Context:
         )
         run = self.settings.confirm is Confirm.ALWAYS
         defects = certificate.defects(run=run)
-        for spacing in (
-            None,
-            REPLAY_SPACING,
-        ):  # of AD's own gradient, then of those along witnesses
+        # Of AD's own gradient, then of those along witnesses: in float64 programs one and the same.
+        own_spacing = coarsest_epsilon(self.program.analysis.trace)
+        for spacing in dict.fromkeys((own_spacing, REPLAY_SPACING)):
             if not defects:
                 break
             first = witnesses[0]
@@ -271,10 +275,10 @@ class _Context:
                 self.program, first.gradient, first.choices, mixture, epsilon=spacing
             )
             if any(noise):
-                certificate = (
-                    replace(certificate, noise=noise)
-                    if spacing is None
-                    else replace(certificate, replay_noise=noise)
+                certificate = replace(
+                    certificate,
+                    noise=noise if spacing == own_spacing else certificate.noise,
+                    replay_noise=noise if spacing == REPLAY_SPACING else (),
                 )
                 defects = certificate.defects(run=run)
         if defects:
