@@ -79,7 +79,12 @@ def windows_for(geometry, space):
 
 
 @pytest.mark.parametrize("geometry", [TWOS, THREES], ids=["2x2", "3x3"])
-@pytest.mark.parametrize("space", [(4, 4), (6, 8), (2, 2), (8, 2)], ids=str)
+@pytest.mark.parametrize(
+    "space",
+    # Behind the first two, one for each loop: by eights, by fours (four and two wide), one by one.
+    [(2, 2), (8, 2), (4, 16), (6, 32), (2, 48), (4, 8), (6, 8), (4, 4), (8, 4), (6, 4), (4, 6)],
+    ids=str,
+)
 def test_tied_windows_are_those_of_the_passes(own, geometry, space):
     random = np.random.default_rng(0)
     kernel, stride, padding, _ = geometry
@@ -289,7 +294,7 @@ def test_compiled_shares_are_compiled_again_when_the_loops_change(tmp_path):
     pytest.importorskip("numba", reason="numba is not installed")
     shared()
     package = Path(clarke.compiled.__file__).parent
-    for name in ("__init__.py", "loops.py", "shared.py", "team.py"):
+    for name in ("__init__.py", "lanes.py", "loops.py", "shared.py", "team.py"):
         (tmp_path / name).write_text((package / name).read_text())
     script = tmp_path / "script.py"
     script.write_text(
@@ -298,7 +303,7 @@ def test_compiled_shares_are_compiled_again_when_the_loops_change(tmp_path):
         "torch.set_num_threads(2)\n"
         "import clarke.compiled\n"
         f"clarke.compiled.__path__[:] = [{str(tmp_path)!r}]\n"
-        "for name in ('loops', 'shared', 'team'):\n"
+        "for name in ('lanes', 'loops', 'shared', 'team'):\n"
         "    sys.modules.pop(f'clarke.compiled.{name}', None)\n"
         "    clarke.compiled.__dict__.pop(name, None)\n"
         "found = clarke.compiled.Compiled(always=True)\n"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from clarke.capture.functions import is_from_custom
-from clarke.capture.live import Node, Slot
+from clarke.capture.live import NOTHING_KEPT, Node, Slot
 from clarke.capture.signs import Signs, StandIn
-from clarke.capture.trace import External, OpRecord, Origin, Ref, ScalarRead, Trace
+from clarke.capture.trace import External, OpRecord, Origin, ScalarRead, Trace
 from clarke.errors import CaptureError, ModifiedSinceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import torch
 
     from clarke.capture.recorder import Recorder
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 def collect_trace(recorder: Recorder, output: torch.Tensor, *, all_reads: bool = False) -> Trace:
@@ -118,7 +122,8 @@ def _walk(
                     "retain_graph=True, or run the forward pass again."
                 )
             nodes[node.index] = node
-            todo.extend(zip(node.inputs, node.writers_before, strict=True))
+            # Of two lengths where there were no writers.
+            todo.extend(zip(node.inputs, node.writers_before or repeat(0), strict=False))
 
 
 def release_nodes(recorder: Recorder, output: torch.Tensor) -> None:
@@ -144,12 +149,9 @@ def release_nodes(recorder: Recorder, output: torch.Tensor) -> None:
                 node.release()
 
 
-def _refs(value: Any) -> Any:
-    if isinstance(value, Slot):
-        return Ref(value.number)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_refs(v) for v in value) if value else value
-    return value
+def _frozen(found: Mapping[K, V]) -> Mapping[K, V]:
+    """A copy that nobody can change."""
+    return MappingProxyType(dict(found)) if found else NOTHING_KEPT
 
 
 def _op_record(node: Node) -> OpRecord:
@@ -157,17 +159,17 @@ def _op_record(node: Node) -> OpRecord:
     return OpRecord(
         index=node.index,
         func=node.func,
-        args=tuple(_refs(a) for a in node.args),
-        kwargs=MappingProxyType({k: _refs(v) for k, v in node.kwargs.items()}),
+        args=node.args,
+        kwargs=_frozen(node.kwargs),
         outputs=node.outputs,
         differentiated=node.differentiated,
-        kept=MappingProxyType(dict(node.kept)) if signs is None else StandIn(signs),
-        kept_outputs=MappingProxyType(dict(node.kept_outputs)),
+        kept=_frozen(node.kept) if signs is None else StandIn(signs),
+        kept_outputs=_frozen(node.kept_outputs),
         location=node.location,
         reads_stopped=node.reads_stopped,
-        kept_lists=MappingProxyType(dict(node.kept_lists)),
-        kept_named=MappingProxyType(dict(node.kept_named)),
-        drawn=MappingProxyType(dict(node.drawn)),
+        kept_lists=_frozen(node.kept_lists),
+        kept_named=_frozen(node.kept_named),
+        drawn=_frozen(node.drawn),
         varied=node.varied,
         hidden_write=node.hidden_write,
         signs=signs,

@@ -7,28 +7,79 @@ an iteration, the iteration's record goes with it; nothing accumulates over a tr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import weakref
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+import torch
 
 if TYPE_CHECKING:
-    import weakref
-
-    import torch
+    from collections.abc import Mapping
+    from typing import TypeAlias
 
     from clarke.capture.trace import Location
 
+T = TypeVar("T")
+Grown: TypeAlias = "list[T] | tuple[()]"
+
+# Containers stay empty for most operations, and every new one brings the garbage collector nearer.
+NOTHING_KEPT: Final[Mapping[Any, Any]] = MappingProxyType({})
+
+_free = torch.UntypedStorage._free_weak_ref  # noqa: SLF001 - the other half of `_weak_ref`
+
+
+def _grown(found: Grown[T], item: T) -> list[T]:
+    if isinstance(found, tuple):
+        return [item]
+    found.append(item)
+    return found
+
 
 class Storage:
-    """Memory shared by aliasing tensors: who wrote to it, and what it held before."""
+    """Memory shared by aliasing tensors: who wrote to it, and what it held before.
 
-    __slots__ = ("__weakref__", "externals", "first", "kept", "number", "snapshot", "writers")
+    Args:
+        number: Its own.
+        memory: torch's own object, None where there is none. Until this one is gone, its address
+            is given to no other.
+    """
 
-    def __init__(self, number: int) -> None:
+    __slots__ = (
+        "__weakref__",
+        "_reserved",
+        "externals",
+        "first",
+        "kept",
+        "number",
+        "snapshot",
+        "writers",
+    )
+
+    def __init__(self, number: int, memory: torch.UntypedStorage | None) -> None:
         self.number = number
-        self.writers: list[Node] = []
+        # What `torch.multiprocessing.reductions.StorageWeakRef` does, without two more objects.
+        self._reserved = 0 if memory is None else memory._weak_ref()  # noqa: SLF001 - as there
+        self.writers: Grown[Node] = ()
         self.snapshot: torch.Tensor | None = None
-        self.kept: list[weakref.ref[Node]] = []
-        self.externals: list[weakref.ref[Slot]] = []  # tensors there that no operation has made
+        self.kept: Grown[weakref.ref[Node]] = ()
+        self.externals: Grown[weakref.ref[Slot]] = ()  # tensors there that no operation has made
         self.first: weakref.ref[Slot] | None = None  # the first tensor that was seen there
+
+    def __del__(self) -> None:
+        if self._reserved:
+            _free(self._reserved)
+
+    def add_writer(self, node: Node) -> None:
+        """Note that an operation wrote there."""
+        self.writers = _grown(self.writers, node)
+
+    def add_kept(self, node: Node) -> None:
+        """Note that an operation keeps a value that lies there."""
+        self.kept = _grown(self.kept, weakref.ref(node))
+
+    def add_external(self, slot: Slot) -> None:
+        """Note a tensor that no operation has made."""
+        self.externals = _grown(self.externals, weakref.ref(slot))
 
 
 class Slot:
@@ -127,16 +178,16 @@ class Node:
         self.func = func
         self.location = location
         self.args: tuple[Any, ...] = ()
-        self.kwargs: dict[str, Any] = {}
+        self.kwargs: Mapping[str, Any] = NOTHING_KEPT
         self.inputs: tuple[Slot, ...] = ()
-        self.writers_before: tuple[int, ...] = ()
+        self.writers_before: tuple[int, ...] = ()  # of each input's memory; empty if none had any
         self.outputs: tuple[int | None, ...] = ()
         self.differentiated = False
-        self.kept: dict[int, torch.Tensor] = {}
-        self.kept_lists: dict[tuple[int, int], torch.Tensor] = {}
-        self.kept_named: dict[str, torch.Tensor] = {}
-        self.drawn: dict[int, torch.Tensor] = {}
-        self.kept_outputs: dict[int, torch.Tensor] = {}
+        self.kept: Mapping[int, torch.Tensor] = NOTHING_KEPT
+        self.kept_lists: Mapping[tuple[int, int], torch.Tensor] = NOTHING_KEPT
+        self.kept_named: Mapping[str, torch.Tensor] = NOTHING_KEPT
+        self.drawn: Mapping[int, torch.Tensor] = NOTHING_KEPT
+        self.kept_outputs: Mapping[int, torch.Tensor] = NOTHING_KEPT
         self.varied: frozenset[int] = frozenset()
         self.reads_stopped = False
         self.hidden_write = False
@@ -145,13 +196,8 @@ class Node:
 
     def release(self) -> None:
         """Forget everything; called when the user's own graph has been freed."""
-        self.args = ()
-        self.kwargs = {}
-        self.inputs = ()
-        self.kept = {}
-        self.kept_lists = {}
-        self.kept_named = {}
-        self.drawn = {}
-        self.kept_outputs = {}
+        self.args = self.inputs = ()
+        self.kwargs = self.kept = self.kept_lists = self.kept_named = NOTHING_KEPT
+        self.drawn = self.kept_outputs = NOTHING_KEPT
         self.zeros = None
         self.released = True

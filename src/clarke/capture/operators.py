@@ -75,6 +75,7 @@ class Operators:
         self._keep = keep
         # By identity: an overload's hash is computed in Python, every time. The operator holds it.
         self._known: dict[int, Operator] = {}
+        self._positions: dict[tuple[int, ...], frozenset[int]] = {}
 
     def of(self, func: Any) -> Operator:
         """What there is to know about an overload."""
@@ -82,3 +83,11 @@ class Operators:
         if found is None:
             found = self._known[id(func)] = Operator(func, self._keep(func))
         return found
+
+    def positions(self, found: list[int]) -> frozenset[int]:
+        """The same as a set, of which there are few different ones."""
+        key = tuple(found)
+        known = self._positions.get(key)
+        if known is None:
+            known = self._positions[key] = frozenset(key)
+        return known

@@ -66,8 +66,9 @@ class Places:
             weakref.WeakKeyDictionary()
         )
         # By identity: the hash of a code object goes through its instructions, every time. The
-        # second entry keeps the object, and with it its identity.
-        self._skipped: dict[int, tuple[bool, CodeType]] = {}
+        # first dictionary keeps the objects, and with them their identity.
+        self._seen: dict[int, CodeType] = {}
+        self._passed: dict[int, bool] = {}  # code that is skipped: a no-grad forward?
         self._cache: dict[tuple[str, int, int], Location] = {}
         self._forwards: dict[int, CodeType] | None = None
         self._handles: list[Any] = []
@@ -95,8 +96,11 @@ class Places:
         self._stack.append(self._path(module))
 
     def _leave(self, module: torch.nn.Module, _args: Any, _output: Any) -> None:
+        if self._roots and self._roots[-1] is module:
+            self._roots.pop()
+            self._stack.pop()
         # A module whose pre-hook raised leaves no entry; unwind to the one that is leaving.
-        if any(entered is module for entered in self._roots):
+        elif any(entered is module for entered in self._roots):
             while self._roots:
                 last = self._roots.pop()
                 self._stack.pop()
@@ -119,33 +123,33 @@ class Places:
 
     def here(self) -> tuple[Location, bool]:
         """The current location, and whether a reentrant checkpoint is running its function."""
-        frame: FrameType | None = sys._getframe(2)
-        checkpointed = False
-        path = self._stack[-1] if self._stack else ""
         user = sys._getframe(2)
-        while frame is not None:
-            code = frame.f_code
-            known = self._skipped.get(id(code))
-            if known is None:
-                known = self._skipped[id(code)] = (self._is_skipped(code), code)
-            if not known[0]:
-                break
-            if code.co_name == "forward" and code.co_filename in _NO_GRAD_FORWARDS:
+        checkpointed = False
+        passed = self._passed
+        while True:
+            code = user.f_code
+            no_grad_forward = passed.get(id(code))
+            if no_grad_forward is None:
+                if not self._passes(code):
+                    break
+                no_grad_forward = passed[id(code)]
+            if no_grad_forward:
                 checkpointed = True
-            user, frame = frame, frame.f_back
-        user = frame or user
-        code, line = user.f_code, user.f_lineno
-        key = (path, id(code), line)
+            above = user.f_back
+            if above is None:
+                break
+            user = above
+        key = (self._stack[-1] if self._stack else "", id(code), user.f_lineno)
         found = self._cache.get(key)
         if found is None:
-            # `_skipped` holds the code object, since the walk above has passed it.
-            found = self._cache[key] = Location(path, code.co_filename, line, code.co_name)
-        return found, checkpointed or self._checkpoint_above(user)
+            # `_seen` holds the code object, since the walk above has come to it.
+            found = self._cache[key] = Location(key[0], code.co_filename, key[2], code.co_name)
+        if not checkpointed and not torch.is_grad_enabled():
+            checkpointed = self._checkpoint_above(user)
+        return found, checkpointed
 
     @staticmethod
     def _checkpoint_above(frame: FrameType | None) -> bool:
-        if torch.is_grad_enabled():  # a reentrant checkpoint switches gradients off
-            return False
         while frame is not None:
             code = frame.f_code
             if code.co_name == "forward" and code.co_filename == _CHECKPOINT_FILE:
@@ -153,8 +157,15 @@ class Places:
             frame = frame.f_back
         return False
 
-    def _is_skipped(self, code: CodeType) -> bool:
-        return self._is_foreign(code.co_filename) or self._is_forward_of_function(code)
+    def _passes(self, code: CodeType) -> bool:
+        """Whether code is not the user's, and is noted among the passed."""
+        if id(code) in self._seen:
+            return id(code) in self._passed
+        self._seen[id(code)] = code
+        if not (self._is_foreign(code.co_filename) or self._is_forward_of_function(code)):
+            return False
+        self._passed[id(code)] = code.co_name == "forward" and code.co_filename in _NO_GRAD_FORWARDS
+        return True
 
     def _is_forward_of_function(self, code: CodeType) -> bool:
         """Whether code is the forward of a custom Function, which stands where it is applied."""

@@ -6,10 +6,9 @@ import contextlib
 import weakref
 from collections import deque
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
     _get_current_dispatch_mode,
@@ -21,7 +20,7 @@ from clarke.capture.live import Node, Read, Slot, Storage
 from clarke.capture.operators import Operator, Operators, reads_shape_only
 from clarke.capture.places import Places
 from clarke.capture.signs import ZeroFinder, signs_tell
-from clarke.capture.trace import Keep, overload_of
+from clarke.capture.trace import Keep, Ref, overload_of
 from clarke.capture.weak import TensorTable
 from clarke.errors import CaptureError
 
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 
 _SCALAR = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - has no public name
 _READS_REMEMBERED = 10_000
+
+K = TypeVar("K")
 
 
 def _gather(values: Iterable[Any], into: list[torch.Tensor]) -> None:
@@ -54,6 +55,11 @@ def _is_of_numbers(values: list[Any] | tuple[Any, ...]) -> bool:
     """Whether a list of an operator's arguments holds numbers, as a size or a stride does."""
     # Schemas have no lists of numbers and tensors together.
     return not values or type(values[0]) is int
+
+
+def _writers(slots: tuple[Slot, ...]) -> tuple[int, ...]:
+    """How many operations have written to each one's memory so far."""
+    return tuple([len(s.storage.writers) for s in slots])
 
 
 def _under_compile() -> bool:
@@ -95,23 +101,24 @@ def _changes_nothing(func: Any, args: tuple[Any, ...]) -> bool:
 class _Reading:
     """What one operation reads: its slots, and what they say together."""
 
+    __slots__ = ("_location", "_read", "inputs", "varied")
+
     def __init__(self, read: Callable[[torch.Tensor, Location], Slot], location: Location) -> None:
         self._read = read
         self._location = location
         self.inputs: list[Slot] = []
-        self.varied = self.masked = self.stopped = False
+        self.varied = False
 
-    def slots(self, value: Any) -> Any:
-        """The value with slots in the place of tensors."""
+    def refs(self, value: Any) -> Any:
+        """The value with references in the place of tensors."""
         if isinstance(value, torch.Tensor):
             slot = self._read(value, self._location)
             self.inputs.append(slot)
-            self.varied = self.varied or value.requires_grad or slot.virtual
-            self.masked = self.masked or slot.masked
-            self.stopped = self.stopped or slot.stopped
-            return slot
+            if value.requires_grad or slot.virtual:
+                self.varied = True
+            return Ref(slot.number)
         if isinstance(value, (list, tuple)) and not _is_of_numbers(value):
-            return type(value)([self.slots(v) for v in value])
+            return type(value)([self.refs(v) for v in value])
         return value
 
 
@@ -154,7 +161,7 @@ class Recorder(TorchDispatchMode):
         self._zeros = ZeroFinder(compiled)
         self._slots: TensorTable[Slot | weakref.ref[Slot]] = TensorTable()
         self._slot_count = 0
-        self._storages: dict[int, tuple[StorageWeakRef, weakref.ref[Storage]]] = {}
+        self._storages: dict[int, weakref.ref[Storage]] = {}
         self.tampered: weakref.WeakKeyDictionary[Storage, Location] = weakref.WeakKeyDictionary()
 
     @classmethod
@@ -204,14 +211,13 @@ class Recorder(TorchDispatchMode):
         try:
             memory = tensor.untyped_storage()
         except (RuntimeError, NotImplementedError):  # sparse tensors have no storage
-            return Storage(self._slot_count)
-        # The weak reference keeps the address from being given to another storage.
-        entry = self._storages.get(memory._cdata)
-        found = None if entry is None else entry[1]()
+            return Storage(self._slot_count, None)
+        address = memory._cdata
+        entry = self._storages.get(address)
+        found = None if entry is None else entry()
         if found is None:
-            found = Storage(self._slot_count)
-            held = StorageWeakRef(memory) if entry is None else entry[0]
-            self._storages[memory._cdata] = (held, weakref.ref(found))
+            found = Storage(self._slot_count, memory)
+            self._storages[address] = weakref.ref(found)
             if len(self._storages) > 4096:
                 self._sweep()
         return found
@@ -221,10 +227,10 @@ class Recorder(TorchDispatchMode):
             entry = self._storages.get(tensor.untyped_storage()._cdata)
         except (RuntimeError, NotImplementedError):
             return None
-        return None if entry is None else entry[1]()
+        return None if entry is None else entry()
 
     def _sweep(self) -> None:
-        self._storages = {k: v for k, v in self._storages.items() if v[1]() is not None}
+        self._storages = {k: v for k, v in self._storages.items() if v() is not None}
 
     def _new_slot(self, tensor: torch.Tensor, location: Location) -> Slot:
         self._slot_count += 1
@@ -250,7 +256,7 @@ class Recorder(TorchDispatchMode):
         else:
             slot.held = tensor.detach()
         slot.version = tensor._version if not tensor.is_inference() else 0
-        slot.storage.externals.append(weakref.ref(slot))
+        slot.storage.add_external(slot)
 
     def read_leaf(self, tensor: torch.Tensor) -> Slot:
         """The slot of a leaf that no operation has read."""
@@ -258,6 +264,10 @@ class Recorder(TorchDispatchMode):
 
     def _read(self, tensor: torch.Tensor, location: Location) -> Slot:
         slot: Slot | None = self._slot(tensor)
+        if slot is not None and tensor.requires_grad:
+            made_by = slot.producer
+            if made_by is not None and made_by.differentiated:
+                return slot  # the common case, which none of what follows is about
         if slot is None or _became_variable(slot, tensor):
             slot = self._new_slot(tensor, location)
             self._make_constant(slot.storage)
@@ -308,9 +318,11 @@ class Recorder(TorchDispatchMode):
         self.count += 1
         node = Node(self.count, function, location)
         slots = [self._read(a, location) if isinstance(a, torch.Tensor) else None for a in args]
-        node.args = tuple(a if s is None else s for a, s in zip(args, slots, strict=True))
+        node.args = tuple(
+            a if s is None else Ref(s.number) for a, s in zip(args, slots, strict=True)
+        )
         node.inputs = tuple(s for s in slots if s is not None)
-        node.writers_before = tuple(len(s.storage.writers) for s in node.inputs)
+        node.writers_before = _writers(node.inputs)
         node.varied = frozenset(i for i, a in enumerate(args) if getattr(a, "requires_grad", False))
         node.differentiated = bool(node.varied)
         node.reads_stopped = any(s.stopped for s in node.inputs)
@@ -325,7 +337,7 @@ class Recorder(TorchDispatchMode):
             return False
         slot.producer, slot.stopped = node, False
         node.outputs = (slot.number,)
-        node.kept_outputs[0] = self._kept_value(node, tensor, [])
+        node.kept_outputs = {0: self._kept_value(node, tensor, [])}
         self.tampered.pop(slot.storage, None)  # by its own forward
         return True
 
@@ -363,7 +375,11 @@ class Recorder(TorchDispatchMode):
         _gather(args, tensors)
         if kwargs:
             _gather(kwargs.values(), tensors)
-        relevant = any(map(self._is_relevant, tensors))
+        relevant = False
+        for tensor in tensors:
+            if tensor.requires_grad or self._is_marked(tensor):
+                relevant = True
+                break
         operator = self._operators.of(func)
         names = operator.written_names
         if not relevant and not names:
@@ -402,9 +418,8 @@ class Recorder(TorchDispatchMode):
             return True
         return False
 
-    def _is_relevant(self, tensor: torch.Tensor) -> bool:
-        if tensor.requires_grad:
-            return True
+    def _is_marked(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor matters although it does not require a gradient."""
         slot: Slot | None = self._slot(tensor)
         if slot is None:
             return False
@@ -450,19 +465,25 @@ class Recorder(TorchDispatchMode):
         for position, value in enumerate(args):
             if isinstance(value, (torch.Tensor, list, tuple)):
                 reading.varied = False
-                found_args[position] = reading.slots(value)
+                found_args[position] = reading.refs(value)
                 if reading.varied:
                     varied.append(position)
-        reading.varied = bool(varied)
         node.args = tuple(found_args)
+        differentiated = bool(varied)
         if kwargs:
-            node.kwargs = {k: reading.slots(v) for k, v in kwargs.items()}
+            reading.varied = differentiated
+            node.kwargs = {k: reading.refs(v) for k, v in kwargs.items()}
+            differentiated = reading.varied
         node.inputs = tuple(reading.inputs)
-        node.reads_stopped = reading.stopped
-        node.writers_before = tuple([len(s.storage.writers) for s in reading.inputs])
-        node.differentiated = differentiated = reading.varied
-        node.varied = frozenset(varied)
-        masked = reading.masked
+        node.differentiated = differentiated
+        node.varied = self._operators.positions(varied)
+        masked = written_before = False
+        for slot in reading.inputs:
+            masked = masked or slot.masked
+            node.reads_stopped = node.reads_stopped or slot.stopped
+            written_before = written_before or bool(slot.storage.writers)
+        if written_before:
+            node.writers_before = _writers(node.inputs)
         if masked and operator.counts:
             # The number of results may go into Python unseen.
             self.reads += [
@@ -488,7 +509,7 @@ class Recorder(TorchDispatchMode):
         )
         if signs:
             # Also of an in-place ReLU: its result may be overwritten in turn, and is then copied.
-            node.kept_outputs[0] = self._kept_value(node, out, [])
+            node.kept_outputs = {0: self._kept_value(node, out, [])}
         return out
 
     def _bind_outputs(
@@ -505,6 +526,7 @@ class Recorder(TorchDispatchMode):
         """Give the results of an operation their slots, and note what it wrote to."""
         location, differentiated = node.location, node.differentiated
         outputs: list[int | None] = []
+        kept: dict[int, torch.Tensor] = {}
         flat = out if isinstance(out, (list, tuple)) else (out,)
         # A maximum with its index: the value belongs to the choice as the index does.
         indexed = (
@@ -530,14 +552,16 @@ class Recorder(TorchDispatchMode):
                 slot.virtual = virtual and not discrete
             outputs.append(slot.number)
             if keeps and not value.is_floating_point():
-                node.kept_outputs[position] = value
+                kept[position] = value
             elif keeps and not written and (indexed or operator.draws):
-                node.kept_outputs[position] = self._kept_value(node, value, written)
+                kept[position] = self._kept_value(node, value, written)
         node.outputs = tuple(outputs)
+        if kept:
+            node.kept_outputs = kept
         for tensor in written:
             slot = self._slot(tensor)
             if slot is not None:
-                slot.storage.writers.append(node)
+                slot.storage.add_writer(node)
                 slot.masked = slot.masked or (masked and not differentiated)
 
     def _keep_inputs(
@@ -547,25 +571,33 @@ class Recorder(TorchDispatchMode):
         kwargs: dict[str, Any],
         written: list[torch.Tensor],
     ) -> None:
-        for name, value in kwargs.items():
-            if isinstance(value, torch.Tensor):
-                node.kept_named[name] = self._kept_value(node, value, written)
+        if kwargs:
+            node.kept_named = {
+                name: self._kept_value(node, value, written)
+                for name, value in kwargs.items()
+                if isinstance(value, torch.Tensor)
+            }
+        kept: dict[int, torch.Tensor] = {}
+        lists: dict[tuple[int, int], torch.Tensor] = {}
         for position, value in enumerate(args):
             if isinstance(value, torch.Tensor):
-                node.kept[position] = self._kept_value(node, value, written)
+                kept[position] = self._kept_value(node, value, written)
             elif isinstance(value, (list, tuple)):
                 for i, item in enumerate(value):
                     if isinstance(item, torch.Tensor):
-                        node.kept_lists[position, i] = self._kept_value(node, item, written)
+                        lists[position, i] = self._kept_value(node, item, written)
+        node.kept = kept
+        if lists:
+            node.kept_lists = lists
 
     def _kept_value(
         self, node: Node, value: torch.Tensor, written: list[torch.Tensor]
     ) -> torch.Tensor:
-        if any(value is w for w in written):
+        if written and any(value is w for w in written):
             return value.detach().clone()
         slot = self._slot(value)
         if slot is not None:
-            slot.storage.kept.append(weakref.ref(node))
+            slot.storage.add_kept(node)
         return value.detach()
 
     def _protect(self, tensor: torch.Tensor) -> None:
@@ -586,7 +618,7 @@ class Recorder(TorchDispatchMode):
             if storage is None:
                 continue
             self._protect_kept_only(storage)
-            references, storage.externals = storage.externals, []
+            references, storage.externals = storage.externals, ()
             if not references:
                 # Only matters if something differentiable lies there: see `collect_trace`.
                 self.tampered[storage] = self.places.here()[0]
@@ -608,21 +640,24 @@ class Recorder(TorchDispatchMode):
             node = reference()
             if node is not None:
                 self._copy_kept(node, storage)
-        storage.kept.clear()
+        storage.kept = ()
 
     def _copy_kept(self, node: Node, storage: Storage) -> None:
-        for position, value in node.kept.items():
-            if self._known_storage(value) is storage:
-                node.kept[position] = value.clone()
-        for place, value in node.kept_lists.items():
-            if self._known_storage(value) is storage:
-                node.kept_lists[place] = value.clone()
-        for name, value in node.kept_named.items():
-            if self._known_storage(value) is storage:
-                node.kept_named[name] = value.clone()
-        for position, value in node.kept_outputs.items():
-            if value.is_floating_point() and self._known_storage(value) is storage:
-                node.kept_outputs[position] = value.clone()
+        node.kept = self._copied(node.kept, storage)
+        node.kept_lists = self._copied(node.kept_lists, storage)
+        node.kept_named = self._copied(node.kept_named, storage)
+        node.kept_outputs = self._copied(node.kept_outputs, storage, discrete=False)
+
+    def _copied(
+        self, kept: Mapping[K, torch.Tensor], storage: Storage, *, discrete: bool = True
+    ) -> Mapping[K, torch.Tensor]:
+        """Kept values, those in some memory copied; integers and booleans only if `discrete`."""
+        return {
+            key: value.clone()
+            if (discrete or value.is_floating_point()) and self._known_storage(value) is storage
+            else value
+            for key, value in kept.items()
+        }
 
     def _run_stopped(
         self,
@@ -643,7 +678,7 @@ class Recorder(TorchDispatchMode):
                 self.count += 1
                 node = Node(self.count, func, location)
                 node.hidden_write = True
-                slot.storage.writers.append(node)
+                slot.storage.add_writer(node)
             else:
                 self.note_writes([tensor])
         out = func(*args, **kwargs)

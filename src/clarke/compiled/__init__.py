@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clarke.compiled.loops import MIX_FACTORS, MIX_SHIFTS
+from clarke.compiled.loops import MIX_FACTORS, MIX_SHIFTS, TiedLoop
 from clarke.compiled.team import Team
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ class Compiled:
         images, channels = peaks.shape[:2]
         planes = images * channels
         pairs = values.view(np.uint64).reshape(planes, height, w)
+        singles = values.view(np.uint32).reshape(planes, height, width)
         bits = peaks.view(np.uint32).reshape(planes, h, w)
         found = Marks(np.empty((planes, h, w), np.bool_), np.empty((planes, h), np.bool_))
         mask = np.ones((images, h, w), dtype=np.uint64)
@@ -157,15 +158,18 @@ class Compiled:
             codes = np.ascontiguousarray(codes)
             functions.mixed(codes, np.array(geometry).reshape(-1), mask)
         shares = self._shares(values.size, planes)
+        loop = TiedLoop.for_windows(3 if threes else 2, h, w)
         if shares == 1:
-            loop = functions.tied_threes if threes else functions.tied_twos
-            tied, low = loop(pairs, bits, 0, channels, mask, found.marked, found.rows)
+            marks = (found.marked, found.rows)
+            tied, low = functions.find_tied(
+                int(loop), pairs, singles, bits, 0, channels, mask, *marks
+            )
             if codes is not None:
                 found = self.differing(found, values, peaks, codes, np.arange(images), geometry)
             return Tied(found, int(tied), int(low))
         counts = np.empty((2, shares), dtype=np.uint64)
         given = np.empty((0, height, width), np.uint64) if codes is None else codes
-        numbers = (planes, h, w, channels, images, len(given), int(threes))
+        numbers = (planes, h, w, channels, images, len(given), int(loop))
         arrays = (pairs, bits, mask, found.marked, found.rows)
         second = (given, np.arange(images), np.array(geometry).reshape(-1))
         self._share(functions.tied_in_shares, shares, numbers, (*arrays, *second, *counts))

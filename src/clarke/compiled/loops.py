@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
+
+
+class TiedLoop(IntEnum):
+    """The loops that find tied windows; the last three take several at a time."""
+
+    TWOS = 0
+    THREES = 1
+    TWOS_BY_EIGHTS = 2
+    TWOS_BY_FOURS = 3
+    THREES_BY_EIGHTS = 4
+
+    @classmethod
+    def for_windows(cls, kernel: int, h: int, w: int) -> TiedLoop:
+        """The quickest for windows of 2x2 or 3x3, h by w of them in a plane."""
+        if w % 8 == 0:
+            return cls.TWOS_BY_EIGHTS if kernel == 2 else cls.THREES_BY_EIGHTS
+        if kernel == 2 and (w == 4 or (w == 2 and h % 2 == 0)):
+            return cls.TWOS_BY_FOURS
+        return cls.TWOS if kernel == 2 else cls.THREES
 
 
 def has_zero(bits: Any) -> bool:
@@ -105,6 +125,223 @@ def tied_threes(
             if some != _ZERO:
                 found[p, y] = line
     return tied, low
+
+
+# Eight windows, or four narrow ones, at a time: sixteen numbers are compared with one instruction
+# or two, and the outcomes are bits of one integer. What does so stands below, and is compiled by
+# `clarke.compiled.lanes`.
+_EVEN = np.uint64(0x5555)
+
+
+def tied_twos_by_eights(
+    values: Any, peaks: Any, first: Any, channels: Any, mask: Any, found: Any, rows: Any
+) -> Any:
+    """What `tied_twos` does, for (P, 2 h, 2 w) single numbers where w is a multiple of eight."""
+    tied, low = _ZERO, _ZERO
+    _, h, w = peaks.shape
+    numbers, flat = values.reshape(values.size), peaks.reshape(peaks.size)
+    for p in range(peaks.shape[0]):
+        for y in range(h):
+            some, row = False, (p * h + y) * w
+            for x in range(0, w, 8):
+                i, k = 4 * row + 2 * x, row + x
+                ties = ties_of_pairs(
+                    equal_pairs(numbers, i, flat, k), equal_pairs(numbers, i + 2 * w, flat, k)
+                )
+                ties &= _EVEN
+                low += np.uint64(8) - count_ones(eight_above_zero(flat, k))
+                tied += count_ones(ties)
+                if ties != _ZERO:
+                    image = (first + p) // channels
+                    some = mark(ties, mask[image, y], x, found[p, y], some)
+            rows[p, y] = some
+    return tied, low
+
+
+def tied_twos_by_fours(
+    values: Any, peaks: Any, first: Any, channels: Any, mask: Any, found: Any, rows: Any
+) -> Any:
+    """The same for w of four, or of two with an even h: four windows fill sixteen numbers."""
+    tied, low = _ZERO, _ZERO
+    _, h, w = peaks.shape
+    numbers, flat = values.reshape(values.size), peaks.reshape(peaks.size)
+    below = np.uint64(2 * w)
+    starts = np.uint64(0x55) if w == 4 else np.uint64(0x0505)
+    rows[:] = False
+    for k in range(0, flat.size, 4):
+        if w == 4:
+            equal = equal_in_rows_of_eight(numbers, 4 * k, flat, k)
+        else:
+            equal = equal_in_rows_of_four(numbers, 4 * k, flat, k)
+        ties = ties_of_pairs(equal, equal >> below) & starts
+        low += np.uint64(4) - count_ones(four_above_zero(flat, k))
+        while ties != _ZERO:
+            lane = count_trailing_zeros(ties)
+            ties &= ties - _ONE
+            tied += _ONE
+            window = k + (lane // 2 if w == 4 else lane // 8 * 2 + lane % 8 // 2)
+            p, y, x = window // (h * w), window // w % h, window % w
+            if mask[(first + p) // channels, y, x] != _ZERO:
+                if not rows[p, y]:
+                    rows[p, y] = True
+                    found[p, y] = False
+                found[p, y, x] = True
+    return tied, low
+
+
+def tied_threes_by_eights(
+    values: Any, peaks: Any, first: Any, channels: Any, mask: Any, found: Any, rows: Any
+) -> Any:
+    """What `tied_threes` does, for (P, 2 h, 2 w) single numbers where w is a multiple of eight."""
+    tied, low = _ZERO, _ZERO
+    _, h, w = peaks.shape
+    numbers, flat = values.reshape(values.size), peaks.reshape(peaks.size)
+    for p in range(peaks.shape[0]):
+        for y in range(h):
+            some, row = False, (p * h + y) * w
+            for x in range(0, w, 8):
+                k, once, twice = row + x, _ZERO, _ZERO
+                for line in range(-1 if y > 0 else 0, 2):
+                    i = 4 * row + 2 * (w * line + x)
+                    pairs = equal_pairs(numbers, i, flat, k)
+                    # The column to the left of each pair; to the left of the first is none.
+                    if x > 0:
+                        left = equal_pairs(numbers, i - 1, flat, k)
+                    else:
+                        left = equal_to_next(numbers, i, flat, k) << _ONE
+                    right = pairs >> _ONE
+                    twice |= (once & (pairs | right | left)) | (pairs & (right | left))
+                    twice |= right & left
+                    once |= pairs | right | left
+                ties = twice & _EVEN
+                low += np.uint64(8) - count_ones(eight_above_zero(flat, k))
+                tied += count_ones(ties)
+                if ties != _ZERO:
+                    image = (first + p) // channels
+                    some = mark(ties, mask[image, y], x, found[p, y], some)
+            rows[p, y] = some
+    return tied, low
+
+
+TIED_LOOPS = (
+    tied_twos,
+    tied_threes,
+    tied_twos_by_eights,
+    tied_twos_by_fours,
+    tied_threes_by_eights,
+)
+
+
+def find_tied(
+    loop: Any,
+    pairs: Any,
+    values: Any,
+    peaks: Any,
+    first: Any,
+    channels: Any,
+    mask: Any,
+    found: Any,
+    rows: Any,
+) -> Any:
+    """What the loop with the number `loop` finds, which takes planes of `pairs` or of `values`."""
+    if loop == TiedLoop.TWOS:
+        return tied_twos(pairs, peaks, first, channels, mask, found, rows)
+    if loop == TiedLoop.THREES:
+        return tied_threes(pairs, peaks, first, channels, mask, found, rows)
+    if loop == TiedLoop.TWOS_BY_EIGHTS:
+        return tied_twos_by_eights(values, peaks, first, channels, mask, found, rows)
+    if loop == TiedLoop.TWOS_BY_FOURS:
+        return tied_twos_by_fours(values, peaks, first, channels, mask, found, rows)
+    return tied_threes_by_eights(values, peaks, first, channels, mask, found, rows)
+
+
+def ties_of_pairs(above: Any, below: Any) -> Any:
+    """Bits at whose place, and the next, at least two of the four in two lines are set."""
+    above_next, below_next = above >> _ONE, below >> _ONE
+    either = (above | above_next) & (below | below_next)
+    return (above & above_next) | (below & below_next) | either
+
+
+def mark(ties: Any, wanted: Any, start: Any, line: Any, some: Any) -> Any:
+    """Mark those of eight windows that are tied and wanted; whether the row now has any."""
+    any_wanted = _ZERO
+    for x in range(start, start + 8):
+        any_wanted |= wanted[x]
+    if any_wanted == _ZERO:
+        return some
+    while ties != _ZERO:
+        x = start + count_trailing_zeros(ties) // 2
+        ties &= ties - _ONE
+        if wanted[x] != _ZERO:
+            if not some:
+                line[:] = False
+                some = True
+            line[x] = True
+    return some
+
+
+def _lanes_equal(values: Any, i: Any, peaks: Any, k: Any, windows: Any) -> Any:
+    bits = _ZERO
+    for lane, window in enumerate(windows):
+        peak = peaks[k + window]
+        if peak == values[i + lane] and np.uint64(peak) - _ONE < _INFINITY:
+            bits |= _ONE << np.uint64(lane)
+    return bits
+
+
+# Of which window, counted from the first of the block, each of sixteen numbers is.
+OF_PAIRS = tuple(lane // 2 for lane in range(16))
+OF_NEXT = tuple(min((lane + 1) // 2, 7) for lane in range(16))  # the last is of the next block
+IN_ROWS_OF_EIGHT = tuple(lane % 8 // 2 for lane in range(16))
+IN_ROWS_OF_FOUR = tuple(lane // 8 * 2 + lane % 4 // 2 for lane in range(16))
+
+
+def equal_pairs(values: Any, i: Any, peaks: Any, k: Any) -> Any:
+    """Which of 16 numbers from the i-th on are the maximum above zero of windows of two each."""
+    return _lanes_equal(values, i, peaks, k, OF_PAIRS)
+
+
+def equal_to_next(values: Any, i: Any, peaks: Any, k: Any) -> Any:
+    """The same, each second number compared with the maximum of the next window."""
+    return _lanes_equal(values, i, peaks, k, OF_NEXT)
+
+
+def equal_in_rows_of_eight(values: Any, i: Any, peaks: Any, k: Any) -> Any:
+    """The same for two rows of eight numbers, in four windows."""
+    return _lanes_equal(values, i, peaks, k, IN_ROWS_OF_EIGHT)
+
+
+def equal_in_rows_of_four(values: Any, i: Any, peaks: Any, k: Any) -> Any:
+    """The same for four rows of four numbers, in two and two windows."""
+    return _lanes_equal(values, i, peaks, k, IN_ROWS_OF_FOUR)
+
+
+def eight_above_zero(peaks: Any, k: Any) -> Any:
+    """Which of eight maxima from the k-th on are above zero, and numbers."""
+    return _above_zero(peaks[k : k + 8])
+
+
+def four_above_zero(peaks: Any, k: Any) -> Any:
+    """The same for four."""
+    return _above_zero(peaks[k : k + 4])
+
+
+def _above_zero(peaks: Any) -> Any:
+    bits = _ZERO
+    for lane, peak in enumerate(peaks):
+        if np.uint64(peak) - _ONE < _INFINITY:
+            bits |= _ONE << np.uint64(lane)
+    return bits
+
+
+def count_ones(bits: Any) -> Any:
+    """How many bits are set."""
+    return np.uint64(int(bits).bit_count())
+
+
+def count_trailing_zeros(bits: Any) -> Any:
+    """The lowest bit that is set."""
+    return (int(bits) & -int(bits)).bit_length() - 1
 
 
 def mixed(codes: Any, geometry: Any, found: Any) -> None:

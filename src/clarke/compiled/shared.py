@@ -15,10 +15,10 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 from numba.np.numpy_support import carray
 
-from clarke.compiled import loops
+from clarke.compiled import lanes, loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,11 @@ _jit = numba.njit(nogil=True, cache=True)
 _as_callback = numba.cfunc(types.void(types.CPointer(types.voidptr)), cache=True)
 # The cache goes by the file of a function and by what it closes over; the loops that are compiled
 # into the functions below stand in another file.
-_TEXT = zlib.crc32(Path(loops.__file__).read_bytes())
+_TEXT = zlib.crc32(Path(loops.__file__).read_bytes() + Path(lanes.__file__).read_bytes())
+
+lanes.replace_all()
+for _loop in loops.TIED_LOOPS:
+    register_jitable(_loop)
 
 
 def _in_shares(build: Callable[[int], Callable[[Any], None]]) -> Any:
@@ -41,8 +45,7 @@ def _depends_on(text: Any) -> None:
 
 
 has_zero = _jit(loops.has_zero)
-tied_twos = _jit(loops.tied_twos)
-tied_threes = _jit(loops.tied_threes)
+find_tied = _jit(loops.find_tied)
 mixed = _jit(loops.mixed)
 keep_differing = _jit(loops.keep_differing)
 code_pixels = _jit(loops.code_pixels)
@@ -89,7 +92,7 @@ def zeros_in_shares(text: int) -> Callable[[Any], None]:
 
 @_in_shares
 def tied_in_shares(text: int) -> Callable[[Any], None]:
-    """Numbers: P, h, w, C, N, B, whether 3x3.
+    """Numbers: P, h, w, C, N, B, which `loops.TiedLoop`.
 
     Arrays: values, peaks, mask (N, h, w), found and rows of the first loop; codes (B, H, W), which
     (N,) and geometry of the second, left out if B is zero; tied and low (shares,).
@@ -115,14 +118,9 @@ def tied_in_shares(text: int) -> Callable[[Any], None]:
         while share < shares:
             a, b = _edge(size, share, shares), _edge(size, share + 1, shares)
             part, marks, marked = peaks[a:b], found[a:b], rows[a:b]
-            if numbers[8]:
-                tied[share], low[share] = tied_threes(
-                    pairs[a:b], part, a, channels, mask, marks, marked
-                )
-            else:
-                tied[share], low[share] = tied_twos(
-                    pairs[a:b], part, a, channels, mask, marks, marked
-                )
+            tied[share], low[share] = find_tied(
+                numbers[8], pairs[a:b], values[a:b], part, a, channels, mask, marks, marked
+            )
             if coded:  # now, while the planes are in the cache
                 keep_differing(
                     values[a:b], part, a, channels, codes, which, geometry, marks, marked
