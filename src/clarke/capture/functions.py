@@ -24,6 +24,7 @@ class FunctionSchema:
     overload_name: str
     arguments: tuple[Any, ...] = ()
     returns: tuple[Any, ...] = ()
+    is_mutable: bool = False
 
 
 @dataclass(frozen=True, eq=False)

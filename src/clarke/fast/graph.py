@@ -125,6 +125,8 @@ def _harmless(
 ) -> bool:
     """Whether an operation writes to nothing that others still read under its old value."""
     op = trace.ops[position]
+    if not op.func._schema.is_mutable:  # its arguments, one by one, take long to look at
+        return True
     written = [
         i
         for i, a in enumerate(op.func._schema.arguments)
