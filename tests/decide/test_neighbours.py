@@ -1,5 +1,7 @@
 """AD's selection active nowhere nearby, in programs too large to go through all selections."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -81,3 +83,23 @@ def test_what_is_said_is_what_the_enumeration_says(patches, data):
     assert quick.verdict is Verdict.UNDECIDED or quick.verdict.correct == slow.verdict.correct
     if quick.verdict is Verdict.BOULIGAND:
         assert slow.verdict is Verdict.BOULIGAND
+
+
+def test_several_pairs_are_turned_together_and_the_nearest_neighbour_first():
+    # Four pairs of windows that contradict each other, beside one window of which AD's piece is
+    # active. Turning the second of each pair moves the gradient by less than rounding, the first
+    # by much more: one of sixteen selections is as good as AD's, and none turns one window only.
+    tiny = 2.0**-60
+    patches, weights = [[[4.0] + [0.0] * 4, [0.0] * 5]], [1.0]
+    for pair in range(4):
+        unit = [float(pair + 1 == i) for i in range(5)]
+        double = [2 * u for u in unit]
+        patches += [[unit, double], [double, unit]]
+        weights += [1.0, tiny]
+    report = verdict_of(patches, weights, replace(NO_ENUMERATION, selections=5))
+    assert report.verdict is Verdict.BOULIGAND
+    assert report.theorem == "witness of a neighbour"
+    assert report.certificate.verify()
+    (witness,) = report.certificate.witnesses
+    (choice,) = witness.choices.values()
+    assert [int(c) for c in choice] == [0, 2, 5, 6, 9, 10, 13, 14, 17]

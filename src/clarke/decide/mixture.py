@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
+import heapq
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,18 +14,21 @@ from clarke.decide.search import witness_selection
 from clarke.feasibility import convex_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from clarke.constraints import Relevance
+    from numpy.typing import NDArray
+
+    from clarke.constraints import Relevance, RowOperator
     from clarke.decide.model import Settings, Witness
     from clarke.steering import Program
 
     Mixed = tuple[tuple[Witness, ...], tuple[float, ...]]  # witnesses with convex weights
+    Turns = frozenset[tuple[int, int]]  # candidates, by number of the kink
 
 _FEW = 8  # witnesses up to which a mixture is looked for after every one
 _LONGEST = 512  # candidates of a kink that are taken in turn
 _LARGE = 100_000  # variables from which on every try takes seconds
-_TRIES = 8
+_TRIES = 16
 _IN_COMBINATION = 1e-6  # multipliers, relative to the largest, of rows that a contradiction needs
 
 
@@ -73,23 +77,29 @@ def mix_neighbours(
 ) -> Mixed | None:
     """The same where AD's own selection is active nowhere nearby, from those next to it.
 
-    Its rows contradict each other: some non-negative combination of them vanishes (Gordan). The
-    kinks of that combination are turned, one, two or more at a time, to other candidates.
+    The rows of a selection that is not active contradict each other: some non-negative combination
+    of them vanishes (Gordan). As long as no other kink changes these rows, that excludes every
+    selection with the same candidates at the kinks of the combination: one of them must be turned.
+    Of the selections that turn one in every combination found so far, the one is tried next whose
+    gradient is nearest to AD's, as far as first order tells.
     """
-    rows = build_rows(program, {}, relevance.relevant)
-    _, outcome = witness_selection(program, {}, relevance.relevant, settings, generator)
-    if outcome.multipliers is None:
-        return None
-    used = outcome.multipliers > _IN_COMBINATION * outcome.multipliers.max()
-    kinks = np.unique(rows.kinks.numpy()[used])
-    found: list[Witness] = []
-    sizes = range(1, len(kinks) + 1)
-    turned = (t for n in sizes for t in itertools.combinations(kinks.tolist(), n))
     large = sum(p.numel() for p in program.point) > _LARGE
-    tries = min(settings.selections, _TRIES if large else settings.selections)
-    for choices in itertools.islice(_with_candidates(program, turned), tries):
-        witness, _ = witness_selection(program, choices, relevance.relevant, settings, generator)
+    tries = 1 + min(settings.selections, _TRIES if large else settings.selections)
+    neighbours = _Neighbours(program)
+    found: list[Witness] = []
+    while tries > 0:
+        turned = neighbours.next()
+        if turned is None:
+            break
+        tries -= 1
+        choices = neighbours.choices(turned)
+        witness, outcome = witness_selection(
+            program, choices, relevance.relevant, settings, generator
+        )
         if witness is None:
+            if outcome.multipliers is not None:
+                rows = build_rows(program, choices, relevance.relevant)
+                neighbours.exclude(turned, rows, outcome.multipliers)
             continue
         found.append(witness)
         mixed = _combined(found, gradient, tolerance)
@@ -98,28 +108,87 @@ def mix_neighbours(
     return None
 
 
-def _with_candidates(
-    program: Program, turned: Iterable[tuple[int, ...]]
-) -> Iterator[dict[int, torch.Tensor]]:
-    """AD's selection with some kinks at other candidates: all ways for each set of kinks."""
-    for kinks in turned:
-        sites = [program.analysis.site_of(k) for k in kinks]
-        places = [k - s.first for k, s in zip(kinks, sites, strict=True)]
-        own = [int(s.touch.chosen()[i]) for s, i in zip(sites, places, strict=True)]
-        others = [
-            [m for m in s.touch.members[s.touch.owner == i].tolist() if m != o]
-            for s, i, o in zip(sites, places, own, strict=True)
-        ]
-        for picked in itertools.product(*others):
-            choices = {
-                p: s.touch.chosen().clone()
-                for p, s in program.analysis.sites.items()
-                if any(s is other for other in sites)
-            }
-            for site, place, member in zip(sites, places, picked, strict=True):
-                position = next(p for p in choices if program.analysis.sites[p] is site)
-                choices[position][place] = member
-            yield choices
+class _Neighbours:
+    """Selections beside AD's, nearest first, without those that a known contradiction excludes."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._chosen: dict[int, int] = {}
+        self._costs: dict[int, float] | None = None
+        self._excluded: list[Turns] = []
+        self._queue: list[tuple[float, int, Turns]] = [(0.0, 0, frozenset())]
+        self._seen: set[Turns] = {frozenset()}
+
+    def next(self) -> Turns | None:
+        """What the next selection turns (AD's own comes first, and turns nothing), or None."""
+        while self._queue:
+            cost, _, turned = heapq.heappop(self._queue)
+            clash = next((c for c in self._excluded if self._has_all(turned, c)), None)
+            if clash is None:
+                return turned
+            self._turn_one(turned, clash, cost)
+        return None
+
+    def exclude(self, turned: Turns, rows: RowOperator, multipliers: NDArray[np.float64]) -> None:
+        """Note that the rows of a selection contradict each other."""
+        if self._costs is None:
+            self._costs = _costs(self._program, rows)
+        used = multipliers > _IN_COMBINATION * multipliers.max()
+        own = dict(turned)
+        kinks = np.unique(rows.kinks.numpy()[used]).tolist()
+        self._excluded.append(frozenset((k, own.get(k, self._own(k))) for k in kinks))
+        cost = sum(self._cost(k) for k, _ in turned)
+        heapq.heappush(self._queue, (cost, len(self._seen), turned))  # its successors are wanted
+
+    def choices(self, turned: Turns) -> dict[int, torch.Tensor]:
+        """The selection by site position."""
+        choices: dict[int, torch.Tensor] = {}
+        for kink, candidate in turned:
+            site = self._program.analysis.site_of(kink)
+            if site.position not in choices:
+                choices[site.position] = site.touch.chosen().clone()
+            choices[site.position][kink - site.first] = candidate
+        return choices
+
+    def _turn_one(self, turned: Turns, clash: Turns, cost: float) -> None:
+        already = {kink for kink, _ in turned}
+        for kink, candidate in sorted(clash):
+            touch = self._program.analysis.site_of(kink).touch
+            place = kink - self._program.analysis.site_of(kink).first
+            for other in [] if kink in already else touch.members[touch.owner == place].tolist():
+                wider = turned | {(kink, other)}
+                if other != candidate and wider not in self._seen:
+                    self._seen.add(wider)
+                    heapq.heappush(self._queue, (cost + self._cost(kink), len(self._seen), wider))
+
+    def _has_all(self, turned: Turns, candidates: Turns) -> bool:
+        own = dict(turned)
+        return all(own.get(k, self._own(k)) == c for k, c in candidates)
+
+    def _own(self, kink: int) -> int:
+        if kink not in self._chosen:
+            site = self._program.analysis.site_of(kink)
+            self._chosen[kink] = int(site.touch.chosen()[kink - site.first])
+        return self._chosen[kink]
+
+    def _cost(self, kink: int) -> float:
+        # A kink without a row under AD's selection comes last.
+        return math.inf if self._costs is None else self._costs.get(kink, math.inf)
+
+
+def _costs(program: Program, rows: RowOperator) -> dict[int, float]:
+    """How far the gradient moves when a kink is turned, by kink: its adjoint times its row."""
+    run = program.run(nudge=True)
+    if run.nudges is None:
+        return {}
+    adjoints = run.nudges.adjoints(run.output.sum(), program.analysis.count)
+    found: dict[int, float] = {}
+    for i, kink in enumerate(rows.kinks.tolist()):
+        one = torch.zeros(rows.kinks.numel(), dtype=program.dtype)
+        one[i] = 1.0
+        size = math.sqrt(sum(float((p * p).sum()) for p in rows.transposed_times(one)))
+        found[kink] = max(found.get(kink, 0.0), float(adjoints[kink]) * size)
+    return found
 
 
 def _combined(
