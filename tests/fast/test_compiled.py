@@ -81,7 +81,7 @@ def windows_for(geometry, space):
 @pytest.mark.parametrize("geometry", [TWOS, THREES], ids=["2x2", "3x3"])
 @pytest.mark.parametrize(
     "space",
-    # Behind the first two, one for each loop: by eights, by fours (four and two wide), one by one.
+    # For every loop: by fours (one, two and four wide) or not, by eights, one by one.
     [(2, 2), (8, 2), (4, 16), (6, 32), (2, 48), (4, 8), (6, 8), (4, 4), (8, 4), (6, 4), (4, 6)],
     ids=str,
 )

@@ -29,7 +29,7 @@ from clarke.errors import (
     WrongGradientError,
     WrongGradientWarning,
 )
-from clarke.fast import QuickJudge
+from clarke.fast import EarlyTies, QuickJudge
 from clarke.kinks import default_registry
 from clarke.report import Report, build_report
 from clarke.verdict import Verdict
@@ -154,6 +154,7 @@ class Audit:
             self._registry.functions,
             places=self._places,
             compiled=self._compiled,
+            early=EarlyTies(self._compiled) if self._settings.quick else None,
         )
         spy, stepping = HookSpy(recorder), OptimizerAside(recorder)
         with ExitStack() as opened:

@@ -3,6 +3,7 @@
 from clarke.capture.again import refilled, without_values
 from clarke.capture.collect import collect_trace, release_nodes
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
+from clarke.capture.live import Node
 from clarke.capture.operators import Operators
 from clarke.capture.places import Places
 from clarke.capture.recorder import Recorder
@@ -27,6 +28,7 @@ __all__ = [
     "FunctionSchema",
     "Keep",
     "Location",
+    "Node",
     "OpRecord",
     "Operators",
     "Origin",

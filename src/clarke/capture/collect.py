@@ -173,6 +173,7 @@ def _op_record(node: Node) -> OpRecord:
         varied=node.varied,
         hidden_write=node.hidden_write,
         signs=signs,
+        early=node.early,
     )
 
 

@@ -155,6 +155,7 @@ class Node:
         "args",
         "differentiated",
         "drawn",
+        "early",
         "func",
         "hidden_write",
         "index",
@@ -193,11 +194,12 @@ class Node:
         self.hidden_write = False
         self.released = False
         self.zeros: torch.Tensor | None = None  # where the input was zero, if signs are kept
+        self.early: object = None  # what an early look at its values found
 
     def release(self) -> None:
         """Forget everything; called when the user's own graph has been freed."""
         self.args = self.inputs = ()
         self.kwargs = self.kept = self.kept_lists = self.kept_named = NOTHING_KEPT
         self.drawn = self.kept_outputs = NOTHING_KEPT
-        self.zeros = None
+        self.zeros = self.early = None
         self.released = True

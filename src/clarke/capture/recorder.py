@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from clarke.capture.trace import Location
     from clarke.compiled import Compiled
 
+    EarlyLook = Callable[[Node, tuple[Any, ...], Any], object]
+
 _SCALAR = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - has no public name
 _READS_REMEMBERED = 10_000
 
@@ -132,6 +134,9 @@ class Recorder(TorchDispatchMode):
         refuses_compiled: Raise a `CaptureError` as soon as a program under torch.compile runs.
         places: What an earlier recorder found out about the user's code, to go on with.
         compiled: Compiled loops, used on large tensors; None to do without.
+        early: Called with the record of an operation whose values are kept, with what it reads and
+            what it returned, while these are in the processor's caches. What it returns is kept
+            with them, for whoever judges later.
 
     The record grows as nodes that are held by the tensors they made, so it is freed with them.
     Nothing is recorded while gradients are switched off, except that tensors computed there are
@@ -146,6 +151,7 @@ class Recorder(TorchDispatchMode):
         refuses_compiled: bool = False,
         places: Places | None = None,
         compiled: Compiled | None = None,
+        early: EarlyLook | None = None,
     ) -> None:
         super().__init__()
         self._functions = functions
@@ -159,6 +165,7 @@ class Recorder(TorchDispatchMode):
         self.count = 0
         self._operators = keep if isinstance(keep, Operators) else Operators(keep)
         self._zeros = ZeroFinder(compiled)
+        self._early = early
         self._slots: TensorTable[Slot | weakref.ref[Slot]] = TensorTable()
         self._slot_count = 0
         self._storages: dict[int, weakref.ref[Storage]] = {}
@@ -500,8 +507,8 @@ class Recorder(TorchDispatchMode):
         elif keeps is not Keep.NOTHING:
             self._keep_inputs(node, args, kwargs, written)
         out = func(*args, **kwargs)
-        if keeps is not Keep.NOTHING and operator.draws:
-            node.drawn = {i: args[i].detach().clone() for i in operator.written if i < len(args)}
+        if keeps is Keep.VALUES:
+            self._look(node, operator, args, out)
         opened = checkpointed and differentiated and not operator.cuts
         keeps_results = keeps is not Keep.NOTHING and not signs
         self._bind_outputs(
@@ -511,6 +518,13 @@ class Recorder(TorchDispatchMode):
             # Also of an in-place ReLU: its result may be overwritten in turn, and is then copied.
             node.kept_outputs = {0: self._kept_value(node, out, [])}
         return out
+
+    def _look(self, node: Node, operator: Operator, args: tuple[Any, ...], out: Any) -> None:
+        """Note what can be seen of an operation's values only now."""
+        if operator.draws:
+            node.drawn = {i: args[i].detach().clone() for i in operator.written if i < len(args)}
+        if self._early is not None and node.differentiated and not operator.written_names:
+            node.early = self._early(node, args, out)
 
     def _bind_outputs(
         self,

@@ -83,6 +83,8 @@ class ZeroFinder:
         Smallest magnitudes first, chunk by chunk: comparing with zero, which makes booleans, takes
         several times as long and is done only where there is one.
         """
+        if self._compiled is not None and not self._compiled.may_have_zero(tensor):
+            return torch.zeros(0, dtype=torch.int64)
         values = tensor.detach()
         if values.is_contiguous():
             flat = values.view(-1)

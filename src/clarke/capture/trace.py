@@ -111,6 +111,7 @@ class OpRecord:
         hidden_write: It changed a differentiated tensor while gradients were switched off.
         signs: For a ReLU of which only the signs were kept: these. `kept` then holds a stand-in
             with the same signs and the same positive values, made when it is looked at.
+        early: What the recorder's early look found at the values when they were there.
     """
 
     index: int
@@ -130,6 +131,7 @@ class OpRecord:
     varied: frozenset[int] = frozenset()
     stands_for: str = ""
     signs: Signs | None = None
+    early: object = None
 
     def bare(self) -> OpRecord:
         """The same without the values that were kept, which may be large."""
@@ -145,6 +147,7 @@ class OpRecord:
             kept_lists=nothing,
             kept_named=nothing,
             signs=None,
+            early=None,
         )
 
     @property

@@ -6,11 +6,13 @@ arrays that no loop is made for, the passes do it.
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from clarke.compiled.loops import MIX_FACTORS, MIX_SHIFTS, TiedLoop
 from clarke.compiled.team import Team
@@ -112,6 +114,24 @@ class Compiled:
         self._share(functions.zeros_in_shares, shares, (bits.size,), (bits, found))
         return bool(found.any())
 
+    def may_have_zero(self, tensor: torch.Tensor) -> bool:
+        """Whether some entry may be zero; True also where there is no quick way to tell.
+
+        This is asked of every ReLU: where it costs no more than its pass over the numbers, that is
+        because nothing is made of the tensor on the way.
+        """
+        if tensor.dtype != torch.float32 or not tensor.is_contiguous() or tensor.is_neg():
+            return True
+        size = tensor.numel()
+        shares = self._shares(size, size) if self.can_take(size) else 1
+        if shares == 1 or self._team is None:
+            return True
+        found = (ctypes.c_bool * shares)()
+        function = self._ready().zeros_in_shares.address
+        pointers = (tensor.data_ptr(), ctypes.addressof(found))
+        self._team.run_at(function, shares, (size,), pointers)
+        return any(found)
+
     def tied(
         self,
         values: NDArray[Any],
@@ -149,30 +169,29 @@ class Compiled:
             return None
         images, channels = peaks.shape[:2]
         planes = images * channels
-        pairs = values.view(np.uint64).reshape(planes, height, w)
-        singles = values.view(np.uint32).reshape(planes, height, width)
-        bits = peaks.view(np.uint32).reshape(planes, h, w)
         found = Marks(np.empty((planes, h, w), np.bool_), np.empty((planes, h), np.bool_))
         mask = np.ones((images, h, w), dtype=np.uint64)
         if codes is not None:
             codes = np.ascontiguousarray(codes)
             functions.mixed(codes, np.array(geometry).reshape(-1), mask)
         shares = self._shares(values.size, planes)
-        loop = TiedLoop.for_windows(3 if threes else 2, h, w)
-        if shares == 1:
+        each = planes // shares if planes % shares == 0 else 1
+        loop = int(TiedLoop.for_windows(kernel[0], h, w, each))
+        if shares == 1 or self._team is None:
+            pairs = values.view(np.uint64).reshape(planes, height, w)
+            singles = values.view(np.uint32).reshape(planes, height, width)
+            bits = peaks.view(np.uint32).reshape(planes, h, w)
             marks = (found.marked, found.rows)
-            tied, low = functions.find_tied(
-                int(loop), pairs, singles, bits, 0, channels, mask, *marks
-            )
+            tied, low = functions.find_tied(loop, pairs, singles, bits, 0, channels, mask, *marks)
             if codes is not None:
                 found = self.differing(found, values, peaks, codes, np.arange(images), geometry)
             return Tied(found, int(tied), int(low))
         counts = np.empty((2, shares), dtype=np.uint64)
-        given = np.empty((0, height, width), np.uint64) if codes is None else codes
-        numbers = (planes, h, w, channels, images, len(given), int(loop))
-        arrays = (pairs, bits, mask, found.marked, found.rows)
-        second = (given, np.arange(images), np.array(geometry).reshape(-1))
-        self._share(functions.tied_in_shares, shares, numbers, (*arrays, *second, *counts))
+        arrays = [values, peaks, mask, found.marked, found.rows, counts]
+        if codes is not None:
+            arrays += [codes, np.arange(images), np.array(geometry).reshape(-1)]
+        numbers = (planes, h, w, channels, images, 0 if codes is None else len(codes), loop)
+        self._share(functions.tied_in_shares, shares, numbers, arrays)
         tied, low = counts.sum(axis=1)
         return Tied(found, int(tied), int(low))
 

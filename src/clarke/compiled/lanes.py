@@ -127,6 +127,7 @@ def replace_all() -> None:
     _replace_comparison(loops.equal_to_next, loops.OF_NEXT)
     _replace_comparison(loops.equal_in_rows_of_eight, loops.IN_ROWS_OF_EIGHT)
     _replace_comparison(loops.equal_in_rows_of_four, loops.IN_ROWS_OF_FOUR)
+    _replace_comparison(loops.equal_in_rows_of_two, loops.IN_ROWS_OF_TWO)
     _replace_signs(loops.eight_above_zero, 8)
     _replace_signs(loops.four_above_zero, 4)
     _replace_bits(loops.count_ones, _typed_ones)

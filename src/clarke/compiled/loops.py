@@ -18,11 +18,14 @@ class TiedLoop(IntEnum):
     THREES_BY_EIGHTS = 4
 
     @classmethod
-    def for_windows(cls, kernel: int, h: int, w: int) -> TiedLoop:
-        """The quickest for windows of 2x2 or 3x3, h by w of them in a plane."""
+    def for_windows(cls, kernel: int, h: int, w: int, planes: int) -> TiedLoop:
+        """The quickest for windows of 2x2 or 3x3, h by w of them in a plane.
+
+        Every share has a multiple of so many planes.
+        """
         if w % 8 == 0:
             return cls.TWOS_BY_EIGHTS if kernel == 2 else cls.THREES_BY_EIGHTS
-        if kernel == 2 and (w == 4 or (w == 2 and h % 2 == 0)):
+        if kernel == 2 and w in (1, 2, 4) and planes * h * w % 4 == 0:
             return cls.TWOS_BY_FOURS
         return cls.TWOS if kernel == 2 else cls.THREES
 
@@ -161,25 +164,28 @@ def tied_twos_by_eights(
 def tied_twos_by_fours(
     values: Any, peaks: Any, first: Any, channels: Any, mask: Any, found: Any, rows: Any
 ) -> Any:
-    """The same for w of four, or of two with an even h: four windows fill sixteen numbers."""
+    """The same for w of four, two or one, and a multiple of four windows: these fill 16 numbers."""
     tied, low = _ZERO, _ZERO
     _, h, w = peaks.shape
     numbers, flat = values.reshape(values.size), peaks.reshape(peaks.size)
     below = np.uint64(2 * w)
-    starts = np.uint64(0x55) if w == 4 else np.uint64(0x0505)
+    starts = np.uint64(0x55) if w == 4 else np.uint64(0x0505) if w == 2 else np.uint64(0x1111)
     rows[:] = False
     for k in range(0, flat.size, 4):
         if w == 4:
             equal = equal_in_rows_of_eight(numbers, 4 * k, flat, k)
-        else:
+        elif w == 2:
             equal = equal_in_rows_of_four(numbers, 4 * k, flat, k)
+        else:
+            equal = equal_in_rows_of_two(numbers, 4 * k, flat, k)
         ties = ties_of_pairs(equal, equal >> below) & starts
         low += np.uint64(4) - count_ones(four_above_zero(flat, k))
         while ties != _ZERO:
             lane = count_trailing_zeros(ties)
             ties &= ties - _ONE
             tied += _ONE
-            window = k + (lane // 2 if w == 4 else lane // 8 * 2 + lane % 8 // 2)
+            # Of rows of 2 w numbers, every second belongs to the windows' upper halves.
+            window = k + lane // (4 * w) * w + lane % (4 * w) // 2
             p, y, x = window // (h * w), window // w % h, window % w
             if mask[(first + p) // channels, y, x] != _ZERO:
                 if not rows[p, y]:
@@ -293,6 +299,7 @@ def _lanes_equal(values: Any, i: Any, peaks: Any, k: Any, windows: Any) -> Any:
 OF_PAIRS = tuple(lane // 2 for lane in range(16))
 OF_NEXT = tuple(min((lane + 1) // 2, 7) for lane in range(16))  # the last is of the next block
 IN_ROWS_OF_EIGHT = tuple(lane % 8 // 2 for lane in range(16))
+IN_ROWS_OF_TWO = tuple(lane // 4 for lane in range(16))
 IN_ROWS_OF_FOUR = tuple(lane // 8 * 2 + lane % 4 // 2 for lane in range(16))
 
 
@@ -309,6 +316,11 @@ def equal_to_next(values: Any, i: Any, peaks: Any, k: Any) -> Any:
 def equal_in_rows_of_eight(values: Any, i: Any, peaks: Any, k: Any) -> Any:
     """The same for two rows of eight numbers, in four windows."""
     return _lanes_equal(values, i, peaks, k, IN_ROWS_OF_EIGHT)
+
+
+def equal_in_rows_of_two(values: Any, i: Any, peaks: Any, k: Any) -> Any:
+    """The same for eight rows of two numbers, in four windows one above the other."""
+    return _lanes_equal(values, i, peaks, k, IN_ROWS_OF_TWO)
 
 
 def equal_in_rows_of_four(values: Any, i: Any, peaks: Any, k: Any) -> Any:

@@ -94,8 +94,8 @@ def zeros_in_shares(text: int) -> Callable[[Any], None]:
 def tied_in_shares(text: int) -> Callable[[Any], None]:
     """Numbers: P, h, w, C, N, B, which `loops.TiedLoop`.
 
-    Arrays: values, peaks, mask (N, h, w), found and rows of the first loop; codes (B, H, W), which
-    (N,) and geometry of the second, left out if B is zero; tied and low (shares,).
+    Arrays: values, peaks, mask (N, h, w), found and rows of the first loop; its counts, (2, shares)
+    for tied and low. If B is not zero, codes (B, H, W), which (N,) and geometry of the second.
     """
 
     def run(block: Any) -> None:
@@ -109,19 +109,18 @@ def tied_in_shares(text: int) -> Callable[[Any], None]:
         mask = carray(block[3], (images, h, w), np.uint64)
         found = carray(block[4], (size, h, w), np.bool_)
         rows = carray(block[5], (size, h), np.bool_)
-        codes = carray(block[6], (coded, 2 * h, 2 * w), np.uint64)
-        which = carray(block[7], images, np.int64)
-        geometry = carray(block[8], 8, np.int64)
-        tied = carray(block[9], shares, np.uint64)
-        low = carray(block[10], shares, np.uint64)
+        counts = carray(block[6], (2, shares), np.uint64)
         share = _next_share(block[0])
         while share < shares:
             a, b = _edge(size, share, shares), _edge(size, share + 1, shares)
             part, marks, marked = peaks[a:b], found[a:b], rows[a:b]
-            tied[share], low[share] = find_tied(
+            counts[0, share], counts[1, share] = find_tied(
                 numbers[8], pairs[a:b], values[a:b], part, a, channels, mask, marks, marked
             )
             if coded:  # now, while the planes are in the cache
+                codes = carray(block[7], (coded, 2 * h, 2 * w), np.uint64)
+                which = carray(block[8], images, np.int64)
+                geometry = carray(block[9], 8, np.int64)
                 keep_differing(
                     values[a:b], part, a, channels, codes, which, geometry, marks, marked
                 )

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -64,6 +63,12 @@ class Team:
             numbers: The function's numbers behind the first two.
             arrays: Its arrays, contiguous, of the very types that it expects.
         """
-        own = np.array((0, shares, *numbers), dtype=np.int64)
-        block = np.array([array.ctypes.data for array in (own, *arrays)], dtype=np.uintp)
-        self._parallel(address, block.ctypes.data, torch.get_num_threads(), 0)
+        self.run_at(address, shares, numbers, [array.ctypes.data for array in arrays])
+
+    def run_at(
+        self, address: int, shares: int, numbers: Sequence[int], pointers: Sequence[int]
+    ) -> None:
+        """The same for arrays that are given by their addresses; the caller holds them."""
+        own = (ctypes.c_int64 * (2 + len(numbers)))(0, shares, *numbers)
+        block = (ctypes.c_void_p * (1 + len(pointers)))(ctypes.addressof(own), *pointers)
+        self._parallel(address, block, torch.get_num_threads(), 0)

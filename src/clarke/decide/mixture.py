@@ -29,6 +29,7 @@ _FEW = 8  # witnesses up to which a mixture is looked for after every one
 _LONGEST = 512  # candidates of a kink that are taken in turn
 _LARGE = 100_000  # variables from which on every try takes seconds
 _TRIES = 16
+_LOOKS = 1000  # selections looked at for one that no known contradiction excludes
 _IN_COMBINATION = 1e-6  # multipliers, relative to the largest, of rows that a contradiction needs
 
 
@@ -118,15 +119,26 @@ class _Neighbours:
         self._excluded: list[Turns] = []
         self._queue: list[tuple[float, int, Turns]] = [(0.0, 0, frozenset())]
         self._seen: set[Turns] = {frozenset()}
+        self._tried: set[Turns] = set()
 
     def next(self) -> Turns | None:
         """What the next selection turns (AD's own comes first, and turns nothing), or None."""
-        while self._queue:
+        for _ in range(_LOOKS):
+            if not self._queue:
+                break
             cost, _, turned = heapq.heappop(self._queue)
-            clash = next((c for c in self._excluded if self._has_all(turned, c)), None)
-            if clash is None:
-                return turned
-            self._turn_one(turned, clash, cost)
+            # Down the cheapest turns at once: level by level there may be too many on the way.
+            while True:
+                clash = next((c for c in self._excluded if self._has_all(turned, c)), None)
+                if clash is None:
+                    if turned in self._tried:
+                        break
+                    self._tried.add(turned)
+                    return turned
+                wider = self._turn_one(turned, clash, cost)
+                if wider is None:
+                    break
+                cost, turned = wider
         return None
 
     def exclude(self, turned: Turns, rows: RowOperator, multipliers: NDArray[np.float64]) -> None:
@@ -150,7 +162,9 @@ class _Neighbours:
             choices[site.position][kink - site.first] = candidate
         return choices
 
-    def _turn_one(self, turned: Turns, clash: Turns, cost: float) -> None:
+    def _turn_one(self, turned: Turns, clash: Turns, cost: float) -> tuple[float, Turns] | None:
+        """Queue the selections that turn another kink of a contradiction; the cheapest, if any."""
+        cheapest: tuple[float, Turns] | None = None
         already = {kink for kink, _ in turned}
         for kink, candidate in sorted(clash):
             touch = self._program.analysis.site_of(kink).touch
@@ -159,7 +173,11 @@ class _Neighbours:
                 wider = turned | {(kink, other)}
                 if other != candidate and wider not in self._seen:
                     self._seen.add(wider)
-                    heapq.heappush(self._queue, (cost + self._cost(kink), len(self._seen), wider))
+                    total = cost + self._cost(kink)
+                    heapq.heappush(self._queue, (total, len(self._seen), wider))
+                    if cheapest is None or total < cheapest[0]:
+                        cheapest = total, wider
+        return cheapest
 
     def _has_all(self, turned: Turns, candidates: Turns) -> bool:
         own = dict(turned)

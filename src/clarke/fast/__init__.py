@@ -1,6 +1,7 @@
 """The common cases at training speed: a verdict from the record alone, without any replay."""
 
 from clarke.fast.certificate import LayerCertificate
+from clarke.fast.early import EarlyTies
 from clarke.fast.judge import Declined, QuickJudge, all_finite, let_go
 
-__all__ = ["Declined", "LayerCertificate", "QuickJudge", "all_finite", "let_go"]
+__all__ = ["Declined", "EarlyTies", "LayerCertificate", "QuickJudge", "all_finite", "let_go"]

@@ -51,9 +51,17 @@ class Fingerprints:
         graph: The trace.
         coder: Multipliers.
         images: (B,) the images of the batch that are looked at.
+        whole: Of the same trace and coder, for all images: what is known there is taken from it.
     """
 
-    def __init__(self, graph: Graph, coder: Coder, images: NDArray[np.intp]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        coder: Coder,
+        images: NDArray[np.intp],
+        whole: Fingerprints | None = None,
+    ) -> None:
+        self._whole = whole
         self._graph = graph
         self._coder = coder
         self._images = images
@@ -66,8 +74,14 @@ class Fingerprints:
         """
         key = (position, channels)
         if key not in self._known:
-            self._known[key] = self._compute(position, channels)
+            whole = None if self._whole is None else self._whole.known(position, channels)
+            found = self._compute(position, channels) if whole is None else whole[self._images]
+            self._known[key] = found
         return self._known[key]
+
+    def known(self, position: int, channels: Channels = None) -> Any:
+        """The same if they have been computed already, else None."""
+        return self._known.get((position, channels))
 
     def _compute(self, position: int, channels: Channels) -> Any:
         op = self._graph.trace.ops[position]

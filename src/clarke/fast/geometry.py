@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from clarke.capture import OpRecord
+    from clarke.capture import Node, OpRecord
 
 Pair = tuple[int, int]
 
@@ -73,7 +73,7 @@ def _pair(value: Any, default: Pair) -> Pair:
     return (int(value[0]), int(value[-1]))
 
 
-def pool_windows(op: OpRecord, space: Pair, out: Pair) -> Windows:
+def pool_windows(op: OpRecord | Node, space: Pair, out: Pair) -> Windows:
     """Windows of a max_pool2d_with_indices."""
 
     def arg(position: int, name: str) -> Any:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from clarke.capture import OpRecord, Trace
     from clarke.compiled import Compiled
+    from clarke.fast.fingerprints import Fingerprints
     from clarke.kinks import KinkRule, Known, Registry, Touch
 
 
@@ -52,6 +53,7 @@ class _Findings:
     order: dict[int, tuple[int, int]] = field(default_factory=dict)
     rows: list[tuple[Any, Any]] = field(default_factory=list)
     slopes: dict[int, bool] = field(default_factory=dict)  # ReLU: AD takes slope 0 at zero
+    whole: Fingerprints | None = None  # of all images, if they were at hand
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +163,7 @@ class QuickJudge:
         if layer is None:
             return "what stands before the maxpool is not a convolution"
         known = codes_at_hand(graph, layer, self._coder, self._compiled)
+        found.whole = found.whole or known
         ties = pool_ties(graph, layer, self._scratch, self._compiled, known)
         if ties is None:
             return "the maxpool's input is not an array of float32 or float64 on the CPU"
@@ -168,7 +171,8 @@ class QuickJudge:
             return "the ReLU before the maxpool does not have slope 0 at 0"
         touched, rivals = ties.count + ties.zero_ties, 0
         if ties.images(1).size:
-            different = find_rivals(graph, layer, ties, self._coder, self._compiled, known)
+            rest = (self._coder, self._compiled, known, found.whole)
+            different = find_rivals(graph, layer, ties, *rest)
             if different is None:
                 return "there is no fingerprint for what stands before the maxpool"
             rivals = different.windows

@@ -35,6 +35,7 @@ Index = Any  # NDArray[np.intp]
 
 _MOST_ROWS = 20_000
 _MARGIN = 1e-9
+_MANY = 64  # elements for each tie from which on whole arrays are quicker
 # A hidden layer's recorded values carry roundings of float32: rows must hold with room for them.
 _NOISE = 1e-4
 
@@ -90,6 +91,8 @@ def pool_ties(
     Where the codes of all images are known, ties within one code may be counted only.
     """
     op = graph.trace.ops[layer.pool]
+    if isinstance(op.early, Ties) and layer.relu is not None and known is None:
+        return op.early
     values, peaks = as_array(op.kept[0]), as_array(op.kept_outputs[0])
     if values is None or peaks is None:
         return None
@@ -106,10 +109,20 @@ def find_rivals(
     coder: Coder,
     compiled: Compiled | None = None,
     known: Fingerprints | None = None,
+    whole: Fingerprints | None = None,
 ) -> Rivals | None:
     """The ties that are left when elements with equal receptive fields are taken together.
 
     None if there is no fingerprint for what stands before the pool.
+
+    Args:
+        graph: The trace.
+        layer: The maxpool.
+        ties: Its ties.
+        coder: Multipliers.
+        compiled: Compiled loops, to be used where they fit.
+        known: The fingerprints of all images, if `ties` was found with them.
+        whole: The same, if there are any of an earlier layer.
     """
     op = graph.trace.ops[layer.pool]
     values, peaks = as_array(op.kept[0]), as_array(op.kept_outputs[0])
@@ -119,7 +132,7 @@ def find_rivals(
         images = ties.images(len(peaks))
         which = np.zeros(len(peaks), dtype=np.intp)
         which[images] = np.arange(images.size)
-        fingerprints = Fingerprints(graph, coder, images)
+        fingerprints = Fingerprints(graph, coder, images, whole)
     else:
         fingerprints, which = known, np.arange(len(peaks))
     arrays = (values, peaks)
@@ -158,9 +171,11 @@ def _differing(
     windows = windows_of_pool(graph, layer.pool)
     area, width = windows.out[0] * windows.out[1], windows.space[1]
     plane = windows.space[0] * width
-    inverse = which[tied // arrays[1][:1].size]
-    open_ = ~same_field(codes, windows).reshape(-1)[inverse * area + tied % area]
-    window, inverse = tied[open_], inverse[open_]
+    inverse, window = which[tied // arrays[1][:1].size], tied
+    if tied.size > codes.size // _MANY:
+        # Most ties are of one field; fewer are quickly looked at one by one.
+        open_ = ~same_field(codes, windows).reshape(-1)[inverse * area + tied % area]
+        window, inverse = tied[open_], inverse[open_]
     map_, rest = np.divmod(window, area)
     row, column = np.divmod(rest, windows.out[1])
     flat, largest = codes.reshape(-1), peaks[window]
