@@ -35,6 +35,7 @@ from clarke.decide.limits import Limits
 from clarke.experiments.augment import augment
 from clarke.experiments.data import Images, Source, load
 from clarke.experiments.models import resnet18, vgg11, vgg11_bn
+from clarke.fast import EarlyTies
 from clarke.fast.codes import Coder
 from clarke.fast.graph import build_graph
 from clarke.fast.layers import POOL, pool_layer
@@ -95,7 +96,8 @@ def our_sets(net: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> dict
     """
     registry = default_registry()
     buffers = {k: v.clone() for k, v in net.named_buffers()}
-    with Recorder(registry.keeps) as recorder:
+    compiled = Compiled(always=True)
+    with Recorder(registry.keeps, early=EarlyTies(compiled)) as recorder:
         loss = cross_entropy(net(inputs), labels)
         trace = collect_trace(recorder, loss)
     with torch.no_grad():
@@ -105,7 +107,6 @@ def our_sets(net: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> dict
     if graph is None:
         raise ValueError("the network overwrites values in place")
     found: dict[str, Any] = {}
-    compiled = Compiled(always=True)
     scratch, coder = Scratch(), Coder(0, compiled)
     for position, op in enumerate(trace.ops):
         if op.name != POOL:
