@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import TypeAlias
 
     from clarke.capture.trace import Location
@@ -58,16 +58,17 @@ class Storage:
     def __init__(self, number: int, memory: torch.UntypedStorage | None) -> None:
         self.number = number
         # What `torch.multiprocessing.reductions.StorageWeakRef` does, without two more objects.
-        self._reserved = 0 if memory is None else memory._weak_ref()  # noqa: SLF001 - as there
+        self._reserved: Any = 0 if memory is None else memory._weak_ref()  # noqa: SLF001 - as there
         self.writers: Grown[Node] = ()
         self.snapshot: torch.Tensor | None = None
         self.kept: Grown[weakref.ref[Node]] = ()
         self.externals: Grown[weakref.ref[Slot]] = ()  # tensors there that no operation has made
         self.first: weakref.ref[Slot] | None = None  # the first tensor that was seen there
 
-    def __del__(self) -> None:
+    def __del__(self, free: Callable[[int], None] = _free) -> None:
+        # Bound here, since the module may be gone before the last of these at the program's end.
         if self._reserved:
-            _free(self._reserved)
+            free(self._reserved)
 
     def add_writer(self, node: Node) -> None:
         """Note that an operation wrote there."""

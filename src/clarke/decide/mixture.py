@@ -29,6 +29,7 @@ _FEW = 8  # witnesses up to which a mixture is looked for after every one
 _LONGEST = 512  # candidates of a kink that are taken in turn
 _LARGE = 100_000  # variables from which on every try takes seconds
 _TRIES = 16
+_SIZED = 64  # rows of one contradiction up to which their sizes are computed
 _LOOKS = 1000  # selections looked at for one that no known contradiction excludes
 _IN_COMBINATION = 1e-6  # multipliers, relative to the largest, of rows that a contradiction needs
 
@@ -115,7 +116,8 @@ class _Neighbours:
     def __init__(self, program: Program) -> None:
         self._program = program
         self._chosen: dict[int, int] = {}
-        self._costs: dict[int, float] | None = None
+        self._adjoints: torch.Tensor | None = None
+        self._costs: dict[int, float] = {}
         self._excluded: list[Turns] = []
         self._queue: list[tuple[float, int, Turns]] = [(0.0, 0, frozenset())]
         self._seen: set[Turns] = {frozenset()}
@@ -143,11 +145,10 @@ class _Neighbours:
 
     def exclude(self, turned: Turns, rows: RowOperator, multipliers: NDArray[np.float64]) -> None:
         """Note that the rows of a selection contradict each other."""
-        if self._costs is None:
-            self._costs = _costs(self._program, rows)
-        used = multipliers > _IN_COMBINATION * multipliers.max()
+        used = np.flatnonzero(multipliers > _IN_COMBINATION * multipliers.max())
         own = dict(turned)
         kinks = np.unique(rows.kinks.numpy()[used]).tolist()
+        self._look_up_costs(rows, used.tolist())
         self._excluded.append(frozenset((k, own.get(k, self._own(k))) for k in kinks))
         cost = sum(self._cost(k) for k, _ in turned)
         heapq.heappush(self._queue, (cost, len(self._seen), turned))  # its successors are wanted
@@ -190,23 +191,30 @@ class _Neighbours:
         return self._chosen[kink]
 
     def _cost(self, kink: int) -> float:
-        # A kink without a row under AD's selection comes last.
-        return math.inf if self._costs is None else self._costs.get(kink, math.inf)
+        return self._costs.get(kink, math.inf)
 
+    def _look_up_costs(self, rows: RowOperator, used: list[int]) -> None:
+        """How far the gradient moves when a kink is turned: its adjoint times the size of its row.
 
-def _costs(program: Program, rows: RowOperator) -> dict[int, float]:
-    """How far the gradient moves when a kink is turned, by kink: its adjoint times its row."""
-    run = program.run(nudge=True)
-    if run.nudges is None:
-        return {}
-    adjoints = run.nudges.adjoints(run.output.sum(), program.analysis.count)
-    found: dict[int, float] = {}
-    for i, kink in enumerate(rows.kinks.tolist()):
-        one = torch.zeros(rows.kinks.numel(), dtype=program.dtype)
-        one[i] = 1.0
-        size = math.sqrt(sum(float((p * p).sum()) for p in rows.transposed_times(one)))
-        found[kink] = max(found.get(kink, 0.0), float(adjoints[kink]) * size)
-    return found
+        Sizes take a backward pass each: of very many rows they are taken for equal.
+        """
+        if self._adjoints is None:
+            run = self._program.run(nudge=True)
+            count = self._program.analysis.count
+            nudges, target = run.nudges, run.output.sum()
+            self._adjoints = (
+                torch.zeros(count) if nudges is None else nudges.adjoints(target, count)
+            )
+        for row in used:
+            kink = int(rows.kinks[row])
+            if kink in self._costs:
+                continue
+            size = 1.0
+            if len(used) <= _SIZED:
+                one = torch.zeros(rows.kinks.numel(), dtype=self._program.dtype)
+                one[row] = 1.0
+                size = math.sqrt(sum(float((p * p).sum()) for p in rows.transposed_times(one)))
+            self._costs[kink] = float(self._adjoints[kink]) * size
 
 
 def _combined(
