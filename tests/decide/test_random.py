@@ -126,7 +126,7 @@ def test_curved_programs_lie_between_their_brackets(case):
         assert contains(every, gradient)
     if report.verdict is Verdict.NOT_CLARKE:
         assert not (some and contains(some, gradient))
-        # There is none where no selection could be proved active.
+        # There is none where no selection could be proved active, and those left differ.
         assert report.element is None or flat(report.element) in every
     try:
         found = clarke.subdifferential(program, (x,))

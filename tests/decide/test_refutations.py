@@ -122,3 +122,20 @@ def test_raising_carries_the_report():
     with pytest.raises(clarke.WrongGradientError) as caught:
         clarke.check(lemma2, (x,), raise_exception=True)
     assert caught.value.report.element[0].tolist() == [1]
+
+
+@pytest.mark.parametrize("bend", [lambda x, y: x * y, lambda x, y: x * x, lambda x, y: -y * y])
+def test_a_right_value_where_no_direction_proves_one(bend):
+    """relu(u) - relu(-u) - u is zero, so z is curved only, and the gradient of abs(z) is 0."""
+
+    def program(w):
+        x, y = w
+        u = x + y + x * y
+        z = torch.relu(u) - torch.relu(-u) - u + bend(x, y)
+        return torch.where(z >= 0, z, -z)
+
+    report = clarke.check(program, (torch.zeros(2, dtype=torch.float64, requires_grad=True),))
+    assert report.verdict is Verdict.NOT_CLARKE
+    assert report.certificate.verify()
+    (element,) = report.element
+    assert element.tolist() == [0.0, 0.0]

@@ -103,6 +103,24 @@ class LimitSet:
             parts.append(Component(c.changes[keep], tuple(c.cells[i] for i in keep), c.exclusions))
         return LimitSet(self.base, tuple(parts))
 
+    def known(self) -> LimitSet | None:
+        """The same with what follows without a direction; None if some component stays unknown.
+
+        Around the point one of the selections that were not excluded is active: if all of a
+        component's have one gradient, that is a limit whichever it is. Where switching functions
+        vanish to first order, as that of ``|x * y|`` at 0, no direction says which.
+        """
+        parts = []
+        for c in self.components:
+            keep = [i for i, cell in enumerate(c.cells) if cell.certain]
+            if not keep:
+                spread = float(np.ptp(c.changes, axis=0).max(initial=0.0))
+                if not spread <= _CLOSE * self._size():
+                    return None
+                keep = [0]
+            parts.append(Component(c.changes[keep], tuple(c.cells[i] for i in keep), c.exclusions))
+        return LimitSet(self.base, tuple(parts))
+
     def in_units(self, units: Array) -> LimitSet:
         """The same set with every coordinate divided by a unit of its own, (n,)."""
         parts = (Component(c.changes / units, c.cells, c.exclusions) for c in self.components)

@@ -250,8 +250,8 @@ def refute(exact: Exact, program: Program, gradient: Array, tolerance: float) ->
 
 
 def nearest_correct(exact: Exact, gradient: Array) -> Array | None:
-    """A limiting gradient close to AD's, among those that are certain."""
-    limits = exact.limits.certain()
+    """A limiting gradient close to AD's, among those that are known."""
+    limits = exact.limits.known()
     if limits is None:
         return None
     if limits.count <= 4096:
