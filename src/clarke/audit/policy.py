@@ -60,6 +60,11 @@ class Schedule:
         self._confirm_every = confirm_every
         self._random = random.Random(seed)  # noqa: S311 - a sample of steps is no secret
 
+    @property
+    def looks_at_all(self) -> bool:
+        """Whether every call is looked at."""
+        return self._every == 1 and self._sample is None
+
     def looks_at(self, number: int) -> bool:
         """Whether call `number` (from 1) is looked at; asked once for each, in order."""
         if (number - 1) % self._every:

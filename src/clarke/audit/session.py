@@ -123,6 +123,9 @@ class Audit:
         self._compiled = Compiled()
         self._operators = Operators(self._registry.keeps)
         self._quick = QuickJudge(self._registry, self._settings.seed, self._compiled)
+        # Of use to a step that is judged quickly; the others would pay for it in vain.
+        early = self._settings.quick and self._schedule.looks_at_all
+        self._early = EarlyTies(self._compiled) if early else None
         self._recorder: Recorder | None = None
         self._spy: HookSpy | None = None
         self._stepping: OptimizerAside | None = None
@@ -154,7 +157,7 @@ class Audit:
             self._registry.functions,
             places=self._places,
             compiled=self._compiled,
-            early=EarlyTies(self._compiled) if self._settings.quick else None,
+            early=self._early,
         )
         spy, stepping = HookSpy(recorder), OptimizerAside(recorder)
         with ExitStack() as opened:

@@ -83,8 +83,6 @@ class ZeroFinder:
         Smallest magnitudes first, chunk by chunk: comparing with zero, which makes booleans, takes
         several times as long and is done only where there is one.
         """
-        if self._compiled is not None and not self._compiled.may_have_zero(tensor):
-            return torch.zeros(0, dtype=torch.int64)
         values = tensor.detach()
         if values.is_contiguous():
             flat = values.view(-1)
@@ -92,7 +90,7 @@ class ZeroFinder:
             flat = values.permute(0, 2, 3, 1).view(-1)
         else:
             flat = values.reshape(-1)
-        if not self._may_have_zero(flat):
+        if self._compiled is not None and not self._compiled.may_have_zero(flat):
             return torch.zeros(0, dtype=torch.int64)
         starts = [
             start
@@ -105,15 +103,6 @@ class ZeroFinder:
             return (values.reshape(-1) == 0).nonzero().squeeze(1)
         found = [(flat[a : a + _CHUNK] == 0).nonzero().squeeze(1) + a for a in starts]
         return torch.cat(found)
-
-    def _may_have_zero(self, flat: torch.Tensor) -> bool:
-        """Whether it is worth looking closer: one pass, if that is compiled."""
-        compiled = self._compiled
-        if compiled is None or flat.dtype not in (torch.float32, torch.float64):
-            return True
-        if flat.is_neg():  # NumPy does not know the imaginary part of a conjugate
-            return True
-        return not compiled.can_take(flat.numel()) or compiled.has_zero(flat.numpy())
 
     def _has_zero(self, chunk: torch.Tensor) -> bool:
         scratch = self._scratch.get(chunk.dtype)

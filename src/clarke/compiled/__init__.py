@@ -33,6 +33,7 @@ _SMALL = 1 << 12
 _LARGE = 1 << 18
 # From so many on, torch's other threads are asked to help.
 _SHARED = 1 << 15
+_FLOATS = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,26 +111,26 @@ class Compiled:
         shares = self._shares(bits.size, bits.size)
         if shares == 1:
             return bool(functions.has_zero(bits))
-        found = np.empty(shares, dtype=np.bool_)
-        self._share(functions.zeros_in_shares, shares, (bits.size,), (bits, found))
-        return bool(found.any())
+        return self._some_share_has_zero(shares, bits.ctypes.data, bits.size)
 
-    def may_have_zero(self, tensor: torch.Tensor) -> bool:
-        """Whether some entry may be zero; True also where there is no quick way to tell.
+    def may_have_zero(self, flat: torch.Tensor) -> bool:
+        """Whether some entry of (K,) contiguous numbers may be zero; True where no loop can tell.
 
-        This is asked of every ReLU: where it costs no more than its pass over the numbers, that is
-        because nothing is made of the tensor on the way.
+        This is asked of every ReLU: on the usual path no array is made of the tensor.
         """
-        if tensor.dtype != torch.float32 or not tensor.is_contiguous() or tensor.is_neg():
+        size = flat.numel()
+        # NumPy does not know the imaginary part of a conjugate.
+        if flat.dtype not in _FLOATS or flat.is_neg() or not self.can_take(size):
             return True
-        size = tensor.numel()
-        shares = self._shares(size, size) if self.can_take(size) else 1
-        if shares == 1 or self._team is None:
-            return True
+        shares = self._shares(size, size)
+        if shares == 1 or flat.dtype != torch.float32:
+            return self.has_zero(flat.numpy())
+        return self._some_share_has_zero(shares, flat.data_ptr(), size)
+
+    def _some_share_has_zero(self, shares: int, address: int, size: int) -> bool:
         found = (ctypes.c_bool * shares)()
         function = self._ready().zeros_in_shares.address
-        pointers = (tensor.data_ptr(), ctypes.addressof(found))
-        self._team.run_at(function, shares, (size,), pointers)
+        self._ready_team().run_at(function, shares, (size,), (address, ctypes.addressof(found)))
         return any(found)
 
     def tied(
@@ -177,7 +178,7 @@ class Compiled:
         shares = self._shares(values.size, planes)
         each = planes // shares if planes % shares == 0 else 1
         loop = int(TiedLoop.for_windows(kernel[0], h, w, each))
-        if shares == 1 or self._team is None:
+        if shares == 1:
             pairs = values.view(np.uint64).reshape(planes, height, w)
             singles = values.view(np.uint32).reshape(planes, height, width)
             bits = peaks.view(np.uint32).reshape(planes, h, w)
@@ -278,9 +279,12 @@ class Compiled:
     def _share(
         self, function: Any, shares: int, numbers: Sequence[int], arrays: Sequence[NDArray[Any]]
     ) -> None:
+        self._ready_team().run(function.address, shares, numbers, arrays)
+
+    def _ready_team(self) -> Team:
         if self._team is None:
             raise RuntimeError("Ask `_shares` first: there is nobody to share with.")
-        self._team.run(function.address, shares, numbers, arrays)
+        return self._team
 
     def _ready(self) -> ModuleType:
         if self._functions is None:

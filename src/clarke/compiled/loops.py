@@ -136,10 +136,20 @@ def tied_threes(
 _EVEN = np.uint64(0x5555)
 
 
-def tied_twos_by_eights(
-    values: Any, peaks: Any, first: Any, channels: Any, mask: Any, found: Any, rows: Any
+def tied_by_eights(
+    values: Any,
+    peaks: Any,
+    first: Any,
+    channels: Any,
+    mask: Any,
+    found: Any,
+    rows: Any,
+    threes: Any,
 ) -> Any:
-    """What `tied_twos` does, for (P, 2 h, 2 w) single numbers where w is a multiple of eight."""
+    """What `tied_twos` and `tied_threes` do, for single numbers where w is a multiple of eight.
+
+    `values` are (P, 2 h, 2 w); `threes` says which of the two.
+    """
     tied, low = _ZERO, _ZERO
     _, h, w = peaks.shape
     numbers, flat = values.reshape(values.size), peaks.reshape(peaks.size)
@@ -147,11 +157,22 @@ def tied_twos_by_eights(
         for y in range(h):
             some, row = False, (p * h + y) * w
             for x in range(0, w, 8):
-                i, k = 4 * row + 2 * x, row + x
-                ties = ties_of_pairs(
-                    equal_pairs(numbers, i, flat, k), equal_pairs(numbers, i + 2 * w, flat, k)
-                )
-                ties &= _EVEN
+                k, once, twice = row + x, _ZERO, _ZERO
+                for line in range(-1 if threes and y > 0 else 0, 2):
+                    i = 4 * row + 2 * (w * line + x)
+                    pairs = equal_pairs(numbers, i, flat, k)
+                    # The column to the left of each pair; to the left of the first is none.
+                    if not threes:
+                        left = _ZERO
+                    elif x > 0:
+                        left = equal_pairs(numbers, i - 1, flat, k)
+                    else:
+                        left = equal_to_next(numbers, i, flat, k) << _ONE
+                    right = pairs >> _ONE
+                    twice |= (once & (pairs | right | left)) | (pairs & (right | left))
+                    twice |= right & left
+                    once |= pairs | right | left
+                ties = twice & _EVEN
                 low += np.uint64(8) - count_ones(eight_above_zero(flat, k))
                 tied += count_ones(ties)
                 if ties != _ZERO:
@@ -195,46 +216,11 @@ def tied_twos_by_fours(
     return tied, low
 
 
-def tied_threes_by_eights(
-    values: Any, peaks: Any, first: Any, channels: Any, mask: Any, found: Any, rows: Any
-) -> Any:
-    """What `tied_threes` does, for (P, 2 h, 2 w) single numbers where w is a multiple of eight."""
-    tied, low = _ZERO, _ZERO
-    _, h, w = peaks.shape
-    numbers, flat = values.reshape(values.size), peaks.reshape(peaks.size)
-    for p in range(peaks.shape[0]):
-        for y in range(h):
-            some, row = False, (p * h + y) * w
-            for x in range(0, w, 8):
-                k, once, twice = row + x, _ZERO, _ZERO
-                for line in range(-1 if y > 0 else 0, 2):
-                    i = 4 * row + 2 * (w * line + x)
-                    pairs = equal_pairs(numbers, i, flat, k)
-                    # The column to the left of each pair; to the left of the first is none.
-                    if x > 0:
-                        left = equal_pairs(numbers, i - 1, flat, k)
-                    else:
-                        left = equal_to_next(numbers, i, flat, k) << _ONE
-                    right = pairs >> _ONE
-                    twice |= (once & (pairs | right | left)) | (pairs & (right | left))
-                    twice |= right & left
-                    once |= pairs | right | left
-                ties = twice & _EVEN
-                low += np.uint64(8) - count_ones(eight_above_zero(flat, k))
-                tied += count_ones(ties)
-                if ties != _ZERO:
-                    image = (first + p) // channels
-                    some = mark(ties, mask[image, y], x, found[p, y], some)
-            rows[p, y] = some
-    return tied, low
-
-
 TIED_LOOPS = (
     tied_twos,
     tied_threes,
-    tied_twos_by_eights,
     tied_twos_by_fours,
-    tied_threes_by_eights,
+    tied_by_eights,
 )
 
 
@@ -254,11 +240,10 @@ def find_tied(
         return tied_twos(pairs, peaks, first, channels, mask, found, rows)
     if loop == TiedLoop.THREES:
         return tied_threes(pairs, peaks, first, channels, mask, found, rows)
-    if loop == TiedLoop.TWOS_BY_EIGHTS:
-        return tied_twos_by_eights(values, peaks, first, channels, mask, found, rows)
     if loop == TiedLoop.TWOS_BY_FOURS:
         return tied_twos_by_fours(values, peaks, first, channels, mask, found, rows)
-    return tied_threes_by_eights(values, peaks, first, channels, mask, found, rows)
+    threes = loop == TiedLoop.THREES_BY_EIGHTS
+    return tied_by_eights(values, peaks, first, channels, mask, found, rows, threes)
 
 
 def ties_of_pairs(above: Any, below: Any) -> Any:

@@ -43,6 +43,18 @@ class Component:
     cells: tuple[Cell, ...]
     exclusions: tuple[Exclusion, ...]
 
+    def certain(self) -> list[int]:
+        """The cells that directions prove."""
+        return [i for i, cell in enumerate(self.cells) if cell.certain]
+
+    def spread(self) -> float:
+        """The largest difference between two changes, in any entry; NaN if one is not finite."""
+        return float(np.ptp(self.changes, axis=0).max(initial=0.0))
+
+    def restricted(self, cells: list[int]) -> Component:
+        """The same with some cells only."""
+        return Component(self.changes[cells], tuple(self.cells[i] for i in cells), self.exclusions)
+
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
@@ -95,13 +107,7 @@ class LimitSet:
 
     def certain(self) -> LimitSet | None:
         """The part that directions prove, or None if some component has no such element."""
-        parts = []
-        for c in self.components:
-            keep = [i for i, cell in enumerate(c.cells) if cell.certain]
-            if not keep:
-                return None
-            parts.append(Component(c.changes[keep], tuple(c.cells[i] for i in keep), c.exclusions))
-        return LimitSet(self.base, tuple(parts))
+        return self._restricted([c.certain() for c in self.components])
 
     def known(self) -> LimitSet | None:
         """The same with what follows without a direction; None if some component stays unknown.
@@ -110,15 +116,16 @@ class LimitSet:
         component's have one gradient, that is a limit whichever it is. Where switching functions
         vanish to first order, as that of ``|x * y|`` at 0, no direction says which.
         """
-        parts = []
-        for c in self.components:
-            keep = [i for i, cell in enumerate(c.cells) if cell.certain]
-            if not keep:
-                spread = float(np.ptp(c.changes, axis=0).max(initial=0.0))
-                if not spread <= _CLOSE * self._size():
-                    return None
-                keep = [0]
-            parts.append(Component(c.changes[keep], tuple(c.cells[i] for i in keep), c.exclusions))
+        bound = _CLOSE * self._size()
+        return self._restricted(
+            [c.certain() or ([0] if c.spread() <= bound else []) for c in self.components]
+        )
+
+    def _restricted(self, kept: Sequence[list[int]]) -> LimitSet | None:
+        """The set with some cells of every component only; None if one is left without any."""
+        if not all(kept):
+            return None
+        parts = (c.restricted(k) for c, k in zip(self.components, kept, strict=True))
         return LimitSet(self.base, tuple(parts))
 
     def in_units(self, units: Array) -> LimitSet:
