@@ -4,7 +4,7 @@
 a step in question without judging those before it. Floating point must repeat: the same machine and
 number of threads as in the run that named the step. `--keep FOLDER` keeps weights and batch;
 `--checkpoint FILE` starts from what an unfinished run has left (`run0.checkpoint.pt`), or is a file
-that `--keep` has made: then its step alone is judged.
+that `--keep` has made, here or in `clarke reproduce`: then its step alone is judged.
 
 Printed are the verdict, the weights of the mixture if it is one, and the tied windows that matter:
 the derivative of the loss at each, and the cosines between their rows where a pair is opposite.
@@ -28,7 +28,7 @@ from clarke.capture import Recorder, collect_trace
 from clarke.experiments.augment import augment
 from clarke.experiments.data import Source, load
 from clarke.experiments.scenario import Network, Training
-from clarke.experiments.train import first_model, steps_per_epoch
+from clarke.experiments.train import first_model, keep_step, steps_per_epoch
 from clarke.fast.codes import Coder
 from clarke.fast.graph import build_graph
 from clarke.fast.layers import POOL, argument_values, as_array, pool_layer, weight_shape
@@ -154,9 +154,7 @@ def main() -> None:
                 cross_entropy(model(inputs), labels).backward()
             else:
                 if given.keep is not None:
-                    given.keep.mkdir(parents=True, exist_ok=True)
-                    kept = {"model": model.state_dict(), "inputs": inputs, "labels": labels}
-                    torch.save(kept, given.keep / f"{given.network}-{step}.pt")
+                    keep_step(given.keep, training, step, model, (inputs, labels))
                 judge(model, inputs, labels, f"{given.network}-{step}")
                 if step == max(wanted):
                     return

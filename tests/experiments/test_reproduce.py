@@ -10,11 +10,13 @@ from dataclasses import replace
 import pytest
 import torch
 from rich.console import Console
+from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
 
 from clarke.cli import make_app
 from clarke.cli.progress import Pace, shown_progress, time_text
 from clarke.experiments import train
+from clarke.experiments.augment import normalise
 from clarke.experiments.campaign import Campaign, stored_records, tables
 from clarke.experiments.data import Images, Source, load
 from clarke.experiments.models import Activation, fnn, resnet18, vgg11, vgg11_bn
@@ -93,6 +95,34 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train.Run, "_one_epoch", None)
     assert Run(training, images(), tmp_path / "b").run().losses == whole.losses
+
+
+def test_a_step_that_is_not_proved_right_is_kept(tmp_path, monkeypatch):
+    training = small(steps=3)
+    add = RunRecord.add
+
+    def undecided(record, step):
+        add(record, step)
+        if record.steps == 2:
+            record.reasons.append((2, "UNDECIDED", "as if"))
+
+    monkeypatch.setattr(RunRecord, "add", undecided)
+    Run(training, images(), tmp_path / "a", keep=tmp_path / "kept").run()
+    (path,) = (tmp_path / "kept").iterdir()
+    assert path.name == "fnn-hardtanh-0-step2.pt"
+    kept = torch.load(path, weights_only=True)
+
+    # The same two steps by hand.
+    model = first_model(training)
+    optimizer = torch.optim.SGD(model.parameters(), training.rate, weight_decay=training.decay)
+    generator = torch.Generator().manual_seed(training.seed)
+    first, second, _ = torch.randperm(96, generator=generator).split(32)
+    cross_entropy(model(normalise(images().pixels[first])), images().labels[first]).backward()
+    optimizer.step()
+    assert torch.equal(kept["inputs"], normalise(images().pixels[second]))
+    assert torch.equal(kept["labels"], images().labels[second])
+    for name, value in model.state_dict().items():
+        assert torch.allclose(kept["model"][name], value, rtol=1e-4, atol=1e-6), name
 
 
 def test_other_settings_do_not_reuse_a_run(tmp_path):

@@ -52,6 +52,13 @@ def reproduce(  # noqa: PLR0913 - one for each option of the command
     out: Annotated[Path, typer.Option(help="Folder for results; finished runs there are kept.")] = (
         Path("runs") / "reproduce"
     ),
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for weights and batch of every step that is not proved right "
+            "(see benchmarks/judge_steps.py)."
+        ),
+    ] = None,
     train: Annotated[
         bool,
         typer.Option(
@@ -81,6 +88,7 @@ def reproduce(  # noqa: PLR0913 - one for each option of the command
         data,
         out,
         tuple(activation) if activation else tuple(Activation),
+        keep,
     )
     console = Console()
     if train:

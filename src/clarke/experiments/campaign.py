@@ -30,6 +30,7 @@ class Campaign:
         training: Settings of all runs; seeds count up from its seed.
         runs: How many runs, for each activation in scenario 1.
         activations: Of scenario 1.
+        keep: Folder for weights and batches of steps that are not proved right, or None.
         data: Folder of the official files, or "digits".
         out: Folder of the results.
     """
@@ -39,6 +40,7 @@ class Campaign:
     data: str
     out: Path
     activations: tuple[Activation, ...] = tuple(Activation)
+    keep: Path | None = None
 
     def trainings(self) -> tuple[Training, ...]:
         """Every run, in the order in which they are done."""
@@ -90,6 +92,7 @@ class Campaign:
             images,
             self.out / training.label,
             lambda done: progress(training, done, total),
+            keep=self.keep,
         )
         record = run.run()
         progress(training, total, total)

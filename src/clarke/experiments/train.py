@@ -69,6 +69,8 @@ class Run:
         images: The training images.
         folder: Where the record and, until the run is finished, a checkpoint are kept.
         on_step: Called after every step with the number of steps done.
+        keep: Folder for the weights and the batch of every step that is not proved right, None to
+            keep none. Such a step can then be judged again without the training before it.
     """
 
     def __init__(
@@ -77,8 +79,11 @@ class Run:
         images: Images,
         folder: Path,
         on_step: Callable[[int], None] = lambda _done: None,
+        *,
+        keep: Path | None = None,
     ) -> None:
         self._training = training
+        self._keep = keep
         self._images = images
         self._on_step = on_step
         self._record_path = _record_path(folder, training.seed)
@@ -164,10 +169,14 @@ class Run:
                     break
                 inputs = self._inputs(indices).to(t.device)
                 labels = self._images.labels[indices].to(t.device)
+                batch = (inputs, labels)
                 outputs = self._model(inputs)
                 loss = torch.nn.functional.cross_entropy(outputs, labels)
                 self._optimizer.zero_grad()
+                open_before = len(self.record.reasons)
                 loss.backward()
+                if self._keep is not None and len(self.record.reasons) > open_before:
+                    keep_step(self._keep, self._training, self.record.steps, self._model, batch)
                 self._optimizer.step()
                 losses += float(loss.detach()) * len(labels)
                 hits += int((outputs.detach().argmax(1) == labels).sum())
@@ -182,6 +191,32 @@ class Run:
         if self._training.network is Network.FNN:
             return normalise(pixels)
         return augment(pixels, self._generator)
+
+
+def keep_step(
+    folder: Path,
+    training: Training,
+    step: int,
+    model: nn.Module,
+    batch: tuple[torch.Tensor, torch.Tensor],
+) -> Path:
+    """Write the weights before a step and its batch of inputs and labels to a file.
+
+    Args:
+        folder: Where; made if it is not there.
+        training: Settings of the run; its label and seed are part of the file's name.
+        step: Number of the step, from 1.
+        model: The network, before the optimizer's step.
+        batch: Inputs and labels of the step.
+
+    Returns:
+        The file, for `torch.load(..., weights_only=True)`: "model", "inputs" and "labels".
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{training.label}-{training.seed}-step{step}.pt"
+    inputs, labels = batch
+    torch.save({"model": model.state_dict(), "inputs": inputs, "labels": labels}, path)
+    return path
 
 
 def _plain(value: Any) -> Any:
