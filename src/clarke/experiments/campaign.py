@@ -99,16 +99,6 @@ class Campaign:
         return record
 
 
-def stored_records(out: Path, network: Network) -> list[RunRecord]:
-    """All records of a network below a folder, unfinished ones included."""
-    return [
-        RunRecord.load(path)
-        for path in sorted(out.glob(f"{network.value}*/run*.json"))
-        if path.parent.name == network.value or path.parent.name.startswith(network.value + "-")
-        if network is not Network.VGG11 or path.parent.name == network.value
-    ]
-
-
 def tables(network: Network, records: Sequence[RunRecord]) -> tuple[Table, ...]:
     """The paper's table for a network, and what became of every step."""
     first = scenario_one(records) if network is Network.FNN else scenario_two(network, records)

@@ -19,7 +19,6 @@ from clarke.theorems.affine import (
     Low,
     State,
     added_forms,
-    bits,
     is_dead,
     known_dead,
     words,
@@ -438,11 +437,6 @@ def _trivial(op: OpRecord, step: Step, out: list[State]) -> bool:
     if source.shape is None or not out or out[0].shape is None:
         return False
     return source.shape.numel() == out[0].shape.numel() and not name.startswith("adaptive")
-
-
-def names_of(structure: Structure, mask: int) -> tuple[str, ...]:
-    """Names of the leaves in a bit set."""
-    return tuple(structure.leaves[b].name for b in bits(mask))
 
 
 def _spread(first: State, shape: torch.Size | None, others: int) -> State:
