@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-import torch.autograd.forward_ad as fwd
 
+from clarke.constraints import find_relevant
+from clarke.constraints.relevance import Mixing
 from clarke.decide import Decision
+from clarke.decide.detached import numbers_read, unseen_branch
 from clarke.decide.hazards import obstacle
 from clarke.errors import InputError, UnsupportedError
 from clarke.fast import QuickJudge
 from clarke.kinks import Hazard
 from clarke.prepare import prepared
-from clarke.steering import Program, Selector, analyse
+from clarke.steering import Program, analyse, select_along, selected_gradient
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ def grad(
     Every tie is settled along one random direction d: the pieces active just beside the point
     along d are differentiated. For almost every d the result is in the Bouligand subdifferential
     (witness theorem, docs/theory.md), and its inner product with d is the directional derivative.
+    Values that the program detaches are held constant, as autograd does.
     Where no kink is touched this is `torch.autograd.grad`. So it is, unless a generator is given,
     in programs with more than 100 000 variables wherever a look at the recorded values alone
     proves that AD's gradient is in the set already (a bias or a layer's own weights settle its
@@ -56,7 +59,8 @@ def grad(
     Raises:
         InputError: The call cannot be answered (no gradient, several outputs, NaN in the result).
         UnsupportedError: An operation on the way is unknown, or has a step or an infinite slope
-            at this point.
+            at this point; a comparison at a tie chooses between values that part beside the point;
+            or the program reads values into Python and takes another branch there.
     """
     with prepared(function, inputs, wrt) as run:
         small = sum(x.numel() for x in run.leaves) <= _SMALL
@@ -68,33 +72,26 @@ def grad(
         blocked = obstacle(analysis, sees_values=False)
         if blocked is not None:
             raise UnsupportedError(f"No gradient can be vouched for: {blocked.reason}")
-        if analysis.count == 0 and not analysis.doubtful:
+        reads = bool(numbers_read(run.trace))
+        if analysis.count == 0 and not (analysis.doubtful or reads):
             _require_finite(run.gradient)
             return run.gradient
         _refuse_hazards(analysis)
+        _refuse_steps(analysis, run.slots)
         dtype = torch.float64 if small else _widest(run.leaves)
         generator = generator or torch.Generator().manual_seed(0)
         program = Program(analysis, run.slots, dtype)
         direction = tuple(
             torch.randn(p.shape, dtype=dtype, generator=generator) for p in program.point
         )
-        found = _gradient_along(program, direction)
+        branch = unseen_branch(analysis, program, direction, run.value)
+        if branch is not None:
+            raise UnsupportedError(f"No gradient can be vouched for: {branch.reason}")
+        choices, _ = select_along(program, direction)
+        found = selected_gradient(program, choices)
     result = tuple(g.to(x.dtype) for g, x in zip(found, run.leaves, strict=True))
     _require_finite(result)
     return result
-
-
-def _gradient_along(
-    program: Program, direction: Sequence[torch.Tensor]
-) -> tuple[torch.Tensor, ...]:
-    """One forward pass that carries tangents and picks pieces by them, and one backward pass."""
-    with fwd.dual_level():
-        run = program.run(tangents=tuple(direction), chooser=Selector().choose)
-        output = fwd.unpack_dual(run.output).primal
-        if not output.requires_grad:
-            return tuple(torch.zeros_like(p) for p in program.point)
-        grads = torch.autograd.grad(output.sum(), run.leaves, materialize_grads=True)
-    return tuple(g.detach() for g in grads)
 
 
 def _widest(leaves: Sequence[torch.Tensor]) -> torch.dtype:
@@ -110,6 +107,27 @@ def _refuse_hazards(analysis: Analysis) -> None:
                     f"No gradient can be vouched for: {site.touch.op.shown} at "
                     f"{site.touch.location} stands at {hazard.value}."
                 )
+
+
+def _refuse_steps(analysis: Analysis, variables: Sequence[int]) -> None:
+    """Comparisons at a tie: the values between which they choose may part beside the point."""
+    if not any(s.rule.by_value and s.touch.count for s in analysis.sites.values()):
+        return
+    # Under all selections at once: a direction that meets the tie sees one of them only.
+    program = Program(analysis, variables)
+    found = find_relevant(program, torch.Generator().manual_seed(1), Mixing.ALL)
+    for op in found.lost_masks:
+        raise UnsupportedError(
+            f"No gradient can be vouched for: {op.shown} at {op.location} reads a comparison at a "
+            "tie, which cannot be followed through it."
+        )
+    for hazard, kinks in found.hazards.items():
+        if hazard is not Hazard.IMPROPER:
+            site = analysis.site_of(int(kinks[0]))
+            raise UnsupportedError(
+                f"No gradient can be vouched for: {site.touch.op.shown} at "
+                f"{site.touch.location} stands at {hazard.value}."
+            )
 
 
 def _require_finite(gradient: Sequence[torch.Tensor]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten, unflatten
+from clarke.decide.detached import numbers_read
 from clarke.decide.extreme import vertex_indices
 from clarke.decide.hazards import obstacle
 from clarke.decide.limits import Limits
@@ -123,6 +124,12 @@ def subdifferential(
         blocked = obstacle(analysis, sees_values=False)
         if blocked is not None:
             raise UnsupportedError(f"The set cannot be computed: {blocked.reason}")
+        read = numbers_read(run.trace)
+        if read:
+            raise UnsupportedError(
+                f"The set cannot be computed: {read[0]}, and what that decides beside the point "
+                "cannot be seen. Read it outside of the function."
+            )
         program = Program(analysis, run.slots)
         generator = torch.Generator().manual_seed(seed)
         exact = enumerate_exactly(

@@ -132,7 +132,8 @@ def test_a_branch_away_from_its_threshold():
     report = clarke.check(
         lambda x: x.sum() if x[0].item() > 0 else 2 * x.sum(), (leaf([0.5, 1.0]),)
     )
-    assert report.verdict is Verdict.SMOOTH
+    # Not SMOOTH: what a number decides in Python is seen along rays only.
+    assert report.verdict is Verdict.BOULIGAND
 
 
 @pytest.mark.parametrize("point", [(-1.0, 0.0), (-2.0, 0.0)])

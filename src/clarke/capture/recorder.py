@@ -442,6 +442,8 @@ class Recorder(TorchDispatchMode):
 
     def _note_read(self, tensor: torch.Tensor, location: Location) -> None:
         slot = self._slot(tensor)
+        if slot is None and tensor.requires_grad and tensor.is_leaf:
+            slot = self._read(tensor, location)  # before any operation reads it
         if slot is not None:
             # The truth value of a branch is a temporary: held, or its comparison would be lost.
             held = None if tensor.is_floating_point() else slot

@@ -34,6 +34,8 @@ _OWN = 1e-11
 _ALL = 1e-13
 _TINY = 1e-5  # a jump of less than this times _OWN is rounding, whatever the scale
 _RADIUS = 0.25
+_MOVED = 0.5
+_BEYOND_FIRST_ORDER = (Hazard.STEP, Hazard.INFINITE_SLOPE)
 _PARALLEL = 1e-8  # relative difference of tangents that are proportional
 
 
@@ -54,9 +56,20 @@ class Relevance:
     lost_masks: tuple[OpRecord, ...]
 
 
-def nearby_point(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-    """A random point around the program's own, at a distance of its own order."""
+def nearby_point(
+    program: Program, generator: torch.Generator, *, partly: bool = False
+) -> tuple[torch.Tensor, ...]:
+    """A random point around the program's own, at a distance of its own order.
+
+    With `partly`, about half of the coordinates stay. A term that is small beside others shows
+    where these stay zero: of ``1e6 * x - 1e-10 * y**2`` the second is lost unless x stays.
+    """
     direction = random_tangents(program, generator)
+    if partly:
+        direction = tuple(
+            d * (torch.rand(d.shape, dtype=d.dtype, generator=generator) < _MOVED)
+            for d in direction
+        )
     return tuple(
         p + _RADIUS * d * (1.0 + p.abs()) for p, d in zip(program.point, direction, strict=True)
     )
@@ -146,9 +159,11 @@ def find_relevant(
     if bool((~null).any()):
         still = program.run(weights=weights, probe=True, nudge=True)
         relevant = _reachable(program, still, null, generator)
-        # A step is no matter of first order: what multiplies it may vanish at the point only.
-        steps = hazards.get(Hazard.STEP)
-        if steps is not None:
+        # Steps and infinite slopes are no matter of first order: what multiplies them may vanish
+        # at the point only.
+        beyond = [hazards[h] for h in _BEYOND_FIRST_ORDER if h in hazards]
+        if beyond:
+            steps = torch.cat(beyond)
             # With mixtures at all kinks: what multiplies it may be the step itself (its square).
             every, _ = random_mixtures(program, generator, Mixing.ALL)
             beside = program.run(nearby_point(program, generator), weights=every, nudge=True)

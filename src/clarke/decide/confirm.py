@@ -6,6 +6,7 @@ rules that found the witness.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,9 @@ def confirm(
         floor = max(floor, peak(found)) if floor == 0 or last == 0 else floor
         plain = relative_difference(found, expected, floor)
         error = relative_difference(found, expected, floor, noise) if noise else plain
-        falling = falling + 1 if last > 0 and error <= _SHRINKS * last else 0
+        # A gradient of NaN is infinitely far away, and so is the next one: that is no approach.
+        falls = 0 < last < math.inf and error <= _SHRINKS * last
+        falling = falling + 1 if falls else 0
         last = error
         if plain < best:
             best, at = plain, step

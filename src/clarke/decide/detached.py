@@ -7,6 +7,7 @@ declares a surrogate derivative and is told so.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,10 @@ from clarke.steering import Program, select_along, selected_gradient
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from clarke.capture import Trace
+    from clarke.steering import Analysis
 
 _APART = 0.05  # relative; far above rounding and curvature at the steps used
 _STEPS = MappingProxyType({torch.float64: (1e-4, 1e-5), torch.float32: (1e-2, 3e-3)})
@@ -49,6 +51,18 @@ def read_into_python(trace: Trace) -> tuple[Culprit, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def numbers_read(trace: Trace) -> tuple[Culprit, ...]:
+    """Where differentiated numbers were read into Python, which may compare them with anything."""
+    kinds = trace.slot_dtypes
+    return tuple(
+        dict.fromkeys(
+            Culprit("item", r.location, "a differentiated value was read into Python")
+            for r in trace.scalar_reads
+            if not r.shape and (r.slot not in kinds or kinds[r.slot].is_floating_point)
+        )
+    )
+
+
 def judge_detached(
     decision: Decision,
     variables: Sequence[int],
@@ -56,50 +70,46 @@ def judge_detached(
 ) -> Decision:
     """SURROGATE in place of a positive verdict that the function's values contradict.
 
+    A number that was read into Python may have decided a branch in a way that nothing shows. Then
+    what was run again along rays is all that is known: BOULIGAND in place of SMOOTH, and UNDECIDED
+    in place of NOT_CLARKE, which speaks of all points nearby.
+
     Args:
-        decision: A positive verdict.
+        decision: The verdict on the recorded run.
         variables: Slots of the variables.
         value: The function itself, detached parts included, at another point.
     """
     analysis = decision.analysis
-    if analysis is None or not decision.verdict.correct:
+    if analysis is None:
+        return decision
+    numbers = numbers_read(analysis.trace)
+    if numbers and decision.verdict is Verdict.NOT_CLARKE:
+        return Decision(
+            Verdict.UNDECIDED,
+            f"No selection of the recorded run's pieces gives the gradient, but {numbers[0]}: "
+            "beside the point it may decide a branch. Read it outside of the function.",
+            culprits=(*decision.culprits, *numbers),
+            analysis=analysis,
+            relevance=decision.relevance,
+        )
+    if not decision.verdict.correct:
         return decision
     places = held_constant(analysis.trace)
     if not places:
         return decision
     program = Program(analysis, variables)
-    dtypes = {analysis.trace.externals[s].tensor.dtype for s in variables}
-    steps = _STEPS[torch.float64 if dtypes == {torch.float64} else torch.float32]
     generator = torch.Generator().manual_seed(2)
-    here = value(program.point)
-    apart = []
     rays = [random_tangents(program, generator) for _ in range(_RAYS)]
-    for direction in (d for r in rays for d in (r, tuple(-x for x in r))):
-        try:
-            choices, _ = select_along(program, direction)
-        except ReplayError:
-            return decision
-        expected = float(flatten(selected_gradient(program, choices)) @ flatten(direction))
-        gaps = []
-        for step in steps:
-            moved = [p + step * d for p, d in zip(program.point, direction, strict=True)]
-            slope = (value(moved) - here) / step
-            noise = 1e3 * torch.finfo(torch.float32).eps * abs(here) / step
-            noise = 0.0 if dtypes == {torch.float64} else noise
-            gaps.append(abs(slope - expected) > _APART * max(abs(slope), abs(expected)) + noise)
-        apart.append(all(gaps))
+    opposites = [tuple(-x for x in r) for r in rays]
+    apart = _apart(program, (*rays, *opposites), value)
+    if apart is None:
+        return decision
     if not all(apart):
         # On one side only: a branch, which the recorded run does not show.
         read = read_into_python(analysis.trace)
         if not any(apart) or not read:
-            return decision
-        return Decision(
-            Verdict.UNDECIDED,
-            f"{read[0]}; beside the point the program takes another branch, or counts otherwise. "
-            "clarke cannot follow the other side.",
-            culprits=read,
-            analysis=analysis,
-        )
+            return _along_rays(decision, numbers)
+        return _another_branch(analysis, read)
     return Decision(
         Verdict.SURROGATE,
         f"{places[0]}; the function changes at another rate than the gradient says. Autograd "
@@ -109,3 +119,79 @@ def judge_detached(
         analysis=analysis,
         relevance=decision.relevance,
     )
+
+
+def unseen_branch(
+    analysis: Analysis,
+    program: Program,
+    direction: Sequence[torch.Tensor],
+    value: Callable[[Sequence[torch.Tensor]], float],
+) -> Decision | None:
+    """UNDECIDED where a program that reads numbers into Python is another one along a direction.
+
+    None if it changes there at the rate of the recorded run's pieces, or reads no numbers
+    (comparisons that are read leave ties of their own).
+
+    Args:
+        analysis: The trace and its kinks.
+        program: Its program.
+        direction: One tensor per variable.
+        value: The function itself at another point.
+    """
+    read = numbers_read(analysis.trace)
+    if not read or _apart(program, (direction,), value) == [False]:
+        return None
+    return _another_branch(analysis, read)
+
+
+def _along_rays(decision: Decision, numbers: tuple[Culprit, ...]) -> Decision:
+    """A positive verdict, as far as rays go: all around the point a number may decide otherwise."""
+    if not numbers or decision.verdict is not Verdict.SMOOTH:
+        return decision
+    return replace(
+        decision,
+        verdict=Verdict.BOULIGAND,
+        reason=f"{Verdict.BOULIGAND.value} {numbers[0]}, and what that decides beside the point "
+        "cannot be seen.",
+        theorem="rays",
+    )
+
+
+def _another_branch(analysis: Analysis, read: tuple[Culprit, ...]) -> Decision:
+    return Decision(
+        Verdict.UNDECIDED,
+        f"{read[0]}; beside the point the program takes another branch, or counts otherwise. "
+        "clarke cannot follow the other side.",
+        culprits=read,
+        analysis=analysis,
+    )
+
+
+def _apart(
+    program: Program,
+    directions: Iterable[Sequence[torch.Tensor]],
+    value: Callable[[Sequence[torch.Tensor]], float],
+) -> list[bool] | None:
+    """Along which directions the function changes at another rate than the pieces active there.
+
+    None if the pieces along a direction cannot be told.
+    """
+    trace = program.analysis.trace
+    dtypes = {trace.externals[s].tensor.dtype for s in program.variables}
+    double = dtypes == {torch.float64}
+    here = value(program.point)
+    apart = []
+    for direction in directions:
+        try:
+            choices, _ = select_along(program, direction)
+        except ReplayError:
+            return None
+        expected = float(flatten(selected_gradient(program, choices)) @ flatten(direction))
+        gaps = []
+        for step in _STEPS[torch.float64 if double else torch.float32]:
+            moved = [p + step * d for p, d in zip(program.point, direction, strict=True)]
+            slope = (value(moved) - here) / step
+            noise = 0.0 if double else 1e3 * torch.finfo(torch.float32).eps * abs(here) / step
+            gaps.append(abs(slope - expected) > _APART * max(abs(slope), abs(expected)) + noise)
+        apart.append(all(gaps))
+    return apart

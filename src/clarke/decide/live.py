@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from clarke.steering import Program, Run
 
-_SAME = 1e-9
+# Of a value, at a distance of its own order: more than roundings leave, less than any curvature.
+_SAME = 1e-13
+_PARTLY = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +88,8 @@ def _taylor_gaps(
 ) -> float:
     """Largest relative error of first-order Taylor expansions at random nearby points."""
     worst = 0.0
-    for _ in range(2):
-        moved = nearby_point(program, generator)
+    for partly in (False,) * 2 + (True,) * _PARTLY:
+        moved = nearby_point(program, generator, partly=partly)
         step = tuple(a - b for a, b in zip(moved, program.point, strict=True))
         there = program.run(moved, weights=weights, probe=True, grad=False)
         with fwd.dual_level():

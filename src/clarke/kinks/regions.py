@@ -72,6 +72,12 @@ class RegionRule(KinkRule):
                 base += s > 0
                 zero = s == 0
                 touched = zero if touched is None else touched | zero
+            movable = bool(op.kwargs) or bool(op.varied - {0})  # the bounds, not the argument alone
+            overlap = self.overlap(call) if self.overlap is not None and movable else None
+            if overlap is not None and touched is not None:
+                # Below bounds that coincide the least of them counts, which is a kink of theirs.
+                overlap = _flat(overlap, shape)
+                touched = touched | (overlap & (_flat(splits[0], shape) <= 0))
             if touched is None or not bool(touched.any()):
                 return _nothing(op, base)
             elements = touched.nonzero().squeeze(1)
@@ -83,9 +89,8 @@ class RegionRule(KinkRule):
         start = torch.cumsum(counts, 0) - counts
         members = torch.arange(int(counts.sum())) - start[owner] + low[owner]
         weights, hazards = self._measure(call, shape, elements, members, owner)
-        overlap = None if self.overlap is None else self.overlap(call)
         if overlap is not None:
-            both = _flat(overlap, shape)[elements]
+            both = overlap[elements]
             if bool(both.any()):
                 hazards[Hazard.OVERLAP] = both.nonzero().squeeze(1)
         touch = Touch(op, elements, members, owner, weights, hazards, base)

@@ -1,0 +1,158 @@
+"""What happens beside the point and not at it: verdicts must not rest on the point alone."""
+
+import pytest
+import torch
+
+import clarke
+from clarke import Verdict
+
+
+def leaf(*values):
+    return torch.tensor(values, dtype=torch.float64, requires_grad=True)
+
+
+def test_a_gradient_of_nan_along_the_witness_confirms_nothing():
+    """For every negative argument the gradient is NaN; the only slope nearby is 1."""
+    report = clarke.check(lambda v: (torch.relu(v) * (1 + v.pow(1.5))).sum(), (leaf(0.0),))
+    assert report.gradient[0].item() == 0
+    assert report.verdict is Verdict.UNDECIDED
+
+
+def test_nan_on_one_side_is_not_smooth():
+    report = clarke.check(
+        lambda v: torch.relu(v[0]) * torch.pow(v[1], 1.5) + v[0], (leaf(0.0, 0.0),)
+    )
+    assert report.verdict is Verdict.UNDECIDED
+
+
+CURVES = [
+    lambda v, c: c * v**2,
+    lambda v, c: (c**0.5 * torch.sin(v)) ** 2,
+]
+
+
+@pytest.mark.parametrize("curve", CURVES, ids=["square", "sine"])
+@pytest.mark.parametrize("size", [1.0, 1e6])
+@pytest.mark.parametrize("c", [1.0, 1e-5, 1e-9, 1e-10, 1e-12, 1e-14])
+def test_a_cusp_of_small_curvature_is_not_taken_for_a_line(curve, size, c):
+    """Between the two parabolas both ReLUs are off: AD's (0, 0) is a limit of gradients."""
+
+    def f(v):
+        bend = curve(v[1], c)
+        return torch.relu(size * v[0] - bend) - torch.relu(-size * v[0] - bend)
+
+    inside = leaf(0.0, 1.0)
+    assert torch.autograd.grad(f(inside), inside)[0].tolist() == [0, 0]
+    assert clarke.check(f, (leaf(0.0, 0.0),)).verdict is Verdict.UNDECIDED
+    found = clarke.subdifferential(f, (leaf(0.0, 0.0),))
+    assert found.contains(torch.zeros(2, dtype=torch.float64)).inside is not False
+
+
+def test_without_curvature_the_same_is_wrong():
+    report = clarke.check(
+        lambda v: torch.relu(v[0] - 0 * v[1]) - torch.relu(-v[0] - 0 * v[1]), (leaf(0.0, 0.0),)
+    )
+    assert report.verdict is Verdict.NOT_CLARKE
+    assert report.certificate.verify()
+
+
+norm = torch.linalg.vector_norm
+STEEP_BESIDE = [
+    (lambda v: v[0] * norm(v[1:], 0.5), (0.0, 0.0, 0.0)),
+    (lambda v: v[0] ** 2 * torch.atan2(v[1], v[0]), (0.0, 0.0)),
+    (lambda v: v[0] ** 2 * torch.complex(v[0], v[1]).angle(), (0.0, 0.0)),
+    (lambda v: v[0] * torch.pow(v[1].abs(), v[2]), (0.0, 0.0, 1.0)),
+    (lambda v: v[0] * torch.cdist(v[None, 1:2], v[None, 2:], p=0.5).sum(), (0.0, 1.0, 1.0)),
+]
+
+
+@pytest.mark.parametrize(("f", "at"), STEEP_BESIDE)
+def test_an_infinite_slope_that_is_multiplied_by_zero_at_the_point_only(f, at):
+    """Slopes are unbounded, or values jump, however near; only at the point nothing shows."""
+    assert clarke.check(f, (leaf(*at),)).verdict is Verdict.UNDECIDED
+    with pytest.raises(clarke.ClarkeError):
+        clarke.subdifferential(f, (leaf(*at),))
+    with pytest.raises(clarke.UnsupportedError):
+        clarke.grad(f, (leaf(*at),))
+
+
+def test_bounds_that_coincide_above_the_argument():
+    """There the clamp is the least of the two bounds, which is a kink."""
+
+    def f(v):
+        return torch.clamp(v[0], v[1], v[2])
+
+    assert clarke.check(f, (leaf(-1.0, 0.0, 0.0),)).verdict is Verdict.UNDECIDED
+    with pytest.raises(clarke.UnsupportedError, match="bounds that coincide"):
+        clarke.grad(f, (leaf(-1.0, 0.0, 0.0),))
+    with pytest.raises(clarke.BudgetError, match="bounds that coincide"):
+        clarke.subdifferential(f, (leaf(-1.0, 0.0, 0.0),))
+    above = clarke.check(f, (leaf(1.0, 0.0, 0.0),))
+    assert above.verdict is Verdict.SMOOTH
+    assert above.gradient[0].tolist() == [0, 0, 1]
+
+
+def test_constant_bounds_that_coincide_are_no_kink():
+    bound = torch.zeros((), dtype=torch.float64)
+    report = clarke.check(lambda v: torch.clamp(v[0], bound, bound) + v[1], (leaf(-1.0, 0.0),))
+    assert report.verdict is Verdict.SMOOTH
+
+
+# ---------------------------------------------------------------- numbers read into Python
+
+
+def wedge(v):
+    a, b = v[0].item(), v[1].item()
+    if a > 0 and b > 0 and a > 3 * b:
+        return torch.minimum(v[1], v[0] - 3 * v[1])
+    return v.sum() * 0
+
+
+def test_a_number_that_was_read_may_decide_a_branch_that_no_ray_meets():
+    report = clarke.check(wedge, (leaf(0.0, 0.0),))
+    assert report.verdict is Verdict.BOULIGAND
+    assert "read into Python" in report.reason
+    with pytest.raises(clarke.UnsupportedError, match="read into Python"):
+        clarke.subdifferential(wedge, (leaf(0.0, 0.0),))
+    assert clarke.grad(wedge, (leaf(0.0, 0.0),))[0].tolist() == [0, 0]
+
+
+def test_nothing_is_refuted_beside_a_number_that_was_read():
+    """AD's 0 is wrong for the recorded run and right for the program, which is 0 elsewhere."""
+
+    def f(v):
+        return torch.relu(v[0]) - torch.relu(-v[0]) if v[0].item() == 0 else 0 * v[0]
+
+    report = clarke.check(f, (leaf(0.0),))
+    assert report.verdict is Verdict.UNDECIDED
+    assert "Read it outside of the function" in report.reason
+
+
+ONLY_AT_ZERO = [
+    lambda v: v.sum() * 0 if v.abs().sum().item() == 0 else v.sum(),
+    lambda v: v.sum() * 0 if v.norm().item() == 0 else v.sum(),
+    lambda v: 2 * v.sum() if v[0].item() > 0 else v.sum(),
+]
+
+
+@pytest.mark.parametrize("f", ONLY_AT_ZERO)
+def test_no_gradient_of_a_branch_that_holds_at_the_point_only(f):
+    with pytest.raises(clarke.UnsupportedError, match="takes another branch"):
+        clarke.grad(f, (leaf(0.0, 0.0),))
+
+
+def test_a_leaf_that_is_read_before_any_operation():
+    with pytest.raises(clarke.UnsupportedError, match="takes another branch"):
+        clarke.grad(
+            lambda v: 2 * v if v.item() > 0 else 1 * v, (torch.zeros((), requires_grad=True),)
+        )
+
+
+def test_a_number_that_was_only_printed_leaves_the_gradient_right():
+    def f(v):
+        y = torch.relu(v).sum()
+        y.item()
+        return 2 * y
+
+    assert clarke.check(f, (leaf(0.0, 1.0),)).verdict is Verdict.BOULIGAND
+    assert clarke.grad(f, (leaf(0.0, 1.0),))[0].tolist()[1] == 2
