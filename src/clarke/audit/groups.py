@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
     from clarke.audit.judge import Case
+    from clarke.capture import Recorder, Storage
     from clarke.decide import Decision
 
 # Rows of a part are kept for later parts: always up to the first size (2 MB), up to the second
@@ -70,8 +72,29 @@ class Group:
     number: int
     size: int = 0
     parts: list[Part] = field(default_factory=list)
-    versions: dict[int, int] = field(default_factory=dict)
+    versions: dict[int, _Version] = field(default_factory=dict)
     broken: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Version:
+    """The state of a tensor's values: autograd's count of writes, and those it does not count."""
+
+    counted: int
+    memory: Storage
+    rewritten: int
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor, recorder: Recorder) -> Self:
+        """The present state."""
+        memory = recorder.memory_of(tensor)
+        return cls(tensor._version, memory, memory.rewritten)
+
+    def is_of(self, tensor: torch.Tensor) -> bool:
+        """Whether nothing has been written since."""
+        if self.counted != tensor._version or self.rewritten != self.memory.rewritten:
+            return False
+        return self.memory.holds(tensor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +102,7 @@ class _Held:
     """What ``.grad`` of a leaf was after the last call."""
 
     gradient: TensorWeakRef
-    version: int
+    version: _Version
     group: Group
 
 
@@ -96,7 +119,7 @@ class Accumulation:
         self._count = 0
         self.accumulating = False
 
-    def begin(self, leaves: Sequence[torch.Tensor], number: int) -> Group:
+    def begin(self, leaves: Sequence[torch.Tensor], number: int, recorder: Recorder) -> Group:
         """The group that call `number` belongs to; asked before the call changes ``.grad``."""
         broken = ""
         going_on: dict[int, Group] = {}
@@ -106,13 +129,9 @@ class Accumulation:
             held = self._held.get(leaf)
             if gradient is None:
                 fresh.append(self._number(leaf))
-            elif (
-                held is not None
-                and held.gradient() is gradient
-                and held.version == gradient._version
-            ):
+            elif held is not None and held.gradient() is gradient and held.version.is_of(gradient):
                 going_on[held.group.number] = held.group
-            elif bool((gradient.detach() != 0).any()):
+            elif _is_nonzero(gradient):
                 broken = "a .grad held values that clarke did not see being computed"
             else:
                 fresh.append(self._number(leaf))
@@ -129,14 +148,22 @@ class Accumulation:
             if any(n in group.versions for n in fresh):
                 group.broken = group.broken or "some of the accumulated gradients were cleared"
             for leaf in leaves:
-                if group.versions.get(self._number(leaf), leaf._version) != leaf._version:
+                earlier = group.versions.get(self._number(leaf))
+                if earlier is not None and not earlier.is_of(leaf):
                     group.broken = group.broken or "a parameter changed between the parts"
         for leaf in leaves:
-            group.versions[self._number(leaf)] = leaf._version
+            group.versions[self._number(leaf)] = _Version.of(leaf, recorder)
         return group
 
     def finish(
-        self, group: Group, number: int, case: Case, decision: Decision, *, repaired: bool
+        self,
+        group: Group,
+        number: int,
+        case: Case,
+        decision: Decision,
+        recorder: Recorder,
+        *,
+        repaired: bool,
     ) -> tuple[Verdict, str]:
         """Add a judged call to its group, after ``.grad`` has its final value.
 
@@ -148,7 +175,8 @@ class Accumulation:
         for leaf in case.leaves:
             if leaf.grad is not None:
                 gradient = TensorWeakRef(leaf.grad)
-                self._held.set(leaf, _Held(gradient, leaf.grad._version, group))
+                version = _Version.of(leaf.grad, recorder)
+                self._held.set(leaf, _Held(gradient, version, group))
         group.size += 1
         if decision.verdict is not Verdict.SMOOTH and not group.broken:
             group.parts.append(
@@ -200,6 +228,15 @@ class Accumulation:
         )
         leaves = tuple(self._number(x) for x in case.leaves)
         return Part(number, decision.verdict, Rows(operator.dense(), leaves, sizes))
+
+
+def _is_nonzero(gradient: torch.Tensor) -> bool:
+    found = gradient.detach()
+    if found.layout == torch.sparse_coo:
+        found = found.coalesce().values()
+    elif found.layout != torch.strided:
+        found = found.to_dense()
+    return bool((found != 0).any())
 
 
 def joint_verdict(group: Group) -> tuple[Verdict, str]:

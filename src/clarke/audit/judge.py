@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from clarke.kinks import Registry
 
 
+_SHOWN = 300  # characters of an exception's text
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """What is to be judged, taken before the engine frees the graph.
@@ -168,7 +171,8 @@ def alone() -> Iterator[None]:
     """Run clarke's own computations as if nothing of the user's were switched on.
 
     No mode of the user's (and no recorder) sees them, autocast and anomaly detection are off,
-    gradients are on, and torch's random state is afterwards as it was.
+    gradients are on, tensors are saved as they are, and torch's random state is afterwards as it
+    was.
     """
     state = torch.get_rng_state()
     with (
@@ -177,11 +181,32 @@ def alone() -> Iterator[None]:
         torch.enable_grad(),
         torch.autocast("cpu", enabled=False),
         torch.autograd.set_detect_anomaly(False),
+        _saving_plainly(),
     ):
         try:
             yield
         finally:
             torch.set_rng_state(state)
+
+
+@contextlib.contextmanager
+def _saving_plainly() -> Iterator[None]:
+    """Out of reach of the user's `saved_tensors_hooks`, of which the innermost alone count."""
+    autograd = torch._C._autograd  # noqa: SLF001 - entering a pair of one's own is noted by HookSpy
+    if autograd._top_saved_tensors_default_hooks(True) is None:  # noqa: SLF001 - as above
+        yield
+        return
+    autograd._push_saved_tensors_default_hooks(torch.Tensor.detach, lambda saved: saved)  # noqa: SLF001 - as above
+    try:
+        yield
+    finally:
+        autograd._pop_saved_tensors_default_hooks()  # noqa: SLF001 - as above
+
+
+def failure(error: Exception) -> str:
+    """The kind of an exception and the first line of its text; torch's go on for pages."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:_SHOWN]}"
 
 
 def undecided(error: Exception) -> Decision:
@@ -190,6 +215,6 @@ def undecided(error: Exception) -> Decision:
         return Decision(Verdict.UNDECIDED, str(error))
     return Decision(
         Verdict.UNDECIDED,
-        f"clarke itself failed while judging this gradient ({type(error).__name__}: {error}). "
+        f"clarke itself failed while judging this gradient ({failure(error)}). "
         "The training is not affected; please report it with the lines of the program.",
     )

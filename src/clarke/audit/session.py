@@ -13,6 +13,7 @@ import torch
 from clarke.audit.engine import Interceptor, levels_up_to
 from clarke.audit.groups import Accumulation
 from clarke.audit.hooks import HookSpy
+from clarke.audit.judge import failure
 from clarke.audit.policy import OnWrong, Schedule
 from clarke.audit.statistics import PlaceCounter
 from clarke.audit.step import Step
@@ -301,7 +302,7 @@ class Audit:
         self._warned = True
         warnings.warn(
             f"clarke failed while judging the gradient computed at {location} "
-            f"({type(error).__name__}: {error}); such steps are UNDECIDED. Shown once.",
+            f"({failure(error)}); such steps are UNDECIDED. Shown once.",
             AuditWarning,
             stacklevel=levels_up_to(location.file, location.line),
         )

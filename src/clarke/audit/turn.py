@@ -120,7 +120,9 @@ class Turn:
             return
         if self._call.accumulates:
             with alone():
-                self.group = self._accumulation.begin(case.leaves, self._orders.number)
+                self.group = self._accumulation.begin(
+                    case.leaves, self._orders.number, self._recorder
+                )
                 self._backup = GradBackup(case.leaves, values=self._orders.undoable)
         self._case = self._judged_early(case)
         untouched = self._early is not None and not self._orders.whole and are_fresh(case.leaves)
@@ -141,7 +143,10 @@ class Turn:
         with alone():
             if not all_finite(self._call.roots):
                 return case  # what overflowed may have lost a slope on the way
-            found = quick.decide(case.trace, case.slots, None)
+            try:
+                found = quick.decide(case.trace, case.slots, None)
+            except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
+                return case
         if not isinstance(found, Decision):
             return case
         rows_wanted = self.group is not None and self._accumulation.accumulating
@@ -236,6 +241,7 @@ class Turn:
                     self._orders.number,
                     self._case,
                     self.decision,
+                    self._recorder,
                     repaired=self.repaired,
                 )
         except Exception as error:  # noqa: BLE001 - no failure here may reach the training

@@ -3,7 +3,7 @@
 from clarke.capture.again import refilled, without_values
 from clarke.capture.collect import collect_trace, release_nodes
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
-from clarke.capture.live import Node
+from clarke.capture.live import Node, Storage
 from clarke.capture.operators import Operators
 from clarke.capture.places import Places
 from clarke.capture.recorder import Recorder
@@ -37,6 +37,7 @@ __all__ = [
     "Ref",
     "ScalarRead",
     "Signs",
+    "Storage",
     "TensorTable",
     "Trace",
     "ZeroFinder",

@@ -202,4 +202,12 @@ def _external(slot: Slot, tensor: torch.Tensor) -> External:
         location=slot.location,
         stopped=slot.stopped,
         cut_by=slot.cut_by,
+        rewritten=slot.rewritten or _moved(slot, tensor),
     )
+
+
+def _moved(slot: Slot, tensor: torch.Tensor) -> bool:
+    """Whether a tensor was given other memory after it had been read."""
+    # Of a constant an alias is held, which keeps the old one; autograd has the tensor itself.
+    original = tensor if slot.key is None else slot.key()
+    return original is not None and not slot.storage.holds(original)

@@ -51,6 +51,7 @@ class Storage:
         "first",
         "kept",
         "number",
+        "rewritten",
         "snapshot",
         "writers",
     )
@@ -63,12 +64,19 @@ class Storage:
         self.snapshot: torch.Tensor | None = None
         self.kept: Grown[weakref.ref[Node]] = ()
         self.externals: Grown[weakref.ref[Slot]] = ()  # tensors there that no operation has made
+        self.rewritten = 0  # how often what was not recorded has written there
         self.first: weakref.ref[Slot] | None = None  # the first tensor that was seen there
 
     def __del__(self, free: Callable[[int], None] = _free) -> None:
         # Bound here, since the module may be gone before the last of these at the program's end.
         if self._reserved:
             free(self._reserved)
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor lies there still: ``.data`` may have been given other memory."""
+        if not self._reserved:
+            return True  # sparse: there is nothing to compare
+        return bool(tensor.untyped_storage()._cdata == self._reserved)
 
     def add_writer(self, node: Node) -> None:
         """Note that an operation wrote there."""
@@ -96,6 +104,7 @@ class Slot:
         "masked",
         "number",
         "producer",
+        "rewritten",
         "stopped",
         "storage",
         "version",
@@ -121,6 +130,7 @@ class Slot:
         self.key: weakref.ref[torch.Tensor] | None = None  # the tensor that `held` stands for
         self.cut_by = ""  # the operation whose result autograd takes for a constant
         self.stopped = False  # computed from differentiated values, but cut off
+        self.rewritten = False  # written to, unrecorded, after it had been read
         self.masked = False  # an integer or boolean computed from differentiated values
         # Computed from differentiated values inside a reentrant checkpoint, where autograd is off
         # and no tensor says that it requires a gradient.

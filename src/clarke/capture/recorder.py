@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _SCALAR = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - has no public name
 _READS_REMEMBERED = 10_000
+_SWEPT = 4096  # so many storages may be dead ones
 
 K = TypeVar("K")
 
@@ -169,6 +170,7 @@ class Recorder(TorchDispatchMode):
         self._slots: TensorTable[Slot | weakref.ref[Slot]] = TensorTable()
         self._slot_count = 0
         self._storages: dict[int, weakref.ref[Storage]] = {}
+        self._sweep_at = _SWEPT
         self.tampered: weakref.WeakKeyDictionary[Storage, Location] = weakref.WeakKeyDictionary()
 
     @classmethod
@@ -210,6 +212,10 @@ class Recorder(TorchDispatchMode):
         """The slot of a tensor that the record knows, or None."""
         return self._slot(tensor)
 
+    def memory_of(self, tensor: torch.Tensor) -> Storage:
+        """The memory of a tensor; while it is held, its `rewritten` counts unrecorded writes."""
+        return self._storage_of(tensor)
+
     def _slot(self, tensor: torch.Tensor) -> Slot | None:
         found = self._slots.get(tensor)
         return found() if isinstance(found, weakref.ref) else found
@@ -225,7 +231,7 @@ class Recorder(TorchDispatchMode):
         if found is None:
             found = Storage(self._slot_count, memory)
             self._storages[address] = weakref.ref(found)
-            if len(self._storages) > 4096:
+            if len(self._storages) > self._sweep_at:
                 self._sweep()
         return found
 
@@ -238,6 +244,8 @@ class Recorder(TorchDispatchMode):
 
     def _sweep(self) -> None:
         self._storages = {k: v for k, v in self._storages.items() if v() is not None}
+        # Where most of them are alive, the next look must not come soon.
+        self._sweep_at = max(_SWEPT, 2 * len(self._storages))
 
     def _new_slot(self, tensor: torch.Tensor, location: Location) -> Slot:
         self._slot_count += 1
@@ -634,6 +642,7 @@ class Recorder(TorchDispatchMode):
             if storage is None:
                 continue
             self._protect_kept_only(storage)
+            storage.rewritten += 1
             references, storage.externals = storage.externals, ()
             if not references:
                 # Only matters if something differentiable lies there: see `collect_trace`.
@@ -643,6 +652,7 @@ class Recorder(TorchDispatchMode):
                 slot = reference()
                 if slot is None or slot.held is None:
                     continue
+                slot.rewritten = True
                 original = slot.held
                 if not original.requires_grad and not storage.writers:
                     slot.held = original.detach().clone()

@@ -70,6 +70,8 @@ class External:
         stopped: The value was computed from differentiated values, but detached.
         cut_by: Name of the operation that computed it from differentiated values and whose result
             autograd takes for a constant; "" if none did.
+        rewritten: It has been written to since behind autograd's back, or given other memory, so
+            that autograd may differentiate with another value than the one that was read.
     """
 
     slot: int
@@ -82,6 +84,7 @@ class External:
     location: Location
     stopped: bool
     cut_by: str = ""
+    rewritten: bool = False
 
 
 @dataclass(frozen=True, eq=False)

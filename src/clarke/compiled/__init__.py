@@ -294,7 +294,11 @@ class Compiled:
 
 def _compile() -> ModuleType | None:
     try:
+        from numba.core import config
+
+        if getattr(config, "DISABLE_JIT", False):
+            return None
         from clarke.compiled import shared
-    except ImportError:  # no numba, or one that refuses a newer numpy
+    except Exception:  # noqa: BLE001 - no numba, one that refuses this numpy, or nowhere to cache
         return None
     return shared

@@ -441,7 +441,10 @@ def code_pixels(bits: Any, multipliers: Any, found: Any) -> None:
             plane, factor = bits[n, c], multipliers[c]
             for k in range(plane.size):
                 value = np.uint64(plane[k])
-                out[k] += (np.uint64(0) if value == negative_zero else value) * factor
+                value = np.uint64(0) if value == negative_zero else value
+                value = (value ^ (value >> MIX_SHIFTS[0])) * MIX_FACTORS[0]
+                value = (value ^ (value >> MIX_SHIFTS[1])) * MIX_FACTORS[1]
+                out[k] += (value ^ (value >> MIX_SHIFTS[2])) * factor
         for k in range(out.size):
             code = out[k]
             code = (code ^ (code >> MIX_SHIFTS[0])) * MIX_FACTORS[0]

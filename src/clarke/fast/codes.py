@@ -15,9 +15,11 @@ parameters, under the pieces that AD chose. That holds for
 
 It is exact equality in real arithmetic: elements that rounding has pulled apart keep equal codes.
 
+The code zero stands for a zero that depends on nothing: a black pixel, padding, a place where no
+channel is active. What a bias or a normalisation may move is none, whatever it reads.
+
 Codes are 64-bit integers with wrap-around: sums do not depend on the order, and different
-contents have equal codes with a probability of about 2**-60 for a pair (2**-33 for pixels that
-differ in signs only).
+contents have equal codes with a probability of about 2**-60 for a pair.
 """
 
 from __future__ import annotations
@@ -69,7 +71,8 @@ class Coder:
         bits = (image + image.dtype.type(0)).view(kind)  # the sum turns -0 into +0
         total = np.zeros((image.shape[0], *image.shape[2:]), dtype=np.uint64)
         for c, factor in enumerate(multipliers):
-            total += bits[:, c] * factor
+            # Signs and powers of two sit in the highest bits, where an odd factor moves nothing.
+            total += mix(bits[:, c].astype(np.uint64)) * factor
         return mix(total)
 
     def fields(self, codes: Codes, windows: Windows) -> Codes:
@@ -90,6 +93,10 @@ class Coder:
             target, source = windows.cut(0, i)
             total[:, target] += across[:, source] * factor
         return mix(total)
+
+    def moved(self, codes: Codes) -> Codes:
+        """Codes of places to which something is added that is the same for all of a channel."""
+        return codes + self._multipliers("moved", 1)[0]
 
     def active(self, codes: Codes, active: NDArray[np.bool_]) -> Codes:
         """(N, H, W) codes where only the `active` channels, (N, C, H, W), are handed on."""

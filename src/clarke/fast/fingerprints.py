@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 Channels = tuple[int, int] | None
+_DIMENSIONS = 4  # images, channels, rows, columns
 
 
 def groups_of(graph: Graph, conv: int) -> int:
@@ -51,6 +52,7 @@ class Fingerprints:
         graph: The trace.
         coder: Multipliers.
         images: (B,) the images of the batch that are looked at.
+        batch: How many there are in all.
         whole: Of the same trace and coder, for all images: what is known there is taken from it.
     """
 
@@ -59,8 +61,10 @@ class Fingerprints:
         graph: Graph,
         coder: Coder,
         images: NDArray[np.intp],
+        batch: int,
         whole: Fingerprints | None = None,
     ) -> None:
+        self._batch = batch
         self._whole = whole
         self._graph = graph
         self._coder = coder
@@ -88,7 +92,8 @@ class Fingerprints:
         if is_plain_convolution(self._graph, position):
             return self._convolution(position, channels)
         if op.short_name in BATCH_NORM:
-            return self._argument(position, 0, channels)
+            codes = self._argument(position, 0, channels)
+            return None if codes is None else self._coder.moved(codes)
         if op.short_name in RELU:
             return self._relu(position, channels)
         if op.name == POOL:
@@ -109,10 +114,16 @@ class Fingerprints:
         array = None if values is None else as_array(values)
         if array is None:
             return None
-        return self._coder.pixels(self._some(array, channels))
+        some = self._some(array, channels)
+        return None if some is None else self._coder.pixels(some)
 
-    def _some(self, array: NDArray[Any], channels: Channels) -> NDArray[Any]:
+    def _some(self, array: NDArray[Any], channels: Channels) -> NDArray[Any] | None:
+        """The images that are looked at, of the channels; None where they are not all there."""
+        if array.ndim != _DIMENSIONS or len(array) != self._batch:
+            return None  # an addend that is broadcast over the batch, or has no channels
         if channels is not None:
+            if channels[1] > array.shape[1]:
+                return None  # one that is broadcast over the channels
             array = array[:, slice(*channels)]
         return array if len(self._images) == len(array) else array[self._images]
 
@@ -121,14 +132,17 @@ class Fingerprints:
         if codes is None:
             return None
         windows = windows_of_conv(self._graph, position, codes.shape[1:])
-        return self._coder.fields(codes, windows)
+        found = self._coder.fields(codes, windows)
+        without_bias = self._graph.trace.ops[position].args[2] is None
+        return found if without_bias else self._coder.moved(found)
 
     def _relu(self, position: int, channels: Channels) -> Any:
         codes = self._argument(position, 0, channels)
         values = as_array(relu_values(self._graph.trace.ops[position]))
         if codes is None or values is None:
             return None
-        return self._coder.active(codes, self._some(values, channels) > 0)
+        some = self._some(values, channels)
+        return None if some is None else self._coder.active(codes, some > 0)
 
     def _pool(self, position: int, channels: Channels) -> Any:
         op = self._graph.trace.ops[position]
@@ -141,8 +155,10 @@ class Fingerprints:
         if codes is None or peaks is None:
             return None
         indices = self._some(op.kept_outputs[1].numpy().reshape(peaks.shape), channels)
-        active = self._some(peaks, channels) > 0 if rectified else None
-        return self._coder.chosen(codes, indices, active)
+        some = self._some(peaks, channels)
+        if indices is None or some is None:
+            return None
+        return self._coder.chosen(codes, indices, some > 0 if rectified else None)
 
     def _sum(self, position: int, channels: Channels) -> Any:
         op = self._graph.trace.ops[position]

@@ -152,6 +152,8 @@ def trusted_externals(trace: Trace) -> bool:
     for e in trace.externals.values():
         if e.origin not in (Origin.LEAF, Origin.CONSTANT) or e.tensor.is_inference():
             return False
+        if e.rewritten:
+            return False
         if e.origin is Origin.LEAF and (e.snapshot is not None or e.tensor._version != e.version):
             return False
     return True

@@ -176,6 +176,8 @@ class QuickJudge:
             if different is None:
                 return "there is no fingerprint for what stands before the maxpool"
             rivals = different.windows
+            if rivals and layer.weight in found.directions:
+                return "two maxpools need directions of the same weights"
             if rivals:
                 condition = settle(graph, layer, different)
                 if condition is None:

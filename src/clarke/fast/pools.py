@@ -75,7 +75,7 @@ def codes_at_hand(
     read = isinstance(own, Ref) and graph.maker(layer.conv, 0) is None
     if not read or layer.relu is None or groups_of(graph, layer.conv) != 1:
         return None
-    fingerprints = Fingerprints(graph, coder, np.arange(len(values)))
+    fingerprints = Fingerprints(graph, coder, np.arange(len(values)), len(values))
     return None if fingerprints.outputs(layer.conv) is None else fingerprints
 
 
@@ -132,7 +132,7 @@ def find_rivals(
         images = ties.images(len(peaks))
         which = np.zeros(len(peaks), dtype=np.intp)
         which[images] = np.arange(images.size)
-        fingerprints = Fingerprints(graph, coder, images, whole)
+        fingerprints = Fingerprints(graph, coder, images, len(peaks), whole)
     else:
         fingerprints, which = known, np.arange(len(peaks))
     arrays = (values, peaks)

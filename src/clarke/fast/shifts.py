@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.capture import Ref
-from clarke.fast.layers import BATCH_NORM, CONVOLUTION
+from clarke.fast.layers import BATCH_NORM, CONVOLUTION, weight_shape
 
 if TYPE_CHECKING:
     from clarke.capture import OpRecord
@@ -60,7 +60,10 @@ def find_shift(graph: Graph, position: int, touch: Touch) -> Shift | None:
         return None
     if touch.members.numel() != 2 * touch.count:
         return None
-    best = max(_biases(graph, position, 0), key=lambda found: found[1], default=None)
+    # Behind a sum the channels of an addend may lie along another dimension of the whole.
+    addends = _biases(graph, position, 0, {})
+    fitting = [(b.slot, b.use) for b in addends if not b.added or b.dimensions == values.dim()]
+    best = max(fitting, key=lambda found: found[1], default=None)
     if best is None:
         return None
     slot, use = best
@@ -78,14 +81,47 @@ def find_shift(graph: Graph, position: int, touch: Touch) -> Shift | None:
     return Shift(slot, use, signs.to(torch.float64))
 
 
-def _biases(graph: Graph, position: int, argument: int) -> list[tuple[int, int]]:
-    """(slot, use) of the variables added to an argument, each through one path only."""
+@dataclass(frozen=True)
+class _Bias:
+    """A variable added to a value through one path only.
+
+    Attributes:
+        slot: The variable.
+        use: Position of the operation that adds it.
+        dimensions: Of that operation's result, whose second dimension is the bias's; 0 if unknown.
+        added: The result has been added to something else since.
+    """
+
+    slot: int
+    use: int
+    dimensions: int
+    added: bool = False
+
+
+def _biases(
+    graph: Graph, position: int, argument: int, known: dict[int, tuple[_Bias, ...]]
+) -> tuple[_Bias, ...]:
+    """The variables added to an argument, each through one path only.
+
+    Args:
+        graph: The trace.
+        position: The operation.
+        argument: Position of its argument.
+        known: What has been found for operations, filled in; without it a chain of sums of a
+            value with itself would take time without end.
+    """
     value = graph.trace.ops[position].args[argument]
     if not isinstance(value, Ref):
-        return []
+        return ()
     maker = graph.makers[position].get(value.slot)
     if maker is None or graph.trace.ops[maker].outputs[0] != value.slot:
-        return []
+        return ()
+    if maker not in known:
+        known[maker] = _biases_of(graph, maker, known)
+    return known[maker]
+
+
+def _biases_of(graph: Graph, maker: int, known: dict[int, tuple[_Bias, ...]]) -> tuple[_Bias, ...]:
     op = graph.trace.ops[maker]
     place = -1
     if op.name == CONVOLUTION or op.short_name in BATCH_NORM:
@@ -93,19 +129,34 @@ def _biases(graph: Graph, position: int, argument: int) -> list[tuple[int, int]]
     elif op.short_name == "addmm" and len(op.args) == 3 and not op.kwargs:
         place = 0
     elif op.name == "aten::add.Tensor" and len(op.args) == 2 and not op.kwargs:
-        found: list[tuple[int, int]] = []
+        found: list[_Bias] = []
         for own, other in ((0, 1), (1, 0)):
             across = op.args[other]
             if not isinstance(across, Ref):
                 continue
             made = graph.makers[maker].get(across.slot)
             found += [
-                (slot, use)
-                for slot, use in _biases(graph, maker, own)
-                if across.slot != slot and not graph.depends(made, slot)
+                replace(b, added=True)
+                for b in _biases(graph, maker, own, known)
+                if across.slot != b.slot and not graph.depends(made, b.slot)
             ]
-        return found
+        return tuple(found)
     if place < 0:
-        return []
+        return ()
     bias = graph.leaf(maker, place)
-    return [] if bias is None or graph.uses.get(bias) != maker else [(bias, maker)]
+    if bias is None or graph.uses.get(bias) != maker:
+        return ()
+    return (_Bias(bias, maker, _dimensions(graph, maker)),)
+
+
+def _dimensions(graph: Graph, position: int | None) -> int:
+    """How many dimensions the result of an operation has; 0 if that is not known."""
+    if position is None:
+        return 0
+    op = graph.trace.ops[position]
+    if op.name == CONVOLUTION:
+        shape = weight_shape(graph, position)
+        return 0 if shape is None else len(shape)
+    if op.short_name in BATCH_NORM:
+        return _dimensions(graph, graph.maker(position, 0))
+    return 2 if op.short_name == "addmm" else 0
