@@ -2,9 +2,11 @@
 
 import json
 
+import pytest
 import torch
 from typer.testing import CliRunner
 
+from clarke import InputError
 from clarke.cli import make_app
 
 RELU = ("--only", "relu(x) - relu(")
@@ -79,3 +81,9 @@ def test_coverage_of_one():
     text = run("--only", "nn.functional.relu", "--coverage").output
     assert "In 1 of them (100.0%)" in text
     assert "differentiable entries" in text
+
+
+@pytest.mark.parametrize("more", [[], ["--json"], ["--coverage"]])
+def test_what_matches_nothing_says_so(more):
+    with pytest.raises(InputError, match="zzz"):
+        CliRunner().invoke(make_app("ops"), ["ops", "--only", "zzz", *more], catch_exceptions=False)

@@ -55,3 +55,24 @@ def test_no_run_there_is_bad_usage(clarke_command):
     done = clarke_command("report", "nowhere")
     assert done.status == 2
     assert "holds no run" in done.err
+
+
+def test_a_record_that_cannot_be_read_says_so(clarke_command, tmp_path, handmade):
+    handmade.make_run(tmp_path / "a", 3)
+    (tmp_path / "a" / "steps.jsonl").write_text("[1,2]\nnothing\n")
+    assert "2 lines of the record cannot be read" in clarke_command("report", "a", "--text").out
+
+
+def test_what_cannot_be_written_is_bad_usage(clarke_command, tmp_path, handmade):
+    handmade.make_run(tmp_path / "a", 3)
+    done = clarke_command("report", "a", "--out", "no/such/folder/x.html")
+    assert done.status == 2
+    assert "cannot be written" in done.err
+    assert "--out" in done.err
+
+
+def test_two_forms_at_once_are_bad_usage(clarke_command, tmp_path, handmade):
+    handmade.make_run(tmp_path / "a", 3)
+    done = clarke_command("report", "a", "--text", "--json")
+    assert done.status == 2
+    assert "exclude each other" in done.err

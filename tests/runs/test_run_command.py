@@ -237,6 +237,28 @@ def test_what_is_not_there_is_bad_usage(clarke_command, tmp_path, script):
     assert "holds a run already" in again.err
 
 
+def test_a_folder_that_cannot_be_made_is_bad_usage(clarke_command, tmp_path, script):
+    (tmp_path / "taken").write_text("")
+    done = clarke_command("run", "--out", tmp_path / "taken", script("ppo"))
+    assert done.status == 2
+    assert "cannot be made the folder of a run" in done.err
+
+
+def test_a_folder_without_a_program_is_bad_usage(clarke_command, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = clarke_command("run", "empty")
+    assert done.status == 2
+    assert "no __main__.py" in done.err
+
+
+def test_a_syntax_error_shows_the_line_and_no_frames(clarke_command, tmp_path):
+    (tmp_path / "broken.py").write_text("x = 1\ny = (\n")
+    done = clarke_command("run", "broken.py")
+    assert done.status == 1
+    assert "SyntaxError" in done.err
+    assert re.findall(r'File "([^"]*)"', done.err) == ["broken.py"]
+
+
 def test_import_errors_inside_a_module_are_its_own(clarke_command, tmp_path):
     (tmp_path / "imports_badly.py").write_text("import no_such_module_anywhere\n")
     done = clarke_command("run", "-m", "imports_badly")

@@ -24,6 +24,10 @@ def models(tmp_path, monkeypatch):
         "    return net, torch.zeros(2, 3)\n"
         "def alone():\n"
         "    return nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU())\n"
+        "def number():\n"
+        "    return 3, torch.zeros(2)\n"
+        "def fails():\n"
+        "    raise ValueError('no weights here')\n"
     )
     monkeypatch.chdir(tmp_path)
 
@@ -49,6 +53,9 @@ def test_json_and_strict(capsys, models):
         ("no_such_module:x",),
         ("made_for_explain:alone",),
         ("made_for_explain:alone", "--shape", "3x3"),
+        ("made_for_explain:alone", "--shape", "1,4"),
+        ("made_for_explain:number",),
+        ("made_for_explain:fails",),
     ],
 )
 def test_bad_usage_says_what_to_do(capsys, models, arguments):

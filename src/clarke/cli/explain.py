@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,9 @@ import typer
 
 import clarke
 from clarke.cli.status import Exit
-from clarke.errors import InputError
+from clarke.errors import ClarkeError, InputError
+
+_NOT_SHOWN = tuple(str(Path(m.__file__).parent) for m in (torch, clarke) if m.__file__)
 
 _EXAMPLE = """
 The factory takes no arguments and returns the model together with an example input: a tensor, a
@@ -44,7 +47,19 @@ def explain(
     model, example = _load(target, shape)
     if evaluate and isinstance(model, torch.nn.Module):
         model.eval()
-    found = clarke.explain(model, example)
+    if not callable(model):
+        raise InputError(
+            f"{target} returned {type(model).__name__}, not a model that can be called.{_EXAMPLE}"
+        )
+    try:
+        found = clarke.explain(model, example)
+    except ClarkeError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"The model cannot be run on the example: {_told(error)}. "
+            "Does the example have the shape that it takes?"
+        ) from error
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
     if strict and not found.always_correct:
         raise typer.Exit(Exit.UNDECIDED)
@@ -63,7 +78,10 @@ def _load(target: str, shape: str) -> tuple[Any, Any]:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise InputError(f"{target!r} cannot be imported: {error}.{_EXAMPLE}") from error
-    made = found if isinstance(found, torch.nn.Module) else found()
+    try:
+        made = found if isinstance(found, torch.nn.Module) else found()
+    except Exception as error:
+        raise InputError(f"{target} raised {_told(error)}.{_EXAMPLE}") from error
     if shape:
         if not re.fullmatch(r"\d+(,\d+)*", shape):
             raise InputError(f"--shape takes numbers separated by commas, not {shape!r}.")
@@ -73,3 +91,11 @@ def _load(target: str, shape: str) -> tuple[Any, Any]:
     if not (isinstance(made, tuple) and len(made) == 2):
         raise InputError(f"{target} returned no example input, and --shape is not given.{_EXAMPLE}")
     return made
+
+
+def _told(error: Exception) -> str:
+    """The kind of an exception, the first line of its text, and the line of code it comes from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith(_NOT_SHOWN)] or frames
+    text = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    return f"{type(error).__name__}: {text} ({own[-1].filename}:{own[-1].lineno})"

@@ -24,6 +24,7 @@ from clarke.atlas.page import (
     differences_page,
     page,
 )
+from clarke.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,12 +50,16 @@ def ops(
     """
     version = str(torch.__version__)
     if covered:
-        names = [only] if only else None
-        typer.echo(coverage_page(coverage(names), version))
+        found = coverage([only] if only else None)
+        if not found:
+            raise InputError(f"PyTorch's operator database has no operation named {only!r}.")
+        typer.echo(coverage_page(found, version))
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of beta functions; the atlas runs them all
         rows = atlas(p for p in points() if only in p.call)
+    if not rows:
+        raise InputError(f"No call of the atlas contains {only!r}; `clarke ops` prints them all.")
     if diff is not None:
         other = _load(diff)
         changes, before = _differences(other, rows, diff), str(other["torch"])

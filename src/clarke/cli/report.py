@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from clarke.cli.run import shown_path, summary_data
+from clarke.errors import InputError
 from clarke.report.runs import read_run
 from clarke.report.runs.compare import Comparison, compare, comparison_page
 from clarke.report.runs.page import run_page
@@ -38,6 +39,8 @@ def report(
 
     With two runs, compare them: which kinks changed convention, which verdicts changed.
     """
+    if as_json and as_text:
+        raise InputError("--json and --text exclude each other. Give one of them.")
     with Console(stderr=True).status("Reading"):  # seen on a terminal only
         first = read_run(run)
         both = None if other is None else compare(first, read_run(other))
@@ -52,7 +55,12 @@ def report(
     page = out or run / ("report.html" if both is None else "comparison.html")
     with Console(stderr=True).status("Writing the page"):
         text = run_page(first) if both is None else comparison_page(both)
-        page.write_text(text, encoding="utf-8")
+        try:
+            page.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"{page} cannot be written: {error.strerror}. Name another file with --out."
+            ) from error
     typer.echo(shown_path(page))
 
 

@@ -49,6 +49,10 @@ class Program:
                     f"There is no module {top}. Is it installed, or in this directory? "
                     "A script is given by its path, without -m."
                 )
+        elif Path(self.target).is_dir() and not Path(self.target, "__main__.py").exists():
+            raise InputError(
+                f"The folder {self.target} has no __main__.py to run. Name the script in it."
+            )
         elif not Path(self.target).exists():
             raise InputError(
                 f"There is no file {self.target}. For a module: clarke run -m MODULE; options of "
@@ -119,7 +123,10 @@ def show_error(error: BaseException) -> None:
 
 
 def user_frames(trace: types.TracebackType | None) -> types.TracebackType | None:
-    """The traceback without frames of clarke and of runpy; all of it if nothing would be left."""
+    """The traceback without frames of clarke and of runpy.
+
+    None if nothing is left: of a syntax error the message names the line.
+    """
     kept: list[types.TracebackType] = []
     current = trace
     while current is not None:
@@ -131,7 +138,7 @@ def user_frames(trace: types.TracebackType | None) -> types.TracebackType | None
     result: types.TracebackType | None = None
     for part in reversed(kept):
         result = types.TracebackType(result, part.tb_frame, part.tb_lasti, part.tb_lineno)
-    return result or trace
+    return result
 
 
 def _run_script(path: str) -> None:

@@ -40,12 +40,18 @@ class RunWriter:
         settings: Plain data; written at once.
 
     Raises:
-        InputError: The folder holds a run.
+        InputError: The folder holds a run, or cannot be made.
     """
 
     def __init__(self, folder: Path | str, settings: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{self.folder} cannot be made the folder of a run: {error.strerror}. "
+                "Name another one."
+            ) from error
         if (self.folder / STEPS).exists():
             raise InputError(
                 f"{self.folder} holds a run already. Give another folder, or remove this one."

@@ -45,6 +45,8 @@ def style_of(verdict: Verdict | None) -> str:
 
 def _answer(run: Run) -> Text:
     text = Text()
+    if run.damaged > 1 or (run.damaged and run.finished):
+        text.append(f"{run.damaged} lines of the record cannot be read. ", "bold red")
     if not run.steps:
         return text.append("No backward call was made, so there is nothing to judge.", "yellow")
     calls = f"{len(run.steps):,} backward call{'s' * (len(run.steps) != 1)}"
