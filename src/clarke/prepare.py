@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import Recorder, collect_trace
+from clarke.capture import PythonReads, Recorder, collect_trace
 from clarke.errors import CaptureError, InputError
 from clarke.kinks import default_registry
 from clarke.world import World
@@ -87,7 +87,9 @@ def prepared(
     try:
         with torch.enable_grad():
             with recorder:
-                output = _scalar(function(*arguments), recorder)
+                with PythonReads(recorder):
+                    result = function(*arguments)
+                output = _scalar(result, recorder)
                 trace = collect_trace(recorder, output, all_reads=True)
                 recorder.paused = True
                 leaves = _leaves(trace, output, arguments, wrt)

@@ -1,5 +1,6 @@
 """What happens beside the point and not at it: verdicts must not rest on the point alone."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -98,22 +99,57 @@ def test_constant_bounds_that_coincide_are_no_kink():
     assert report.verdict is Verdict.SMOOTH
 
 
+JUMPS_BESIDE = [
+    # By y squared, however it is scaled.
+    lambda v: 1e13 * torch.where(v[0] > 0, 1e-13 * (v[0] + v[1] ** 2), 0 * v[0]) + v[0],
+    # In the last of many comparisons.
+    lambda v: (
+        torch.where((v[0] * ONES) > 0, 2 * v[0] * ONES, v[0] * ONES).sum()
+        + (v[0] + v[1] ** 2) * (v[0] > 0)
+    ),
+]
+ONES = torch.ones(20, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("f", JUMPS_BESIDE)
+def test_jumps_are_not_too_small_to_count(f):
+    assert not clarke.check(f, (leaf(0.0, 0.0),)).verdict.correct
+    with pytest.raises(clarke.UnsupportedError):
+        clarke.grad(f, (leaf(0.0, 0.0),))
+
+
 # ---------------------------------------------------------------- numbers read into Python
 
 
-def wedge(v):
-    a, b = v[0].item(), v[1].item()
+def items(v):
+    return v[0].item(), v[1].item()
+
+
+READERS = [
+    items,
+    lambda v: v.tolist(),
+    lambda v: v.detach().tolist(),
+    lambda v: v.detach().numpy(),
+    lambda v: np.asarray(v.detach()),
+    lambda v: [float(x) for x in v.detach()],
+]
+
+
+def wedge(v, read=items):
+    a, b = read(v)
     if a > 0 and b > 0 and a > 3 * b:
         return torch.minimum(v[1], v[0] - 3 * v[1])
     return v.sum() * 0
 
 
-def test_a_number_that_was_read_may_decide_a_branch_that_no_ray_meets():
-    report = clarke.check(wedge, (leaf(0.0, 0.0),))
+@pytest.mark.parametrize("read", READERS)
+def test_a_number_that_was_read_may_decide_a_branch_that_no_ray_meets(read):
+    report = clarke.check(lambda v: wedge(v, read), (leaf(0.0, 0.0),))
     assert report.verdict is Verdict.BOULIGAND
     assert "read into Python" in report.reason
+    assert report.reason.count("test_beside_the_point.py") == 1
     with pytest.raises(clarke.UnsupportedError, match="read into Python"):
-        clarke.subdifferential(wedge, (leaf(0.0, 0.0),))
+        clarke.subdifferential(lambda v: wedge(v, read), (leaf(0.0, 0.0),))
     assert clarke.grad(wedge, (leaf(0.0, 0.0),))[0].tolist() == [0, 0]
 
 
@@ -156,3 +192,22 @@ def test_a_number_that_was_only_printed_leaves_the_gradient_right():
 
     assert clarke.check(f, (leaf(0.0, 1.0),)).verdict is Verdict.BOULIGAND
     assert clarke.grad(f, (leaf(0.0, 1.0),))[0].tolist()[1] == 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_methods_of_tensors_are_put_back(fails):
+    names = ("tolist", "numpy", "__array__", "__dlpack__")
+    before = {n: torch.Tensor.__dict__.get(n) for n in names}
+
+    def f(v):
+        v.tolist()
+        if fails:
+            raise KeyError
+        return v.sum()
+
+    if fails:
+        with pytest.raises(KeyError):
+            clarke.check(f, (leaf(1.0),))
+    else:
+        clarke.check(f, (leaf(1.0),))
+    assert {n: torch.Tensor.__dict__.get(n) for n in names} == before

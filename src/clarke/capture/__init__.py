@@ -6,6 +6,7 @@ from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.live import Node, Storage
 from clarke.capture.operators import Operators
 from clarke.capture.places import Places
+from clarke.capture.reads import PythonReads
 from clarke.capture.recorder import Recorder
 from clarke.capture.signs import Signs, ZeroFinder
 from clarke.capture.trace import (
@@ -33,6 +34,7 @@ __all__ = [
     "Operators",
     "Origin",
     "Places",
+    "PythonReads",
     "Recorder",
     "Ref",
     "ScalarRead",

@@ -448,6 +448,11 @@ class Recorder(TorchDispatchMode):
             return False
         return made_by.differentiated and not reads_shape_only(made_by.func)
 
+    def note_read(self, tensor: torch.Tensor) -> None:
+        """The values of a tensor go into Python, unseen by the dispatcher."""
+        if not self.paused:
+            self._note_read(tensor, self.places.here()[0])
+
     def _note_read(self, tensor: torch.Tensor, location: Location) -> None:
         slot = self._slot(tensor)
         if slot is None and tensor.requires_grad and tensor.is_leaf:

@@ -10,6 +10,7 @@ changes neither the gradient nor the switching functions of the relevant ones.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 # In float64; relative to the candidates of one kink, and to the largest tangent of the operation.
 _OWN = 1e-11
 _ALL = 1e-13
-_TINY = 1e-5  # a jump of less than this times _OWN is rounding, whatever the scale
+# Of the usual size of what a mask picks from: a jump of less than this times _OWN is rounding.
+_TINY = 1e-5
 _RADIUS = 0.25
 _MOVED = 0.5
 _BEYOND_FIRST_ORDER = (Hazard.STEP, Hazard.INFINITE_SLOPE)
@@ -129,8 +131,10 @@ def find_relevant(
     with fwd.dual_level():
         direction = random_tangents(program, generator)
         moved = program.run(weights=weights, tangents=direction, probe=True, grad=False)
-        null, jumping, suspects = _null_kinks(program, moved)
-        if any(u.difference is not None for u in moved.mask_uses):
+        followed = any(u.difference is not None for u in moved.mask_uses)
+        sizes = _usual_sizes(program, generator) if followed else ()
+        null, jumping, suspects = _null_kinks(program, moved, sizes)
+        if followed:
             # A jump matters under any selection, not under AD's alone: ``relu(y) * (x > 0)``.
             every, _ = random_mixtures(program, generator, Mixing.ALL)
             one, two = (
@@ -143,10 +147,11 @@ def find_relevant(
                 for _ in range(2)
             )
             settled = _settled_comparisons(program, generator)
-            jumping = jumping | _null_kinks(program, one)[1] | _torn_kinks(program, one, two)
+            jumping = jumping | _null_kinks(program, one, sizes)[1]
+            jumping = jumping | _torn_kinks(program, one, two)
             jumping = jumping & ~settled
             start = nearby_point(program, generator)
-            jumping = jumping | jumps_beside(program, every, start, jumping | settled)
+            jumping = jumping | jumps_beside(program, every, start, jumping | settled, sizes)
             null = (null | settled) & ~jumping
     if bool((suspects & null).any()):
         null &= ~_small_but_real(program, weights, suspects, generator)
@@ -176,10 +181,21 @@ def find_relevant(
     return Relevance(relevant, mixed, left, lost)
 
 
-def _null_kinks(program: Program, run: Run) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _usual_sizes(program: Program, generator: torch.Generator) -> tuple[float, ...]:
+    """The size of what each mask picks from, near the point: at it all may vanish."""
+    weights, _ = random_mixtures(program, generator, Mixing.ALL)
+    there = nearby_point(program, generator)
+    run = program.run(there, weights=weights, probe=True, grad=False)
+    return tuple(u.scale if math.isfinite(u.scale) else 1.0 for u in run.mask_uses)
+
+
+def _null_kinks(
+    program: Program, run: Run, sizes: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(count,) kinks whose candidates have equal tangents, and comparisons that jump.
 
     The third are those of the first whose tangents are equal but for what may be rounding.
+    `sizes` are the usual ones of what masks pick from, use by use.
     """
     count = program.analysis.count
     null = torch.ones(count, dtype=torch.bool)
@@ -197,7 +213,7 @@ def _null_kinks(program: Program, run: Run) -> tuple[torch.Tensor, torch.Tensor,
         small = spread <= negligible(site, probe)
         null[site.first : site.first + touch.count] = small
         suspects[site.first : site.first + touch.count] = small & (spread > 0)
-    for use in run.mask_uses:
+    for number, use in enumerate(run.mask_uses):
         kinks = use.kink
         if use.difference is None:
             null[kinks] = False
@@ -205,7 +221,7 @@ def _null_kinks(program: Program, run: Run) -> tuple[torch.Tensor, torch.Tensor,
         slopes = tangent(use.difference)
         gap = fwd.unpack_dual(use.difference).primal.detach()
         null[kinks[slopes.abs() > 0]] = False
-        jump = gap.abs() > _OWN * max(use.scale, _TINY)
+        jump = gap.abs() > _OWN * max(use.scale, _TINY * sizes[number])
         jumping[kinks[jump]] = True
         null[kinks[jump]] = False
     return null, jumping, suspects

@@ -23,6 +23,8 @@ _MOST = 16  # comparisons looked at; their surfaces are visited one by one
 _NEWTON = 6
 _ON = 1e-12
 _APART = 1e-7
+_LEFT = 1e-5
+_SLACK = 100.0
 
 
 def jumps_beside(
@@ -30,6 +32,7 @@ def jumps_beside(
     weights: Mapping[int, torch.Tensor],
     start: Sequence[torch.Tensor],
     skip: torch.Tensor,
+    sizes: Sequence[float],
 ) -> torch.Tensor:
     """(count,) comparisons whose sides differ somewhere on the surface of their tie.
 
@@ -38,19 +41,22 @@ def jumps_beside(
         weights: Mixtures of the other kinks, by site position.
         start: A random point near the program's own, from which the surface is approached.
         skip: (count,) kinks that need no look.
+        sizes: The usual size of what masks pick from, use by use: a difference far below it may be
+            what Newton's method has left.
     """
     found = torch.zeros(program.analysis.count, dtype=torch.bool)
-    looked = 0
-    for position, site in program.analysis.sites.items():
-        if not isinstance(site.rule, ComparisonRule):
-            continue
-        for i in range(site.touch.count):
-            if bool(skip[site.first + i]) or looked >= _MOST:
-                continue
-            looked += 1
-            run = _run_on_surface(program, weights, start, position, i)
-            if run is not None and _sides_differ(run, site.first + i):
-                found[site.first + i] = True
+    sites = program.analysis.sites
+    # One of each operation first: elements of one operation are mostly alike.
+    ties: list[tuple[int, int, int]] = []
+    for position, site in sites.items():
+        if isinstance(site.rule, ComparisonRule):
+            left = (~skip[site.first : site.first + site.touch.count]).nonzero().squeeze(1)
+            ties += [(n, position, i) for n, i in enumerate(left[:_MOST].tolist())]
+    for _, position, i in sorted(ties)[:_MOST]:
+        kink = sites[position].first + i
+        found_there = _run_on_surface(program, weights, start, position, i)
+        if found_there is not None and _sides_differ(*found_there, kink, sizes):
+            found[kink] = True
     return found
 
 
@@ -60,9 +66,12 @@ def _run_on_surface(
     start: Sequence[torch.Tensor],
     position: int,
     kink: int,
-) -> Run | None:
-    """A replay at a point where one compared difference vanishes, by Newton's method."""
-    point = list(start)
+) -> tuple[Run, float] | None:
+    """A replay at a point where one compared difference vanishes, by Newton's method.
+
+    With it, what is left of the difference, relative to that at the start.
+    """
+    point, first = list(start), 0.0
     for _ in range(_NEWTON):
         run = program.run(point, weights=weights, probe=True)
         value = run.probes[position].switching.reshape(-1)[kink]
@@ -70,8 +79,9 @@ def _run_on_surface(
             return None
         grads = torch.autograd.grad(value, run.leaves, retain_graph=True, materialize_grads=True)
         size = sum(float((g * g).sum()) for g in grads)
+        first = first or abs(float(value.detach()))
         if abs(float(value.detach())) <= _ON:
-            return run
+            return run, abs(float(value.detach())) / first if first > 0 else 0.0
         if size == 0:
             return None
         step = float(value.detach()) / size
@@ -79,11 +89,14 @@ def _run_on_surface(
     return None
 
 
-def _sides_differ(run: Run, kink: int) -> bool:
-    for use in run.mask_uses:
+def _sides_differ(run: Run, left: float, kink: int, sizes: Sequence[float]) -> bool:
+    for use, size in zip(run.mask_uses, sizes, strict=True):
         if use.difference is None:
             continue
         own = use.difference.detach()[use.kink == kink]
-        if bool((own.abs() > _APART * max(use.scale, 1e-5)).any()):
+        # What grows with the compared difference is as small as Newton's method has left that.
+        if bool(
+            (own.abs() > max(_APART * max(use.scale, _LEFT * size), _SLACK * left * size)).any()
+        ):
             return True
     return False
