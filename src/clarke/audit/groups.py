@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from clarke.audit.judge import Case
-    from clarke.capture import Recorder, Storage
+    from clarke.capture import Recorder, Writes
     from clarke.decide import Decision
 
 # Rows of a part are kept for later parts: always up to the first size (2 MB), up to the second
@@ -81,20 +81,20 @@ class _Version:
     """The state of a tensor's values: autograd's count of writes, and those it does not count."""
 
     counted: int
-    memory: Storage
-    rewritten: int
+    writes: Writes
+    uncounted: int
 
     @classmethod
     def of(cls, tensor: torch.Tensor, recorder: Recorder) -> Self:
         """The present state."""
-        memory = recorder.memory_of(tensor)
-        return cls(tensor._version, memory, memory.rewritten)
+        writes = recorder.writes_to(tensor)
+        return cls(tensor._version, writes, writes.count)
 
     def is_of(self, tensor: torch.Tensor) -> bool:
         """Whether nothing has been written since."""
-        if self.counted != tensor._version or self.rewritten != self.memory.rewritten:
+        if self.counted != tensor._version or self.uncounted != self.writes.count:
             return False
-        return self.memory.holds(tensor)
+        return self.writes.are_to(tensor)
 
 
 @dataclass(frozen=True, eq=False)

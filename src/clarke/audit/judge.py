@@ -137,7 +137,11 @@ def _scalar(call: BackwardCall, recorder: Recorder) -> torch.Tensor:
             recorder.paused = False
         if plain:
             return first
-    with torch.enable_grad(), torch.autocast(first.device.type, enabled=False):
+    with (
+        torch.enable_grad(),
+        torch.autocast(first.device.type, enabled=False),
+        _saving_plainly(),
+    ):
         total: torch.Tensor | None = None
         for root, w in pairs:
             term = (root * w.detach()).sum()

@@ -3,7 +3,7 @@
 from clarke.capture.again import refilled, without_values
 from clarke.capture.collect import collect_trace, release_nodes
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
-from clarke.capture.live import Node, Storage
+from clarke.capture.live import Node, Writes
 from clarke.capture.operators import Operators
 from clarke.capture.places import Places
 from clarke.capture.reads import PythonReads
@@ -39,9 +39,9 @@ __all__ = [
     "Ref",
     "ScalarRead",
     "Signs",
-    "Storage",
     "TensorTable",
     "Trace",
+    "Writes",
     "ZeroFinder",
     "collect_trace",
     "input_slots",

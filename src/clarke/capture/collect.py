@@ -53,7 +53,7 @@ def collect_trace(recorder: Recorder, output: torch.Tensor, *, all_reads: bool =
     for s in slots.values():
         where = recorder.tampered.get(s.storage)
         # What autograd does not follow was held, with the value it had, when it was read.
-        if where is not None and s.producer is not None:
+        if where is not None and (s.producer is not None or s.storage.writers):
             raise ModifiedSinceError(
                 f"A tensor was changed behind autograd's back at {where} (through `.data` or an "
                 "alias), so its recorded history no longer describes its values. "
@@ -129,6 +129,7 @@ def _walk(
 def release_nodes(recorder: Recorder, output: torch.Tensor) -> None:
     """Forget the differentiable history of `output`, as autograd has just done with its graph."""
     slot = recorder.slot_of(output)
+    recorder.epoch += 1
     if slot is None:
         return
     todo = [slot]
@@ -202,8 +203,16 @@ def _external(slot: Slot, tensor: torch.Tensor) -> External:
         location=slot.location,
         stopped=slot.stopped,
         cut_by=slot.cut_by,
-        rewritten=slot.rewritten or _moved(slot, tensor),
+        rewritten=_rewritten(slot) or _moved(slot, tensor),
     )
+
+
+def _rewritten(slot: Slot) -> bool:
+    """Whether something has written to a tensor since it was read, without autograd's knowledge."""
+    if slot.rewritten is None:
+        return False
+    alias, version = slot.rewritten
+    return alias.is_inference() or alias._version == version
 
 
 def _moved(slot: Slot, tensor: torch.Tensor) -> bool:

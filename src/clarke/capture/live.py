@@ -47,11 +47,11 @@ class Storage:
     __slots__ = (
         "__weakref__",
         "_reserved",
+        "cut",
         "externals",
         "first",
         "kept",
         "number",
-        "rewritten",
         "snapshot",
         "writers",
     )
@@ -64,7 +64,8 @@ class Storage:
         self.snapshot: torch.Tensor | None = None
         self.kept: Grown[weakref.ref[Node]] = ()
         self.externals: Grown[weakref.ref[Slot]] = ()  # tensors there that no operation has made
-        self.rewritten = 0  # how often what was not recorded has written there
+        # Since which backward call what lies there was computed from differentiated values.
+        self.cut = -1
         self.first: weakref.ref[Slot] | None = None  # the first tensor that was seen there
 
     def __del__(self, free: Callable[[int], None] = _free) -> None:
@@ -73,10 +74,8 @@ class Storage:
             free(self._reserved)
 
     def holds(self, tensor: torch.Tensor) -> bool:
-        """Whether a tensor lies there still: ``.data`` may have been given other memory."""
-        if not self._reserved:
-            return True  # sparse: there is nothing to compare
-        return bool(tensor.untyped_storage()._cdata == self._reserved)
+        """Whether a tensor lies there still."""
+        return lies_at(tensor, self._reserved)
 
     def add_writer(self, node: Node) -> None:
         """Note that an operation wrote there."""
@@ -89,6 +88,36 @@ class Storage:
     def add_external(self, slot: Slot) -> None:
         """Note a tensor that no operation has made."""
         self.externals = _grown(self.externals, weakref.ref(slot))
+
+
+class Writes:
+    """Counts what is written to some memory without being recorded; see `Recorder.writes_to`.
+
+    Args:
+        memory: Whose address is given to no other while this is held; None counts nothing.
+    """
+
+    __slots__ = ("__weakref__", "_reserved", "count")
+
+    def __init__(self, memory: torch.UntypedStorage | None) -> None:
+        self._reserved: Any = 0 if memory is None else memory._weak_ref()  # noqa: SLF001 - as above
+        self.count = 0
+
+    def __del__(self, free: Callable[[int], None] = _free) -> None:
+        if self._reserved:
+            free(self._reserved)
+
+    def are_to(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor lies there still."""
+        return lies_at(tensor, self._reserved)
+
+
+def lies_at(tensor: torch.Tensor, address: int) -> bool:
+    """Whether a tensor lies in some memory still: ``.data`` may have been given another.
+
+    True for address 0: of sparse tensors there is nothing to compare.
+    """
+    return not address or bool(tensor.untyped_storage()._cdata == address)
 
 
 class Slot:
@@ -130,7 +159,8 @@ class Slot:
         self.key: weakref.ref[torch.Tensor] | None = None  # the tensor that `held` stands for
         self.cut_by = ""  # the operation whose result autograd takes for a constant
         self.stopped = False  # computed from differentiated values, but cut off
-        self.rewritten = False  # written to, unrecorded, after it had been read
+        # An alias and its version before something unrecorded wrote there, after it had been read.
+        self.rewritten: tuple[torch.Tensor, int] | None = None
         self.masked = False  # an integer or boolean computed from differentiated values
         # Computed from differentiated values inside a reentrant checkpoint, where autograd is off
         # and no tensor says that it requires a gradient.

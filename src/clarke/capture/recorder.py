@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import (
 )
 
 from clarke.capture.functions import is_from_custom, is_result_of, running_function
-from clarke.capture.live import Node, Read, Slot, Storage
+from clarke.capture.live import Node, Read, Slot, Storage, Writes
 from clarke.capture.operators import Operator, Operators, reads_shape_only
 from clarke.capture.places import Places
 from clarke.capture.signs import ZeroFinder, signs_tell
@@ -171,6 +171,8 @@ class Recorder(TorchDispatchMode):
         self._slot_count = 0
         self._storages: dict[int, weakref.ref[Storage]] = {}
         self._sweep_at = _SWEPT
+        self._watched: dict[int, weakref.ref[Writes]] = {}
+        self.epoch = 0  # backward calls whose record has been released
         self.tampered: weakref.WeakKeyDictionary[Storage, Location] = weakref.WeakKeyDictionary()
 
     @classmethod
@@ -212,9 +214,20 @@ class Recorder(TorchDispatchMode):
         """The slot of a tensor that the record knows, or None."""
         return self._slot(tensor)
 
-    def memory_of(self, tensor: torch.Tensor) -> Storage:
-        """The memory of a tensor; while it is held, its `rewritten` counts unrecorded writes."""
-        return self._storage_of(tensor)
+    def writes_to(self, tensor: torch.Tensor) -> Writes:
+        """The unrecorded writes to a tensor's memory, counted as long as this is held."""
+        try:
+            memory = tensor.untyped_storage()
+        except (RuntimeError, NotImplementedError):
+            return Writes(None)
+        entry = self._watched.get(memory._cdata)
+        found = None if entry is None else entry()
+        if found is None:
+            found = Writes(memory)
+            self._watched[memory._cdata] = weakref.ref(found)
+            if len(self._watched) > self._sweep_at:
+                self._watched = {k: v for k, v in self._watched.items() if v() is not None}
+        return found
 
     def _slot(self, tensor: torch.Tensor) -> Slot | None:
         found = self._slots.get(tensor)
@@ -265,6 +278,7 @@ class Recorder(TorchDispatchMode):
         # The dictionary must not keep its own key alive through the slot: of a constant an alias is
         # held, and the slot of a variable lives as long as the operations that read it.
         slot.key = weakref.ref(tensor)
+        slot.stopped = slot.stopped or slot.storage.cut == self.epoch
         if tensor.requires_grad:
             slot.held = tensor
             self._slots.set(tensor, weakref.ref(slot))
@@ -286,6 +300,8 @@ class Recorder(TorchDispatchMode):
         if slot is None or _became_variable(slot, tensor):
             slot = self._new_slot(tensor, location)
             self._make_constant(slot.storage)
+        elif slot.producer is None and slot.held is not None and not slot.storage.holds(tensor):
+            slot = self._new_slot(tensor, location)  # ``.data`` was given other memory
         elif (
             slot.producer is not None
             and not slot.producer.differentiated
@@ -409,6 +425,9 @@ class Recorder(TorchDispatchMode):
         if not relevant:
             self.note_writes(written)
             return func(*args, **kwargs)
+        if written and self._updates_constants(tensors, written):
+            self.note_writes(written, cut=True)
+            return func(*args, **kwargs)
         location, checkpointed = self.places.here()
         if func is _SCALAR:
             self._note_read(args[0], location)
@@ -432,6 +451,25 @@ class Recorder(TorchDispatchMode):
             self.saw_inference = True
             return True
         return False
+
+    def _updates_constants(self, tensors: list[torch.Tensor], written: list[torch.Tensor]) -> bool:
+        """Whether an operation writes detached values to leaves or constants that were read before.
+
+        Such as ``target.data.copy_(0.9 * target.data + 0.1 * online.data)``: for what is computed
+        from then on they are leaves and constants with other values.
+        """
+        for tensor in tensors:
+            slot: Slot | None = self._slot(tensor)
+            if tensor.requires_grad or (slot is not None and (slot.masked or slot.virtual)):
+                return False
+        for tensor in written:
+            storage = self._known_storage(tensor)
+            if storage is None or storage.writers or not storage.externals:
+                return False
+            first = None if storage.first is None else storage.first()
+            if first is not None and first.producer is not None:
+                return False
+        return True
 
     def _is_marked(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor matters although it does not require a gradient."""
@@ -640,16 +678,24 @@ class Recorder(TorchDispatchMode):
             flat.set_(tensor.untyped_storage())
             storage.snapshot = flat.clone()
 
-    def note_writes(self, written: list[torch.Tensor]) -> None:
-        """Leaves and constants are about to be overwritten by what is not recorded."""
+    def note_writes(self, written: list[torch.Tensor], *, cut: bool = False) -> None:
+        """Leaves and constants are about to be overwritten by what is not recorded.
+
+        Args:
+            written: What is written to.
+            cut: With values that were computed from differentiated ones.
+        """
         for tensor in written:
+            if self._watched:
+                self._count_write(tensor)
             storage = self._known_storage(tensor)
             if storage is None:
                 continue
             self._protect_kept_only(storage)
-            storage.rewritten += 1
+            if cut:
+                storage.cut = self.epoch
             references, storage.externals = storage.externals, ()
-            if not references:
+            if storage.writers or not references:
                 # Only matters if something differentiable lies there: see `collect_trace`.
                 self.tampered[storage] = self.places.here()[0]
                 continue
@@ -657,14 +703,23 @@ class Recorder(TorchDispatchMode):
                 slot = reference()
                 if slot is None or slot.held is None:
                     continue
-                slot.rewritten = True
                 original = slot.held
+                slot.rewritten = (original, 0 if original.is_inference() else original._version)
                 if not original.requires_grad and not storage.writers:
                     slot.held = original.detach().clone()
                     slot.version = slot.held._version
                 key = None if slot.key is None else slot.key()
                 if key is not None and self._slot(key) is slot:
                     self._slots.drop(key)
+
+    def _count_write(self, tensor: torch.Tensor) -> None:
+        try:
+            entry = self._watched.get(tensor.untyped_storage()._cdata)
+        except (RuntimeError, NotImplementedError):
+            return
+        writes = None if entry is None else entry()
+        if writes is not None:
+            writes.count += 1
 
     def _protect_kept_only(self, storage: Storage) -> None:
         for reference in storage.kept:

@@ -22,6 +22,7 @@ from clarke.decide.rounding import rounding_noise
 from clarke.decide.search import witness_selection
 from clarke.decide.tolerance import (
     REPLAY_SPACING,
+    SINGLE,
     coarsest_epsilon,
     relative_difference,
     relative_tolerance,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from clarke.kinks import Registry
     from clarke.steering import Analysis
 
+_FEW = 32  # roundings that any program may make
 _MANY = 64  # relevant kinks from which the bias shift is tried before a search over rows
 
 
@@ -153,7 +155,7 @@ class _Context:
             return None
         witnesses, weights, theorem = found
         verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
-        return self.accept(verdict, witnesses, weights, theorem)
+        return self.accept(verdict, witnesses, weights, theorem, along_rays=True)
 
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)
@@ -245,6 +247,8 @@ class _Context:
         witnesses: tuple[Witness, ...],
         weights: tuple[float, ...],
         theorem: str,
+        *,
+        along_rays: bool = False,
     ) -> Decision:
         value = self.program.run(pieces=Pieces.NATURAL, grad=False).output
         if not bool(torch.isfinite(value).all()):
@@ -252,6 +256,14 @@ class _Context:
                 "The function's own value is not finite here, so that it has no generalized "
                 "gradient, although the gradient that was returned is finite.",
                 culprits=name_nonfinite_value(self.program),
+            )
+        # Limits along rays come from small steps, not from formulas: their own error is larger.
+        unexplained = 0.0 if along_rays else self._beyond_rounding(witnesses, weights)
+        if unexplained:
+            own = self.own_formula()
+            return own or self.undecided(
+                f"The rules say {verdict.name}, but the gradient differs from what they give by "
+                f"{unexplained:.1e}, relative, which is more than its roundings explain."
             )
         certificate = Certificate(
             gradient=tuple(g.detach().to(torch.float64).clone() for g in self.gradient),
@@ -301,6 +313,29 @@ class _Context:
             analysis=self.program.analysis,
             relevance=self.relevance,
         )
+
+    def _beyond_rounding(self, witnesses: Sequence[Witness], weights: Sequence[float]) -> float:
+        """By how much AD's gradient misses a mixture, where that is too much for rounding; else 0.
+
+        The tolerance is for the longest programs. In most a few roundings are all there is, and a
+        kink may well matter that changes the gradient by less than the tolerance.
+        """
+        mixed = tuple(
+            torch.stack([w * g.to(torch.float64) for w, g in zip(weights, parts, strict=True)]).sum(
+                0
+            )
+            for parts in zip(*(w.gradient for w in witnesses), strict=True)
+        )
+        few = max(_FEW * coarsest_epsilon(self.program.analysis.trace), SINGLE)
+        if relative_difference(mixed, self.gradient) <= few:
+            return 0.0
+        first = witnesses[0]
+        plain = None if first.choices else _ad_weights(self.program)
+        noise = rounding_noise(self.program, first.gradient, first.choices, plain)
+        if not any(noise):
+            return 0.0  # nothing is known of its roundings
+        gap = relative_difference(mixed, self.gradient, noise=noise)
+        return gap if gap > few else 0.0
 
     def exact(self, otherwise: Decision) -> Decision:
         """Enumerate all selections: membership, or a proof that the gradient is wrong."""

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 _ROUNDINGS = 4096  # a deep network's backward pass accumulates thousands of roundings
 SHARE = 1e-3  # rounding_noise() is for tensors whose scale is smaller still
 REPLAY_SPACING = torch.finfo(torch.float64).eps  # of the numbers in which programs are replayed
-_FLOOR = 1e-7  # float64 programs: some kernels hold constants in float32
+SINGLE = 1e-7  # float64 programs: some kernels hold constants in float32
 
 
 def relative_tolerance(trace: Trace) -> float:
     """Relative error to expect of AD's gradient, from the coarsest dtype in the program."""
-    return min(max(_ROUNDINGS * coarsest_epsilon(trace), _FLOOR), 0.25)
+    return min(max(_ROUNDINGS * coarsest_epsilon(trace), SINGLE), 0.25)
 
 
 def coarsest_epsilon(trace: Trace) -> float:

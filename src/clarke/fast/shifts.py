@@ -127,7 +127,9 @@ def _biases_of(graph: Graph, maker: int, known: dict[int, tuple[_Bias, ...]]) ->
     if op.name == CONVOLUTION or op.short_name in BATCH_NORM:
         place = 2
     elif op.short_name == "addmm" and len(op.args) == 3 and not op.kwargs:
-        place = 0
+        row = op.args[0]  # seen as a column, a bias is one for each row of the result
+        plain = isinstance(row, Ref) and graph.makers[maker].get(row.slot) is None
+        place = 0 if plain else -1
     elif op.name == "aten::add.Tensor" and len(op.args) == 2 and not op.kwargs:
         found: list[_Bias] = []
         for own, other in ((0, 1), (1, 0)):

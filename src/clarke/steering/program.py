@@ -368,6 +368,12 @@ def _probe(site: Site, call: Call, choice: torch.Tensor | None) -> Probe:
 
 def _refuse_changed(external: External) -> None:
     tensor = external.tensor
+    if external.rewritten:
+        raise ModifiedSinceError(
+            f"A tensor read at {external.location} was changed behind autograd's back since "
+            "(through `.data` or an alias), so autograd may differentiate at other values than the "
+            "program computed with. Change it after backward, or before it is read."
+        )
     if external.snapshot is not None or tensor.is_inference():
         return
     if external.origin is Origin.LEAF and tensor._version != external.version:
