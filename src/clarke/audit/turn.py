@@ -17,7 +17,7 @@ from clarke.fast import LayerCertificate, all_finite, let_go
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from clarke.audit.engine import BackwardCall
     from clarke.audit.groups import Accumulation, Group
@@ -107,7 +107,8 @@ class Turn:
         started = time.perf_counter()
         if self.error is None and self._case is not None:
             try:
-                self._judge(self._case)
+                with self._unnoted():
+                    self._judge(self._case)
             except Exception as error:  # noqa: BLE001 - as above
                 self.error = error
         if self.error is not None:
@@ -189,6 +190,19 @@ class Turn:
                 confirmed=self._orders.confirmed,
             )
 
+    @contextlib.contextmanager
+    def _unnoted(self) -> Iterator[None]:
+        """Hooks that replays register are none of the user's."""
+        spy = self._orders.spy
+        if spy is None:
+            yield
+            return
+        spy.quiet = True
+        try:
+            yield
+        finally:
+            spy.quiet = False
+
     def _needs_replay(self, case: Case) -> bool:
         """Whether the recorded values alone do not tell what gradient the user gets."""
         spy = self._orders.spy
@@ -235,7 +249,7 @@ class Turn:
         if self.group is None or self._case is None:
             return self.decision.verdict, ""
         try:
-            with alone():
+            with alone(), self._unnoted():
                 return self._accumulation.finish(
                     self.group,
                     self._orders.number,

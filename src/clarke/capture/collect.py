@@ -173,6 +173,7 @@ def _op_record(node: Node) -> OpRecord:
         drawn=_frozen(node.drawn),
         varied=node.varied,
         hidden_write=node.hidden_write,
+        resaved=node.resaved,
         signs=signs,
         early=node.early,
     )

@@ -25,6 +25,7 @@ Grown: TypeAlias = "list[T] | tuple[()]"
 # Containers stay empty for most operations, and every new one brings the garbage collector nearer.
 NOTHING_KEPT: Final[Mapping[Any, Any]] = MappingProxyType({})
 
+_is_gone = torch.UntypedStorage._expired  # noqa: SLF001 - as torch's own StorageWeakRef
 _free = torch.UntypedStorage._free_weak_ref  # noqa: SLF001 - the other half of `_weak_ref`
 
 
@@ -52,6 +53,7 @@ class Storage:
         "first",
         "kept",
         "number",
+        "retired",
         "snapshot",
         "writers",
     )
@@ -64,8 +66,8 @@ class Storage:
         self.snapshot: torch.Tensor | None = None
         self.kept: Grown[weakref.ref[Node]] = ()
         self.externals: Grown[weakref.ref[Slot]] = ()  # tensors there that no operation has made
-        # Since which backward call what lies there was computed from differentiated values.
-        self.cut = -1
+        self.retired = False  # what is read from now on has another history
+        self.cut = False  # what lies there was computed from differentiated values
         self.first: weakref.ref[Slot] | None = None  # the first tensor that was seen there
 
     def __del__(self, free: Callable[[int], None] = _free) -> None:
@@ -76,6 +78,10 @@ class Storage:
     def holds(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor lies there still."""
         return lies_at(tensor, self._reserved)
+
+    def is_alive(self) -> bool:
+        """Whether a tensor lies there at all."""
+        return bool(self._reserved) and not _is_gone(self._reserved)
 
     def add_writer(self, node: Node) -> None:
         """Note that an operation wrote there."""
@@ -210,6 +216,7 @@ class Node:
         "outputs",
         "reads_stopped",
         "released",
+        "resaved",
         "varied",
         "writers_before",
         "zeros",
@@ -234,6 +241,7 @@ class Node:
         self.reads_stopped = False
         self.hidden_write = False
         self.released = False
+        self.resaved = False  # autograd saved its tensors in another form
         self.zeros: torch.Tensor | None = None  # where the input was zero, if signs are kept
         self.early: object = None  # what an early look at its values found
 

@@ -19,6 +19,7 @@ from clarke.capture.functions import is_from_custom, is_result_of, running_funct
 from clarke.capture.live import Node, Read, Slot, Storage, Writes
 from clarke.capture.operators import Operator, Operators, reads_shape_only
 from clarke.capture.places import Places
+from clarke.capture.saving import saves_otherwise
 from clarke.capture.signs import ZeroFinder, signs_tell
 from clarke.capture.trace import Keep, Ref, overload_of
 from clarke.capture.weak import TensorTable
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _SCALAR = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - has no public name
 _READS_REMEMBERED = 10_000
+_PRUNED = 8
 _SWEPT = 4096  # so many storages may be dead ones
 
 K = TypeVar("K")
@@ -172,6 +174,10 @@ class Recorder(TorchDispatchMode):
         self._storages: dict[int, weakref.ref[Storage]] = {}
         self._sweep_at = _SWEPT
         self._watched: dict[int, weakref.ref[Writes]] = {}
+        # What has been written to, and by what, is known as long as torch's own memory lives: the
+        # last tensor there may be one that has not been read, so that nothing else holds it.
+        self._written: set[Storage] = set()
+        self._prune_at = _PRUNED
         self.epoch = 0  # backward calls whose record has been released
         self.tampered: weakref.WeakKeyDictionary[Storage, Location] = weakref.WeakKeyDictionary()
 
@@ -278,7 +284,8 @@ class Recorder(TorchDispatchMode):
         # The dictionary must not keep its own key alive through the slot: of a constant an alias is
         # held, and the slot of a variable lives as long as the operations that read it.
         slot.key = weakref.ref(tensor)
-        slot.stopped = slot.stopped or slot.storage.cut == self.epoch
+        if slot.storage.cut and not tensor.requires_grad:
+            slot.stopped = True
         if tensor.requires_grad:
             slot.held = tensor
             self._slots.set(tensor, weakref.ref(slot))
@@ -300,8 +307,12 @@ class Recorder(TorchDispatchMode):
         if slot is None or _became_variable(slot, tensor):
             slot = self._new_slot(tensor, location)
             self._make_constant(slot.storage)
-        elif slot.producer is None and slot.held is not None and not slot.storage.holds(tensor):
-            slot = self._new_slot(tensor, location)  # ``.data`` was given other memory
+        elif (
+            slot.producer is None
+            and slot.held is not None
+            and (slot.storage.retired or not slot.storage.holds(tensor))
+        ):
+            slot = self._new_slot(tensor, location)  # ``.data`` may have been given other memory
         elif (
             slot.producer is not None
             and not slot.producer.differentiated
@@ -464,12 +475,25 @@ class Recorder(TorchDispatchMode):
                 return False
         for tensor in written:
             storage = self._known_storage(tensor)
+            if storage is not None and self.epoch and storage.writers:
+                if any(n.differentiated and not n.released for n in storage.writers):
+                    return False
+                self._retire(tensor, storage)
+                continue
+            if storage is None and self.epoch:
+                continue  # in the first graph, what is read from there is marked as detached
             if storage is None or storage.writers or not storage.externals:
                 return False
             first = None if storage.first is None else storage.first()
             if first is not None and first.producer is not None:
                 return False
         return True
+
+    def _retire(self, tensor: torch.Tensor, storage: Storage) -> None:
+        """Leave the history of some memory to graphs that know it; for others it begins anew."""
+        storage.retired = True
+        self._written.discard(storage)
+        self._storages.pop(tensor.untyped_storage()._cdata, None)
 
     def _is_marked(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor matters although it does not require a gradient."""
@@ -536,6 +560,7 @@ class Recorder(TorchDispatchMode):
             differentiated = reading.varied
         node.inputs = tuple(reading.inputs)
         node.differentiated = differentiated
+        node.resaved = differentiated and saves_otherwise()
         node.varied = self._operators.positions(varied)
         masked = written_before = False
         for slot in reading.inputs:
@@ -628,8 +653,15 @@ class Recorder(TorchDispatchMode):
         for tensor in written:
             slot = self._slot(tensor)
             if slot is not None:
-                slot.storage.add_writer(node)
+                self._add_writer(slot.storage, node)
                 slot.masked = slot.masked or (masked and not differentiated)
+
+    def _add_writer(self, storage: Storage, node: Node) -> None:
+        storage.add_writer(node)
+        self._written.add(storage)
+        if len(self._written) > self._prune_at:
+            self._written = {s for s in self._written if s.is_alive()}
+            self._prune_at = max(_PRUNED, 2 * len(self._written))
 
     def _keep_inputs(
         self,
@@ -692,8 +724,8 @@ class Recorder(TorchDispatchMode):
             if storage is None:
                 continue
             self._protect_kept_only(storage)
-            if cut:
-                storage.cut = self.epoch
+            # After a backward call it is another graph that they were computed in: constants.
+            storage.cut = cut and self.epoch == 0
             references, storage.externals = storage.externals, ()
             if storage.writers or not references:
                 # Only matters if something differentiable lies there: see `collect_trace`.
@@ -764,9 +796,9 @@ class Recorder(TorchDispatchMode):
                 self.count += 1
                 node = Node(self.count, func, location)
                 node.hidden_write = True
-                slot.storage.add_writer(node)
+                self._add_writer(slot.storage, node)
             else:
-                self.note_writes([tensor])
+                self.note_writes([tensor], cut=True)
         out = func(*args, **kwargs)
         flat = out if isinstance(out, (list, tuple)) else (out,)
         for value in flat:

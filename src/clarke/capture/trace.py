@@ -112,6 +112,7 @@ class OpRecord:
         location: Where it stands.
         reads_stopped: It reads a value that was detached from differentiated values.
         hidden_write: It changed a differentiated tensor while gradients were switched off.
+        resaved: Its tensors were saved for the backward pass in a form that may come back changed.
         signs: For a ReLU of which only the signs were kept: these. `kept` then holds a stand-in
             with the same signs and the same positive values, made when it is looked at.
         early: What the recorder's early look found at the values when they were there.
@@ -128,6 +129,7 @@ class OpRecord:
     location: Location
     reads_stopped: bool = False
     hidden_write: bool = False
+    resaved: bool = False
     kept_lists: Mapping[tuple[int, int], torch.Tensor] = field(default_factory=dict)
     kept_named: Mapping[str, torch.Tensor] = field(default_factory=dict)
     drawn: Mapping[int, torch.Tensor] = field(default_factory=dict)

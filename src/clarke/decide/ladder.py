@@ -24,6 +24,7 @@ from clarke.decide.tolerance import (
     REPLAY_SPACING,
     SINGLE,
     coarsest_epsilon,
+    peak,
     relative_difference,
     relative_tolerance,
 )
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from clarke.kinks import Registry
     from clarke.steering import Analysis
 
-_FEW = 32  # roundings that any program may make
+_SPACINGS = 4.0  # of a type's numbers: as much as rounding a right gradient may move it
 _MANY = 64  # relevant kinks from which the bias shift is tried before a search over rows
 
 
@@ -155,7 +156,7 @@ class _Context:
             return None
         witnesses, weights, theorem = found
         verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
-        return self.accept(verdict, witnesses, weights, theorem, along_rays=True)
+        return self.accept(verdict, witnesses, weights, theorem)
 
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)
@@ -214,14 +215,8 @@ class _Context:
 
     def _mixed_by(self, mix: Callable[..., Mixed | None], alone: str) -> Decision | None:
         """What follows from a mixture; `alone` names the argument where one witness is enough."""
-        mixed = mix(
-            self.program,
-            self.gradient,
-            self.relevance,
-            self.settings,
-            self.generator,
-            self.tolerance,
-        )
+        judged, tolerance = self.judged()
+        mixed = mix(self.program, judged, self.relevance, self.settings, self.generator, tolerance)
         if mixed is None:
             return None
         if len(mixed[0]) == 1:  # its gradient and AD's differ by no more than rounding
@@ -235,6 +230,17 @@ class _Context:
         noise = rounding_noise(self.program, own)
         return relative_difference(own, self.gradient, noise=noise) > self.tolerance
 
+    def judged(self) -> tuple[tuple[torch.Tensor, ...], float]:
+        """What is held against the set, and to which tolerance.
+
+        AD's own pieces in float64, where what AD returned is that but for roundings: a kink may
+        matter by less than the roundings of a coarse type.
+        """
+        own = selected_gradient(self.program, weights=_ad_weights(self.program))
+        if self.differs(own):
+            return self.gradient, self.tolerance
+        return own, min(self.tolerance, SINGLE)
+
     def unwitnessed(self) -> Decision:
         return self.undecided(
             "No direction was found that selects AD's pieces at every relevant kink, "
@@ -247,8 +253,6 @@ class _Context:
         witnesses: tuple[Witness, ...],
         weights: tuple[float, ...],
         theorem: str,
-        *,
-        along_rays: bool = False,
     ) -> Decision:
         value = self.program.run(pieces=Pieces.NATURAL, grad=False).output
         if not bool(torch.isfinite(value).all()):
@@ -256,14 +260,6 @@ class _Context:
                 "The function's own value is not finite here, so that it has no generalized "
                 "gradient, although the gradient that was returned is finite.",
                 culprits=name_nonfinite_value(self.program),
-            )
-        # Limits along rays come from small steps, not from formulas: their own error is larger.
-        unexplained = 0.0 if along_rays else self._beyond_rounding(witnesses, weights)
-        if unexplained:
-            own = self.own_formula()
-            return own or self.undecided(
-                f"The rules say {verdict.name}, but the gradient differs from what they give by "
-                f"{unexplained:.1e}, relative, which is more than its roundings explain."
             )
         certificate = Certificate(
             gradient=tuple(g.detach().to(torch.float64).clone() for g in self.gradient),
@@ -314,35 +310,13 @@ class _Context:
             relevance=self.relevance,
         )
 
-    def _beyond_rounding(self, witnesses: Sequence[Witness], weights: Sequence[float]) -> float:
-        """By how much AD's gradient misses a mixture, where that is too much for rounding; else 0.
-
-        The tolerance is for the longest programs. In most a few roundings are all there is, and a
-        kink may well matter that changes the gradient by less than the tolerance.
-        """
-        mixed = tuple(
-            torch.stack([w * g.to(torch.float64) for w, g in zip(weights, parts, strict=True)]).sum(
-                0
-            )
-            for parts in zip(*(w.gradient for w in witnesses), strict=True)
-        )
-        few = max(_FEW * coarsest_epsilon(self.program.analysis.trace), SINGLE)
-        if relative_difference(mixed, self.gradient) <= few:
-            return 0.0
-        first = witnesses[0]
-        plain = None if first.choices else _ad_weights(self.program)
-        noise = rounding_noise(self.program, first.gradient, first.choices, plain)
-        if not any(noise):
-            return 0.0  # nothing is known of its roundings
-        gap = relative_difference(mixed, self.gradient, noise=noise)
-        return gap if gap > few else 0.0
-
     def exact(self, otherwise: Decision) -> Decision:
         """Enumerate all selections: membership, or a proof that the gradient is wrong."""
         own_formula = self.own_formula()
         if own_formula is not None:
             return own_formula
-        program, tolerance = self.program, self.tolerance
+        program = self.program
+        judged, tolerance = self.judged()
         size = sum(p.numel() for p in program.point)
         kinks = min(self.settings.exact.kinks, self.settings.dense_entries // max(size, 1))
         try:
@@ -354,7 +328,7 @@ class _Context:
             if beside is not None:
                 return beside
             return replace(otherwise, reason=f"{otherwise.reason} {error}")
-        own = flatten(self.gradient)
+        own = flatten(judged)
         mixed = mix_cells(exact, program, own, tolerance)
         if mixed is not None:
             witnesses, weights = mixed
@@ -366,6 +340,13 @@ class _Context:
                 otherwise,
                 reason="The gradient is not a combination of limiting gradients that could be "
                 "proved, but some selections could be neither proved nor excluded.",
+            )
+        spacing = coarsest_epsilon(program.analysis.trace) * max(peak(judged), peak(self.gradient))
+        if proof.distance <= _SPACINGS * spacing:
+            return replace(
+                otherwise,
+                reason="The gradient is not a combination of limiting gradients, but misses them "
+                f"by {proof.distance:.1e} only, no more than its type can tell apart.",
             )
         defects = proof.defects(run=self.settings.confirm is Confirm.ALWAYS)
         if defects:

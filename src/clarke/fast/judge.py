@@ -117,6 +117,8 @@ class QuickJudge:
         declared = isinstance(op.func, DeclaredFunction)  # its own derivative is to be judged
         if op.hidden_write or declared or (op.reads_stopped and position in graph.needed):
             return "detached values, hidden writes or declared functions are involved"
+        if op.resaved:
+            return "tensors were saved in another form, or are computed again"
         known = self._registry.judge(op, graph.trace)
         if known.kind is OpKind.UNKNOWN:
             return "the operation is not known"

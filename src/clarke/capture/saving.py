@@ -1,0 +1,37 @@
+"""Whether autograd gets back, in its backward pass, the tensors that it saves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+_CHECKPOINT = "torch.utils.checkpoint"
+_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # noqa: SLF001 - has no public name
+
+
+def saves_otherwise() -> bool:
+    """Whether hooks are at work that may give back other tensors than were saved.
+
+    Within `torch.autograd.graph.saved_tensors_hooks` nothing is taken on trust but torch's own
+    checkpoints that restore random states: what they compute again must be the same, as torch asks
+    for. Not `save_on_cpu`: of tensors that are there already it keeps no copy, and autograd then no
+    longer notices when they are overwritten.
+    """
+    if _top_hooks is None:  # pragma: no cover - an older torch
+        return False
+    hooks = _top_hooks(True)
+    return hooks is not None and not _computes_again(hooks[0])
+
+
+def _computes_again(pack: Any) -> bool:
+    if getattr(pack, "__module__", "") != _CHECKPOINT:
+        return False
+    recompute = getattr(_closed_over(pack, "frame"), "recompute_fn", None)
+    return _closed_over(recompute, "preserve_rng_state") is True
+
+
+def _closed_over(function: Any, name: str) -> Any:
+    """The value of a variable from around a function; None if it has none of that name."""
+    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
+    return function.__closure__[names.index(name)].cell_contents if name in names else None
