@@ -51,9 +51,9 @@ def collect_trace(recorder: Recorder, output: torch.Tensor, *, all_reads: bool =
     _walk([(slot, len(slot.storage.writers))], nodes, slots)
     reads = _scalar_reads(recorder, nodes, slots, all_reads=all_reads)
     for s in slots.values():
-        where = recorder.tampered.get(s.storage)
+        where, all_of_it = recorder.tampered.get(s.storage, (None, False))
         # What autograd does not follow was held, with the value it had, when it was read.
-        if where is not None and (s.producer is not None or s.storage.writers):
+        if where is not None and (s.producer is not None or all_of_it):
             raise ModifiedSinceError(
                 f"A tensor was changed behind autograd's back at {where} (through `.data` or an "
                 "alias), so its recorded history no longer describes its values. "

@@ -179,7 +179,9 @@ class Recorder(TorchDispatchMode):
         self._written: set[Storage] = set()
         self._prune_at = _PRUNED
         self.epoch = 0  # backward calls whose record has been released
-        self.tampered: weakref.WeakKeyDictionary[Storage, Location] = weakref.WeakKeyDictionary()
+        self.tampered: weakref.WeakKeyDictionary[Storage, tuple[Location, bool]] = (
+            weakref.WeakKeyDictionary()
+        )
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -729,7 +731,8 @@ class Recorder(TorchDispatchMode):
             references, storage.externals = storage.externals, ()
             if storage.writers or not references:
                 # Only matters if something differentiable lies there: see `collect_trace`.
-                self.tampered[storage] = self.places.here()[0]
+                # Behind recorded writes, constants there have another value, too.
+                self.tampered[storage] = (self.places.here()[0], bool(storage.writers))
                 continue
             for reference in references:
                 slot = reference()

@@ -17,7 +17,7 @@ from clarke.kinks import Hazard
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from clarke.steering import Program, Run
+    from clarke.steering import Program, Run, Site
 
 # Of a value, at a distance of its own order: more than roundings leave, less than any curvature.
 _SAME = 1e-13
@@ -102,10 +102,26 @@ def _taylor_gaps(
                 ):
                     if a.numel() == 0 or not a.is_floating_point():
                         continue
-                    expected = primal(a) + tangent(a)
-                    gap = float((expected - b.detach()).abs().max())
-                    scale = float(b.abs().max()) + float(tangent(a).abs().max())
-                    worst = max(worst, gap / scale if scale > 0 else gap)
-                    if math.isnan(gap):
-                        return float("inf")
+                    gaps = (primal(a) + tangent(a) - b.detach()).abs().reshape(-1)
+                    sizes = b.detach().abs().reshape(-1) + tangent(a).abs().reshape(-1)
+                    if bool(torch.isnan(gaps).any()):
+                        return math.inf
+                    # Kink by kink: beside large values of other kinks a curvature is lost.
+                    gaps, sizes = (
+                        _by_kink(v, program.analysis.sites[position]) for v in (gaps, sizes)
+                    )
+                    worst = max(worst, float(torch.where(sizes > 0, gaps / sizes, gaps).max()))
     return worst
+
+
+def _by_kink(values: torch.Tensor, site: Site) -> torch.Tensor:
+    """The largest of the values that belong to each kink of a site."""
+    touch = site.touch
+    if values.numel() == touch.members.numel():
+        owner = touch.owner
+    elif values.numel() % touch.count == 0:
+        owner = torch.arange(touch.count).repeat(values.numel() // touch.count)
+    else:
+        return values.max()[None]
+    found = torch.zeros(touch.count, dtype=values.dtype)
+    return found.scatter_reduce(0, owner, values, "amax")
