@@ -11,6 +11,7 @@ from clarke.constraints.relevance import Mixing
 from clarke.decide import Decision
 from clarke.decide.detached import numbers_read, unseen_branch
 from clarke.decide.hazards import obstacle
+from clarke.decide.responsible import wrong_functions
 from clarke.errors import InputError, UnsupportedError
 from clarke.fast import QuickJudge
 from clarke.kinks import Hazard
@@ -73,7 +74,8 @@ def grad(
         if blocked is not None:
             raise UnsupportedError(f"No gradient can be vouched for: {blocked.reason}")
         reads = bool(numbers_read(run.trace))
-        if analysis.count == 0 and not (analysis.doubtful or reads):
+        alone = analysis.doubtful or wrong_functions(analysis)  # autograd's own formula may fail
+        if analysis.count == 0 and not (alone or reads):
             _require_finite(run.gradient)
             return run.gradient
         _refuse_hazards(analysis)

@@ -203,6 +203,7 @@ def test_checkpoints_that_draw_other_numbers_again(preserves, verdict):
     assert audited(f, (w1, w2)).verdict is verdict
 
 
+@pytest.mark.filterwarnings("ignore:clarke failed")
 def test_tensors_on_the_processor_may_be_overwritten():
     """`save_on_cpu` keeps no copy of what is there already, and hides it from the version check."""
     w = tensor([0.5], leaf=True)

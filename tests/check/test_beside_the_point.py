@@ -211,3 +211,116 @@ def test_the_methods_of_tensors_are_put_back(fails):
     else:
         clarke.check(f, (leaf(1.0),))
     assert {n: torch.Tensor.__dict__.get(n) for n in names} == before
+
+
+AT_ZERO_ONLY = {
+    "tolist": lambda v: v.tolist()[0] == 0,
+    "numpy": lambda v: v.detach().numpy()[0] == 0,
+    "dlpack": lambda v: np.from_dlpack(v.detach())[0] == 0,
+    "equal": lambda v: torch.equal(v, torch.zeros(1, dtype=torch.float64)),
+    "allclose": lambda v: torch.allclose(v, torch.zeros(1, dtype=torch.float64), atol=0),
+    "nonzero": lambda v: len(v.nonzero()) == 0,
+    "unique": lambda v: len(torch.unique(torch.cat([v, -v]))) == 1,
+}
+
+
+@pytest.mark.parametrize("holds", AT_ZERO_ONLY.values(), ids=AT_ZERO_ONLY)
+def test_conditions_that_python_is_told_of(holds):
+    def f(v):
+        return (5 * v).sum() if holds(v) else v.sum()
+
+    assert clarke.check(f, (leaf(0.0),)).verdict is Verdict.UNDECIDED
+    for answer in (clarke.grad, clarke.subdifferential):
+        with pytest.raises(clarke.UnsupportedError, match="read into Python"):
+            answer(f, (leaf(0.0),))
+
+
+def logged(v):
+    loss = torch.relu(v).pow(2).sum()
+    loss.detach().item()
+    return loss
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_logged_loss_is_no_surrogate_however_small_the_point(dtype):
+    x = torch.tensor([1e-6, 2e-6], dtype=dtype, requires_grad=True)
+    assert clarke.check(logged, (x,)).verdict is Verdict.BOULIGAND
+    assert clarke.grad(logged, (x,))[0].tolist() == pytest.approx([2e-6, 4e-6])
+
+
+def test_curvature_beside_large_values():
+    """The third maximum is of another size; its roundings are none of the first two's."""
+
+    def f(z):
+        first, second = z[0], -z[0] + 1e-4 * z[1] ** 2
+        pairs = [torch.stack([s, 0 * s]) for s in (first, second)]
+        large = z[2] + 1e9
+        found = torch.stack([*pairs, torch.stack([large, large])]).max(1).values
+        return found[0] - found[1] + 0 * found[2]
+
+    inside = leaf(1e-6, 1.0, 0.0)
+    assert torch.autograd.grad(f(inside), inside)[0][0] == 2  # between x = 0 and the parabola
+    report = clarke.check(f, (leaf(0.0, 0.0, 0.0),))
+    assert report.gradient[0][0] == 2
+    assert report.verdict is Verdict.UNDECIDED
+
+
+def test_jumps_beside_large_values():
+    def f(z):
+        values = torch.stack([z[0] + z[1] ** 2, z[2] + 1e6])
+        return (values * (torch.stack([z[0], z[0] + 1]) > 0)).sum()
+
+    assert not clarke.check(f, (leaf(0.0, 0.0, 0.0),)).verdict.correct
+    with pytest.raises(clarke.UnsupportedError):
+        clarke.grad(f, (leaf(0.0, 0.0, 0.0),))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "k", "verdict"),
+    [
+        (torch.float32, 1e-4, Verdict.NOT_CLARKE),
+        (torch.float32, 1e-5, Verdict.NOT_CLARKE),
+        (torch.bfloat16, 0.2, Verdict.NOT_CLARKE),
+        (torch.float16, 0.02, Verdict.NOT_CLARKE),
+        (torch.float16, 1e-4, Verdict.UNDECIDED),  # float16 has no number between 1 and 1 + 1e-3
+        (torch.float32, 0.0, Verdict.SMOOTH),
+    ],
+)
+def test_a_coarse_type_does_not_hide_a_kink(dtype, k, verdict):
+    x = torch.zeros(1, dtype=dtype, requires_grad=True)
+    report = clarke.check(lambda v: (v + k * (torch.relu(v) - torch.relu(-v))).sum(), (x,))
+    assert report.gradient[0].item() == 1
+    assert report.verdict is verdict
+
+
+def test_a_slope_that_is_steep_from_afar_only():
+    """The constant of sqrt(relu(y) + 1e-8) is 5000; what else is unclear here stays UNDECIDED."""
+
+    def wedge_of_three(v):
+        x, y = v
+        return torch.where(x > 0, torch.where(y < 0, x, torch.minimum(x, 2 * x + y)), 0 * x)
+
+    def f(v):
+        return wedge_of_three(v) + torch.sqrt(torch.relu(v[1]) + 1e-8)
+
+    assert clarke.check(f, (leaf(0.0, 0.0),)).verdict is Verdict.UNDECIDED
+
+
+class Cubed(torch.autograd.Function):
+    """The square, with a backward that is wrong."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return 3 * x * g
+
+
+def test_the_gradient_of_a_declared_function_is_that_of_its_pieces():
+    clarke.register_function(Cubed, pieces=lambda x: x * x)
+    assert clarke.check(lambda v: Cubed.apply(v).sum(), (leaf(1.0),)).verdict is Verdict.NOT_CLARKE
+    assert clarke.grad(lambda v: Cubed.apply(v).sum(), (leaf(1.0),))[0].tolist() == [2]

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 _SHAPED = frozenset({"aten::index", "aten::masked_select", "aten::nonzero"})
 
 
+# Operations whose result has as many entries as the numbers that they read decide.
+_COUNTING = frozenset(
+    {"aten::nonzero", "aten::_unique", "aten::_unique2", "aten::unique_dim"}
+    | {"aten::unique_consecutive", "aten::unique_dim_consecutive", "aten::nonzero_numpy"}
+)
+
+
 def reads_shape_only(func: Any) -> bool:
     """Whether a result without gradient (dropout's noise, say) owes its input only a shape."""
     name: str = func._schema.name.partition("::")[2]
@@ -32,6 +39,7 @@ class Operator:
         shape_only: A result without gradient owes its input only a shape.
         draws: It draws random numbers.
         cuts: Its results do not depend differentiably on what it reads.
+        reads: It hands values, or how many there are of a kind, to Python.
         counts: Its result has as many entries as a mask has true ones.
     """
 
@@ -41,6 +49,7 @@ class Operator:
         "draws",
         "func",
         "keep",
+        "reads",
         "shape_only",
         "written",
         "written_names",
@@ -55,6 +64,10 @@ class Operator:
         detaches = func is torch.ops.aten.detach.default
         self.cuts = detaches or name.endswith("_like") or name.startswith("aten::new_")
         self.counts = name in _SHAPED
+        returned = [str(r.type) for r in func._schema.returns]
+        self.reads = name in _COUNTING or (
+            bool(returned) and not any("Tensor" in r for r in returned)
+        )
         positions, names = set(), set()
         for i, argument in enumerate(func._schema.arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:

@@ -435,16 +435,14 @@ class Recorder(TorchDispatchMode):
         if names:
             _gather((args[i] for i in operator.written if i < len(args)), written)
             _gather((kwargs[n] for n in names if n in kwargs), written)
-        if not relevant:
-            self.note_writes(written)
-            return func(*args, **kwargs)
-        if written and self._updates_constants(tensors, written):
-            self.note_writes(written, cut=True)
+        if not relevant or (written and self._updates_constants(tensors, written)):
+            self.note_writes(written, cut=relevant)
             return func(*args, **kwargs)
         location, checkpointed = self.places.here()
-        if func is _SCALAR:
-            self._note_read(args[0], location)
-            return func(*args, **kwargs)
+        if operator.reads:
+            self._note_reads(operator, tensors, location)
+            if func is _SCALAR:
+                return func(*args, **kwargs)
         if not (torch.is_grad_enabled() or checkpointed):
             return self._run_stopped(func, args, kwargs, written, location)
         return self._record(operator, args, kwargs, written, location, checkpointed=checkpointed)
@@ -525,6 +523,14 @@ class Recorder(TorchDispatchMode):
             # The truth value of a branch is a temporary: held, or its comparison would be lost.
             held = None if tensor.is_floating_point() else slot
             self.reads.append(Read(self.count, weakref.ref(slot), held, location, slot.number))
+
+    def _note_reads(
+        self, operator: Operator, tensors: list[torch.Tensor], location: Location
+    ) -> None:
+        """Numbers, or how many there are of a kind; of masks the operations tell that later."""
+        for tensor in tensors:
+            if operator.func is _SCALAR or tensor.is_floating_point():
+                self._note_read(tensor, location)
 
     def forget_reads(self, index: int) -> None:
         """Forget the values that went into Python before operation `index`."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from clarke.steering import Program, Run
+    from clarke.steering.masks import MaskUse
 
 _MOST = 16  # comparisons looked at; their surfaces are visited one by one
 _NEWTON = 6
@@ -94,9 +95,16 @@ def _sides_differ(run: Run, left: float, kink: int, sizes: Sequence[float]) -> b
         if use.difference is None:
             continue
         own = use.difference.detach()[use.kink == kink]
+        scale = _scale_of(use, kink)
         # What grows with the compared difference is as small as Newton's method has left that.
-        if bool(
-            (own.abs() > max(_APART * max(use.scale, _LEFT * size), _SLACK * left * size)).any()
-        ):
+        if bool((own.abs() > max(_APART * max(scale, _LEFT * size), _SLACK * left * size)).any()):
             return True
     return False
+
+
+def _scale_of(use: MaskUse, kink: int) -> float:
+    """The largest value between which a kink decides; other elements may be far larger."""
+    if use.table is None or use.labels is None:
+        return use.scale
+    own = use.table.detach()[:, (use.labels == kink + 1).any(0)]
+    return float(own.abs().max()) if own.numel() else use.scale

@@ -8,13 +8,13 @@ declares a surrogate derivative and is told so.
 from __future__ import annotations
 
 from dataclasses import replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
 
 from clarke.constraints import flatten, random_tangents
 from clarke.decide.model import Culprit, Decision
+from clarke.decide.tolerance import coarsest_epsilon
 from clarke.errors import ReplayError
 from clarke.steering import Program, select_along, selected_gradient
 from clarke.verdict import Verdict
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from clarke.capture import Trace
     from clarke.steering import Analysis
 
-_APART = 0.05  # relative; far above rounding and curvature at the steps used
-_STEPS = MappingProxyType({torch.float64: (1e-4, 1e-5), torch.float32: (1e-2, 3e-3)})
+_APART = 0.05  # relative
+_STEPS = tuple(10.0**-k for k in range(2, 10))
+_STAYS = 0.5  # of a difference that a step ten times smaller does not take away
+_ROUNDINGS = 1e3
 _RAYS = 3
 
 
@@ -176,9 +178,7 @@ def _apart(
 
     None if the pieces along a direction cannot be told.
     """
-    trace = program.analysis.trace
-    dtypes = {trace.externals[s].tensor.dtype for s in program.variables}
-    double = dtypes == {torch.float64}
+    epsilon = coarsest_epsilon(program.analysis.trace)
     here = value(program.point)
     apart = []
     for direction in directions:
@@ -187,11 +187,29 @@ def _apart(
         except ReplayError:
             return None
         expected = float(flatten(selected_gradient(program, choices)) @ flatten(direction))
-        gaps = []
-        for step in _STEPS[torch.float64 if double else torch.float32]:
+
+        def slope(step: float, direction: Sequence[torch.Tensor] = direction) -> float:
             moved = [p + step * d for p, d in zip(program.point, direction, strict=True)]
-            slope = (value(moved) - here) / step
-            noise = 0.0 if double else 1e3 * torch.finfo(torch.float32).eps * abs(here) / step
-            gaps.append(abs(slope - expected) > _APART * max(abs(slope), abs(expected)) + noise)
-        apart.append(all(gaps))
+            return (value(moved) - here) / step
+
+        apart.append(_parts(slope, expected, _ROUNDINGS * epsilon * abs(here)))
     return apart
+
+
+def _parts(slope: Callable[[float], float], expected: float, noise: float) -> bool:
+    """Whether difference quotients stay away from a derivative, however small the step.
+
+    A step that is large beside the point shows the function's curvature. Down to where roundings
+    of the values, up to `noise`, hide the difference, one step that agrees is enough.
+    """
+    gaps: list[float] = []
+    for step in _STEPS:
+        found = slope(step)
+        size = max(abs(found), abs(expected))
+        if noise / step > _APART * size:
+            break
+        gaps.append(abs(found - expected))
+        if gaps[-1] <= _APART * size:
+            return False
+    # Nor are they apart while they come nearer with every step.
+    return bool(gaps) and (len(gaps) == 1 or gaps[-1] > _STAYS * gaps[-2])

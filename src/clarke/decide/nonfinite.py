@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from clarke.decide.confirm import Gradient
 
 _STEPS = (1e-4, 1e-6, 1e-8)
+_SMALLER_STEPS = (1e-10, 1e-12, 1e-14)
+_GROWS = 5.0
 _RAYS = 4
 _NOISE = 1e-13  # relative size of value differences that may be rounding
 _TOLERANCE = 1e-6
@@ -52,8 +54,31 @@ def is_steep(program: Program, generator: torch.Generator) -> bool:
             certain = max(1e3 * noise / _STEPS[-1], _GROWTH * max(quotients))
             logarithmic = first > certain and second > max(0.5 * first, certain)
             if (growing or logarithmic) and min(gaps) > 1e3 * noise:
-                return True
+                ray = tuple(sign * d for d in direction)
+                added = 0.5 * second if logarithmic and not growing else 0.0
+                if _grows_on(program, ray, quotients[-1], added, 1e3 * noise):
+                    return True
     return False
+
+
+def _grows_on(
+    program: Program, ray: Sequence[torch.Tensor], last: float, added: float, noise: float
+) -> bool:
+    """Whether quotients go on growing at smaller steps, until roundings hide the values.
+
+    ``sqrt(x + 1e-8)`` is steep from afar, and bounded. Where `added` is not zero, each step has to
+    add as much; else to multiply.
+    """
+    here = _value(program, program.point)
+    for step in _SMALLER_STEPS:
+        moved = [p + step * d for p, d in zip(program.point, ray, strict=True)]
+        gap = abs(_value(program, moved) - here)
+        if gap <= noise:
+            break
+        if gap / step <= (last + added if added else _GROWS * last):
+            return False
+        last = gap / step
+    return True
 
 
 def jumps(program: Program, generator: torch.Generator) -> bool:
