@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass, is_dataclass
+from enum import Enum
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import collect_trace
+from clarke.capture import PythonReads, collect_trace
 from clarke.errors import CaptureError, InputError
 from clarke.kinks import default_registry
 from clarke.prepare import saving_recorder
@@ -15,6 +19,9 @@ from clarke.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from clarke.capture import Trace
+    from clarke.kinks import Registry
 
 
 def explain(
@@ -44,31 +51,129 @@ def explain(
             "clarke.explain was called under torch.inference_mode, where nothing is recorded. "
             "Leave the inference mode around the call."
         )
+    if any(t.numel() == 0 for t in _tensors(example_input)):
+        raise InputError(
+            "A tensor of the example has no elements, so nothing of the model is seen. "
+            "Pass an example of the size that the model is used with."
+        )
+    _refuse_hooks(model)
     world = World()
     registry = default_registry()
-    recorder = saving_recorder(world, registry)
+    kept = {t.untyped_storage()._cdata for t in _memory(model)}
     try:
-        with torch.enable_grad(), recorder:
-            output = _one_number(_call(model, example_input))
-            trace = collect_trace(recorder, output)
-            recorder.paused = True
+        try:
+            trace, inputs, drew = _record(model, example_input, world, registry, watched=True)
+        except (RuntimeError, TypeError):
+            # Such as the `numpy()` of a tensor that requires a gradient; or an error of the model's
+            # own, which comes again.
+            world.restore()
+            trace, inputs, drew = _record(model, example_input, world, registry, watched=False)
+        # Of what the model reads besides its inputs, values count as its own.
+        own: frozenset[int] | None = None
+        unseen = [t for t in _tensors(example_input) if id(t) not in inputs.seen]
+        if unseen or drew:
+            own = frozenset(
+                s
+                for s, e in trace.externals.items()
+                if e.tensor.layout == torch.strided and e.tensor.untyped_storage()._cdata in kept
+            )
+        leaves = {id(e.tensor): e.slot for e in trace.leaves() if id(e.tensor) not in inputs.made}
+        for i, x in enumerate(wrt or ()):
+            if id(x) not in leaves:
+                raise InputError(
+                    f"Tensor {i} of `wrt` is not a leaf that the model's output depends on. Pass "
+                    "leaves that require gradients and are used by the model."
+                )
+        if not leaves:
+            raise InputError(_NOTHING)
+        slots = list(leaves.values()) if wrt is None else [leaves[id(x)] for x in wrt]
+        known = {(p.data_ptr(), p.shape): n for n, p in _named(model) if p.numel()}
+        names = {
+            s: known[e.tensor.data_ptr(), e.tensor.shape]
+            for s, e in trace.externals.items()
+            if (e.tensor.data_ptr(), e.tensor.shape) in known
+        }
+        # Before buffers are put back: those that the model changed were read as they are now.
+        blind = not inputs.made and any(t.is_floating_point() for t in unseen)
+        return explain_trace(trace, registry, slots, names, own, blind=blind)
     finally:
         world.restore()
-    leaves = {id(e.tensor): e.slot for e in trace.leaves()}
-    for i, x in enumerate(wrt or ()):
-        if id(x) not in leaves:
+
+
+_NOTHING = (
+    "No output of the model requires a gradient: there is nothing to differentiate. "
+    "Call requires_grad_() on its parameters, and leave torch.no_grad."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """An example whose numbers require gradients, so that what is computed from them is recorded.
+
+    Attributes:
+        example: The same structure.
+        seen: Identities of the user's tensors that are followed.
+        made: Those of the leaves that stand for them.
+        held: Keeps both alive.
+    """
+
+    example: Any
+    seen: frozenset[int]
+    made: frozenset[int]
+    held: tuple[torch.Tensor, ...]
+
+
+def _copied(example: Any, *, watched: bool) -> _Inputs:
+    """The example in tensors that the model may write to; with `watched` its numbers followed."""
+    seen: set[int] = set()
+    made: dict[int, torch.Tensor] = {}
+
+    def follow(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            if value.requires_grad:
+                seen.add(id(value))
+            elif watched and value.is_floating_point() and value.layout == torch.strided:
+                seen.add(id(value))
+                leaf = value.detach().clone().requires_grad_()
+                made[id(leaf)] = leaf
+                return leaf.clone()
+            return value if value.requires_grad else value.clone()
+        if type(value) in (list, tuple):
+            return type(value)([follow(v) for v in value])
+        if type(value) is dict:
+            return {k: follow(v) for k, v in value.items()}
+        return value
+
+    found = follow(example)
+    return _Inputs(found, frozenset(seen), frozenset(made), tuple(made.values()))
+
+
+def _record(
+    model: Any, example: Any, world: World, registry: Registry, *, watched: bool
+) -> tuple[Trace, _Inputs, bool]:
+    """The trace of one forward pass, its inputs, and whether random numbers were drawn."""
+    recorder = saving_recorder(world, registry)
+    before = torch.get_rng_state()
+    with torch.enable_grad(), recorder, PythonReads(recorder):
+        inputs = _copied(example, watched=watched)
+        output = _one_number(_call(model, inputs.example))
+        trace = collect_trace(recorder, output, all_reads=True)
+        recorder.paused = True
+    return trace, inputs, not torch.equal(before, torch.get_rng_state())
+
+
+def _memory(model: Any) -> Iterator[torch.Tensor]:
+    if isinstance(model, torch.nn.Module):
+        yield from (t for t in (*model.parameters(), *model.buffers()) if t.layout == torch.strided)
+
+
+def _refuse_hooks(model: Any) -> None:
+    for name, parameter in _named(model):
+        if parameter._backward_hooks:  # noqa: SLF001 - torch has no public name for it
             raise InputError(
-                f"Tensor {i} of `wrt` is not a leaf that the model's output depends on. Pass "
-                "leaves that require gradients and are used by the model."
+                f"The parameter {name} has a hook, which may change its gradient: of that nothing "
+                "can be said. Remove it for the call."
             )
-    slots = list(leaves.values()) if wrt is None else [leaves[id(x)] for x in wrt]
-    known = {(p.data_ptr(), p.shape): n for n, p in _named(model) if p.numel()}
-    names = {
-        s: known[e.tensor.data_ptr(), e.tensor.shape]
-        for s, e in trace.externals.items()
-        if (e.tensor.data_ptr(), e.tensor.shape) in known
-    }
-    return explain_trace(trace, registry, slots, names)
 
 
 def _call(model: Callable[..., Any], example: Any) -> Any:
@@ -90,24 +195,36 @@ def _named(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors in a structure of the usual containers.
+
+    Raises:
+        InputError: It holds something else, in which tensors may be.
+    """
     if isinstance(value, torch.Tensor):
         yield value
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
         for item in value:
             yield from _tensors(item)
     elif hasattr(value, "values") and callable(value.values):
         for item in value.values():
             yield from _tensors(item)
+    elif (is_dataclass(value) and not isinstance(value, type)) or isinstance(
+        value, SimpleNamespace
+    ):
+        for item in vars(value).values():
+            yield from _tensors(item)
+    elif not (value is None or isinstance(value, (bool, int, float, complex, str, bytes, Enum))):
+        raise InputError(
+            f"A {type(value).__name__} among the model's inputs or outputs may hold tensors. "
+            "Return tensors, or lists, tuples, dicts and dataclasses of them."
+        )
 
 
 def _one_number(output: Any) -> torch.Tensor:
     """The sum of all differentiable outputs: it depends on what a loss could depend on."""
     found = [t for t in _tensors(output) if t.requires_grad and t.is_floating_point()]
     if not found:
-        raise InputError(
-            "No output of the model requires a gradient: there is nothing to differentiate. "
-            "Call requires_grad_() on its parameters, and leave torch.no_grad."
-        )
+        raise InputError(_NOTHING)
     total = torch.zeros((), dtype=torch.float64)
     for t in {id(t): t for t in found}.values():
         total = total + t.sum().to(torch.float64)

@@ -35,7 +35,7 @@ def models(tmp_path, monkeypatch):
 def test_table_and_conclusion(capsys, models):
     code, out, _ = run(capsys, "made_for_explain:mlp", "--strict")
     assert code == 0
-    assert out.startswith("Theorem 4: for all inputs and all values of the parameters")
+    assert out.startswith("Theorem 4: for all inputs of these shapes and all values of")
     assert "relu at 1: bias `0.bias`" in out
 
 

@@ -199,7 +199,9 @@ def test_a_whole_layer_times_zero_has_no_kinks_that_matter():
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0])
 def test_dropout_keeps_or_removes_whole_elements(p):
     net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(p), nn.ReLU())
-    assert explain(net, X).theorem in (Theorem.FOUR, Theorem.ANALYTIC)
+    found = explain(net, X).theorem
+    # A drawn mask is another one in the next step.
+    assert found in ((Theorem.EIGHT,) if p == 0.5 else (Theorem.FOUR, Theorem.ANALYTIC))
 
 
 WELL_KNOWN = {

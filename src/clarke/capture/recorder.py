@@ -178,6 +178,7 @@ class Recorder(TorchDispatchMode):
         # last tensor there may be one that has not been read, so that nothing else holds it.
         self._written: set[Storage] = set()
         self._prune_at = _PRUNED
+        self._cuts = False  # some memory holds values that were cut off
         self.epoch = 0  # backward calls whose record has been released
         self.tampered: weakref.WeakKeyDictionary[Storage, tuple[Location, bool]] = (
             weakref.WeakKeyDictionary()
@@ -499,7 +500,10 @@ class Recorder(TorchDispatchMode):
         """Whether a tensor matters although it does not require a gradient."""
         slot: Slot | None = self._slot(tensor)
         if slot is None:
-            return False
+            if not self._cuts:
+                return False
+            storage = self._known_storage(tensor)
+            return storage is not None and storage.cut
         return slot.masked or slot.stopped or slot.virtual
 
     def _is_detached(self, tensor: torch.Tensor) -> bool:
@@ -729,11 +733,15 @@ class Recorder(TorchDispatchMode):
             if self._watched:
                 self._count_write(tensor)
             storage = self._known_storage(tensor)
+            if storage is None and cut and self.epoch == 0:
+                storage = self._storage_of(tensor)
+                self._written.add(storage)
             if storage is None:
                 continue
             self._protect_kept_only(storage)
             # After a backward call it is another graph that they were computed in: constants.
             storage.cut = cut and self.epoch == 0
+            self._cuts = self._cuts or storage.cut
             references, storage.externals = storage.externals, ()
             if storage.writers or not references:
                 # Only matters if something differentiable lies there: see `collect_trace`.

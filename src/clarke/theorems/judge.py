@@ -12,7 +12,7 @@ from clarke.theorems.peel import Peeling, peel
 from clarke.theorems.walk import Fault, KinkSite, Structure, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from clarke.capture import Trace
     from clarke.kinks import Registry
@@ -38,6 +38,9 @@ def explain_trace(
     registry: Registry,
     variables: Sequence[int],
     names: Mapping[int, str] | None = None,
+    fixed: Collection[int] | None = None,
+    *,
+    blind: bool = False,
 ) -> Explanation:
     """Which theorem covers a trace, for all values of its inputs and variables.
 
@@ -46,8 +49,10 @@ def explain_trace(
         registry: The rules.
         variables: Slots of the leaves that are differentiated with respect to.
         names: Names of leaves, by slot.
+        fixed: Slots of the constants whose values are part of the model; None for all.
+        blind: What is computed from the inputs could not be followed.
     """
-    return explain_structure(walk(trace, registry, variables, names))
+    return explain_structure(walk(trace, registry, variables, names, fixed, blind=blind))
 
 
 def explain_structure(structure: Structure) -> Explanation:
@@ -219,8 +224,8 @@ class _Judge:
             )
         if theorem.unconditional:
             return (
-                f"for all inputs and all values of the parameters, AD returns {what}, "
-                "with any analytic loss."
+                "for all inputs of these shapes and all values of the parameters, AD returns "
+                f"{what}, with any analytic loss."
             )
         if theorem is Theorem.FIVE and self.ranked is not None:
             names = [self.structure.leaves[g.leaf].name for g in self.ranked.groups if g.weight]

@@ -37,7 +37,7 @@ def lower_bound(op: OpRecord, states: Sequence[State]) -> Low:
         return _power(op.args[1], least)
     if name in ("mul", "div"):
         return _product(op, lows, name)
-    if name == "add" and not op.kwargs.get("alpha"):
+    if name == "add" and op.kwargs.get("alpha", 1) == 1:
         return _sum(op, lows)
     if name == "clamp_min" and len(op.args) > 1 and isinstance(op.args[1], (int, float)):
         return Low.POSITIVE if op.args[1] > 0 else Low.NONNEGATIVE if op.args[1] == 0 else least

@@ -232,10 +232,9 @@ def _div(step: Step, out: list[State]) -> list[State] | None:
 def _native_dropout(step: Step, out: list[State]) -> list[State] | None:
     p, train = step.op.args[1], step.arg(2, "train")
     source = step.state(step.op.args[0])
-    if train is False or p == 0:
-        factor = torch.ones((), dtype=torch.float64)
-    else:
-        factor = step.op.kept_outputs[1].to(torch.float64) / (1 - p)
+    if train is not False and p != 0:
+        return None  # another draw keeps other elements
+    factor = torch.ones((), dtype=torch.float64)
     return [_times(out[0], source, factor), *out[1:]]
 
 

@@ -28,7 +28,7 @@ from clarke.theorems.signs import SAFE_WHERE_POSITIVE, lower_bound, power_is_ana
 from clarke.theorems.transfer import Step, leaf_state, read_slots, transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 # Known only for some values of differentiable arguments: a run says nothing about all of them.
 _VALUES = ("softplus", "triangular", "lu_solve")
@@ -121,6 +121,9 @@ def walk(
     registry: Registry,
     variables: Sequence[int],
     names: Mapping[int, str] | None = None,
+    fixed: Collection[int] | None = None,
+    *,
+    blind: bool = False,
 ) -> Structure:
     """Analyse a trace.
 
@@ -129,13 +132,26 @@ def walk(
         registry: The rules.
         variables: Slots of the leaves that are differentiated with respect to.
         names: Names of parameters, frozen ones included, by slot.
+        fixed: Slots of the constants that are part of the model; None for all. Of the others no
+            value is used, since another input, or another draw, has another.
+        blind: What is computed from the inputs could not be followed.
     """
-    return _Walk(registry.lowered(trace), registry, frozenset(variables), names or {}).run()
+    lowered = registry.lowered(trace)
+    found = _Walk(lowered, registry, frozenset(variables), names or {}, fixed)
+    if blind and lowered.ops:
+        why = "the model takes its inputs out of torch, or refuses such that require gradients"
+        found.moving.append(Fault("input", lowered.ops[0].location, why))
+    return found.run()
 
 
 class _Walk:
     def __init__(
-        self, trace: Trace, registry: Registry, variables: frozenset[int], names: Mapping[int, str]
+        self,
+        trace: Trace,
+        registry: Registry,
+        variables: frozenset[int],
+        names: Mapping[int, str],
+        fixed: Collection[int] | None,
     ) -> None:
         self.trace = trace
         self.registry = registry
@@ -176,7 +192,8 @@ class _Walk:
                 else:  # another view of the same memory: it moves with the first
                     self.states[slot] = State(tensor.shape, 1 << number, direct=1 << number)
             else:
-                self.states[slot] = State(tensor.shape, data=tensor)
+                known = fixed is None or slot in fixed
+                self.states[slot] = State(tensor.shape, data=tensor if known else None)
 
     def run(self) -> Structure:
         for read in self.trace.scalar_reads:
@@ -368,7 +385,7 @@ class _Walk:
     def _note_reuse(self, op: OpRecord, reads: list[State]) -> None:
         """A parameter meets something that depends on it by way of a kink."""
         for state in reads:
-            if state.leaf < 0:
+            if state.leaf < 0 or not self.variables >> state.leaf & 1:
                 continue
             if any(s is not state and s.through >> state.leaf & 1 for s in reads):
                 name = self.leaves[state.leaf].name
@@ -377,14 +394,11 @@ class _Walk:
 
     def _note_assumptions(self, op: OpRecord, reads: list[State]) -> None:
         name = op.short_name.removesuffix("_")
-        carried = any(f.added for s in reads for f in s.forms.values())
-        by_constant = any(s.constant and s.data is not None and s.data.numel() > 1 for s in reads)
-        if carried and by_constant and name in ("mul", "div"):
-            self.assumptions.append(
-                f"no constant factor at {_place(op.location)} changes its sign (zeros may come "
-                "and go, as in dropout)"
-            )
-        if carried and name in ("where", "masked_fill") and sum(not s.constant for s in reads) > 1:
+        carried = any(s.forms for s in reads)
+        by_constant = any(s.constant and s.data is not None for s in reads)
+        if carried and by_constant and name in ("mul", "div", "index_select"):
+            self.assumptions.append(f"the constant at {_place(op.location)} stays as it is")
+        if carried and name in ("where", "masked_fill"):
             self.assumptions.append(f"the mask at {_place(op.location)} stays as it is")
         if name in _WRITES:
             self.assumptions.append(f"the places written at {_place(op.location)} stay as they are")
