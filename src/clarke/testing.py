@@ -92,8 +92,8 @@ def _failure(
     func: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> GradcheckError | None:
     theirs = _torchs_failure(func, arguments, options)
-    rows = _Rows(func, arguments)
     try:
+        rows = _Rows(func, arguments)
         if rows.touches_nothing():
             return theirs
         kinked: list[_Row] = []
@@ -152,16 +152,24 @@ class _Rows:
             fresh.setdefault(id(a), a.detach().requires_grad_()) if _differentiable(a) else a
             for a in arguments
         )
-        self.count = self._flat(self._arguments).numel()
-
-    def _flat(self, arguments: tuple[Any, ...]) -> torch.Tensor:
-        with torch.enable_grad():
-            found = self._func(*arguments)
-        outputs = [found] if isinstance(found, torch.Tensor) else list(found)
-        chosen = [o for o in outputs if isinstance(o, torch.Tensor) and o.requires_grad]
+        # By position: in torch's forward mode no output says that it requires a gradient.
+        outputs = self._outputs(self._arguments)
+        self._chosen = [
+            i for i, o in enumerate(outputs) if isinstance(o, torch.Tensor) and o.requires_grad
+        ]
+        chosen = [outputs[i] for i in self._chosen]
         if not chosen or any(o.is_complex() or o.layout != torch.strided for o in chosen):
             raise InputError("Only dense real outputs that require a gradient are judged.")
-        return torch.cat([o.reshape(-1) for o in chosen])
+        self.count = sum(o.numel() for o in chosen)
+
+    def _outputs(self, arguments: tuple[Any, ...]) -> list[Any]:
+        with torch.enable_grad():
+            found = self._func(*arguments)
+        return [found] if isinstance(found, torch.Tensor) else list(found)
+
+    def _flat(self, arguments: tuple[Any, ...]) -> torch.Tensor:
+        outputs = self._outputs(arguments)
+        return torch.cat([outputs[i].reshape(-1) for i in self._chosen])
 
     def only(self, indices: Sequence[int]) -> Callable[..., torch.Tensor]:
         """The function with the given components alone."""

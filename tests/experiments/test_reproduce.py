@@ -13,6 +13,7 @@ from rich.console import Console
 from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
 
+from clarke import InputError
 from clarke.cli import make_app
 from clarke.cli.progress import Pace, shown_progress, time_text
 from clarke.experiments import train
@@ -346,3 +347,21 @@ def test_a_log_gets_a_line_a_minute():
     lines = console.file.getvalue().splitlines()
     assert len(lines) == 4
     assert lines[1] == "net, seed 0: 61 of 130 steps, 1 min left"
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (["fnn", "--out", "taken"], "cannot be made the folder"),
+        (["vgg11", "--activation", "relu6"], "--activation is for fnn"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_runs(tmp_path, monkeypatch, more, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(InputError, match=text):
+        CliRunner().invoke(
+            make_app("reproduce"),
+            ["reproduce", *more, "--data", "digits"],
+            catch_exceptions=False,
+        )

@@ -76,3 +76,10 @@ def test_two_forms_at_once_are_bad_usage(clarke_command, tmp_path, handmade):
     done = clarke_command("report", "a", "--text", "--json")
     assert done.status == 2
     assert "exclude each other" in done.err
+
+
+def test_a_folder_is_no_page(clarke_command, tmp_path, handmade):
+    handmade.make_run(tmp_path / "a", 3)
+    done = clarke_command("report", "a", "--out", tmp_path)
+    assert done.status == 2
+    assert "cannot be written" in done.err

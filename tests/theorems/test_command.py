@@ -29,6 +29,7 @@ def models(tmp_path, monkeypatch):
         "def fails():\n"
         "    raise ValueError('no weights here')\n"
     )
+    (tmp_path / "raises_on_import.py").write_text("raise KeyError('shape')\n")
     monkeypatch.chdir(tmp_path)
 
 
@@ -56,6 +57,7 @@ def test_json_and_strict(capsys, models):
         ("made_for_explain:alone", "--shape", "1,4"),
         ("made_for_explain:number",),
         ("made_for_explain:fails",),
+        ("raises_on_import:net",),
     ],
 )
 def test_bad_usage_says_what_to_do(capsys, models, arguments):

@@ -76,7 +76,9 @@ def _load(target: str, shape: str) -> tuple[Any, Any]:
         found: Any = importlib.import_module(name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:
+        if not isinstance(error, (ImportError, AttributeError)):
+            raise InputError(f"{target!r} cannot be imported: {_told(error)}.") from error
         raise InputError(f"{target!r} cannot be imported: {error}.{_EXAMPLE}") from error
     try:
         made = found if isinstance(found, torch.nn.Module) else found()

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from clarke.cli.progress import shown_progress
 from clarke.cli.status import Exit
+from clarke.errors import InputError
 from clarke.experiments.campaign import Campaign, tables
 from clarke.experiments.models import Activation
 from clarke.experiments.plots import plot_all, plot_patches
@@ -91,6 +92,15 @@ def reproduce(  # noqa: PLR0913 - one for each option of the command
         keep,
     )
     console = Console()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{out} cannot be made the folder of the results: {error.strerror}. "
+            "Name another one with --out."
+        ) from error
+    if activation and network is not Network.FNN:
+        raise InputError(f"--activation is for fnn; {network.value} has activations of its own.")
     if train:
         with shown_progress(Console(stderr=True)) as show:
             trainings = campaign.trainings()
@@ -107,7 +117,6 @@ def reproduce(  # noqa: PLR0913 - one for each option of the command
     else:
         records = campaign.stored()
     found = tables(network, records)
-    out.mkdir(parents=True, exist_ok=True)
     results = out / f"{network.value}.json"
     summary = {"tables": [asdict(t) for t in found], "records": [asdict(r) for r in records]}
     results.write_text(json.dumps(summary), encoding="utf-8")

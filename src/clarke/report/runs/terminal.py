@@ -48,7 +48,10 @@ def _answer(run: Run) -> Text:
     if run.damaged > 1 or (run.damaged and run.finished):
         text.append(f"{run.damaged} lines of the record cannot be read. ", "bold red")
     if not run.steps:
-        return text.append("No backward call was made, so there is nothing to judge.", "yellow")
+        return text.append(
+            "No backward call was seen in the main thread of this process, so nothing is judged.",
+            "yellow",
+        )
     calls = f"{len(run.steps):,} backward call{'s' * (len(run.steps) != 1)}"
     text.append(f"{calls}, {run.looked:,} looked at: ")
     text.append_text(_counted(run.counts())).append(".")
