@@ -742,6 +742,8 @@ class Recorder(TorchDispatchMode):
             # After a backward call it is another graph that they were computed in: constants.
             storage.cut = cut and self.epoch == 0
             self._cuts = self._cuts or storage.cut
+            if storage.first is None:
+                continue  # nothing has been read from there
             references, storage.externals = storage.externals, ()
             if storage.writers or not references:
                 # Only matters if something differentiable lies there: see `collect_trace`.
@@ -815,7 +817,8 @@ class Recorder(TorchDispatchMode):
                 node.hidden_write = True
                 self._add_writer(slot.storage, node)
             else:
-                self.note_writes([tensor], cut=True)
+                # A leaf's new value is its own, as when a module draws its first weights.
+                self.note_writes([tensor], cut=not tensor.requires_grad)
         out = func(*args, **kwargs)
         flat = out if isinstance(out, (list, tuple)) else (out,)
         for value in flat:
