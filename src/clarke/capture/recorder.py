@@ -740,7 +740,7 @@ class Recorder(TorchDispatchMode):
                 continue
             self._protect_kept_only(storage)
             # After a backward call it is another graph that they were computed in: constants.
-            storage.cut = cut and self.epoch == 0
+            storage.cut = self.epoch == 0 and (storage.cut or cut)
             self._cuts = self._cuts or storage.cut
             if storage.first is None:
                 continue  # nothing has been read from there
