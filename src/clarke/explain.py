@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from clarke.capture import PythonReads, collect_trace
 from clarke.errors import CaptureError, InputError
 from clarke.kinks import default_registry
 from clarke.prepare import saving_recorder
-from clarke.theorems import Explanation, explain_trace
+from clarke.theorems import Context, Explanation, explain_trace
 from clarke.world import World
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def explain(
             # own, which comes again.
             world.restore()
             trace, inputs, drew = _record(model, example_input, world, registry, watched=False)
+        ours = _cuts_inputs_only(trace, model, example_input, world, registry)
         # Of what the model reads besides its inputs, values count as its own.
         own: frozenset[int] | None = None
         unseen = [t for t in _tensors(example_input) if id(t) not in inputs.seen]
@@ -87,15 +89,22 @@ def explain(
         if not leaves:
             raise InputError(_NOTHING)
         slots = list(leaves.values()) if wrt is None else [leaves[id(x)] for x in wrt]
-        known = {(p.data_ptr(), p.shape): n for n, p in _named(model) if p.numel()}
+        known = {
+            (p.data_ptr(), p.shape): n
+            for n, p in _named(model)
+            if p.numel() and p.layout == torch.strided
+        }
         names = {
             s: known[e.tensor.data_ptr(), e.tensor.shape]
             for s, e in trace.externals.items()
-            if (e.tensor.data_ptr(), e.tensor.shape) in known
+            if e.tensor.layout == torch.strided and (e.tensor.data_ptr(), e.tensor.shape) in known
         }
         # Before buffers are put back: those that the model changed were read as they are now.
         blind = not inputs.made and any(t.is_floating_point() for t in unseen)
-        return explain_trace(trace, registry, slots, names, own, blind=blind)
+        context = Context(
+            own, cuts_inputs_only=ours, blind=blind, assumptions=_taken(example_input)
+        )
+        return explain_trace(trace, registry, slots, names, context)
     finally:
         world.restore()
 
@@ -138,9 +147,11 @@ def _copied(example: Any, *, watched: bool) -> _Inputs:
                 made[id(leaf)] = leaf
                 return leaf.clone()
             return value if value.requires_grad else value.clone()
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*map(follow, value))
         if type(value) in (list, tuple):
             return type(value)([follow(v) for v in value])
-        if type(value) is dict:
+        if isinstance(value, Mapping) and (value is example or type(value) in (dict, OrderedDict)):
             return {k: follow(v) for k, v in value.items()}
         return value
 
@@ -160,6 +171,39 @@ def _record(
         trace = collect_trace(recorder, output, all_reads=True)
         recorder.paused = True
     return trace, inputs, not torch.equal(before, torch.get_rng_state())
+
+
+def _cuts_inputs_only(
+    trace: Trace, model: Any, example: Any, world: World, registry: Registry
+) -> bool:
+    """Whether everything that was detached was computed from inputs alone.
+
+    Then it is a constant with a value of its own for every input; such as the features of a frozen
+    part, or a mask. It is, if nothing is detached where inputs are constants themselves.
+    """
+    if not any(e.stopped for e in trace.externals.values()):
+        return False
+    world.restore()
+    other, _, _ = _record(model, example, world, registry, watched=False)
+    return not any(e.stopped for e in other.externals.values())
+
+
+def _taken(example: Any) -> tuple[str, ...]:
+    """What of an example is taken as it is."""
+    found = []
+    if any(not t.is_floating_point() for t in _tensors(example)):
+        found.append("no branch in Python depends on an integer or boolean input")
+    if _has_numbers(example):
+        found.append("arguments that are no tensors stay as they are")
+    return tuple(found)
+
+
+def _has_numbers(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_numbers, value))
+    if isinstance(value, Mapping):
+        return any(map(_has_numbers, value.values()))
+    return isinstance(value, (bool, int, float, complex, str))
 
 
 def _memory(model: Any) -> Iterator[torch.Tensor]:

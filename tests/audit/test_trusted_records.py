@@ -450,3 +450,18 @@ def test_nothing_is_held_from_step_to_step():
                 p.grad.data.add_(0.01 * p.data)
             counts.append(live())
     assert counts[-1] <= counts[3]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_buffer_that_is_updated_after_it_was_read(late):
+    """Autograd counts these writes, and would refuse if it needed the old values."""
+    net, mean = torch.nn.Linear(2, 3), torch.zeros(3)
+    x = torch.randn(4, 2)
+    with clarke.audit(lambda _report: None) as watching:
+        for _ in range(3):
+            net.zero_grad()
+            z = net(x) - (mean[None] if late else mean)
+            with torch.no_grad():
+                mean.mul_(0.9).add_(z.mean(0), alpha=0.1)
+            z.sin().sum().backward()
+    assert {s.theorem for s in watching.steps} == {"no relevant kink"}

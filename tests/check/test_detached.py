@@ -20,3 +20,26 @@ def test_away_from_the_tie_the_mask_is_constant():
     x = torch.ones(1, requires_grad=True)
     report = clarke.check(lambda x: (x * (0.5 * x.detach() > 0)).sum(), (x,))
     assert report.correct
+
+
+SURROGATES = {
+    "held factor": (lambda w: (w * w.detach()).sum(), (0.7, 0.7, 0.7)),
+    "rounded to tenths": (
+        lambda x: (x + ((x / 0.1).round() * 0.1 - x).detach()).pow(2).sum(), (0.3141, 1.7271)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_surrogates_in_single_and_double_precision(name, dtype):
+    function, at = SURROGATES[name]
+    x = torch.tensor(at, dtype=dtype, requires_grad=True)
+    assert clarke.check(function, (x,)).verdict is Verdict.SURROGATE
+
+
+@pytest.mark.parametrize("grid", [1e-2, 1e-3, 1e-4])
+def test_a_fine_rounding_is_a_surrogate_too(grid):
+    x = torch.tensor([0.31415, 1.72713], dtype=torch.float64, requires_grad=True)
+    report = clarke.check(lambda x: (x + ((x / grid).round() * grid - x).detach()).sum(), (x,))
+    assert report.verdict is Verdict.SURROGATE

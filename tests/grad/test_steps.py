@@ -76,3 +76,28 @@ def test_operations_whose_backward_has_no_forward_derivative(net):
     assert clarke.check(loss).verdict.correct
     found = clarke.grad(loss)
     assert all(bool(torch.isfinite(g).all()) for g in found)
+
+
+STORED = {
+    "copied": lambda b, x: b.copy_(x.detach()),
+    "computed": lambda b, x: b.copy_(x.detach() * 1),
+    "a slice": lambda b, x: b[:3].copy_(x.detach()),
+    "data": lambda b, x: b.data.copy_(x.data),
+    "out": lambda b, x: torch.mul(x.detach(), 1, out=b),
+}
+
+
+@pytest.mark.parametrize("store", STORED.values(), ids=STORED)
+def test_detached_values_in_a_buffer_decide_no_less(store):
+    """Equal to x.sum() everywhere, with a comparison of detached values at a tie."""
+
+    def f(x):
+        stored = torch.empty(3, dtype=x.dtype)
+        store(stored, x)
+        return torch.where(stored == 0, 0 * x, x).sum()
+
+    x = leaf(0.0, 1.0, 2.0)
+    assert clarke.check(f, (x,)).verdict is clarke.Verdict.UNDECIDED
+    for answer in (clarke.grad, clarke.subdifferential):
+        with pytest.raises(clarke.ClarkeError):
+            answer(f, (x,))

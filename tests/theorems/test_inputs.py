@@ -1,6 +1,7 @@
 """What a theorem claims for all inputs must not rest on the values of the example."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -178,3 +179,64 @@ def test_models_that_write_to_their_inputs_or_take_them_to_numpy():
     example = torch.ones(3, 2)
     assert not explain(Writes(), example).always_correct  # numbers went into Python
     assert example.tolist() == [[1.0, 1.0]] * 3
+
+
+class Frozen(nn.Module):
+    """Features of the input that are taken without a gradient."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.body, self.head = nn.Linear(2, 3), nn.Linear(3, 3)
+
+    def forward(self, x):
+        if self.how == "detach":
+            return F.relu(self.head((x * 2).detach()))
+        with torch.no_grad():
+            x = (x - x.mean()) / x.std()
+        return F.relu(self.body(x))
+
+
+@pytest.mark.parametrize("how", ["detach", "no_grad"])
+def test_what_is_cut_off_from_inputs_alone_is_a_constant(how):
+    size = 3 if how == "detach" else 2
+    assert explain(Frozen(how), torch.randn(4, size)).always_correct
+
+
+def test_what_is_taken_from_the_example_is_said():
+    net = Net(lambda s, x, k: F.relu(smooth(s, x) + s.b) * k)
+    assert explain(net, (SIGNS, 2.0)).assumptions == (
+        "arguments that are no tensors stay as they are",
+    )
+    masked = Net(lambda s, x, m: F.relu(smooth(s, x) + s.b) if m.all() else s.b * 1)
+    assert explain(masked, (SIGNS, TRUE)).assumptions == (
+        "no branch in Python depends on an integer or boolean input",
+    )
+
+
+class Batch(NamedTuple):
+    x: torch.Tensor
+
+
+def test_containers_sparse_constants_and_writes_without_gradients():
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    named = Net(lambda s, batch: F.relu(batch.x @ s.w + s.b))
+    assert explain(named, (Batch(SIGNS),)).always_correct
+    graph = torch.eye(3).to_sparse()
+
+    class Graph(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return F.relu(torch.sparse.mm(graph, self.layer(x)))
+
+    assert explain(Graph(), torch.randn(3, 2)) is not None
+
+    def doubled(x):
+        with torch.no_grad():
+            x.mul_(2)
+        return net(x)
+
+    assert explain(doubled, (torch.randn(3, 2),)) is not None

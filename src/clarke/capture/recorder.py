@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     EarlyLook = Callable[[Node, tuple[Any, ...], Any], object]
 
 _SCALAR = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - has no public name
+_VERSIONS = torch._C.DispatchKey.ADInplaceOrView
 _READS_REMEMBERED = 10_000
 _PRUNED = 8
 _SWEPT = 4096  # so many storages may be dead ones
@@ -101,6 +102,22 @@ def _changes_nothing(func: Any, args: tuple[Any, ...]) -> bool:
     if name not in ("aten::clamp_min_", "aten::clamp_") or len(args) != 2 or args[1] is None:
         return False
     return bool((args[0] > args[1]).all())
+
+
+def _counted_alias(tensor: torch.Tensor) -> torch.Tensor:
+    """`detach()` with the tensor's own version counter.
+
+    Below a dispatch mode an alias gets one of its own, which does not tell writes that autograd
+    counts from those behind its back.
+    """
+    if tensor.is_inference():
+        return tensor.detach()
+    was = torch._C._dispatch_tls_is_dispatch_key_excluded(_VERSIONS)  # noqa: SLF001 - has no public name
+    torch._C._dispatch_tls_set_dispatch_key_excluded(_VERSIONS, False)  # noqa: SLF001 - as above
+    try:
+        return tensor.detach()
+    finally:
+        torch._C._dispatch_tls_set_dispatch_key_excluded(_VERSIONS, was)  # noqa: SLF001 - as above
 
 
 class _Reading:
@@ -293,7 +310,7 @@ class Recorder(TorchDispatchMode):
             slot.held = tensor
             self._slots.set(tensor, weakref.ref(slot))
         else:
-            slot.held = tensor.detach()
+            slot.held = _counted_alias(tensor)
         slot.version = tensor._version if not tensor.is_inference() else 0
         slot.storage.add_external(slot)
 
@@ -437,7 +454,8 @@ class Recorder(TorchDispatchMode):
             _gather((args[i] for i in operator.written if i < len(args)), written)
             _gather((kwargs[n] for n in names if n in kwargs), written)
         if not relevant or (written and self._updates_constants(tensors, written)):
-            self.note_writes(written, cut=relevant)
+            cut = relevant or (bool(written) and any(self._is_detached(t) for t in tensors))
+            self.note_writes(written, cut=cut)
             return func(*args, **kwargs)
         location, checkpointed = self.places.here()
         if operator.reads:
@@ -667,6 +685,9 @@ class Recorder(TorchDispatchMode):
             if slot is not None:
                 self._add_writer(slot.storage, node)
                 slot.masked = slot.masked or (masked and not differentiated)
+                cut = node.reads_stopped and not (differentiated or tensor.requires_grad)
+                if cut and self.epoch == 0:
+                    slot.stopped = slot.storage.cut = self._cuts = True
 
     def _add_writer(self, storage: Storage, node: Node) -> None:
         storage.add_writer(node)

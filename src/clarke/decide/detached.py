@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _APART = 0.05  # relative
 _STEPS = tuple(10.0**-k for k in range(2, 10))
 _STAYS = 0.5  # of a difference that a step ten times smaller does not take away
-_ROUNDINGS = 1e3
+_ROUNDINGS = 100.0
 _RAYS = 3
 
 
@@ -106,6 +106,15 @@ def judge_detached(
     apart = _apart(program, (*rays, *opposites), value)
     if apart is None:
         return decision
+    if not apart and held_constant(analysis.trace):
+        return _along_rays(
+            replace(
+                decision,
+                reason=f"{decision.reason} {places[0]}; the values are too coarse to tell whether "
+                "they change as the gradient says.",
+            ),
+            numbers,
+        )
     if not all(apart):
         # On one side only: a branch, which the recorded run does not show.
         read = read_into_python(analysis.trace)
@@ -131,8 +140,8 @@ def unseen_branch(
 ) -> Decision | None:
     """UNDECIDED where a program that reads numbers into Python is another one along a direction.
 
-    None if it changes there at the rate of the recorded run's pieces, or reads no numbers
-    (comparisons that are read leave ties of their own).
+    None if it changes there at the rate of the recorded run's pieces, as far as roundings let
+    that be seen, or reads no numbers (comparisons that are read leave ties of their own).
 
     Args:
         analysis: The trace and its kinks.
@@ -141,7 +150,8 @@ def unseen_branch(
         value: The function itself at another point.
     """
     read = numbers_read(analysis.trace)
-    if not read or _apart(program, (direction,), value) == [False]:
+    apart = _apart(program, (direction,), value) if read else []
+    if apart is not None and not any(apart):
         return None
     return _another_branch(analysis, read)
 
@@ -176,7 +186,8 @@ def _apart(
 ) -> list[bool] | None:
     """Along which directions the function changes at another rate than the pieces active there.
 
-    None if the pieces along a direction cannot be told.
+    Without those at which roundings hide the difference. None if the pieces along a direction
+    cannot be told.
     """
     epsilon = coarsest_epsilon(program.analysis.trace)
     here = value(program.point)
@@ -192,24 +203,24 @@ def _apart(
             moved = [p + step * d for p, d in zip(program.point, direction, strict=True)]
             return (value(moved) - here) / step
 
-        apart.append(_parts(slope, expected, _ROUNDINGS * epsilon * abs(here)))
+        parts = _parts(slope, expected, _ROUNDINGS * epsilon * abs(here))
+        if parts is not None:
+            apart.append(parts)
     return apart
 
 
-def _parts(slope: Callable[[float], float], expected: float, noise: float) -> bool:
+def _parts(slope: Callable[[float], float], expected: float, noise: float) -> bool | None:
     """Whether difference quotients stay away from a derivative, however small the step.
 
-    A step that is large beside the point shows the function's curvature. Down to where roundings
-    of the values, up to `noise`, hide the difference, one step that agrees is enough.
+    A step that is large beside the point shows the function's curvature, or bridges the steps of
+    a rounding. So the smallest counts at which roundings of the values, up to `noise`, do not hide
+    the difference; where it still comes nearer with the step, they are not apart. None if all are
+    hidden.
     """
-    gaps: list[float] = []
-    for step in _STEPS:
-        found = slope(step)
-        size = max(abs(found), abs(expected))
-        if noise / step > _APART * size:
-            break
-        gaps.append(abs(found - expected))
-        if gaps[-1] <= _APART * size:
-            return False
-    # Nor are they apart while they come nearer with every step.
-    return bool(gaps) and (len(gaps) == 1 or gaps[-1] > _STAYS * gaps[-2])
+    size = max(abs(slope(_STEPS[0])), abs(expected))
+    usable = [s for s in _STEPS if noise / s <= _APART * size]
+    if not usable or size == 0:
+        return None
+    gaps = [abs(slope(s) - expected) for s in usable[-2:]]
+    found = max(abs(slope(usable[-1])), abs(expected))
+    return gaps[-1] > _APART * found and (len(gaps) == 1 or gaps[-1] > _STAYS * gaps[0])

@@ -6,12 +6,13 @@ from clarke.theorems.judge import explain_trace
 from clarke.theorems.model import Bias, Condition, Strength, Theorem
 from clarke.theorems.peel import Group, Peeling, peel
 from clarke.theorems.rank import RankCertificate, full_column_rank
-from clarke.theorems.walk import Structure, walk
+from clarke.theorems.walk import Context, Structure, walk
 
 __all__ = [
     "Bias",
     "BiasShift",
     "Condition",
+    "Context",
     "Explanation",
     "Group",
     "Hypothesis",

@@ -9,10 +9,10 @@ from clarke.theorems.diagnose import Diagnosis, lambda_fix, place, settled, unse
 from clarke.theorems.explanation import Blame, Explanation, Hypothesis, LayerFacts
 from clarke.theorems.model import Bias, Condition, Strength, Theorem
 from clarke.theorems.peel import Peeling, peel
-from clarke.theorems.walk import Fault, KinkSite, Structure, walk
+from clarke.theorems.walk import Context, Fault, KinkSite, Structure, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from clarke.capture import Trace
     from clarke.kinks import Registry
@@ -38,9 +38,7 @@ def explain_trace(
     registry: Registry,
     variables: Sequence[int],
     names: Mapping[int, str] | None = None,
-    fixed: Collection[int] | None = None,
-    *,
-    blind: bool = False,
+    context: Context | None = None,
 ) -> Explanation:
     """Which theorem covers a trace, for all values of its inputs and variables.
 
@@ -49,10 +47,9 @@ def explain_trace(
         registry: The rules.
         variables: Slots of the leaves that are differentiated with respect to.
         names: Names of leaves, by slot.
-        fixed: Slots of the constants whose values are part of the model; None for all.
-        blind: What is computed from the inputs could not be followed.
+        context: What is known of constants and inputs; by default that all constants are fixed.
     """
-    return explain_structure(walk(trace, registry, variables, names, fixed, blind=blind))
+    return explain_structure(walk(trace, registry, variables, names, context))
 
 
 def explain_structure(structure: Structure) -> Explanation:

@@ -23,6 +23,8 @@ SAFE_WHERE_POSITIVE = words("sqrt rsqrt log log2 log10 reciprocal")
 
 def lower_bound(op: OpRecord, states: Sequence[State]) -> Low:
     """A bound on the first result, from bounds on the tensors that the operation reads."""
+    if op.hidden_write:
+        return Low.UNKNOWN
     name = op.short_name.removesuffix("_")
     lows = [s.low for s in states]
     least = min(lows, default=Low.UNKNOWN)

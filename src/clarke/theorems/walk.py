@@ -116,14 +116,30 @@ class Structure:
     states: Mapping[int, State]
 
 
+@dataclass(frozen=True)
+class Context:
+    """What is known of a trace besides its operations.
+
+    Attributes:
+        fixed: Slots of the constants that are part of the model; None for all. Of the others no
+            value is used, since another input, or another draw, has another.
+        cuts_inputs_only: What was detached was computed from inputs alone.
+        blind: What is computed from the inputs could not be followed.
+        assumptions: What is taken for granted.
+    """
+
+    fixed: Collection[int] | None = None
+    cuts_inputs_only: bool = False
+    blind: bool = False
+    assumptions: tuple[str, ...] = ()
+
+
 def walk(
     trace: Trace,
     registry: Registry,
     variables: Sequence[int],
     names: Mapping[int, str] | None = None,
-    fixed: Collection[int] | None = None,
-    *,
-    blind: bool = False,
+    context: Context | None = None,
 ) -> Structure:
     """Analyse a trace.
 
@@ -132,13 +148,11 @@ def walk(
         registry: The rules.
         variables: Slots of the leaves that are differentiated with respect to.
         names: Names of parameters, frozen ones included, by slot.
-        fixed: Slots of the constants that are part of the model; None for all. Of the others no
-            value is used, since another input, or another draw, has another.
-        blind: What is computed from the inputs could not be followed.
+        context: What is known of constants and inputs; by default that all constants are fixed.
     """
-    lowered = registry.lowered(trace)
-    found = _Walk(lowered, registry, frozenset(variables), names or {}, fixed)
-    if blind and lowered.ops:
+    lowered, context = registry.lowered(trace), context or Context()
+    found = _Walk(lowered, registry, frozenset(variables), names or {}, context)
+    if context.blind and lowered.ops:
         why = "the model takes its inputs out of torch, or refuses such that require gradients"
         found.moving.append(Fault("input", lowered.ops[0].location, why))
     return found.run()
@@ -151,7 +165,7 @@ class _Walk:
         registry: Registry,
         variables: frozenset[int],
         names: Mapping[int, str],
-        fixed: Collection[int] | None,
+        context: Context,
     ) -> None:
         self.trace = trace
         self.registry = registry
@@ -165,7 +179,7 @@ class _Walk:
         self.moving: list[Fault] = []
         self.reused: list[Fault] = []
         self.lost: list[LostBias] = []
-        self.assumptions: list[str] = []
+        self.assumptions: list[str] = list(context.assumptions)
         self.variables = 0
         by_tensor: dict[int, int] = {}
         for slot, e in sorted(trace.externals.items()):
@@ -179,7 +193,7 @@ class _Walk:
             if e.origin in (Origin.CUSTOM_FUNCTION, Origin.UNSEEN):
                 why = "a custom autograd.Function" if e.name else "computed out of sight"
                 self.moving.append(Fault(e.name or "?", e.location, why))
-            if e.stopped:
+            if e.stopped and not context.cuts_inputs_only:
                 self.moving.append(Fault("detach", e.location, "a detached value is used"))
             if slot in variables or e.origin is Origin.LEAF or slot in names:
                 number = by_tensor.setdefault(e.storage, len(self.leaves))
@@ -192,7 +206,7 @@ class _Walk:
                 else:  # another view of the same memory: it moves with the first
                     self.states[slot] = State(tensor.shape, 1 << number, direct=1 << number)
             else:
-                known = fixed is None or slot in fixed
+                known = not e.stopped and (context.fixed is None or slot in context.fixed)
                 self.states[slot] = State(tensor.shape, data=tensor if known else None)
 
     def run(self) -> Structure:
