@@ -339,3 +339,24 @@ def test_numba_is_loaded_for_large_arrays_only_and_need_not_be_there(monkeypatch
     assert present.can_take(1 << 18)
     assert present.can_take(1 << 14)
     assert not present.can_take(100)
+
+
+def test_numba_that_is_switched_off_is_no_numba(monkeypatch):
+    config = pytest.importorskip("numba.core.config")
+    monkeypatch.setattr(config, "DISABLE_JIT", True)
+    assert not Compiled().can_take(1 << 30)
+
+
+def test_numba_that_cannot_be_used_is_no_numba(monkeypatch):
+    """Such as one that finds no folder for its cache."""
+    pytest.importorskip("numba")
+
+    class Fails:
+        def find_spec(self, name, *_):
+            if name == "clarke.compiled.shared":
+                raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.delitem(sys.modules, "clarke.compiled.shared", raising=False)
+    monkeypatch.delattr("clarke.compiled.shared", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Fails(), *sys.meta_path])
+    assert not Compiled().can_take(1 << 30)
