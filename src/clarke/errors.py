@@ -58,3 +58,12 @@ class WrongGradientWarning(UserWarning):
 
 class AuditWarning(UserWarning):
     """An audit could not judge a gradient because clarke itself failed; the training goes on."""
+
+
+_SHOWN = 300  # characters of an exception's text
+
+
+def in_a_line(error: Exception) -> str:
+    """The kind of an exception and the first line of its text; torch's go on for pages."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:_SHOWN]}"

@@ -6,6 +6,7 @@ import torch
 
 import clarke
 from clarke import Verdict
+from reference.functions import wrong_square
 
 
 def leaf(*values):
@@ -306,21 +307,8 @@ def test_a_slope_that_is_steep_from_afar_only():
     assert clarke.check(f, (leaf(0.0, 0.0),)).verdict is Verdict.UNDECIDED
 
 
-class Cubed(torch.autograd.Function):
-    """The square, with a backward that is wrong."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    def backward(ctx, g):
-        (x,) = ctx.saved_tensors
-        return 3 * x * g
-
-
 def test_the_gradient_of_a_declared_function_is_that_of_its_pieces():
-    clarke.register_function(Cubed, pieces=lambda x: x * x)
-    assert clarke.check(lambda v: Cubed.apply(v).sum(), (leaf(1.0),)).verdict is Verdict.NOT_CLARKE
-    assert clarke.grad(lambda v: Cubed.apply(v).sum(), (leaf(1.0),))[0].tolist() == [2]
+    square = wrong_square()
+    clarke.register_function(square, pieces=lambda x: x * x)
+    assert clarke.check(lambda v: square.apply(v).sum(), (leaf(1.0),)).verdict is Verdict.NOT_CLARKE
+    assert clarke.grad(lambda v: square.apply(v).sum(), (leaf(1.0),))[0].tolist() == [2]

@@ -9,6 +9,7 @@ from clarke.decide.rounding import rounding_noise
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, selected_gradient
 from clarke.verdict import Verdict
+from reference.functions import wrong_square
 
 WEIGHTS = torch.randn(100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 CANCELLING = torch.cat([WEIGHTS, -WEIGHTS.sum().reshape(1)])
@@ -82,20 +83,10 @@ def test_what_float32_cannot_follow_is_not_taken_for_rounding(function, start):
 
 @pytest.mark.parametrize(("function", "start"), [(lost_in_float32, 0.5), (steep, 1e5)])
 def test_beside_it_hidden_branches_and_wrong_functions_are_still_found(function, start):
-    class Square(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x)
-            return x * x
-
-        @staticmethod
-        def backward(ctx, g):
-            (x,) = ctx.saved_tensors
-            return 3 * x * g
-
-    clarke.register_function(Square, pieces=lambda x: x * x)
+    square = wrong_square()
+    clarke.register_function(square, pieces=lambda x: x * x)
     report = clarke.check(
-        lambda x: (function(x[0]) + Square.apply(x[1])).sum(), (point(start, 0.5),)
+        lambda x: (function(x[0]) + square.apply(x[1])).sum(), (point(start, 0.5),)
     )
     assert report.verdict is Verdict.NOT_CLARKE
 

@@ -94,7 +94,7 @@ class _Version:
         """Whether nothing has been written since."""
         if self.counted != tensor._version or self.uncounted != self.writes.count:
             return False
-        return self.writes.are_to(tensor)
+        return self.writes.holds(tensor)
 
 
 @dataclass(frozen=True, eq=False)

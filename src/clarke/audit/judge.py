@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import External, Origin, Recorder, collect_trace, refilled
+from clarke.capture import (
+    External,
+    Origin,
+    Recorder,
+    collect_trace,
+    refilled,
+    saving_plainly,
+)
 from clarke.decide import Confirm, Decision, Settings, decide
-from clarke.errors import CaptureError, ClarkeError, InputError
+from clarke.errors import CaptureError, ClarkeError, InputError, in_a_line
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -19,9 +26,6 @@ if TYPE_CHECKING:
     from clarke.audit.engine import BackwardCall
     from clarke.capture import Trace
     from clarke.kinks import Registry
-
-
-_SHOWN = 300  # characters of an exception's text
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +144,7 @@ def _scalar(call: BackwardCall, recorder: Recorder) -> torch.Tensor:
     with (
         torch.enable_grad(),
         torch.autocast(first.device.type, enabled=False),
-        _saving_plainly(),
+        saving_plainly(),
     ):
         total: torch.Tensor | None = None
         for root, w in pairs:
@@ -185,32 +189,12 @@ def alone() -> Iterator[None]:
         torch.enable_grad(),
         torch.autocast("cpu", enabled=False),
         torch.autograd.set_detect_anomaly(False),
-        _saving_plainly(),
+        saving_plainly(),
     ):
         try:
             yield
         finally:
             torch.set_rng_state(state)
-
-
-@contextlib.contextmanager
-def _saving_plainly() -> Iterator[None]:
-    """Out of reach of the user's `saved_tensors_hooks`, of which the innermost alone count."""
-    autograd = torch._C._autograd  # noqa: SLF001 - entering a pair of one's own is noted by HookSpy
-    if autograd._top_saved_tensors_default_hooks(True) is None:  # noqa: SLF001 - as above
-        yield
-        return
-    autograd._push_saved_tensors_default_hooks(torch.Tensor.detach, lambda saved: saved)  # noqa: SLF001 - as above
-    try:
-        yield
-    finally:
-        autograd._pop_saved_tensors_default_hooks()  # noqa: SLF001 - as above
-
-
-def failure(error: Exception) -> str:
-    """The kind of an exception and the first line of its text; torch's go on for pages."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:_SHOWN]}"
 
 
 def undecided(error: Exception) -> Decision:
@@ -219,6 +203,6 @@ def undecided(error: Exception) -> Decision:
         return Decision(Verdict.UNDECIDED, str(error))
     return Decision(
         Verdict.UNDECIDED,
-        f"clarke itself failed while judging this gradient ({failure(error)}). "
+        f"clarke itself failed while judging this gradient ({in_a_line(error)}). "
         "The training is not affected; please report it with the lines of the program.",
     )

@@ -13,7 +13,6 @@ import torch
 from clarke.audit.engine import Interceptor, levels_up_to
 from clarke.audit.groups import Accumulation
 from clarke.audit.hooks import HookSpy
-from clarke.audit.judge import failure
 from clarke.audit.policy import OnWrong, Schedule
 from clarke.audit.statistics import PlaceCounter
 from clarke.audit.step import Step
@@ -29,6 +28,7 @@ from clarke.errors import (
     InputError,
     WrongGradientError,
     WrongGradientWarning,
+    in_a_line,
 )
 from clarke.fast import EarlyTies, QuickJudge
 from clarke.kinks import default_registry
@@ -302,7 +302,7 @@ class Audit:
         self._warned = True
         warnings.warn(
             f"clarke failed while judging the gradient computed at {location} "
-            f"({failure(error)}); such steps are UNDECIDED. Shown once.",
+            f"({in_a_line(error)}); such steps are UNDECIDED. Shown once.",
             AuditWarning,
             stacklevel=levels_up_to(location.file, location.line),
         )

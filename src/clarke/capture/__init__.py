@@ -8,6 +8,7 @@ from clarke.capture.operators import Operators
 from clarke.capture.places import Places
 from clarke.capture.reads import PythonReads
 from clarke.capture.recorder import Recorder
+from clarke.capture.saving import saving_plainly
 from clarke.capture.signs import Signs, ZeroFinder
 from clarke.capture.trace import (
     External,
@@ -48,5 +49,6 @@ __all__ = [
     "overload_of",
     "refilled",
     "release_nodes",
+    "saving_plainly",
     "without_values",
 ]

@@ -36,18 +36,55 @@ def _grown(found: Grown[T], item: T) -> list[T]:
     return found
 
 
-class Storage:
+class Memory:
+    """Some of torch's memory; while this is held, its address is given to no other.
+
+    Args:
+        memory: torch's own object, None where there is none (sparse tensors).
+    """
+
+    __slots__ = ("__weakref__", "_reserved")
+
+    def __init__(self, memory: torch.UntypedStorage | None) -> None:
+        # What `torch.multiprocessing.reductions.StorageWeakRef` does, without two more objects.
+        self._reserved: Any = 0 if memory is None else memory._weak_ref()  # noqa: SLF001 - as there
+
+    def __del__(self, free: Callable[[int], None] = _free) -> None:
+        # Bound here, since the module may be gone before the last of these at the program's end.
+        if self._reserved:
+            free(self._reserved)
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor lies there still: ``.data`` may have been given other memory.
+
+        True where there is no memory to compare.
+        """
+        return not self._reserved or bool(tensor.untyped_storage()._cdata == self._reserved)
+
+    def is_alive(self) -> bool:
+        """Whether a tensor lies there at all."""
+        return bool(self._reserved) and not _is_gone(self._reserved)
+
+
+class Writes(Memory):
+    """Counts what is written to some memory without being recorded; see `Recorder.writes_to`."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, memory: torch.UntypedStorage | None) -> None:
+        super().__init__(memory)
+        self.count = 0
+
+
+class Storage(Memory):
     """Memory shared by aliasing tensors: who wrote to it, and what it held before.
 
     Args:
         number: Its own.
-        memory: torch's own object, None where there is none. Until this one is gone, its address
-            is given to no other.
+        memory: As for `Memory`.
     """
 
     __slots__ = (
-        "__weakref__",
-        "_reserved",
         "cut",
         "externals",
         "first",
@@ -59,9 +96,8 @@ class Storage:
     )
 
     def __init__(self, number: int, memory: torch.UntypedStorage | None) -> None:
+        super().__init__(memory)
         self.number = number
-        # What `torch.multiprocessing.reductions.StorageWeakRef` does, without two more objects.
-        self._reserved: Any = 0 if memory is None else memory._weak_ref()  # noqa: SLF001 - as there
         self.writers: Grown[Node] = ()
         self.snapshot: torch.Tensor | None = None
         self.kept: Grown[weakref.ref[Node]] = ()
@@ -69,19 +105,6 @@ class Storage:
         self.retired = False  # what is read from now on has another history
         self.cut = False  # what lies there was computed from differentiated values
         self.first: weakref.ref[Slot] | None = None  # the first tensor that was seen there
-
-    def __del__(self, free: Callable[[int], None] = _free) -> None:
-        # Bound here, since the module may be gone before the last of these at the program's end.
-        if self._reserved:
-            free(self._reserved)
-
-    def holds(self, tensor: torch.Tensor) -> bool:
-        """Whether a tensor lies there still."""
-        return lies_at(tensor, self._reserved)
-
-    def is_alive(self) -> bool:
-        """Whether a tensor lies there at all."""
-        return bool(self._reserved) and not _is_gone(self._reserved)
 
     def add_writer(self, node: Node) -> None:
         """Note that an operation wrote there."""
@@ -94,36 +117,6 @@ class Storage:
     def add_external(self, slot: Slot) -> None:
         """Note a tensor that no operation has made."""
         self.externals = _grown(self.externals, weakref.ref(slot))
-
-
-class Writes:
-    """Counts what is written to some memory without being recorded; see `Recorder.writes_to`.
-
-    Args:
-        memory: Whose address is given to no other while this is held; None counts nothing.
-    """
-
-    __slots__ = ("__weakref__", "_reserved", "count")
-
-    def __init__(self, memory: torch.UntypedStorage | None) -> None:
-        self._reserved: Any = 0 if memory is None else memory._weak_ref()  # noqa: SLF001 - as above
-        self.count = 0
-
-    def __del__(self, free: Callable[[int], None] = _free) -> None:
-        if self._reserved:
-            free(self._reserved)
-
-    def are_to(self, tensor: torch.Tensor) -> bool:
-        """Whether a tensor lies there still."""
-        return lies_at(tensor, self._reserved)
-
-
-def lies_at(tensor: torch.Tensor, address: int) -> bool:
-    """Whether a tensor lies in some memory still: ``.data`` may have been given another.
-
-    True for address 0: of sparse tensors there is nothing to compare.
-    """
-    return not address or bool(tensor.untyped_storage()._cdata == address)
 
 
 class Slot:

@@ -104,6 +104,14 @@ def _changes_nothing(func: Any, args: tuple[Any, ...]) -> bool:
     return bool((args[0] > args[1]).all())
 
 
+def _memory_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
+    """Torch's own object for a tensor's memory; None for sparse tensors, which have none."""
+    try:
+        return tensor.untyped_storage()
+    except (RuntimeError, NotImplementedError):
+        return None
+
+
 def _counted_alias(tensor: torch.Tensor) -> torch.Tensor:
     """`detach()` with the tensor's own version counter.
 
@@ -242,9 +250,8 @@ class Recorder(TorchDispatchMode):
 
     def writes_to(self, tensor: torch.Tensor) -> Writes:
         """The unrecorded writes to a tensor's memory, counted as long as this is held."""
-        try:
-            memory = tensor.untyped_storage()
-        except (RuntimeError, NotImplementedError):
+        memory = _memory_of(tensor)
+        if memory is None:
             return Writes(None)
         entry = self._watched.get(memory._cdata)
         found = None if entry is None else entry()
@@ -260,9 +267,8 @@ class Recorder(TorchDispatchMode):
         return found() if isinstance(found, weakref.ref) else found
 
     def _storage_of(self, tensor: torch.Tensor) -> Storage:
-        try:
-            memory = tensor.untyped_storage()
-        except (RuntimeError, NotImplementedError):  # sparse tensors have no storage
+        memory = _memory_of(tensor)
+        if memory is None:
             return Storage(self._slot_count, None)
         address = memory._cdata
         entry = self._storages.get(address)
@@ -275,10 +281,8 @@ class Recorder(TorchDispatchMode):
         return found
 
     def _known_storage(self, tensor: torch.Tensor) -> Storage | None:
-        try:
-            entry = self._storages.get(tensor.untyped_storage()._cdata)
-        except (RuntimeError, NotImplementedError):
-            return None
+        memory = _memory_of(tensor)
+        entry = None if memory is None else self._storages.get(memory._cdata)
         return None if entry is None else entry()
 
     def _sweep(self) -> None:
@@ -785,10 +789,8 @@ class Recorder(TorchDispatchMode):
                     self._slots.drop(key)
 
     def _count_write(self, tensor: torch.Tensor) -> None:
-        try:
-            entry = self._watched.get(tensor.untyped_storage()._cdata)
-        except (RuntimeError, NotImplementedError):
-            return
+        memory = _memory_of(tensor)
+        entry = None if memory is None else self._watched.get(memory._cdata)
         writes = None if entry is None else entry()
         if writes is not None:
             writes.count += 1

@@ -15,7 +15,7 @@ import typer
 
 import clarke
 from clarke.cli.status import Exit
-from clarke.errors import ClarkeError, InputError
+from clarke.errors import ClarkeError, InputError, in_a_line
 
 _NOT_SHOWN = tuple(str(Path(m.__file__).parent) for m in (torch, clarke) if m.__file__)
 
@@ -96,8 +96,7 @@ def _load(target: str, shape: str) -> tuple[Any, Any]:
 
 
 def _told(error: Exception) -> str:
-    """The kind of an exception, the first line of its text, and the line of code it comes from."""
+    """An exception in a line, with the line of code that it comes from."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith(_NOT_SHOWN)] or frames
-    text = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-    return f"{type(error).__name__}: {text} ({own[-1].filename}:{own[-1].lineno})"
+    return f"{in_a_line(error).rstrip('.')} ({own[-1].filename}:{own[-1].lineno})"

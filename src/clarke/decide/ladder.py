@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -215,7 +216,7 @@ class _Context:
 
     def _mixed_by(self, mix: Callable[..., Mixed | None], alone: str) -> Decision | None:
         """What follows from a mixture; `alone` names the argument where one witness is enough."""
-        judged, tolerance = self.judged()
+        judged, tolerance = self.judged
         mixed = mix(self.program, judged, self.relevance, self.settings, self.generator, tolerance)
         if mixed is None:
             return None
@@ -230,6 +231,7 @@ class _Context:
         noise = rounding_noise(self.program, own)
         return relative_difference(own, self.gradient, noise=noise) > self.tolerance
 
+    @cached_property
     def judged(self) -> tuple[tuple[torch.Tensor, ...], float]:
         """What is held against the set, and to which tolerance.
 
@@ -316,7 +318,7 @@ class _Context:
         if own_formula is not None:
             return own_formula
         program = self.program
-        judged, tolerance = self.judged()
+        judged, tolerance = self.judged
         size = sum(p.numel() for p in program.point)
         kinks = min(self.settings.exact.kinks, self.settings.dense_entries // max(size, 1))
         try:
