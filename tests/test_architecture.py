@@ -15,7 +15,9 @@ import pytest
 # From top to bottom: a module imports from its own layer and from those before it.
 LAYERS = (
     "errors.py",
+    "deadline.py",
     "verdict.py",
+    "numerics.py",
     "compiled/",
     "capture/",
     "kinks/",

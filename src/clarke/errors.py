@@ -52,6 +52,10 @@ class BudgetError(ClarkeError, RuntimeError):
         self.spent = dict(spent or {})
 
 
+class OutOfTimeError(BudgetError):
+    """The time limit of a call ended before an answer; says what was under way."""
+
+
 class WrongGradientWarning(UserWarning):
     """An audited backward call returned a gradient that is proved not to be a Clarke gradient."""
 
