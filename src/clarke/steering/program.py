@@ -508,6 +508,9 @@ class _State:
             return out
         parts = list(out) if isinstance(out, (tuple, list)) else [out]
         floating = [i for i, p in enumerate(parts) if carries_slopes(p)]
+        if site.rule.by_value and not floating:
+            # A truth value has no adjoint; what it selects has, where it is used.
+            return out
         if len(floating) == 1 and touch.base.numel() == parts[floating[0]].numel():
             kinks = site.first + torch.arange(touch.count)
             parts[floating[0]] = self.nudges.add(parts[floating[0]], touch.elements, kinks)
