@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from clarke.constraints import find_relevant
+from clarke.constraints import find_relevant, resolve
 from clarke.constraints.relevance import Mixing
 from clarke.decide import Decision
 from clarke.decide.detached import numbers_read, unseen_branch
@@ -69,7 +69,7 @@ def grad(
             quick = QuickJudge(run.registry).decide(run.trace, run.slots, run.gradient)
             if isinstance(quick, Decision) and quick.verdict in _LIMITING:
                 return run.gradient
-        analysis = analyse(run.trace, run.registry)
+        analysis = resolve(analyse(run.trace, run.registry), run.registry, run.slots)
         blocked = obstacle(analysis, sees_values=False)
         if blocked is not None:
             raise UnsupportedError(f"No gradient can be vouched for: {blocked.reason}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from clarke.constraints import flatten, unflatten
+from clarke.constraints import flatten, resolve, unflatten
 from clarke.decide.detached import numbers_read
 from clarke.decide.extreme import vertex_indices
 from clarke.decide.hazards import obstacle
@@ -120,7 +120,7 @@ def subdifferential(
         BudgetError: Too many kinks, or too many selections; says how many.
     """
     with prepared(function, inputs, wrt) as run:
-        analysis = analyse(run.trace, run.registry)
+        analysis = resolve(analyse(run.trace, run.registry), run.registry, run.slots)
         blocked = obstacle(analysis, sees_values=False)
         if blocked is not None:
             raise UnsupportedError(f"The set cannot be computed: {blocked.reason}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
+from clarke.constraints import find_relevant, flatten, random_tangents, resolve, unflatten
 from clarke.decide.certificate import Certificate
 from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_nonfinite_value
@@ -74,7 +74,7 @@ def decide(
         sees_values: The verdict will be held against values of the program itself
             (`judge_detached`).
     """
-    analysis = analyse(trace, registry)
+    analysis = resolve(analyse(trace, registry), registry, variables)
     blocked = obstacle(analysis, sees_values=sees_values)
     if blocked is not None:
         return blocked
