@@ -71,3 +71,41 @@ class Steps(tuple[float, ...]):  # noqa: SLOT001 - a tuple cannot have slots
 CHECK_SECONDS = Threshold(10.0, "Default time limit of one `clarke.check`.", NONE)
 STEP_SECONDS = Threshold(1.0, "Default time limit of one judged step of an audit.", NONE)
 SET_SECONDS = Threshold(60.0, "Default time limit of one `clarke.subdifferential`.", NONE)
+
+SLOW_OPERATION = Threshold(
+    0.02,
+    "Seconds of an operation in a replay from which its backward pass asks the deadline too: a "
+    "fiftieth of an audited step's limit; a hook on every operation would cost more than it saves.",
+    NONE,
+)
+EXACT_ENTRY_SECONDS = Threshold(
+    1e-6,
+    "What one entry costs at least in exact arithmetic (a product and a sum of Python's integers, "
+    "measured 2 to 4 microseconds): to refuse what could not end in time before it is begun.",
+    NONE,
+)
+FLOPS = Threshold(
+    2e9,
+    "Operations per second of a dense factorisation on one core, a low estimate: to refuse, or to "
+    "bound the iterations of, what cannot be interrupted.",
+    NONE,
+)
+SEARCH_SHARE = Threshold(
+    0.5,
+    "Share of the time left that one search for witnesses may take: where it finds none, the exact "
+    "enumeration that follows still gets as much.",
+    NONE,
+)
+EXACT_SHARE = Threshold(
+    0.8,
+    "Share of the time left that the exact enumeration may take; what it leaves is for checking "
+    "what it found, or for the neighbours of AD's selection where it finds nothing.",
+    NONE,
+)
+MODULES_LOADED = Threshold(
+    20,
+    "Python modules loaded during one operation of a replay from which its time does not count: "
+    "torch loads its compiler (800 modules, 3 s) for some forward-mode rules; an operation that "
+    "computes loads none.",
+    NONE,
+)

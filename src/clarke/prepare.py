@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from clarke.capture import PythonReads, Recorder, collect_trace
+from clarke.deadline import UNLIMITED, Deadline, check_seconds
 from clarke.errors import CaptureError, InputError
 from clarke.kinks import default_registry
 from clarke.world import World
@@ -32,6 +34,7 @@ class Prepared:
         value: The function's value at other values of the variables, by running it again.
         rerun: AD's gradient at other values of the variables, by running the function again; None
             unless all variables are float64, or where it would draw other random numbers.
+        deadline: When the call has to have an answer; counted from the end of the user's own run.
     """
 
     trace: Trace
@@ -40,6 +43,7 @@ class Prepared:
     gradient: tuple[torch.Tensor, ...]
     value: Callable[[Sequence[torch.Tensor]], float]
     rerun: Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]] | None
+    deadline: Deadline
 
     @property
     def slots(self) -> tuple[int, ...]:
@@ -68,14 +72,23 @@ def prepared(
     function: Callable[..., Any],
     inputs: Sequence[Any] | torch.Tensor,
     wrt: Sequence[torch.Tensor] | None,
+    seconds: float | None = None,
 ) -> Iterator[Prepared]:
     """Record one run; on leaving, the user's world is as it was found.
+
+    Args:
+        function: The user's.
+        inputs: Its arguments.
+        wrt: Leaves to differentiate with respect to; None for all.
+        seconds: Time limit of all that follows the recorded run; None for no limit.
 
     Raises:
         InputError: The function or its inputs have no single real gradient.
         CaptureError: The program ran where clarke cannot watch.
         ModifiedSinceError: A tensor that it read was changed behind autograd's back.
+        OutOfTimeError: The record is too long to be read in time.
     """
+    check_seconds(seconds)
     arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     _refuse_inputs(arguments)
     world = World()
@@ -84,17 +97,19 @@ def prepared(
             world.save_tensor(x)
     registry = default_registry()
     recorder = saving_recorder(world, registry)
+    opened = ExitStack()
     try:
-        with torch.enable_grad():
+        with opened, torch.enable_grad():
             with recorder:
                 with PythonReads(recorder):
                     result = function(*arguments)
                 output = _scalar(result, recorder)
-                trace = collect_trace(recorder, output, all_reads=True)
+                deadline = opened.enter_context(Deadline.after(seconds))
+                trace = collect_trace(recorder, output, all_reads=True, deadline=deadline)
                 recorder.paused = True
                 leaves = _leaves(trace, output, arguments, wrt)
                 gradient = _gradient(output, leaves)
-            rerun = _Rerun(function, arguments, leaves, world)
+            rerun = _Rerun(function, arguments, leaves, world, deadline)
             # How many numbers rrelu draws depends on its input: beside the point others come out.
             drawn = any(
                 op.name.startswith("aten::rrelu_with_noise") and op.drawn for op in trace.ops
@@ -107,6 +122,7 @@ def prepared(
                 gradient,
                 rerun.value,
                 rerun.gradient if every else None,
+                deadline,
             )
     finally:
         world.restore()
@@ -223,7 +239,10 @@ class _Rerun:
         arguments: tuple[Any, ...],
         leaves: Sequence[torch.Tensor],
         world: World,
+        deadline: Deadline = UNLIMITED,
     ) -> None:
+        self._deadline = deadline
+        self._cost = 0.0  # seconds of the last run, of what the user's code takes
         self._function = function
         self._arguments = arguments
         self._leaves = tuple(leaves)
@@ -243,6 +262,8 @@ class _Rerun:
 
     @contextmanager
     def _moved(self, point: Sequence[torch.Tensor]) -> Iterator[None]:
+        self._deadline.afford(self._cost, "running the function again beside the point")
+        started = time.monotonic()
         self._world.restore()
         originals = [x.data for x in self._leaves]
         try:
@@ -253,3 +274,4 @@ class _Rerun:
             for x, value in zip(self._leaves, originals, strict=True):
                 x.data = value
             self._world.restore()
+            self._cost = time.monotonic() - started

@@ -21,6 +21,7 @@ from clarke.audit.summary import Summary
 from clarke.audit.turn import Orders, Turn, run_call
 from clarke.capture import Operators, Places, Recorder
 from clarke.compiled import Compiled
+from clarke.deadline import check_seconds
 from clarke.decide import Settings
 from clarke.errors import (
     AuditWarning,
@@ -32,6 +33,7 @@ from clarke.errors import (
 )
 from clarke.fast import EarlyTies, QuickJudge
 from clarke.kinks import default_registry
+from clarke.numerics import STEP_SECONDS
 from clarke.report import Report, build_report
 from clarke.verdict import Verdict
 
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from clarke.decide import Decision
 
     Subscriber = Callable[[Step, Report | None], Any]
+    Begun = Callable[[int, Location], Any]
 
 _PROOFS_KEPT = 8  # wrong gradients whose proof, with its tensors, stays in `reports`
 
@@ -57,6 +60,7 @@ def audit(
     confirm_every: int = 0,
     settings: Settings | None = None,
     wrt: Sequence[torch.Tensor] | None = None,
+    seconds: float | None = STEP_SECONDS,
 ) -> Audit:
     """Judge every backward call inside a ``with`` block.
 
@@ -77,6 +81,9 @@ def audit(
         settings: Limits of the search.
         wrt: Judge the gradient with respect to these leaves only; by default with respect to every
             leaf that the call reaches.
+        seconds: Time limit of clarke's own work on each judged call (recording not included). When
+            it ends, that gradient stays `UNDECIDED`, with what was tried, and the training goes
+            on. None for no limit.
 
     Returns:
         An `Audit`; use it as a context manager.
@@ -91,6 +98,7 @@ def audit(
         confirm_every=confirm_every,
         settings=settings,
         wrt=wrt,
+        seconds=seconds,
     )
 
 
@@ -111,7 +119,10 @@ class Audit:
         confirm_every: int = 0,
         settings: Settings | None = None,
         wrt: Sequence[torch.Tensor] | None = None,
+        seconds: float | None = STEP_SECONDS,
     ) -> None:
+        check_seconds(seconds)
+        self._seconds = seconds
         self._settings = settings or Settings()
         self._callback: Callable[[Report], None] | None = None
         if callable(on_wrong) and not isinstance(on_wrong, OnWrong):
@@ -137,6 +148,7 @@ class Audit:
         self._counter = PlaceCounter()
         self._steps: list[Step] = []
         self._subscribers: list[Subscriber] = []
+        self._begun: list[Begun] = []
         self._whole = False
         self._proofs = 0
         self._warned = False
@@ -174,7 +186,9 @@ class Audit:
         self._recorder = self._spy = self._stepping = None
         self._opened.close()
 
-    def subscribe(self, callback: Subscriber, *, gradients: bool = True) -> None:
+    def subscribe(
+        self, callback: Subscriber, *, gradients: bool = True, begun: Begun | None = None
+    ) -> None:
         """Call ``callback(step, report)`` after every backward call.
 
         `report` is the full report with its tensors, None for a call that was not looked at. What
@@ -184,8 +198,12 @@ class Audit:
             callback: What to call.
             gradients: It may keep ``report.gradient``, which is then a copy of its own. False
                 saves that copy; the gradient may then be the memory of ``.grad`` itself.
+            begun: ``begun(number, location)`` is called before a call is judged: should the
+                process be killed meanwhile, nothing else tells.
         """
         self._subscribers.append(callback)
+        if begun is not None:
+            self._begun.append(begun)
         self._whole = self._whole or gradients
 
     # ---------------------------------------------------------------- results
@@ -235,9 +253,17 @@ class Audit:
             quick=self._quick if self._settings.quick else None,
             spy=self._spy,
             whole=self._whole,
+            seconds=self._seconds,
         )
         turn = Turn(call, recorder, self._registry, self._accumulation, orders)
-        turn.run()
+        for callback in self._begun:
+            callback(number, location)
+        try:
+            turn.run()
+        except BaseException as error:
+            if turn.interrupted:
+                self._add(_interrupted(number, location, error, turn.seconds), None)
+            raise
         if turn.decision is None:
             self._add(_unseen(number, location, "It reaches none of the leaves of `wrt`."), None)
             return turn.result
@@ -254,7 +280,7 @@ class Audit:
 
     def _remember(self, turn: Turn, decision: Decision, number: int, location: Location) -> Report:
         joint, why = turn.join()
-        report = build_report(decision, turn.gradient)
+        report = build_report(decision, turn.gradient, turn.seconds)
         self._counter.add(decision)
         step = Step(
             number=number,
@@ -306,6 +332,14 @@ class Audit:
             AuditWarning,
             stacklevel=levels_up_to(location.file, location.line),
         )
+
+
+def _interrupted(number: int, location: Location, error: BaseException, seconds: float) -> Step:
+    """A step whose judging did not come to an end: Ctrl-C, or an exit from a signal's handler."""
+    why = f"Interrupted by {type(error).__name__} while judging step {number}."
+    step = _unseen(number, location, why)
+    undecided = Verdict.UNDECIDED
+    return replace(step, verdict=undecided, joint=undecided, looked=True, seconds=seconds)
 
 
 def _unseen(number: int, location: Location, reason: str) -> Step:

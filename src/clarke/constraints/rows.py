@@ -67,6 +67,7 @@ class RowOperator:
         m, n = self.shape
         rows = np.zeros((m, n))
         for i in range(m):
+            self.program.deadline.ask("differentiating row {} of {}", i + 1, m)
             y = torch.zeros(m, dtype=self.program.dtype)
             y[i] = 1.0
             rows[i] = flatten(self.transposed_times(y))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from clarke.capture import Origin, input_slots
+from clarke.deadline import rung
 from clarke.decide.model import Culprit, Decision, culprit_of
 from clarke.decide.nonfinite import is_steep, jumps
 from clarke.decide.vectors import used_vectors
@@ -164,6 +165,7 @@ def _is_float(analysis: Analysis, slot: int | None) -> bool:
     return dtype is not None and dtype.is_floating_point
 
 
+@rung("looking at steps and infinite slopes")
 def judge_hazards(
     program: Program, relevance: Relevance, generator: torch.Generator
 ) -> Decision | None:

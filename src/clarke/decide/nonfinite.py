@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from clarke.constraints import random_tangents
+from clarke.deadline import rung
 from clarke.decide.confirm import confirm
 from clarke.decide.disagree import name_nonfinite
 from clarke.decide.model import Decision, culprit_of
@@ -112,6 +113,7 @@ def _value(program: Program, point: Sequence[torch.Tensor]) -> float:
     return float(program.run(point, pieces=Pieces.NATURAL, grad=False).output.sum())
 
 
+@rung("tracing values that are not finite")
 def judge_nonfinite(
     program: Program, gradient: Sequence[torch.Tensor], generator: torch.Generator
 ) -> Decision:
@@ -141,7 +143,8 @@ def judge_nonfinite(
         )
     for dtype in dtypes if not culprits else ():
         # Finite in float64: a narrower type overflowed, or lost what it divides by.
-        culprits = name_nonfinite(Program(program.analysis, program.variables, dtype))
+        other = Program(program.analysis, program.variables, dtype, program.deadline)
+        culprits = name_nonfinite(other)
     culprits = culprits or tuple(touched)
     where = str(culprits[0]) if culprits else "the values themselves are not finite"
     valued = math.isfinite(_value(program, program.point))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten, unflatten
+from clarke.deadline import rung
 from clarke.decide.components import enumerate_components
 from clarke.decide.limitset import LimitSet, separates
 from clarke.decide.live import Live, find_live
@@ -80,11 +81,12 @@ class Refutation:
     def defects(self, *, run: bool = True) -> tuple[str, ...]:
         """What is wrong with the proof, in words; empty when it holds."""
         found = []
-        if not separates(self.limits, self.gradient, self.direction):
+        deadline = self.program.deadline
+        if not separates(self.limits, self.gradient, self.direction, deadline):
             found.append("the direction does not separate the gradient from the set")
         for component in self.limits.components:
             for exclusion in component.exclusions:
-                outcome = find_witness(exclusion.rows)
+                outcome = find_witness(exclusion.rows, deadline=deadline)
                 if outcome.direction is not None:
                     found.append("an excluded branch is feasible")
                 elif outcome.exact_multipliers is not None and not verify_contradiction(
@@ -123,6 +125,7 @@ def distinct(points: Array, tolerance: float = 1e-9) -> Array:
     return kept[:count]
 
 
+@rung("enumerating all selections")
 def enumerate_exactly(
     program: Program, generator: torch.Generator, limits: Limits | None = None
 ) -> Exact:
@@ -146,7 +149,7 @@ def mix_cells(
     single = _equal_element(limits, gradient, tolerance * scale)
     if single is not None:
         return (witness_of(limits, single, program),), (1.0,)
-    nearest = limits.nearest(gradient)
+    nearest = limits.nearest(gradient, program.deadline)
     if float(np.abs(nearest.point - gradient).max(initial=0.0)) > tolerance * scale:
         return None
     total = sum(nearest.weights)
@@ -236,7 +239,7 @@ def refute(exact: Exact, program: Program, gradient: Array, tolerance: float) ->
     """A proof that the gradient is outside of the hull of everything possible, or None."""
     if not exact.limits.count:
         return None
-    nearest = exact.limits.nearest(gradient)
+    nearest = exact.limits.nearest(gradient, program.deadline)
     if nearest.gap <= tolerance * exact.limits.scale(gradient):
         return None
     return Refutation(
