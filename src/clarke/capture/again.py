@@ -76,7 +76,7 @@ class _Again:
         all_copied = "batch_norm" in op.short_name
         args = [self._resolve(a, written=all_copied or i in written) for i, a in enumerate(op.args)]
         kwargs = {k: self._resolve(v, written=False) for k, v in op.kwargs.items()}
-        keep = self._keep(op.func)
+        keep = self._keep(op.func).of(kwargs.get("dtype"))
         signs = keep is Keep.SIGNS and not kwargs and signs_tell(args[0])
         zeros = self._zeros.find(args[0]) if signs else None
         kept, lists = self._inputs(args, written) if keep is Keep.VALUES else ({}, {})

@@ -612,7 +612,7 @@ class Recorder(TorchDispatchMode):
             ]
         for tensor in written:
             self._protect(tensor)
-        keeps = operator.keep
+        keeps = operator.keep.of(kwargs.get("dtype"))
         signs = keeps is Keep.SIGNS and not kwargs and signs_tell(args[0])
         if signs:
             node.zeros = self._zeros.find(args[0])
