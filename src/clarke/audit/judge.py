@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from clarke.audit.engine import BackwardCall
+    from clarke.audit.penalized import Penalized
     from clarke.capture import Trace
     from clarke.kinks import Registry
 
@@ -46,7 +47,10 @@ class Case:
 
 
 def prepare(
-    call: BackwardCall, recorder: Recorder, wrt: Sequence[torch.Tensor] | None
+    call: BackwardCall,
+    recorder: Recorder,
+    wrt: Sequence[torch.Tensor] | None,
+    penalized: Penalized,
 ) -> Case | None:
     """The case of a call; None if it reaches none of `wrt`.
 
@@ -67,6 +71,8 @@ def prepare(
     trace = collect_trace(recorder, output)
     _refuse_compiled(trace)
     chosen = _chosen(call, trace)
+    if wrt is None and not call.inputs:
+        chosen = [c for c in chosen if c[1].tensor not in penalized] or chosen
     if wrt is not None:
         wanted = {id(x) for x in wrt}
         chosen = [(p, e) for p, e in chosen if id(e.tensor) in wanted]
