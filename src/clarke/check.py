@@ -35,8 +35,10 @@ def check(
             among `inputs`, or parameters that it uses. Run once; if all variables are float64 it
             is run again beside the point to confirm a positive verdict.
         inputs: Its arguments.
-        wrt: Leaves to differentiate with respect to; by default every leaf that requires a
-            gradient and is reached: first those among `inputs`, then in the order of first use.
+        wrt: Leaves to differentiate with respect to; by default those that an optimizer could
+            use: first the `inputs` that require gradients, then, in the order of first use,
+            parameters and other leaves that the function closes over. Leaves that it makes itself
+            while it runs (a gradient penalty's interpolates) are constants.
         raise_exception: Raise if the gradient is proved wrong.
         settings: Limits of the search.
         seconds: Time limit of clarke's own work, runs of the function beside the point included;

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import PythonReads, Recorder, collect_trace
+from clarke.capture import Made, PythonReads, Recorder, collect_trace
 from clarke.deadline import UNLIMITED, Deadline, check_seconds
 from clarke.errors import CaptureError, InputError
 from clarke.kinks import default_registry
@@ -97,18 +97,25 @@ def prepared(
             world.save_tensor(x)
     registry = default_registry()
     recorder = saving_recorder(world, registry)
+    tensors = [x for x in arguments if isinstance(x, torch.Tensor)]
+    given = {id(x): x.requires_grad for x in tensors}  # the function may turn it on
+    made = Made()
     opened = ExitStack()
     try:
         with opened, torch.enable_grad():
-            with recorder:
+            with made, recorder:
                 with PythonReads(recorder):
                     result = function(*arguments)
                 output = _scalar(result, recorder)
                 deadline = opened.enter_context(Deadline.after(seconds))
                 trace = collect_trace(recorder, output, all_reads=True, deadline=deadline)
                 recorder.paused = True
-                leaves = _leaves(trace, output, arguments, wrt)
-                gradient = _gradient(output, leaves)
+                known = _known_leaves(trace, output, arguments)
+            rerun = _Rerun(function, arguments, known, world, deadline)
+            leaves = _leaves(known, given, made, rerun) if wrt is None else _named(known, wrt)
+            if any(x.is_complex() for x in leaves):
+                raise InputError("A variable is complex; a Clarke gradient needs real variables.")
+            gradient = _gradient(output, leaves)
             rerun = _Rerun(function, arguments, leaves, world, deadline)
             # How many numbers rrelu draws depends on its input: beside the point others come out.
             drawn = any(
@@ -184,27 +191,44 @@ def _reached_leaves(output: torch.Tensor) -> list[torch.Tensor]:
     return list(found.values())
 
 
-def _leaves(
-    trace: Trace, output: torch.Tensor, inputs: Sequence[Any], wrt: Sequence[torch.Tensor] | None
-) -> list[torch.Tensor]:
-    """The variables: inputs in their order, then other leaves in the order of first use."""
+def _known_leaves(
+    trace: Trace, output: torch.Tensor, inputs: Sequence[Any]
+) -> tuple[torch.Tensor, ...]:
+    """All leaves: inputs in their order, then others in the order of first use."""
     known = {id(e.tensor): e.tensor for e in trace.leaves()}
     for x in _reached_leaves(output):
         known.setdefault(id(x), x)
-    if wrt is None:
-        first = [x for x in inputs if id(x) in known]
-        chosen = list({id(x): x for x in (*first, *known.values())}.values())
-    else:
-        chosen = list(wrt)
-        for i, x in enumerate(chosen):
-            if id(x) not in known:
-                raise InputError(
-                    f"Tensor {i} of `wrt` is not a leaf that the result depends on. Pass "
-                    "leaves that require gradients and are used by the function."
-                )
-    if any(x.is_complex() for x in chosen):
-        raise InputError("A variable is complex; a Clarke gradient needs real variables.")
+    first = [x for x in inputs if id(x) in known]
+    return tuple({id(x): x for x in (*first, *known.values())}.values())
+
+
+def _leaves(
+    known: Sequence[torch.Tensor], given: dict[int, bool], made: Made, rerun: _Rerun
+) -> list[torch.Tensor]:
+    """The variables: what the function was given or closes over, not what it makes itself."""
+    own = {id(x): False if id(x) in given else made.is_made(x) for x in known}
+    if None in own.values():
+        again = {id(x) for x in rerun.leaves()}
+        own = {i: i not in again if m is None else m for i, m in own.items()}
+    old = [x for x in known if not own[id(x)]]
+    chosen = [x for x in old if given.get(id(x), True)] or old
+    if not chosen:
+        raise InputError(
+            "Every leaf that the result depends on is made by the function itself, so there is no "
+            "gradient for anybody to use. Make it before the call, and pass it as an input."
+        )
     return chosen
+
+
+def _named(known: Sequence[torch.Tensor], wrt: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    found = {id(x) for x in known}
+    for i, x in enumerate(wrt):
+        if id(x) not in found:
+            raise InputError(
+                f"Tensor {i} of `wrt` is not a leaf that the result depends on. Pass "
+                "leaves that require gradients and are used by the function."
+            )
+    return list(wrt)
 
 
 def _gradient(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -254,6 +278,15 @@ class _Rerun:
             with torch.enable_grad():
                 output = self._function(*self._arguments)
             return _gradient(output, self._leaves)
+
+    def leaves(self) -> list[torch.Tensor]:
+        """The leaves that another run at the same point depends on."""
+        self._world.restore()
+        try:
+            with torch.enable_grad():
+                return _reached_leaves(self._function(*self._arguments))
+        finally:
+            self._world.restore()
 
     def value(self, point: Sequence[torch.Tensor]) -> float:
         """The function's value at `point`; the variables are put back afterwards."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from clarke.audit.engine import BackwardCall
+    from clarke.audit.penalized import Penalized
     from clarke.capture import Trace
     from clarke.kinks import Registry
 
@@ -50,6 +51,7 @@ def prepare(
     call: BackwardCall,
     recorder: Recorder,
     wrt: Sequence[torch.Tensor] | None,
+    penalized: Penalized,
     deadline: Deadline = UNLIMITED,
 ) -> Case | None:
     """The case of a call; None if it reaches none of `wrt`.
@@ -71,6 +73,8 @@ def prepare(
     trace = collect_trace(recorder, output, deadline=deadline)
     _refuse_compiled(trace)
     chosen = _chosen(call, trace)
+    if wrt is None and not call.inputs:
+        chosen = [c for c in chosen if c[1].tensor not in penalized] or chosen
     if wrt is not None:
         wanted = {id(x) for x in wrt}
         chosen = [(p, e) for p, e in chosen if id(e.tensor) in wanted]

@@ -13,6 +13,7 @@ import torch
 from clarke.audit.engine import Interceptor, levels_up_to
 from clarke.audit.groups import Accumulation
 from clarke.audit.hooks import HookSpy
+from clarke.audit.penalized import Penalized
 from clarke.audit.policy import OnWrong, Schedule
 from clarke.audit.statistics import PlaceCounter
 from clarke.audit.step import Step
@@ -80,7 +81,8 @@ def audit(
             recorded program along its witness; 0 for never. Overrules ``settings.confirm``.
         settings: Limits of the search.
         wrt: Judge the gradient with respect to these leaves only; by default with respect to every
-            leaf that the call reaches.
+            leaf that the call reaches, without those (no parameters) that the program has itself
+            differentiated by, with ``create_graph=True``, on the way: a penalty's interpolates.
         seconds: Time limit of clarke's own work on each judged call (recording not included). When
             it ends, that gradient stays `UNDECIDED`, with what was tried, and the training goes
             on. None for no limit.
@@ -145,6 +147,7 @@ class Audit:
         self._interceptor = Interceptor(self._backward)
         self._places = Places()
         self._accumulation = Accumulation()
+        self._penalized = Penalized()
         self._counter = PlaceCounter()
         self._steps: list[Step] = []
         self._subscribers: list[Subscriber] = []
@@ -172,7 +175,7 @@ class Audit:
             compiled=self._compiled,
             early=self._early,
         )
-        spy, stepping = HookSpy(recorder), OptimizerAside(recorder)
+        spy, stepping = HookSpy(recorder), OptimizerAside(recorder, self._penalized)
         with ExitStack() as opened:
             opened.enter_context(self._interceptor)
             opened.enter_context(spy)
@@ -238,6 +241,7 @@ class Audit:
             return call.run()
         if self._stepping is not None:
             self._stepping.recover()
+        self._penalized.note(call)
         number = len(self._steps) + 1
         location = recorder.places.here()[0]
         if not self._schedule.looks_at(number):
@@ -247,6 +251,7 @@ class Audit:
         orders = Orders(
             number,
             self._wrt,
+            self._penalized,
             self._settings,
             confirmed=self._schedule.confirms(len(self.reports) + 1),
             undoable=self._policy is OnWrong.RAISE,

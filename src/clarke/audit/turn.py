@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from clarke.audit.engine import BackwardCall
     from clarke.audit.groups import Accumulation, Group
     from clarke.audit.hooks import HookSpy
+    from clarke.audit.penalized import Penalized
     from clarke.capture import Recorder
     from clarke.decide import Settings
     from clarke.fast import QuickJudge
@@ -36,6 +37,7 @@ class Orders:
     Attributes:
         number: Its number.
         wrt: The leaves to judge, or None for all that it reaches.
+        penalized: Those that are not judged beside others, unless `wrt` names them.
         settings: Limits of the search.
         confirmed: Confirm a positive verdict by running the program.
         undoable: Keep what ``.grad`` held, to be able to put it back.
@@ -47,6 +49,7 @@ class Orders:
 
     number: int
     wrt: tuple[torch.Tensor, ...] | None
+    penalized: Penalized
     settings: Settings
     confirmed: bool
     undoable: bool
@@ -135,7 +138,8 @@ class Turn:
                 self.seconds += time.perf_counter() - started
 
     def _prepare(self) -> None:
-        case = prepare(self._call, self._recorder, self._orders.wrt, self._deadline)
+        orders = self._orders
+        case = prepare(self._call, self._recorder, orders.wrt, orders.penalized, self._deadline)
         if case is None:
             return
         if self._call.accumulates:
