@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from clarke.deadline import rung
 from clarke.constraints import flatten, unflatten
+from clarke.deadline import rung
 from clarke.decide.beside import RAY_PAIRS, Beside, Sample, Steep, settled, steepness
 from clarke.decide.confirm import confirm
 from clarke.decide.disagree import name_nonfinite

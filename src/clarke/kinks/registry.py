@@ -148,7 +148,7 @@ class Registry:
             rule = self._complex_rules.get(overload_of(op.func)) if _reads_complex(op) else None
             kind = OpKind.UNKNOWN if rule is None else OpKind.RULED
             return Known(kind, rule, known.lowering)
-        if speaks or known.kind is not OpKind.DEPENDS and known.rule is None:
+        if speaks or (known.kind is not OpKind.DEPENDS and known.rule is None):
             return known
 
         def actual(value: Any, place: int | tuple[int, int] | None) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-
 from clarke.capture import OpRecord, Origin, Trace, input_slots
 from clarke.steering.memory import shared_memory
 
