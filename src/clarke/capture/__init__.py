@@ -2,6 +2,7 @@
 
 from clarke.capture.again import refilled, without_values
 from clarke.capture.collect import collect_trace, release_nodes
+from clarke.capture.digest import digest
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.live import Node, Writes
 from clarke.capture.operators import Operators
@@ -45,6 +46,7 @@ __all__ = [
     "Writes",
     "ZeroFinder",
     "collect_trace",
+    "digest",
     "input_slots",
     "overload_of",
     "refilled",
