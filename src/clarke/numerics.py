@@ -56,6 +56,49 @@ class Steps(tuple[float, ...]):  # noqa: SLOT001 - a tuple cannot have slots
 
 # --- certificates: what a proof may leave open ---------------------------------------------------
 
+ROWS_POSITIVE = Threshold(
+    2.0**-40,
+    "A row times a direction counts as positive in a verification if it exceeds this part of the "
+    "sum of the terms' sizes: the row itself comes from a float64 backward pass, whose thousands "
+    "of roundings (2^-53 each) stay below. Directions are searched with a margin of 1e-9.",
+    POSITIVE,
+)
+ROWS_AGREE = Threshold(
+    1e-6,
+    "Relative difference of a row along a direction as recorded and as recomputed. A row that just "
+    "passes with a margin of 1e-9 has lost 9 of its 16 digits, and the order of summation may "
+    "change the last of what is left.",
+    POSITIVE,
+)
+ROWS_ONE_BY_ONE = Threshold(
+    512, "Rows up to which a verification takes each by a backward pass of its own.", NONE
+)
+ROWS_EXACT = Threshold(
+    16_000_000,
+    "Entries up to which rows are checked in exact arithmetic; beyond, one forward pass computes "
+    "all rows along the direction, which must exceed what rounding may be.",
+    NONE,
+)
+SAME_GRADIENT = Threshold(
+    1e-9,
+    "Relative difference, entry by entry, of one gradient that is computed twice in float64 by the "
+    "same replay: none but where threads share a sum.",
+    JUDGED,
+)
+
+SET_AGREES = Threshold(
+    1e-7,
+    "Relative difference of a gap or a distance to a set, as recorded and as recomputed: Wolfe's "
+    "method stops at 1e-9. Also the part of the largest entry by which a refuted gradient must be "
+    "apart from the set.",
+    (Verdict.NOT_CLARKE,),
+)
+VERIFIED_NODES = Threshold(
+    200_000.0, "Nodes of the search tree up to which a verification enumerates again.", NONE
+)
+VERIFIED_CELLS = Threshold(10_000.0, "The same for cells.", NONE)
+VERIFIED_KINKS = Threshold(256.0, "The same for kinks.", NONE)
+
 # --- masks and comparisons -----------------------------------------------------------------------
 
 # --- beside the point: rays, steps, values that are not finite -----------------------------------

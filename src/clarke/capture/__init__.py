@@ -2,6 +2,7 @@
 
 from clarke.capture.again import refilled, without_values
 from clarke.capture.collect import collect_trace, release_nodes
+from clarke.capture.digest import digest
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.live import Node, Writes
 from clarke.capture.made import Made
@@ -47,6 +48,7 @@ __all__ = [
     "Writes",
     "ZeroFinder",
     "collect_trace",
+    "digest",
     "input_slots",
     "overload_of",
     "refilled",

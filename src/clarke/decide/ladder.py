@@ -31,6 +31,7 @@ from clarke.decide.tolerance import (
     relative_tolerance,
 )
 from clarke.decide.vectors import used_vectors
+from clarke.decide.verification import ad_weights
 from clarke.errors import BudgetError, OutOfTimeError, ReplayError
 from clarke.kinks import Hazard, default_registry
 from clarke.kinks.smooth import why_not
@@ -112,11 +113,10 @@ def _decide(
     generator = torch.Generator().manual_seed(settings.seed)
     program = Program(analysis, variables, deadline=deadline)
     tolerance = relative_tolerance(analysis.trace)
-    run = run_gradient or (lambda point: natural_gradient(program, point))
     if not all(bool(torch.isfinite(g).all()) for g in gradient):
         return judge_nonfinite(program, gradient, generator)
     relevance = find_relevant(program, generator)
-    context = _Context(program, gradient, relevance, settings, generator, tolerance, run)
+    context = _Context(program, gradient, relevance, settings, generator, tolerance, run_gradient)
     try:
         return _climb(context)
     except OutOfTimeError as error:
@@ -156,7 +156,7 @@ class _Context:
         settings: Settings,
         generator: torch.Generator,
         tolerance: float,
-        run: Gradient,
+        run: Gradient | None,
     ) -> None:
         self.program = program
         self.gradient = gradient
@@ -183,7 +183,7 @@ class _Context:
 
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)
-        own = selected_gradient(self.program, weights=_ad_weights(self.program))
+        own = selected_gradient(self.program, weights=ad_weights(self.program))
         if self.differs(own) and wrong_functions(self.program.analysis):
             return self.exact(self.mismatch(own))
         # Opposite rays: a branch that the trace does not show parts them.
@@ -203,11 +203,8 @@ class _Context:
             direction=found.direction,
             choices={},
             gradient=own,
-            rows=found.rows.numpy()[:, None],
-            coefficients=torch.ones(1, dtype=torch.float64).numpy(),
+            rows=found.rows.numpy(),
             kinks=found.kinks.numpy(),
-            margin=found.margin,
-            methods=(),
         )
         decision = self.accept(Verdict.BOULIGAND, (witness,), (1.0,), "bias shift")
         # A direction of very unequal parts may be too rough to confirm; others may do better.
@@ -277,7 +274,7 @@ class _Context:
         AD's own pieces in float64, where what AD returned is that but for roundings: a kink may
         matter by less than the roundings of a coarse type.
         """
-        own = selected_gradient(self.program, weights=_ad_weights(self.program))
+        own = selected_gradient(self.program, weights=ad_weights(self.program))
         if self.differs(own):
             return self.gradient, self.tolerance
         return own, min(self.tolerance, SINGLE)
@@ -303,24 +300,24 @@ class _Context:
                 culprits=name_nonfinite_value(self.program),
             )
         certificate = Certificate(
+            program=self.program,
             gradient=tuple(g.detach().to(torch.float64).clone() for g in self.gradient),
             point=self.program.point,
             witnesses=witnesses,
             weights=weights,
             tolerance=self.tolerance,
             run_gradient=self.run,
-            held_gradient=self._held_gradient(),
         )
         run = self.settings.confirm is Confirm.ALWAYS
         with self.program.deadline.during("confirming the verdict"):
-            defects = certificate.defects(run=run)
+            defects = certificate.own_defects(run=run)
         # Of AD's own gradient, then of those along witnesses: in float64 programs one and the same.
         own_spacing = coarsest_epsilon(self.program.analysis.trace)
         for spacing in dict.fromkeys((own_spacing, REPLAY_SPACING)):
             if not defects:
                 break
             first = witnesses[0]
-            mixture = None if first.choices else _ad_weights(self.program)
+            mixture = None if first.choices else ad_weights(self.program)
             noise = rounding_noise(
                 self.program, first.gradient, first.choices, mixture, epsilon=spacing
             )
@@ -331,7 +328,7 @@ class _Context:
                     replay_noise=noise if spacing == REPLAY_SPACING else (),
                 )
                 with self.program.deadline.during("confirming the verdict"):
-                    defects = certificate.defects(run=run)
+                    defects = certificate.own_defects(run=run)
         if defects:
             if not certificate.adds_up():
                 own = self.own_formula()
@@ -347,7 +344,7 @@ class _Context:
         return Decision(
             verdict,
             verdict.value,
-            certificate,
+            certificate.sealed(),
             theorem,
             analysis=self.program.analysis,
             relevance=self.relevance,
@@ -392,7 +389,7 @@ class _Context:
                 reason="The gradient is not a combination of limiting gradients, but misses them "
                 f"by {proof.distance:.1e} only, no more than its type can tell apart.",
             )
-        defects = proof.defects(run=self.settings.confirm is Confirm.ALWAYS)
+        defects = proof.own_defects(run=self.settings.confirm is Confirm.ALWAYS)
         if defects:
             return self.undecided(f"The rules say NOT_CLARKE, but: {defects[0]}.")
         culprits = self._responsible(exact, tolerance)
@@ -403,7 +400,7 @@ class _Context:
             Verdict.NOT_CLARKE,
             f"{Verdict.NOT_CLARKE.value} It is {proof.distance:.3g} away from the "
             + ("only limiting gradient." if many == 1 else f"hull of {many} limiting gradients."),
-            certificate=proof,
+            certificate=proof.sealed(),
             theorem="exact enumeration",
             culprits=culprits,
             analysis=program.analysis,
@@ -411,12 +408,6 @@ class _Context:
             notes=hints(program, culprits),
             element=None if correct is None else unflatten(correct, program.point),
         )
-
-    def _held_gradient(self) -> Gradient | None:
-        kinds = {d for d in self.program.analysis.trace.slot_dtypes.values() if d.is_floating_point}
-        if kinds <= {torch.float64}:
-            return None
-        return lambda point: natural_gradient(self.program, point, Pieces.HELD)
 
     def mismatch(self, own: tuple[torch.Tensor, ...]) -> Decision:
         gap = relative_difference(own, self.gradient)
@@ -485,9 +476,3 @@ class _Context:
             return name_disagreement(self.program, direction)
         except OutOfTimeError:
             return ()  # the verdict stands without
-
-
-def _ad_weights(program: Program) -> dict[int, torch.Tensor]:
-    return {
-        p: s.touch.weights for p, s in program.analysis.sites.items() if bool(s.touch.mixed().any())
-    }

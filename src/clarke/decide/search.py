@@ -49,28 +49,27 @@ def witness_selection(
         found = find_witness(matrix, margin=_MARGIN, deadline=program.deadline)
         if found.direction is None:
             return None, found
-        used = np.flatnonzero(found.direction)
         direction = unflatten(found.direction, program.point)
-        reduced, coefficients = matrix[:, used], found.direction[used]
+        along = matrix @ found.direction
     else:
         basis, reduced, found = _generate_columns(program, rows, settings, generator)
         if found.direction is None:
             return None, found
-        coefficients = found.direction
         direction = tuple(
-            sum((c * b for c, b in zip(coefficients.tolist(), parts, strict=True)), torch.zeros(()))
+            sum(
+                (c * b for c, b in zip(found.direction.tolist(), parts, strict=True)),
+                torch.zeros(()),
+            )
             for parts in zip(*basis, strict=True)
         )
+        along = reduced @ found.direction
     gradient = selected_gradient(program, choices)
     witness = Witness(
         direction=direction,
         choices=dict(choices),
         gradient=gradient,
-        rows=reduced,
-        coefficients=coefficients,
+        rows=along,
         kinks=rows.kinks.numpy(),
-        margin=found.margin,
-        methods=found.methods,
     )
     return witness, found
 

@@ -10,7 +10,7 @@ from clarke.report.text import report_text
 if TYPE_CHECKING:
     import torch
 
-    from clarke.decide import Certificate, Culprit, Proof, Refutation
+    from clarke.decide import Culprit, Proof
     from clarke.verdict import Verdict
 
 
@@ -64,7 +64,7 @@ class Report:
     reason: str
     gradient: tuple[torch.Tensor, ...]
     kinks: tuple[KinkSummary, ...]
-    certificate: Certificate | Refutation | Proof | None = None
+    certificate: Proof | None = None
     theorem: str = ""
     culprits: tuple[Culprit, ...] = ()
     element: tuple[torch.Tensor, ...] | None = None
@@ -108,7 +108,7 @@ class Report:
                     "direction": _values(w.direction),
                     "gradient": _values(w.gradient),
                     "weight": weight,
-                    "rows": int(w.rows.shape[0]),
+                    "rows": len(w.rows),
                 }
                 for w, weight in zip(certificate.witnesses, certificate.weights, strict=True)
             ],
