@@ -15,6 +15,7 @@ import torch
 
 from clarke.capture.signs import Signs, StandIn, ZeroFinder, signs_tell
 from clarke.capture.trace import Keep, OpRecord, Ref, Trace
+from clarke.deadline import UNLIMITED, Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,18 +32,20 @@ def without_values(trace: Trace, repeatable: Callable[[Any], bool]) -> Trace:
     return replace(trace, ops=ops, emptied=True)
 
 
-def refilled(trace: Trace, keep: Callable[[Any], Keep]) -> Trace:
+def refilled(trace: Trace, keep: Callable[[Any], Keep], deadline: Deadline = UNLIMITED) -> Trace:
     """The trace of `without_values` with its values, from running its operations again.
 
-    Parameters and constants must be what they were. In-place operations must overwrite nothing that
-    other operations read under its old value.
+    Parameters and constants must be what they were.
     """
     if not trace.emptied:
         return trace
     again = _Again(trace, keep)
+    ops: list[OpRecord] = []
     with torch.no_grad():
-        ops = tuple(again.run(op) for op in trace.ops)
-    return replace(trace, ops=ops, emptied=False)
+        for op in trace.ops:
+            deadline.ask("computing values again: operation {} of {}", len(ops), len(trace.ops))
+            ops.append(again.run(op))
+    return replace(trace, ops=tuple(ops), emptied=False)
 
 
 class _Again:
@@ -52,6 +55,9 @@ class _Again:
         self._trace = trace
         self._keep = keep
         self._values: dict[int, torch.Tensor] = {}
+        self._memory: dict[int, torch.Tensor] = {}
+        # What an operation read may be overwritten by a later one.
+        self._copies = any(a.is_write for op in trace.ops for a in _aliased(op))
         self._zeros = ZeroFinder()
 
     def run(self, op: OpRecord) -> OpRecord:
@@ -80,8 +86,9 @@ class _Again:
         results = tuple(out) if isinstance(out, (list, tuple)) else (out,)
         self._store(op, results)
         if zeros is not None:
-            made = Signs(results[0], zeros)
-            outputs = MappingProxyType({0: results[0]})
+            first = results[0].clone() if self._copies else results[0]
+            made = Signs(first, zeros)
+            outputs = MappingProxyType({0: first})
             return replace(op, kept=StandIn(made), kept_outputs=outputs, signs=made)
         if keep is Keep.NOTHING:
             return op
@@ -90,9 +97,11 @@ class _Again:
             kept=MappingProxyType(kept),
             kept_lists=MappingProxyType(lists),
             kept_named=MappingProxyType(
-                {k: v for k, v in kwargs.items() if isinstance(v, torch.Tensor)}
+                {k: self._copied(v) for k, v in kwargs.items() if isinstance(v, torch.Tensor)}
             ),
-            kept_outputs=MappingProxyType(_results(results, in_place=bool(written))),
+            kept_outputs=MappingProxyType(
+                {i: self._copied(v) for i, v in _results(results, in_place=bool(written)).items()}
+            ),
         )
 
     def _store(self, op: OpRecord, results: tuple[Any, ...]) -> None:
@@ -112,23 +121,36 @@ class _Again:
         external = self._trace.externals[slot]
         tensor = external.tensor.detach()
         if external.snapshot is not None:
-            place = (tensor.size(), tensor.stride(), tensor.storage_offset())
-            return external.snapshot.as_strided(*place).clone()
+            # One memory for all that alias it, as when the program ran.
+            flat = self._memory.setdefault(external.storage, external.snapshot.clone())
+            return flat.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
         return tensor.clone() if copy else tensor
 
-    @staticmethod
+    def _copied(self, value: torch.Tensor) -> torch.Tensor:
+        return value.clone() if self._copies else value
+
     def _inputs(
-        args: list[Any], written: set[int]
+        self, args: list[Any], written: set[int]
     ) -> tuple[dict[int, torch.Tensor], dict[tuple[int, int], torch.Tensor]]:
         kept: dict[int, torch.Tensor] = {}
         lists: dict[tuple[int, int], torch.Tensor] = {}
         for position, value in enumerate(args):
             if isinstance(value, torch.Tensor):
-                kept[position] = value.clone() if position in written else value
+                kept[position] = value.clone() if position in written else self._copied(value)
             elif isinstance(value, (list, tuple)):
                 items = enumerate(value)
-                lists.update({(position, i): v for i, v in items if isinstance(v, torch.Tensor)})
+                lists.update(
+                    {
+                        (position, i): self._copied(v)
+                        for i, v in items
+                        if isinstance(v, torch.Tensor)
+                    }
+                )
         return kept, lists
+
+
+def _aliased(op: OpRecord) -> list[Any]:
+    return [a.alias_info for a in op.func._schema.arguments if a.alias_info is not None]
 
 
 def _results(results: tuple[Any, ...], *, in_place: bool) -> dict[int, torch.Tensor]:

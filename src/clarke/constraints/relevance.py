@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +22,7 @@ import torch.autograd.forward_ad as fwd
 from clarke.constraints.directions import random_tangents
 from clarke.constraints.linearity import really_vary
 from clarke.constraints.surfaces import jumps_beside
+from clarke.deadline import rung
 from clarke.kinks import Hazard
 from clarke.kinks.steps import ComparisonRule
 
@@ -116,8 +118,12 @@ def random_mixtures(
     return weights, mixed
 
 
+@rung("telling which kinks matter")
 def find_relevant(
-    program: Program, generator: torch.Generator, mixing: Mixing = Mixing.MIXED
+    program: Program,
+    generator: torch.Generator,
+    mixing: Mixing = Mixing.MIXED,
+    choices: Mapping[int, torch.Tensor] = MappingProxyType({}),
 ) -> Relevance:
     """Classify the touched kinks of a program.
 
@@ -125,12 +131,16 @@ def find_relevant(
         program: The program.
         generator: Private randomness.
         mixing: `MIXED` classifies under AD's selection, `ALL` under every selection at once.
+        choices: With `MIXED`, another selection than AD's, by site position.
     """
     count = program.analysis.count
     weights, mixed = random_mixtures(program, generator, mixing)
+    weights = {p: w for p, w in weights.items() if p not in choices}
     with fwd.dual_level():
         direction = random_tangents(program, generator)
-        moved = program.run(weights=weights, tangents=direction, probe=True, grad=False)
+        moved = program.run(
+            choices=choices, weights=weights, tangents=direction, probe=True, grad=False
+        )
         followed = any(u.difference is not None for u in moved.mask_uses)
         sizes = _usual_sizes(program, generator) if followed else ()
         null, jumping, suspects = _null_kinks(program, moved, sizes)
@@ -154,7 +164,7 @@ def find_relevant(
             jumping = jumping | jumps_beside(program, every, start, jumping | settled, sizes)
             null = (null | settled) & ~jumping
     if bool((suspects & null).any()):
-        null &= ~_small_but_real(program, weights, suspects, generator)
+        null &= ~_small_but_real(program, choices, weights, suspects, generator)
     hazards = _hazards(program, jumping)
     dangerous = torch.zeros(count, dtype=torch.bool)
     for kinks in hazards.values():
@@ -162,7 +172,7 @@ def find_relevant(
     lost = tuple({u.op.index: u.op for u in moved.mask_uses if u.difference is None}.values())
     null = null & ~dangerous
     if bool((~null).any()):
-        still = program.run(weights=weights, probe=True, nudge=True)
+        still = program.run(choices=choices, weights=weights, probe=True, nudge=True)
         relevant = _reachable(program, still, null, generator)
         # Steps and infinite slopes are no matter of first order: what multiplies them may vanish
         # at the point only.
@@ -229,6 +239,7 @@ def _null_kinks(
 
 def _small_but_real(
     program: Program,
+    choices: Mapping[int, torch.Tensor],
     weights: Mapping[int, torch.Tensor],
     suspects: torch.Tensor,
     generator: torch.Generator,
@@ -243,7 +254,9 @@ def _small_but_real(
 
     def along(direction: Sequence[torch.Tensor]) -> torch.Tensor:
         with fwd.dual_level():
-            run = program.run(weights=weights, tangents=direction, probe=True, grad=False)
+            run = program.run(
+                choices=choices, weights=weights, tangents=direction, probe=True, grad=False
+            )
             return torch.cat([_gaps(s, run.probes[s.position]) for s in sites])
 
     varying = really_vary(program, along, suspects[owner], generator)

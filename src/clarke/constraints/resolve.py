@@ -11,6 +11,7 @@ import torch
 from clarke.constraints.forks import CannotFollowError, forked
 from clarke.constraints.reads import changing_reads
 from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.errors import ReplayError
 from clarke.kinks import Hazard
 from clarke.steering import Analysis, Program, Run, Site, analyse
@@ -23,19 +24,28 @@ if TYPE_CHECKING:
 _ROUNDS = 4  # jumps of what jumps of what jumps
 
 
-def resolve(analysis: Analysis, registry: Registry, variables: Sequence[int]) -> Analysis:
+def resolve(
+    analysis: Analysis,
+    registry: Registry,
+    variables: Sequence[int],
+    deadline: Deadline = UNLIMITED,
+) -> Analysis:
     """The same program, with its jumps written as choices, without kinks that never change.
 
     Args:
         analysis: A trace and its kinks.
         registry: The rules.
         variables: External slots of the variables.
+        deadline: When to give up.
+
+    Raises:
+        OutOfTimeError: No answer in time.
     """
     try:
         for _ in range(_ROUNDS):
             if not any(_may_jump(s) for s in analysis.sites.values()):
                 break
-            program = Program(analysis, variables)
+            program = Program(analysis, variables, deadline=deadline)
             generator = torch.Generator().manual_seed(3)
             weights, _ = random_mixtures(program, generator, Mixing.ALL)
             here = program.run(grad=False)
@@ -47,7 +57,7 @@ def resolve(analysis: Analysis, registry: Registry, variables: Sequence[int]) ->
             if analysis.trace.scalar_reads:
                 reads = changing_reads(analysis, here.tensors)
                 analysis = replace(analysis, trace=replace(analysis.trace, scalar_reads=reads))
-            changed = _followed(analysis, registry, here, near)
+            changed = _followed(analysis, registry, (here, *near), deadline)
             if changed is None:
                 break
             analysis = changed
@@ -65,8 +75,9 @@ def _may_jump(site: Site) -> bool:
 
 
 def _followed(
-    analysis: Analysis, registry: Registry, here: Run, near: Sequence[Run]
+    analysis: Analysis, registry: Registry, runs: Sequence[Run], deadline: Deadline
 ) -> Analysis | None:
+    here, *near = runs
     lost = {int(k) for use in here.mask_uses if use.difference is None for k in use.kink}
     positions = frozenset(
         p
@@ -85,7 +96,7 @@ def _followed(
         except CannotFollowError:
             continue
         if trace is not None:
-            return replace(analyse(trace, registry), recorded=analysis.recorded)
+            return replace(analyse(trace, registry, deadline), recorded=analysis.recorded)
     return None
 
 

@@ -62,14 +62,32 @@ class RowOperator:
             values, _ = _signed_rows(self.program, run, self.choices, self.relevant)
             return tangent(values)[self._kept]
 
+    def times_bounded(self, direction: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """``A d``, and for every entry how much of it may be rounding."""
+        rounding = torch.zeros(self.program.analysis.count, dtype=torch.float64)
+        with fwd.dual_level():
+            run = self.program.run(
+                choices=self.choices, tangents=tuple(direction), probe=True, grad=False
+            )
+            values, kinks = _signed_rows(self.program, run, self.choices, self.relevant)
+            for position, probe in run.probes.items():
+                site = self.program.analysis.sites[position]
+                own = slice(site.first, site.first + site.touch.count)
+                rounding[own] = negligible(site, probe)
+            return tangent(values)[self._kept], rounding[kinks][self._kept]
+
+    def row(self, number: int) -> NDArray[np.float64]:
+        """(n,) one row."""
+        y = torch.zeros(self.shape[0], dtype=self.program.dtype)
+        y[number] = 1.0
+        return flatten(self.transposed_times(y))
+
     def dense(self) -> NDArray[np.float64]:
         """The rows as an (m, n) array, for small systems."""
-        m, n = self.shape
-        rows = np.zeros((m, n))
-        for i in range(m):
-            y = torch.zeros(m, dtype=self.program.dtype)
-            y[i] = 1.0
-            rows[i] = flatten(self.transposed_times(y))
+        rows = np.zeros(self.shape)
+        for i in range(len(rows)):
+            self.program.deadline.ask("differentiating row {} of {}", i + 1, len(rows))
+            rows[i] = self.row(i)
         return rows
 
 

@@ -1,23 +1,48 @@
-"""What a verdict carries, and the code that re-checks it from scratch."""
+"""What a positive verdict carries, and the code that re-checks it from scratch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from clarke.constraints import flatten
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.confirm import confirm
-from clarke.decide.tolerance import SHARE, peak, relative_difference
-from clarke.feasibility import verify_membership, verify_witness
+from clarke.decide.model import weighted_sum
+from clarke.decide.rounding import rounding_noise
+from clarke.decide.tolerance import (
+    REPLAY_SPACING,
+    SHARE,
+    coarsest_epsilon,
+    peak,
+    relative_difference,
+    relative_tolerance,
+)
+from clarke.decide.verification import (
+    Defect,
+    ad_weights,
+    as_defects,
+    check_given,
+    check_ray,
+    confirmed,
+    examine,
+    fresh_generator,
+    rebuilt,
+    seal_of,
+)
+from clarke.feasibility import verify_membership
+from clarke.steering import Pieces, Program, natural_gradient
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from typing_extensions import Self
 
     from clarke.decide.confirm import Gradient
     from clarke.decide.model import Witness
+
+_ROUNDING = 1e-6  # noise that is computed twice from the same numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,64 +50,155 @@ class Certificate:
     """Proof of a positive verdict.
 
     Attributes:
+        program: What ran.
         gradient: AD's gradient g.
         point: The point w.
-        witnesses: Directions with their selections (for a smooth point: one, without rows).
+        witnesses: Directions with their selections (for a smooth point: two opposite rays).
         weights: Their convex weights: the weighted gradients add up to g.
         tolerance: Relative difference that counts as rounding.
-        run_gradient: AD's gradient of the program at another point.
-        held_gradient: The same with untouched elements kept on their recorded side, for programs
-            in less than float64, whose values near kinks are rounding.
+        run_gradient: AD's gradient of the user's function at another point, by running it; None
+            where only the recorded operations can be run.
         noise: For each variable, the absolute error that rounding may have left in `gradient`.
         replay_noise: The same for gradients in float64, along the witnesses.
+        seal: Binds all of this; see `clarke.decide.verification.seal_of`.
     """
 
+    program: Program
     gradient: tuple[torch.Tensor, ...]
     point: tuple[torch.Tensor, ...]
     witnesses: tuple[Witness, ...]
     weights: tuple[float, ...]
     tolerance: float
-    run_gradient: Gradient
-    held_gradient: Gradient | None = None
+    run_gradient: Gradient | None = None
     noise: tuple[float, ...] = ()
     replay_noise: tuple[float, ...] = ()
+    seal: str = ""
 
-    def verify(self, *, run: bool = True) -> bool:
-        """Check everything again: rows in exact arithmetic, weights, sum, and runs of the program.
+    def sealed(self) -> Self:
+        """The same with a seal of its present contents."""
+        return replace(self, seal=seal_of(self))
+
+    def verify(self, *, run: bool = True, seconds: float | None = None) -> bool:
+        """Recompute everything from the program and the point; True if the proof holds.
 
         Args:
-            run: Also run the program along every witness.
-        """
-        return not self.defects(run=run)
+            run: Also run the program along every witness. Limits along rays have no other proof.
+            seconds: Time limit.
 
-    def defects(self, *, run: bool = True) -> tuple[str, ...]:
+        Raises:
+            OutOfTimeError: The limit passed, which says nothing of the proof.
+        """
+        return not self.defects(run=run, seconds=seconds)
+
+    def defects(self, *, run: bool = True, seconds: float | None = None) -> tuple[str, ...]:
         """What is wrong with the certificate, in words; empty when it holds."""
-        found = [
-            f"the rows of witness {i} are not all positive"
-            for i, w in enumerate(self.witnesses)
-            if not self._rows_hold(w)
-        ]
-        if len(self.weights) != len(self.witnesses) or not self.witnesses:
-            return (*found, "weights and witnesses differ in number")
-        if min(self.weights) < 0 or abs(sum(self.weights) - 1) > 1e-9:
-            found.append("the weights are not convex")
-        if not self.adds_up():
-            found.append("the witnessed gradients do not add up to the gradient")
-        if run and not found:
-            for i, w in enumerate(self.witnesses):
-                rest = (self.point, w.direction, w.gradient, self.tolerance, self.replay_noise)
-                outcome = confirm(self.run_gradient, *rest)
-                if not outcome.confirmed and self.held_gradient is not None:
-                    outcome = confirm(self.held_gradient, *rest)
-                if not outcome.confirmed:
-                    found.append(
-                        f"gradients along witness {i} differ from its own by {outcome.error:.1e}"
-                    )
+        found: list[str] = []
+        with as_defects(found, self.seal, self):
+            self._recompute(run=run, deadline=Deadline.after(seconds))
         return tuple(found)
 
-    @staticmethod
-    def _rows_hold(witness: Witness) -> bool:
-        return len(witness.rows) == 0 or verify_witness(witness.rows, witness.coefficients)
+    def _recompute(self, *, run: bool, deadline: Deadline = UNLIMITED) -> None:
+        program = rebuilt(self.program.analysis.recorded, self.program.variables)
+        generator = fresh_generator()
+        check_given(self.point, program.point, "the point")
+        if [g.shape for g in self.gradient] != [p.shape for p in self.point]:
+            raise Defect("the gradient has another shape than the variables")
+        value = program.run(pieces=Pieces.NATURAL, grad=False).output
+        if not bool(torch.isfinite(value).all()):
+            raise Defect("the function's own value is not finite")
+        self._check_weights()
+        examined = []
+        for i, witness in enumerate(self.witnesses):
+            deadline.ask("verifying the witnesses of a certificate")
+            try:
+                examined.append(examine(program, witness, generator, deadline))
+            except Defect as error:
+                raise Defect(f"witness {i}: {error}") from error
+        own = replace(
+            self,
+            program=program,
+            witnesses=tuple(
+                replace(w, gradient=e.gradient)
+                for w, e in zip(self.witnesses, examined, strict=True)
+            ),
+        )
+        own._check_bounds()  # noqa: SLF001 - a copy of this one
+        if not own.adds_up():
+            raise Defect("the witnessed gradients do not add up to the gradient")
+        for i, (witness, e) in enumerate(zip(own.witnesses, examined, strict=True)):
+            deadline.ask("running the program along the witnesses of a certificate")
+            if e.ray and not run:
+                raise Defect(f"witness {i}: a limit along a ray is proved by running only")
+            if e.ray:
+                check_ray(program, witness, self.tolerance, generator)
+            if run and not any(
+                confirmed(
+                    program, g, witness, e.gradient, self.tolerance, self.replay_noise, generator
+                )
+                for g in own.runs()
+            ):
+                raise Defect(f"gradients along witness {i} differ from its own")
+
+    def _check_weights(self) -> None:
+        if len(self.weights) != len(self.witnesses) or not self.witnesses:
+            raise Defect("weights and witnesses differ in number")
+        if not (min(self.weights) >= 0 and abs(sum(self.weights) - 1) <= 1e-9):
+            raise Defect("the weights are not convex")
+
+    def _check_bounds(self) -> None:
+        """Whether no more counts as rounding than follows from the program.
+
+        Every bound that a certificate carries is recomputed here, and only here.
+        """
+        program, first = self.program, self.witnesses[0]
+        trace = program.analysis.trace
+        if self.tolerance != relative_tolerance(trace):
+            raise Defect("the tolerance is not that of the program's types")
+        mixture = None if first.choices else ad_weights(program)
+        for noise, spacing in (
+            (self.noise, coarsest_epsilon(trace)),
+            (self.replay_noise, REPLAY_SPACING),
+        ):
+            if not noise:
+                continue
+            allowed = rounding_noise(
+                program, first.gradient, first.choices, mixture, epsilon=spacing
+            )
+            if len(noise) != len(allowed) or not all(
+                abs(n - a) <= _ROUNDING * a for n, a in zip(noise, allowed, strict=True)
+            ):
+                raise Defect("more counts as rounding than the program can leave")
+
+    def runs(self) -> tuple[Gradient, ...]:
+        """Ways to AD's gradient at another point, the user's own function first.
+
+        Where the program is not in float64 throughout, values near kinks are rounding: then also
+        with untouched elements kept on their recorded side.
+        """
+        program = self.program
+        kinds = {d for d in program.analysis.trace.slot_dtypes.values() if d.is_floating_point}
+        first = self.run_gradient or (lambda point: natural_gradient(program, point))
+        if kinds <= {torch.float64}:
+            return (first,)
+        return first, lambda point: natural_gradient(program, point, Pieces.HELD)
+
+    def own_defects(self, *, run: bool) -> tuple[str, ...]:
+        """What the judge asks of its own proof: sums, and runs along the witnesses it just found.
+
+        No verification: it believes the rows, and that the kinks are these.
+        """
+        if not self.adds_up():
+            return ("the witnessed gradients do not add up to the gradient",)
+        for i, w in enumerate(self.witnesses if run else ()):
+            rest = (self.point, w.direction, w.gradient, self.tolerance, self.replay_noise)
+            outcome = None
+            for gradient in self.runs():
+                outcome = confirm(gradient, *rest)
+                if outcome.confirmed:
+                    break
+            if outcome is not None and not outcome.confirmed:
+                return (f"gradients along witness {i} differ from its own by {outcome.error:.1e}",)
+        return ()
 
     def adds_up(self) -> bool:
         """Whether the weighted gradients of the witnesses are AD's gradient, up to rounding."""
@@ -101,13 +217,3 @@ class Certificate:
             exact = flatten(sums)
             target = np.where(np.abs(target - exact) <= noise, exact, target)
         return bool(verify_membership(points, weights, target, max(self.tolerance, 1e-9)))
-
-
-def weighted_sum(
-    gradients: Sequence[Sequence[torch.Tensor]], weights: Sequence[float]
-) -> tuple[torch.Tensor, ...]:
-    """The weighted sum of gradients, tensor by tensor."""
-    return tuple(
-        sum((w * part for w, part in zip(weights, parts, strict=True)), torch.zeros_like(parts[0]))
-        for parts in zip(*gradients, strict=True)
-    )

@@ -7,20 +7,17 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import torch
 
 from clarke.decide.limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    import torch
     from numpy.typing import NDArray
 
     from clarke.capture import Location, OpRecord
     from clarke.constraints import Relevance
-    from clarke.decide.certificate import Certificate
-    from clarke.decide.refute import Refutation
-    from clarke.feasibility import Method
     from clarke.kinks import Touch
     from clarke.steering import Analysis
     from clarke.verdict import Verdict
@@ -64,21 +61,16 @@ class Witness:
         direction: One tensor per variable.
         choices: The selection, by position of the operation.
         gradient: Its gradient G.
-        rows: (m, p) the relevant kinks' rows, expressed in a basis of p directions.
-        coefficients: (p,) the witness in that basis: ``rows @ coefficients > 0``.
+        rows: (m,) the derivatives along the direction of the switching functions that select the
+            pieces, in the order of `clarke.constraints.build_rows`: all positive.
         kinks: (m,) the touched kink to which each row belongs.
-        margin: Smallest relative margin of a row.
-        methods: What found it.
     """
 
     direction: tuple[torch.Tensor, ...]
     choices: Mapping[int, torch.Tensor]
     gradient: tuple[torch.Tensor, ...]
     rows: NDArray[np.float64]
-    coefficients: NDArray[np.float64]
     kinks: NDArray[np.int64]
-    margin: float
-    methods: tuple[Method, ...]
 
 
 @dataclass(frozen=True)
@@ -115,7 +107,10 @@ class Proof(Protocol):
         """Convex weights of the witnesses."""
 
     def verify(self, *, run: bool = True) -> bool:
-        """Check everything again, with `run` also by running the program."""
+        """Recompute everything from the program; with `run` also run it beside the point."""
+
+    def defects(self, *, run: bool = True) -> tuple[str, ...]:
+        """What is wrong, in words; empty when the proof holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,11 +149,12 @@ class Decision:
         notes: Further sentences for the user.
         element: A finite or a correct gradient, where AD's is not one.
         counts: Touched kinks by operation, where there is no analysis.
+        out_of_time: Undecided because the time limit ended.
     """
 
     verdict: Verdict
     reason: str
-    certificate: Certificate | Refutation | Proof | None = None
+    certificate: Proof | None = None
     theorem: str = ""
     culprits: tuple[Culprit, ...] = ()
     analysis: Analysis | None = None
@@ -166,6 +162,7 @@ class Decision:
     notes: tuple[str, ...] = field(default=())
     element: tuple[torch.Tensor, ...] | None = None
     counts: tuple[TouchCount, ...] = field(default=())
+    out_of_time: bool = False
 
 
 def culprit_of(touch: Touch, reason: str) -> Culprit:
@@ -179,9 +176,16 @@ def ray_witness(direction: tuple[torch.Tensor, ...], gradient: tuple[torch.Tenso
         direction=direction,
         choices={},
         gradient=gradient,
-        rows=np.zeros((0, 0)),
-        coefficients=np.zeros(0),
+        rows=np.zeros(0),
         kinks=np.zeros(0, dtype=np.int64),
-        margin=float("inf"),
-        methods=(),
+    )
+
+
+def weighted_sum(
+    gradients: Sequence[Sequence[torch.Tensor]], weights: Sequence[float]
+) -> tuple[torch.Tensor, ...]:
+    """The weighted sum of gradients, tensor by tensor."""
+    return tuple(
+        sum((w * part for w, part in zip(weights, parts, strict=True)), torch.zeros_like(parts[0]))
+        for parts in zip(*gradients, strict=True)
     )

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten, random_tangents
+from clarke.deadline import rung
 from clarke.decide.aligned import aligned_direction
-from clarke.decide.certificate import weighted_sum
-from clarke.decide.model import Witness, ray_witness
+from clarke.decide.model import Witness, ray_witness, weighted_sum
 from clarke.decide.nonfinite import limit_along
 from clarke.decide.tolerance import peak, relative_difference
 from clarke.feasibility import convex_weights
@@ -37,6 +37,7 @@ _STEP = 1e-4
 _SMOOTH = 1e-3  # relative change of a gradient over _BESIDE that a curved function may have
 
 
+@rung("looking for limits along rays")
 def mean_of_limits(
     program: Program,
     gradient: Tensors,
@@ -58,7 +59,7 @@ def mean_of_limits(
     for number in range(len(first) + _PAIRS):
         special = number < len(first)
         direction = first[number] if special else random_tangents(program, generator)
-        if special and not _is_smooth_along(program, direction, generator):
+        if special and not is_smooth_along(program, direction, generator):
             continue
         pair = [_limit(program, d, tolerance) for d in (direction, tuple(-x for x in direction))]
         own = [w for w in pair if w is not None]
@@ -72,7 +73,7 @@ def mean_of_limits(
             if relative_difference(mean, gradient, 1e-3 * size) <= tolerance:
                 return tuple(own), (0.5, 0.5), "limits along a ray and its opposite"
     for direction in _own_directions(program, gradient, relevance):
-        if not _is_smooth_along(program, direction, generator):
+        if not is_smooth_along(program, direction, generator):
             continue
         limit = _limit(program, direction, tolerance)
         if limit is None:
@@ -136,7 +137,7 @@ def _own_directions(program: Program, gradient: Tensors, relevance: Relevance) -
             yield weighted_sum(each, tuple(float(w) for w in weights))
 
 
-def _is_smooth_along(program: Program, direction: Tensors, generator: torch.Generator) -> bool:
+def is_smooth_along(program: Program, direction: Tensors, generator: torch.Generator) -> bool:
     """Whether the function is differentiable on the ray: gradients around it do not differ.
 
     A random ray avoids all kinks; one along special directions need not.

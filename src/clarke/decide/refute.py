@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from clarke.constraints import flatten, unflatten
+from clarke.constraints import build_rows, flatten, unflatten
+from clarke.deadline import Deadline, rung
 from clarke.decide.components import enumerate_components
+from clarke.decide.limits import Limits
 from clarke.decide.limitset import LimitSet, separates
 from clarke.decide.live import Live, find_live
 from clarke.decide.model import Witness
-from clarke.feasibility import Method, find_witness, verify_contradiction
-from clarke.steering import natural_gradient
+from clarke.decide.verification import (
+    Defect,
+    as_defects,
+    check_given,
+    fresh_generator,
+    is_replayed,
+    rebuilt,
+    seal_of,
+)
+from clarke.feasibility import find_witness, verify_witness
+from clarke.numerics import (
+    SAME_GRADIENT,
+    SET_AGREES,
+    VERIFIED_CELLS,
+    VERIFIED_KINKS,
+    VERIFIED_NODES,
+)
+from clarke.steering import natural_gradient, selected_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
     from clarke.decide.enumerate import Cell
-    from clarke.decide.limits import Limits
     from clarke.steering import Program
 
     Array = NDArray[np.float64]
@@ -49,22 +67,37 @@ class Refutation:
     """Proof that a gradient is not a Clarke gradient.
 
     Attributes:
+        program: What ran.
+        point: The point w.
         gradient: (n,) AD's gradient.
+        replayed: The recorded operations give this gradient, in float64. If not, it is the one that
+            was handed to the judge, and only that it is none of the program's is proved.
         limits: The gradients of all selections that could not be excluded.
         direction: (n,) unit vector with ``<direction, g> > <direction, p>`` for every element p.
         gap: The smallest difference.
         distance: Distance of g to the hull of the elements.
-        program: For running the program nearby.
+        seal: Binds all of this; see `clarke.decide.verification.seal_of`.
     """
 
+    program: Program
+    point: tuple[torch.Tensor, ...]
     gradient: Array
+    replayed: bool
     limits: LimitSet
     direction: Array
     gap: float
     distance: float
-    program: Program
-    weights: tuple[float, ...] = ()
-    witnesses: tuple[Witness, ...] = ()
+    seal: str = ""
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """None: no mixture is claimed."""
+        return ()
+
+    @property
+    def witnesses(self) -> tuple[Witness, ...]:
+        """None: all selections count."""
+        return ()
 
     @property
     def points(self) -> Array:
@@ -73,29 +106,74 @@ class Refutation:
             return np.zeros((0, len(self.gradient)))
         return distinct(self.limits.elements())
 
-    def verify(self, *, run: bool = True) -> bool:
-        """Check separation and exclusions in exact arithmetic, and gradients at nearby points."""
-        return not self.defects(run=run)
+    def sealed(self) -> Self:
+        """The same with a seal of its present contents."""
+        return replace(self, seal=seal_of(self))
 
-    def defects(self, *, run: bool = True) -> tuple[str, ...]:
+    def verify(self, *, run: bool = True, seconds: float | None = None) -> bool:
+        """Recompute everything from the program and the point; True if the proof holds.
+
+        The selections around the point are enumerated again, with every exclusion; the separation
+        is checked in exact arithmetic.
+
+        Args:
+            run: Also compare with gradients at nearby points.
+            seconds: Time limit.
+
+        Raises:
+            OutOfTimeError: The limit passed, which says nothing of the proof.
+        """
+        return not self.defects(run=run, seconds=seconds)
+
+    def defects(self, *, run: bool = True, seconds: float | None = None) -> tuple[str, ...]:
         """What is wrong with the proof, in words; empty when it holds."""
-        found = []
-        if not separates(self.limits, self.gradient, self.direction):
-            found.append("the direction does not separate the gradient from the set")
-        for component in self.limits.components:
-            for exclusion in component.exclusions:
-                outcome = find_witness(exclusion.rows)
-                if outcome.direction is not None:
-                    found.append("an excluded branch is feasible")
-                elif outcome.exact_multipliers is not None and not verify_contradiction(
-                    exclusion.rows, outcome.exact_multipliers
-                ):
-                    found.append("the contradiction of an excluded branch does not hold")
-        if run and not self._nearby_on_the_other_side():
-            found.append("gradients at nearby points are not on the other side")
+        found: list[str] = []
+        with as_defects(found, self.seal, self):
+            self._recompute(run=run, deadline=Deadline.after(seconds))
         return tuple(found)
 
-    def _nearby_on_the_other_side(self) -> bool:
+    def _recompute(self, *, run: bool, deadline: Deadline) -> None:
+        program = rebuilt(self.program.analysis.recorded, self.program.variables)
+        check_given(self.point, program.point, "the point")
+        if self.gradient.shape != (sum(p.numel() for p in program.point),):
+            raise Defect("the gradient has another shape than the variables")
+        if self.replayed != is_replayed(program, self.gradient):
+            raise Defect("AD's gradient of the program is not the one that is refuted")
+        deadline.ask("verifying a refutation")
+        limits = recomputed_limits(program)
+        check_same(self.limits, limits)
+        own = replace(self, program=program, limits=limits)
+        own._check_separation()  # noqa: SLF001 - a copy of this one
+        deadline.ask("verifying a refutation")
+        if run and not own.nearby_on_the_other_side():
+            raise Defect("gradients at nearby points are not on the other side")
+
+    def _check_separation(self) -> None:
+        if self.direction.shape != self.gradient.shape:
+            raise Defect("the direction has another shape than the gradient")
+        if not abs(float(np.linalg.norm(self.direction)) - 1) <= SAME_GRADIENT:
+            raise Defect("the direction is not a unit vector")
+        if not separates(self.limits, self.gradient, self.direction):
+            raise Defect("the direction does not separate the gradient from the set")
+        far = self.limits.element(self.limits.extreme(self.direction))
+        gap = float(self.direction @ self.gradient - self.direction @ far)
+        distance = self.limits.nearest(self.gradient).distance
+        if not abs(gap - self.gap) <= SET_AGREES * gap:
+            raise Defect("the gap is another one")
+        if not abs(distance - self.distance) <= SET_AGREES * distance:
+            raise Defect("the distance to the set is another one")
+        if not gap > SET_AGREES * self.limits.scale(self.gradient):
+            raise Defect("the gradient and the set are no further apart than roundings")
+
+    def own_defects(self, *, run: bool) -> tuple[str, ...]:
+        """What the judge asks of its own proof: separation, and gradients beside the point."""
+        if not separates(self.limits, self.gradient, self.direction, self.program.deadline):
+            return ("the direction does not separate the gradient from the set",)
+        if run and not self.nearby_on_the_other_side():
+            return ("gradients at nearby points are not on the other side",)
+        return ()
+
+    def nearby_on_the_other_side(self) -> bool:
         """Gradients just beside the point must be separated from g as the set is."""
         generator = torch.Generator().manual_seed(1)
         limit = float(self.direction @ self.gradient)
@@ -123,6 +201,7 @@ def distinct(points: Array, tolerance: float = 1e-9) -> Array:
     return kept[:count]
 
 
+@rung("enumerating all selections")
 def enumerate_exactly(
     program: Program, generator: torch.Generator, limits: Limits | None = None
 ) -> Exact:
@@ -133,6 +212,69 @@ def enumerate_exactly(
     """
     live = find_live(program, generator)
     return Exact(enumerate_components(program, live, generator, limits), live)
+
+
+def recomputed_limits(program: Program) -> LimitSet:
+    """All selections that cannot be excluded, enumerated again for a verification.
+
+    Raises:
+        BudgetError: That is out of reach.
+    """
+    limits = Limits(nodes=int(VERIFIED_NODES), cells=int(VERIFIED_CELLS), kinks=int(VERIFIED_KINKS))
+    return enumerate_exactly(program, fresh_generator(), limits).limits
+
+
+def check_same(claimed: LimitSet, found: LimitSet) -> None:
+    """Whether a certificate lists the selections and exclusions that were enumerated again.
+
+    Directions may differ from run to run where they are searched in a random subspace: they are
+    held against the rows.
+
+    Raises:
+        Defect: One is missing, or another one.
+    """
+    differs = Defect("the selections around the point are not those of the certificate")
+    if len(claimed.components) != len(found.components):
+        raise differs
+    _check_alike(claimed.base, found.base, differs)
+    for mine, own in zip(claimed.components, found.components, strict=True):
+        _check_alike(mine.changes, own.changes, differs)
+        if len(mine.cells) != len(own.cells) or len(mine.exclusions) != len(own.exclusions):
+            raise differs
+        for a, b in zip(mine.cells, own.cells, strict=True):
+            _check_cell(a, b, differs)
+        for c, d in zip(mine.exclusions, own.exclusions, strict=True):
+            _check_alike(c.rows, d.rows, differs)
+
+
+def _check_cell(claimed: Cell, found: Cell, differs: Defect) -> None:
+    for mine, own in (
+        ({k: v.numpy() for k, v in claimed.choices.items()}, found.choices),
+        (claimed.own, found.own),
+    ):
+        if sorted(mine) != sorted(own) or not all(
+            np.array_equal(mine[k], np.asarray(own[k])) for k in mine
+        ):
+            raise differs
+    _check_alike(claimed.gradient, found.gradient, differs)
+    _check_alike(claimed.rows, found.rows, differs)
+    if not np.array_equal(claimed.kinks, found.kinks):
+        raise differs
+    if claimed.direction is None:
+        # Less is claimed than is known.
+        return
+    if found.direction is None or claimed.direction.shape != found.direction.shape:
+        raise differs
+    if len(found.rows) and not verify_witness(found.rows, claimed.direction):
+        raise Defect("the direction of a selection does not satisfy its rows")
+
+
+def _check_alike(claimed: Array, found: Array, differs: Defect) -> None:
+    if claimed.shape != found.shape:
+        raise differs
+    size = float(np.abs(found).max(initial=0.0))
+    if not bool((np.abs(claimed - found) <= SAME_GRADIENT * size).all()):
+        raise differs
 
 
 def mix_cells(
@@ -146,7 +288,7 @@ def mix_cells(
     single = _equal_element(limits, gradient, tolerance * scale)
     if single is not None:
         return (witness_of(limits, single, program),), (1.0,)
-    nearest = limits.nearest(gradient)
+    nearest = limits.nearest(gradient, program.deadline)
     if float(np.abs(nearest.point - gradient).max(initial=0.0)) > tolerance * scale:
         return None
     total = sum(nearest.weights)
@@ -175,19 +317,18 @@ def _equal_element(limits: LimitSet, gradient: Array, most: float) -> tuple[int,
 def witness_of(limits: LimitSet, atom: Sequence[int], program: Program) -> Witness:
     """One element of a certain set as a witness: one direction inside all its cells at once."""
     cells = [c.cells[i] for c, i in zip(limits.components, atom, strict=True)]
-    direction, rows = joint_direction(cells, len(limits.base))
-    values = rows @ direction
-    sizes = np.linalg.norm(rows, axis=1) * np.linalg.norm(direction)
+    direction = unflatten(joint_direction(cells, len(limits.base))[0], program.point)
     choices = joint_choices(cells)
+    kinks = torch.zeros(program.analysis.count, dtype=torch.bool)
+    for cell in cells:
+        kinks[torch.from_numpy(cell.kinks)] = True
+    rows = build_rows(program, choices, kinks)
     return Witness(
-        direction=unflatten(direction, program.point),
+        direction=direction,
         choices=choices,
-        gradient=unflatten(limits.element(atom), program.point),
-        rows=rows,
-        coefficients=direction,
-        kinks=np.concatenate([c.kinks for c in cells]) if cells else np.zeros(0, dtype=np.int64),
-        margin=float((values / sizes).min(initial=np.inf)),
-        methods=(Method.RATIONAL_ELIMINATION,),
+        gradient=selected_gradient(program, choices),
+        rows=rows.times(direction).to(torch.float64).numpy(),
+        kinks=rows.kinks.numpy(),
     )
 
 
@@ -236,16 +377,18 @@ def refute(exact: Exact, program: Program, gradient: Array, tolerance: float) ->
     """A proof that the gradient is outside of the hull of everything possible, or None."""
     if not exact.limits.count:
         return None
-    nearest = exact.limits.nearest(gradient)
+    nearest = exact.limits.nearest(gradient, program.deadline)
     if nearest.gap <= tolerance * exact.limits.scale(gradient):
         return None
     return Refutation(
+        program=program,
+        point=program.point,
         gradient=gradient,
+        replayed=is_replayed(program, gradient),
         limits=exact.limits,
         direction=nearest.direction,
         gap=nearest.gap,
         distance=nearest.distance,
-        program=program,
     )
 
 

@@ -10,7 +10,7 @@ from clarke.report.text import report_text
 if TYPE_CHECKING:
     import torch
 
-    from clarke.decide import Certificate, Culprit, Proof, Refutation
+    from clarke.decide import Culprit, Proof
     from clarke.verdict import Verdict
 
 
@@ -56,17 +56,21 @@ class Report:
         culprits: Operations that the verdict names.
         element: A correct or finite gradient where AD's is not one.
         notes: Further sentences.
+        seconds: What clarke's own work took, without the run that was recorded.
+        out_of_time: Undecided because the time limit ended; more `seconds` may decide it.
     """
 
     verdict: Verdict
     reason: str
     gradient: tuple[torch.Tensor, ...]
     kinks: tuple[KinkSummary, ...]
-    certificate: Certificate | Refutation | Proof | None = None
+    certificate: Proof | None = None
     theorem: str = ""
     culprits: tuple[Culprit, ...] = ()
     element: tuple[torch.Tensor, ...] | None = None
     notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    out_of_time: bool = False
 
     @property
     def correct(self) -> bool | None:
@@ -104,11 +108,13 @@ class Report:
                     "direction": _values(w.direction),
                     "gradient": _values(w.gradient),
                     "weight": weight,
-                    "rows": int(w.rows.shape[0]),
+                    "rows": len(w.rows),
                 }
                 for w, weight in zip(certificate.witnesses, certificate.weights, strict=True)
             ],
             "notes": list(self.notes),
+            "seconds": self.seconds,
+            "out_of_time": self.out_of_time,
         }
 
     def __str__(self) -> str:

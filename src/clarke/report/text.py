@@ -36,7 +36,7 @@ def report_text(report: Report) -> str:
         share = f"weight {weight:.3g}, " if len(weights) > 1 else ""
         lines += _field(
             "witness",
-            f"{share}direction {tensors_text(witness.direction)}, {witness.rows.shape[0]} rows",
+            f"{share}direction {tensors_text(witness.direction)}, {len(witness.rows)} rows",
         )
     if report.kinks:
         total = sum(k.elements for k in report.kinks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import warnings
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 import torch.autograd.forward_ad as fwd
 
 from clarke.capture import External, OpRecord, Origin, Ref, Trace, input_slots
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.errors import ModifiedSinceError, ReplayError
 from clarke.kinks import Call, KinkRule, OpKind, Registry, Touch
 from clarke.kinks.model import UnsteeredRule
@@ -21,6 +23,7 @@ from clarke.kinks.steps import ComparisonRule
 from clarke.steering.adapt import adapted, can_replay_random
 from clarke.steering.masks import MaskTracker, MaskUse, blended
 from clarke.steering.nudges import Nudges, carries_slopes
+from clarke.steering.pace import Pace
 from clarke.steering.still import Still
 
 if TYPE_CHECKING:
@@ -93,7 +96,7 @@ class Analysis:
         raise IndexError(kink)
 
 
-def analyse(trace: Trace, registry: Registry) -> Analysis:
+def analyse(trace: Trace, registry: Registry, deadline: Deadline = UNLIMITED) -> Analysis:
     """Find the touched kinks of every operation of a trace."""
     recorded, trace = trace, registry.lowered(trace)
     sites: dict[int, Site] = {}
@@ -101,6 +104,7 @@ def analyse(trace: Trace, registry: Registry) -> Analysis:
     count = 0
     still = Still(trace)
     for position, op in enumerate(trace.ops):
+        deadline.ask("finding touched kinks: operation {} of {}", position, len(trace.ops))
         if op.hidden_write:
             continue
         if not (op.differentiated or op.reads_stopped):
@@ -182,21 +186,34 @@ class Program:
         analysis: The trace and its kinks.
         variables: External slots to differentiate with respect to, in order.
         dtype: Floating point type of the replay.
+        deadline: Asked at every operation of a replay, and by whoever works with the program.
     """
 
     def __init__(
-        self, analysis: Analysis, variables: Sequence[int], dtype: torch.dtype = torch.float64
+        self,
+        analysis: Analysis,
+        variables: Sequence[int],
+        dtype: torch.dtype = torch.float64,
+        deadline: Deadline = UNLIMITED,
     ) -> None:
         self.analysis = analysis
         self.variables = tuple(variables)
         self.dtype = dtype
-        _load_forward_rules()
+        self.deadline = deadline
+        with deadline.paused():
+            _load_forward_rules()
         trace = analysis.trace
         for e in trace.externals.values():
             _refuse_changed(e)
         self.point = tuple(
             trace.externals[s].tensor.detach().to(dtype).clone() for s in self.variables
         )
+
+    def within(self, deadline: Deadline) -> Program:
+        """The same program under another deadline."""
+        other = copy.copy(self)
+        other.deadline = deadline
+        return other
 
     def run(
         self,
@@ -231,7 +248,9 @@ class Program:
         with torch.set_grad_enabled(grad):
             forced = pieces is Pieces.FORCED or probe
             trace = self.analysis.trace if forced else self.analysis.recorded
+            pace = Pace(self.deadline, trace.ops, state.env)
             for position, op in enumerate(trace.ops):
+                pace.at(position)
                 if op.hidden_write:
                     raise ReplayError(
                         f"{op.shown} at {op.location} changed a differentiated tensor while "

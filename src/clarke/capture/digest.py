@@ -1,0 +1,127 @@
+"""A digest of what ran: operators, wiring, scalars and the bytes of every tensor that was read.
+
+A certificate names its program by this digest, so that no other program can take its place. What
+operations computed on the way is left out: it follows from the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from clarke.capture.trace import External, OpRecord, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Feed = Callable[[bytes], None]
+
+
+def digest(*parts: Any) -> str:
+    """A digest of plain data, tensors, arrays, traces and dataclasses made of them.
+
+    Equal for equal types, shapes and bytes; every other object counts by its type alone.
+    """
+    found = hashlib.blake2b(digest_size=32)
+    with torch.no_grad():
+        _feed(found.update, parts)
+    return found.hexdigest()
+
+
+def _feed(feed: Feed, value: Any) -> None:
+    # Every item starts with its kind and its length: no two lists of parts read alike.
+    if isinstance(value, torch.Tensor):
+        _feed_tensor(feed, value)
+    elif isinstance(value, np.ndarray):
+        _feed(feed, ("array", value.dtype.str, value.shape))
+        _feed_bytes(feed, "bytes", np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, float):
+        _feed_bytes(feed, "float", struct.pack("<d", value))
+    elif isinstance(value, Enum):
+        _feed_bytes(feed, type(value).__name__, value.name.encode())
+    elif value is None or isinstance(value, (bool, int, complex, str, bytes)):
+        _feed_bytes(feed, type(value).__name__, repr(value).encode())
+    elif isinstance(value, (torch.dtype, torch.device, torch.layout, torch.memory_format)):
+        _feed_bytes(feed, "torch", str(value).encode())
+    elif isinstance(value, (list, tuple)):
+        _feed_bytes(feed, "sequence", str(len(value)).encode())
+        for item in value:
+            _feed(feed, item)
+    elif isinstance(value, Mapping):
+        _feed(feed, sorted(value.items(), key=lambda item: repr(item[0])))
+    elif isinstance(value, Trace):
+        _feed_trace(feed, value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        _feed_bytes(feed, "object", type(value).__qualname__.encode())
+        for f in fields(value):
+            _feed(feed, (f.name, getattr(value, f.name)))
+    else:
+        _feed_bytes(feed, "other", type(value).__qualname__.encode())
+
+
+def _feed_bytes(feed: Feed, kind: str, content: bytes) -> None:
+    feed(f"{kind}:{len(content)}:".encode())
+    feed(content)
+
+
+def _feed_tensor(feed: Feed, tensor: torch.Tensor) -> None:
+    plain = tensor.detach()
+    _feed(feed, ("tensor", plain.dtype, tuple(plain.shape), plain.layout))
+    if plain.layout == torch.sparse_coo:
+        plain = plain.coalesce()
+        _feed(feed, (plain.indices(), plain.values()))
+        return
+    if plain.layout != torch.strided:
+        plain = plain.to_dense()
+    plain = plain.resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    whole = plain.view(torch.uint8) if plain.numel() else torch.zeros(0, dtype=torch.uint8)
+    feed(f"bytes:{whole.numel()}:".encode())
+    feed(whole.numpy().data)
+
+
+def _feed_trace(feed: Feed, trace: Trace) -> None:
+    for op in trace.ops:
+        _feed(feed, ("op", _parts_of(op)))
+    for slot in sorted(trace.externals):
+        _feed(feed, ("external", _read(trace.externals[slot])))
+    _feed(feed, ("result", trace.output, len(trace.scalar_reads)))
+
+
+def _parts_of(op: OpRecord) -> tuple[Any, ...]:
+    # Of random operations also what came out, since it does not come out again.
+    drawn = (dict(op.drawn), dict(op.kept_outputs)) if op.drawn else ()
+    return (
+        op.name,
+        op.args,
+        dict(op.kwargs),
+        op.outputs,
+        op.differentiated,
+        op.reads_stopped,
+        op.hidden_write,
+        sorted(op.varied),
+        drawn,
+    )
+
+
+def _read(external: External) -> tuple[Any, ...]:
+    tensor = external.tensor
+    # What a recorded operation wrote to counts as it was before.
+    written = external.snapshot is not None
+    place = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset()) if written else ()
+    return (
+        external.slot,
+        external.origin,
+        external.storage,
+        external.name,
+        external.stopped,
+        external.cut_by,
+        external.snapshot if written else tensor,
+        place,
+    )

@@ -1,0 +1,306 @@
+"""Recompute what a certificate claims from nothing but its program and its point.
+
+Nothing that a judge found is trusted here: values are computed again, touched kinks are found again
+by the rules of the default registry, relevance, rows and gradients follow from them, and what holds
+with probability one is asked of other random numbers than the judge's. All certificates share this
+module; each adds what only it claims.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from clarke.capture import digest, refilled, without_values
+from clarke.constraints import build_rows, find_relevant, flatten, resolve
+from clarke.deadline import UNLIMITED
+from clarke.decide.confirm import confirm
+from clarke.decide.hazards import LIPSCHITZ, obstacle
+from clarke.decide.rays import is_smooth_along
+from clarke.decide.tolerance import relative_difference
+from clarke.decide.vectors import used_vectors
+from clarke.errors import ClarkeError, OutOfTimeError, in_a_line
+from clarke.feasibility import verify_witness
+from clarke.kinks import Hazard, OpKind, default_registry
+from clarke.numerics import ROWS_AGREE, ROWS_EXACT, ROWS_ONE_BY_ONE, ROWS_POSITIVE, SAME_GRADIENT
+from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from clarke.capture import Trace
+    from clarke.constraints import Relevance, RowOperator
+    from clarke.deadline import Deadline
+    from clarke.decide.confirm import Gradient
+    from clarke.decide.model import Witness
+
+    Tensors = tuple[torch.Tensor, ...]
+
+_FRESH = 0x5EED  # the judge's generators start from small numbers
+
+
+class Defect(Exception):  # noqa: N818 - what is wrong with a proof, not with the program
+    """Why a certificate does not hold; its text goes into `defects`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """A witness that holds: its gradient, computed again, and whether it rests on a ray alone."""
+
+    gradient: Tensors
+    ray: bool
+
+
+def seal_of(proof: Any) -> str:
+    """A digest of everything in a certificate but its seal; a program counts by what ran.
+
+    The seal binds parts that are valid apart from each other. That they are valid is no matter of
+    seals: who changes a part and writes a new seal still has to pass the recomputation.
+    """
+    parts: list[Any] = [type(proof).__name__]
+    for f in fields(proof):
+        value = getattr(proof, f.name)
+        if f.name == "seal":
+            continue
+        if isinstance(value, Program):
+            value = (value.analysis.recorded, value.variables)
+        parts.append((f.name, value))
+    return digest(parts)
+
+
+@contextlib.contextmanager
+def as_defects(found: list[str], seal: str | None, proof: Any) -> Iterator[None]:
+    """Collect what makes a certificate fail: a broken seal, a `Defect`, a program that cannot run.
+
+    Raises:
+        OutOfTimeError: The deadline passed; nothing is said of the certificate then.
+    """
+    try:
+        if seal is not None and seal != seal_of(proof):
+            raise Defect(
+                "the certificate, or a tensor that its program read, has changed since it was made"
+            )
+        yield
+    except OutOfTimeError:
+        raise
+    except Defect as error:
+        found.append(str(error))
+    except (
+        ClarkeError,
+        ArithmeticError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        found.append(f"the program cannot be judged again: {in_a_line(error)}")
+
+
+def rebuilt(trace: Trace, variables: Sequence[int]) -> Program:
+    """The program of a trace, from its operations and what they read alone.
+
+    Raises:
+        Defect: Something in it is out of reach of any proof.
+    """
+    registry = default_registry()
+
+    def repeatable(func: Any) -> bool:
+        return registry.known(func).kind is not OpKind.RANDOM
+
+    again = refilled(without_values(trace, repeatable), registry.keeps)
+    analysis = resolve(analyse(again, registry), registry, variables)
+    blocked = obstacle(analysis, sees_values=True)
+    if blocked is not None:
+        raise Defect(f"the program is out of reach: {blocked.reason}")
+    return Program(analysis, variables)
+
+
+def fresh_generator() -> torch.Generator:
+    """Random numbers that no judge has used."""
+    return torch.Generator().manual_seed(_FRESH)
+
+
+def ad_weights(program: Program) -> dict[int, torch.Tensor]:
+    """AD's weights at the operations where it mixes pieces, by site position."""
+    return {
+        p: s.touch.weights for p, s in program.analysis.sites.items() if bool(s.touch.mixed().any())
+    }
+
+
+def is_replayed(program: Program, gradient: NDArray[np.float64]) -> bool:
+    """Whether AD, with the recorded pieces or as it runs now, returns this at the point."""
+    found = (
+        selected_gradient(program, weights=ad_weights(program)),
+        natural_gradient(program),
+    )
+    return any(same_numbers(flatten(g), gradient) for g in found)
+
+
+def same_numbers(left: NDArray[np.float64], right: NDArray[np.float64]) -> bool:
+    """Whether two arrays are equal, entry by entry, but for a rounding or two."""
+    if left.shape != right.shape or not np.isfinite(left).all():
+        return False
+    return bool((np.abs(left - right) <= SAME_GRADIENT * np.abs(left)).all())
+
+
+def examine(
+    program: Program,
+    witness: Witness,
+    generator: torch.Generator,
+    deadline: Deadline = UNLIMITED,
+) -> Examined:
+    """Find a witness's kinks, rows and gradient again and compare.
+
+    Raises:
+        Defect: It does not hold.
+    """
+    _check_shapes(program, witness)
+    relevance = find_relevant(program, generator, choices=witness.choices)
+    if relevance.lost_masks:
+        raise Defect("a tied comparison cannot be followed, so that selections say nothing")
+    if set(relevance.hazards) - {Hazard.IMPROPER}:
+        return _examine_ray(program, witness, relevance)
+    _check_unnamed(program, witness.choices, relevance)
+    claimed = torch.zeros(program.analysis.count, dtype=torch.bool)
+    claimed[torch.from_numpy(witness.kinks)] = True
+    rows = build_rows(program, witness.choices, relevance.relevant | claimed)
+    if not np.array_equal(rows.kinks.numpy(), witness.kinks):
+        raise Defect("the rows are not those of the relevant kinks")
+    if len(witness.kinks):
+        along = derivatives_along(rows, witness.direction, deadline)
+        if not bool((np.abs(along - witness.rows) <= ROWS_AGREE * along).all()):
+            raise Defect("the rows along the direction are not what they should be")
+    # At null kinks a mixture and a selection differ by roundings.
+    for mixture in ({}, {} if witness.choices else ad_weights(program)):
+        own = selected_gradient(program, witness.choices, weights=mixture)
+        if same_numbers(flatten(own), flatten(witness.gradient)):
+            return Examined(own, ray=False)
+    raise Defect("the gradient is not that of the selection")
+
+
+def _check_shapes(program: Program, witness: Witness) -> None:
+    for parts in (witness.direction, witness.gradient):
+        if [p.shape for p in parts] != [p.shape for p in program.point]:
+            raise Defect("a direction or a gradient has another shape than the variables")
+        if not all(bool(torch.isfinite(p).all()) for p in parts):
+            raise Defect("a direction or a gradient is not finite")
+    kinks, rows = witness.kinks, witness.rows
+    if rows.shape != kinks.shape or rows.ndim != 1:
+        raise Defect("rows and their kinks differ in number")
+    if len(kinks) and not (kinks.min() >= 0 and kinks.max() < program.analysis.count):
+        raise Defect("a row is that of a kink which is not touched")
+    for position, choice in witness.choices.items():
+        site = program.analysis.sites.get(position)
+        if site is None or choice.shape != (site.touch.count,):
+            raise Defect("the selection names kinks that are not touched")
+        hits = (site.touch.members == choice[site.touch.owner]).to(torch.int64)
+        found = torch.zeros(site.touch.count, dtype=torch.int64)
+        if not bool((found.index_add(0, site.touch.owner, hits) > 0).all()):
+            raise Defect("the selection names a piece that does not meet others at its kink")
+
+
+def _check_unnamed(
+    program: Program, choices: Mapping[int, torch.Tensor], relevance: Relevance
+) -> None:
+    open_ = relevance.relevant & relevance.mixed
+    for position in choices:
+        site = program.analysis.sites[position]
+        open_[site.first : site.first + site.touch.count] = False
+    if bool(open_.any()):
+        raise Defect("AD mixes pieces at a relevant kink, and the selection names none of them")
+
+
+def _examine_ray(program: Program, witness: Witness, relevance: Relevance) -> Examined:
+    """A limit along a ray needs a function that is Lipschitz continuous around the point."""
+    if not set(relevance.hazards) <= LIPSCHITZ or used_vectors(program.analysis) is not None:
+        raise Defect("a point is touched at which no limit of gradients proves anything")
+    if len(witness.rows) or witness.choices:
+        raise Defect("a point is touched that selections cannot express")
+    return Examined(tuple(g.to(torch.float64) for g in witness.gradient), ray=True)
+
+
+def derivatives_along(
+    rows: RowOperator, direction: Sequence[torch.Tensor], deadline: Deadline = UNLIMITED
+) -> NDArray[np.float64]:
+    """(m,) the rows times a direction: in exact arithmetic positive, by more than roundings.
+
+    Very many rows are taken along the direction in one forward pass, with the same margin over what
+    its roundings may be.
+
+    Raises:
+        Defect: One is not.
+    """
+    m, n = rows.shape
+    failed = Defect("the direction does not satisfy all rows")
+    if m > ROWS_ONE_BY_ONE or m * n > ROWS_EXACT:
+        values, rounding = rows.times_bounded(direction)
+        if not bool((values > rounding).all()):
+            raise failed
+        return values.to(torch.float64).numpy()
+    d = flatten(direction)
+    found = np.zeros(m)
+    for i in range(m):
+        deadline.ask("verifying the rows of a certificate")
+        row = rows.row(i)
+        found[i] = row @ d
+        if not verify_witness(row[None], d) or found[i] <= ROWS_POSITIVE * (
+            np.abs(row) @ np.abs(d)
+        ):
+            raise failed
+    return found
+
+
+def confirmed(
+    program: Program,
+    run: Gradient,
+    witness: Witness,
+    expected: Tensors,
+    tolerance: float,
+    noise: Sequence[float],
+    generator: torch.Generator,
+) -> bool:
+    """Whether gradients along a witness tend to its own, at points that no judge looked at."""
+    stretch = 0.5 + 0.4 * float(torch.rand((), generator=generator, dtype=torch.float64))
+
+    def moved(point: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        return run([p + stretch * (q - p) for p, q in zip(program.point, point, strict=True)])
+
+    rest = (program.point, witness.direction, expected, tolerance, noise)
+    return confirm(moved, *rest).confirmed
+
+
+def check_ray(
+    program: Program, witness: Witness, tolerance: float, generator: torch.Generator
+) -> None:
+    """Whether true gradients along a ray tend to the limit claimed, and the ray avoids all kinks.
+
+    Raises:
+        Defect: They do not.
+    """
+
+    def true(point: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        return natural_gradient(program, point, Pieces.TRUE)
+
+    if not any(bool((d != 0).any()) for d in witness.direction):
+        raise Defect("a ray has no direction")
+    if not is_smooth_along(program, witness.direction, generator):
+        raise Defect("the function is not differentiable along a ray")
+    if not confirmed(program, true, witness, witness.gradient, tolerance, (), generator):
+        raise Defect("gradients along a ray do not tend to the limit claimed")
+
+
+def check_given(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], what: str) -> None:
+    """Whether two lists of tensors have equal shapes and numbers.
+
+    Raises:
+        Defect: They differ.
+    """
+    shapes = [t.shape for t in left] == [t.shape for t in right]
+    if not shapes or relative_difference(left, right) != 0:
+        raise Defect(f"{what} is not that of the program")
