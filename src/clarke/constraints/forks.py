@@ -123,6 +123,7 @@ class _Writer:
         self.dtypes = dict(self.trace.slot_dtypes)
         self.forks: dict[int, _Fork] = {}
         self.bits: list[_Bit] = []
+        self.changed = False
         self.read = {s for op in self.trace.ops for s in input_slots(op)} | {self.trace.output}
         self._next = min([0, *self.dtypes, *self.externals]) - 1
         self._written = 0
@@ -156,6 +157,7 @@ class _Writer:
 
     def start(self, op: OpRecord, split: Split) -> None:
         """Replace a result of an operation by constants."""
+        self.changed = True
         slot = op.outputs[split.output]
         if len(op.outputs) > 1:
             left = tuple(None if i == split.output else o for i, o in enumerate(op.outputs))
@@ -411,7 +413,7 @@ class _Writer:
 
     def finished(self) -> Trace | None:
         """The new trace."""
-        if not self.bits:
+        if not self.changed:
             return None
         out = self.trace.output
         fork = self.forks.get(out)

@@ -111,7 +111,8 @@ def _without_settled(analysis: Analysis, program: Program, generator: torch.Gene
         for position, probe in run.probes.items():
             site = analysis.sites[position]
             own = slice(site.first, site.first + site.touch.count)
-            if site.rule.by_value:
+            # A replay holds detached values constant; the program does not.
+            if site.rule.by_value and not site.touch.op.reads_stopped:
                 moving[own] |= probe.switching.detach().reshape(-1) != 0
             else:
                 moving[own] = True
