@@ -100,5 +100,4 @@ def test_nothing_that_clarke_says_is_contradicted(family):
         verdict, wrong = contradiction(case)
         seen[verdict.name] += 1
         assert not wrong, f"seed {seed}, at {case.point}: {verdict.name}: {wrong}\n{case.source}"
-    print(family, dict(seen))
     assert seen.keys() - {"UNDECIDED"}, seen

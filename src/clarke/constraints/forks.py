@@ -9,17 +9,19 @@ whether the sides agree beside the point as well is judged as for these.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import product
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import External, OpRecord, Origin, Ref, Trace, input_slots
+from clarke.capture import OpRecord, Ref, Trace, input_slots
+from clarke.constraints.conditions import Bit, Plain, at_values, same_condition
 from clarke.constraints.splits import Split, split_of
-from clarke.kinks.lowering import Lowerer, Part
-from clarke.numerics import FORK_NOISE, FORK_SAME
+from clarke.constraints.versions import Fork, agree, noise_of, without
+from clarke.constraints.writing import CannotFollowError, Records
+from clarke.kinks.lowering import Part
 from clarke.steering import shared_memory
 
 if TYPE_CHECKING:
@@ -29,44 +31,11 @@ if TYPE_CHECKING:
 
 _ATEN = torch.ops.aten
 _BITS = 6  # conditions that one tensor may depend on before its versions are too many
-_RECORDS = 4000  # records that following both sides may add
-_APART = 1 << 100  # numbers of new records stay clear of those of recorded ones and their parts
 _MOVES = frozenset(
     ["view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "expand", "permute", "transpose"]
 )
 _MOVES |= {"t", "select", "slice", "clone", "alias", "flatten", "diagonal", "flip", "unbind"}
 _MOVES |= {"split", "split_with_sizes", "detach", "repeat", "roll", "rot90", "unfold"}
-
-
-class CannotFollowError(Exception):
-    """The sides of a jump cannot be followed; internal to this module."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Fork:
-    """A tensor in several versions.
-
-    Attributes:
-        bits: Numbers of the conditions on which it depends.
-        parts: Its version for each outcome of these.
-        lineage: For conditions with one number for each element, by bit: for every element of the
-            tensor 1 + the element of these numbers that decides it, or 0.
-    """
-
-    bits: tuple[int, ...]
-    parts: Mapping[tuple[bool, ...], Part]
-    lineage: Mapping[int, torch.Tensor]
-
-
-@dataclass
-class _Bit:
-    """A condition: its numbers, and the comparison with 0 under which it holds."""
-
-    numbers: Part
-    compare: Any
-    op: OpRecord
-    near: tuple[torch.Tensor, ...]
-    holds: dict[bytes, Part] = field(default_factory=dict)
 
 
 def forked(
@@ -103,7 +72,7 @@ def forked(
     return writer.finished()
 
 
-class _Writer:
+class _Writer(Records):
     """Writes the new trace, operation by operation."""
 
     def __init__(
@@ -114,19 +83,13 @@ class _Writer:
         *,
         elementwise: bool,
     ) -> None:
-        self.trace = analysis.trace
-        self.values = values
+        super().__init__(analysis.trace, values)
         self.near = near
         self.elementwise = elementwise
-        self.ops: list[OpRecord] = []
-        self.externals = dict(self.trace.externals)
-        self.dtypes = dict(self.trace.slot_dtypes)
-        self.forks: dict[int, _Fork] = {}
-        self.bits: list[_Bit] = []
+        self.forks: dict[int, Fork] = {}
+        self.bits: list[Bit] = []
         self.changed = False
         self.read = {s for op in self.trace.ops for s in input_slots(op)} | {self.trace.output}
-        self._next = min([0, *self.dtypes, *self.externals]) - 1
-        self._written = 0
         shared = shared_memory(self.trace.ops)
         self._name = lambda slot: shared.get(slot, slot)
         self._in_place = {
@@ -166,7 +129,9 @@ class _Writer:
         lo = self._lowerer(op)
         numbers = split.switch(lo, args)
         self._take(lo)
-        near = tuple(split.switch(_Plain(), [_at(a, v) for a in op.args]).value for v in self.near)
+        near = tuple(
+            split.switch(Plain(), [at_values(a, v) for a in op.args]).value for v in self.near
+        )
         if self.elementwise and split.elements is not None:
             bits, outcomes = self._one_condition(op, split, numbers, near)
         elif split.network:
@@ -185,7 +150,7 @@ class _Writer:
             label = torch.zeros(shape.numel(), dtype=torch.int64)
             label[split.elements] = split.elements + 1
             lineage = {bits[0]: label.reshape(shape)}
-        self._bind(op, slot, _Fork(bits, parts, lineage))
+        self._bind(op, slot, Fork(bits, parts, lineage))
 
     def _one_condition(
         self, op: OpRecord, split: Split, numbers: Part, near: Sequence[torch.Tensor]
@@ -195,7 +160,7 @@ class _Writer:
         moving = torch.stack([n.reshape(-1)[places] for n in near]).ne(0).any(0)
         if not bool(moving.any()):
             return (), lambda _: [True] * split.count
-        bit, same = self._bit(_Bit(numbers, split.compare, op, tuple(near)), places)
+        bit, same = self._bit(Bit(numbers, split.compare, op, tuple(near)), places)
         still = ~moving
         return (bit,), lambda holds: [s or (holds[bit] == same) for s in still.tolist()]
 
@@ -212,7 +177,7 @@ class _Writer:
                 chosen.append(None)
                 continue
             number = lo(_ATEN.take.default, numbers, torch.tensor(place))
-            chosen.append(self._bit(_Bit(number, split.compare, op, beside), None))
+            chosen.append(self._bit(Bit(number, split.compare, op, beside), None))
         self._take(lo)
         bits = tuple(sorted({c[0] for c in chosen if c is not None}))
         if len(bits) > _BITS:
@@ -231,7 +196,7 @@ class _Writer:
         for ahead, behind in split.network:
             lo = self._lowerer(op)
             one, two = holder[ahead], holder[behind]
-            self.bits.append(_Bit(lo(_ATEN.sub.Tensor, one, two), split.compare, op, ()))
+            self.bits.append(Bit(lo(_ATEN.sub.Tensor, one, two), split.compare, op, ()))
             self._take(lo)
             bits.append(len(self.bits) - 1)
             holds = self._condition(bits[-1], None)
@@ -241,10 +206,10 @@ class _Writer:
             self._take(lo)
         return tuple(bits), lambda holds: [holds[b] for b in bits]
 
-    def _bit(self, bit: _Bit, places: torch.Tensor | None) -> tuple[int, bool]:
+    def _bit(self, bit: Bit, places: torch.Tensor | None) -> tuple[int, bool]:
         """The number of a condition, and whether it holds where that one does, or where not."""
         for number, other in enumerate(self.bits):
-            same = _same(bit, other, places)
+            same = same_condition(bit, other, places)
             if same is not None:
                 return number, same
         self.bits.append(bit)
@@ -273,13 +238,13 @@ class _Writer:
             key = tuple(self.forks[s].parts[self._own(s, holds)].ref.slot for s in read)
             if key not in done:
                 done[key] = self._run(op, args, kwargs)
-                noise = max(noise, _noise(op, args, kwargs, done[key]))
+                noise = max(noise, noise_of(op, args, kwargs, done[key]))
             versions[outcome] = done[key]
         for i, slot in enumerate(op.outputs):
             if slot is not None:
                 parts = {o: v[i] for o, v in versions.items()}
                 own = {b: v[i] for b, v in lineage.items()}
-                self._bind(op, slot, _Fork(bits, parts, own), noise)
+                self._bind(op, slot, Fork(bits, parts, own), noise)
 
     def _refuse(self, op: OpRecord) -> None:
         random = torch.Tag.nondeterministic_seeded in getattr(op.func, "tags", ())
@@ -336,7 +301,7 @@ class _Writer:
 
     # ------------------------------------------------------------------ where the sides agree
 
-    def _bind(self, op: OpRecord, slot: int | None, fork: _Fork, noise: float = 0.0) -> None:
+    def _bind(self, op: OpRecord, slot: int | None, fork: Fork, noise: float = 0.0) -> None:
         """Note a tensor in versions, without conditions that no longer matter."""
         if slot is None:
             return
@@ -347,19 +312,17 @@ class _Writer:
         (part,) = fork.parts.values()
         self._alias(op, slot, part)
 
-    def _joined(
-        self, op: OpRecord, fork: _Fork, noise: float = 0.0, *, force: bool = False
-    ) -> _Fork:
+    def _joined(self, op: OpRecord, fork: Fork, noise: float = 0.0, *, force: bool = False) -> Fork:
         changed = True
         while changed and fork.bits:
             changed = False
             for place, bit in enumerate(fork.bits):
                 pairs = {
-                    o[:place] + o[place + 1 :]: (part, fork.parts[_without(o, place)])
+                    o[:place] + o[place + 1 :]: (part, fork.parts[without(o, place)])
                     for o, part in fork.parts.items()
                     if o[place]
                 }
-                if not force and not all(_agree(a, b, noise) for a, b in pairs.values()):
+                if not force and not all(agree(a, b, noise) for a, b in pairs.values()):
                     continue
                 parts = {
                     o: self._choose(op, (bit, fork.lineage.get(bit)), a, b, noise)
@@ -367,7 +330,7 @@ class _Writer:
                 }
                 rest = fork.bits[:place] + fork.bits[place + 1 :]
                 left = {b: v for b, v in fork.lineage.items() if b != bit}
-                fork, changed = _Fork(rest, parts, left), True
+                fork, changed = Fork(rest, parts, left), True
                 break
         return fork
 
@@ -427,137 +390,3 @@ class _Writer:
             externals=MappingProxyType(self.externals),
             slot_dtypes=MappingProxyType(self.dtypes),
         )
-
-    def _alias(self, op: OpRecord, slot: int, part: Part) -> None:
-        lo = self._lowerer(op)
-        last = lo(_ATEN.alias.default, part)
-        self._take(lo, {last.ref.slot: slot})
-
-    def _part(self, value: Any) -> Any:
-        if isinstance(value, Ref):
-            if value.slot not in self.values:
-                raise CannotFollowError
-            return Part(value, self.values[value.slot].detach())
-        if isinstance(value, torch.dtype) and value.is_floating_point:
-            return torch.float64
-        if isinstance(value, (list, tuple)) and value:
-            return type(value)(self._part(v) for v in value)
-        return value
-
-    def _lowerer(self, op: OpRecord) -> Lowerer:
-        return Lowerer(op, self._next)
-
-    def _take(self, lo: Lowerer, names: Mapping[int, int] | None = None) -> None:
-        """Take over what a lowerer has written, with numbers of their own."""
-        self.dtypes.update(lo.dtypes)
-        self._next = min([self._next, *(s - 1 for s in lo.dtypes)])
-        for record in lo.records:
-            self._written += 1
-            outputs = tuple(names.get(o, o) if names and o else o for o in record.outputs)
-            index = record.index + self._written * _APART
-            args = tuple(self._held(a) for a in record.args)
-            self.ops.append(replace(record, index=index, outputs=outputs, args=args))
-        if self._written > _RECORDS:
-            raise CannotFollowError
-
-    def _held(self, value: Any) -> Any:
-        """Tensors among the arguments of new records become constants of the trace."""
-        return self._constant(value).ref if isinstance(value, torch.Tensor) else value
-
-    def _constant(self, value: torch.Tensor) -> Part:
-        slot, self._next = self._next, self._next - 1
-        where = self.trace.ops[0].location
-        self.externals[slot] = External(
-            slot, value, Origin.CONSTANT, value._version, None, slot, "", where, stopped=False
-        )
-        self.dtypes[slot] = value.dtype
-        return Part(Ref(slot), value)
-
-
-def _without(outcome: tuple[bool, ...], place: int) -> tuple[bool, ...]:
-    return (*outcome[:place], False, *outcome[place + 1 :])
-
-
-class _Plain(Lowerer):
-    """Runs what a lowerer would write, and writes nothing."""
-
-    def __init__(self) -> None:
-        """A lowerer of no operation."""
-
-    def __call__(self, func: Any, *args: Any, **kwargs: Any) -> Part:
-        """Run an operation on parts and constants."""
-        plain = [a.value if isinstance(a, Part) else a for a in args]
-        return Part(Ref(0), func(*plain, **kwargs))
-
-
-def _at(value: Any, values: Mapping[int, torch.Tensor]) -> Any:
-    return Part(value, values[value.slot].detach()) if isinstance(value, Ref) else value
-
-
-def _upward(compare: Any) -> bool | None:
-    """Whether a comparison with 0 holds above (True) or below; None if on neither side alone."""
-    name = str(compare).split(".")[1]
-    return {"gt": True, "ge": True, "lt": False, "le": False}.get(name)
-
-
-def _same(one: _Bit, two: _Bit, places: torch.Tensor | None) -> bool | None:
-    """Whether a condition holds where another does (True) or does not; None if they differ."""
-    sides = _upward(one.compare), _upward(two.compare)
-    if (
-        not (one.near and two.near)
-        or None in sides
-        or any(a.shape != b.shape for a, b in zip(one.near, two.near, strict=True))
-    ):
-        return None
-    pick = slice(None) if places is None else places
-    ratios = [
-        (a.reshape(-1)[pick] / b.reshape(-1)[pick]) for a, b in zip(one.near, two.near, strict=True)
-    ]
-    here = two.numbers.value.reshape(-1)[pick]
-    known = bool(torch.isfinite(torch.stack(ratios)).all()) and bool((here == 0).all())
-    if not known or not torch.allclose(ratios[0], ratios[1], rtol=FORK_SAME, atol=0.0):
-        return None
-    positive = ratios[0] > 0
-    if bool(positive.any() != positive.all()):
-        return None
-    return bool(positive.all()) == (sides[0] == sides[1])
-
-
-def _noise(
-    op: OpRecord, args: Sequence[Any], kwargs: Mapping[str, Any], found: Sequence[Part]
-) -> float:
-    """How far roundings of what an operation reads move its results."""
-    sign = 1.0
-
-    def rounded(value: Any) -> Any:
-        nonlocal sign
-        if isinstance(value, Part):
-            if not value.value.is_floating_point():
-                return value.value
-            sign = -sign
-            return value.value * (1.0 + sign * FORK_NOISE)
-        if isinstance(value, (list, tuple)):
-            return type(value)(rounded(v) for v in value)
-        return value
-
-    out = op.func(*[rounded(a) for a in args], **kwargs)
-    moved = out if isinstance(out, (list, tuple)) else (out,)
-    gaps = [
-        (m - f.value).abs().max() + FORK_NOISE * f.value.abs().max()
-        for m, f in zip(moved, found, strict=True)
-        if f.value.is_floating_point() and f.value.numel() and m.shape == f.value.shape
-    ]
-    return float(torch.nan_to_num(torch.stack(gaps)).max()) if gaps else 0.0
-
-
-def _agree(a: Part, b: Part, noise: float) -> bool:
-    """Whether two versions have the same value."""
-    if a.ref == b.ref:
-        return True
-    if a.value.shape != b.value.shape or a.value.dtype != b.value.dtype:
-        return False
-    if not a.value.is_floating_point():
-        return torch.equal(a.value, b.value)
-    if a.value.numel() == 0:
-        return True
-    return bool((a.value - b.value).abs().max() <= noise)

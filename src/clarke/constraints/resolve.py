@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.constraints.forks import CannotFollowError, forked
+from clarke.constraints.forks import forked
 from clarke.constraints.reads import changing_reads
 from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
+from clarke.constraints.writing import CannotFollowError
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.errors import ReplayError
 from clarke.kinks import Hazard
