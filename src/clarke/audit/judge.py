@@ -65,7 +65,6 @@ def prepare(
         )
     output = _scalar(call, recorder)
     trace = collect_trace(recorder, output)
-    _refuse_compiled(trace)
     chosen = _chosen(call, trace)
     if wrt is not None:
         wanted = {id(x) for x in wrt}
@@ -83,15 +82,6 @@ def prepare(
         leaves=tuple(e.tensor for _, e in unique.values()),
         positions=tuple(p for p, _ in unique.values()),
     )
-
-
-def _refuse_compiled(trace: Trace) -> None:
-    for e in trace.externals.values():
-        if e.origin is Origin.CUSTOM_FUNCTION and e.name.startswith("CompiledFunction"):
-            raise CaptureError(
-                f"A module under torch.compile ran at {e.location}; what happens inside cannot be "
-                "watched. Audit the uncompiled module (model._orig_mod)."
-            )
 
 
 def _chosen(call: BackwardCall, trace: Trace) -> list[tuple[int, External]]:

@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,6 +34,7 @@ from clarke.errors import (
 from clarke.fast import EarlyTies, QuickJudge
 from clarke.kinks import default_registry
 from clarke.report import Report, build_report
+from clarke.torch_private import CompileNotice
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -130,6 +132,7 @@ class Audit:
         self._recorder: Recorder | None = None
         self._spy: HookSpy | None = None
         self._stepping: OptimizerAside | None = None
+        self._notice: CompileNotice | None = None
         self._opened = ExitStack()
         self._interceptor = Interceptor(self._backward)
         self._places = Places()
@@ -161,17 +164,20 @@ class Audit:
             early=self._early,
         )
         spy, stepping = HookSpy(recorder), OptimizerAside(recorder)
+        notice = CompileNotice(partial(_without_hooks, recorder, stepping))
         with ExitStack() as opened:
             opened.enter_context(self._interceptor)
             opened.enter_context(spy)
             opened.enter_context(recorder)
             opened.enter_context(stepping)
+            opened.enter_context(notice)
             self._opened = opened.pop_all()
         self._recorder, self._spy, self._stepping = recorder, spy, stepping
+        self._notice = notice
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._recorder = self._spy = self._stepping = None
+        self._recorder = self._spy = self._stepping = self._notice = None
         self._opened.close()
 
     def subscribe(self, callback: Subscriber, *, gradients: bool = True) -> None:
@@ -220,6 +226,8 @@ class Audit:
             return call.run()
         if self._stepping is not None:
             self._stepping.recover()
+        if self._notice is not None:
+            self._notice.look()
         number = len(self._steps) + 1
         location = recorder.places.here()[0]
         if not self._schedule.looks_at(number):
@@ -306,6 +314,12 @@ class Audit:
             AuditWarning,
             stacklevel=levels_up_to(location.file, location.line),
         )
+
+
+def _without_hooks(recorder: Recorder, stepping: OptimizerAside) -> None:
+    """What torch.compile would notice of an audit: global hooks."""
+    recorder.places.do_without_hooks()
+    stepping.stop()
 
 
 def _unseen(number: int, location: Location, reason: str) -> Step:

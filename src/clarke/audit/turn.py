@@ -13,6 +13,7 @@ from clarke.audit.judge import Case, alone, judge, prepare, undecided
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
 from clarke.capture import release_nodes
 from clarke.decide import Decision
+from clarke.errors import CaptureError
 from clarke.fast import LayerCertificate, all_finite, let_go
 from clarke.verdict import Verdict
 
@@ -116,6 +117,8 @@ class Turn:
         self.seconds += time.perf_counter() - started
 
     def _prepare(self) -> None:
+        if self._call.refused:
+            raise CaptureError(self._call.refused)
         case = prepare(self._call, self._recorder, self._orders.wrt)
         if case is None:
             return
