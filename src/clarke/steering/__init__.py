@@ -8,6 +8,7 @@ from clarke.steering.gradients import (
     selected_gradient,
 )
 from clarke.steering.masks import MaskUse
+from clarke.steering.nudges import Nudges
 from clarke.steering.program import (
     Analysis,
     Pieces,
@@ -23,6 +24,7 @@ from clarke.steering.program import (
 __all__ = [
     "Analysis",
     "MaskUse",
+    "Nudges",
     "Pieces",
     "Probe",
     "Program",
