@@ -90,6 +90,19 @@ OUTSIDE = Threshold(
     (Verdict.NOT_CLARKE,),
 )
 
+FOLLOWS = Threshold(
+    1e-3,
+    "Relative difference of slopes beside the point from those of the first order at it, at one of "
+    "`BESIDE_STEPS`: curvature of order one leaves 1e-6.",
+    (Verdict.CLARKE, Verdict.NOT_CLARKE),
+)
+BESIDE_STEPS = Steps(
+    (1e-6, 1e-7),
+    "Distances at which gradients beside the point are compared with a set: far above the spacing "
+    "of float64, far below the scale of the point.",
+    (Verdict.CLARKE, Verdict.NOT_CLARKE),
+)
+
 # --- feasibility: linear rows --------------------------------------------------------------------
 
 # --- operators: rules, pieces, formulas ----------------------------------------------------------

@@ -79,14 +79,12 @@ class Look:
         switching: (K,) values of the switching functions, 0 for kinks that are not `split`.
         output: The result.
         inputs: Variables, then cut results.
-        columns: (K,) the place of each kink's result among all cut results.
     """
 
     candidates: torch.Tensor
     switching: torch.Tensor
     output: torch.Tensor
     inputs: tuple[torch.Tensor, ...]
-    columns: Index
 
 
 class CutProgram:
@@ -111,9 +109,11 @@ class CutProgram:
         for site in self._sites:
             if isinstance(site.rule, UnsteeredRule):
                 raise BudgetError(f"{site.touch.op.shown} has no pieces to choose from.")
-        self._run = program.run(probe=True, nudge=Nudges(program.dtype, cut))
-        self.look = self._see(self._run)
-        self.kinks = self._describe(self._run)
+        run = program.run(probe=True, nudge=Nudges(program.dtype, cut))
+        self.look = self._see(run)
+        self.kinks = self._describe(run)
+        # The place of each kink's result among all cut results.
+        self._columns = self._find_columns(run)
 
     @property
     def size(self) -> int:
@@ -195,7 +195,7 @@ class CutProgram:
 
     def _parted(self, rows: Array, keep: int) -> tuple[Array, Array]:
         n = self.size
-        own, cut = rows[:, :n], rows[:, n:][:, self.look.columns]
+        own, cut = rows[:, :n], rows[:, n:][:, self._columns]
         return (own, cut) if keep else (own[0], cut[0])
 
     # ------------------------------------------------------------ what a run shows
@@ -219,7 +219,6 @@ class CutProgram:
             torch.cat(switching) if switching else torch.zeros(0, dtype=self.program.dtype),
             run.output.sum(),
             (*run.leaves, *leaves),
-            self._columns(run),
         )
 
     def _own(self, site: Site) -> torch.Tensor:
@@ -303,32 +302,28 @@ class CutProgram:
                 below[place] = site.rule.below
         return kinks, above, isolated, below, torch.stack(values)
 
-    def _columns(self, run: Run) -> Index:
+    def _find_columns(self, run: Run) -> Index:
         """The place among all cut results of every kink's, in the order of `_see`."""
-        by_kink: dict[int, int] = {}
-        of_uses: list[int] = []
-        at = 0
         nudges = run.nudges
-        for kinks, use in zip(nudges.kinks, nudges.of_uses, strict=True) if nudges else ():
-            for kink in kinks.tolist():
-                if use:
-                    of_uses.append(at)
-                else:
-                    by_kink[kink] = at
-                at += 1
-        if nudges is not None and nudges.spread and any(
-            bool(self.cut[first : first + number].any()) for first, number in nudges.spread
-        ):
+        if nudges is None or not nudges.kinks:
+            return np.zeros(0, dtype=np.int64)
+        if any(bool(self.cut[first : first + number].any()) for first, number in nudges.spread):
             raise BudgetError("An operation returns several values for one kink.")
+        kinks = torch.cat(nudges.kinks)
+        use = torch.cat(
+            [torch.full(k.shape, u) for k, u in zip(nudges.kinks, nudges.of_uses, strict=True)]
+        )
+        place = torch.full((self.program.analysis.count,), -1, dtype=torch.int64)
+        place[kinks[~use]] = (~use).nonzero().squeeze(1)
         own = [
-            site.first + i
+            site.first + self._own(site).nonzero().squeeze(1)
             for site in self._sites
             if not site.rule.by_value
-            for i in self._own(site).nonzero().squeeze(1).tolist()
         ]
-        if any(k not in by_kink for k in own):
+        found = torch.cat([*(place[k] for k in own), use.nonzero().squeeze(1)])
+        if bool((found < 0).any()) or found.numel() != self.kinks.count:
             raise BudgetError("A kink's result cannot be cut.")
-        return np.array([*(by_kink[k] for k in own), *of_uses], dtype=np.int64)
+        return found.numpy()
 
     def _describe(self, run: Run) -> Kinks:
         owner, weights, split, side, number = [], [], [], [], []

@@ -363,7 +363,8 @@ class _Builder:
             return None
         grouped = self._own_shares()[self._leaders]
         mine = self._split
-        if bool((np.abs(self._own_shares() - grouped[self._atom * mine])[mine] > ZERO_FORM).any()):
+        own = self._own_shares()[mine]
+        if bool((np.abs(own - grouped[self._atom[mine]]) > ZERO_FORM).any()):
             return None
         return self._listed(grouped) if len(mixing) else None
 

@@ -188,9 +188,10 @@ class Outer:
             part: (J,) the atoms to look at, which depend on no others.
         """
         mine = np.ones(self.atoms.count, dtype=bool) if part is None else part
-        return any(self._bends_one_way(sign, mine) for sign in (1.0, -1.0))
+        return self.bends(1.0, mine) or self.bends(-1.0, mine)
 
-    def _bends_one_way(self, sign: float, mine: Mask) -> bool:
+    def bends(self, sign: float, mine: Mask) -> bool:
+        """Whether a part is a sum of maxima (1), or of minima (-1)."""
         atoms = self.atoms
         up = (sign * self.out > 0) & mine
         down = (sign * self.out < 0) & mine
@@ -250,18 +251,40 @@ class Outer:
 
     # ------------------------------------------------------------ membership
 
+    def restricted(self, mine: Mask, entries: Mask) -> tuple[Outer, Index]:
+        """The estimate of one part, and the entries of variables that are its own."""
+        atoms = self.atoms
+        if not isinstance(self.forms, Rows) or bool(mine.all() and entries.all()):
+            return self, np.arange(len(self.base))
+        columns = np.flatnonzero(entries)
+        kept = np.flatnonzero(mine)
+        places = np.flatnonzero(mine[atoms.owner])
+        used, form = np.unique(atoms.form[places], return_inverse=True)
+        number = np.cumsum(mine) - 1
+        part = Atoms(
+            form.reshape(-1),
+            number[atoms.owner[places]],
+            atoms.side[kept],
+            tuple(number[own] for lv in atoms.levels if len(own := lv[mine[lv]])),
+            tuple(atoms.kinks[j] for j in kept),
+            None if atoms.shares is None else atoms.shares[places],
+        )
+        mixing = None if self.mixing is None else self.mixing[np.ix_(used, kept)]
+        forms = Rows(self.forms.matrix[np.ix_(used, columns)])
+        base, noise = self.base[columns], self.noise[columns]
+        return Outer(base, noise, self.out[kept], forms, mixing, part), columns
+
     def project(
-        self, target: Array, entries: Mask, rounds: int, deadline: Deadline = UNLIMITED
+        self, target: Array, rounds: int, deadline: Deadline = UNLIMITED
     ) -> Projection[bytes]:
-        """The nearest point of the estimate, entries of variables outside a part left alone."""
+        """The nearest point of the estimate."""
         scale = max(float(np.abs(target).max(initial=0)), float(self.noise.max(initial=0)))
 
         def extreme(direction: Array) -> tuple[bytes, Array]:
-            element = np.where(entries, self.extreme(np.where(entries, direction, 0.0))[1], target)
+            element = self.extreme(direction)[1]
             return element.tobytes(), element
 
-        start = np.where(entries, target - self.base, 0.0)
-        return project(extreme, target, start, scale, rounds, deadline)
+        return project(extreme, target, target - self.base, scale, rounds, deadline)
 
     def gap(self, target: Array, direction: Array) -> float:
         """By how much a direction separates a gradient from the estimate; negative if it may not.
