@@ -171,6 +171,47 @@ BESIDE_AGREES = Threshold(
 
 # --- the search: enumeration, components, sets ---------------------------------------------------
 
+SAME_FORM = Threshold(
+    1e-9,
+    "Two linear forms whose values along random directions agree to this relative precision are "
+    "candidates for being multiples of each other; derivatives are computed in float64, with "
+    "relative errors of some 1e-13. What is proposed is checked entry by entry before it is used.",
+    NONE,
+)
+ZERO_FORM = Threshold(
+    1e-11,
+    "An entry of a sum of derivatives counts as zero up to this part of the sum of its absolute "
+    "terms: a thousand times the roundings of such a sum, and far below any coefficient that a "
+    "program would hold on purpose beside others in the same entry.",
+    JUDGED,
+)
+CURVED = Threshold(
+    1e-12,
+    "Two switching functions are multiples of each other if their values at random points nearby, "
+    "whose distance is of the order of the point, agree to this relative precision; a curvature "
+    "would show in the first digits.",
+    JUDGED,
+)
+OUTSIDE = Threshold(
+    1e-10,
+    "A gradient is outside of an outer estimate when it misses it by more than this part of the "
+    "absolute terms of the estimate's support function, besides the tolerance for gradients.",
+    (Verdict.NOT_CLARKE,),
+)
+
+FOLLOWS = Threshold(
+    1e-3,
+    "Relative difference of slopes beside the point from those of the first order at it, at one of "
+    "`BESIDE_STEPS`: curvature of order one leaves 1e-6.",
+    (Verdict.CLARKE, Verdict.NOT_CLARKE),
+)
+BESIDE_STEPS = Steps(
+    (1e-6, 1e-7),
+    "Distances at which gradients beside the point are compared with a set: far above the spacing "
+    "of float64, far below the scale of the point.",
+    (Verdict.CLARKE, Verdict.NOT_CLARKE),
+)
+
 # --- feasibility: linear rows --------------------------------------------------------------------
 
 # --- operators: rules, pieces, formulas ----------------------------------------------------------
