@@ -259,3 +259,9 @@ MODULES_LOADED = Threshold(
     "computes loads none.",
     NONE,
 )
+ROW_ENTRIES = Threshold(
+    10_000_000,
+    "Entries of the rows of one kink in the exact enumeration, which are kept as Python's integers "
+    "beside float64: some 40 bytes each, 400 MB in all.",
+    NONE,
+)
