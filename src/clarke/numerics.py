@@ -119,6 +119,18 @@ BESIDE_RATE = Threshold(
     "that curvature may leave; a step or a detached value differs by as much as the limit.",
     NONE,
 )
+BESIDE_APART = Threshold(
+    1e-3,
+    "Relative difference from which AD's gradient is another than the limit of all rays. In "
+    "between neither is claimed.",
+    (Verdict.NOT_CLARKE,),
+)
+BESIDE_GRID = Threshold(
+    2.0**-12,
+    "Grid of directions along a surface on which two computed values stay equal: numbers of few "
+    "digits are added and subtracted without rounding.",
+    NONE,
+)
 BESIDE_AGREES = Threshold(
     1e-5,
     "Relative difference up to which extrapolated gradients of successive scales agree. What is "
