@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Tensors = tuple[torch.Tensor, ...]
 
-_AXES = 8  # variables up to which rays along the coordinates are looked at too
+_AXES = 4  # variables up to which rays along the coordinates are looked at too
 _SURFACES = 8  # ties whose surface is visited
 
 

@@ -13,7 +13,8 @@ from clarke.constraints import find_relevant, flatten, random_tangents, unflatte
 from clarke.decide.certificate import Certificate
 from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_nonfinite_value
-from clarke.decide.guards import agrees, apart, surroundings
+from clarke.decide.finest import finest_step
+from clarke.decide.guards import agrees, surroundings
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
 from clarke.decide.mixture import mix_neighbours, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
@@ -108,7 +109,8 @@ def _decide(
     if not all(bool(torch.isfinite(g).all()) for g in gradient):
         return judge_nonfinite(program, gradient, generator)
     relevance = find_relevant(program, generator)
-    context = _Context(program, gradient, relevance, settings, generator, tolerance, run)
+    spacing = coarsest_epsilon(analysis.trace) if run_gradient else REPLAY_SPACING
+    context = _Context(program, gradient, relevance, settings, generator, tolerance, run, spacing)
     hazard = judge_hazards(program, relevance, generator)
     if hazard is not None:
         # What AD returns at an improper kink is judged against the set, not by its weights.
@@ -143,6 +145,7 @@ class _Context:
         generator: torch.Generator,
         tolerance: float,
         run: Gradient,
+        spacing: float,
     ) -> None:
         self.program = program
         self.gradient = gradient
@@ -151,6 +154,7 @@ class _Context:
         self.generator = generator
         self.tolerance = tolerance
         self.run = run
+        self.spacing = spacing  # of the numbers in which `run` computes
 
     def limits(self) -> Decision | None:
         """AD's gradient as a limit of gradients along a ray, or a mean of such limits."""
@@ -175,9 +179,8 @@ class _Context:
         own, limit = flatten(judged), found.limits[0].gradient
         equal = agrees(own, limit, found.error)
         proof = found.proof(program, judged, equal=equal)
-        if (not equal and not (found.whole and apart(own, proof.limit, proof.error))) or (
-            self.settings.confirm is Confirm.ALWAYS and not proof.verify()
-        ):
+        # The limits have just been computed along all rays: they need no second run.
+        if not (equal or found.whole) or proof.defects(run=False):
             return otherwise
         verdict = Verdict.NOT_CLARKE
         if equal:
@@ -330,6 +333,12 @@ class _Context:
                     noise=noise if spacing == own_spacing else certificate.noise,
                     replay_noise=noise if spacing == REPLAY_SPACING else (),
                 )
+                defects = certificate.defects(run=run)
+        if defects and run and certificate.adds_up():
+            # The function may bend nearer to the point than the usual steps.
+            finest = max(finest_step(self.program, w.direction, self.spacing) for w in witnesses)
+            if finest < certificate.finest:
+                certificate = replace(certificate, finest=finest)
                 defects = certificate.defects(run=run)
         if defects:
             if not certificate.adds_up():
