@@ -162,6 +162,36 @@ BESIDE_RATE = Threshold(
     "that curvature may leave; a step or a detached value differs by as much as the limit.",
     NONE,
 )
+CONFIRM_STEPS = Steps(
+    (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9),
+    "Distances at which gradients along a witness are compared with its own; most programs are "
+    "confirmed within the first few.",
+    POSITIVE,
+)
+CONFIRM_FINER = Steps(
+    (*(10.0**-k for k in range(10, 17)), *(10.0**-k for k in range(18, 46, 2))),
+    "Further distances where these do not confirm: ``sqrt(x * x + 1e-16)`` bends within 1e-8 of "
+    "0, and guards go down to the smallest normal float32, 1e-38. Only those at which all touched "
+    "kinks still see that the point has moved.",
+    POSITIVE,
+)
+CONFIRM_MOVES = Threshold(
+    4.0,
+    "Spacings by which the input of a touched kink has to move for a step to tell its sides apart.",
+    POSITIVE,
+)
+BESIDE_APART = Threshold(
+    1e-3,
+    "Relative difference from which AD's gradient is another than the limit of all rays. In "
+    "between neither is claimed.",
+    (Verdict.NOT_CLARKE,),
+)
+BESIDE_GRID = Threshold(
+    2.0**-12,
+    "Grid of directions along a surface on which two computed values stay equal: numbers of few "
+    "digits are added and subtracted without rounding.",
+    NONE,
+)
 BESIDE_AGREES = Threshold(
     1e-5,
     "Relative difference up to which extrapolated gradients of successive scales agree. What is "

@@ -196,7 +196,10 @@ class Enumeration:
         self._kinks = [
             _Kink(site.first + i, site, i)
             for site in program.analysis.ordered()
-            for i in live.kinks[site.first : site.first + site.touch.count].nonzero().flatten().tolist()
+            for i in live.kinks[site.first : site.first + site.touch.count]
+            .nonzero()
+            .flatten()
+            .tolist()
         ]
         self._own = {
             k.site.position: live.kinks[k.site.first : k.site.first + k.site.touch.count].numpy()

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
@@ -14,6 +15,7 @@ from clarke.decide.apart import RegularProof, limit_beside, refute_outside, regu
 from clarke.decide.certificate import Certificate
 from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_nonfinite_value
+from clarke.decide.guards import agrees, surroundings
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
 from clarke.decide.mixture import mix_neighbours, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
@@ -136,9 +138,12 @@ def _climb(context: _Context) -> Decision:
         if kinds == {Hazard.IMPROPER}:
             return context.exact(hazard)
         vectors = used_vectors(program.analysis) is not None
-        if relevance.lost_masks or not kinds <= LIPSCHITZ or vectors:
+        if relevance.lost_masks or vectors:
             return hazard
-        return context.limits() or hazard
+        if kinds <= LIPSCHITZ:
+            return context.limits() or hazard
+        guarded = kinds <= LIPSCHITZ | {Hazard.STEP} and hazard.verdict is Verdict.UNDECIDED
+        return context.guarded(hazard) if guarded else hazard
     if not bool(relevance.relevant.any()):
         return context.smooth()
     if not bool((relevance.relevant & relevance.mixed).any()):
@@ -185,6 +190,41 @@ class _Context:
         witnesses, weights, theorem = found
         verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
         return self.accept(verdict, witnesses, weights, theorem)
+
+    def guarded(self, otherwise: Decision) -> Decision:
+        """The function beside a guard, whose branch at the point holds nowhere else."""
+        program = self.program
+        found = surroundings(program, self.gradient, self.relevance, self.generator)
+        if isinstance(found, str):
+            return replace(otherwise, reason=f"{otherwise.culprits[0]}. {found}")
+        if not found.alike:
+            return self.limits() or otherwise
+        judged, _ = self.judged
+        own, limit = flatten(judged), found.limits[0].gradient
+        equal = agrees(own, limit, found.error)
+        proof = found.proof(program, judged, equal=equal)
+        # The limits have just been computed along all rays: they need no second run.
+        if not (equal or found.whole) or proof.defects(run=False):
+            return otherwise
+        verdict = Verdict.NOT_CLARKE
+        if equal:
+            verdict = Verdict.SMOOTH if found.whole else Verdict.BOULIGAND
+        name = otherwise.culprits[0]
+        place = f"{name.operation} at {name.location}"
+        gap = float(np.linalg.norm(own - proof.limit))
+        return Decision(
+            verdict,
+            f"Around {place} gradients tend to one limit on every ray, and AD's is that one."
+            if equal
+            else f"{verdict.value} It is {gap:.3g} away from the only limiting gradient: "
+            f"{place} takes at the point a branch that holds nowhere around it.",
+            proof,
+            "limits around a guard",
+            culprits=() if equal else otherwise.culprits,
+            analysis=program.analysis,
+            relevance=self.relevance,
+            element=None if equal else unflatten(proof.limit, program.point),
+        )
 
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)
@@ -409,6 +449,12 @@ class _Context:
                 )
                 with self.program.deadline.during("confirming the verdict"):
                     defects = certificate.own_defects(run=run)
+        if defects and run and certificate.adds_up():
+            # The function may bend nearer to the point than the usual steps.
+            finest = certificate.finest_told()
+            if finest < certificate.finest:
+                certificate = replace(certificate, finest=finest)
+                defects = certificate.own_defects(run=run)
         if defects:
             if not certificate.adds_up():
                 own = self.own_formula()

@@ -58,7 +58,7 @@ def mix_opposites(
         if witness is None or settings.selections < 2:
             return None
         found.append(witness)
-    return _combined(found, gradient, tolerance)
+    return _combined(found, gradient, tolerance, program.deadline)
 
 
 def _along(
@@ -74,11 +74,8 @@ def _along(
         direction=direction,
         choices=choices,
         gradient=selected_gradient(program, choices),
-        rows=values.numpy()[:, None],
-        coefficients=np.ones(1),
+        rows=values.numpy(),
         kinks=rows.kinks.numpy(),
-        margin=float(values.min()) if values.numel() else math.inf,
-        methods=(),
     )
 
 
