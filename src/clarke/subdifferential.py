@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +13,11 @@ from clarke.decide.detached import numbers_read
 from clarke.decide.extreme import vertex_indices
 from clarke.decide.hazards import obstacle
 from clarke.decide.limits import Limits
-from clarke.decide.limitset import LimitSet, Nearest, separates
+from clarke.decide.limitset import LimitSet, Nearest
+from clarke.decide.membership import Membership, noise_of, rounding_of
 from clarke.decide.refute import distinct, enumerate_exactly, joint_direction
-from clarke.decide.rounding import rounding_noise
-from clarke.decide.tolerance import REPLAY_SPACING
 from clarke.errors import BudgetError, InputError, UnsupportedError
-from clarke.feasibility import find_witness, verify_membership
+from clarke.feasibility import find_witness
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, select_along, selected_gradient
 
@@ -32,53 +31,6 @@ if TYPE_CHECKING:
 
 _TOLERANCE = 1e-9
 _LISTED = 20_000
-
-
-@dataclass(frozen=True, eq=False)
-class Membership:
-    """Whether a vector is in the Clarke subdifferential, with proof.
-
-    Attributes:
-        inside: True, False, or None if selections that could be neither proved nor excluded
-            decide, or rounding does.
-        distance: Euclidean distance to the set (to what is certain, if inside is not False).
-        elements: (k, n) limiting gradients whose convex combination is the vector, if inside.
-        weights: (k,) their weights.
-        direction: (n,) unit vector that separates, if outside.
-        target: (n,) the vector asked about.
-        tolerance: Relative distance at which it counts as a member.
-        noise: (n,) absolute error of each entry that counts as rounding as well.
-    """
-
-    inside: bool | None
-    distance: float
-    elements: Array
-    weights: Array
-    direction: Array | None
-    target: Array
-    tolerance: float
-    noise: Array
-    _limits: LimitSet
-
-    def __bool__(self) -> bool:
-        if self.inside is None:
-            raise UnsupportedError(
-                "Membership is undecided here: some selections could be neither proved nor "
-                "excluded, or the vector is as far away as rounding may move it. Look at "
-                ".inside, which is None."
-            )
-        return self.inside
-
-    def verify(self) -> bool:
-        """Re-check the proof in exact rational arithmetic; False if there is none."""
-        if self.inside is None:
-            return False
-        if self.inside:
-            exact = self.weights @ self.elements
-            near = np.abs(self.target - exact) <= self.noise
-            target = np.where(near, exact, self.target)
-            return bool(verify_membership(self.elements, self.weights, target, self.tolerance))
-        return self.direction is not None and separates(self._limits, self.target, self.direction)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,12 +165,14 @@ class Subdifferential:
                 rounding may leave of gradients that cancel (`clarke.decide.rounding`).
         """
         target = self._flat(vector)
-        allowed = _rounding_of(vector) if tolerance is None else tolerance
+        parts = (vector,) if isinstance(vector, torch.Tensor) else tuple(vector)
+        allowed = rounding_of(parts) if tolerance is None else tolerance
         found = self._contains(target, allowed)
-        if found.inside or tolerance is not None:
-            return found
-        noise = self._noise()
-        return self._contains_with(noise, target, allowed) if noise.any() else found
+        if not found.inside and tolerance is None:
+            noise = noise_of(self._program)
+            found = self._contains_with(noise, target, allowed) if noise.any() else found
+        parts = tuple(p.detach().clone() for p in parts)
+        return replace(found, vector=parts, asked=tolerance).sealed()
 
     def _contains(self, target: Array, tolerance: float) -> Membership:
         certain = self._limits.certain()
@@ -259,9 +213,8 @@ class Subdifferential:
         elements = np.stack([certain.element(a) for a in near.atoms])
         weights = np.asarray(near.weights)
         distance = float(np.linalg.norm(weights @ elements - target))
-        return Membership(
-            True, distance, elements, weights, None, target, tolerance, noise, self._limits
-        )
+        rest = (target, tolerance, noise, near.atoms, (), None, self._program)
+        return Membership(True, distance, elements, weights, None, *rest)
 
     def _not_inside(
         self,
@@ -281,7 +234,10 @@ class Subdifferential:
             target,
             tolerance,
             noise,
-            self._limits,
+            (),
+            (),
+            None,
+            self._program,
         )
 
     def min_norm(self) -> tuple[torch.Tensor, ...]:
@@ -347,30 +303,6 @@ class Subdifferential:
             )
         return flat
 
-    def _noise(self) -> Array:
-        """(n,) how far rounding alone may have moved the entries of gradients in the set.
-
-        By AD's selection and those along a line: a piece of slope zero tells nothing of another's.
-        """
-        program = self._program
-        generator = torch.Generator().manual_seed(0)
-        line = [
-            torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in program.point
-        ]
-        selections: list[dict[int, torch.Tensor] | None] = [None]
-        selections += [select_along(program, tuple(s * p for p in line))[0] for s in (1, -1)]
-        sizes = [p.numel() for p in program.point]
-        found = [
-            rounding_noise(
-                program,
-                selected_gradient(program, chosen, program.point),
-                chosen,
-                epsilon=REPLAY_SPACING,
-            )
-            for chosen in selections
-        ]
-        return np.repeat(np.max(found, axis=0), sizes)
-
     @staticmethod
     def _listed(limits: LimitSet) -> Array:
         if limits.count > _LISTED:
@@ -418,12 +350,6 @@ class Subdifferential:
             if cell.direction is not None:
                 found += _downhill(cell.rows, cell.gradient, cell.direction)
         return found
-
-
-def _rounding_of(vector: Vector) -> float:
-    parts = [vector] if isinstance(vector, torch.Tensor) else list(vector)
-    kinds = {p.dtype for p in parts if p.is_floating_point()} or {torch.float64}
-    return max(1e-7, 16 * max(torch.finfo(d).eps for d in kinds))
 
 
 def _slope(direction: Array | None, gradient: Array) -> float:

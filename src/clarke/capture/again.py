@@ -96,10 +96,7 @@ class _Again:
                 {k: self._copied(v) for k, v in kwargs.items() if isinstance(v, torch.Tensor)}
             ),
             kept_outputs=MappingProxyType(
-                {
-                    i: self._copied(v)
-                    for i, v in _results(results, in_place=bool(written)).items()
-                }
+                {i: self._copied(v) for i, v in _results(results, in_place=bool(written)).items()}
             ),
         )
 
@@ -139,7 +136,11 @@ class _Again:
             elif isinstance(value, (list, tuple)):
                 items = enumerate(value)
                 lists.update(
-                    {(position, i): self._copied(v) for i, v in items if isinstance(v, torch.Tensor)}
+                    {
+                        (position, i): self._copied(v)
+                        for i, v in items
+                        if isinstance(v, torch.Tensor)
+                    }
                 )
         return kept, lists
 

@@ -70,9 +70,9 @@ class LayerCertificate:
         # By identity, since this is made at every step: the records keep their objects alive.
         ops = [(id(op.func), id(op.args), id(op.kwargs), op.outputs) for op in self.trace.ops]
         read = [
-            (slot, e.tensor.data_ptr(), e.tensor.storage_offset(), e.version, e.tensor._version)
+            (slot, e.tensor.data_ptr(), e.version, e.tensor._version)
             for slot, e in self.trace.externals.items()
-            if e.tensor.layout == torch.strided
+            if e.tensor.layout == torch.strided and not e.tensor.is_inference()
         ]
         parts = (repr(ops), repr(read), self.trace.output, repr(self.variables))
         return digest(*parts, list(self.directions), list(self.directions.values()))
@@ -125,14 +125,18 @@ class LayerCertificate:
         generator = torch.Generator().manual_seed(0)
         relevance = find_relevant(program, generator)
         own = selected_gradient(program)
+        witnesses: tuple[Witness, ...]
+        weights: tuple[float, ...]
         if bool(relevance.relevant.any()):
-            witnesses, weights = (self._joint(program, relevance.relevant, own, deadline),), (1.0,)
+            witnesses = (self._joint(program, relevance.relevant, own, deadline),)
+            weights = (1.0,)
         elif self.directions:
             raise Defect("there are directions, but no kink that needs one")
         else:
             ahead = random_tangents(program, generator)
             rays = (ahead, tuple(-d for d in ahead))
-            witnesses, weights = tuple(ray_witness(d, own) for d in rays), (0.5, 0.5)
+            witnesses = tuple(ray_witness(d, own) for d in rays)
+            weights = (0.5, 0.5)
         certificate = Certificate(
             program=program,
             gradient=self.gradient,

@@ -181,11 +181,11 @@ class QuickJudge:
             if rivals and layer.weight in found.directions:
                 return "two maxpools need directions of the same weights"
             if rivals:
-                condition = settle(graph, layer, different)
-                if condition is None:
+                direction = settle(graph, layer, different)
+                if direction is None:
                     return f"no direction of the layer's weights settles {rivals} tied windows"
                 use = graph.uses[layer.weight]
-                found.directions[layer.weight] = condition.direction
+                found.directions[layer.weight] = direction
                 found.order[layer.weight] = (use, 0)
                 found.by_rows = True
                 found.settled.append(_Settled(position, layer.weight, layer.biases))
@@ -212,7 +212,9 @@ class QuickJudge:
         verdict = Verdict.BOULIGAND if found.settled else Verdict.SMOOTH
         theorem = "no relevant kink"
         if found.settled:
-            theorem = "layer-local witness (Theorem 8)" if found.by_rows else "bias shift (Theorem 6)"
+            theorem = (
+                "layer-local witness (Theorem 8)" if found.by_rows else "bias shift (Theorem 6)"
+            )
         return Decision(
             verdict,
             verdict.value,
