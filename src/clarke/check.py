@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import judge_detached
 from clarke.decide.values import judge_values
-from clarke.errors import ModifiedSinceError, WrongGradientError
+from clarke.errors import ModifiedSinceError, OutOfTimeError, WrongGradientError
+from clarke.numerics import CHECK_SECONDS
 from clarke.prepare import prepared
 from clarke.report import Report, build_report
 from clarke.verdict import Verdict
@@ -25,6 +26,7 @@ def check(
     wrt: Sequence[torch.Tensor] | None = None,
     raise_exception: bool = False,
     settings: Settings | None = None,
+    seconds: float | None = CHECK_SECONDS,
 ) -> Report:
     """Judge whether the gradient that AD returns for ``function(*inputs)`` is a Clarke gradient.
 
@@ -33,10 +35,15 @@ def check(
             among `inputs`, or parameters that it uses. Run once; if all variables are float64 it
             is run again beside the point to confirm a positive verdict.
         inputs: Its arguments.
-        wrt: Leaves to differentiate with respect to; by default every leaf that requires a
-            gradient and is reached: first those among `inputs`, then in the order of first use.
+        wrt: Leaves to differentiate with respect to; by default those that an optimizer could
+            use: first the `inputs` that require gradients, then, in the order of first use,
+            parameters and other leaves that the function closes over. Leaves that it makes itself
+            while it runs (a gradient penalty's interpolates) are constants.
         raise_exception: Raise if the gradient is proved wrong.
         settings: Limits of the search.
+        seconds: Time limit of clarke's own work, runs of the function beside the point included;
+            the first run is not. When it ends, the verdict is `UNDECIDED` and says what was
+            tried. None for no limit.
 
     Returns:
         A `Report` with verdict, gradient, touched kinks and certificate.
@@ -47,24 +54,38 @@ def check(
         WrongGradientError: With `raise_exception`, a proved wrong gradient.
     """
     gradient: tuple[torch.Tensor, ...] = ()
+    decision, spent = Decision(Verdict.UNDECIDED, ""), 0.0
+    settings = settings or Settings()
     try:
-        with prepared(function, inputs, wrt) as run:
+        with prepared(function, inputs, wrt, seconds) as run:
             gradient = run.gradient
             decision = decide(
                 run.trace,
                 run.registry,
                 run.slots,
                 gradient,
-                settings or Settings(),
+                settings,
                 run.rerun,
                 sees_values=True,
+                deadline=run.deadline,
             )
-            decision = judge_detached(decision, run.slots, run.value)
-            if run.rerun is not None and (settings or Settings()).confirm is Confirm.ALWAYS:
-                decision = judge_values(decision, run.slots, run.value, run.rerun)
+            holding = f"holding the verdict {decision.verdict.name} against the function's values"
+            with run.deadline.during(holding):
+                decision = judge_detached(decision, run.slots, run.value, run.deadline)
+                if run.rerun is not None and settings.confirm is Confirm.ALWAYS:
+                    decision = judge_values(decision, run.slots, run.value, run.rerun, run.deadline)
+            spent = run.deadline.spent
+    except OutOfTimeError as error:
+        decision = Decision(
+            Verdict.UNDECIDED,
+            str(error),
+            analysis=decision.analysis,
+            relevance=decision.relevance,
+            out_of_time=True,
+        )
     except ModifiedSinceError as error:
         decision = Decision(Verdict.UNDECIDED, str(error))
-    report = build_report(decision, gradient)
+    report = build_report(decision, gradient, spent)
     if raise_exception and report.verdict is Verdict.NOT_CLARKE:
         raise WrongGradientError(str(report), report)
     return report

@@ -2,75 +2,226 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from dataclasses import dataclass
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
 
 from clarke.errors import InputError, OutOfTimeError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
-@dataclass(frozen=True)
+    from typing_extensions import Self
+
+    Clock = Callable[[], float]
+
+_WORTH_TELLING = 0.05  # seconds of a rung from which a message lists it
+
+
 class Deadline:
-    """The moment at which a call has to have an answer.
+    """The moment at which a call has to have an answer, and what it has done so far.
 
     A call makes one of its `seconds=` and hands it down; whatever may take long asks it. There is
-    no clock in the background and no signal: an answer in time is a matter of asking often.
+    no clock in the background and no signal: an answer in time is a matter of asking often, and of
+    not beginning what cannot be interrupted and would take too long (`afford`).
+
+    The call is a ``with`` block around it. Behind the block there is no limit any more: what
+    outlives the call, such as a certificate that is verified later, may take its time.
 
     Attributes:
-        at: Reading of `time.monotonic` at which time is up; infinity for no limit.
+        at: Reading of the clock at which time is up; infinity for no limit.
         seconds: What was granted, for messages.
     """
 
-    at: float
-    seconds: float
+    def __init__(
+        self,
+        at: float,
+        seconds: float,
+        clock: Clock = time.monotonic,
+        parent: Deadline | None = None,
+    ) -> None:
+        self.at = at
+        self.seconds = seconds
+        self._clock = clock
+        self._began = clock()
+        self._parent = parent
+        # What is under way, outermost first; and the outermost that are over, with their seconds.
+        self._under_way: list[str] = [] if parent is None else parent._under_way  # noqa: SLF001 - its own kind
+        self._tried: dict[str, float] = {} if parent is None else parent._tried  # noqa: SLF001 - as above
 
     @classmethod
-    def after(cls, seconds: float | None) -> Deadline:
+    def after(cls, seconds: float | None, clock: Clock = time.monotonic) -> Deadline:
         """The deadline `seconds` from now; None for no limit.
 
         Raises:
             InputError: The limit is not a positive number.
         """
+        check_seconds(seconds)
         if seconds is None:
-            return UNLIMITED
-        if not seconds > 0:
-            raise InputError(
-                f"A time limit has to be a positive number of seconds, not {seconds!r}; "
-                "None stands for no limit."
-            )
-        return cls(time.monotonic() + seconds, float(seconds))
+            return cls(math.inf, math.inf, clock)
+        return cls(clock() + seconds, float(seconds), clock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.at = math.inf
 
     @property
     def left(self) -> float:
         """Seconds left; zero or less when time is up."""
-        return self.at - time.monotonic()
+        parent = self._parent
+        if math.isinf(self.at) or (parent is not None and math.isinf(parent.at)):
+            return math.inf
+        return self.at - self._clock()
 
     @property
     def passed(self) -> bool:
         """Whether time is up."""
         return self.left <= 0
 
+    @property
+    def spent(self) -> float:
+        """Seconds since it was made."""
+        return self._clock() - self._began
+
+    def extend(self, seconds: float) -> None:
+        """Put the end off, for what happens once in a process and is not the call's work."""
+        self.at += seconds
+        if self._parent is not None:
+            self._parent.extend(seconds)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What the block takes does not count."""
+        before = self._clock()
+        try:
+            yield
+        finally:
+            self.extend(self._clock() - before)
+
     def part(self, share: float) -> Deadline:
         """A deadline after that share of the time left, for one rung among several."""
         if math.isinf(self.at):
             return self
-        left = max(self.left, 0.0)
-        return Deadline(time.monotonic() + share * left, share * left)
+        at = self._clock() + share * max(self.left, 0.0)
+        return Deadline(at, self.seconds, self._clock, self)
 
-    def ask(self, doing: str) -> None:
+    @contextmanager
+    def during(self, doing: str) -> Iterator[None]:
+        """Name what the block does, for the message should time run out in it.
+
+        Args:
+            doing: As it completes "Time ran out while ...".
+        """
+        if math.isinf(self.at):
+            yield
+            return
+        before = self._clock()
+        self._under_way.append(doing)
+        try:
+            yield
+        finally:
+            self._under_way.pop()
+            if not self._under_way:
+                self._tried[doing] = self._tried.get(doing, 0.0) + self._clock() - before
+
+    def ask(self, doing: str = "", *values: object) -> None:
         """Go on, or stop with what was being done.
 
         Args:
             doing: What is under way, as it completes "Time ran out while ...".
+            values: What to fill in for its ``{}``: formatted only when it is needed.
 
         Raises:
             OutOfTimeError: Time is up.
         """
-        if self.passed:
-            raise OutOfTimeError(
-                f"Time ran out ({self.seconds:g} s) while {doing}. "
-                "Grant more with seconds=, or judge a smaller part of the program."
-            )
+        if self.left <= 0:
+            raise OutOfTimeError(self._message(_filled(doing, values)))
+
+    def afford(self, seconds: float, doing: str, *values: object) -> None:
+        """Go on, or stop before work that cannot be interrupted and takes longer than is left.
+
+        Args:
+            seconds: A low estimate of what it takes.
+            doing: What it is, as for `ask`.
+            values: As for `ask`.
+
+        Raises:
+            OutOfTimeError: It would end too late.
+        """
+        left = self.left
+        if seconds >= left:
+            more = "" if math.isinf(seconds) else f"about {seconds:.2g} s more, "
+            what = f"{_filled(doing, values)} ({more}{max(left, 0.0):.2g} s left)"
+            raise OutOfTimeError(self._message(what))
+
+    def _message(self, doing: str) -> str:
+        what = ": ".join([*self._under_way, *([doing] if doing else [])]) or "judging"
+        earlier = ", ".join(
+            f"{name} ({spent:.2g} s)"
+            for name, spent in self._tried.items()
+            if spent >= _WORTH_TELLING
+        )
+        return (
+            f"Time ran out ({self.seconds:g} s) while {what}."
+            + (f" Before that: {earlier}." if earlier else "")
+            + " Grant more with seconds=, or judge a smaller part of the program."
+        )
+
+
+def _filled(doing: str, values: tuple[object, ...]) -> str:
+    return doing.format(*values) if values else doing
+
+
+def check_seconds(seconds: float | None) -> None:
+    """Refuse what is no time limit.
+
+    Raises:
+        InputError: The limit is neither None nor a positive number.
+    """
+    if seconds is not None and not seconds > 0:
+        raise InputError(
+            f"A time limit has to be a positive number of seconds, not {seconds!r}; "
+            "None stands for no limit."
+        )
+
+
+class Timed(Protocol):
+    """What carries the deadline of the call that it was made for."""
+
+    @property
+    def deadline(self) -> Deadline:
+        """The deadline."""
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_T = TypeVar("_T", bound=Timed)
+
+
+def rung(
+    doing: str,
+) -> Callable[[Callable[Concatenate[_T, _P], _R]], Callable[Concatenate[_T, _P], _R]]:
+    """Name a function for the message of `Deadline`; its first argument carries the deadline.
+
+    Args:
+        doing: As it completes "Time ran out while ...".
+    """
+
+    def named(function: Callable[Concatenate[_T, _P], _R]) -> Callable[Concatenate[_T, _P], _R]:
+        @functools.wraps(function)
+        def timed(first: _T, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+            deadline = first.deadline
+            with deadline.during(doing):
+                deadline.ask()
+                return function(first, *args, **kwargs)
+
+        return timed
+
+    return named
 
 
 UNLIMITED = Deadline(math.inf, math.inf)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, is_dataclass
 from enum import Enum
 from types import SimpleNamespace
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.capture import PythonReads, collect_trace
+from clarke.deadline import Deadline, check_seconds
 from clarke.errors import CaptureError, InputError
 from clarke.kinks import default_registry
+from clarke.numerics import CHECK_SECONDS
 from clarke.prepare import saving_recorder
 from clarke.theorems import Context, Explanation, explain_trace
 from clarke.world import World
@@ -30,6 +33,7 @@ def explain(
     example_input: Any,
     *,
     wrt: Sequence[torch.Tensor] | None = None,
+    seconds: float | None = CHECK_SECONDS,
 ) -> Explanation:
     """Decide the theorems for one model from one forward pass.
 
@@ -42,11 +46,15 @@ def explain(
         model: A module, or any function that returns tensors.
         example_input: A tensor, a tuple of positional arguments, or a dict of keyword arguments.
         wrt: The variables; by default every leaf that requires a gradient and is used.
+        seconds: Time limit of clarke's own work, without the model's forward pass; None for no
+            limit.
 
     Raises:
         InputError: No output requires a gradient, or a tensor of `wrt` is not used.
         CaptureError: The model ran where clarke cannot watch.
+        OutOfTimeError: No answer in time.
     """
+    check_seconds(seconds)
     if torch.is_inference_mode_enabled():
         raise CaptureError(
             "clarke.explain was called under torch.inference_mode, where nothing is recorded. "
@@ -60,6 +68,7 @@ def explain(
     _refuse_hooks(model)
     world = World()
     registry = default_registry()
+    opened = ExitStack()
     kept = {t.untyped_storage()._cdata for t in _memory(model)}
     try:
         try:
@@ -69,6 +78,7 @@ def explain(
             # own, which comes again.
             world.restore()
             trace, inputs, drew = _record(model, example_input, world, registry, watched=False)
+        deadline = opened.enter_context(Deadline.after(seconds))
         ours = _cuts_inputs_only(trace, model, example_input, world, registry)
         # Of what the model reads besides its inputs, values count as its own.
         own: frozenset[int] | None = None
@@ -102,10 +112,15 @@ def explain(
         # Before buffers are put back: those that the model changed were read as they are now.
         blind = not inputs.made and any(t.is_floating_point() for t in unseen)
         context = Context(
-            own, cuts_inputs_only=ours, blind=blind, assumptions=_taken(example_input)
+            own,
+            cuts_inputs_only=ours,
+            blind=blind,
+            assumptions=_taken(example_input),
+            deadline=deadline,
         )
         return explain_trace(trace, registry, slots, names, context)
     finally:
+        opened.close()
         world.restore()
 
 

@@ -15,6 +15,7 @@ from clarke.decide.responsible import wrong_functions
 from clarke.errors import InputError, UnsupportedError
 from clarke.fast import QuickJudge
 from clarke.kinks import Hazard
+from clarke.numerics import CHECK_SECONDS
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, select_along, selected_gradient
 from clarke.verdict import Verdict
@@ -22,6 +23,7 @@ from clarke.verdict import Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from clarke.deadline import Deadline
     from clarke.steering import Analysis
 
 # Up to this many variables the steered run is in float64, whatever the program's own type.
@@ -35,6 +37,7 @@ def grad(
     *,
     wrt: Sequence[torch.Tensor] | None = None,
     generator: torch.Generator | None = None,
+    seconds: float | None = CHECK_SECONDS,
 ) -> tuple[torch.Tensor, ...]:
     """The gradient of ``function(*inputs)``, or a limiting gradient where it has a kink.
 
@@ -53,6 +56,8 @@ def grad(
         wrt: Leaves to differentiate with respect to; default as in `clarke.check`.
         generator: Source of the direction; by default seeded with 0, so that calls repeat. Where
             one is given, a direction is always followed.
+        seconds: Time limit of clarke's own work, without the first run of the function; None for
+            no limit.
 
     Returns:
         One tensor per variable, with its shape and dtype.
@@ -62,14 +67,17 @@ def grad(
         UnsupportedError: An operation on the way is unknown, or has a step or an infinite slope
             at this point; a comparison at a tie chooses between values that part beside the point;
             or the program reads values into Python and takes another branch there.
+        OutOfTimeError: No answer in time.
     """
-    with prepared(function, inputs, wrt) as run:
+    with prepared(function, inputs, wrt, seconds) as run:
         small = sum(x.numel() for x in run.leaves) <= _SMALL
         if not small and generator is None:
-            quick = QuickJudge(run.registry).decide(run.trace, run.slots, run.gradient)
+            quick = QuickJudge(run.registry).decide(
+                run.trace, run.slots, run.gradient, run.deadline
+            )
             if isinstance(quick, Decision) and quick.verdict in _LIMITING:
                 return run.gradient
-        analysis = analyse(run.trace, run.registry)
+        analysis = analyse(run.trace, run.registry, run.deadline)
         blocked = obstacle(analysis, sees_values=False)
         if blocked is not None:
             raise UnsupportedError(f"No gradient can be vouched for: {blocked.reason}")
@@ -79,10 +87,10 @@ def grad(
             _require_finite(run.gradient)
             return run.gradient
         _refuse_hazards(analysis)
-        _refuse_steps(analysis, run.slots)
+        _refuse_steps(analysis, run.slots, run.deadline)
         dtype = torch.float64 if small else _widest(run.leaves)
         generator = generator or torch.Generator().manual_seed(0)
-        program = Program(analysis, run.slots, dtype)
+        program = Program(analysis, run.slots, dtype, run.deadline)
         direction = tuple(
             torch.randn(p.shape, dtype=dtype, generator=generator) for p in program.point
         )
@@ -111,12 +119,12 @@ def _refuse_hazards(analysis: Analysis) -> None:
                 )
 
 
-def _refuse_steps(analysis: Analysis, variables: Sequence[int]) -> None:
+def _refuse_steps(analysis: Analysis, variables: Sequence[int], deadline: Deadline) -> None:
     """Comparisons at a tie: the values between which they choose may part beside the point."""
     if not any(s.rule.by_value and s.touch.count for s in analysis.sites.values()):
         return
     # Under all selections at once: a direction that meets the tie sees one of them only.
-    program = Program(analysis, variables)
+    program = Program(analysis, variables, deadline=deadline)
     found = find_relevant(program, torch.Generator().manual_seed(1), Mixing.ALL)
     for op in found.lost_masks:
         raise UnsupportedError(

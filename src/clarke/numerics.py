@@ -109,6 +109,72 @@ VERIFIED_KINKS = Threshold(256.0, "The same for kinks.", NONE)
 
 # --- beside the point: rays, steps, values that are not finite -----------------------------------
 
+BESIDE_RATIO = Threshold(
+    4.0,
+    "Ratio of successive distances at which a program is looked at beside its point. Small enough "
+    "that several scales fit between where a function bends and where rounding hides it.",
+    NONE,
+)
+BESIDE_DENSE = Threshold(
+    2e-3,
+    "Down to this distance scales are twice as dense: quotients that cancel to the second order, "
+    "as (1 - cos(x)) / x**2, are rounding below it.",
+    NONE,
+)
+BESIDE_NEAREST = Threshold(
+    1e-30,
+    "The smallest distance looked at where all coordinates are zero. Guards of 1e-20 and the like "
+    "bend the function above it, and its tenth power is still a normal number.",
+    (Verdict.NOT_LIPSCHITZ, Verdict.SMOOTH),
+)
+BESIDE_ULPS = Threshold(
+    8.0,
+    "Distance, in spacings of a coordinate's numbers, below which a random direction is rounded "
+    "to another.",
+    NONE,
+)
+BESIDE_ROUNDINGS = Threshold(
+    4.0,
+    "Roundings of every intermediate value, each carried to the result by its adjoint, that bound "
+    "the error of a value: one for the operation, the rest for what it computes inside.",
+    (Verdict.NOT_LIPSCHITZ,),
+)
+BESIDE_SMALL = Threshold(
+    8.0,
+    "Differences of values of fewer error bounds than this are not told from rounding. A step has "
+    "to be larger, and its size then has a digit.",
+    (Verdict.NOT_LIPSCHITZ,),
+)
+BESIDE_JUMP = Threshold(
+    0.95,
+    "Where the distance shrinks by BESIDE_RATIO, values that keep this part of their difference "
+    "from the point's own do not come back to it: at a power of the distance it is 1/25 or less.",
+    (Verdict.NOT_LIPSCHITZ,),
+)
+BESIDE_FAR = Threshold(
+    1e-3,
+    "Farther than this the curvature of an ordinary function passes for growing quotients.",
+    (Verdict.NOT_LIPSCHITZ,),
+)
+BESIDE_GROWTH = Threshold(
+    0.5,
+    "Growth of a difference quotient, per factor of distance, near the point over that far from "
+    "it: 1 for a logarithm, more for a root, and 1/4 per scale where there is a derivative.",
+    (Verdict.NOT_LIPSCHITZ,),
+)
+BESIDE_RATE = Threshold(
+    1e-2,
+    "Relative difference between values along a ray and what a limit of gradients says of them, "
+    "that curvature may leave; a step or a detached value differs by as much as the limit.",
+    NONE,
+)
+BESIDE_AGREES = Threshold(
+    1e-5,
+    "Relative difference up to which extrapolated gradients of successive scales agree. What is "
+    "left of an analytic function falls by 1/8 to 1/64 a scale, so that the limit is nearer.",
+    (Verdict.SMOOTH, Verdict.BOULIGAND, Verdict.NOT_CLARKE),
+)
+
 # --- the search: enumeration, components, sets ---------------------------------------------------
 
 # --- feasibility: linear rows --------------------------------------------------------------------
@@ -120,3 +186,41 @@ VERIFIED_KINKS = Threshold(256.0, "The same for kinks.", NONE)
 CHECK_SECONDS = Threshold(10.0, "Default time limit of one `clarke.check`.", NONE)
 STEP_SECONDS = Threshold(1.0, "Default time limit of one judged step of an audit.", NONE)
 SET_SECONDS = Threshold(60.0, "Default time limit of one `clarke.subdifferential`.", NONE)
+
+SLOW_OPERATION = Threshold(
+    0.02,
+    "Seconds of an operation in a replay from which its backward pass asks the deadline too: a "
+    "fiftieth of an audited step's limit; a hook on every operation would cost more than it saves.",
+    NONE,
+)
+EXACT_ENTRY_SECONDS = Threshold(
+    1e-6,
+    "What one entry costs at least in exact arithmetic (a product and a sum of Python's integers, "
+    "measured 2 to 4 microseconds): to refuse what could not end in time before it is begun.",
+    NONE,
+)
+FLOPS = Threshold(
+    2e9,
+    "Operations per second of a dense factorisation on one core, a low estimate: to refuse, or to "
+    "bound the iterations of, what cannot be interrupted.",
+    NONE,
+)
+SEARCH_SHARE = Threshold(
+    0.5,
+    "Share of the time left that one search for witnesses may take: where it finds none, the exact "
+    "enumeration that follows still gets as much.",
+    NONE,
+)
+EXACT_SHARE = Threshold(
+    0.8,
+    "Share of the time left that the exact enumeration may take; what it leaves is for checking "
+    "what it found, or for the neighbours of AD's selection where it finds nothing.",
+    NONE,
+)
+MODULES_LOADED = Threshold(
+    20,
+    "Python modules loaded during one operation of a replay from which its time does not count: "
+    "torch loads its compiler (800 modules, 3 s) for some forward-mode rules; an operation that "
+    "computes loads none.",
+    NONE,
+)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import PythonReads, Recorder, collect_trace
+from clarke.capture import Made, PythonReads, Recorder, collect_trace
+from clarke.deadline import UNLIMITED, Deadline, check_seconds
 from clarke.errors import CaptureError, InputError
 from clarke.kinks import default_registry
 from clarke.world import World
@@ -32,6 +34,7 @@ class Prepared:
         value: The function's value at other values of the variables, by running it again.
         rerun: AD's gradient at other values of the variables, by running the function again; None
             unless all variables are float64, or where it would draw other random numbers.
+        deadline: When the call has to have an answer; counted from the end of the user's own run.
     """
 
     trace: Trace
@@ -40,6 +43,7 @@ class Prepared:
     gradient: tuple[torch.Tensor, ...]
     value: Callable[[Sequence[torch.Tensor]], float]
     rerun: Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]] | None
+    deadline: Deadline
 
     @property
     def slots(self) -> tuple[int, ...]:
@@ -68,14 +72,23 @@ def prepared(
     function: Callable[..., Any],
     inputs: Sequence[Any] | torch.Tensor,
     wrt: Sequence[torch.Tensor] | None,
+    seconds: float | None = None,
 ) -> Iterator[Prepared]:
     """Record one run; on leaving, the user's world is as it was found.
+
+    Args:
+        function: The user's.
+        inputs: Its arguments.
+        wrt: Leaves to differentiate with respect to; None for all.
+        seconds: Time limit of all that follows the recorded run; None for no limit.
 
     Raises:
         InputError: The function or its inputs have no single real gradient.
         CaptureError: The program ran where clarke cannot watch.
         ModifiedSinceError: A tensor that it read was changed behind autograd's back.
+        OutOfTimeError: The record is too long to be read in time.
     """
+    check_seconds(seconds)
     arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     _refuse_inputs(arguments)
     world = World()
@@ -84,17 +97,26 @@ def prepared(
             world.save_tensor(x)
     registry = default_registry()
     recorder = saving_recorder(world, registry)
+    tensors = [x for x in arguments if isinstance(x, torch.Tensor)]
+    given = {id(x): x.requires_grad for x in tensors}  # the function may turn it on
+    made = Made()
+    opened = ExitStack()
     try:
-        with torch.enable_grad():
-            with recorder:
+        with opened, torch.enable_grad():
+            with made, recorder:
                 with PythonReads(recorder):
                     result = function(*arguments)
                 output = _scalar(result, recorder)
-                trace = collect_trace(recorder, output, all_reads=True)
+                deadline = opened.enter_context(Deadline.after(seconds))
+                trace = collect_trace(recorder, output, all_reads=True, deadline=deadline)
                 recorder.paused = True
-                leaves = _leaves(trace, output, arguments, wrt)
-                gradient = _gradient(output, leaves)
-            rerun = _Rerun(function, arguments, leaves, world)
+                known = _known_leaves(trace, output, arguments)
+            rerun = _Rerun(function, arguments, known, world, deadline)
+            leaves = _leaves(known, given, made, rerun) if wrt is None else _named(known, wrt)
+            if any(x.is_complex() for x in leaves):
+                raise InputError("A variable is complex; a Clarke gradient needs real variables.")
+            gradient = _gradient(output, leaves)
+            rerun = _Rerun(function, arguments, leaves, world, deadline)
             # How many numbers rrelu draws depends on its input: beside the point others come out.
             drawn = any(
                 op.name.startswith("aten::rrelu_with_noise") and op.drawn for op in trace.ops
@@ -107,6 +129,7 @@ def prepared(
                 gradient,
                 rerun.value,
                 rerun.gradient if every else None,
+                deadline,
             )
     finally:
         world.restore()
@@ -168,27 +191,44 @@ def _reached_leaves(output: torch.Tensor) -> list[torch.Tensor]:
     return list(found.values())
 
 
-def _leaves(
-    trace: Trace, output: torch.Tensor, inputs: Sequence[Any], wrt: Sequence[torch.Tensor] | None
-) -> list[torch.Tensor]:
-    """The variables: inputs in their order, then other leaves in the order of first use."""
+def _known_leaves(
+    trace: Trace, output: torch.Tensor, inputs: Sequence[Any]
+) -> tuple[torch.Tensor, ...]:
+    """All leaves: inputs in their order, then others in the order of first use."""
     known = {id(e.tensor): e.tensor for e in trace.leaves()}
     for x in _reached_leaves(output):
         known.setdefault(id(x), x)
-    if wrt is None:
-        first = [x for x in inputs if id(x) in known]
-        chosen = list({id(x): x for x in (*first, *known.values())}.values())
-    else:
-        chosen = list(wrt)
-        for i, x in enumerate(chosen):
-            if id(x) not in known:
-                raise InputError(
-                    f"Tensor {i} of `wrt` is not a leaf that the result depends on. Pass "
-                    "leaves that require gradients and are used by the function."
-                )
-    if any(x.is_complex() for x in chosen):
-        raise InputError("A variable is complex; a Clarke gradient needs real variables.")
+    first = [x for x in inputs if id(x) in known]
+    return tuple({id(x): x for x in (*first, *known.values())}.values())
+
+
+def _leaves(
+    known: Sequence[torch.Tensor], given: dict[int, bool], made: Made, rerun: _Rerun
+) -> list[torch.Tensor]:
+    """The variables: what the function was given or closes over, not what it makes itself."""
+    own = {id(x): False if id(x) in given else made.is_made(x) for x in known}
+    if None in own.values():
+        again = {id(x) for x in rerun.leaves()}
+        own = {i: i not in again if m is None else m for i, m in own.items()}
+    old = [x for x in known if not own[id(x)]]
+    chosen = [x for x in old if given.get(id(x), True)] or old
+    if not chosen:
+        raise InputError(
+            "Every leaf that the result depends on is made by the function itself, so there is no "
+            "gradient for anybody to use. Make it before the call, and pass it as an input."
+        )
     return chosen
+
+
+def _named(known: Sequence[torch.Tensor], wrt: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    found = {id(x) for x in known}
+    for i, x in enumerate(wrt):
+        if id(x) not in found:
+            raise InputError(
+                f"Tensor {i} of `wrt` is not a leaf that the result depends on. Pass "
+                "leaves that require gradients and are used by the function."
+            )
+    return list(wrt)
 
 
 def _gradient(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -223,7 +263,10 @@ class _Rerun:
         arguments: tuple[Any, ...],
         leaves: Sequence[torch.Tensor],
         world: World,
+        deadline: Deadline = UNLIMITED,
     ) -> None:
+        self._deadline = deadline
+        self._cost = 0.0  # seconds of the last run, of what the user's code takes
         self._function = function
         self._arguments = arguments
         self._leaves = tuple(leaves)
@@ -236,6 +279,15 @@ class _Rerun:
                 output = self._function(*self._arguments)
             return _gradient(output, self._leaves)
 
+    def leaves(self) -> list[torch.Tensor]:
+        """The leaves that another run at the same point depends on."""
+        self._world.restore()
+        try:
+            with torch.enable_grad():
+                return _reached_leaves(self._function(*self._arguments))
+        finally:
+            self._world.restore()
+
     def value(self, point: Sequence[torch.Tensor]) -> float:
         """The function's value at `point`; the variables are put back afterwards."""
         with self._moved(point), torch.enable_grad():
@@ -243,6 +295,8 @@ class _Rerun:
 
     @contextmanager
     def _moved(self, point: Sequence[torch.Tensor]) -> Iterator[None]:
+        self._deadline.afford(self._cost, "running the function again beside the point")
+        started = time.monotonic()
         self._world.restore()
         originals = [x.data for x in self._leaves]
         try:
@@ -253,3 +307,4 @@ class _Rerun:
             for x, value in zip(self._leaves, originals, strict=True):
                 x.data = value
             self._world.restore()
+            self._cost = time.monotonic() - started

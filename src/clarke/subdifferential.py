@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten, unflatten
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.detached import numbers_read
 from clarke.decide.extreme import vertex_indices
 from clarke.decide.hazards import obstacle
@@ -16,13 +18,14 @@ from clarke.decide.limits import Limits
 from clarke.decide.limitset import LimitSet, Nearest
 from clarke.decide.membership import Membership, noise_of, rounding_of
 from clarke.decide.refute import distinct, enumerate_exactly, joint_direction
-from clarke.errors import BudgetError, InputError, UnsupportedError
+from clarke.errors import BudgetError, InputError, OutOfTimeError, UnsupportedError
 from clarke.feasibility import find_witness
+from clarke.numerics import SET_SECONDS
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, select_along, selected_gradient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -56,6 +59,7 @@ def subdifferential(
     wrt: Sequence[torch.Tensor] | None = None,
     limits: Limits | None = None,
     seed: int = 0,
+    seconds: float | None = SET_SECONDS,
 ) -> Subdifferential:
     """The Clarke subdifferential of ``function(*inputs)``.
 
@@ -65,14 +69,17 @@ def subdifferential(
         wrt: Leaves to differentiate with respect to; default as in `clarke.check`.
         limits: Budget of the enumeration.
         seed: Seed of the private random generator.
+        seconds: Time limit of clarke's own work, without the first run of the function; None for
+            no limit.
 
     Raises:
         InputError: The call cannot be answered.
         UnsupportedError: Selections of pieces do not describe the program here.
         BudgetError: Too many kinks, or too many selections; says how many.
+        OutOfTimeError: No answer in time (a `BudgetError`); says how far it got.
     """
-    with prepared(function, inputs, wrt) as run:
-        analysis = analyse(run.trace, run.registry)
+    with prepared(function, inputs, wrt, seconds) as run:
+        analysis = analyse(run.trace, run.registry, run.deadline)
         blocked = obstacle(analysis, sees_values=False)
         if blocked is not None:
             raise UnsupportedError(f"The set cannot be computed: {blocked.reason}")
@@ -82,7 +89,7 @@ def subdifferential(
                 f"The set cannot be computed: {read[0]}, and what that decides beside the point "
                 "cannot be seen. Read it outside of the function."
             )
-        program = Program(analysis, run.slots)
+        program = Program(analysis, run.slots, deadline=run.deadline)
         generator = torch.Generator().manual_seed(seed)
         exact = enumerate_exactly(
             program, generator, limits or Limits(nodes=200_000, cells=10_000, kinks=256)
@@ -92,13 +99,15 @@ def subdifferential(
             "The set cannot be computed: autograd's gradient with fixed pieces is NaN or infinite "
             "here. clarke.check names the operation and, where there is one, a finite element."
         )
-    return Subdifferential(program, exact.limits, run.gradient)
+    return Subdifferential(program.within(UNLIMITED), exact.limits, run.gradient)
 
 
 class Subdifferential:
     """A Clarke subdifferential as the hull of limiting gradients; see `subdifferential`.
 
     Vectors go in and come out as one tensor per variable; a single tensor stands for itself.
+    What may take long takes `seconds`, its time limit (None: no limit), and raises
+    `OutOfTimeError` (a `BudgetError`) when it ends.
     """
 
     def __init__(
@@ -144,7 +153,7 @@ class Subdifferential:
             return torch.zeros(0, len(self._limits.base), dtype=torch.float64)
         return torch.from_numpy(distinct(self._listed(limits)))
 
-    def vertices(self) -> torch.Tensor:
+    def vertices(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the vertices of the Clarke subdifferential, variables flattened in order.
 
         Raises:
@@ -152,9 +161,16 @@ class Subdifferential:
             UnsupportedError: As `bouligand`.
         """
         points = self.bouligand().numpy()
-        return torch.from_numpy(points[vertex_indices(points, _TOLERANCE)])
+        with Deadline.after(seconds) as deadline:
+            return torch.from_numpy(points[vertex_indices(points, _TOLERANCE, deadline)])
 
-    def contains(self, vector: Vector, *, tolerance: float | None = None) -> Membership:
+    def contains(
+        self,
+        vector: Vector,
+        *,
+        tolerance: float | None = None,
+        seconds: float | None = SET_SECONDS,
+    ) -> Membership:
         """Whether a vector is in the set, with a certificate either way.
 
         Args:
@@ -163,46 +179,51 @@ class Subdifferential:
                 roundings of the vector's type, and at least 1e-7, since torch computes some
                 slopes (hardsigmoid's 1/6) in single precision whatever the type, or as much as
                 rounding may leave of gradients that cancel (`clarke.decide.rounding`).
+            seconds: Time limit.
         """
         target = self._flat(vector)
         parts = (vector,) if isinstance(vector, torch.Tensor) else tuple(vector)
         allowed = rounding_of(parts) if tolerance is None else tolerance
-        found = self._contains(target, allowed)
-        if not found.inside and tolerance is None:
-            noise = noise_of(self._program)
-            found = self._contains_with(noise, target, allowed) if noise.any() else found
-        parts = tuple(p.detach().clone() for p in parts)
-        return replace(found, vector=parts, asked=tolerance).sealed()
+        with Deadline.after(seconds) as deadline:
+            found = self._contains(target, allowed, deadline)
+            if not found.inside and tolerance is None:
+                noise = noise_of(self._program.within(deadline))
+                if noise.any():
+                    found = self._contains_with(noise, target, allowed, deadline)
+            parts = tuple(p.detach().clone() for p in parts)
+            return replace(found, vector=parts, asked=tolerance).sealed()
 
-    def _contains(self, target: Array, tolerance: float) -> Membership:
+    def _contains(self, target: Array, tolerance: float, deadline: Deadline) -> Membership:
         certain = self._limits.certain()
         bound = tolerance * self._limits.scale(target)
         distance, noise = float("inf"), np.zeros(len(target))
         if certain is not None:
-            near = certain.nearest(target)
+            near = certain.nearest(target, deadline)
             distance = near.distance
             if float(np.abs(near.point - target).max(initial=0.0)) <= bound:
                 return self._inside(certain, near, target, tolerance, noise)
-        far = self._limits.nearest(target)
+        far = self._limits.nearest(target, deadline)
         if far.gap > bound:
             return self._not_inside(far.distance, far.direction, target, tolerance, noise)
         return self._not_inside(distance, None, target, tolerance, noise)
 
-    def _contains_with(self, noise: Array, target: Array, tolerance: float) -> Membership:
+    def _contains_with(
+        self, noise: Array, target: Array, tolerance: float, deadline: Deadline
+    ) -> Membership:
         """The same with a bound for every entry, in coordinates in which all bounds are one."""
         certain = self._limits.certain()
         bounds = np.maximum(tolerance * self._limits.scale(target), noise)
         bounds = np.maximum(bounds, bounds.max() * 1e-300)
         distance = float("inf")
         if certain is not None:
-            near = certain.in_units(bounds).nearest(target / bounds)
+            near = certain.in_units(bounds).nearest(target / bounds, deadline)
             distance = float(np.linalg.norm((near.point - target / bounds) * bounds))
             if float(np.abs(near.point - target / bounds).max(initial=0.0)) <= 1:
                 return self._inside(certain, near, target, tolerance, noise)
-        far = self._limits.in_units(bounds).nearest(target / bounds)
+        far = self._limits.in_units(bounds).nearest(target / bounds, deadline)
         if far.gap > float(np.abs(far.direction).sum()):
             direction = far.direction / bounds
-            distance = self._limits.nearest(target).distance
+            distance = self._limits.nearest(target, deadline).distance
             unit = direction / np.linalg.norm(direction)
             return self._not_inside(distance, unit, target, tolerance, noise)
         return self._not_inside(distance, None, target, tolerance, noise)
@@ -240,44 +261,56 @@ class Subdifferential:
             self._program,
         )
 
-    def min_norm(self) -> tuple[torch.Tensor, ...]:
+    def min_norm(self, *, seconds: float | None = SET_SECONDS) -> tuple[torch.Tensor, ...]:
         """The element of smallest Euclidean norm, one tensor per variable.
 
         Raises:
             UnsupportedError: The set is not completely known.
         """
         self._require_complete()
-        near = self._limits.nearest(np.zeros(len(self._limits.base)))
+        with Deadline.after(seconds) as deadline:
+            near = self._limits.nearest(np.zeros(len(self._limits.base)), deadline)
         return unflatten(near.point, self._program.point)
 
-    def directional(self, direction: Vector) -> float:
+    def directional(self, direction: Vector, *, seconds: float | None = SET_SECONDS) -> float:
         """The directional derivative ``lim (f(w + t d) - f(w)) / t``, t falling to zero."""
-        parts = unflatten(self._flat(direction), self._program.point)
-        choices, _ = select_along(self._program, parts)
-        return float(flatten(selected_gradient(self._program, choices)) @ flatten(parts))
+        with Deadline.after(seconds) as deadline:
+            return self._slope_along(self._flat(direction), deadline)
 
-    def is_stationary(self) -> Stationarity:
-        """Whether zero is in the set; and a direction of first-order descent if there is one."""
+    def is_stationary(self, *, seconds: float | None = SET_SECONDS) -> Stationarity:
+        """Whether zero is in the set; and a direction of first-order descent if there is one.
+
+        Of many cells as many are looked at for a direction as time allows.
+        """
         zero = np.zeros(len(self._limits.base))
-        inside = self.contains(unflatten(zero, self._program.point)).inside
         best: tuple[float, Array] | None = None
-        for direction in self._descent_candidates():
-            norm = float(np.linalg.norm(direction))
-            if norm == 0:
-                continue
-            unit = direction / norm
-            slope = self.directional(unflatten(unit, self._program.point))
-            if best is None or slope < best[0]:
-                best = (slope, unit)
+        with Deadline.after(seconds) as deadline:
+            at = unflatten(zero, self._program.point)
+            inside = self.contains(at, seconds=None if seconds is None else deadline.left).inside
+            with suppress(OutOfTimeError):
+                for direction in self._descent_candidates(deadline):
+                    norm = float(np.linalg.norm(direction))
+                    if norm == 0:
+                        continue
+                    unit = direction / norm
+                    slope = self._slope_along(unit, deadline)
+                    if best is None or slope < best[0]:
+                        best = (slope, unit)
         if best is None or best[0] >= -_TOLERANCE * max(self._limits.scale(zero), 1e-300):
             return Stationarity(inside, None, 0.0)
         return Stationarity(inside, unflatten(best[1], self._program.point), best[0])
 
-    def plot(self, path: str | None = None) -> Any:
+    def _slope_along(self, direction: Array, deadline: Deadline) -> float:
+        program = self._program.within(deadline)
+        choices, _ = select_along(program, unflatten(direction, program.point))
+        return float(flatten(selected_gradient(program, choices)) @ direction)
+
+    def plot(self, path: str | None = None, *, seconds: float | None = SET_SECONDS) -> Any:
         """Draw the set in two or three dimensions with AD's gradient (needs the extra `plot`).
 
         Args:
             path: Where to save the picture; None only returns the figure.
+            seconds: Time limit of computing what is drawn.
 
         Raises:
             InputError: The variables have another number of entries than 2 or 3.
@@ -287,7 +320,7 @@ class Subdifferential:
         size = len(self._limits.base)
         if size not in (2, 3):
             raise InputError(f"A picture needs 2 or 3 variables, not {size}. Pass fewer in `wrt`.")
-        figure = draw_set(self.vertices().numpy(), flatten(self._gradient))
+        figure = draw_set(self.vertices(seconds=seconds).numpy(), flatten(self._gradient))
         if path is not None:
             figure.savefig(path)
         return figure
@@ -320,12 +353,12 @@ class Subdifferential:
                 "is proved, and .contains() answers where that decides."
             )
 
-    def _descent_candidates(self) -> list[Array]:
+    def _descent_candidates(self, deadline: Deadline) -> Iterator[Array]:
         """Steepest descent of the hull, and for every cell a direction in it that goes down."""
         limits = self._limits.certain()
         if limits is None:
-            return []
-        found = [-limits.nearest(np.zeros(len(limits.base))).point]
+            return
+        yield -limits.nearest(np.zeros(len(limits.base)), deadline).point
         if limits.count > _LISTED:
             # Component by component: the cell with the steepest own descent.
             direction, _ = joint_direction(
@@ -338,30 +371,29 @@ class Subdifferential:
                 ],
                 len(limits.base),
             )
-            return [*found, direction]
-        if len(limits.components) > 1:
+            yield direction
+        elif len(limits.components) > 1:
             cells = [c.cells for c in limits.components]
             for atom in np.ndindex(*[len(c) for c in cells]):
                 picked = [c[i] for c, i in zip(cells, atom, strict=True)]
                 direction, rows = joint_direction(picked, len(limits.base))
-                found += _downhill(rows, limits.element(atom), direction)
-            return found
-        for cell in limits.components[0].cells:
-            if cell.direction is not None:
-                found += _downhill(cell.rows, cell.gradient, cell.direction)
-        return found
+                yield from _downhill(rows, limits.element(atom), direction, deadline)
+        else:
+            for cell in limits.components[0].cells:
+                if cell.direction is not None:
+                    yield from _downhill(cell.rows, cell.gradient, cell.direction, deadline)
 
 
 def _slope(direction: Array | None, gradient: Array) -> float:
     return float("inf") if direction is None else float(direction @ gradient)
 
 
-def _downhill(rows: Array, gradient: Array, inside: Array) -> list[Array]:
+def _downhill(rows: Array, gradient: Array, inside: Array, deadline: Deadline) -> list[Array]:
     """A direction in a cell along which its own gradient descends, if there is one."""
     if float(gradient @ inside) < 0:
         return [inside]
     stacked = np.concatenate([rows, -gradient[None, :]])
     if not np.any(gradient):
         return []
-    outcome = find_witness(stacked)
+    outcome = find_witness(stacked, deadline=deadline)
     return [] if outcome.direction is None else [outcome.direction]

@@ -16,6 +16,7 @@ from torch.autograd.gradcheck import GradcheckError
 
 from clarke.check import check
 from clarke.errors import CaptureError, InputError
+from clarke.numerics import CHECK_SECONDS
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def gradcheck(  # noqa: PLR0913 - torch's signature
     check_backward_ad: bool = True,
     fast_mode: bool = False,
     masked: bool | None = None,
+    seconds: float | None = CHECK_SECONDS,
 ) -> bool:
     """Check gradients, at kinks against the Clarke subdifferential. Drop-in for torch's gradcheck.
 
@@ -54,6 +56,9 @@ def gradcheck(  # noqa: PLR0913 - torch's signature
 
     `func` takes the inputs and returns a tensor or several; it must be deterministic. Inputs that
     require gradients must be float64 for torch's test to make sense.
+
+    `seconds` is the time limit of each `clarke.check` behind it (one for each component of the
+    output); what it leaves undecided fails. None for no limit.
 
     Returns:
         Whether all gradients passed.
@@ -78,7 +83,7 @@ def gradcheck(  # noqa: PLR0913 - torch's signature
     }
     arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     try:
-        failure = _failure(func, arguments, options)
+        failure = _failure(func, arguments, options, seconds)
         if failure is not None:
             raise failure
     except GradcheckError:
@@ -89,11 +94,14 @@ def gradcheck(  # noqa: PLR0913 - torch's signature
 
 
 def _failure(
-    func: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]
+    func: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    options: dict[str, Any],
+    seconds: float | None,
 ) -> GradcheckError | None:
     theirs = _torchs_failure(func, arguments, options)
     try:
-        rows = _Rows(func, arguments)
+        rows = _Rows(func, arguments, seconds)
         if rows.touches_nothing():
             return theirs
         kinked: list[_Row] = []
@@ -104,7 +112,11 @@ def _failure(
                 smooth.append(i)
             elif row.report.correct:
                 kinked.append(row)
-            elif row.report.touched == 0 and row.report.verdict is not Verdict.NOT_CLARKE:
+            elif (
+                row.report.touched == 0
+                and row.report.verdict is not Verdict.NOT_CLARKE
+                and not row.report.out_of_time
+            ):
                 # Nothing but torch's test can say anything here (a custom Function, say).
                 smooth.append(i)
             else:
@@ -144,8 +156,11 @@ class _Row:
 class _Rows:
     """The components of the differentiable outputs, numbered in order."""
 
-    def __init__(self, func: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    def __init__(
+        self, func: Callable[..., Any], arguments: tuple[Any, ...], seconds: float | None
+    ) -> None:
         self._func = func
+        self._seconds = seconds
         # clarke differentiates leaves; torch's test also takes inputs that were computed.
         fresh: dict[int, torch.Tensor] = {}
         self._arguments = tuple(
@@ -185,7 +200,12 @@ class _Rows:
             flat = self._flat(arguments)
             return (flat * weights.to(flat)).sum()
 
-        report = check(mixed, self._arguments, wrt=self._leaves(self._used(mixed)))
+        report = check(
+            mixed,
+            self._arguments,
+            wrt=self._leaves(self._used(mixed)),
+            seconds=self._seconds,
+        )
         return report.verdict is Verdict.SMOOTH
 
     def judge(self, index: int) -> _Row | None:
@@ -197,7 +217,7 @@ class _Rows:
         used = self._used(component)
         if not used:
             return None
-        report = check(component, self._arguments, wrt=self._leaves(used))
+        report = check(component, self._arguments, wrt=self._leaves(used), seconds=self._seconds)
         return _Row(index, report, used)
 
     def _used(self, function: Callable[..., torch.Tensor]) -> tuple[int, ...]:

@@ -22,6 +22,8 @@ from torch.utils.weak import TensorWeakRef
 
 from clarke.capture import TensorTable
 from clarke.constraints import build_rows
+from clarke.deadline import UNLIMITED, Deadline
+from clarke.errors import OutOfTimeError
 from clarke.feasibility import Outcome, find_witness
 from clarke.steering import Program
 from clarke.verdict import Verdict
@@ -164,6 +166,7 @@ class Accumulation:
         recorder: Recorder,
         *,
         repaired: bool,
+        deadline: Deadline = UNLIMITED,
     ) -> tuple[Verdict, str]:
         """Add a judged call to its group, after ``.grad`` has its final value.
 
@@ -182,13 +185,13 @@ class Accumulation:
             group.parts.append(
                 Part(number, Verdict.CLARKE, None)
                 if repaired
-                else self._part(number, case, decision)
+                else self._part(number, case, decision, deadline)
             )
         if len(group.parts) > _PARTS:
             group.broken = f"more than {_PARTS} of its parts are not smooth"
         if group.broken:
             group.parts.clear()
-        return joint_verdict(group)
+        return joint_verdict(group, deadline)
 
     def _number(self, leaf: torch.Tensor) -> int:
         found = self._numbers.get(leaf)
@@ -198,7 +201,7 @@ class Accumulation:
             self._numbers.set(leaf, found)
         return found
 
-    def _part(self, number: int, case: Case, decision: Decision) -> Part:
+    def _part(self, number: int, case: Case, decision: Decision, deadline: Deadline) -> Part:
         relevance, analysis = decision.relevance, decision.analysis
         certificate = decision.certificate
         if decision.counts and decision.verdict is Verdict.BOULIGAND:
@@ -224,10 +227,16 @@ class Accumulation:
                 why += " before it was clear that gradients accumulate"
             return Part(number, decision.verdict, None, why)
         operator = build_rows(
-            Program(analysis, case.slots), certificate.witnesses[0].choices, relevance.relevant
+            Program(analysis, case.slots, deadline=deadline),
+            certificate.witnesses[0].choices,
+            relevance.relevant,
         )
         leaves = tuple(self._number(x) for x in case.leaves)
-        return Part(number, decision.verdict, Rows(operator.dense(), leaves, sizes))
+        try:
+            rows = Rows(operator.dense(), leaves, sizes)
+        except OutOfTimeError as error:
+            return Part(number, decision.verdict, None, f"call {number}: {error}")
+        return Part(number, decision.verdict, rows)
 
 
 def _is_nonzero(gradient: torch.Tensor) -> bool:
@@ -239,7 +248,7 @@ def _is_nonzero(gradient: torch.Tensor) -> bool:
     return bool((found != 0).any())
 
 
-def joint_verdict(group: Group) -> tuple[Verdict, str]:
+def joint_verdict(group: Group, deadline: Deadline = UNLIMITED) -> tuple[Verdict, str]:
     """The verdict on the sum of the gradients of a group's parts."""
     if group.broken:
         return Verdict.UNDECIDED, f"The sum in .grad cannot be judged: {group.broken}."
@@ -262,7 +271,7 @@ def joint_verdict(group: Group) -> tuple[Verdict, str]:
     if missing:
         return Verdict.UNDECIDED, f"The rows of the parts are not all at hand: {missing}."
     rows = [p.rows for p in kinked if p.rows is not None]
-    found_direction = find_witness(_stack(rows), margin=1e-9)
+    found_direction = find_witness(_stack(rows), margin=1e-9, deadline=deadline)
     if found_direction.outcome is Outcome.WITNESS:
         return (
             Verdict.BOULIGAND,

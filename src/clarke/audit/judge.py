@@ -16,14 +16,16 @@ from clarke.capture import (
     refilled,
     saving_plainly,
 )
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Confirm, Decision, Settings, decide
-from clarke.errors import CaptureError, ClarkeError, InputError, in_a_line
+from clarke.errors import CaptureError, ClarkeError, InputError, OutOfTimeError, in_a_line
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from clarke.audit.engine import BackwardCall
+    from clarke.audit.penalized import Penalized
     from clarke.capture import Trace
     from clarke.kinks import Registry
 
@@ -46,7 +48,11 @@ class Case:
 
 
 def prepare(
-    call: BackwardCall, recorder: Recorder, wrt: Sequence[torch.Tensor] | None
+    call: BackwardCall,
+    recorder: Recorder,
+    wrt: Sequence[torch.Tensor] | None,
+    penalized: Penalized,
+    deadline: Deadline = UNLIMITED,
 ) -> Case | None:
     """The case of a call; None if it reaches none of `wrt`.
 
@@ -64,9 +70,11 @@ def prepare(
             "clarke does not follow. Pass the tensors themselves."
         )
     output = _scalar(call, recorder)
-    trace = collect_trace(recorder, output)
+    trace = collect_trace(recorder, output, deadline=deadline)
     _refuse_compiled(trace)
     chosen = _chosen(call, trace)
+    if wrt is None and not call.inputs:
+        chosen = [c for c in chosen if c[1].tensor not in penalized] or chosen
     if wrt is not None:
         wanted = {id(x) for x in wrt}
         chosen = [(p, e) for p, e in chosen if id(e.tensor) in wanted]
@@ -162,6 +170,7 @@ def judge(
     settings: Settings,
     *,
     confirmed: bool,
+    deadline: Deadline = UNLIMITED,
 ) -> Decision:
     """Climb the whole ladder, apart from the user's modes and random generators.
 
@@ -170,8 +179,8 @@ def judge(
     """
     settings = replace(settings, confirm=Confirm.ALWAYS if confirmed else Confirm.NEVER)
     with alone():
-        trace = refilled(case.trace, registry.keeps)
-        return decide(trace, registry, case.slots, gradient, settings)
+        trace = refilled(case.trace, registry.keeps, deadline)
+        return decide(trace, registry, case.slots, gradient, settings, deadline=deadline)
 
 
 @contextlib.contextmanager
@@ -200,7 +209,8 @@ def alone() -> Iterator[None]:
 def undecided(error: Exception) -> Decision:
     """What a failure of clarke's own says of the gradient: nothing."""
     if isinstance(error, ClarkeError):
-        return Decision(Verdict.UNDECIDED, str(error))
+        late = isinstance(error, OutOfTimeError)
+        return Decision(Verdict.UNDECIDED, str(error), out_of_time=late)
     return Decision(
         Verdict.UNDECIDED,
         f"clarke itself failed while judging this gradient ({in_a_line(error)}). "

@@ -13,6 +13,7 @@ import torch
 from clarke.audit.engine import Interceptor, levels_up_to
 from clarke.audit.groups import Accumulation
 from clarke.audit.hooks import HookSpy
+from clarke.audit.penalized import Penalized
 from clarke.audit.policy import OnWrong, Schedule
 from clarke.audit.statistics import PlaceCounter
 from clarke.audit.step import Step
@@ -21,6 +22,7 @@ from clarke.audit.summary import Summary
 from clarke.audit.turn import Orders, Turn, run_call
 from clarke.capture import Operators, Places, Recorder
 from clarke.compiled import Compiled
+from clarke.deadline import check_seconds
 from clarke.decide import Settings
 from clarke.errors import (
     AuditWarning,
@@ -32,6 +34,7 @@ from clarke.errors import (
 )
 from clarke.fast import EarlyTies, QuickJudge
 from clarke.kinks import default_registry
+from clarke.numerics import STEP_SECONDS
 from clarke.report import Report, build_report
 from clarke.verdict import Verdict
 
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from clarke.decide import Decision
 
     Subscriber = Callable[[Step, Report | None], Any]
+    Begun = Callable[[int, Location], Any]
 
 _PROOFS_KEPT = 8  # wrong gradients whose proof, with its tensors, stays in `reports`
 
@@ -57,6 +61,7 @@ def audit(
     confirm_every: int = 0,
     settings: Settings | None = None,
     wrt: Sequence[torch.Tensor] | None = None,
+    seconds: float | None = STEP_SECONDS,
 ) -> Audit:
     """Judge every backward call inside a ``with`` block.
 
@@ -76,7 +81,11 @@ def audit(
             recorded program along its witness; 0 for never. Overrules ``settings.confirm``.
         settings: Limits of the search.
         wrt: Judge the gradient with respect to these leaves only; by default with respect to every
-            leaf that the call reaches.
+            leaf that the call reaches, without those (no parameters) that the program has itself
+            differentiated by, with ``create_graph=True``, on the way: a penalty's interpolates.
+        seconds: Time limit of clarke's own work on each judged call (recording not included). When
+            it ends, that gradient stays `UNDECIDED`, with what was tried, and the training goes
+            on. None for no limit.
 
     Returns:
         An `Audit`; use it as a context manager.
@@ -91,6 +100,7 @@ def audit(
         confirm_every=confirm_every,
         settings=settings,
         wrt=wrt,
+        seconds=seconds,
     )
 
 
@@ -111,7 +121,10 @@ class Audit:
         confirm_every: int = 0,
         settings: Settings | None = None,
         wrt: Sequence[torch.Tensor] | None = None,
+        seconds: float | None = STEP_SECONDS,
     ) -> None:
+        check_seconds(seconds)
+        self._seconds = seconds
         self._settings = settings or Settings()
         self._callback: Callable[[Report], None] | None = None
         if callable(on_wrong) and not isinstance(on_wrong, OnWrong):
@@ -134,9 +147,11 @@ class Audit:
         self._interceptor = Interceptor(self._backward)
         self._places = Places()
         self._accumulation = Accumulation()
+        self._penalized = Penalized()
         self._counter = PlaceCounter()
         self._steps: list[Step] = []
         self._subscribers: list[Subscriber] = []
+        self._begun: list[Begun] = []
         self._whole = False
         self._proofs = 0
         self._warned = False
@@ -160,7 +175,7 @@ class Audit:
             compiled=self._compiled,
             early=self._early,
         )
-        spy, stepping = HookSpy(recorder), OptimizerAside(recorder)
+        spy, stepping = HookSpy(recorder), OptimizerAside(recorder, self._penalized)
         with ExitStack() as opened:
             opened.enter_context(self._interceptor)
             opened.enter_context(spy)
@@ -174,7 +189,9 @@ class Audit:
         self._recorder = self._spy = self._stepping = None
         self._opened.close()
 
-    def subscribe(self, callback: Subscriber, *, gradients: bool = True) -> None:
+    def subscribe(
+        self, callback: Subscriber, *, gradients: bool = True, begun: Begun | None = None
+    ) -> None:
         """Call ``callback(step, report)`` after every backward call.
 
         `report` is the full report with its tensors, None for a call that was not looked at. What
@@ -184,8 +201,12 @@ class Audit:
             callback: What to call.
             gradients: It may keep ``report.gradient``, which is then a copy of its own. False
                 saves that copy; the gradient may then be the memory of ``.grad`` itself.
+            begun: ``begun(number, location)`` is called before a call is judged: should the
+                process be killed meanwhile, nothing else tells.
         """
         self._subscribers.append(callback)
+        if begun is not None:
+            self._begun.append(begun)
         self._whole = self._whole or gradients
 
     # ---------------------------------------------------------------- results
@@ -220,6 +241,7 @@ class Audit:
             return call.run()
         if self._stepping is not None:
             self._stepping.recover()
+        self._penalized.note(call)
         number = len(self._steps) + 1
         location = recorder.places.here()[0]
         if not self._schedule.looks_at(number):
@@ -229,15 +251,24 @@ class Audit:
         orders = Orders(
             number,
             self._wrt,
+            self._penalized,
             self._settings,
             confirmed=self._schedule.confirms(len(self.reports) + 1),
             undoable=self._policy is OnWrong.RAISE,
             quick=self._quick if self._settings.quick else None,
             spy=self._spy,
             whole=self._whole,
+            seconds=self._seconds,
         )
         turn = Turn(call, recorder, self._registry, self._accumulation, orders)
-        turn.run()
+        for callback in self._begun:
+            callback(number, location)
+        try:
+            turn.run()
+        except BaseException as error:
+            if turn.interrupted:
+                self._add(_interrupted(number, location, error, turn.seconds), None)
+            raise
         if turn.decision is None:
             self._add(_unseen(number, location, "It reaches none of the leaves of `wrt`."), None)
             return turn.result
@@ -254,7 +285,7 @@ class Audit:
 
     def _remember(self, turn: Turn, decision: Decision, number: int, location: Location) -> Report:
         joint, why = turn.join()
-        report = build_report(decision, turn.gradient)
+        report = build_report(decision, turn.gradient, turn.seconds)
         self._counter.add(decision)
         step = Step(
             number=number,
@@ -306,6 +337,14 @@ class Audit:
             AuditWarning,
             stacklevel=levels_up_to(location.file, location.line),
         )
+
+
+def _interrupted(number: int, location: Location, error: BaseException, seconds: float) -> Step:
+    """A step whose judging did not come to an end: Ctrl-C, or an exit from a signal's handler."""
+    why = f"Interrupted by {type(error).__name__} while judging step {number}."
+    step = _unseen(number, location, why)
+    undecided = Verdict.UNDECIDED
+    return replace(step, verdict=undecided, joint=undecided, looked=True, seconds=seconds)
 
 
 def _unseen(number: int, location: Location, reason: str) -> Step:

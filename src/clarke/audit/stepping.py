@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from clarke.audit.penalized import Penalized
     from clarke.capture import Recorder
 
 _GLOBAL_HOOKS = ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")
@@ -31,8 +32,9 @@ class OptimizerAside:
     was made out of sight and stays undecided.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, penalized: Penalized) -> None:
         self._recorder = recorder
+        self._penalized = penalized
         self._thread = threading.get_ident()
         self._aside = ExitStack()
         self._handles: list[Any] = []
@@ -57,6 +59,7 @@ class OptimizerAside:
         if threading.get_ident() != self._thread:
             return
         self.recover()
+        self._penalized.note_step(optimizer)
         if _runs_own_code_only(optimizer, args, kwargs):
             self._recorder.note_writes(list(_written(optimizer)))
             self._aside.enter_context(self._recorder.aside())

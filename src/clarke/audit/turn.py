@@ -12,6 +12,7 @@ import torch
 from clarke.audit.judge import Case, alone, judge, prepare, undecided
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
 from clarke.capture import release_nodes
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Decision
 from clarke.fast import LayerCertificate, all_finite, let_go
 from clarke.verdict import Verdict
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from clarke.audit.engine import BackwardCall
     from clarke.audit.groups import Accumulation, Group
     from clarke.audit.hooks import HookSpy
+    from clarke.audit.penalized import Penalized
     from clarke.capture import Recorder
     from clarke.decide import Settings
     from clarke.fast import QuickJudge
@@ -35,22 +37,26 @@ class Orders:
     Attributes:
         number: Its number.
         wrt: The leaves to judge, or None for all that it reaches.
+        penalized: Those that are not judged beside others, unless `wrt` names them.
         settings: Limits of the search.
         confirmed: Confirm a positive verdict by running the program.
         undoable: Keep what ``.grad`` held, to be able to put it back.
         quick: Judges common cases from recorded values alone; None to climb the whole ladder.
+        seconds: Time limit of all that clarke does about the call.
         spy: Knows where hooks may have changed gradients, which `quick` cannot see.
         whole: Somebody is going to look at the gradient of this call, or keep it.
     """
 
     number: int
     wrt: tuple[torch.Tensor, ...] | None
+    penalized: Penalized
     settings: Settings
     confirmed: bool
     undoable: bool
     quick: QuickJudge | None = None
     spy: HookSpy | None = None
     whole: bool = True
+    seconds: float | None = None
 
 
 class Turn:
@@ -64,6 +70,7 @@ class Turn:
         group: The accumulated calls that this one continues, if it accumulates.
         seconds: What clarke's own part took.
         repaired: The gradient was replaced.
+        interrupted: Something that is no error of clarke's ended its work (Ctrl-C).
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class Turn:
         self._registry = registry
         self._accumulation = accumulation
         self._orders = orders
+        self._deadline = UNLIMITED
         self._case: Case | None = None
         self._backup: GradBackup | None = None
         self._watch: LeafWatch | None = None
@@ -90,33 +98,48 @@ class Turn:
         self.group: Group | None = None
         self.seconds = 0.0
         self.repaired = False
+        self.interrupted = False
 
     def run(self) -> None:
         """Do everything up to the decision; what the user's call raises passes through."""
-        started = time.perf_counter()
-        try:
-            self._prepare()
-        except Exception as error:  # noqa: BLE001 - no failure here may reach the training
-            self.error, self._case = error, None
-        self.seconds = time.perf_counter() - started
+        with self._timed():
+            try:
+                self._prepare()
+            except Exception as error:  # noqa: BLE001 - no failure here may reach the training
+                self.error, self._case = error, None
         try:
             self.result = run_call(self._call, self._recorder)
         finally:
             if self._watch is not None:
                 self._watch.stop()
+        with self._timed():
+            if self.error is None and self._case is not None:
+                try:
+                    with self._unnoted():
+                        self._judge(self._case)
+                except Exception as error:  # noqa: BLE001 - as above
+                    self.error = error
+            if self.error is not None:
+                self.decision = undecided(self.error)
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        """What is left of the call's time for a part of clarke's work on it."""
+        limit = self._orders.seconds
         started = time.perf_counter()
-        if self.error is None and self._case is not None:
+        with Deadline.after(limit) as self._deadline:
+            self._deadline.extend(-self.seconds)
             try:
-                with self._unnoted():
-                    self._judge(self._case)
-            except Exception as error:  # noqa: BLE001 - as above
-                self.error = error
-        if self.error is not None:
-            self.decision = undecided(self.error)
-        self.seconds += time.perf_counter() - started
+                yield
+            except BaseException:
+                self.interrupted = True
+                raise
+            finally:
+                self.seconds += time.perf_counter() - started
 
     def _prepare(self) -> None:
-        case = prepare(self._call, self._recorder, self._orders.wrt)
+        orders = self._orders
+        case = prepare(self._call, self._recorder, orders.wrt, orders.penalized, self._deadline)
         if case is None:
             return
         if self._call.accumulates:
@@ -145,7 +168,7 @@ class Turn:
             if not all_finite(self._call.roots):
                 return case  # what overflowed may have lost a slope on the way
             try:
-                found = quick.decide(case.trace, case.slots, None)
+                found = quick.decide(case.trace, case.slots, None, self._deadline)
             except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
                 return case
         if not isinstance(found, Decision):
@@ -188,6 +211,7 @@ class Turn:
                 self._registry,
                 self._orders.settings,
                 confirmed=self._orders.confirmed,
+                deadline=self._deadline,
             )
 
     @contextlib.contextmanager
@@ -249,7 +273,7 @@ class Turn:
         if self.group is None or self._case is None:
             return self.decision.verdict, ""
         try:
-            with alone(), self._unnoted():
+            with self._timed(), alone(), self._unnoted():
                 return self._accumulation.finish(
                     self.group,
                     self._orders.number,
@@ -257,6 +281,7 @@ class Turn:
                     self.decision,
                     self._recorder,
                     repaired=self.repaired,
+                    deadline=self._deadline,
                 )
         except Exception as error:  # noqa: BLE001 - no failure here may reach the training
             return Verdict.UNDECIDED, undecided(error).reason

@@ -5,6 +5,7 @@ from clarke.capture.collect import collect_trace, release_nodes
 from clarke.capture.digest import digest
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.live import Node, Writes
+from clarke.capture.made import Made
 from clarke.capture.operators import Operators
 from clarke.capture.places import Places
 from clarke.capture.reads import PythonReads
@@ -31,6 +32,7 @@ __all__ = [
     "FunctionSchema",
     "Keep",
     "Location",
+    "Made",
     "Node",
     "OpRecord",
     "Operators",

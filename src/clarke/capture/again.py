@@ -15,6 +15,7 @@ import torch
 
 from clarke.capture.signs import Signs, StandIn, ZeroFinder, signs_tell
 from clarke.capture.trace import Keep, OpRecord, Ref, Trace
+from clarke.deadline import UNLIMITED, Deadline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,7 @@ def without_values(trace: Trace, repeatable: Callable[[Any], bool]) -> Trace:
     return replace(trace, ops=ops, emptied=True)
 
 
-def refilled(trace: Trace, keep: Callable[[Any], Keep]) -> Trace:
+def refilled(trace: Trace, keep: Callable[[Any], Keep], deadline: Deadline = UNLIMITED) -> Trace:
     """The trace of `without_values` with its values, from running its operations again.
 
     Parameters and constants must be what they were.
@@ -39,9 +40,12 @@ def refilled(trace: Trace, keep: Callable[[Any], Keep]) -> Trace:
     if not trace.emptied:
         return trace
     again = _Again(trace, keep)
+    ops: list[OpRecord] = []
     with torch.no_grad():
-        ops = tuple(again.run(op) for op in trace.ops)
-    return replace(trace, ops=ops, emptied=False)
+        for op in trace.ops:
+            deadline.ask("computing values again: operation {} of {}", len(ops), len(trace.ops))
+            ops.append(again.run(op))
+    return replace(trace, ops=tuple(ops), emptied=False)
 
 
 class _Again:
@@ -74,7 +78,7 @@ class _Again:
         all_copied = "batch_norm" in op.short_name
         args = [self._resolve(a, written=all_copied or i in written) for i, a in enumerate(op.args)]
         kwargs = {k: self._resolve(v, written=False) for k, v in op.kwargs.items()}
-        keep = self._keep(op.func)
+        keep = self._keep(op.func).of(kwargs.get("dtype"))
         signs = keep is Keep.SIGNS and not kwargs and signs_tell(args[0])
         zeros = self._zeros.find(args[0]) if signs else None
         kept, lists = self._inputs(args, written) if keep is Keep.VALUES else ({}, {})

@@ -10,6 +10,7 @@ from clarke.capture.functions import is_from_custom
 from clarke.capture.live import NOTHING_KEPT, Node, Slot
 from clarke.capture.signs import Signs, StandIn
 from clarke.capture.trace import External, OpRecord, Origin, ScalarRead, Trace
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.errors import CaptureError, ModifiedSinceError
 
 if TYPE_CHECKING:
@@ -23,7 +24,13 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def collect_trace(recorder: Recorder, output: torch.Tensor, *, all_reads: bool = False) -> Trace:
+def collect_trace(
+    recorder: Recorder,
+    output: torch.Tensor,
+    *,
+    all_reads: bool = False,
+    deadline: Deadline = UNLIMITED,
+) -> Trace:
     """All operations on which `output` depends, in evaluation order.
 
     Args:
@@ -31,6 +38,7 @@ def collect_trace(recorder: Recorder, output: torch.Tensor, *, all_reads: bool =
         output: The result.
         all_reads: Every value that went into Python may have decided a branch. By default only
             those read before the last operation: in a loop, metrics are read after the loss.
+        deadline: When to give up.
 
     Raises:
         CaptureError: The record does not know `output`.
@@ -48,8 +56,8 @@ def collect_trace(recorder: Recorder, output: torch.Tensor, *, all_reads: bool =
         )
     nodes: dict[int, Node] = {}
     slots: dict[int, Slot] = {}
-    _walk([(slot, len(slot.storage.writers))], nodes, slots)
-    reads = _scalar_reads(recorder, nodes, slots, all_reads=all_reads)
+    _walk([(slot, len(slot.storage.writers))], nodes, slots, deadline)
+    reads = _scalar_reads(recorder, nodes, slots, deadline, all_reads=all_reads)
     for s in slots.values():
         where, all_of_it = recorder.tampered.get(s.storage, (None, False))
         # What autograd does not follow was held, with the value it had, when it was read.
@@ -77,7 +85,12 @@ def collect_trace(recorder: Recorder, output: torch.Tensor, *, all_reads: bool =
 
 
 def _scalar_reads(
-    recorder: Recorder, nodes: dict[int, Node], slots: dict[int, Slot], *, all_reads: bool
+    recorder: Recorder,
+    nodes: dict[int, Node],
+    slots: dict[int, Slot],
+    deadline: Deadline,
+    *,
+    all_reads: bool,
 ) -> list[ScalarRead]:
     """Values that went into Python, with the operations behind integers and booleans."""
     last = max(nodes, default=0)
@@ -93,7 +106,7 @@ def _scalar_reads(
         if slot.masked and slot.producer is not None:
             more, others = dict(nodes), dict(slots)
             try:
-                _walk([(slot, len(slot.storage.writers))], more, others)
+                _walk([(slot, len(slot.storage.writers))], more, others, deadline)
             except CaptureError:
                 continue  # from an earlier iteration, whose graph has been freed
             nodes.update(more)
@@ -103,10 +116,14 @@ def _scalar_reads(
 
 
 def _walk(
-    start: Iterable[tuple[Slot, int]], nodes: dict[int, Node], slots: dict[int, Slot]
+    start: Iterable[tuple[Slot, int]],
+    nodes: dict[int, Node],
+    slots: dict[int, Slot],
+    deadline: Deadline,
 ) -> None:
     todo = list(start)
     while todo:
+        deadline.ask("reading the record: {} operations so far", len(nodes))
         slot, writers = todo.pop()
         slots[slot.number] = slot
         before = list(slot.storage.writers[:writers])

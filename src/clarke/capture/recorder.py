@@ -45,16 +45,16 @@ _SWEPT = 4096  # so many storages may be dead ones
 K = TypeVar("K")
 
 
-def _gather(values: Iterable[Any], into: list[torch.Tensor]) -> None:
+def gather_tensors(values: Iterable[Any], into: list[torch.Tensor]) -> None:
     """Append all tensors among some arguments."""
     for value in values:
         if isinstance(value, torch.Tensor):
             into.append(value)
         elif isinstance(value, (list, tuple)):
             if not _is_of_numbers(value):
-                _gather(value, into)
+                gather_tensors(value, into)
         elif isinstance(value, dict):
-            _gather(value.values(), into)
+            gather_tensors(value.values(), into)
 
 
 def _is_of_numbers(values: list[Any] | tuple[Any, ...]) -> bool:
@@ -438,9 +438,9 @@ class Recorder(TorchDispatchMode):
         if self.paused or self._is_unwatched():
             return func(*args, **kwargs)
         tensors: list[torch.Tensor] = []
-        _gather(args, tensors)
+        gather_tensors(args, tensors)
         if kwargs:
-            _gather(kwargs.values(), tensors)
+            gather_tensors(kwargs.values(), tensors)
         relevant = False
         for tensor in tensors:
             if tensor.requires_grad or self._is_marked(tensor):
@@ -455,8 +455,8 @@ class Recorder(TorchDispatchMode):
             relevant = True
         written: list[torch.Tensor] = []
         if names:
-            _gather((args[i] for i in operator.written if i < len(args)), written)
-            _gather((kwargs[n] for n in names if n in kwargs), written)
+            gather_tensors((args[i] for i in operator.written if i < len(args)), written)
+            gather_tensors((kwargs[n] for n in names if n in kwargs), written)
         if not relevant or (written and self._updates_constants(tensors, written)):
             cut = relevant or (bool(written) and any(self._is_detached(t) for t in tensors))
             self.note_writes(written, cut=cut)
@@ -612,7 +612,7 @@ class Recorder(TorchDispatchMode):
             ]
         for tensor in written:
             self._protect(tensor)
-        keeps = operator.keep
+        keeps = operator.keep.of(kwargs.get("dtype"))
         signs = keeps is Keep.SIGNS and not kwargs and signs_tell(args[0])
         if signs:
             node.zeros = self._zeros.find(args[0])

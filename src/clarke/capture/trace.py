@@ -21,6 +21,14 @@ class Keep(Enum):
     NOTHING = "nothing"
     VALUES = "what it reads, and integer results"
     SIGNS = "the signs of what it reads, for a ReLU"
+    DISCRETE = "what it reads, where it casts to integers or truth values; else nothing"
+
+    def of(self, dtype: torch.dtype | None) -> Keep:
+        """What is kept of a call with this argument `dtype`."""
+        if self is not Keep.DISCRETE:
+            return self
+        whole = dtype is not None and not (dtype.is_floating_point or dtype.is_complex)
+        return Keep.VALUES if whole else Keep.NOTHING
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from clarke import audit
 from clarke.cli.status import exit_status
 from clarke.integrations.program import Ending, Program, run_program, show_error
 from clarke.integrations.recording import new_folder, record
+from clarke.numerics import STEP_SECONDS
 from clarke.report.runs import Run, read_run
 from clarke.report.runs.terminal import run_view
 
@@ -47,6 +48,12 @@ def run(
     on_wrong: Annotated[
         WhenWrong, typer.Option(help="What to do about a gradient that is proved wrong.")
     ] = WhenWrong.WARN,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            min=0.0, help="Time limit of judging one backward call, in seconds; 0 for none."
+        ),
+    ] = float(STEP_SECONDS),
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 2 if any gradient stays undecided.")
     ] = False,
@@ -65,7 +72,7 @@ def run(
     program = Program(command[0], tuple(command[1:]), is_module)
     program.require()
     folder = out or new_folder(program.name)
-    watch = audit(on_wrong.value, every=every, sample=sample)
+    watch = audit(on_wrong.value, every=every, sample=sample, seconds=seconds or None)
     writer = record(
         watch,
         folder,
@@ -76,6 +83,7 @@ def run(
             "every": every,
             "sample": sample,
             "on_wrong": on_wrong.value,
+            "seconds": seconds,
             "strict": strict,
         },
     )
@@ -87,11 +95,11 @@ def run(
         with watch:
             ending = run_program(program)
     finally:
-        seconds = time.perf_counter() - started
+        elapsed = time.perf_counter() - started
         found = watch.summary().to_dict()
         found.pop("places", None)
         found["judging"] = found.pop("seconds")
-        writer.finish({"ended": ending.words, "status": ending.status, "seconds": seconds, **found})
+        writer.finish({"ended": ending.words, "status": ending.status, "seconds": elapsed, **found})
     _end(read_run(folder), ending, strict=strict, as_json=as_json)
 
 

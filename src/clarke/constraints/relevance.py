@@ -22,6 +22,7 @@ import torch.autograd.forward_ad as fwd
 from clarke.constraints.directions import random_tangents
 from clarke.constraints.linearity import really_vary
 from clarke.constraints.surfaces import jumps_beside
+from clarke.deadline import rung
 from clarke.kinks import Hazard
 from clarke.kinks.steps import ComparisonRule
 
@@ -117,6 +118,7 @@ def random_mixtures(
     return weights, mixed
 
 
+@rung("telling which kinks matter")
 def find_relevant(
     program: Program,
     generator: torch.Generator,

@@ -86,6 +86,7 @@ class RowOperator:
         """The rows as an (m, n) array, for small systems."""
         rows = np.zeros(self.shape)
         for i in range(len(rows)):
+            self.program.deadline.ask("differentiating row {} of {}", i + 1, len(rows))
             rows[i] = self.row(i)
         return rows
 

@@ -18,6 +18,7 @@ from clarke.steering import selected_gradient
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from clarke.deadline import Deadline
     from clarke.steering import Program
 
     Array = NDArray[np.float64]
@@ -43,8 +44,9 @@ def enumerate_components(
         stacked = np.stack(found) if found else np.zeros((0, size))
         return LimitSet(np.zeros(size), (Component(stacked, cells.cells, cells.exclusions),))
     base = flatten(selected_gradient(program))
-    components = []
+    components: list[Component] = []
     for group in groups:
+        program.deadline.ask("{} of {} groups of kinks", len(components), len(groups))
         mask = torch.zeros_like(live.kinks)
         mask[group] = True
         part = Live(mask, live.constant, live.affine)
@@ -70,7 +72,7 @@ def _groups(enumeration: Enumeration) -> list[list[int]] | None:
     keep = lengths > 0
     if not keep.all():
         return None
-    basis, expansions = _expand(normals / lengths[:, None])
+    basis, expansions = _expand(normals / lengths[:, None], enumeration.deadline)
     parent = list(range(len(normals)))
 
     def root(i: int) -> int:
@@ -94,11 +96,12 @@ def _groups(enumeration: Enumeration) -> list[list[int]] | None:
     return list(groups.values())
 
 
-def _expand(normals: Array) -> tuple[list[int], Array]:
+def _expand(normals: Array, deadline: Deadline) -> tuple[list[int], Array]:
     """A basis among the normals, and the coordinates of all normals in it."""
     basis: list[int] = []
     directions: list[Array] = []
     for i, v in enumerate(normals):
+        deadline.ask("splitting {} rows into groups", len(normals))
         rest = v.copy()
         for _ in range(2):  # twice is enough (Kahan and Parlett)
             for d in directions:

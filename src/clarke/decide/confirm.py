@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.decide.tolerance import peak, relative_difference
+from clarke.errors import OutOfTimeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,6 +59,8 @@ def confirm(
         moved = [p + step * factor * d for p, d in zip(point, direction, strict=True)]
         try:
             found = gradient(moved)
+        except OutOfTimeError:
+            raise
         except (RuntimeError, ValueError):  # the program is not defined there
             close, falling, last = 0, 0, 0.0
             continue

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.constraints import flatten, random_tangents
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.model import Culprit, Decision
 from clarke.decide.tolerance import coarsest_epsilon
 from clarke.errors import ReplayError
@@ -69,6 +70,7 @@ def judge_detached(
     decision: Decision,
     variables: Sequence[int],
     value: Callable[[Sequence[torch.Tensor]], float],
+    deadline: Deadline = UNLIMITED,
 ) -> Decision:
     """SURROGATE in place of a positive verdict that the function's values contradict.
 
@@ -80,6 +82,10 @@ def judge_detached(
         decision: The verdict on the recorded run.
         variables: Slots of the variables.
         value: The function itself, detached parts included, at another point.
+        deadline: When to give up.
+
+    Raises:
+        OutOfTimeError: The values could not be looked at in time.
     """
     analysis = decision.analysis
     if analysis is None:
@@ -99,7 +105,7 @@ def judge_detached(
     places = held_constant(analysis.trace)
     if not places:
         return decision
-    program = Program(analysis, variables)
+    program = Program(analysis, variables, deadline=deadline)
     generator = torch.Generator().manual_seed(2)
     rays = [random_tangents(program, generator) for _ in range(_RAYS)]
     opposites = [tuple(-x for x in r) for r in rays]

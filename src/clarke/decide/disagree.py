@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.capture import OpRecord, input_slots
+from clarke.deadline import rung
 from clarke.decide.model import Culprit
 from clarke.decide.tolerance import relative_difference
 from clarke.steering import Pieces, Program, Run
@@ -44,6 +45,7 @@ def _first_parting(
     return ()
 
 
+@rung("naming what differs")
 def name_disagreement(program: Program, direction: Sequence[torch.Tensor]) -> tuple[Culprit, ...]:
     """The operation at which adjoints at the point and just beside it part."""
     size = max((float(d.abs().max()) for d in direction if d.numel()), default=1.0) or 1.0
@@ -59,6 +61,7 @@ def name_disagreement(program: Program, direction: Sequence[torch.Tensor]) -> tu
     )
 
 
+@rung("tracing values that are not finite")
 def name_nonfinite(program: Program) -> tuple[Culprit, ...]:
     """The operation whose backward pass first turned a finite adjoint into NaN or infinity."""
     run = program.run(pieces=Pieces.NATURAL)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from clarke.deadline import Deadline
     from clarke.decide.live import Live
     from clarke.kinks import KinkRule
     from clarke.steering import Program, Site
@@ -228,6 +229,12 @@ class Enumeration:
         while stack:
             depth, node = stack.pop()
             self._nodes += 1
+            self._program.deadline.ask(
+                "{} nodes and {} cells so far, {} kinks",
+                self._nodes,
+                len(self._cells),
+                len(self._kinks),
+            )
             if self._nodes > self._limits.nodes or len(self._cells) > self._limits.cells:
                 raise BudgetError(
                     f"The exact answer needs more than {self._limits.nodes} nodes or "
@@ -244,6 +251,11 @@ class Enumeration:
                     stack.append((depth + 1, child))
         return Cells(tuple(self._cells), tuple(self._exclusions))
 
+    @property
+    def deadline(self) -> Deadline:
+        """The deadline of the call."""
+        return self._program.deadline
+
     def flat_normals(self) -> tuple[Array | None, list[int]]:
         """All rows that any option may need and the kink of each; None if kinks are nested."""
         if not self._independent() or any(k.site.rule.by_value for k in self._kinks):
@@ -251,6 +263,7 @@ class Enumeration:
         root = _Node(Cone.whole(1), {})
         rows, owners = [], []
         for kink in self._kinks:
+            self._program.deadline.ask("differentiating {} kinks", len(self._kinks))
             options = self._options(kink, root)
             if not all(o.decided for o in options):
                 return None, []
@@ -317,7 +330,9 @@ class Enumeration:
         """Whether no point near w has this selection."""
         if self._live.affine and self._subspace is None:
             return True  # the cone is exact, and so is first order
-        found = find_witness(np.stack([r.values for r in node.rows]))
+        found = find_witness(
+            np.stack([r.values for r in node.rows]), deadline=self._program.deadline
+        )
         if found.direction is not None:
             return False  # the cone was empty in a subspace only
         if self._live.affine:
@@ -464,6 +479,7 @@ class Enumeration:
             for i in range(flat.numel()):
                 if not flat.requires_grad:
                     break
+                self._program.deadline.ask("differentiating {} kinks", len(self._kinks))
                 grads = torch.autograd.grad(
                     flat[i], run.leaves, retain_graph=True, materialize_grads=True
                 )
@@ -489,6 +505,7 @@ class Enumeration:
         shared = shared_memory(ops)
         reach: dict[int, set[int]] = {}
         for position, op in enumerate(ops[: site.position + 1]):
+            self._program.deadline.ask()
             mine: set[int] = set()
             for slot in input_slots(op):
                 mine |= reach.get(shared.get(slot, slot), set())
@@ -542,7 +559,9 @@ class Enumeration:
         sizes = np.linalg.norm(rows, axis=1) * np.linalg.norm(direction)
         if bool(np.all(values > 1e-9 * sizes)):
             return direction
-        found = find_witness(rows)  # a thin cone: look for its widest direction
+        found = find_witness(
+            rows, deadline=self._program.deadline
+        )  # a thin cone: look for its widest direction
         return found.direction
 
 

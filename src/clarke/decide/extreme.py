@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.feasibility import convex_weights
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _FEW = 300
 _BLOCK = 512
 
 
-def vertex_indices(points: Array, tolerance: float) -> list[int]:
+def vertex_indices(points: Array, tolerance: float, deadline: Deadline = UNLIMITED) -> list[int]:
     """Which of the points are vertices of their hull, in order.
 
     Qhull proposes candidates in the affine hull of the points, where that has few dimensions. A
@@ -32,11 +33,18 @@ def vertex_indices(points: Array, tolerance: float) -> list[int]:
     Args:
         points: (k, n), distinct.
         tolerance: Relative distance at which a point counts as inside of the others' hull.
+        deadline: Asked before every linear program.
     """
     kept, clear = _candidates(points)
-    for i in [i for i in kept if i not in clear]:
+    unclear = [i for i in kept if i not in clear]
+    for done, i in enumerate(unclear):
+        deadline.ask("telling vertices: {} of {} points", done, len(unclear))
         others = [j for j in kept if j != i]
-        if others and convex_weights(points[others], points[i], tolerance=tolerance) is not None:
+        rest = points[others]
+        if (
+            others
+            and convex_weights(rest, points[i], tolerance=tolerance, deadline=deadline) is not None
+        ):
             kept = others
     return kept
 

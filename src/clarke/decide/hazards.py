@@ -7,21 +7,19 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from clarke.capture import Origin, input_slots
+from clarke.deadline import rung
+from clarke.decide.beside import steep_beside
 from clarke.decide.model import Culprit, Decision, culprit_of
-from clarke.decide.nonfinite import is_steep, jumps
 from clarke.decide.vectors import used_vectors
 from clarke.kinks import Hazard
 from clarke.kinks.functions import FunctionRule, misdeclared
 from clarke.kinks.smooth import OpClass, classify
-from clarke.steering import Analysis, Program
+from clarke.steering import Analysis, Pieces, Program
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from clarke.capture import OpRecord
     from clarke.constraints import Relevance
-
-_STEPS = (1e-4, 1e-6, 1e-8)
-_RAYS = 4
 
 
 def obstacle(analysis: Analysis, *, sees_values: bool) -> Decision | None:
@@ -164,18 +162,19 @@ def _is_float(analysis: Analysis, slot: int | None) -> bool:
     return dtype is not None and dtype.is_floating_point
 
 
+@rung("looking at steps and infinite slopes")
 def judge_hazards(
     program: Program, relevance: Relevance, generator: torch.Generator
 ) -> Decision | None:
     """A verdict where a relevant touched point is out of reach of selections."""
     if relevance.lost_masks:
         op = relevance.lost_masks[0]
-        if is_steep(program, generator):
+        steep = steep_beside(program, generator)
+        if steep is not None:
             step = Culprit(op.shown, op.location, "reads a comparison or sign at its jump")
             return Decision(
                 Verdict.NOT_LIPSCHITZ,
-                f"{step}. The value jumps beside the point, so there is no Clarke "
-                "subdifferential here.",
+                f"{step}. {steep}, so there is no Clarke subdifferential here.",
                 culprits=(step,),
                 analysis=program.analysis,
                 relevance=relevance,
@@ -194,11 +193,11 @@ def judge_hazards(
     kinds = set(relevance.hazards)
     jumping = bool(kinds & {Hazard.STEP, Hazard.INFINITE_SLOPE})
     jumping = jumping or used_vectors(program.analysis) is not None
-    if jumping and is_steep(program, generator):
+    steep = steep_beside(program, generator) if jumping else None
+    if steep is not None:
         return Decision(
             Verdict.NOT_LIPSCHITZ,
-            f"{culprits[0]}. Values beside the point differ by more than any multiple of the "
-            "distance, so there is no Clarke subdifferential here.",
+            f"{culprits[0]}. {steep}, so there is no Clarke subdifferential here.",
             culprits=culprits,
             analysis=program.analysis,
             relevance=relevance,
@@ -217,13 +216,15 @@ def _flipping_vectors(
 ) -> Decision | None:
     """Vectors whose sign flips beside the point, in a program that sees their sign."""
     op = used_vectors(program.analysis)
-    if op is None or not jumps(program, generator):
+    if op is None:
+        return None
+    steep = steep_beside(program, generator, pieces=Pieces.NATURAL)
+    if steep is None or steep.jump == 0:
         return None
     culprit = Culprit(op.shown, op.location, "its vectors or their order jump here")
     return Decision(
         Verdict.NOT_LIPSCHITZ,
-        f"{culprit}. Values beside the point stay away from its own however near they are, so "
-        "there is no Clarke subdifferential here.",
+        f"{culprit}. {steep}, so there is no Clarke subdifferential here.",
         culprits=(culprit,),
         analysis=program.analysis,
         relevance=relevance,

@@ -63,6 +63,7 @@ def vanishes_nearby(
         generator: Private randomness.
     """
     for partly in (False,) * _TESTS + (True,) * _PARTLY:
+        program.deadline.ask()
         weights = pinned_weights(program, choices, pinned, generator)
         run = program.run(
             nearby_point(program, generator, partly=partly),

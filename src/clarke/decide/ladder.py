@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.certificate import Certificate
 from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_nonfinite_value
@@ -31,9 +32,10 @@ from clarke.decide.tolerance import (
 )
 from clarke.decide.vectors import used_vectors
 from clarke.decide.verification import ad_weights
-from clarke.errors import BudgetError, ReplayError
+from clarke.errors import BudgetError, OutOfTimeError, ReplayError
 from clarke.kinks import Hazard, default_registry
 from clarke.kinks.smooth import why_not
+from clarke.numerics import EXACT_SHARE, SEARCH_SHARE
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 from clarke.theorems import bias_shift
 from clarke.verdict import Verdict
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from clarke.constraints import Relevance
     from clarke.decide.confirm import Gradient
     from clarke.decide.mixture import Mixed
+    from clarke.decide.refute import Exact
     from clarke.kinks import Registry
     from clarke.steering import Analysis
 
@@ -61,6 +64,7 @@ def decide(
     run_gradient: Gradient | None = None,
     *,
     sees_values: bool = False,
+    deadline: Deadline = UNLIMITED,
 ) -> Decision:
     """Judge a gradient.
 
@@ -74,8 +78,12 @@ def decide(
             recorded operations are run again in float64.
         sees_values: The verdict will be held against values of the program itself
             (`judge_detached`).
+        deadline: When to give up with UNDECIDED, saying what was tried.
     """
-    analysis = analyse(trace, registry)
+    try:
+        analysis = analyse(trace, registry, deadline)
+    except OutOfTimeError as error:
+        return Decision(Verdict.UNDECIDED, str(error), out_of_time=True)
     blocked = obstacle(analysis, sees_values=sees_values)
     if blocked is not None:
         return blocked
@@ -88,9 +96,10 @@ def decide(
             analysis=analysis,
         )
     try:
-        return _decide(analysis, variables, tuple(gradient), settings, run_gradient)
-    except ReplayError as error:
-        return Decision(Verdict.UNDECIDED, str(error), analysis=analysis)
+        return _decide(analysis, variables, tuple(gradient), settings, run_gradient, deadline)
+    except (ReplayError, OutOfTimeError) as error:
+        late = isinstance(error, OutOfTimeError)
+        return Decision(Verdict.UNDECIDED, str(error), analysis=analysis, out_of_time=late)
 
 
 def _decide(
@@ -99,21 +108,30 @@ def _decide(
     gradient: tuple[torch.Tensor, ...],
     settings: Settings,
     run_gradient: Gradient | None,
+    deadline: Deadline,
 ) -> Decision:
     generator = torch.Generator().manual_seed(settings.seed)
-    program = Program(analysis, variables)
+    program = Program(analysis, variables, deadline=deadline)
     tolerance = relative_tolerance(analysis.trace)
     if not all(bool(torch.isfinite(g).all()) for g in gradient):
         return judge_nonfinite(program, gradient, generator)
     relevance = find_relevant(program, generator)
     context = _Context(program, gradient, relevance, settings, generator, tolerance, run_gradient)
-    hazard = judge_hazards(program, relevance, generator)
+    try:
+        return _climb(context)
+    except OutOfTimeError as error:
+        return replace(context.undecided(str(error)), out_of_time=True)
+
+
+def _climb(context: _Context) -> Decision:
+    program, relevance = context.program, context.relevance
+    hazard = judge_hazards(program, relevance, context.generator)
     if hazard is not None:
         # What AD returns at an improper kink is judged against the set, not by its weights.
         kinds = set(relevance.hazards)
         if kinds == {Hazard.IMPROPER}:
             return context.exact(hazard)
-        vectors = used_vectors(analysis) is not None
+        vectors = used_vectors(program.analysis) is not None
         if relevance.lost_masks or not kinds <= LIPSCHITZ or vectors:
             return hazard
         return context.limits() or hazard
@@ -147,6 +165,10 @@ class _Context:
         self.generator = generator
         self.tolerance = tolerance
         self.run = run
+
+    def within(self, share: float) -> Program:
+        """The program with a share of the time that is left, for one rung among several."""
+        return self.program.within(self.program.deadline.part(share))
 
     def limits(self) -> Decision | None:
         """AD's gradient as a limit of gradients along a ray, or a mean of such limits."""
@@ -193,9 +215,16 @@ class _Context:
             shifted = self.shifted()
             if shifted is not None:
                 return shifted
-        witness, _ = witness_selection(
-            self.program, {}, self.relevance.relevant, self.settings, self.generator
-        )
+        try:
+            witness, _ = witness_selection(
+                self.within(SEARCH_SHARE),
+                {},
+                self.relevance.relevant,
+                self.settings,
+                self.generator,
+            )
+        except OutOfTimeError:
+            return None  # what is left is for the exact answer
         if witness is None:
             return None
         if self.differs(witness.gradient):
@@ -214,7 +243,17 @@ class _Context:
     def _mixed_by(self, mix: Callable[..., Mixed | None], alone: str) -> Decision | None:
         """What follows from a mixture; `alone` names the argument where one witness is enough."""
         judged, tolerance = self.judged
-        mixed = mix(self.program, judged, self.relevance, self.settings, self.generator, tolerance)
+        try:
+            mixed = mix(
+                self.within(SEARCH_SHARE),
+                judged,
+                self.relevance,
+                self.settings,
+                self.generator,
+                tolerance,
+            )
+        except OutOfTimeError:
+            return None
         if mixed is None:
             return None
         if len(mixed[0]) == 1:  # its gradient and AD's differ by no more than rounding
@@ -270,7 +309,8 @@ class _Context:
             run_gradient=self.run,
         )
         run = self.settings.confirm is Confirm.ALWAYS
-        defects = certificate.own_defects(run=run)
+        with self.program.deadline.during("confirming the verdict"):
+            defects = certificate.own_defects(run=run)
         # Of AD's own gradient, then of those along witnesses: in float64 programs one and the same.
         own_spacing = coarsest_epsilon(self.program.analysis.trace)
         for spacing in dict.fromkeys((own_spacing, REPLAY_SPACING)):
@@ -287,7 +327,8 @@ class _Context:
                     noise=noise if spacing == own_spacing else certificate.noise,
                     replay_noise=noise if spacing == REPLAY_SPACING else (),
                 )
-                defects = certificate.own_defects(run=run)
+                with self.program.deadline.during("confirming the verdict"):
+                    defects = certificate.own_defects(run=run)
         if defects:
             if not certificate.adds_up():
                 own = self.own_formula()
@@ -320,13 +361,14 @@ class _Context:
         kinks = min(self.settings.exact.kinks, self.settings.dense_entries // max(size, 1))
         try:
             exact = enumerate_exactly(
-                program, self.generator, replace(self.settings.exact, kinks=kinks)
+                self.within(EXACT_SHARE), self.generator, replace(self.settings.exact, kinks=kinks)
             )
         except BudgetError as error:
             beside = self.neighbours()
             if beside is not None:
                 return beside
-            return replace(otherwise, reason=f"{otherwise.reason} {error}")
+            late = isinstance(error, OutOfTimeError)
+            return replace(otherwise, reason=f"{otherwise.reason} {error}", out_of_time=late)
         own = flatten(judged)
         mixed = mix_cells(exact, program, own, tolerance)
         if mixed is not None:
@@ -350,9 +392,7 @@ class _Context:
         defects = proof.own_defects(run=self.settings.confirm is Confirm.ALWAYS)
         if defects:
             return self.undecided(f"The rules say NOT_CLARKE, but: {defects[0]}.")
-        culprits = culprits_of(
-            program, responsible_kinks(program, exact, tolerance, self.generator)
-        )
+        culprits = self._responsible(exact, tolerance)
         culprits = culprits or wrong_functions(program.analysis)
         correct = nearest_correct(exact, own)
         many = proof.limits.count if proof.limits.count > 4096 else len(proof.points)
@@ -418,10 +458,21 @@ class _Context:
             culprits=culprits,
         )
 
+    def _responsible(self, exact: Exact, tolerance: float) -> tuple[Culprit, ...]:
+        """The kinks at fault; all that were branched on where time does not allow for less."""
+        try:
+            kinks = responsible_kinks(self.within(SEARCH_SHARE), exact, tolerance, self.generator)
+        except OutOfTimeError:
+            kinks = tuple(exact.live.kinks.nonzero().squeeze(1).tolist())
+        return culprits_of(self.program, kinks)
+
     def _disagreement(self, witness: Witness | None) -> tuple[Culprit, ...]:
         direction = (
             witness.direction
             if witness is not None
             else random_tangents(self.program, self.generator)
         )
-        return name_disagreement(self.program, direction)
+        try:
+            return name_disagreement(self.program, direction)
+        except OutOfTimeError:
+            return ()  # the verdict stands without

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.feasibility import minimum_norm_point
+from clarke.numerics import EXACT_ENTRY_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,7 +153,7 @@ class LimitSet:
         """The combination with the largest inner product."""
         return tuple(int(np.argmax(c.changes @ direction)) for c in self.components)
 
-    def nearest(self, target: Array) -> Nearest:
+    def nearest(self, target: Array, deadline: Deadline = UNLIMITED) -> Nearest:
         """Project a target onto the hull.
 
         Wolfe's minimum-norm-point method (1976), fully corrective: the hull of few elements is
@@ -161,9 +163,10 @@ class LimitSet:
         points = [self.element(atoms[0]) - target]
         size = max(float(np.abs(target).max(initial=0.0)), self._size())
         weights = np.ones(1)
-        for _ in range(_ROUNDS):
+        for number in range(_ROUNDS):
+            deadline.ask("projecting onto the set: round {}", number + 1)
             stacked = np.stack(points)
-            weights = minimum_norm_point(stacked)
+            weights = minimum_norm_point(stacked, deadline)
             rest = weights @ stacked
             norm = float(np.linalg.norm(rest))
             atom = self.extreme(-rest)
@@ -205,7 +208,9 @@ class LimitSet:
         )
 
 
-def separates(limits: LimitSet, target: Array, direction: Array) -> bool:
+def separates(
+    limits: LimitSet, target: Array, direction: Array, deadline: Deadline = UNLIMITED
+) -> bool:
     """Check ``<direction, target> > max <direction, element>`` in exact rational arithmetic."""
 
     def dot(a: Array, b: Array) -> Fraction:
@@ -216,5 +221,6 @@ def separates(limits: LimitSet, target: Array, direction: Array) -> bool:
 
     most = dot(direction, limits.base)
     for c in limits.components:
+        deadline.afford(c.changes.size * EXACT_ENTRY_SECONDS, "checking the separation exactly")
         most += max(dot(direction, change) for change in c.changes)
     return dot(direction, target) > most

@@ -71,6 +71,7 @@ def linear_parts(
                 continue
             change = probe.candidates[m] - probe.candidates[places[k][int(chosen[k])]]
             if change.requires_grad:
+                program.deadline.ask("differentiating {} pieces", len(members))
                 grads = torch.autograd.grad(
                     change, run.leaves, retain_graph=True, materialize_grads=True
                 )

@@ -93,14 +93,14 @@ class Membership:
     def defects(self, *, seconds: float | None = None) -> tuple[str, ...]:
         """What is wrong with the proof, in words; empty when it holds."""
         found: list[str] = []
-        with as_defects(found, self.seal, self):
-            self._recompute(Deadline.after(seconds))
+        with Deadline.after(seconds) as deadline, as_defects(found, self.seal, self):
+            self._recompute(deadline)
         return tuple(found)
 
     def _recompute(self, deadline: Deadline) -> None:
         if self.inside is None:
             raise Defect("nothing was proved")
-        program = rebuilt(self.program.analysis.recorded, self.program.variables)
+        program = rebuilt(self.program.analysis.recorded, self.program.variables, deadline)
         size = sum(p.numel() for p in program.point)
         if self.target.shape != (size,) or not same_numbers(flatten(self.vector), self.target):
             raise Defect("the vector is not the one that was asked about")
@@ -111,9 +111,7 @@ class Membership:
             raise Defect("there is not one bound for every entry")
         if self.noise.any() and not same_noise(self.noise, noise_of(program)):
             raise Defect("more counts as rounding than the program can leave")
-        deadline.ask("verifying a membership")
         limits = recomputed_limits(program)
-        deadline.ask("verifying a membership")
         if self.inside:
             self._check_inside(limits.certain())
         else:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import build_rows, flatten
+from clarke.deadline import rung
 from clarke.decide.search import witness_selection
 from clarke.feasibility import convex_weights
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clarke.constraints import Relevance, RowOperator
+    from clarke.deadline import Deadline
     from clarke.decide.model import Settings, Witness
     from clarke.steering import Program
 
@@ -34,6 +36,7 @@ _LOOKS = 1000  # selections looked at for one that no known contradiction exclud
 _IN_COMBINATION = 1e-6  # multipliers, relative to the largest, of rows that a contradiction needs
 
 
+@rung("mixing witnesses")
 def mix_witnesses(
     program: Program,
     gradient: Sequence[torch.Tensor],
@@ -51,6 +54,7 @@ def mix_witnesses(
     found: list[Witness] = []
     tried: set[tuple[tuple[int, ...], ...]] = set()
     for choices, complete in _selections(program, relevance, settings, generator):
+        program.deadline.ask("selection {}", len(tried) + 1)
         name = tuple((p, *c.tolist()) for p, c in sorted(choices.items()))
         witness = None
         if name not in tried:
@@ -63,12 +67,13 @@ def mix_witnesses(
         # Of a long turn no part is enough: AD gives every candidate its share.
         if not found or not (complete or (witness is not None and len(found) <= _FEW)):
             continue
-        mixed = _combined(found, gradient, tolerance)
+        mixed = _combined(found, gradient, tolerance, program.deadline)
         if mixed is not None:
             return mixed
     return None
 
 
+@rung("looking for witnesses beside AD's selection")
 def mix_neighbours(
     program: Program,
     gradient: Sequence[torch.Tensor],
@@ -94,6 +99,9 @@ def mix_neighbours(
         if turned is None:
             break
         tries -= 1
+        program.deadline.ask(
+            "{} selections, {} witnesses so far", len(neighbours.tried), len(found)
+        )
         choices = neighbours.choices(turned)
         witness, outcome = witness_selection(
             program, choices, relevance.relevant, settings, generator
@@ -104,7 +112,7 @@ def mix_neighbours(
                 neighbours.exclude(turned, rows, outcome.multipliers)
             continue
         found.append(witness)
-        mixed = _combined(found, gradient, tolerance)
+        mixed = _combined(found, gradient, tolerance, program.deadline)
         if mixed is not None:
             return mixed
     return None
@@ -121,11 +129,12 @@ class _Neighbours:
         self._excluded: list[Turns] = []
         self._queue: list[tuple[float, int, Turns]] = [(0.0, 0, frozenset())]
         self._seen: set[Turns] = {frozenset()}
-        self._tried: set[Turns] = set()
+        self.tried: set[Turns] = set()
 
     def next(self) -> Turns | None:
         """What the next selection turns (AD's own comes first, and turns nothing), or None."""
         for _ in range(_LOOKS):
+            self._program.deadline.ask()
             if not self._queue:
                 break
             cost, _, turned = heapq.heappop(self._queue)
@@ -133,9 +142,9 @@ class _Neighbours:
             while True:
                 clash = next((c for c in self._excluded if self._has_all(turned, c)), None)
                 if clash is None:
-                    if turned in self._tried:
+                    if turned in self.tried:
                         break
-                    self._tried.add(turned)
+                    self.tried.add(turned)
                     return turned
                 wider = self._turn_one(turned, clash, cost)
                 if wider is None:
@@ -206,6 +215,7 @@ class _Neighbours:
                 torch.zeros(count) if nudges is None else nudges.adjoints(target, count)
             )
         for row in used:
+            self._program.deadline.ask()
             kink = int(rows.kinks[row])
             if kink in self._costs:
                 continue
@@ -218,11 +228,11 @@ class _Neighbours:
 
 
 def _combined(
-    found: list[Witness], gradient: Sequence[torch.Tensor], tolerance: float
+    found: list[Witness], gradient: Sequence[torch.Tensor], tolerance: float, deadline: Deadline
 ) -> Mixed | None:
     """Those of some witnesses, with weights, that have `gradient` as a convex combination."""
     points = np.stack([flatten(w.gradient) for w in found])
-    weights = convex_weights(points, flatten(gradient), tolerance=tolerance)
+    weights = convex_weights(points, flatten(gradient), tolerance=tolerance, deadline=deadline)
     if weights is None:
         return None
     kept = [i for i, w in enumerate(weights) if w > 0]

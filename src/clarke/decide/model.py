@@ -149,6 +149,7 @@ class Decision:
         notes: Further sentences for the user.
         element: A finite or a correct gradient, where AD's is not one.
         counts: Touched kinks by operation, where there is no analysis.
+        out_of_time: Undecided because the time limit ended.
     """
 
     verdict: Verdict
@@ -161,6 +162,7 @@ class Decision:
     notes: tuple[str, ...] = field(default=())
     element: tuple[torch.Tensor, ...] | None = None
     counts: tuple[TouchCount, ...] = field(default=())
+    out_of_time: bool = False
 
 
 def culprit_of(touch: Touch, reason: str) -> Culprit:

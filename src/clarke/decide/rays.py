@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten, random_tangents
+from clarke.deadline import rung
 from clarke.decide.aligned import aligned_direction
 from clarke.decide.model import Witness, ray_witness, weighted_sum
 from clarke.decide.nonfinite import limit_along
@@ -36,6 +37,7 @@ _STEP = 1e-4
 _SMOOTH = 1e-3  # relative change of a gradient over _BESIDE that a curved function may have
 
 
+@rung("looking for limits along rays")
 def mean_of_limits(
     program: Program,
     gradient: Tensors,

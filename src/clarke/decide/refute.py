@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import build_rows, flatten, unflatten
-from clarke.deadline import Deadline
+from clarke.deadline import Deadline, rung
 from clarke.decide.components import enumerate_components
 from clarke.decide.limits import Limits
 from clarke.decide.limitset import LimitSet, separates
@@ -128,23 +128,21 @@ class Refutation:
     def defects(self, *, run: bool = True, seconds: float | None = None) -> tuple[str, ...]:
         """What is wrong with the proof, in words; empty when it holds."""
         found: list[str] = []
-        with as_defects(found, self.seal, self):
-            self._recompute(run=run, deadline=Deadline.after(seconds))
+        with Deadline.after(seconds) as deadline, as_defects(found, self.seal, self):
+            self._recompute(deadline, run=run)
         return tuple(found)
 
-    def _recompute(self, *, run: bool, deadline: Deadline) -> None:
-        program = rebuilt(self.program.analysis.recorded, self.program.variables)
+    def _recompute(self, deadline: Deadline, *, run: bool) -> None:
+        program = rebuilt(self.program.analysis.recorded, self.program.variables, deadline)
         check_given(self.point, program.point, "the point")
         if self.gradient.shape != (sum(p.numel() for p in program.point),):
             raise Defect("the gradient has another shape than the variables")
         if self.replayed != is_replayed(program, self.gradient):
             raise Defect("AD's gradient of the program is not the one that is refuted")
-        deadline.ask("verifying a refutation")
         limits = recomputed_limits(program)
         check_same(self.limits, limits)
         own = replace(self, program=program, limits=limits)
         own._check_separation()  # noqa: SLF001 - a copy of this one
-        deadline.ask("verifying a refutation")
         if run and not own.nearby_on_the_other_side():
             raise Defect("gradients at nearby points are not on the other side")
 
@@ -153,11 +151,11 @@ class Refutation:
             raise Defect("the direction has another shape than the gradient")
         if not abs(float(np.linalg.norm(self.direction)) - 1) <= SAME_GRADIENT:
             raise Defect("the direction is not a unit vector")
-        if not separates(self.limits, self.gradient, self.direction):
+        if not separates(self.limits, self.gradient, self.direction, self.program.deadline):
             raise Defect("the direction does not separate the gradient from the set")
         far = self.limits.element(self.limits.extreme(self.direction))
         gap = float(self.direction @ self.gradient - self.direction @ far)
-        distance = self.limits.nearest(self.gradient).distance
+        distance = self.limits.nearest(self.gradient, self.program.deadline).distance
         if not abs(gap - self.gap) <= SET_AGREES * gap:
             raise Defect("the gap is another one")
         if not abs(distance - self.distance) <= SET_AGREES * distance:
@@ -167,7 +165,7 @@ class Refutation:
 
     def own_defects(self, *, run: bool) -> tuple[str, ...]:
         """What the judge asks of its own proof: separation, and gradients beside the point."""
-        if not separates(self.limits, self.gradient, self.direction):
+        if not separates(self.limits, self.gradient, self.direction, self.program.deadline):
             return ("the direction does not separate the gradient from the set",)
         if run and not self.nearby_on_the_other_side():
             return ("gradients at nearby points are not on the other side",)
@@ -201,6 +199,7 @@ def distinct(points: Array, tolerance: float = 1e-9) -> Array:
     return kept[:count]
 
 
+@rung("enumerating all selections")
 def enumerate_exactly(
     program: Program, generator: torch.Generator, limits: Limits | None = None
 ) -> Exact:
@@ -287,7 +286,7 @@ def mix_cells(
     single = _equal_element(limits, gradient, tolerance * scale)
     if single is not None:
         return (witness_of(limits, single, program),), (1.0,)
-    nearest = limits.nearest(gradient)
+    nearest = limits.nearest(gradient, program.deadline)
     if float(np.abs(nearest.point - gradient).max(initial=0.0)) > tolerance * scale:
         return None
     total = sum(nearest.weights)
@@ -376,7 +375,7 @@ def refute(exact: Exact, program: Program, gradient: Array, tolerance: float) ->
     """A proof that the gradient is outside of the hull of everything possible, or None."""
     if not exact.limits.count:
         return None
-    nearest = exact.limits.nearest(gradient)
+    nearest = exact.limits.nearest(gradient, program.deadline)
     if nearest.gap <= tolerance * exact.limits.scale(gradient):
         return None
     return Refutation(

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.constraints import flatten
+from clarke.deadline import rung
 from clarke.decide.enumerate import Enumeration
 from clarke.decide.limits import Limits
 from clarke.decide.live import Live
 from clarke.decide.model import Culprit, culprit_of
-from clarke.errors import BudgetError
+from clarke.errors import BudgetError, OutOfTimeError
 from clarke.feasibility import separating_direction
 from clarke.kinks.functions import FunctionRule, backward_differs
 from clarke.steering import selected_gradient
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _MOST = 16
 
 
+@rung("naming the kinks at fault")
 def responsible_kinks(
     program: Program, exact: Exact, tolerance: float, generator: torch.Generator
 ) -> tuple[int, ...]:
@@ -58,6 +60,8 @@ def _is_wrong(
     live = Live(mask, exact.live.constant, exact.live.affine)
     try:
         cells = Enumeration(program, live, generator, Limits(2_000, 500), whole).run().cells
+    except OutOfTimeError:
+        raise
     except BudgetError:
         return False
     weights = {}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.deadline import rung
 from clarke.decide.disagree import adjoints
 from clarke.decide.tolerance import coarsest_epsilon, peak
 from clarke.errors import ReplayError
@@ -29,6 +30,7 @@ _MARGIN = 32.0  # another order of summation gives another error of the same siz
 _SAMPLES, _STEP, _NEAR = 4, 2.0**-12, 1e-2
 
 
+@rung("bounding roundings")
 def rounding_noise(
     program: Program,
     gradient: Sequence[torch.Tensor],
@@ -55,7 +57,7 @@ def rounding_noise(
     ratio = spacing / torch.finfo(torch.float32).eps
     here = program.point
     try:
-        coarse = Program(program.analysis, program.variables, torch.float32)
+        coarse = Program(program.analysis, program.variables, torch.float32, program.deadline)
         if _overflows(program, coarse):
             return tuple(0.0 for _ in gradient)
         gaps = _gaps(selected_gradient(coarse, choices, here, weights), gradient)

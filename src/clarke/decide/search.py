@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import RowOperator, build_rows, random_tangents, unflatten
+from clarke.deadline import rung
 from clarke.decide.model import Settings, Witness
 from clarke.decide.tolerance import peak
 from clarke.feasibility import Feasibility, Outcome, find_witness
@@ -24,6 +25,7 @@ _MARGIN = 1e-9
 _VANISHING = 1e-12
 
 
+@rung("looking for a direction that selects the pieces")
 def witness_selection(
     program: Program,
     choices: Mapping[int, torch.Tensor],
@@ -44,7 +46,7 @@ def witness_selection(
     m, n = rows.shape
     if m * n <= settings.dense_entries and m <= 512:
         matrix = rows.dense()
-        found = find_witness(matrix, margin=_MARGIN)
+        found = find_witness(matrix, margin=_MARGIN, deadline=program.deadline)
         if found.direction is None:
             return None, found
         direction = unflatten(found.direction, program.point)
@@ -97,7 +99,7 @@ def _generate_columns(
         add(direction)
     if not basis:
         add(random_tangents(program, generator))
-    best = find_witness(np.stack(columns, 1), margin=_MARGIN)
+    best = find_witness(np.stack(columns, 1), margin=_MARGIN, deadline=program.deadline)
     for _ in range(settings.rounds):
         if best.outcome is Outcome.WITNESS:
             break
@@ -111,7 +113,7 @@ def _generate_columns(
             add(pull)
         if len(basis) == before:
             add(random_tangents(program, generator))
-        best = find_witness(np.stack(columns, 1), margin=_MARGIN)
+        best = find_witness(np.stack(columns, 1), margin=_MARGIN, deadline=program.deadline)
     return basis, np.stack(columns, 1), best
 
 

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.constraints import random_tangents
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.model import Decision
 from clarke.decide.tolerance import coarsest_epsilon
+from clarke.errors import OutOfTimeError
 from clarke.steering import Pieces, Program
 from clarke.verdict import Verdict
 
@@ -31,7 +33,11 @@ _ROUNDINGS = 64
 
 
 def judge_values(
-    decision: Decision, variables: Sequence[int], value: Value, gradient: Gradient
+    decision: Decision,
+    variables: Sequence[int],
+    value: Value,
+    gradient: Gradient,
+    deadline: Deadline = UNLIMITED,
 ) -> Decision:
     """UNDECIDED in place of a positive verdict that the function's values contradict.
 
@@ -42,13 +48,17 @@ def judge_values(
         variables: Slots of the variables.
         value: The function itself at another point.
         gradient: AD's gradient of it at another point.
+        deadline: When to give up.
+
+    Raises:
+        OutOfTimeError: The values could not be looked at in time.
     """
     analysis = decision.analysis
     if analysis is None or not decision.verdict.correct:
         return decision
     if coarsest_epsilon(analysis.trace) > torch.finfo(torch.float64).eps:
         return decision
-    program = Program(analysis, variables)
+    program = Program(analysis, variables, deadline=deadline)
     run = program.run(pieces=Pieces.NATURAL, grad=False)
     sizes = [
         float(torch.nan_to_num(t.detach().abs(), 0.0, 0.0, 0.0).max())
@@ -110,6 +120,8 @@ def _contradicted_along(
                 sum(float((g * d).sum()) for g, d in zip(gradient(at), ray, strict=True))
                 for at in (near, far)
             ]
+        except OutOfTimeError:
+            raise
         except (RuntimeError, ValueError):  # the program is not defined there
             continue
         # The mean of both slopes is exact up to the second order.

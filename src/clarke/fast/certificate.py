@@ -107,12 +107,10 @@ class LayerCertificate:
             OutOfTimeError: The limit passed, which says nothing of the proof.
         """
         found: list[str] = []
-        deadline = Deadline.after(seconds)
-        with as_defects(found, None, self):
+        with Deadline.after(seconds) as deadline, as_defects(found, None, self):
             if self.seal != self._seal():
                 raise Defect("the certificate, or what its program read, has changed")
-            whole = self.whole(deadline)
-            found += whole.defects(run=run, seconds=None if seconds is None else deadline.left)
+            found += self.whole(deadline).defects_within(deadline, run=run)
         return tuple(found)
 
     def whole(self, deadline: Deadline) -> Certificate:
@@ -121,14 +119,14 @@ class LayerCertificate:
         Raises:
             Defect: No scale of the directions satisfies all rows.
         """
-        program = rebuilt(self.trace, self.variables)
+        program = rebuilt(self.trace, self.variables, deadline)
         generator = torch.Generator().manual_seed(0)
         relevance = find_relevant(program, generator)
         own = selected_gradient(program)
         witnesses: tuple[Witness, ...]
         weights: tuple[float, ...]
         if bool(relevance.relevant.any()):
-            witnesses = (self._joint(program, relevance.relevant, own, deadline),)
+            witnesses = (self._joint(program, relevance.relevant, own),)
             weights = (1.0,)
         elif self.directions:
             raise Defect("there are directions, but no kink that needs one")
@@ -154,7 +152,6 @@ class LayerCertificate:
         program: Program,
         relevant: torch.Tensor,
         own: tuple[torch.Tensor, ...],
-        deadline: Deadline,
     ) -> Witness:
         if not set(self.directions) <= set(self.variables):
             raise Defect("there is a direction for what is no variable")
@@ -162,7 +159,7 @@ class LayerCertificate:
         for scale in LAYER_SCALES:
             direction = self.direction(scale)
             try:
-                along = derivatives_along(rows, direction, deadline)
+                along = derivatives_along(rows, direction)
             except Defect:
                 continue
             return Witness(direction, {}, own, along, rows.kinks.numpy())

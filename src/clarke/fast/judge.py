@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.capture import DeclaredFunction, ZeroFinder, without_values
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Decision, TouchCount
 from clarke.fast.certificate import LayerCertificate
 from clarke.fast.codes import Coder
@@ -84,7 +85,11 @@ class QuickJudge:
         self._coder = Coder(seed, compiled)
 
     def decide(
-        self, trace: Trace, variables: Sequence[int], gradient: Sequence[torch.Tensor] | None
+        self,
+        trace: Trace,
+        variables: Sequence[int],
+        gradient: Sequence[torch.Tensor] | None,
+        deadline: Deadline = UNLIMITED,
     ) -> Decision | Declined:
         """SMOOTH or BOULIGAND with a certificate, or why `clarke.decide.decide` must judge.
 
@@ -93,6 +98,10 @@ class QuickJudge:
             variables: External slots of the variables.
             gradient: What AD returned, one tensor per variable; None if the caller sees to it
                 that it is finite.
+            deadline: Asked at every operation.
+
+        Raises:
+            OutOfTimeError: No answer in time.
         """
         if gradient is not None and not all_finite(gradient):
             return Declined("the gradient is not finite")
@@ -103,6 +112,7 @@ class QuickJudge:
             return Declined("an in-place operation overwrites what others read")
         found = _Findings()
         for position, op in enumerate(trace.ops):
+            deadline.ask("judging recorded values: operation {} of {}", position, len(trace.ops))
             trouble = self._look(graph, position, op, found)
             if trouble:
                 return Declined(trouble, op)

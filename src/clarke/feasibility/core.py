@@ -48,7 +48,7 @@ def _dense(system: System, budget: Budget) -> Iterator[Candidate]:
         if (rows @ d).min() > 0.5:
             yield Candidate(Method.INDEPENDENT_ROWS, direction=d)
     for resolution in RESOLUTIONS:
-        weights = weights_of_nearest(rows, resolution)
+        weights = weights_of_nearest(rows, resolution, budget.deadline)
         if weights is not None:
             d = weights @ rows
             if np.linalg.norm(d) < _NEAR_ZERO:
@@ -137,9 +137,10 @@ def _active_set(
     for _ in range(changes + 1):
         if len(chosen) == 0:
             return
+        budget.deadline.ask("solving the most violated of {} rows", m)
         part = rows[chosen]
         points = _coordinates(part)
-        weights = weights_of_nearest(points)
+        weights = weights_of_nearest(points, deadline=budget.deadline)
         if weights is None:
             return
         work += int(np.count_nonzero(weights)) * points.size
@@ -169,7 +170,7 @@ def _program(system: System, rows: Any, budget: Budget) -> Iterator[Candidate]:
     if m * min(m, n) > budget.lp_entries:
         return
     points = _coordinates(rows) if m < n else (rows if system.is_dense else rows.toarray())
-    found = largest_margin(points)
+    found = largest_margin(points, budget.deadline)
     if found is None:
         return
     u, multipliers = found

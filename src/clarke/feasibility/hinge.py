@@ -53,6 +53,7 @@ def squared_hinge(
     direction, values = start.copy(), matrix @ start
     slack, taken = 1.0 - values, 0
     while taken < steps:
+        budget.deadline.ask("solving {} rows by Newton's method", len(values))
         step, change = _least_squares(matrix, np.maximum(slack, 0.0), slack > 0, budget)
         length = _step_length(slack, change)
         if length <= 0:
@@ -79,6 +80,7 @@ def _least_squares(
     search, squared = gradient.copy(), float(gradient @ gradient)
     target = 1e-6 * squared
     for _ in range(budget.inner_steps):
+        budget.deadline.ask()
         if squared <= target:
             break
         product = matrix @ search

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.feasibility.exact_hull import verify_membership, verify_separation
 from clarke.feasibility.nearest import (
     largest_entry,
@@ -35,11 +36,12 @@ class Separation:
     distance: float
 
 
-def minimum_norm_point(points: ArrayLike) -> FloatArray:
+def minimum_norm_point(points: ArrayLike, deadline: Deadline = UNLIMITED) -> FloatArray:
     """Convex weights of the point of conv(points) with the smallest Euclidean norm (Wolfe 1976).
 
     Args:
         points: (k, n), k >= 1, finite.
+        deadline: when to give up.
 
     Returns:
         w, (k,), w >= 0, sum 1 up to rounding; the point is ``points.T @ w``. At most n + 1 are
@@ -54,7 +56,7 @@ def minimum_norm_point(points: ArrayLike) -> FloatArray:
     power = moderating_power(largest_entry(array))
     largest = float(np.ldexp(largest_entry(array), power))
     best, length = None, np.inf
-    for weights in nearest_candidates(array, origin):
+    for weights in nearest_candidates(array, origin, deadline):
         nearest = scale(weights @ array, power)
         norm = float(np.linalg.norm(nearest))
         if norm < length:
@@ -65,12 +67,17 @@ def minimum_norm_point(points: ArrayLike) -> FloatArray:
         ):
             break
     if best is None:
+        deadline.ask("projecting onto a hull")
         raise RuntimeError("The minimum-norm point was not found; rescale or merge the points.")
     return best
 
 
 def convex_weights(
-    points: ArrayLike, target: ArrayLike, *, tolerance: float = 1e-9
+    points: ArrayLike,
+    target: ArrayLike,
+    *,
+    tolerance: float = 1e-9,
+    deadline: Deadline = UNLIMITED,
 ) -> FloatArray | None:
     """Weights that write the target as a convex combination of the points, or ``None``.
 
@@ -79,6 +86,7 @@ def convex_weights(
         target: (n,).
         tolerance: largest error of a coordinate, relative to the largest absolute entry among the
             points used and the target.
+        deadline: when to give up.
 
     Returns:
         w, (k,), accepted by :func:`verify_membership` at this tolerance. ``None`` says that none
@@ -89,14 +97,18 @@ def convex_weights(
     """
     array = _points(points)
     goal = _target(target, array)
-    for weights in nearest_candidates(array, goal):
+    for weights in nearest_candidates(array, goal, deadline):
         if verify_membership(array, weights, goal, tolerance):
             return weights
     return None
 
 
 def separating_direction(
-    points: ArrayLike, target: ArrayLike, *, tolerance: float = 1e-9
+    points: ArrayLike,
+    target: ArrayLike,
+    *,
+    tolerance: float = 1e-9,
+    deadline: Deadline = UNLIMITED,
 ) -> Separation | None:
     """A direction that strictly separates the target from conv(points), by projection onto it.
 
@@ -105,6 +117,7 @@ def separating_direction(
         target: (n,).
         tolerance: the smallest gap to accept, relative to the largest absolute entry, so that
             rounding in the points cannot pass for separation.
+        deadline: when to give up.
 
     Returns:
         A separation accepted by :func:`verify_separation`, or ``None`` if none was found;
@@ -119,7 +132,7 @@ def separating_direction(
     power = moderating_power(largest)  # all lengths below are times 2**power
     required = tolerance * float(np.ldexp(largest, power))
     best: Separation | None = None
-    for weights in nearest_candidates(array, goal):
+    for weights in nearest_candidates(array, goal, deadline):
         direction = scale(goal, power) - scale(weights @ array, power)
         distance = float(np.linalg.norm(direction))
         if not distance > 0:

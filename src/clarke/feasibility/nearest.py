@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 
@@ -9,7 +10,9 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.feasibility.outcome import FloatArray
+from clarke.numerics import FLOPS
 
 _BLOCK = 1 << 22  # entries held at once beside the points
 _MODERATE = 200  # exponent up to which sums of squares are safe
@@ -18,7 +21,9 @@ _NOISE = 1e-14  # relative eigenvalue of a Gram matrix that is rounding
 RESOLUTIONS = (1.0, 2.0**12, 2.0**24)
 
 
-def weights_of_nearest(points: FloatArray, resolution: float = 1.0) -> FloatArray | None:
+def weights_of_nearest(
+    points: FloatArray, resolution: float = 1.0, deadline: Deadline = UNLIMITED
+) -> FloatArray | None:
     """Convex weights w of the point of conv(points) nearest to zero; few are non-zero.
 
     Minimising |Pᵀw|² + (1 - Σw)² over w >= 0 has the same solution up to scale as the
@@ -30,6 +35,7 @@ def weights_of_nearest(points: FloatArray, resolution: float = 1.0) -> FloatArra
     Args:
         points: (k, r), k >= 1.
         resolution: the power of two to which the points are scaled; see ``RESOLUTIONS``.
+        deadline: bounds the iterations, which cannot be interrupted.
 
     Returns:
         (k,), or ``None`` if the iteration did not end.
@@ -41,16 +47,25 @@ def weights_of_nearest(points: FloatArray, resolution: float = 1.0) -> FloatArra
     equations[r] = 1.0
     right = np.zeros(r + 1)
     right[r] = 1.0
+    whole = steps = 10 * (k + r + 10)
+    if deadline.left < np.inf:
+        # Each step multiplies by all points, and solves for those in use: r + 1 at most.
+        cost = (k * (r + 1) + min(k, r + 1) ** 2) / FLOPS
+        whole, steps = steps, int(min(steps, max(deadline.left, 0.0) / cost))
     try:
-        weights, _ = scipy.optimize.nnls(equations, right, maxiter=10 * (k + r + 10))
+        weights, _ = scipy.optimize.nnls(equations, right, maxiter=max(steps, 1))
     except RuntimeError:  # SciPy: maximum number of iterations reached
+        if steps < whole:
+            deadline.afford(math.inf, "projecting onto the hull of {} points", k)
         return None
     total = float(weights.sum())
     result: FloatArray | None = weights / total if 0 < total < np.inf else None
     return result
 
 
-def nearest_candidates(points: FloatArray, origin: FloatArray) -> Iterator[FloatArray]:
+def nearest_candidates(
+    points: FloatArray, origin: FloatArray, deadline: Deadline = UNLIMITED
+) -> Iterator[FloatArray]:
     """Convex weights, (k,), of the point of conv(points) nearest to the origin, better and better.
 
     With n much larger than k the points are replaced by coordinates with the same Gram matrix, and
@@ -65,14 +80,16 @@ def nearest_candidates(points: FloatArray, origin: FloatArray) -> Iterator[Float
     if n <= 4 * k + 64 or k * n <= 1 << 16:
         reduced = np.concatenate([np.zeros((k, 0)), *blocks], axis=1)
         for resolution in RESOLUTIONS:
-            weights = weights_of_nearest(reduced, resolution)
+            deadline.ask()
+            weights = weights_of_nearest(reduced, resolution, deadline)
             if weights is not None:
                 yield weights
         return
     gram = np.zeros((k, k))
     for block in blocks:
+        deadline.ask()
         gram += block @ block.T
-    weights = weights_of_nearest(from_gram(gram))
+    weights = weights_of_nearest(from_gram(gram), deadline=deadline)
     if weights is not None:
         yield _refine(blocks, gram, weights)
         yield weights

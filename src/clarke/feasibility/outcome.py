@@ -9,6 +9,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from clarke.deadline import UNLIMITED, Deadline
+
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.intp]
 
@@ -48,7 +50,9 @@ class Method(Enum):
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits on the work of :func:`~clarke.feasibility.find_witness`: counts, so that runs repeat.
+    """Limits on the work of :func:`~clarke.feasibility.find_witness`.
+
+    Counts, so that runs repeat; a deadline only for the call that must not wait any longer.
 
     Attributes:
         rounds: rounds of pure columns.
@@ -58,6 +62,7 @@ class Budget:
         active_work: multiplications, in total, in one sequence of minimum-norm points.
         exact_support: rows in a contradiction that is made exact (cost grows as its fourth power).
         lp_entries: matrix entries given to the linear program.
+        deadline: asked between all steps; what cannot be interrupted is sized to the time left.
     """
 
     rounds: int = 64
@@ -67,10 +72,11 @@ class Budget:
     active_work: int = 3_000_000_000
     exact_support: int = 128
     lp_entries: int = 400_000
+    deadline: Deadline = UNLIMITED
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 1:
+            if isinstance(value, int) and value < 1:
                 raise ValueError(f"Budget.{name} must be at least 1, got {value}.")
 
 

@@ -8,12 +8,15 @@ from fractions import Fraction
 import numpy as np
 import scipy.linalg
 
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.feasibility.outcome import FloatArray, IndexArray
 
 _RANK = 1e-10  # relative size of a diagonal of R that counts as zero
 
 
-def exact_multipliers(block: FloatArray, weights: FloatArray) -> list[Fraction] | None:
+def exact_multipliers(
+    block: FloatArray, weights: FloatArray, deadline: Deadline = UNLIMITED
+) -> list[Fraction] | None:
     """Rationals y >= 0 near the weights with Σ yᵢ aᵢ = 0, or ``None``.
 
     Floating point only chooses which columns are independent and which multipliers are determined
@@ -24,6 +27,7 @@ def exact_multipliers(block: FloatArray, weights: FloatArray) -> list[Fraction] 
     Args:
         block: (s, u), the rows aᵢ that take part, entries of moderate size.
         weights: (s,), positive, with Σ wᵢ aᵢ near zero.
+        deadline: asked at every step of the elimination.
     """
     columns = _independent(block)
     if not 0 < len(columns) < len(block):
@@ -42,7 +46,7 @@ def exact_multipliers(block: FloatArray, weights: FloatArray) -> list[Fraction] 
         equation = [*(integers[i][j] for i in basic.tolist()), right]
         divisor = math.gcd(*equation) or 1
         system.append([entry // divisor for entry in equation])
-    solution = _solve(system)
+    solution = _solve(system, deadline)
     if solution is None:
         return None
     result = [Fraction(0)] * len(block)
@@ -98,10 +102,11 @@ def _round(weights: FloatArray) -> list[Fraction]:
     ]
 
 
-def _solve(system: list[list[int]]) -> list[Fraction] | None:
+def _solve(system: list[list[int]], deadline: Deadline) -> list[Fraction] | None:
     """Solve a square integer system [M | b] by fraction-free Gauss-Jordan (Bareiss 1968)."""
     size, previous = len(system), 1
     for k in range(size):
+        deadline.ask("eliminating in rational numbers: step {} of {}", k + 1, size)
         pivot = min((i for i in range(k, size) if system[i][k]), default=None,
                     key=lambda i: abs(system[i][k]))  # fmt: skip
         if pivot is None:

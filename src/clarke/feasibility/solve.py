@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.feasibility.columns import Peeling, extend, peel
 from clarke.feasibility.core import candidates
 from clarke.feasibility.exact import verify_contradiction, verify_witness
@@ -20,13 +22,20 @@ from clarke.feasibility.outcome import (
 )
 from clarke.feasibility.rational import as_floats, coprime, exact_multipliers
 from clarke.feasibility.system import System, build, load, restrict
+from clarke.numerics import EXACT_ENTRY_SECONDS
 
 _COMFORTABLE = 1e-6  # a direction with less margin is kept, but a better one is looked for
 _SUPPORTS = (1e-9, 1e-5)  # relative sizes below which a multiplier is taken for zero
 _BLOCK_ENTRIES = 1 << 23  # largest dense block of rows in a contradiction
 
 
-def find_witness(rows: Any, *, margin: float = 1e-9, budget: Budget | None = None) -> Feasibility:
+def find_witness(
+    rows: Any,
+    *,
+    margin: float = 1e-9,
+    budget: Budget | None = None,
+    deadline: Deadline = UNLIMITED,
+) -> Feasibility:
     """Find a direction d with A d > 0 on every row, or prove that there is none.
 
     By Gordan's theorem (1873) exactly one holds: A d > 0 for some d, or Aᵀy = 0 for some y >= 0,
@@ -38,14 +47,19 @@ def find_witness(rows: Any, *, margin: float = 1e-9, budget: Budget | None = Non
             sparse; the work depends on the non-zeros, not on n.
         margin: a direction needs (A d)_i / (|A_i| |d|) greater than this on every row; in [0, 1).
         budget: limits on the work, see :class:`Budget`.
+        deadline: when to give up; in place of the budget's own.
 
     Raises:
         TypeError: if rows are not real numbers.
         ValueError: if rows are not two-dimensional and finite, or margin is out of range.
+        OutOfTimeError: no answer in time.
     """
     if not 0 <= margin < 1:
         raise ValueError(f"margin must be at least 0 and below 1, got {margin}.")
     budget = budget or Budget()
+    if deadline is not UNLIMITED:
+        budget = replace(budget, deadline=deadline)
+    budget.deadline.ask("solving rows")
     matrix, zero = load(rows)
     m, n = matrix.shape
     if m == 0:
@@ -95,6 +109,7 @@ class _Search:
         """Try candidates on the core rows until one is conclusive."""
         m, n = self._system.shape
         for found in candidates(core, self._budget):
+            self._budget.deadline.ask("solving {} rows", m)
             methods = (*_methods(peeling), found.method)
             if found.multipliers is not None:
                 weights = np.zeros(m)
@@ -137,9 +152,13 @@ class _Search:
             if block.shape[0] * block.shape[1] > _BLOCK_ENTRIES:
                 continue
             block = block if isinstance(block, np.ndarray) else block.toarray()
-            exact = exact_multipliers(block, weights[support])
+            exact = exact_multipliers(block, weights[support], self._budget.deadline)
             if exact is None:
                 continue
+            # Of the rows as given: every entry is multiplied and added once.
+            self._budget.deadline.afford(
+                block.size * EXACT_ENTRY_SECONDS, "checking a contradiction exactly"
+            )
             powers = (Fraction(2) ** int(shift) for shift in self._shifts[support])
             integers = coprime([y * power for y, power in zip(exact, powers, strict=True)])
             found = _exact(self._rows, support, integers, len(weights), methods)

@@ -34,7 +34,11 @@ def record(audit: Audit, folder: Path | str, settings: Mapping[str, Any]) -> Run
         InputError: The folder holds a run already.
     """
     writer = RunWriter(folder, {**settings, **surroundings()})
-    audit.subscribe(lambda step, report: writer.write(step_record(step, report)), gradients=False)
+    audit.subscribe(
+        lambda step, report: writer.write(step_record(step, report)),
+        gradients=False,
+        begun=lambda number, at: writer.begin(number, at.file, at.line),
+    )
     return writer
 
 

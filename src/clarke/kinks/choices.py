@@ -340,6 +340,9 @@ class ArgRule(UnsteeredRule):
 
     sign: int
 
+    def is_level(self) -> bool:
+        return True
+
     def find(self, op: OpRecord) -> Touch:
         x = op.kept[0]
         dim = op.args[1] if len(op.args) > 1 else op.kwargs.get("dim")

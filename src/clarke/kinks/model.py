@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -60,6 +60,10 @@ class Ranks:
     size: torch.Tensor
     block: torch.Tensor
 
+    def only(self, stay: torch.Tensor) -> Ranks:
+        """Those of some kinks, (K,) bool."""
+        return Ranks(self.greater[stay], self.size[stay], self.block[stay])
+
 
 @dataclass(frozen=True, eq=False)
 class Touch:
@@ -95,6 +99,24 @@ class Touch:
     def location(self) -> Location:
         """Where the operation stands."""
         return self.op.location
+
+    def only(self, stay: torch.Tensor) -> Touch:
+        """The same with those kinks alone for which `stay`, (K,) bool, holds.
+
+        At the others nothing changes beside the point: `base` has what they are.
+        """
+        place = torch.cumsum(stay.to(torch.int64), 0) - 1
+        mine = stay[self.owner]
+        hazards = {h: place[k[stay[k]]] for h, k in self.hazards.items()}
+        return replace(
+            self,
+            elements=self.elements[stay],
+            members=self.members[mine],
+            owner=place[self.owner[mine]],
+            weights=self.weights[mine],
+            hazards={h: k for h, k in hazards.items() if k.numel()},
+            ranks=None if self.ranks is None else self.ranks.only(stay),
+        )
 
     def mixed(self) -> torch.Tensor:
         """(K,) bool: AD's proxy mixes several candidates instead of selecting one."""
@@ -181,6 +203,10 @@ class KinkRule(ABC):
     @abstractmethod
     def switching(self, call: Call, touch: Touch) -> torch.Tensor:
         """The unsigned switching functions that `along` wants tangents of, differentiable."""
+
+    def is_level(self) -> bool:
+        """Whether away from its kinks every result keeps its value (signs, roundings)."""
+        return self.by_value
 
     def merge(self, touch: Touch, choice: torch.Tensor) -> torch.Tensor:
         """`touch.base` with the touched elements set to `choice`."""

@@ -89,7 +89,8 @@ class Registry:
         """
         if name in self._rules:
             raise RegistrationError(f"{name} has a rule already; remove one of the two.")
-        if classify(name) in (OpClass.ANALYTIC, OpClass.STRUCTURAL, OpClass.CONSTANT):
+        smooth = classify(name) in (OpClass.ANALYTIC, OpClass.STRUCTURAL, OpClass.CONSTANT)
+        if smooth and name not in CONDITIONAL:
             raise RegistrationError(f"{name} is listed as analytic; it cannot have kinks as well.")
         self._rules[name] = rule
         self._known.clear()
@@ -141,12 +142,13 @@ class Registry:
     def judge(self, op: OpRecord, trace: Trace) -> Known:
         """What is known of one executed operation, its arguments considered."""
         known = self.known(op.func)
-        if known.rule is not None and not known.rule.speaks_for(op):
+        speaks = known.rule is not None and known.rule.speaks_for(op)
+        if known.rule is not None and not (speaks or overload_of(op.func) in CONDITIONAL):
             # Rules that speak of complex numbers as well do so themselves.
             rule = self._complex_rules.get(overload_of(op.func)) if _reads_complex(op) else None
             kind = OpKind.UNKNOWN if rule is None else OpKind.RULED
             return Known(kind, rule, known.lowering)
-        if known.kind is not OpKind.DEPENDS:
+        if speaks or (known.kind is not OpKind.DEPENDS and known.rule is None):
             return known
 
         def actual(value: Any, place: int | tuple[int, int] | None) -> Any:
@@ -186,8 +188,9 @@ class Registry:
     def keeps(self, func: Any) -> Keep:
         """What a recorder must keep of the values of this operation."""
         known = self.known(func)
-        if known.kind is OpKind.RULED and known.rule is not None and known.lowering is None:
-            return known.rule.keep
+        if known.kind is OpKind.RULED and known.rule is not None:
+            if known.lowering is None or known.rule.keep is Keep.DISCRETE:
+                return known.rule.keep
         # Where even the worst case is known, the condition looks at types only.
         values_count = known.kind is OpKind.DEPENDS and classify(overload_of(func)) is None
         by_kind = known.kind in (OpKind.RULED, OpKind.RANDOM) or values_count

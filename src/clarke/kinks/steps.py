@@ -117,6 +117,9 @@ class StepRule(UnsteeredRule):
         ones = torch.ones(count, dtype=torch.float64)
         return Touch(op, elements, elements, torch.arange(count), ones, hazards, value.clone())
 
+    def is_level(self) -> bool:
+        return not self.residue
+
     def merge(self, touch: Touch, choice: torch.Tensor) -> torch.Tensor:
         return touch.base
 
@@ -133,6 +136,9 @@ class StepRule(UnsteeredRule):
 @dataclass(frozen=True)
 class ConstantRule(UnsteeredRule):
     """isnan, isinf: constant around every input without NaN and infinities."""
+
+    def is_level(self) -> bool:
+        return True
 
     def find(self, op: OpRecord) -> Touch:
         return untouched(op)
@@ -173,6 +179,9 @@ class RemainderRule(ConstantRule):
     """
 
     truncated: bool
+
+    def is_level(self) -> bool:
+        return False
 
     def find(self, op: OpRecord) -> Touch:
         x, y = _numbers(op)
@@ -233,6 +242,9 @@ class SignCopyRule(ConstantRule):
 @dataclass(frozen=True)
 class MantissaRule(ConstantRule):
     """frexp: ``x / 2**e`` with a whole number e that jumps at powers of 2, and at 0."""
+
+    def is_level(self) -> bool:
+        return False
 
     def find(self, op: OpRecord) -> Touch:
         with torch.no_grad():

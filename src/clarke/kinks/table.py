@@ -12,7 +12,7 @@ from clarke.kinks.table_lowerings import lowerings
 from clarke.kinks.table_matrices import chunked, factorisations, formulas
 from clarke.kinks.table_regions import regions
 from clarke.kinks.table_singular import singular_points
-from clarke.kinks.table_steps import steps
+from clarke.kinks.table_steps import casts, steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,3 +61,4 @@ def complex_table() -> Iterator[tuple[str, KinkRule]]:
 def lowering_table() -> Iterator[tuple[str, Lowering]]:
     """(dispatcher name, lowering) of every fused operation."""
     yield from _installed(lowerings())
+    yield from _installed(casts())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.kinks.casts import CastRule, cast_to_truth
 from clarke.kinks.signs import SignRule
 from clarke.kinks.steps import (
     ComparisonRule,
@@ -21,6 +22,7 @@ from clarke.kinks.steps import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from clarke.kinks.lowering import Lowering
     from clarke.kinks.model import KinkRule
 
 
@@ -83,5 +85,11 @@ def steps() -> Iterator[tuple[str, KinkRule]]:
     # Lowered to a product with the absolute value, of whose sign this remains.
     yield "copysign.Tensor", SignCopyRule()
     yield "frexp.Tensor", MantissaRule()
+    yield "_to_copy", CastRule()
     for name in ("bucketize", "searchsorted"):
         yield f"{name}.Tensor", SearchRule(sorted_first=name == "searchsorted")
+
+
+def casts() -> Iterator[tuple[str, Lowering]]:
+    """(operator with overload, lowering)."""
+    yield "_to_copy", cast_to_truth

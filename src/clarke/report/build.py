@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from clarke.steering import Analysis
 
 
-def build_report(decision: Decision, gradient: Sequence[torch.Tensor]) -> Report:
-    """The report of a decision about `gradient`."""
+def build_report(
+    decision: Decision, gradient: Sequence[torch.Tensor], seconds: float = 0.0
+) -> Report:
+    """The report of a decision about `gradient` that took some seconds."""
     relevant = None if decision.relevance is None else decision.relevance.relevant
     kinks = () if decision.analysis is None else summarise_kinks(decision.analysis, relevant)
     kinks = kinks or summarise_counts(decision.counts)
@@ -32,6 +34,8 @@ def build_report(decision: Decision, gradient: Sequence[torch.Tensor]) -> Report
         culprits=decision.culprits,
         element=decision.element,
         notes=decision.notes,
+        seconds=seconds,
+        out_of_time=decision.out_of_time,
     )
 
 

@@ -56,6 +56,8 @@ class Report:
         culprits: Operations that the verdict names.
         element: A correct or finite gradient where AD's is not one.
         notes: Further sentences.
+        seconds: What clarke's own work took, without the run that was recorded.
+        out_of_time: Undecided because the time limit ended; more `seconds` may decide it.
     """
 
     verdict: Verdict
@@ -67,6 +69,8 @@ class Report:
     culprits: tuple[Culprit, ...] = ()
     element: tuple[torch.Tensor, ...] | None = None
     notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    out_of_time: bool = False
 
     @property
     def correct(self) -> bool | None:
@@ -109,6 +113,8 @@ class Report:
                 for w, weight in zip(certificate.witnesses, certificate.weights, strict=True)
             ],
             "notes": list(self.notes),
+            "seconds": self.seconds,
+            "out_of_time": self.out_of_time,
         }
 
     def __str__(self) -> str:

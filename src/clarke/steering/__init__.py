@@ -8,6 +8,7 @@ from clarke.steering.gradients import (
     selected_gradient,
 )
 from clarke.steering.masks import MaskUse
+from clarke.steering.memory import aliases, shared_memory
 from clarke.steering.program import (
     Analysis,
     Pieces,
@@ -15,9 +16,7 @@ from clarke.steering.program import (
     Program,
     Run,
     Site,
-    aliases,
     analyse,
-    shared_memory,
 )
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import warnings
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 import torch.autograd.forward_ad as fwd
 
 from clarke.capture import External, OpRecord, Origin, Ref, Trace, input_slots
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.errors import ModifiedSinceError, ReplayError
 from clarke.kinks import Call, KinkRule, OpKind, Registry, Touch
 from clarke.kinks.model import UnsteeredRule
@@ -21,6 +23,8 @@ from clarke.kinks.steps import ComparisonRule
 from clarke.steering.adapt import adapted, can_replay_random
 from clarke.steering.masks import MaskTracker, MaskUse, blended
 from clarke.steering.nudges import Nudges, carries_slopes
+from clarke.steering.pace import Pace
+from clarke.steering.still import Still
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -92,48 +96,35 @@ class Analysis:
         raise IndexError(kink)
 
 
-def aliases(op: OpRecord) -> bool:
-    """Whether an operation writes to its arguments or returns a view of them."""
-    return any(a.alias_info is not None for a in op.func._schema.arguments)
-
-
-def shared_memory(ops: Sequence[OpRecord]) -> dict[int, int]:
-    """One representative for all slots that views and in-place operations may tie together."""
-    parent: dict[int, int] = {}
-
-    def root(slot: int) -> int:
-        while parent.setdefault(slot, slot) != slot:
-            slot = parent[slot]
-        return slot
-
-    for op in ops:
-        if aliases(op):
-            slots = [*input_slots(op), *(o for o in op.outputs if o is not None)]
-            for slot in slots[1:]:
-                parent[root(slot)] = root(slots[0])
-    return {slot: root(slot) for slot in parent}
-
-
-def analyse(trace: Trace, registry: Registry) -> Analysis:
+def analyse(trace: Trace, registry: Registry, deadline: Deadline = UNLIMITED) -> Analysis:
     """Find the touched kinks of every operation of a trace."""
     recorded, trace = trace, registry.lowered(trace)
     sites: dict[int, Site] = {}
     unknown: list[OpRecord] = []
     count = 0
+    still = Still(trace)
     for position, op in enumerate(trace.ops):
+        deadline.ask("finding touched kinks: operation {} of {}", position, len(trace.ops))
         if op.hidden_write:
             continue
         if not (op.differentiated or op.reads_stopped):
+            still.follow(op)
             continue  # computed from masks, integers and constants: locally constant
         known = registry.judge(op, trace)
+        unmoved = still.follow(op)
         if known.kind is OpKind.RULED and known.rule is not None:
             if not any(v.is_floating_point() or v.is_complex() for v in op.kept.values()):
                 continue  # integers and masks: locally constant
             touch = known.rule.find(op)
+            if unmoved:
+                touch = touch.only(torch.zeros(touch.count, dtype=torch.bool))
+            if touch.count == 0:
+                still.settle(op, all_results=known.rule.is_level())
             sites[position] = Site(position, known.rule, touch, count)
             count += touch.count
-        elif known.kind is OpKind.UNKNOWN or (
-            known.kind is OpKind.RANDOM and op.differentiated and not can_replay_random(op)
+        elif not unmoved and (
+            known.kind is OpKind.UNKNOWN
+            or (known.kind is OpKind.RANDOM and op.differentiated and not can_replay_random(op))
         ):
             unknown.append(op)
     return Analysis(trace, sites, tuple(unknown), count, recorded)
@@ -195,21 +186,34 @@ class Program:
         analysis: The trace and its kinks.
         variables: External slots to differentiate with respect to, in order.
         dtype: Floating point type of the replay.
+        deadline: Asked at every operation of a replay, and by whoever works with the program.
     """
 
     def __init__(
-        self, analysis: Analysis, variables: Sequence[int], dtype: torch.dtype = torch.float64
+        self,
+        analysis: Analysis,
+        variables: Sequence[int],
+        dtype: torch.dtype = torch.float64,
+        deadline: Deadline = UNLIMITED,
     ) -> None:
         self.analysis = analysis
         self.variables = tuple(variables)
         self.dtype = dtype
-        _load_forward_rules()
+        self.deadline = deadline
+        with deadline.paused():
+            _load_forward_rules()
         trace = analysis.trace
         for e in trace.externals.values():
             _refuse_changed(e)
         self.point = tuple(
             trace.externals[s].tensor.detach().to(dtype).clone() for s in self.variables
         )
+
+    def within(self, deadline: Deadline) -> Program:
+        """The same program under another deadline."""
+        other = copy.copy(self)
+        other.deadline = deadline
+        return other
 
     def run(
         self,
@@ -244,7 +248,9 @@ class Program:
         with torch.set_grad_enabled(grad):
             forced = pieces is Pieces.FORCED or probe
             trace = self.analysis.trace if forced else self.analysis.recorded
+            pace = Pace(self.deadline, trace.ops, state.env)
             for position, op in enumerate(trace.ops):
+                pace.at(position)
                 if op.hidden_write:
                     raise ReplayError(
                         f"{op.shown} at {op.location} changed a differentiated tensor while "
@@ -508,6 +514,9 @@ class _State:
             return out
         parts = list(out) if isinstance(out, (tuple, list)) else [out]
         floating = [i for i, p in enumerate(parts) if carries_slopes(p)]
+        if site.rule.by_value and not floating:
+            # A truth value has no adjoint; what it selects has, where it is used.
+            return out
         if len(floating) == 1 and touch.base.numel() == parts[floating[0]].numel():
             kinks = site.first + torch.arange(touch.count)
             parts[floating[0]] = self.nudges.add(parts[floating[0]], touch.elements, kinks)

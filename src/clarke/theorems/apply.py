@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.constraints import RowOperator, build_rows
+from clarke.deadline import rung
 from clarke.kinks.regions import RegionRule
 from clarke.theorems.affine import bits
-from clarke.theorems.walk import Structure, walk
+from clarke.theorems.walk import Context, Structure, walk
 
 if TYPE_CHECKING:
     from clarke.kinks import Registry
@@ -59,6 +60,7 @@ class _Open:
     want: torch.Tensor
 
 
+@rung("looking for a bias shift")
 def bias_shift(program: Program, registry: Registry, relevant: torch.Tensor) -> BiasShift | None:
     """Shift biases so that AD's piece is active at every relevant kink, if that is possible.
 
@@ -67,12 +69,14 @@ def bias_shift(program: Program, registry: Registry, relevant: torch.Tensor) -> 
         registry: The rules.
         relevant: (count,) bool, the relevant kinks.
     """
-    structure = walk(program.analysis.trace, registry, program.variables)
+    context = Context(deadline=program.deadline)
+    structure = walk(program.analysis.trace, registry, program.variables, context=context)
     open_ = _open_kinks(program, structure, relevant)
     if open_ is None:
         return None
     groups: list[tuple[int, torch.Tensor, torch.Tensor]] = []
     while open_:
+        program.deadline.ask("{} groups of kinks are left", len(open_))
         group = next(
             filter(None, (_settle(structure, leaf, open_) for leaf in _leaves(structure, open_))),
             None,

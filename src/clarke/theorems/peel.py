@@ -92,6 +92,7 @@ def peel(structure: Structure, *, strict: bool = True, weights: bool = False) ->
     while open_ and not tried_all:
         tried_all = True
         for leaf in _candidates(structure, open_, variables):
+            structure.deadline.ask("settling kinks by biases: {} are left", len(open_))
             group = None
             if not unknown & set(open_):
                 group = _group(structure, leaf, open_, strict=strict)

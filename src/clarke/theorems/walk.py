@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.capture import Location, OpRecord, Origin, Ref, Trace
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.kinks import OpKind, Registry
 from clarke.kinks.choices import PoolRule, ReductionRule
 from clarke.kinks.regions import RegionRule
@@ -114,6 +115,7 @@ class Structure:
     lost: tuple[LostBias, ...]
     assumptions: tuple[str, ...]
     states: Mapping[int, State]
+    deadline: Deadline = UNLIMITED
 
 
 @dataclass(frozen=True)
@@ -126,12 +128,14 @@ class Context:
         cuts_inputs_only: What was detached was computed from inputs alone.
         blind: What is computed from the inputs could not be followed.
         assumptions: What is taken for granted.
+        deadline: Asked at every operation and every kink that is settled.
     """
 
     fixed: Collection[int] | None = None
     cuts_inputs_only: bool = False
     blind: bool = False
     assumptions: tuple[str, ...] = ()
+    deadline: Deadline = UNLIMITED
 
 
 def walk(
@@ -168,6 +172,7 @@ class _Walk:
         context: Context,
     ) -> None:
         self.trace = trace
+        self.deadline = context.deadline
         self.registry = registry
         self.leaves: list[Leaf] = []
         self.states: dict[int, State] = {}
@@ -213,6 +218,7 @@ class _Walk:
         for read in self.trace.scalar_reads:
             self.moving.append(Fault("item", read.location, "a value goes into Python"))
         for position, op in enumerate(self.trace.ops):
+            self.deadline.ask("reading the structure: {} of {}", position, len(self.trace.ops))
             self._step(position, op)
         return Structure(
             self.trace,
@@ -225,6 +231,7 @@ class _Walk:
             tuple(self.lost),
             tuple(dict.fromkeys(self.assumptions)),
             MappingProxyType(self.states),
+            self.deadline,
         )
 
     # ------------------------------------------------------------------ one operation

@@ -7,7 +7,9 @@ long texts, which repeat from step to step, are written once and referred to by 
 - ``{"text": n, "value": "..."}`` introduces a text,
 - ``{"site": n, "operation": ..., "module": ..., "file": ..., "line": ..., "source": ...}`` a place,
 - ``{"step": n, "verdict": ..., "kinks": [[site, elements, touched, relevant, text], ...], ...}``
-  is a step.
+  is a step,
+- ``{"begun": n, "at": [text, line]}`` says that the judging of a step begins: without the step, the
+  run was interrupted in it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from clarke.verdict import Verdict
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORMAT = 1
+FORMAT = 2
 SETTINGS, STEPS, SUMMARY = "settings.json", "steps.jsonl", "summary.json"
 _LONGEST_SOURCE = 240
 
@@ -62,6 +64,14 @@ class RunWriter:
         self._process = os.getpid()
         self._texts: dict[str, int] = {}
         self._sites: dict[tuple[str, str, str, int], int] = {}
+
+    def begin(self, number: int, file: str, line: int) -> None:
+        """Note that a step is going to be judged; `write` ends it."""
+        if self._file is None or os.getpid() != self._process:
+            return
+        lines: list[dict[str, Any]] = []
+        lines.append({"begun": number, "at": [self._text(lines, file), line]})
+        _write_all(self._file, "".join(_line(entry) for entry in lines).encode())
 
     def write(self, step: StepRecord) -> None:
         """Append a step; when this returns, it survives the end of the process."""
@@ -159,11 +169,12 @@ def read_run(folder: Path | str) -> Run:
     with (folder / STEPS).open("rb") as lines:
         for line in lines:
             reader.take(line)
+    summary = _read_json(folder / SUMMARY)
     return Run(
         folder=folder,
         settings=settings,
-        steps=tuple(reader.steps),
-        summary=_read_json(folder / SUMMARY),
+        steps=(*reader.steps, *(() if summary else reader.interrupted())),
+        summary=summary,
         sources=reader.sources,
         damaged=reader.damaged,
     )
@@ -174,6 +185,7 @@ class _Reader:
         self.steps: list[StepRecord] = []
         self.sources: dict[tuple[str, int], str] = {}
         self.damaged = 0
+        self._begun: tuple[int, str, int] | None = None
         self._texts: dict[int, str] = {}
         self._sites: dict[int, tuple[str, str, str, int]] = {}
 
@@ -186,10 +198,31 @@ class _Reader:
                 site = (entry["operation"], entry["module"], entry["file"], entry["line"])
                 self._sites[entry["site"]] = site
                 self.sources[site[2:]] = entry["source"]
+            elif "begun" in entry:
+                text, at = entry["at"]
+                self._begun = entry["begun"], self._texts[text], at
             else:
                 self.steps.append(self._step(entry))
+                self._begun = None
         except (ValueError, KeyError, TypeError):
             self.damaged += 1
+
+    def interrupted(self) -> tuple[StepRecord, ...]:
+        """The step during which a run was killed, if it was."""
+        if self._begun is None:
+            return ()
+        number, file, line = self._begun
+        why = f"The run was interrupted while judging step {number}."
+        return (
+            StepRecord(
+                number,
+                Verdict.UNDECIDED,
+                why,
+                file=file,
+                line=line,
+                joint=Verdict.UNDECIDED,
+            ),
+        )
 
     def _step(self, entry: dict[str, Any]) -> StepRecord:
         name, picture = entry["verdict"], entry.get("picture")
