@@ -86,6 +86,12 @@ SAME_GRADIENT = Threshold(
     JUDGED,
 )
 
+LAYER_SCALES = Steps(
+    (2.0**-8, 2.0**-14, 2.0**-20, 2.0**-26),
+    "How much smaller the direction of one layer is than that of the next when a quick verdict's "
+    "directions are put together; any that satisfies all rows will do.",
+    NONE,
+)
 SET_AGREES = Threshold(
     1e-7,
     "Relative difference of a gap or a distance to a set, as recorded and as recomputed: Wolfe's "

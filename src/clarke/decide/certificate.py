@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten
-from clarke.deadline import UNLIMITED, Deadline
+from clarke.deadline import Deadline
 from clarke.decide.confirm import USUAL_FINEST, confirm
 from clarke.decide.finest import finest_step
 from clarke.decide.model import weighted_sum
@@ -95,13 +95,18 @@ class Certificate:
 
     def defects(self, *, run: bool = True, seconds: float | None = None) -> tuple[str, ...]:
         """What is wrong with the certificate, in words; empty when it holds."""
+        with Deadline.after(seconds) as deadline:
+            return self.defects_within(deadline, run=run)
+
+    def defects_within(self, deadline: Deadline, *, run: bool) -> tuple[str, ...]:
+        """The same, as a part of a call that has a deadline."""
         found: list[str] = []
         with as_defects(found, self.seal, self):
-            self._recompute(run=run, deadline=Deadline.after(seconds))
+            self._recompute(deadline, run=run)
         return tuple(found)
 
-    def _recompute(self, *, run: bool, deadline: Deadline = UNLIMITED) -> None:
-        program = rebuilt(self.program.analysis.recorded, self.program.variables)
+    def _recompute(self, deadline: Deadline, *, run: bool) -> None:
+        program = rebuilt(self.program.analysis.recorded, self.program.variables, deadline)
         generator = fresh_generator()
         check_given(self.point, program.point, "the point")
         if [g.shape for g in self.gradient] != [p.shape for p in self.point]:
@@ -112,9 +117,8 @@ class Certificate:
         self._check_weights()
         examined = []
         for i, witness in enumerate(self.witnesses):
-            deadline.ask("verifying the witnesses of a certificate")
             try:
-                examined.append(examine(program, witness, generator, deadline))
+                examined.append(examine(program, witness, generator))
             except Defect as error:
                 raise Defect(f"witness {i}: {error}") from error
         own = replace(
@@ -129,7 +133,6 @@ class Certificate:
         if not own.adds_up():
             raise Defect("the witnessed gradients do not add up to the gradient")
         for i, (witness, e) in enumerate(zip(own.witnesses, examined, strict=True)):
-            deadline.ask("running the program along the witnesses of a certificate")
             if e.ray and not run:
                 raise Defect(f"witness {i}: a limit along a ray is proved by running only")
             if e.ray:

@@ -129,23 +129,21 @@ class Refutation:
     def defects(self, *, run: bool = True, seconds: float | None = None) -> tuple[str, ...]:
         """What is wrong with the proof, in words; empty when it holds."""
         found: list[str] = []
-        with as_defects(found, self.seal, self):
-            self._recompute(run=run, deadline=Deadline.after(seconds))
+        with Deadline.after(seconds) as deadline, as_defects(found, self.seal, self):
+            self._recompute(deadline, run=run)
         return tuple(found)
 
-    def _recompute(self, *, run: bool, deadline: Deadline) -> None:
-        program = rebuilt(self.program.analysis.recorded, self.program.variables)
+    def _recompute(self, deadline: Deadline, *, run: bool) -> None:
+        program = rebuilt(self.program.analysis.recorded, self.program.variables, deadline)
         check_given(self.point, program.point, "the point")
         if self.gradient.shape != (sum(p.numel() for p in program.point),):
             raise Defect("the gradient has another shape than the variables")
         if self.replayed != is_replayed(program, self.gradient):
             raise Defect("AD's gradient of the program is not the one that is refuted")
-        deadline.ask("verifying a refutation")
         limits = recomputed_limits(program)
         check_same(self.limits, limits)
         own = replace(self, program=program, limits=limits)
         own._check_separation()  # noqa: SLF001 - a copy of this one
-        deadline.ask("verifying a refutation")
         if run and not own.nearby_on_the_other_side():
             raise Defect("gradients at nearby points are not on the other side")
 
@@ -154,11 +152,11 @@ class Refutation:
             raise Defect("the direction has another shape than the gradient")
         if not abs(float(np.linalg.norm(self.direction)) - 1) <= SAME_GRADIENT:
             raise Defect("the direction is not a unit vector")
-        if not separates(self.limits, self.gradient, self.direction):
+        if not separates(self.limits, self.gradient, self.direction, self.program.deadline):
             raise Defect("the direction does not separate the gradient from the set")
         far = self.limits.element(self.limits.extreme(self.direction))
         gap = float(self.direction @ self.gradient - self.direction @ far)
-        distance = self.limits.nearest(self.gradient).distance
+        distance = self.limits.nearest(self.gradient, self.program.deadline).distance
         if not abs(gap - self.gap) <= SET_AGREES * gap:
             raise Defect("the gap is another one")
         if not abs(distance - self.distance) <= SET_AGREES * distance:

@@ -52,7 +52,7 @@ class _Findings:
     settled: list[_Settled] = field(default_factory=list)
     directions: dict[int, torch.Tensor] = field(default_factory=dict)
     order: dict[int, tuple[int, int]] = field(default_factory=dict)
-    rows: list[tuple[Any, Any]] = field(default_factory=list)
+    by_rows: bool = False  # some direction comes from linear conditions, not from a shift
     slopes: dict[int, bool] = field(default_factory=dict)  # ReLU: AD takes slope 0 at zero
     whole: Fingerprints | None = None  # of all images, if they were at hand
 
@@ -191,13 +191,13 @@ class QuickJudge:
             if rivals and layer.weight in found.directions:
                 return "two maxpools need directions of the same weights"
             if rivals:
-                condition = settle(graph, layer, different)
-                if condition is None:
+                direction = settle(graph, layer, different)
+                if direction is None:
                     return f"no direction of the layer's weights settles {rivals} tied windows"
                 use = graph.uses[layer.weight]
-                found.directions[layer.weight] = condition.direction
+                found.directions[layer.weight] = direction
                 found.order[layer.weight] = (use, 0)
-                found.rows.append((condition.rows, condition.restricted))
+                found.by_rows = True
                 found.settled.append(_Settled(position, layer.weight, layer.biases))
         nonzero = None if layer.relu is None else ties.count
         found.counts.append(TouchCount(op, ties.windows, touched, rivals, nonzero=nonzero))
@@ -215,21 +215,20 @@ class QuickJudge:
         slots = sorted(found.directions, key=lambda s: found.order[s])
         certificate = LayerCertificate(
             directions={s: found.directions[s] for s in slots},
-            rows=tuple(found.rows),
             trace=graph.trace,
-            registry=self._registry,
             variables=variables,
             gradient=gradient,
         )
         verdict = Verdict.BOULIGAND if found.settled else Verdict.SMOOTH
-        by_rows = bool(found.rows)
         theorem = "no relevant kink"
         if found.settled:
-            theorem = "layer-local witness (Theorem 8)" if by_rows else "bias shift (Theorem 6)"
+            theorem = (
+                "layer-local witness (Theorem 8)" if found.by_rows else "bias shift (Theorem 6)"
+            )
         return Decision(
             verdict,
             verdict.value,
-            certificate,
+            certificate.sealed(),
             theorem,
             counts=tuple(found.counts),
         )
