@@ -34,7 +34,7 @@ from clarke.errors import (
 from clarke.fast import EarlyTies, QuickJudge
 from clarke.kinks import default_registry
 from clarke.report import Report, build_report
-from clarke.torch_private import CompileNotice
+from clarke.torch_private import CompileNotice, processes
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ if TYPE_CHECKING:
 
     Subscriber = Callable[[Step, Report | None], Any]
 
+_DISTRIBUTED = (
+    "Several processes train together here (torch.distributed): the gradient that the optimizer "
+    "takes is put together from all of theirs, and clarke sees those of one. Audit the program as "
+    "a single process, on the whole batch."
+)
 _PROOFS_KEPT = 8  # wrong gradients whose proof, with its tensors, stays in `reports`
 
 
@@ -164,6 +169,8 @@ class Audit:
             early=self._early,
         )
         spy, stepping = HookSpy(recorder), OptimizerAside(recorder)
+        recorder.places.on_root = self._look_for_others
+        self._look_for_others(recorder=recorder)
         notice = CompileNotice(partial(_without_hooks, recorder, stepping))
         with ExitStack() as opened:
             opened.enter_context(self._interceptor)
@@ -220,6 +227,12 @@ class Audit:
 
     # ---------------------------------------------------------------- one backward call
 
+    def _look_for_others(self, _root: object = None, recorder: Recorder | None = None) -> None:
+        """Stand aside where several processes train together: the step is none of one's own."""
+        recorder = recorder or self._recorder
+        if recorder is not None and processes() > 1:
+            recorder.stands_aside = _DISTRIBUTED
+
     def _backward(self, call: BackwardCall) -> Any:
         recorder = self._recorder
         if recorder is None:  # pragma: no cover - the interceptor is removed with the recorder
@@ -228,6 +241,9 @@ class Audit:
             self._stepping.recover()
         if self._notice is not None:
             self._notice.look()
+        self._look_for_others()
+        if recorder.stands_aside:
+            call = replace(call, refused=recorder.stands_aside)
         number = len(self._steps) + 1
         location = recorder.places.here()[0]
         if not self._schedule.looks_at(number):

@@ -4,6 +4,7 @@ from clarke.capture.again import refilled, without_values
 from clarke.capture.collect import COMPILED, collect_trace, release_nodes
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.live import Node, Writes
+from clarke.capture.memory import is_there, refuse_missing
 from clarke.capture.operators import Operators
 from clarke.capture.places import Places
 from clarke.capture.reads import PythonReads
@@ -49,8 +50,10 @@ __all__ = [
     "ZeroFinder",
     "collect_trace",
     "input_slots",
+    "is_there",
     "overload_of",
     "refilled",
+    "refuse_missing",
     "release_nodes",
     "saving_plainly",
     "without_values",

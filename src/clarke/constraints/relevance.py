@@ -16,13 +16,13 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 import torch
-import torch.autograd.forward_ad as fwd
 
 from clarke.constraints.directions import random_tangents
 from clarke.constraints.linearity import really_vary
 from clarke.constraints.surfaces import jumps_beside
 from clarke.kinks import Hazard
 from clarke.kinks.steps import ComparisonRule
+from clarke.torch_private import forward_mode, unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,7 +79,7 @@ def nearby_point(
 
 def tangent(value: torch.Tensor) -> torch.Tensor:
     """The forward-mode tangent of a value, zeros if it has none."""
-    found = fwd.unpack_dual(value).tangent
+    found = unpack_dual(value)[1]
     return torch.zeros_like(value) if found is None else found.detach()
 
 
@@ -128,7 +128,7 @@ def find_relevant(
     """
     count = program.analysis.count
     weights, mixed = random_mixtures(program, generator, mixing)
-    with fwd.dual_level():
+    with forward_mode():
         direction = random_tangents(program, generator)
         moved = program.run(weights=weights, tangents=direction, probe=True, grad=False)
         followed = any(u.difference is not None for u in moved.mask_uses)
@@ -219,7 +219,7 @@ def _null_kinks(
             null[kinks] = False
             continue
         slopes = tangent(use.difference)
-        gap = fwd.unpack_dual(use.difference).primal.detach()
+        gap = unpack_dual(use.difference)[0].detach()
         null[kinks[slopes.abs() > 0]] = False
         jump = gap.abs() > _OWN * max(use.scale, _TINY * sizes[number])
         jumping[kinks[jump]] = True
@@ -242,7 +242,7 @@ def _small_but_real(
     owner = torch.cat([s.first + s.touch.owner for s in sites])
 
     def along(direction: Sequence[torch.Tensor]) -> torch.Tensor:
-        with fwd.dual_level():
+        with forward_mode():
             run = program.run(weights=weights, tangents=direction, probe=True, grad=False)
             return torch.cat([_gaps(s, run.probes[s.position]) for s in sites])
 

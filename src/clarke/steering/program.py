@@ -11,9 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.autograd.forward_ad as fwd
 
-from clarke.capture import External, OpRecord, Origin, Ref, Trace, input_slots
+from clarke.capture import External, OpRecord, Origin, Ref, Trace, input_slots, refuse_missing
 from clarke.errors import ModifiedSinceError, ReplayError
 from clarke.kinks import Call, KinkRule, OpKind, Registry, Touch
 from clarke.kinks.model import UnsteeredRule
@@ -21,6 +20,7 @@ from clarke.kinks.steps import ComparisonRule
 from clarke.steering.adapt import adapted, can_replay_random
 from clarke.steering.masks import MaskTracker, MaskUse, blended
 from clarke.steering.nudges import Nudges, carries_slopes
+from clarke.torch_private import make_dual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -115,7 +115,12 @@ def shared_memory(ops: Sequence[OpRecord]) -> dict[int, int]:
 
 
 def analyse(trace: Trace, registry: Registry) -> Analysis:
-    """Find the touched kinks of every operation of a trace."""
+    """Find the touched kinks of every operation of a trace.
+
+    Raises:
+        ModifiedSinceError: Memory of what the trace holds is gone.
+    """
+    refuse_missing(trace)
     recorded, trace = trace, registry.lowered(trace)
     sites: dict[int, Site] = {}
     unknown: list[OpRecord] = []
@@ -205,6 +210,7 @@ class Program:
         self.dtype = dtype
         _load_forward_rules()
         trace = analysis.trace
+        refuse_missing(analysis.recorded)
         for e in trace.externals.values():
             _refuse_changed(e)
         self.point = tuple(
@@ -233,7 +239,7 @@ class Program:
             weights: Mixtures of candidates by site position, (M,) each, in place of a choice.
             chooser: Picks the candidates of a site from its probe, in evaluation order.
             tangents: Direction for forward-mode differentiation; the caller must be inside
-                `torch.autograd.forward_ad.dual_level`.
+                `torch_private.forward_mode`.
             probe: Collect candidates and switching functions at the touched kinks.
             nudge: Add zero leaves at the touched kinks, for adjoints.
             grad: Build an autograd graph.
@@ -417,7 +423,7 @@ class _State:
         ):
             leaf = value.detach().to(self.dtype).clone().requires_grad_(grad)
             leaves.append(leaf)
-            self.env[slot] = leaf if tangents is None else fwd.make_dual(leaf, tangents[i])
+            self.env[slot] = leaf if tangents is None else make_dual(leaf, tangents[i])
         self.leaves = tuple(leaves)
 
     def resolve(self, value: Any) -> Any:
