@@ -10,6 +10,7 @@ from clarke.decide.values import judge_values
 from clarke.errors import ModifiedSinceError, WrongGradientError
 from clarke.prepare import prepared
 from clarke.report import Report, build_report
+from clarke.undo import leaves_no_trace
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 
+@leaves_no_trace
 def check(
     function: Callable[..., Any],
     inputs: Sequence[torch.Tensor] | torch.Tensor = (),

@@ -17,6 +17,7 @@ from clarke.kinks import default_registry
 from clarke.prepare import saving_recorder
 from clarke.theorems import Context, Explanation, explain_trace
 from clarke.world import World
+from clarke.undo import at_the_end, leaves_no_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from clarke.kinks import Registry
 
 
+@leaves_no_trace
 def explain(
     model: torch.nn.Module | Callable[..., Any],
     example_input: Any,
@@ -59,6 +61,7 @@ def explain(
         )
     _refuse_hooks(model)
     world = World()
+    at_the_end(world.restore)
     registry = default_registry()
     kept = {t.untyped_storage()._cdata for t in _memory(model)}
     try:

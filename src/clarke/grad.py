@@ -18,6 +18,7 @@ from clarke.kinks import Hazard
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, select_along, selected_gradient
 from clarke.verdict import Verdict
+from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ _SMALL = 100_000
 _LIMITING: Final = frozenset({Verdict.SMOOTH, Verdict.BOULIGAND})
 
 
+@leaves_no_trace
 def grad(
     function: Callable[..., Any],
     inputs: Sequence[torch.Tensor] | torch.Tensor = (),

@@ -11,6 +11,7 @@ import torch
 from clarke.capture import PythonReads, RefusingRecorder, collect_trace
 from clarke.errors import CaptureError, InputError
 from clarke.kinks import default_registry
+from clarke.undo import at_the_end
 from clarke.world import World
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def prepared(
     arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     _refuse_inputs(arguments)
     world = World()
+    at_the_end(world.restore)
     for x in arguments:
         if isinstance(x, torch.Tensor):
             world.save_tensor(x)

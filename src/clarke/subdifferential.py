@@ -21,6 +21,7 @@ from clarke.errors import BudgetError, InputError, UnsupportedError
 from clarke.feasibility import find_witness, verify_membership
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, select_along, selected_gradient
+from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,6 +98,7 @@ class Stationarity:
     slope: float
 
 
+@leaves_no_trace
 def subdifferential(
     function: Callable[..., Any],
     inputs: Sequence[torch.Tensor] | torch.Tensor = (),

@@ -13,7 +13,10 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from torch._C import _get_dispatch_stack_at, _len_torch_dispatch_stack
 from torch._guards import TracingContext
+from torch.overrides import _len_torch_function_stack, _pop_mode
+from torch.utils import _python_dispatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,6 +104,66 @@ class CompileNotice:
         notify, self._notify = self._notify, None
         if notify is not None:
             notify()
+
+
+# --- the modes of a thread -----------------------------------------------------------------------
+
+_top_hooks: Final[Any] = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # noqa: SLF001 - has no public name
+_FLAGS: Final = tuple(  # what torch's dispatch modes keep beside their stack
+    name for name in vars(_python_dispatch) if name.startswith("_is_in_") and name.endswith(("mode", "internals"))
+)
+
+
+class ThreadState:
+    """The modes of this thread, as they are now, to put them back: once or several times."""
+
+    def __init__(self) -> None:
+        self._grad = torch.is_grad_enabled()
+        self._modes = _modes()
+        self._flags = [getattr(_python_dispatch, name) for name in _FLAGS]
+        self._functions = _len_torch_function_stack()
+        self._hooks = saved_tensors_hooks()
+        self._anomaly = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
+        self._autocast = torch.is_autocast_enabled("cpu")
+        self._nesting = _autocast_nesting()
+
+    def restore(self) -> None:
+        """Put back what has changed."""
+        now = _modes()
+        if now != self._modes:
+            common = sum(1 for _ in itertools.takewhile(lambda p: p[0] is p[1], zip(now, self._modes)))
+            for _ in now[common:]:
+                _python_dispatch._pop_mode()  # noqa: SLF001 - has no public name
+            for mode in self._modes[common:]:
+                _python_dispatch._push_mode(mode)  # noqa: SLF001 - as above
+        for name, value in zip(_FLAGS, self._flags, strict=True):
+            setattr(_python_dispatch, name, value)
+        while _len_torch_function_stack() > self._functions:
+            _pop_mode()
+        while (found := saved_tensors_hooks()) is not None and found != self._hooks:
+            torch._C._autograd._pop_saved_tensors_default_hooks()  # noqa: SLF001 - as above
+        torch.set_anomaly_enabled(*self._anomaly)
+        torch.set_autocast_enabled("cpu", self._autocast)
+        while _autocast_nesting() > self._nesting:
+            torch.autocast_decrement_nesting()
+        torch._C._set_grad_enabled(self._grad)  # noqa: SLF001 - without a mode's eyes
+
+
+def _modes() -> tuple[Any, ...]:
+    return tuple(_get_dispatch_stack_at(i) for i in range(_len_torch_dispatch_stack()))
+
+
+def _autocast_nesting() -> int:
+    torch.autocast_increment_nesting()
+    return int(torch.autocast_decrement_nesting())
+
+
+def saved_tensors_hooks() -> tuple[Any, Any] | None:
+    """The innermost of `torch.autograd.graph.saved_tensors_hooks`; None if there are none."""
+    if _top_hooks is None:  # pragma: no cover - an older torch
+        return None
+    hooks: tuple[Any, Any] | None = _top_hooks(True)
+    return hooks
 
 
 # --- other processes -----------------------------------------------------------------------------

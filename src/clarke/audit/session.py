@@ -35,6 +35,7 @@ from clarke.fast import EarlyTies, QuickJudge
 from clarke.kinks import default_registry
 from clarke.report import Report, build_report
 from clarke.torch_private import CompileNotice, processes
+from clarke.undo import leaves_no_trace
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -185,7 +186,11 @@ class Audit:
 
     def __exit__(self, *exc: object) -> None:
         self._recorder = self._spy = self._stepping = self._notice = None
-        self._opened.close()
+        opened = self._opened
+        try:
+            opened.close()
+        finally:
+            opened.close()  # what a KeyboardInterrupt left in there
 
     def subscribe(self, callback: Subscriber, *, gradients: bool = True) -> None:
         """Call ``callback(step, report)`` after every backward call.
@@ -233,6 +238,7 @@ class Audit:
         if recorder is not None and processes() > 1:
             recorder.stands_aside = _DISTRIBUTED
 
+    @leaves_no_trace
     def _backward(self, call: BackwardCall) -> Any:
         recorder = self._recorder
         if recorder is None:  # pragma: no cover - the interceptor is removed with the recorder
