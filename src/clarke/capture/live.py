@@ -51,11 +51,9 @@ class Memory:
         self._reserved: Any = 0
         self._frees: Any = None
         if memory is not None:
+            self._reserved = memory._weak_ref()  # noqa: SLF001 - as there
             # A `__del__` of Python's would swallow a KeyboardInterrupt; this is C all through.
-            reserved: list[int] = []
-            self._frees = weakref.ref(self, partial(next, map(_free, reserved)))
-            reserved.append(memory._weak_ref())  # noqa: SLF001 - as there
-            self._reserved = reserved[0]
+            self._frees = weakref.ref(self, partial(next, map(_free, (self._reserved,))))
 
     def holds(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor lies there still: ``.data`` may have been given other memory.
