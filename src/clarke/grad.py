@@ -18,6 +18,7 @@ from clarke.kinks import Hazard
 from clarke.numerics import CHECK_SECONDS
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, select_along, selected_gradient
+from clarke.undo import leaves_no_trace
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _SMALL = 100_000
 _LIMITING: Final = frozenset({Verdict.SMOOTH, Verdict.BOULIGAND})
 
 
+@leaves_no_trace
 def grad(
     function: Callable[..., Any],
     inputs: Sequence[torch.Tensor] | torch.Tensor = (),

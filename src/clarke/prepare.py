@@ -13,6 +13,7 @@ from clarke.capture import Made, PythonReads, RefusingRecorder, collect_trace
 from clarke.deadline import UNLIMITED, Deadline, check_seconds
 from clarke.errors import CaptureError, InputError
 from clarke.kinks import default_registry
+from clarke.undo import at_the_end
 from clarke.world import World
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def prepared(
     arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     _refuse_inputs(arguments)
     world = World()
+    at_the_end(world.restore)
     for x in arguments:
         if isinstance(x, torch.Tensor):
             world.save_tensor(x)

@@ -23,6 +23,7 @@ from clarke.feasibility import find_witness
 from clarke.numerics import SET_SECONDS
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, select_along, selected_gradient
+from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -52,6 +53,7 @@ class Stationarity:
     slope: float
 
 
+@leaves_no_trace
 def subdifferential(
     function: Callable[..., Any],
     inputs: Sequence[torch.Tensor] | torch.Tensor = (),

@@ -6,6 +6,7 @@ from clarke.capture.digest import digest
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.live import Node, Writes
 from clarke.capture.made import Made
+from clarke.capture.memory import is_there, refuse_missing
 from clarke.capture.operators import Operators
 from clarke.capture.places import Places
 from clarke.capture.reads import PythonReads
@@ -53,8 +54,10 @@ __all__ = [
     "collect_trace",
     "digest",
     "input_slots",
+    "is_there",
     "overload_of",
     "refilled",
+    "refuse_missing",
     "release_nodes",
     "saving_plainly",
     "without_values",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from clarke.capture.functions import is_from_compiled, is_from_custom
 from clarke.capture.live import NOTHING_KEPT, Node, Slot
+from clarke.capture.memory import refuse_missing
 from clarke.capture.signs import Signs, StandIn
 from clarke.capture.trace import External, OpRecord, Origin, ScalarRead, Trace
 from clarke.deadline import UNLIMITED, Deadline
@@ -84,13 +85,15 @@ def collect_trace(
         # The result itself is a leaf, or comes straight from a custom Function.
         externals[slot.number] = _external(slot, output)
     _refuse_compiled(externals.values())
-    return Trace(
+    trace = Trace(
         ops=tuple(_op_record(nodes[i]) for i in sorted(nodes)),
         externals=MappingProxyType(externals),
         output=slot.number,
         scalar_reads=tuple(reads),
         slot_dtypes=MappingProxyType({s.number: s.dtype for s in slots.values()}),
     )
+    refuse_missing(trace)
+    return trace
 
 
 def _refuse_compiled(externals: Iterable[External]) -> None:

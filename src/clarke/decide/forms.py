@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.autograd.forward_ad as fwd
 
 from clarke.constraints import flatten, random_tangents, tangent
 from clarke.constraints.relevance import nearby_point
@@ -24,6 +23,7 @@ from clarke.kinks.model import UnsteeredRule
 from clarke.kinks.regions import RegionRule
 from clarke.kinks.steps import ComparisonRule
 from clarke.steering import Nudges
+from clarke.torch_private import forward_mode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -128,7 +128,7 @@ class CutProgram:
         Without one: along a random direction of variables and cut results.
         """
         nudges = Nudges(self.program.dtype, self.cut, generator if direction is None else None)
-        with fwd.dual_level():
+        with forward_mode():
             direction = direction or random_tangents(self.program, generator)
             run = self.program.run(tangents=direction, probe=True, nudge=nudges, grad=False)
             look = self._see(run)
