@@ -409,7 +409,7 @@ class _Context:
                 program, self.generator, replace(self.settings.exact, kinks=kinks)
             )
         except BudgetError as error:
-            beside = self.apart() or self.neighbours()
+            beside = self.neighbours() or self.apart()
             if beside is not None:
                 return beside
             return replace(otherwise, reason=f"{otherwise.reason} {error}")
