@@ -303,8 +303,10 @@ class CutProgram:
         nudges = run.nudges
         if nudges is None or not nudges.kinks:
             return np.zeros(0, dtype=np.int64)
-        if any(bool(self.cut[first : first + number].any()) for first, number in nudges.spread):
-            raise BudgetError("An operation returns several values for one kink.")
+        for first, number in nudges.spread:
+            masks = self.program.analysis.site_of(first).rule.by_value  # cut where they are used
+            if not masks and bool(self.cut[first : first + number].any()):
+                raise BudgetError("An operation returns several values for one kink.")
         kinks = torch.cat(nudges.kinks)
         use = torch.cat(
             [torch.full(k.shape, u) for k, u in zip(nudges.kinks, nudges.of_uses, strict=True)]

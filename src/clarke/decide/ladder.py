@@ -493,7 +493,7 @@ class _Context:
                 self.within(EXACT_SHARE), self.generator, replace(self.settings.exact, kinks=kinks)
             )
         except BudgetError as error:
-            beside = self.apart() or self.neighbours()
+            beside = self.neighbours() or self.apart()
             if beside is not None:
                 return beside
             late = isinstance(error, OutOfTimeError)
