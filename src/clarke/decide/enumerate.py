@@ -20,7 +20,7 @@ from clarke.constraints.relevance import nearby_point
 from clarke.decide.cone import Cone, Vector, integer_row
 from clarke.decide.identity import Form, pinned_weights, vanishes_nearby
 from clarke.decide.limits import Limits
-from clarke.decide.linear import LinearParts, linear_parts
+from clarke.decide.linear import LinearParts, linear_parts, require_room
 from clarke.decide.live import primal
 from clarke.errors import BudgetError
 from clarke.feasibility import find_witness
@@ -196,7 +196,10 @@ class Enumeration:
         self._kinks = [
             _Kink(site.first + i, site, i)
             for site in program.analysis.ordered()
-            for i in live.kinks[site.first : site.first + site.touch.count].nonzero().flatten().tolist()
+            for i in live.kinks[site.first : site.first + site.touch.count]
+            .nonzero()
+            .flatten()
+            .tolist()
         ]
         self._own = {
             k.site.position: live.kinks[k.site.first : k.site.first + k.site.touch.count].numpy()
@@ -485,6 +488,7 @@ class Enumeration:
 
         def each(values: torch.Tensor) -> Array:
             flat = values.reshape(-1)
+            require_room(flat.numel(), self._n)
             out = np.zeros((flat.numel(), self._n))
             for i in range(flat.numel()):
                 if not flat.requires_grad:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten, unflatten
-from clarke.deadline import rung
+from clarke.deadline import UNLIMITED, Deadline, rung
 from clarke.decide.components import enumerate_components
 from clarke.decide.limitset import LimitSet, separates
 from clarke.decide.live import Live, find_live
@@ -113,12 +113,13 @@ class Refutation:
         return True
 
 
-def distinct(points: Array, tolerance: float = 1e-9) -> Array:
+def distinct(points: Array, tolerance: float = 1e-9, deadline: Deadline = UNLIMITED) -> Array:
     """The distinct rows of (k, n) points, up to rounding, in order of first appearance."""
     kept = np.empty_like(points)
     count = 0
     room = tolerance * float(np.abs(points).max(initial=0.0))
     for p in points:
+        deadline.ask("telling {} elements apart", len(points))
         if not bool((np.abs(kept[:count] - p).max(axis=1, initial=0.0) <= room).any()):
             kept[count] = p
             count += 1
