@@ -118,7 +118,8 @@ def kept_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def left(self: Deadline, *exc: object) -> None:
         started, first = began.pop(id(self))
-        limit = self.seconds + self.at - first  # what was loaded meanwhile is granted
+        # What was loaded meanwhile is granted; of an audited call earlier parts have used up some.
+        limit = max(self.seconds + self.at - first, 0.0)
         leave(self, *exc)
         spent = time.thread_time() - started
         if math.isfinite(limit) and spent > limit * (1 + _LATE_SHARE) + _LATE_SECONDS:

@@ -46,7 +46,7 @@ def test_running_out_of_time_is_running_out_of_a_budget(clock):
 
 @pytest.mark.parametrize("wrong", [0, -1, float("nan")])
 def test_a_limit_is_a_positive_number(wrong):
-    with pytest.raises(InputError, match="positive number of seconds, not .*None stands for no"):
+    with pytest.raises(InputError, match=r"positive number of seconds, not .*None stands for no"):
         Deadline.after(wrong)
 
 
@@ -78,7 +78,7 @@ def test_it_names_what_is_under_way_and_what_was_done_before(clock):
 def test_text_with_braces_is_taken_as_it_is(clock):
     deadline = Deadline.after(1, clock)
     clock.now += 1
-    with pytest.raises(OutOfTimeError, match="while reading {x}"):
+    with pytest.raises(OutOfTimeError, match=r"while reading \{x\}"):
         deadline.ask("reading {x}")
 
 

@@ -76,8 +76,10 @@ def test_the_command_says_so(tmp_path):
             [
                 sys.executable,
                 "-c",
-                f"{kill if words[0] == 'run' else ''}\n"
-                f"from clarke.cli import main; main({words!r})",
+                (
+                    f"{kill if words[0] == 'run' else ''}\n"
+                    f"from clarke.cli import main; main({words!r})"
+                ),
             ],
             cwd=tmp_path,
             capture_output=True,

@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 import clarke
 import clarke.testing
@@ -54,8 +54,8 @@ def zeros(*shape, dtype=D):
 
 
 def network(x, w, b):
-    h = F.relu(x @ w + b)
-    return (F.relu(h @ w) - 0.5 * F.relu(-(h @ w))).sum()
+    h = functional.relu(x @ w + b)
+    return (functional.relu(h @ w) - 0.5 * functional.relu(-(h @ w))).sum()
 
 
 def guarded(x):
@@ -68,17 +68,23 @@ def held(x):
 
 PROGRAMS = {
     "smooth": (lambda x: (x * x).sum(), lambda: (zeros(3),)),
-    "one side": (lambda x: F.relu(x).sum(), lambda: (zeros(3),)),
+    "one side": (lambda x: functional.relu(x).sum(), lambda: (zeros(3),)),
     "mixed": (lambda x: x.abs().sum() + x.max(), lambda: (zeros(3),)),
-    "wrong": (lambda x: (F.relu(x) - F.relu(-x)).sum(), lambda: (zeros(2),)),
+    "wrong": (lambda x: (functional.relu(x) - functional.relu(-x)).sum(), lambda: (zeros(2),)),
     "nested": (network, lambda: (zeros(2, 3), zeros(3, 3), zeros(3))),
-    "neighbours": (lambda x: (F.relu(x) + F.relu(-x)).sum(), lambda: (zeros(20),)),
-    "many": (lambda x: F.relu(x).sum() + F.relu(x + x).sum(), lambda: (zeros(70),)),
+    "neighbours": (
+        lambda x: (functional.relu(x) + functional.relu(-x)).sum(),
+        lambda: (zeros(20),),
+    ),
+    "many": (
+        lambda x: functional.relu(x).sum() + functional.relu(x + x).sum(),
+        lambda: (zeros(70),),
+    ),
     "infinite": (lambda x: (x.sqrt()).sum(), lambda: (zeros(2),)),
     "norm": (lambda x: x.norm() + x.abs().sum(), lambda: (zeros(2),)),
     "masked": (guarded, lambda: (zeros(2),)),
     "detached": (held, lambda: (zeros(2),)),
-    "single": (lambda x: F.relu(x).sum(), lambda: (zeros(3, dtype=torch.float32),)),
+    "single": (lambda x: functional.relu(x).sum(), lambda: (zeros(3, dtype=torch.float32),)),
 }
 
 
@@ -87,6 +93,15 @@ def plan(most, ratio=1.7):
     steps = itertools.accumulate(itertools.repeat(ratio), lambda a, b: a * b, initial=3.0)
     early = list(itertools.takewhile(lambda k: k < most, steps))
     return sorted({1, *(int(k) for k in early), most - 1})
+
+
+def words(call):
+    """What a call says that runs out of time; nothing if it does not."""
+    try:
+        call()
+    except OutOfTimeError as error:
+        return str(error)
+    return ""
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -195,8 +210,8 @@ def test_accumulated_parts_end_in_time_too(limit):
     def two():
         x.grad = None
         with clarke.audit(settings=clarke.Settings(quick=False)) as watch:
-            F.relu(x).sum().backward()
-            F.relu(2 * x).sum().backward()
+            functional.relu(x).sum().backward()
+            functional.relu(2 * x).sum().backward()
         return watch.steps[-1]
 
     assert two().joint is Verdict.BOULIGAND
@@ -223,11 +238,9 @@ def test_a_set_or_a_gradient_is_not_half_given(name, limit):
         late = 0
         for ticks in plan(most):
             limit(ticks)
-            try:
-                call(function, inputs)
-            except OutOfTimeError as error:
-                late += 1
-                assert str(error).startswith("Time ran out (1 s) while ")
+            said = words(lambda: call(function, inputs))  # noqa: B023 - called at once
+            late += bool(said)
+            assert not said or said.startswith("Time ran out (1 s) while ")
         assert late >= 3
 
 
@@ -259,10 +272,8 @@ def test_explain_ends_in_time(limit):
     most = max(c.now for c in clocks)
     for ticks in plan(most):
         limit(ticks)
-        try:
-            clarke.explain(model, torch.randn(2, 3))
-        except OutOfTimeError as error:
-            assert str(error).startswith("Time ran out (1 s) while ")
+        said = words(lambda: clarke.explain(model, torch.randn(2, 3)))
+        assert not said or said.startswith("Time ran out (1 s) while ")
     limit(2)
     with pytest.raises(OutOfTimeError):
         clarke.explain(model, torch.randn(2, 3))
@@ -271,8 +282,8 @@ def test_explain_ends_in_time(limit):
 def test_gradcheck_fails_what_time_left_undecided(limit):
     limit(float("inf"))
     x = zeros(2)
-    assert clarke.testing.gradcheck(lambda v: F.relu(v), (x,))
+    assert clarke.testing.gradcheck(functional.relu, (x,))
     for ticks in (1, 5, 50):
         limit(ticks)
         with pytest.raises(clarke.testing.GradcheckError, match="Time ran out"):
-            clarke.testing.gradcheck(lambda v: F.relu(v), (x,))
+            clarke.testing.gradcheck(functional.relu, (x,))

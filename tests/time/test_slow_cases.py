@@ -3,10 +3,12 @@
 That the limits are kept is checked by `kept_limits` in conftest.py, as for every test.
 """
 
+import itertools
+
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 
 import clarke
 from clarke.verdict import Verdict
@@ -54,7 +56,7 @@ CASES = {
     "squared time warping": (time_warping(soft=True), lambda: (zeros(6), zeros(6)), Verdict.SMOOTH),
     "maximum of 1000": (lambda x: x.max(), lambda: (zeros(1000),), Verdict.CLARKE),
     "maxpool": (
-        lambda x: F.max_pool2d(x, 3, 1, 1).sum(),
+        lambda x: functional.max_pool2d(x, 3, 1, 1).sum(),
         lambda: (zeros(1, 1, 60, 60),),
         Verdict.BOULIGAND,
     ),
@@ -99,7 +101,7 @@ def test_a_step_of_a_small_network(dtype, quick):
     model, images = model.to(dtype), images.to(dtype)
     with clarke.audit(settings=clarke.Settings(quick=quick)) as watch:
         for _ in range(2):
-            F.cross_entropy(model(images).float(), torch.arange(24) % 10).backward()
+            functional.cross_entropy(model(images).float(), torch.arange(24) % 10).backward()
             model.zero_grad()
     for step in watch.steps:
         assert step.verdict in (Verdict.UNDECIDED, Verdict.BOULIGAND, Verdict.SMOOTH)
@@ -122,14 +124,14 @@ class Block(nn.Module):
         self.short = nn.Conv2d(inner, outer, 1, stride, bias=False)
 
     def forward(self, x):
-        h = F.relu(self.norms[0](self.one(x)))
-        return F.relu(self.norms[1](self.two(h)) + self.short(x))
+        h = functional.relu(self.norms[0](self.one(x)))
+        return functional.relu(self.norms[1](self.two(h)) + self.short(x))
 
 
 @pytest.mark.parametrize("width", [8, 32])
 def test_a_residual_network_that_takes_the_ladder(width):
     sizes = [width, width, 2 * width, 4 * width, 8 * width]
-    blocks = [Block(a, b, 1 + (a != b)) for a, b in zip(sizes, sizes[1:], strict=False)]
+    blocks = [Block(a, b, 1 + (a != b)) for a, b in itertools.pairwise(sizes)]
     model = nn.Sequential(
         nn.Conv2d(3, width, 3, 1, 1, bias=False),
         nn.BatchNorm2d(width),
@@ -142,5 +144,5 @@ def test_a_residual_network_that_takes_the_ladder(width):
     ).to(torch.bfloat16)
     images = torch.randn(16, 3, 32, 32).to(torch.bfloat16)
     with clarke.audit(settings=clarke.Settings(quick=False)) as watch:
-        F.cross_entropy(model(images).float(), torch.arange(16) % 10).backward()
+        functional.cross_entropy(model(images).float(), torch.arange(16) % 10).backward()
     assert watch.steps[0].verdict in (Verdict.UNDECIDED, Verdict.BOULIGAND, Verdict.SMOOTH)

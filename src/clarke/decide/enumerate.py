@@ -435,8 +435,8 @@ class Enumeration:
         entries = len(leaders) * (len(leaders) - 1) * self._n
         if entries > ROW_ENTRIES:
             raise BudgetError(
-                f"{len(leaders)} elements are tied at {kink.site.touch.location}: comparing each with "
-                f"each takes {entries:,} numbers, more than {int(ROW_ENTRIES):,}."
+                f"{len(leaders)} elements are tied at {kink.site.touch.location}: comparing each "
+                f"with each takes {entries:,} numbers, more than {int(ROW_ENTRIES):,}."
             )
         sign = float(rule.side(kink.site.touch, kink.index))
         if sign == 0:
