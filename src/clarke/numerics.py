@@ -301,3 +301,8 @@ ROW_ENTRIES = Threshold(
     "beside float64: some 40 bytes each, 400 MB in all.",
     NONE,
 )
+ARRAY_ENTRIES = Threshold(
+    100_000_000,
+    "Entries of a dense float64 array (800 MB) from which it is refused before it is allocated.",
+    NONE,
+)

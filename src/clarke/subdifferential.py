@@ -134,7 +134,7 @@ class Subdifferential:
         """Every selection was either proved active or excluded: the set is exactly known."""
         return all(cell.certain for c in self._limits.components for cell in c.cells)
 
-    def bouligand(self) -> torch.Tensor:
+    def bouligand(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the elements of the Bouligand subdifferential, variables flattened in order.
 
         Raises:
@@ -142,18 +142,22 @@ class Subdifferential:
             UnsupportedError: The set is not completely known; see `found`.
         """
         self._require_complete()
-        return self.found()
+        return self.found(seconds=seconds)
 
-    def found(self) -> torch.Tensor:
+    def found(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the limiting gradients that directions prove: all of them where `complete`.
 
         Raises:
             BudgetError: As `bouligand`.
         """
+        with Deadline.after(seconds) as deadline:
+            return torch.from_numpy(self._found(deadline))
+
+    def _found(self, deadline: Deadline) -> Array:
         limits = self._limits.certain()
         if limits is None:
-            return torch.zeros(0, len(self._limits.base), dtype=torch.float64)
-        return torch.from_numpy(distinct(self._listed(limits)))
+            return np.zeros((0, len(self._limits.base)))
+        return distinct(self._listed(limits), deadline=deadline)
 
     def vertices(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the vertices of the Clarke subdifferential, variables flattened in order.
@@ -162,8 +166,9 @@ class Subdifferential:
             BudgetError: As `bouligand`.
             UnsupportedError: As `bouligand`.
         """
-        points = self.bouligand().numpy()
+        self._require_complete()
         with Deadline.after(seconds) as deadline:
+            points = self._found(deadline)
             return torch.from_numpy(points[vertex_indices(points, _TOLERANCE, deadline)])
 
     def contains(

@@ -61,6 +61,4 @@ def _watched(
     with forward_mode():
         run = program.run(tangents=tuple(tangents), grad=False)
         found = [run.tensors[s] for s in sorted(slots) if s in run.tensors]
-        return [
-            (unpack_dual(t).primal.detach(), tangent(t)) for t in found if t.is_floating_point()
-        ]
+        return [(unpack_dual(t)[0].detach(), tangent(t)) for t in found if t.is_floating_point()]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import build_rows, flatten, unflatten
-from clarke.deadline import Deadline, rung
+from clarke.deadline import UNLIMITED, Deadline, rung
 from clarke.decide.components import enumerate_components
 from clarke.decide.limits import Limits
 from clarke.decide.limitset import LimitSet, separates
@@ -194,12 +194,13 @@ class Refutation:
         return True
 
 
-def distinct(points: Array, tolerance: float = 1e-9) -> Array:
+def distinct(points: Array, tolerance: float = 1e-9, deadline: Deadline = UNLIMITED) -> Array:
     """The distinct rows of (k, n) points, up to rounding, in order of first appearance."""
     kept = np.empty_like(points)
     count = 0
     room = tolerance * float(np.abs(points).max(initial=0.0))
     for p in points:
+        deadline.ask("telling {} elements apart", len(points))
         if not bool((np.abs(kept[:count] - p).max(axis=1, initial=0.0) <= room).any()):
             kept[count] = p
             count += 1

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from clarke.torch_private import make_dual, unpack_dual
+
 _SCATTER = 2.0**-4  # of a cut result, as of the variables beside the point
 
 
@@ -59,7 +61,7 @@ class Nudges:
         if self._tangents is not None:
             random = torch.randn(leaf.shape, dtype=self.dtype, generator=self._tangents)
             leaf = make_dual(leaf.detach(), random.to(dtype))
-        value = unpack_dual(flat[elements]).primal.detach()
+        value = unpack_dual(flat[elements])[0].detach()
         if self.scatter is not None:
             random = torch.randn(leaf.shape, dtype=self.dtype, generator=self.scatter)
             leaf = (1.0 + value.abs()) * random.to(dtype) * _SCATTER

@@ -427,6 +427,7 @@ class _State:
         for i, (slot, value) in enumerate(
             zip(program.variables, point or program.point, strict=True)
         ):
+            program.deadline.ask("copying {} variables", len(program.variables))
             leaf = value.detach().to(self.dtype).clone().requires_grad_(grad)
             leaves.append(leaf)
             self.env[slot] = leaf if tangents is None else make_dual(leaf, tangents[i])
