@@ -299,7 +299,7 @@ def steepness(here: Sample, samples: Sequence[Sample]) -> Steep | None:
     if certain and all(b >= BESIDE_JUMP * a for a, b in pairwise(sizes)):
         grows = sizes[-1] > sizes[0] and all(b > a for a, b in pairwise(sizes))
         unbounded = grows and sizes[-1] > 2 * sizes[-1 - len(sizes) // 2]
-        return Steep(math.inf if unbounded else min(sizes))
+        return Steep(math.inf if unbounded else sizes[-1])
     quotients: list[tuple[float, float, float]] = []
     for s, gap, error in zip(near, gaps, errors, strict=True):
         if s.distance > BESIDE_FAR:

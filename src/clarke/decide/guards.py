@@ -137,6 +137,14 @@ def apart(one: Array, two: Array, error: Array) -> bool:
     return gap > BESIDE_APART * max(peak, float(error.max(initial=0.0)) / BESIDE_AGREES)
 
 
+def only_guards(program: Program, relevance: Relevance) -> bool:
+    """Whether every step that matters is a comparison, whose sides are other branches."""
+    steps = relevance.hazards.get(Hazard.STEP)
+    if steps is None or set(relevance.hazards) - {Hazard.STEP, Hazard.CONE, Hazard.FORMULA}:
+        return False
+    return all(isinstance(program.analysis.site_of(k).rule, ComparisonRule) for k in steps.tolist())
+
+
 def surroundings(
     program: Program,
     gradient: Sequence[torch.Tensor],
@@ -173,7 +181,18 @@ def surroundings(
         return torn
     error = 8 * np.max([r.error for r in limits], axis=0)
     alike = all(agrees(limits[0].gradient, r.gradient, error) for r in limits[1:])
+    if not alike and len(beside.here.moved) > 1 and not _isolated(program):
+        return "On either side of it gradients tend to others, and where the sides meet is unclear."
     return Surroundings(tuple(limits), error, alike, not others)
+
+
+def _isolated(program: Program) -> bool:
+    """Whether all tied comparisons hold, or fail, at equality only."""
+    return all(
+        s.rule.isolated
+        for s in program.analysis.sites.values()
+        if isinstance(s.rule, ComparisonRule) and s.touch.count
+    )
 
 
 def _directions(
@@ -266,18 +285,17 @@ def _jumps_on_surfaces(program: Program, generator: torch.Generator) -> str:
             continue
         for kink in range(min(site.touch.count, _SURFACES)):
             where = f"{site.touch.op.shown} at {site.touch.op.location}"
-            on = _on_surface(program, position, kink, generator)
-            if on is None:
-                if not site.rule.isolated:
+            for sign in (1.0, -1.0, 1.0, -1.0):
+                on = _on_surface(program, position, kink, sign, generator)
+                if on is not None and _parts_at(program, on, generator):
+                    return f"Values jump beside the point, where {where} is tied."
+                if on is None and not site.rule.isolated:
                     return f"Where {where} is tied beside the point was not found."
-                continue
-            if _parts_at(program, on, generator):
-                return f"Values jump beside the point, where {where} is tied."
     return ""
 
 
 def _on_surface(
-    program: Program, position: int, kink: int, generator: torch.Generator
+    program: Program, position: int, kink: int, sign: float, generator: torch.Generator
 ) -> list[torch.Tensor] | None:
     """A point beside the program's own at which a comparison is tied as well."""
     start = [
@@ -292,7 +310,9 @@ def _on_surface(
             return None
         grads = torch.autograd.grad(value, run.leaves, materialize_grads=True)
         slopes.append(flatten(tuple(g.detach() for g in grads)))
-    direction = flatten(random_tangents(program, generator))
+    direction = sign * np.abs(flatten(random_tangents(program, generator)))
+    direction[1::2] *= 1.0 if float(torch.randn((), generator=generator)) > 0 else -1.0
+    direction += np.sign(direction)  # far enough for a jump by a square to be seen
     if bool((slopes[0] != 0).any()):
         normal = slopes[0]
         direction = direction - normal * float(direction @ normal) / float(normal @ normal)
@@ -321,7 +341,7 @@ def _parts_at(program: Program, point: Sequence[torch.Tensor], generator: torch.
         ray = random_tangents(program, generator)
         for sign in (1.0, -1.0):
             gaps = []
-            for step in (1e-4, 1e-8):
+            for step in (1e-6, 1e-10):
                 near = value([p + sign * step * d for p, d in zip(point, ray, strict=True)])
                 gaps.append(abs(near - here))
             rounding = math.sqrt(torch.finfo(program.dtype).eps) * 1e-3 * max(abs(here), 1.0)
