@@ -9,7 +9,6 @@ back to the point's own, that limit is the only one.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,7 @@ from clarke.errors import ReplayError
 from clarke.kinks import Hazard
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.steps import ComparisonRule
-from clarke.numerics import BESIDE_AGREES, BESIDE_APART, BESIDE_GRID
+from clarke.numerics import BESIDE_AGREES, BESIDE_APART, BESIDE_GRID, BESIDE_PARTS
 from clarke.steering import Pieces, select_along
 
 if TYPE_CHECKING:
@@ -331,20 +330,21 @@ def _on_surface(
 
 
 def _parts_at(program: Program, point: Sequence[torch.Tensor], generator: torch.Generator) -> bool:
-    """Whether values around another point do not come back to its own."""
+    """Whether values around another point leave its own by more than a multiple of the distance."""
 
     def value(at: Sequence[torch.Tensor]) -> float:
         return float(program.run(at, pieces=Pieces.NATURAL, grad=False).output.sum())
 
     here = value(point)
+    rounding = 1e2 * torch.finfo(program.dtype).eps * max(abs(here), 1.0)
     for _ in range(2):
         ray = random_tangents(program, generator)
         for sign in (1.0, -1.0):
-            gaps = []
-            for step in (1e-6, 1e-10):
+            rates = []
+            for step in BESIDE_PARTS:
                 near = value([p + sign * step * d for p, d in zip(point, ray, strict=True)])
-                gaps.append(abs(near - here))
-            rounding = math.sqrt(torch.finfo(program.dtype).eps) * 1e-3 * max(abs(here), 1.0)
-            if not gaps[1] <= 0.1 * gaps[0] + rounding:
+                rates.append((abs(near - here) - rounding) / step)
+            # Not a number is not near either.
+            if not rates[1] <= 1.2 * abs(rates[0]) + 2 * rounding / BESIDE_PARTS[0]:
                 return True
     return False
