@@ -155,6 +155,12 @@ BESIDE_PARTS = Steps(
     "quotient of a root or a logarithm grows between them, that of a Lipschitz function does not.",
     (Verdict.SMOOTH, Verdict.NOT_CLARKE),
 )
+BESIDE_ARRIVES = Threshold(
+    0.1,
+    "From this distance on values along a ray are extrapolated to the point, where nearer ones "
+    "are rounding.",
+    (Verdict.NOT_LIPSCHITZ,),
+)
 BESIDE_AGREES = Threshold(
     1e-5,
     "Relative difference up to which extrapolated gradients of successive scales agree. What is "

@@ -113,10 +113,12 @@ class Truth:
 
     Attributes:
         jump: The largest distance of one-sided limits of the value from the point's own.
+        seen: Whether it is larger than rounding.
         slopes: The limits of the slope from the left and from the right; None where unbounded.
     """
 
     jump: float
+    seen: bool
     slopes: tuple[float, float] | None
 
 
@@ -138,8 +140,8 @@ def truth(program: Guarded) -> Truth:
             slopes.append(float(found[1]) if settled else math.inf)
         jump = float(max(jumps))
         bounded = all(map(math.isfinite, slopes))
-        least = ROUNDING * (1 + abs(float(here)))
-        return Truth(jump if jump > least else 0.0, (min(slopes), max(slopes)) if bounded else None)
+        seen = jump > ROUNDING * (abs(program.scale) + abs(float(here)))
+        return Truth(jump, seen, (min(slopes), max(slopes)) if bounded else None)
 
 
 def random_guarded(rng: random.Random) -> Guarded:

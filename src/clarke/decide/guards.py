@@ -219,8 +219,9 @@ def _other_kinks(program: Program, relevance: Relevance) -> bool | str:
     places than the recorded one. It is looked at with the guards as they are on some ray.
     """
     guards = torch.zeros(program.analysis.count, dtype=torch.bool)
+    line = sum(p.numel() for p in program.point) == 1  # on which rays are all there is
     for site in program.analysis.sites.values():
-        if isinstance(site.rule, ComparisonRule):
+        if isinstance(site.rule, ComparisonRule) or (line and isinstance(site.rule, SingularRule)):
             guards[site.first : site.first + site.touch.count] = True
     others = bool((relevance.relevant & ~guards).any())
     for direction in _two(program):
