@@ -198,6 +198,18 @@ BESIDE_GRID = Threshold(
     "digits are added and subtracted without rounding.",
     NONE,
 )
+BESIDE_PARTS = Steps(
+    (1e-6, 1e-10),
+    "Distances at which values around a point of a guard's surface are compared with its own: the "
+    "quotient of a root or a logarithm grows between them, that of a Lipschitz function does not.",
+    (Verdict.SMOOTH, Verdict.NOT_CLARKE),
+)
+BESIDE_ARRIVES = Threshold(
+    0.1,
+    "From this distance on values along a ray are extrapolated to the point, where nearer ones "
+    "are rounding.",
+    (Verdict.NOT_LIPSCHITZ,),
+)
 BESIDE_AGREES = Threshold(
     1e-5,
     "Relative difference up to which extrapolated gradients of successive scales agree. What is "

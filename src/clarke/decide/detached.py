@@ -229,11 +229,16 @@ def _parts(
     the difference; where it still comes nearer with the step, they are not apart. None if all are
     hidden. Steps below `least` do not move the point.
     """
-    size = max(abs(slope(CONFIRM_STEPS[0])), abs(expected))
     finer = (s for s in CONFIRM_FINER if s >= least)
-    usable = [s for s in (*CONFIRM_STEPS, *finer) if noise / s <= _APART * size]
-    if not usable or size == 0:
+    usable = [
+        s
+        for s in (*CONFIRM_STEPS, *finer)
+        if noise / s <= _APART * max(abs(slope(s)), abs(expected))
+    ]
+    if not usable:
         return None
     gaps = [abs(slope(s) - expected) for s in usable[-2:]]
     found = max(abs(slope(usable[-1])), abs(expected))
+    if found == 0:
+        return None
     return gaps[-1] > _APART * found and (len(gaps) == 1 or gaps[-1] > _STAYS * gaps[0])

@@ -15,7 +15,7 @@ from clarke.decide.apart import RegularProof, limit_beside, refute_outside, regu
 from clarke.decide.certificate import Certificate
 from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_nonfinite_value
-from clarke.decide.guards import agrees, surroundings
+from clarke.decide.guards import agrees, only_guards, surroundings
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
 from clarke.decide.mixture import mix_neighbours, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
@@ -142,7 +142,7 @@ def _climb(context: _Context) -> Decision:
             return hazard
         if kinds <= LIPSCHITZ:
             return context.limits() or hazard
-        guarded = kinds <= LIPSCHITZ | {Hazard.STEP} and hazard.verdict is Verdict.UNDECIDED
+        guarded = hazard.verdict is Verdict.UNDECIDED and only_guards(program, relevance)
         return context.guarded(hazard) if guarded else hazard
     if not bool(relevance.relevant.any()):
         return context.smooth()

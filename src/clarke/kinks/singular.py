@@ -260,6 +260,12 @@ def _borders(call: Singular, *, halves: bool, whole: bool) -> torch.Tensor:
     return bent.any(-1)
 
 
+def at_the_threshold(call: Singular) -> torch.Tensor:
+    """softplus: where it steps from its formula down to the identity, by exp(-threshold) / beta."""
+    beta, threshold = call.arg(1, "beta", 1), call.arg(2, "threshold", 20)
+    return torch.as_tensor(call.args[0] * beta == threshold)
+
+
 def length_is_the_limit(call: Singular) -> torch.Tensor:
     """renorm: slices whose norm is the limit, up to rounding, or of an order other than 2."""
     x, order, dim, limit = (call.args[i] for i in range(4))

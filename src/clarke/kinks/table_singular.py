@@ -58,6 +58,7 @@ def singular_points() -> Iterator[tuple[str, KinkRule]]:
     )
     yield "grid_sampler_2d", sampler
     yield "grid_sampler_3d", sampler
+    yield "softplus", SingularRule(at.at_the_threshold, Hazard.STEP)
     yield "renorm", SingularRule(at.length_is_the_limit, Hazard.STEP)
     yield "binary_cross_entropy", SingularRule(at.probability_is_extreme, Hazard.FORMULA)
     yield "mode", SingularRule(at.has_repeats, Hazard.STEP)
