@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from clarke.constraints import find_relevant
+from clarke.constraints import find_relevant, resolve
 from clarke.constraints.relevance import Mixing
 from clarke.decide import Decision
 from clarke.decide.detached import numbers_read, unseen_branch
@@ -80,6 +80,7 @@ def grad(
             if isinstance(quick, Decision) and quick.verdict in _LIMITING:
                 return run.gradient
         analysis = analyse(run.trace, run.registry, run.deadline)
+        analysis = resolve(analysis, run.registry, run.slots, run.deadline)
         blocked = obstacle(analysis, sees_values=False)
         if blocked is not None:
             raise UnsupportedError(f"No gradient can be vouched for: {blocked.reason}")

@@ -107,6 +107,22 @@ VERIFIED_KINKS = Threshold(256.0, "The same for kinks.", NONE)
 
 # --- masks and comparisons -----------------------------------------------------------------------
 
+FORK_NOISE = Threshold(
+    2.0**-50,
+    "Relative change of what an operation reads, 4 units of double precision: two sides of a jump "
+    "whose values differ by no more than this change makes them differ agree but for rounding. "
+    "The difference is then taken off, so that it is no jump; whether the sides agree beside the "
+    "point is tested apart from it.",
+    JUDGED,
+)
+FORK_SAME = Threshold(
+    1e-9,
+    "Relative: two conditions whose numbers have ratios at two random nearby points that differ by "
+    "less are one condition. Analytic functions that are no multiples of each other have ratios "
+    "that differ by their own order.",
+    NONE,
+)
+
 # --- beside the point: rays, steps, values that are not finite -----------------------------------
 
 BESIDE_RATIO = Threshold(

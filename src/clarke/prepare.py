@@ -11,7 +11,7 @@ import torch
 
 from clarke.capture import Made, PythonReads, RefusingRecorder, collect_trace
 from clarke.deadline import UNLIMITED, Deadline, check_seconds
-from clarke.errors import CaptureError, InputError
+from clarke.errors import CaptureError, ClarkeError, InputError, ReplayError, in_a_line
 from clarke.kinks import default_registry
 from clarke.undo import at_the_end
 from clarke.world import World
@@ -278,7 +278,7 @@ class _Rerun:
         """AD's gradient at `point`; the variables are put back afterwards."""
         with self._moved(point):
             with torch.enable_grad():
-                output = self._function(*self._arguments)
+                output = self._beside()
             return _gradient(output, self._leaves)
 
     def leaves(self) -> list[torch.Tensor]:
@@ -293,7 +293,22 @@ class _Rerun:
     def value(self, point: Sequence[torch.Tensor]) -> float:
         """The function's value at `point`; the variables are put back afterwards."""
         with self._moved(point), torch.enable_grad():
-            return float(self._function(*self._arguments).detach())
+            return float(self._beside().detach())
+
+    def _beside(self) -> Any:
+        """What the function returns where its variables are now.
+
+        Raises:
+            ReplayError: It raised something: it may check what it is given, or need the point.
+        """
+        try:
+            return self._function(*self._arguments)
+        except ClarkeError:
+            raise
+        except Exception as error:
+            raise ReplayError(
+                f"The function is not defined beside the point: it raised {in_a_line(error)}"
+            ) from error
 
     @contextmanager
     def _moved(self, point: Sequence[torch.Tensor]) -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from clarke.constraints import flatten, unflatten
+from clarke.constraints import flatten, resolve, unflatten
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.detached import numbers_read
 from clarke.decide.extreme import vertex_indices
@@ -82,6 +82,7 @@ def subdifferential(
     """
     with prepared(function, inputs, wrt, seconds) as run:
         analysis = analyse(run.trace, run.registry, run.deadline)
+        analysis = resolve(analysis, run.registry, run.slots, run.deadline)
         blocked = obstacle(analysis, sees_values=False)
         if blocked is not None:
             raise UnsupportedError(f"The set cannot be computed: {blocked.reason}")

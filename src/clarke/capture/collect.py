@@ -6,6 +6,7 @@ from itertools import repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from clarke.capture.asserts import in_assertion
 from clarke.capture.functions import is_from_compiled, is_from_custom
 from clarke.capture.live import NOTHING_KEPT, Node, Slot
 from clarke.capture.memory import refuse_missing
@@ -115,7 +116,7 @@ def _scalar_reads(
     found = []
     for read in recorder.reads:
         slot = read.slot()
-        if not (all_reads or read.at < last):
+        if not (all_reads or read.at < last) or in_assertion(read.location):
             continue
         if slot is None:
             if read.held is None:  # a number: which one does not matter

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
+from clarke.constraints import find_relevant, flatten, random_tangents, resolve, unflatten
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.apart import RegularProof, limit_beside, refute_outside, regular_in_parts
 from clarke.decide.certificate import Certificate
@@ -87,7 +87,7 @@ def decide(
         deadline: When to give up with UNDECIDED, saying what was tried.
     """
     try:
-        analysis = analyse(trace, registry, deadline)
+        analysis = resolve(analyse(trace, registry, deadline), registry, variables, deadline)
     except OutOfTimeError as error:
         return Decision(Verdict.UNDECIDED, str(error), out_of_time=True)
     blocked = obstacle(analysis, sees_values=sees_values)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from clarke.capture import digest, refilled, without_values
-from clarke.constraints import build_rows, find_relevant, flatten
+from clarke.constraints import build_rows, find_relevant, flatten, resolve
 from clarke.decide.confirm import USUAL_FINEST, confirm
 from clarke.decide.hazards import LIPSCHITZ, obstacle
 from clarke.decide.rays import is_smooth_along
@@ -119,7 +119,7 @@ def rebuilt(trace: Trace, variables: Sequence[int], deadline: Deadline) -> Progr
         return registry.known(func).kind is not OpKind.RANDOM
 
     again = refilled(without_values(trace, repeatable), registry.keeps)
-    analysis = analyse(again, registry, deadline)
+    analysis = resolve(analyse(again, registry, deadline), registry, variables)
     blocked = obstacle(analysis, sees_values=True)
     if blocked is not None:
         raise Defect(f"the program is out of reach: {blocked.reason}")
