@@ -61,7 +61,7 @@ def check(
                 run.rerun,
                 sees_values=True,
             )
-            decision = judge_detached(decision, run.slots, run.value)
+            decision = judge_detached(decision, run.slots, run.values)
             if run.rerun is not None and (settings or Settings()).confirm is Confirm.ALWAYS:
                 decision = judge_values(decision, run.slots, run.value, run.rerun)
     except ModifiedSinceError as error:

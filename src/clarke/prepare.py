@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import Made, PythonReads, Recorder, collect_trace
+from clarke.capture import Made, PythonReads, Recorder, collect_opened, collect_trace
+from clarke.decide.detached import opened_value
 from clarke.errors import CaptureError, InputError
 from clarke.kinks import default_registry
 from clarke.world import World
@@ -26,6 +27,7 @@ class Prepared:
 
     Attributes:
         trace: What ran.
+        opened: The same with what detached values were computed from, where there are any.
         registry: The rules.
         leaves: The variables, in the order of the answer.
         gradient: What AD returned, one tensor per variable.
@@ -35,11 +37,19 @@ class Prepared:
     """
 
     trace: Trace
+    opened: Trace | None
     registry: Registry
     leaves: tuple[torch.Tensor, ...]
     gradient: tuple[torch.Tensor, ...]
     value: Callable[[Sequence[torch.Tensor]], float]
     rerun: Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]] | None
+
+    @property
+    def values(self) -> tuple[Callable[[Sequence[torch.Tensor]], float], ...]:
+        """Ways to the function's value: by running it, and in float64 from what was recorded."""
+        if self.opened is None:
+            return (self.value,)
+        return (self.value, opened_value(self.opened, self.registry, self.slots))
 
     @property
     def slots(self) -> tuple[int, ...]:
@@ -94,6 +104,7 @@ def prepared(
                     result = function(*arguments)
                 output = _scalar(result, recorder)
                 trace = collect_trace(recorder, output, all_reads=True)
+                opened = collect_opened(recorder, output, trace)
                 recorder.paused = True
                 known = _known_leaves(trace, output, arguments)
             rerun = _Rerun(function, arguments, known, world)
@@ -109,6 +120,7 @@ def prepared(
             every = all(x.dtype == torch.float64 for x in leaves) and not drawn
             yield Prepared(
                 trace,
+                opened,
                 registry,
                 tuple(leaves),
                 gradient,
@@ -235,7 +247,7 @@ def _gradient(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> tuple[tor
                 "result inside the function, without calling backward there."
             ) from error
         raise
-    return tuple(g.detach() for g in grads)
+    return tuple(g.detach() if g.layout is torch.strided else g.detach().to_dense() for g in grads)
 
 
 class _Rerun:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten, unflatten
-from clarke.decide.detached import numbers_read
+from clarke.decide.detached import declared_rate, numbers_read
 from clarke.decide.extreme import vertex_indices
 from clarke.decide.hazards import obstacle
 from clarke.decide.limits import Limits
@@ -131,6 +131,9 @@ def subdifferential(
                 "cannot be seen. Read it outside of the function."
             )
         program = Program(analysis, run.slots)
+        declared = declared_rate(analysis, run.slots, run.values)
+        if declared is not None:
+            raise UnsupportedError(f"The set cannot be computed: {declared.reason}")
         generator = torch.Generator().manual_seed(seed)
         exact = enumerate_exactly(
             program, generator, limits or Limits(nodes=200_000, cells=10_000, kinks=256)

@@ -1,7 +1,7 @@
 """What ran: a dispatch mode writes an immutable Trace. Records, judges nothing."""
 
 from clarke.capture.again import refilled, without_values
-from clarke.capture.collect import collect_trace, release_nodes
+from clarke.capture.collect import collect_opened, collect_trace, release_nodes
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.live import Node, Writes
 from clarke.capture.made import Made
@@ -46,6 +46,7 @@ __all__ = [
     "Trace",
     "Writes",
     "ZeroFinder",
+    "collect_opened",
     "collect_trace",
     "input_slots",
     "overload_of",

@@ -23,7 +23,9 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-def collect_trace(recorder: Recorder, output: torch.Tensor, *, all_reads: bool = False) -> Trace:
+def collect_trace(
+    recorder: Recorder, output: torch.Tensor, *, all_reads: bool = False, opened: bool = False
+) -> Trace:
     """All operations on which `output` depends, in evaluation order.
 
     Args:
@@ -31,6 +33,7 @@ def collect_trace(recorder: Recorder, output: torch.Tensor, *, all_reads: bool =
         output: The result.
         all_reads: Every value that went into Python may have decided a branch. By default only
             those read before the last operation: in a loop, metrics are read after the loss.
+        opened: With those behind values that were detached, as far as they were recorded.
 
     Raises:
         CaptureError: The record does not know `output`.
@@ -48,7 +51,7 @@ def collect_trace(recorder: Recorder, output: torch.Tensor, *, all_reads: bool =
         )
     nodes: dict[int, Node] = {}
     slots: dict[int, Slot] = {}
-    _walk([(slot, len(slot.storage.writers))], nodes, slots)
+    _walk([(slot, len(slot.storage.writers))], nodes, slots, opened=opened)
     reads = _scalar_reads(recorder, nodes, slots, all_reads=all_reads)
     for s in slots.values():
         where, all_of_it = recorder.tampered.get(s.storage, (None, False))
@@ -62,7 +65,7 @@ def collect_trace(recorder: Recorder, output: torch.Tensor, *, all_reads: bool =
     externals = {
         s.number: _external(s, s.held)
         for s in slots.values()
-        if s.producer is None and s.held is not None
+        if s.producer is None and s.held is not None and not (opened and s.history)
     }
     if slot.producer is None and slot.number not in externals:
         # The result itself is a leaf, or comes straight from a custom Function.
@@ -74,6 +77,17 @@ def collect_trace(recorder: Recorder, output: torch.Tensor, *, all_reads: bool =
         scalar_reads=tuple(reads),
         slot_dtypes=MappingProxyType({s.number: s.dtype for s in slots.values()}),
     )
+
+
+def collect_opened(recorder: Recorder, output: torch.Tensor, trace: Trace) -> Trace | None:
+    """The trace with what its detached values were computed from; None where nothing is known."""
+    if not any(e.stopped for e in trace.externals.values()):
+        return None
+    try:
+        opened = collect_trace(recorder, output, opened=True)
+    except (CaptureError, ModifiedSinceError):
+        return None
+    return opened if len(opened.ops) > len(trace.ops) else None
 
 
 def _scalar_reads(
@@ -103,7 +117,11 @@ def _scalar_reads(
 
 
 def _walk(
-    start: Iterable[tuple[Slot, int]], nodes: dict[int, Node], slots: dict[int, Slot]
+    start: Iterable[tuple[Slot, int]],
+    nodes: dict[int, Node],
+    slots: dict[int, Slot],
+    *,
+    opened: bool = False,
 ) -> None:
     todo = list(start)
     while todo:
@@ -112,6 +130,8 @@ def _walk(
         before = list(slot.storage.writers[:writers])
         if slot.producer is not None:
             before.append(slot.producer)
+        elif opened and slot.history is not None:
+            before.append(slot.history)
         for node in before:
             if node.index in nodes:
                 continue
@@ -129,7 +149,7 @@ def _walk(
 def release_nodes(recorder: Recorder, output: torch.Tensor) -> None:
     """Forget the differentiable history of `output`, as autograd has just done with its graph."""
     slot = recorder.slot_of(output)
-    recorder.epoch += 1
+    recorder.begin_epoch()
     if slot is None:
         return
     todo = [slot]

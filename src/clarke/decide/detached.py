@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.constraints import flatten, random_tangents
+from clarke.constraints import flatten
+from clarke.decide.held import free_tangents
 from clarke.decide.model import Culprit, Decision
 from clarke.decide.tolerance import coarsest_epsilon
 from clarke.errors import ReplayError
-from clarke.steering import Program, select_along, selected_gradient
+from clarke.steering import Pieces, Program, analyse, select_along, selected_gradient
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from clarke.capture import Trace
+    from clarke.kinks import Registry
     from clarke.steering import Analysis
+
+    Value = Callable[[Sequence[torch.Tensor]], float]
 
 _APART = 0.05  # relative
 _STEPS = tuple(10.0**-k for k in range(2, 10))
@@ -65,10 +69,35 @@ def numbers_read(trace: Trace) -> tuple[Culprit, ...]:
     )
 
 
+def opened_value(opened: Trace, registry: Registry, variables: Sequence[int]) -> Value:
+    """The value at another point of a recorded program whose detached parts were recorded too."""
+    program = Program(analyse(opened, registry), variables)
+    return lambda point: float(program.run(tuple(point), pieces=Pieces.NATURAL, grad=False).output)
+
+
+def declared_rate(
+    analysis: Analysis | None, variables: Sequence[int], values: Sequence[Value]
+) -> Decision | None:
+    """SURROGATE where the function changes at another rate than with detached values constant.
+
+    Args:
+        analysis: The trace and its kinks.
+        variables: Slots of the variables.
+        values: The function itself, detached parts included, at another point: of several ways
+            to compute it one is asked after another, until one is fine enough to tell.
+    """
+    if analysis is None or not any(e.stopped for e in analysis.trace.externals.values()):
+        return None
+    places = held_constant(analysis.trace)
+    for value in values:
+        apart = _apart_around(Program(analysis, variables), value)
+        if apart:
+            return _surrogate(analysis, places) if all(apart) else None
+    return None
+
+
 def judge_detached(
-    decision: Decision,
-    variables: Sequence[int],
-    value: Callable[[Sequence[torch.Tensor]], float],
+    decision: Decision, variables: Sequence[int], values: Sequence[Value]
 ) -> Decision:
     """SURROGATE in place of a positive verdict that the function's values contradict.
 
@@ -79,7 +108,7 @@ def judge_detached(
     Args:
         decision: The verdict on the recorded run.
         variables: Slots of the variables.
-        value: The function itself, detached parts included, at another point.
+        values: As for `declared_rate`.
     """
     analysis = decision.analysis
     if analysis is None:
@@ -100,10 +129,11 @@ def judge_detached(
     if not places:
         return decision
     program = Program(analysis, variables)
-    generator = torch.Generator().manual_seed(2)
-    rays = [random_tangents(program, generator) for _ in range(_RAYS)]
-    opposites = [tuple(-x for x in r) for r in rays]
-    apart = _apart(program, (*rays, *opposites), value)
+    apart = None
+    for value in values:
+        apart = _apart_around(program, value)
+        if apart is None or apart:
+            break
     if apart is None:
         return decision
     if not apart and held_constant(analysis.trace):
@@ -121,6 +151,10 @@ def judge_detached(
         if not any(apart) or not read:
             return _along_rays(decision, numbers)
         return _another_branch(analysis, read)
+    return _surrogate(analysis, places)
+
+
+def _surrogate(analysis: Analysis, places: tuple[Culprit, ...]) -> Decision:
     return Decision(
         Verdict.SURROGATE,
         f"{places[0]}; the function changes at another rate than the gradient says. Autograd "
@@ -128,7 +162,6 @@ def judge_detached(
         "of its own. To judge just that function, compute the value outside of it.",
         culprits=places,
         analysis=analysis,
-        relevance=decision.relevance,
     )
 
 
@@ -177,6 +210,13 @@ def _another_branch(analysis: Analysis, read: tuple[Culprit, ...]) -> Decision:
         culprits=read,
         analysis=analysis,
     )
+
+
+def _apart_around(program: Program, value: Value) -> list[bool] | None:
+    """`_apart` along random directions and their opposites."""
+    generator = torch.Generator().manual_seed(2)
+    rays = [free_tangents(program, generator) for _ in range(_RAYS)]
+    return _apart(program, (*rays, *(tuple(-x for x in r) for r in rays)), value)
 
 
 def _apart(

@@ -11,7 +11,7 @@ import torch
 from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
 from clarke.decide.certificate import Certificate
 from clarke.decide.detached import read_into_python
-from clarke.decide.disagree import name_disagreement, name_nonfinite_value
+from clarke.decide.disagree import name_disagreement, name_formula, name_nonfinite_value
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
 from clarke.decide.mixture import mix_neighbours, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
@@ -32,6 +32,7 @@ from clarke.decide.tolerance import (
 from clarke.decide.vectors import used_vectors
 from clarke.errors import BudgetError, ReplayError
 from clarke.kinks import Hazard, default_registry
+from clarke.kinks.embeddings import held_rows
 from clarke.kinks.smooth import why_not
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 from clarke.theorems import bias_shift
@@ -87,9 +88,15 @@ def decide(
             analysis=analysis,
         )
     try:
-        return _decide(analysis, variables, tuple(gradient), settings, run_gradient)
+        found = _decide(analysis, variables, tuple(gradient), settings, run_gradient)
     except ReplayError as error:
         return Decision(Verdict.UNDECIDED, str(error), analysis=analysis)
+    declared = tuple(
+        f"Row {row} of {op.shown} at {op.location} is a constant: padding_idx leaves out its "
+        "gradient."
+        for row, op in held_rows(analysis.recorded.ops).values()
+    )
+    return replace(found, notes=(*found.notes, *declared)) if declared else found
 
 
 def _decide(
@@ -162,7 +169,7 @@ class _Context:
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)
         own = selected_gradient(self.program, weights=_ad_weights(self.program))
-        if self.differs(own) and wrong_functions(self.program.analysis):
+        if self.differs(own) and (wrong_functions(self.program.analysis) or self.is_torchs_own):
             return self.exact(self.mismatch(own))
         # Opposite rays: a branch that the trace does not show parts them.
         ahead = ray_witness(direction, own)
@@ -312,11 +319,19 @@ class _Context:
             relevance=self.relevance,
         )
 
+    @cached_property
+    def is_torchs_own(self) -> bool:
+        """Whether a replay gets the same gradient from PyTorch's formulas: no hook changed it."""
+        return not self.differs(natural_gradient(self.program))
+
     def exact(self, otherwise: Decision) -> Decision:
         """Enumerate all selections: membership, or a proof that the gradient is wrong."""
-        own_formula = self.own_formula()
-        if own_formula is not None:
-            return own_formula
+        found = self._exact(otherwise)
+        if found.verdict is Verdict.UNDECIDED:
+            return self.own_formula() or found
+        return found
+
+    def _exact(self, otherwise: Decision) -> Decision:
         program = self.program
         judged, tolerance = self.judged
         size = sum(p.numel() for p in program.point)
@@ -357,6 +372,7 @@ class _Context:
             program, responsible_kinks(program, exact, tolerance, self.generator)
         )
         culprits = culprits or wrong_functions(program.analysis)
+        culprits = culprits or name_formula(program, _ad_weights(program)) or self.in_doubt()
         correct = nearest_correct(exact, own)
         many = proof.limits.count if proof.limits.count > 4096 else len(proof.points)
         return Decision(
@@ -413,18 +429,22 @@ class _Context:
         true = natural_gradient(self.program, pieces=Pieces.TRUE)
         if relative_difference(true, natural_gradient(self.program)) <= self.tolerance:
             return None
-        culprits = tuple(
+        culprits = self.in_doubt()
+        return self.undecided(
+            "AD's gradient differs from the derivative of the values that were computed, since "
+            f"an operation's own formula holds for other programs only: {culprits[0]}.",
+            culprits=culprits,
+        )
+
+    def in_doubt(self) -> tuple[Culprit, ...]:
+        """The operations whose own formula is in doubt, and why."""
+        return tuple(
             Culprit(
                 s.touch.op.shown,
                 s.touch.op.location,
                 why_not(s.touch.op.name) or "autograd's formula for it is not always true",
             )
-            for s in doubtful
-        )
-        return self.undecided(
-            "AD's gradient differs from the derivative of the values that were computed, since "
-            f"an operation's own formula holds for other programs only: {culprits[0]}.",
-            culprits=culprits,
+            for s in self.program.analysis.doubtful.values()
         )
 
     def _disagreement(self, witness: Witness | None) -> tuple[Culprit, ...]:
