@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Value = Callable[[Sequence[torch.Tensor]], float]
 
-_APART = 0.05  # relative
+_APART = (1e-3, 0.05)  # relative: the finest that roundings allow
 _STEPS = tuple(10.0**-k for k in range(2, 10))
 _STAYS = 0.5  # of a difference that a step ten times smaller does not take away
 _ROUNDINGS = 100.0
@@ -243,13 +243,17 @@ def _apart(
             moved = [p + step * d for p, d in zip(program.point, direction, strict=True)]
             return (value(moved) - here) / step
 
-        parts = _parts(slope, expected, _ROUNDINGS * epsilon * abs(here))
+        noise = _ROUNDINGS * epsilon * abs(here)
+        found = (_parts(slope, expected, noise, share) for share in _APART)
+        parts = next((p for p in found if p is not None), None)
         if parts is not None:
             apart.append(parts)
     return apart
 
 
-def _parts(slope: Callable[[float], float], expected: float, noise: float) -> bool | None:
+def _parts(
+    slope: Callable[[float], float], expected: float, noise: float, share: float
+) -> bool | None:
     """Whether difference quotients stay away from a derivative, however small the step.
 
     A step that is large beside the point shows the function's curvature, or bridges the steps of
@@ -258,9 +262,9 @@ def _parts(slope: Callable[[float], float], expected: float, noise: float) -> bo
     hidden.
     """
     size = max(abs(slope(_STEPS[0])), abs(expected))
-    usable = [s for s in _STEPS if noise / s <= _APART * size]
+    usable = [s for s in _STEPS if noise / s <= share * size]
     if not usable or size == 0:
         return None
     gaps = [abs(slope(s) - expected) for s in usable[-2:]]
     found = max(abs(slope(usable[-1])), abs(expected))
-    return gaps[-1] > _APART * found and (len(gaps) == 1 or gaps[-1] > _STAYS * gaps[0])
+    return gaps[-1] > share * found and (len(gaps) == 1 or gaps[-1] > _STAYS * gaps[0])

@@ -19,6 +19,7 @@ from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind
 from clarke.kinks.embeddings import padding_row
 from clarke.kinks.lowering import lower
+from clarke.kinks.singular import SingularRule
 from clarke.kinks.table_lowerings import COMPLEX_ONLY
 from clarke.steering.adapt import can_replay_random
 from clarke.verdict import Verdict
@@ -135,6 +136,9 @@ class QuickJudge:
         """Whether an operation that may stand for several is by itself what it is here."""
         if op.short_name in COMPLEX_ONLY or padding_row(op) is not None:
             return True
+        rule = self._registry.known(op.func).rule
+        if isinstance(rule, SingularRule) and rule.find(op).count == 0:
+            return True  # analytic here
         with torch.no_grad():
             return len(lower(op, lambda f: self._registry.known(f).lowering, -1)[0]) == 1
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 
 from clarke.kinks.lowering import Lowerer, Lowering, Part
+from clarke.kinks.sampling import grid_sampler
 from clarke.kinks.table_scattered import flat, in_place, scattered
 
 _Parts = tuple[Part, ...]
@@ -356,6 +357,8 @@ def lowerings() -> Iterator[tuple[str, Lowering]]:
     yield "copysign.Scalar", _copysign
     yield "copysign.Tensor", _copysign
     yield from scattered()
+    yield "grid_sampler_2d", grid_sampler
+    yield "grid_sampler_3d", grid_sampler
     yield "_foreach_norm.Scalar", _foreach_norm
     for name, overloads in _FOREACH:
         for overload in overloads:
