@@ -280,6 +280,31 @@ BESIDE_STEPS = Steps(
 
 # --- operators: rules, pieces, formulas ----------------------------------------------------------
 
+QUOTIENT_RADII = Steps(
+    (1e-3, 1e-5),
+    "How far beside the point, for coordinates of size 1, values are asked at what rate the "
+    "function changes. Curvature moves a rate by as much; the two must tell the same.",
+    (Verdict.NOT_CLARKE,),
+)
+QUOTIENT_STEPS = Steps(
+    (1e-2, 5e-3),
+    "Steps of a central difference as parts of its distance from the point: small enough to stay "
+    "on one piece, but for a share of all directions that would show as a disagreement of the two.",
+    (Verdict.NOT_CLARKE,),
+)
+QUOTIENT_SHARE = Threshold(
+    0.1,
+    "Of the gap that a refutation claims: as much may the error of a difference quotient be, and "
+    "the difference of two with different steps. Above, values are too coarse to tell.",
+    (Verdict.NOT_CLARKE,),
+)
+QUOTIENT_ROUNDINGS = Threshold(
+    16.0,
+    "Roundings of the program's largest value that a value of the result may be off by, so that "
+    "a central difference with step h is off by as many over h.",
+    (Verdict.NOT_CLARKE,),
+)
+
 # --- time ----------------------------------------------------------------------------------------
 
 CHECK_SECONDS = Threshold(10.0, "Default time limit of one `clarke.check`.", NONE)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import Made, PythonReads, RefusingRecorder, collect_trace
+from clarke.capture import Made, PythonReads, RefusingRecorder, collect_opened, collect_trace
 from clarke.deadline import UNLIMITED, Deadline, check_seconds
+from clarke.decide.detached import opened_value
 from clarke.errors import CaptureError, ClarkeError, InputError, ReplayError, in_a_line
 from clarke.kinks import default_registry
 from clarke.undo import at_the_end
@@ -29,6 +30,7 @@ class Prepared:
 
     Attributes:
         trace: What ran.
+        opened: The same with what detached values were computed from, where there are any.
         registry: The rules.
         leaves: The variables, in the order of the answer.
         gradient: What AD returned, one tensor per variable.
@@ -39,12 +41,20 @@ class Prepared:
     """
 
     trace: Trace
+    opened: Trace | None
     registry: Registry
     leaves: tuple[torch.Tensor, ...]
     gradient: tuple[torch.Tensor, ...]
     value: Callable[[Sequence[torch.Tensor]], float]
     rerun: Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]] | None
     deadline: Deadline
+
+    @property
+    def values(self) -> tuple[Callable[[Sequence[torch.Tensor]], float], ...]:
+        """Ways to the function's value: by running it, and in float64 from what was recorded."""
+        if self.opened is None:
+            return (self.value,)
+        return (self.value, opened_value(self.opened, self.registry, self.slots, self.deadline))
 
     @property
     def slots(self) -> tuple[int, ...]:
@@ -111,6 +121,7 @@ def prepared(
                 output = _scalar(result, recorder)
                 deadline = opened.enter_context(Deadline.after(seconds))
                 trace = collect_trace(recorder, output, all_reads=True, deadline=deadline)
+                wider = collect_opened(recorder, output, trace)
                 recorder.paused = True
                 known = _known_leaves(trace, output, arguments)
             rerun = _Rerun(function, arguments, known, world, deadline)
@@ -126,6 +137,7 @@ def prepared(
             every = all(x.dtype == torch.float64 for x in leaves) and not drawn
             yield Prepared(
                 trace,
+                wider,
                 registry,
                 tuple(leaves),
                 gradient,
@@ -253,7 +265,7 @@ def _gradient(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> tuple[tor
                 "result inside the function, without calling backward there."
             ) from error
         raise
-    return tuple(g.detach() for g in grads)
+    return tuple(g.detach() if g.layout is torch.strided else g.detach().to_dense() for g in grads)
 
 
 class _Rerun:

@@ -11,7 +11,7 @@ import torch
 
 from clarke.constraints import flatten, resolve, unflatten
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide.detached import numbers_read
+from clarke.decide.detached import declared_rate, numbers_read
 from clarke.decide.extreme import vertex_indices
 from clarke.decide.hazards import obstacle
 from clarke.decide.limits import Limits
@@ -93,6 +93,9 @@ def subdifferential(
                 "cannot be seen. Read it outside of the function."
             )
         program = Program(analysis, run.slots, deadline=run.deadline)
+        declared = declared_rate(analysis, run.slots, run.values, run.deadline)
+        if declared is not None:
+            raise UnsupportedError(f"The set cannot be computed: {declared.reason}")
         generator = torch.Generator().manual_seed(seed)
         exact = enumerate_exactly(
             program, generator, limits or Limits(nodes=200_000, cells=10_000, kinks=256)

@@ -1,7 +1,7 @@
 """What ran: a dispatch mode writes an immutable Trace. Records, judges nothing."""
 
 from clarke.capture.again import refilled, without_values
-from clarke.capture.collect import COMPILED, collect_trace, release_nodes
+from clarke.capture.collect import COMPILED, collect_opened, collect_trace, release_nodes
 from clarke.capture.digest import digest
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.live import Node, Writes
@@ -51,6 +51,7 @@ __all__ = [
     "Trace",
     "Writes",
     "ZeroFinder",
+    "collect_opened",
     "collect_trace",
     "digest",
     "input_slots",

@@ -128,6 +128,7 @@ class Slot:
         "cut_by",
         "dtype",
         "held",
+        "history",
         "key",
         "location",
         "masked",
@@ -156,6 +157,8 @@ class Slot:
         self.location = location
         self.producer: Node | None = None
         self.held: torch.Tensor | None = None
+        # What made it before it was cut off, until the next backward call that frees its graph.
+        self.history: Node | None = None
         self.key: weakref.ref[torch.Tensor] | None = None  # the tensor that `held` stands for
         self.cut_by = ""  # the operation whose result autograd takes for a constant
         self.stopped = False  # computed from differentiated values, but cut off

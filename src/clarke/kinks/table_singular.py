@@ -47,7 +47,6 @@ def singular_points() -> Iterator[tuple[str, KinkRule]]:
     )
     for name in ("nan_to_num", "nansum"):
         yield name, SingularRule(at.first_is_not_finite)
-    yield "_linalg_det", SingularRule(at.output_is_zero, Hazard.FORMULA)
     yield "_linalg_svd", SingularRule(at.singular_values_meet, Hazard.SEVERAL)
     yield (
         "linalg_pinv.atol_rtol_tensor",
