@@ -27,6 +27,7 @@ from clarke.decide.verification import (
     as_defects,
     check_given,
     check_ray,
+    check_seal,
     confirmed,
     examine,
     fresh_generator,
@@ -98,11 +99,12 @@ class Certificate:
     def defects_within(self, deadline: Deadline, *, run: bool) -> tuple[str, ...]:
         """The same, as a part of a call that has a deadline."""
         found: list[str] = []
-        with as_defects(found, self.seal, self):
+        with as_defects(found):
             self._recompute(deadline, run=run)
         return tuple(found)
 
     def _recompute(self, deadline: Deadline, *, run: bool) -> None:
+        check_seal(self)
         program = rebuilt(self.program.analysis.recorded, self.program.variables, deadline)
         generator = fresh_generator()
         check_given(self.point, program.point, "the point")

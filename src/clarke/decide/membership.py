@@ -14,7 +14,14 @@ from clarke.decide.limitset import separates
 from clarke.decide.refute import recomputed_limits
 from clarke.decide.rounding import rounding_noise
 from clarke.decide.tolerance import REPLAY_SPACING
-from clarke.decide.verification import Defect, as_defects, rebuilt, same_numbers, seal_of
+from clarke.decide.verification import (
+    Defect,
+    as_defects,
+    check_seal,
+    rebuilt,
+    same_numbers,
+    seal_of,
+)
 from clarke.errors import UnsupportedError
 from clarke.feasibility import verify_membership
 from clarke.numerics import SET_AGREES
@@ -93,11 +100,12 @@ class Membership:
     def defects(self, *, seconds: float | None = None) -> tuple[str, ...]:
         """What is wrong with the proof, in words; empty when it holds."""
         found: list[str] = []
-        with Deadline.after(seconds) as deadline, as_defects(found, self.seal, self):
+        with Deadline.after(seconds) as deadline, as_defects(found):
             self._recompute(deadline)
         return tuple(found)
 
     def _recompute(self, deadline: Deadline) -> None:
+        check_seal(self)
         if self.inside is None:
             raise Defect("nothing was proved")
         program = rebuilt(self.program.analysis.recorded, self.program.variables, deadline)

@@ -19,6 +19,7 @@ from clarke.decide.verification import (
     Defect,
     as_defects,
     check_given,
+    check_seal,
     fresh_generator,
     is_replayed,
     rebuilt,
@@ -128,11 +129,12 @@ class Refutation:
     def defects(self, *, run: bool = True, seconds: float | None = None) -> tuple[str, ...]:
         """What is wrong with the proof, in words; empty when it holds."""
         found: list[str] = []
-        with Deadline.after(seconds) as deadline, as_defects(found, self.seal, self):
+        with Deadline.after(seconds) as deadline, as_defects(found):
             self._recompute(deadline, run=run)
         return tuple(found)
 
     def _recompute(self, deadline: Deadline, *, run: bool) -> None:
+        check_seal(self)
         program = rebuilt(self.program.analysis.recorded, self.program.variables, deadline)
         check_given(self.point, program.point, "the point")
         if self.gradient.shape != (sum(p.numel() for p in program.point),):

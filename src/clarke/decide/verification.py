@@ -41,6 +41,16 @@ if TYPE_CHECKING:
 
     Tensors = tuple[torch.Tensor, ...]
 
+# What a program that was tampered with may raise when it runs.
+_FAILURES = (
+    ClarkeError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _FRESH = 0x5EED  # the judge's generators start from small numbers
 
 
@@ -73,32 +83,32 @@ def seal_of(proof: Any) -> str:
     return digest(parts)
 
 
+def check_seal(proof: Any) -> None:
+    """Whether a certificate still holds what its seal was made of.
+
+    Raises:
+        Defect: It does not.
+    """
+    if proof.seal != seal_of(proof):
+        raise Defect(
+            "the certificate, or a tensor that its program read, has changed since it was made"
+        )
+
+
 @contextlib.contextmanager
-def as_defects(found: list[str], seal: str | None, proof: Any) -> Iterator[None]:
-    """Collect what makes a certificate fail: a broken seal, a `Defect`, a program that cannot run.
+def as_defects(found: list[str]) -> Iterator[None]:
+    """Collect what makes a certificate fail: a `Defect`, or a program that cannot run.
 
     Raises:
         OutOfTimeError: The deadline passed; nothing is said of the certificate then.
     """
     try:
-        if seal is None or seal == seal_of(proof):
-            yield
-        else:
-            found.append(
-                "the certificate, or a tensor that its program read, has changed since it was made"
-            )
+        yield
     except OutOfTimeError:
         raise
     except Defect as error:
         found.append(str(error))
-    except (
-        ClarkeError,
-        ArithmeticError,
-        LookupError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except _FAILURES as error:
         found.append(f"the program cannot be judged again: {in_a_line(error)}")
 
 
