@@ -17,7 +17,7 @@ import torch
 from clarke.capture import Trace, digest
 from clarke.steering import Program
 
-MOST_ITEMS = 3  # of a long sequence, so many items are changed one by one
+MOST_ITEMS = 2  # of a long sequence, so many items are changed one by one
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def changes(value: Any, other: Any, path: str) -> Iterator[_Change]:
         for c in _changed_arrays(value.detach().numpy(), path):
             yield _Change(c.path, c.what, torch.from_numpy(np.ascontiguousarray(c.value)), c.slight)
     elif isinstance(value, np.ndarray):
+        yield _Change(path, "dropped", None)
         yield from _changed_arrays(value, path)
     elif isinstance(value, bool):
         yield _Change(path, "the opposite", not value)
