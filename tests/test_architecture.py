@@ -18,6 +18,7 @@ LAYERS = (
     "deadline.py",
     "verdict.py",
     "numerics.py",
+    "torch_private.py",
     "compiled/",
     "capture/",
     "kinks/",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import Made, PythonReads, Recorder, collect_trace
+from clarke.capture import Made, PythonReads, RefusingRecorder, collect_trace
 from clarke.deadline import UNLIMITED, Deadline, check_seconds
 from clarke.errors import CaptureError, InputError
 from clarke.kinks import default_registry
@@ -52,9 +52,9 @@ class Prepared:
         return tuple(known[id(x)] for x in self.leaves if id(x) in known)
 
 
-def saving_recorder(world: World, registry: Registry) -> Recorder:
+def saving_recorder(world: World, registry: Registry) -> RefusingRecorder:
     """A recorder that lets `world` remember every module before it first runs."""
-    recorder = Recorder(registry.keeps, registry.functions, refuses_compiled=True)
+    recorder = RefusingRecorder(registry.keeps, registry.functions)
 
     def save(root: torch.nn.Module) -> None:
         recorder.paused = True  # copies of parameters are no part of the program
@@ -149,7 +149,7 @@ def _refuse_inputs(arguments: Sequence[Any]) -> None:
             )
 
 
-def _scalar(output: Any, recorder: Recorder) -> torch.Tensor:
+def _scalar(output: Any, recorder: RefusingRecorder) -> torch.Tensor:
     if not isinstance(output, torch.Tensor):
         raise InputError(
             f"The function returned {type(output).__name__}, not a tensor. Return the loss alone, "

@@ -10,7 +10,6 @@ import torch
 
 from clarke.capture import (
     External,
-    Origin,
     Recorder,
     collect_trace,
     refilled,
@@ -71,7 +70,6 @@ def prepare(
         )
     output = _scalar(call, recorder)
     trace = collect_trace(recorder, output, deadline=deadline)
-    _refuse_compiled(trace)
     chosen = _chosen(call, trace)
     if wrt is None and not call.inputs:
         chosen = [c for c in chosen if c[1].tensor not in penalized] or chosen
@@ -91,15 +89,6 @@ def prepare(
         leaves=tuple(e.tensor for _, e in unique.values()),
         positions=tuple(p for p, _ in unique.values()),
     )
-
-
-def _refuse_compiled(trace: Trace) -> None:
-    for e in trace.externals.values():
-        if e.origin is Origin.CUSTOM_FUNCTION and e.name.startswith("CompiledFunction"):
-            raise CaptureError(
-                f"A module under torch.compile ran at {e.location}; what happens inside cannot be "
-                "watched. Audit the uncompiled module (model._orig_mod)."
-            )
 
 
 def _chosen(call: BackwardCall, trace: Trace) -> list[tuple[int, External]]:

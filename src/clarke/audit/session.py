@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +37,7 @@ from clarke.fast import EarlyTies, QuickJudge
 from clarke.kinks import default_registry
 from clarke.numerics import STEP_SECONDS
 from clarke.report import Report, build_report
+from clarke.torch_private import CompileNotice
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -143,6 +145,7 @@ class Audit:
         self._recorder: Recorder | None = None
         self._spy: HookSpy | None = None
         self._stepping: OptimizerAside | None = None
+        self._notice: CompileNotice | None = None
         self._opened = ExitStack()
         self._interceptor = Interceptor(self._backward)
         self._places = Places()
@@ -176,17 +179,20 @@ class Audit:
             early=self._early,
         )
         spy, stepping = HookSpy(recorder), OptimizerAside(recorder, self._penalized)
+        notice = CompileNotice(partial(_without_hooks, recorder, stepping))
         with ExitStack() as opened:
             opened.enter_context(self._interceptor)
             opened.enter_context(spy)
             opened.enter_context(recorder)
             opened.enter_context(stepping)
+            opened.enter_context(notice)
             self._opened = opened.pop_all()
         self._recorder, self._spy, self._stepping = recorder, spy, stepping
+        self._notice = notice
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._recorder = self._spy = self._stepping = None
+        self._recorder = self._spy = self._stepping = self._notice = None
         self._opened.close()
 
     def subscribe(
@@ -242,6 +248,8 @@ class Audit:
         if self._stepping is not None:
             self._stepping.recover()
         self._penalized.note(call)
+        if self._notice is not None:
+            self._notice.look()
         number = len(self._steps) + 1
         location = recorder.places.here()[0]
         if not self._schedule.looks_at(number):
@@ -345,6 +353,12 @@ def _interrupted(number: int, location: Location, error: BaseException, seconds:
     step = _unseen(number, location, why)
     undecided = Verdict.UNDECIDED
     return replace(step, verdict=undecided, joint=undecided, looked=True, seconds=seconds)
+
+
+def _without_hooks(recorder: Recorder, stepping: OptimizerAside) -> None:
+    """What torch.compile would notice of an audit: global hooks."""
+    recorder.places.do_without_hooks()
+    stepping.stop()
 
 
 def _unseen(number: int, location: Location, reason: str) -> Step:

@@ -14,6 +14,7 @@ from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
 from clarke.capture import release_nodes
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Decision
+from clarke.errors import CaptureError
 from clarke.fast import LayerCertificate, all_finite, let_go
 from clarke.verdict import Verdict
 
@@ -138,6 +139,8 @@ class Turn:
                 self.seconds += time.perf_counter() - started
 
     def _prepare(self) -> None:
+        if self._call.refused:
+            raise CaptureError(self._call.refused)
         orders = self._orders
         case = prepare(self._call, self._recorder, orders.wrt, orders.penalized, self._deadline)
         if case is None:

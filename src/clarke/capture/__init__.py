@@ -1,7 +1,7 @@
 """What ran: a dispatch mode writes an immutable Trace. Records, judges nothing."""
 
 from clarke.capture.again import refilled, without_values
-from clarke.capture.collect import collect_trace, release_nodes
+from clarke.capture.collect import COMPILED, collect_trace, release_nodes
 from clarke.capture.digest import digest
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.live import Node, Writes
@@ -10,6 +10,7 @@ from clarke.capture.operators import Operators
 from clarke.capture.places import Places
 from clarke.capture.reads import PythonReads
 from clarke.capture.recorder import Recorder
+from clarke.capture.refusing import RefusingRecorder
 from clarke.capture.saving import saving_plainly
 from clarke.capture.signs import Signs, ZeroFinder
 from clarke.capture.trace import (
@@ -27,6 +28,7 @@ from clarke.capture.trace import (
 from clarke.capture.weak import TensorTable
 
 __all__ = [
+    "COMPILED",
     "DeclaredFunction",
     "External",
     "FunctionSchema",
@@ -41,6 +43,7 @@ __all__ = [
     "PythonReads",
     "Recorder",
     "Ref",
+    "RefusingRecorder",
     "ScalarRead",
     "Signs",
     "TensorTable",

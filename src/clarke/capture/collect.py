@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import repeat
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from clarke.capture.functions import is_from_custom
+from clarke.capture.functions import is_from_compiled, is_from_custom
 from clarke.capture.live import NOTHING_KEPT, Node, Slot
 from clarke.capture.signs import Signs, StandIn
 from clarke.capture.trace import External, OpRecord, Origin, ScalarRead, Trace
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+COMPILED: Final = (
+    "Part of this ran under torch.compile, where clarke sees nothing and changes nothing. Judge it "
+    "uncompiled: the module before torch.compile (model._orig_mod), or the whole program under "
+    "torch.compiler.set_stance('force_eager')."
+)
 
 
 def collect_trace(
@@ -49,6 +55,8 @@ def collect_trace(
         slot = recorder.read_leaf(output)  # straight from a custom Function
     if slot is None and output.is_leaf and output.requires_grad:
         slot = recorder.read_leaf(output)  # the identity: no operation ran
+    if slot is None and is_from_compiled(output):
+        raise CaptureError(COMPILED)
     if slot is None:
         raise CaptureError(
             "clarke did not see how this tensor was computed. Compute it inside the function "
@@ -75,6 +83,7 @@ def collect_trace(
     if slot.producer is None and slot.number not in externals:
         # The result itself is a leaf, or comes straight from a custom Function.
         externals[slot.number] = _external(slot, output)
+    _refuse_compiled(externals.values())
     return Trace(
         ops=tuple(_op_record(nodes[i]) for i in sorted(nodes)),
         externals=MappingProxyType(externals),
@@ -82,6 +91,12 @@ def collect_trace(
         scalar_reads=tuple(reads),
         slot_dtypes=MappingProxyType({s.number: s.dtype for s in slots.values()}),
     )
+
+
+def _refuse_compiled(externals: Iterable[External]) -> None:
+    for e in externals:
+        if e.origin is not Origin.CONSTANT and is_from_compiled(e.tensor):
+            raise CaptureError(COMPILED)
 
 
 def _scalar_reads(

@@ -23,7 +23,7 @@ from clarke.capture.saving import saves_otherwise
 from clarke.capture.signs import ZeroFinder, signs_tell
 from clarke.capture.trace import Keep, Ref, overload_of
 from clarke.capture.weak import TensorTable
-from clarke.errors import CaptureError
+from clarke.torch_private import never_trace, tracing_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -66,12 +66,6 @@ def _is_of_numbers(values: list[Any] | tuple[Any, ...]) -> bool:
 def _writers(slots: tuple[Slot, ...]) -> tuple[int, ...]:
     """How many operations have written to each one's memory so far."""
     return tuple([len(s.storage.writers) for s in slots])
-
-
-def _under_compile() -> bool:
-    """Whether dynamo is at work: below a recorder it runs compiled programs eagerly."""
-    callback = torch._C._dynamo.eval_frame.get_eval_frame_callback()  # noqa: SLF001
-    return callback is not None and callback is not False
 
 
 def _became_variable(slot: Slot, tensor: torch.Tensor) -> bool:
@@ -159,7 +153,6 @@ class Recorder(TorchDispatchMode):
         keep: Says for an operator overload what must be kept of the values it reads; or what
             an earlier recorder knew of operators.
         functions: Custom Functions that are recorded as if they were operators.
-        refuses_compiled: Raise a `CaptureError` as soon as a program under torch.compile runs.
         places: What an earlier recorder found out about the user's code, to go on with.
         compiled: Compiled loops, used on large tensors; None to do without.
         early: Called with the record of an operation whose values are kept, with what it reads and
@@ -176,7 +169,6 @@ class Recorder(TorchDispatchMode):
         keep: Callable[[Any], Keep] | Operators,
         functions: Mapping[type, DeclaredFunction] = MappingProxyType({}),
         *,
-        refuses_compiled: bool = False,
         places: Places | None = None,
         compiled: Compiled | None = None,
         early: EarlyLook | None = None,
@@ -187,8 +179,7 @@ class Recorder(TorchDispatchMode):
         self.places = places or Places()
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
         self.saw_inference = False
-        self.saw_compiled = False
-        self.refuses_compiled = refuses_compiled
+        self.stands_aside = ""  # why nothing at all is recorded
         self.paused = False
         self.count = 0
         self._operators = keep if isinstance(keep, Operators) else Operators(keep)
@@ -214,7 +205,16 @@ class Recorder(TorchDispatchMode):
         # The default wraps the handler in a dynamo guard, which costs more than the handler.
         return False
 
+    # A program under torch.compile runs as it would without; operators that take functions too.
+    supports_higher_order_operators = True
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Asked by dynamo: whether programs are compiled as if nobody watched."""
+        return True
+
     def __enter__(self) -> Self:
+        never_trace(Recorder.__torch_dispatch__, calls_too=True)
         self.places.start()
         try:
             super().__enter__()
@@ -435,7 +435,7 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self.paused or self._is_unwatched():
+        if self.paused or self.stands_aside or self._is_unwatched(func):
             return func(*args, **kwargs)
         tensors: list[torch.Tensor] = []
         gather_tensors(args, tensors)
@@ -470,21 +470,13 @@ class Recorder(TorchDispatchMode):
             return self._run_stopped(func, args, kwargs, written, location)
         return self._record(operator, args, kwargs, written, location, checkpointed=checkpointed)
 
-    def _is_unwatched(self) -> bool:
+    def _is_unwatched(self, func: Any) -> bool:
         """Whether the mode is one in which nothing can be recorded; notes which."""
-        if _under_compile():
-            self.saw_compiled = True
-            if self.refuses_compiled:
-                raise CaptureError(
-                    f"{self.places.here()[0]} runs under torch.compile; the compiled program "
-                    "cannot be watched. Check the uncompiled function or module "
-                    "(model._orig_mod), or wrap the call in "
-                    "torch.compiler.set_stance('force_eager')."
-                )
         if torch.is_inference_mode_enabled():
             self.saw_inference = True
             return True
-        return False
+        # torch.jit.trace looks at the program; an operator that takes functions runs them apart.
+        return tracing_graph() is not None or not hasattr(func, "_schema")
 
     def _updates_constants(self, tensors: list[torch.Tensor], written: list[torch.Tensor]) -> bool:
         """Whether an operation writes detached values to leaves or constants that were read before.

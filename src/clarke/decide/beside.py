@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -67,23 +67,14 @@ class Sample:
         value: The result there.
         error: What rounding can have done to the value.
         gradient: (n,) AD's gradient there, zeros times infinity as zeros.
-        blur: The same as `error` of values that the backward pass reads: divided by a distance,
-            what rounding can have done to the gradient.
+        noise: (n,) what rounding can have done to the gradient.
     """
 
     moved: Array
     value: float
     error: float
     gradient: Array
-    blur: float
-
-    @property
-    def noise(self) -> Array:
-        """(n,) what rounding can have done to the gradient."""
-        if self.blur == 0:
-            return np.zeros_like(self.gradient)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return 4 * self.blur / np.abs(self.moved)
+    noise: Array
 
     @property
     def distance(self) -> float:
@@ -163,7 +154,7 @@ class Beside:
                 # Tied in the program's own numbers only: nothing nearer than these can be told.
                 self._spacing = coarsest_epsilon(program.analysis.trace)
         self._point = flatten(program.point)
-        self.here = self._sample(program.point, nowhere=True)
+        self.here = self._sample(program.point, math.inf)
 
     @cached_property
     def steps(self) -> tuple[float, ...]:
@@ -188,7 +179,8 @@ class Beside:
 
     def rays(self, pairs: int) -> Iterator[tuple[torch.Tensor, ...]]:
         """Random directions, each followed by its opposite."""
-        for _ in range(1 if self._large else pairs):
+        # On a line one pair is all there are.
+        for _ in range(1 if self._large or self._point.size == 1 else pairs):
             direction = random_tangents(self.program, self._generator)
             yield direction
             yield tuple(-d for d in direction)
@@ -203,10 +195,10 @@ class Beside:
                 p + (step / size) * torch.clamp(p.abs(), min=1.0) * d
                 for p, d in zip(self.program.point, direction, strict=True)
             )
-            found.append(self._sample(moved))
+            found.append(self._sample(moved, step))
         return tuple(found)
 
-    def _sample(self, point: Sequence[torch.Tensor], *, nowhere: bool = False) -> Sample:
+    def _sample(self, point: Sequence[torch.Tensor], step: float) -> Sample:
         run = self.program.run(point, pieces=self._pieces)
         exact = {x.untyped_storage().data_ptr() for x in run.leaves}
         analysis = self.program.analysis
@@ -214,7 +206,7 @@ class Beside:
         read = _read_backward(run, (analysis.trace if held else analysis.recorded).ops)
         gradient, adjoints = sober_adjoints(self.program, run)
         moved = flatten(point) - self._point
-        if not nowhere and not all(bool(torch.isfinite(g).all()) for g in gradient):
+        if step < math.inf and not all(bool(torch.isfinite(g).all()) for g in gradient):
             near = self._near(point, float(np.abs(moved).max(initial=0.0)))
             run = self.program.run(point, pieces=self._pieces)
             gradient, adjoints = sober_adjoints(self.program, run, near)
@@ -229,8 +221,11 @@ class Beside:
         }
         unit = float(BESIDE_ROUNDINGS) * torch.finfo(self.program.dtype).eps
         error = unit * (abs(value) + sum(terms.values()))
-        blur = unit * sum(terms[slot] for slot in read if slot in terms)
-        return Sample(moved, value, error, flatten(gradient), blur)
+        # Rounding wobbles from point to point: its slope is its size by the distance.
+        blur = 4 * unit * sum(terms[slot] for slot in read if slot in terms)
+        reach = step * np.maximum(np.abs(self._point), 1.0)
+        noise = blur / reach if blur > 0 else np.zeros_like(moved)
+        return Sample(moved, value, error, flatten(gradient), noise)
 
     def _near(self, point: Sequence[torch.Tensor], away: float) -> list[list[torch.Tensor]]:
         """Points so close to `point` that almost surely they see the same sides of all kinks."""
@@ -259,6 +254,12 @@ def steep_beside(
     return None
 
 
+@lru_cache(maxsize=256)
+def _saved_by(kind: type) -> tuple[str, ...]:
+    """Names of what a kind of backward node has saved."""
+    return tuple(name for name in dir(kind) if name.startswith("_saved_"))
+
+
 def _read_backward(run: Run, ops: Sequence[OpRecord]) -> set[int]:
     """Slots of the values that the backward pass reads, and of all that these come from.
 
@@ -266,11 +267,10 @@ def _read_backward(run: Run, ops: Sequence[OpRecord]) -> set[int]:
     """
     saved: set[int] = set()
     for node in {t.grad_fn for t in run.tensors.values() if t.grad_fn is not None}:
-        for name in dir(node):
-            if name.startswith("_saved_"):
-                value = getattr(node, name)
-                if isinstance(value, torch.Tensor) and value.numel():
-                    saved.add(value.data_ptr())
+        for name in _saved_by(type(node)):
+            value = getattr(node, name)
+            if isinstance(value, torch.Tensor) and value.numel():
+                saved.add(value.data_ptr())
     read = {slot for slot, t in run.tensors.items() if t.numel() and t.data_ptr() in saved}
     for op in reversed(ops):
         if any(slot in read for slot in op.outputs):
@@ -365,8 +365,11 @@ def settled(samples: Sequence[Sample], direction: Sequence[torch.Tensor]) -> Lim
         other = guesses[start]
         if start > last and other is not None and bool((np.abs(other - found) > allowed).any()):
             return None
+    edge = samples[last + 2]
+    trend = 2 * np.abs(edge.gradient - found) / edge.distance
     for s, ok in zip(samples[last + 3 :], finite[last + 3 :], strict=True):
-        if not ok or bool((np.abs(s.gradient - found) > allowed + s.noise).any()):
+        room = allowed + s.noise + trend * s.distance
+        if not ok or bool((np.abs(s.gradient - found) > room).any()):
             return None
     return Limit(tuple(direction), _digits(found, error), error)
 

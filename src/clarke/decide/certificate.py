@@ -10,7 +10,8 @@ import torch
 
 from clarke.constraints import flatten
 from clarke.deadline import Deadline
-from clarke.decide.confirm import confirm
+from clarke.decide.confirm import USUAL_FINEST, confirm
+from clarke.decide.finest import finest_step
 from clarke.decide.model import weighted_sum
 from clarke.decide.rounding import rounding_noise
 from clarke.decide.tolerance import (
@@ -61,6 +62,7 @@ class Certificate:
             where only the recorded operations can be run.
         noise: For each variable, the absolute error that rounding may have left in `gradient`.
         replay_noise: The same for gradients in float64, along the witnesses.
+        finest: The smallest step along the witnesses (`finest_step`).
         seal: Binds all of this; see `clarke.decide.verification.seal_of`.
     """
 
@@ -73,6 +75,7 @@ class Certificate:
     run_gradient: Gradient | None = None
     noise: tuple[float, ...] = ()
     replay_noise: tuple[float, ...] = ()
+    finest: float = USUAL_FINEST
     seal: str = ""
 
     def sealed(self) -> Self:
@@ -138,7 +141,14 @@ class Certificate:
                 check_ray(program, witness, self.tolerance, generator)
             if run and not any(
                 confirmed(
-                    program, g, witness, e.gradient, self.tolerance, self.replay_noise, generator
+                    program,
+                    g,
+                    witness,
+                    e.gradient,
+                    self.tolerance,
+                    self.replay_noise,
+                    generator,
+                    self.finest,
                 )
                 for g in own.runs()
             ):
@@ -159,6 +169,8 @@ class Certificate:
         trace = program.analysis.trace
         if self.tolerance != relative_tolerance(trace):
             raise Defect("the tolerance is not that of the program's types")
+        if self.finest < USUAL_FINEST and self.finest < self.finest_told():
+            raise Defect("the steps along the witnesses are smaller than their kinks can see")
         mixture = None if first.choices else ad_weights(program)
         for noise, spacing in (
             (self.noise, coarsest_epsilon(trace)),
@@ -173,6 +185,12 @@ class Certificate:
                 abs(n - a) <= _ROUNDING * a for n, a in zip(noise, allowed, strict=True)
             ):
                 raise Defect("more counts as rounding than the program can leave")
+
+    def finest_told(self) -> float:
+        """The smallest step along the witnesses at which running the program tells anything."""
+        trace = self.program.analysis.trace
+        spacing = coarsest_epsilon(trace) if self.run_gradient else REPLAY_SPACING
+        return max(finest_step(self.program, w.direction, spacing) for w in self.witnesses)
 
     def runs(self) -> tuple[Gradient, ...]:
         """Ways to AD's gradient at another point, the user's own function first.
@@ -195,14 +213,21 @@ class Certificate:
         if not self.adds_up():
             return ("the witnessed gradients do not add up to the gradient",)
         for i, w in enumerate(self.witnesses if run else ()):
-            rest = (self.point, w.direction, w.gradient, self.tolerance, self.replay_noise)
+            rest = (
+                self.point,
+                w.direction,
+                w.gradient,
+                self.tolerance,
+                self.replay_noise,
+                self.finest,
+            )
             outcome = None
             for gradient in self.runs():
                 outcome = confirm(gradient, *rest)
                 if outcome.confirmed:
                     break
             if outcome is not None and not outcome.confirmed:
-                return (f"gradients along witness {i} differ from its own by {outcome.error:.1e}",)
+                return (f"gradients along witness {i} {outcome.shortcoming}",)
         return ()
 
     def adds_up(self) -> bool:

@@ -14,9 +14,11 @@ import torch
 
 from clarke.constraints import flatten, random_tangents
 from clarke.deadline import UNLIMITED, Deadline
+from clarke.decide.beside import Beside
 from clarke.decide.model import Culprit, Decision
-from clarke.decide.tolerance import coarsest_epsilon
+from clarke.decide.tolerance import REPLAY_SPACING, coarsest_epsilon, peak
 from clarke.errors import ReplayError
+from clarke.numerics import BESIDE_ULPS, CONFIRM_FINER, CONFIRM_STEPS
 from clarke.steering import Program, select_along, selected_gradient
 from clarke.verdict import Verdict
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from clarke.steering import Analysis
 
 _APART = 0.05  # relative
-_STEPS = tuple(10.0**-k for k in range(2, 10))
 _STAYS = 0.5  # of a difference that a step ten times smaller does not take away
 _ROUNDINGS = 100.0
 _RAYS = 3
@@ -197,6 +198,9 @@ def _apart(
     """
     epsilon = coarsest_epsilon(program.analysis.trace)
     here = value(program.point)
+    error = Beside(program, torch.Generator().manual_seed(0)).here.error
+    noise = max(_ROUNDINGS * abs(here), error / REPLAY_SPACING) * epsilon
+    least = BESIDE_ULPS * epsilon * peak(program.point)
     apart = []
     for direction in directions:
         try:
@@ -209,22 +213,25 @@ def _apart(
             moved = [p + step * d for p, d in zip(program.point, direction, strict=True)]
             return (value(moved) - here) / step
 
-        parts = _parts(slope, expected, _ROUNDINGS * epsilon * abs(here))
+        parts = _parts(slope, expected, noise, least)
         if parts is not None:
             apart.append(parts)
     return apart
 
 
-def _parts(slope: Callable[[float], float], expected: float, noise: float) -> bool | None:
+def _parts(
+    slope: Callable[[float], float], expected: float, noise: float, least: float
+) -> bool | None:
     """Whether difference quotients stay away from a derivative, however small the step.
 
     A step that is large beside the point shows the function's curvature, or bridges the steps of
     a rounding. So the smallest counts at which roundings of the values, up to `noise`, do not hide
     the difference; where it still comes nearer with the step, they are not apart. None if all are
-    hidden.
+    hidden. Steps below `least` do not move the point.
     """
-    size = max(abs(slope(_STEPS[0])), abs(expected))
-    usable = [s for s in _STEPS if noise / s <= _APART * size]
+    size = max(abs(slope(CONFIRM_STEPS[0])), abs(expected))
+    finer = (s for s in CONFIRM_FINER if s >= least)
+    usable = [s for s in (*CONFIRM_STEPS, *finer) if noise / s <= _APART * size]
     if not usable or size == 0:
         return None
     gaps = [abs(slope(s) - expected) for s in usable[-2:]]

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _SAMPLES = 8
-_STEPS = (1e-6, 1e-7)
+# Two distances each; the later ones for functions that bend nearer to the point.
+_STEPS = ((1e-6, 1e-7), (1e-9, 1e-10), (1e-12, 1e-13), (1e-16, 1e-18), (1e-24, 1e-26))
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,14 +175,20 @@ class Refutation:
         return ()
 
     def nearby_on_the_other_side(self) -> bool:
-        """Gradients just beside the point must be separated from g as the set is."""
+        """Gradients just beside the point must be separated from g as the set is.
+
+        At a distance that rounding loses they are g itself, and prove nothing.
+        """
+        return any(self._separated_at(steps) for steps in _STEPS)
+
+    def _separated_at(self, steps: tuple[float, ...]) -> bool:
         generator = torch.Generator().manual_seed(1)
         limit = float(self.direction @ self.gradient)
         for _ in range(_SAMPLES):
             direction = [
                 torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in self.program.point
             ]
-            for step in _STEPS:
+            for step in steps:
                 moved = [p + step * d for p, d in zip(self.program.point, direction, strict=True)]
                 value = float(self.direction @ flatten(natural_gradient(self.program, moved)))
                 if not limit - value > 0.25 * self.gap:

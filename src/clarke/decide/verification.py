@@ -17,7 +17,7 @@ import torch
 
 from clarke.capture import digest, refilled, without_values
 from clarke.constraints import build_rows, find_relevant, flatten
-from clarke.decide.confirm import confirm
+from clarke.decide.confirm import USUAL_FINEST, confirm
 from clarke.decide.hazards import LIPSCHITZ, obstacle
 from clarke.decide.rays import is_smooth_along
 from clarke.decide.tolerance import relative_difference
@@ -272,6 +272,7 @@ def confirmed(
     tolerance: float,
     noise: Sequence[float],
     generator: torch.Generator,
+    finest: float = USUAL_FINEST,
 ) -> bool:
     """Whether gradients along a witness tend to its own, at points that no judge looked at."""
     stretch = 0.5 + 0.4 * float(torch.rand((), generator=generator, dtype=torch.float64))
@@ -279,7 +280,7 @@ def confirmed(
     def moved(point: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         return run([p + stretch * (q - p) for p, q in zip(program.point, point, strict=True)])
 
-    rest = (program.point, witness.direction, expected, tolerance, noise)
+    rest = (program.point, witness.direction, expected, tolerance, noise, finest)
     return confirm(moved, *rest).confirmed
 
 

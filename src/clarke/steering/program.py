@@ -225,7 +225,7 @@ class Program:
         chooser: Callable[[Site, Probe], torch.Tensor] | None = None,
         tangents: Sequence[torch.Tensor] | None = None,
         probe: bool = False,
-        nudge: bool = False,
+        nudge: bool | Nudges = False,
         grad: bool = True,
     ) -> Run:
         """Run the program.
@@ -239,10 +239,10 @@ class Program:
             tangents: Direction for forward-mode differentiation; the caller must be inside
                 `torch.autograd.forward_ad.dual_level`.
             probe: Collect candidates and switching functions at the touched kinks.
-            nudge: Add zero leaves at the touched kinks, for adjoints.
+            nudge: Add zero leaves at the touched kinks, for adjoints; or those to add.
             grad: Build an autograd graph.
         """
-        nudges = Nudges(self.dtype) if nudge else None
+        nudges = nudge if isinstance(nudge, Nudges) else Nudges(self.dtype) if nudge else None
         state = _State(self, point, tangents, nudges, grad=grad)
         probes: dict[int, Probe] = {}
         with torch.set_grad_enabled(grad):
@@ -533,7 +533,7 @@ class _State:
         slot = use.op.outputs[0] if use.op.outputs else None
         if self.nudges is None or use.elements is None or slot is None:
             return
-        found = self.nudges.add(self.env[slot], use.elements, use.kink)
+        found = self.nudges.add(self.env[slot], use.elements, use.kink, use=True)
         if use.op.short_name.endswith("_"):
             self.env[slot].copy_(found)
         else:

@@ -1,0 +1,238 @@
+"""Verdicts from the outer estimate: refuted without enumeration, or regular part by part.
+
+Entries of variables and kinks that have nothing to do with each other are judged apart: a gradient
+is wrong as soon as one part of it is, and right if all parts are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from clarke.constraints import flatten, unflatten
+from clarke.deadline import UNLIMITED
+from clarke.decide.normal import outer_estimate
+from clarke.decide.tolerance import relative_difference
+from clarke.errors import BudgetError
+from clarke.numerics import BESIDE_STEPS, FOLLOWS
+from clarke.steering import Program, natural_gradient, select_along, selected_gradient
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from clarke.deadline import Deadline
+    from clarke.decide.model import Witness
+    from clarke.decide.outer import Outer
+
+    Array = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+
+_SAMPLES = 8
+_ROUNDS = 100
+_MANY = 512  # parts that are looked at one by one
+
+
+def _fresh(program: Program) -> Outer:
+    """The outer estimate of a program, from nothing but the program and its point."""
+    return outer_estimate(program, torch.Generator().manual_seed(2))
+
+
+@dataclass(frozen=True, eq=False)
+class OuterRefutation:
+    """Proof that a gradient lies outside of everything that pieces chosen freely can give.
+
+    Attributes:
+        gradient: (n,) the gradient.
+        direction: (n,) unit vector with ``<direction, g> > <direction, p>`` for every element p.
+        gap: The difference.
+        distance: The distance of the part of the gradient that was looked at.
+        kinks: The touched kinks of that part.
+        program: The program with its point, from which `verify` computes the estimate again.
+        witnesses, weights: None: no selection is named.
+    """
+
+    gradient: Array
+    direction: Array
+    gap: float
+    distance: float
+    kinks: tuple[int, ...]
+    program: Program
+    witnesses: tuple[Witness, ...] = field(default=())
+    weights: tuple[float, ...] = field(default=())
+
+    def verify(self, *, run: bool = True) -> bool:
+        """Compute the estimate from scratch and separate again; with `run`, look nearby as well."""
+        return not self.defects(run=run)
+
+    def defects(self, *, run: bool = True) -> tuple[str, ...]:
+        """What is wrong with the proof, in words; empty when it holds."""
+        try:
+            outer = _fresh(self.program)
+        except BudgetError as error:
+            return (str(error),)
+        found = []
+        if len(self.direction) != len(outer.base) or len(self.gradient) != len(outer.base):
+            return ("the direction and the gradient do not fit the program",)
+        if not outer.gap(self.gradient, self.direction) > 0:
+            found.append("the direction does not separate the gradient from the estimate")
+        if run and not self._nearby_on_the_other_side():
+            found.append("gradients at nearby points are not on the other side")
+        return tuple(found)
+
+    def _nearby_on_the_other_side(self) -> bool:
+        generator = torch.Generator().manual_seed(1)
+        limit = float(self.direction @ self.gradient)
+        for _ in range(_SAMPLES):
+            direction = _random(self.program, generator)
+            for step in BESIDE_STEPS:
+                found = flatten(
+                    natural_gradient(self.program, _moved(self.program, direction, step))
+                )
+                if not limit - float(self.direction @ found) > 0.25 * self.gap:
+                    return False
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class RegularProof:
+    """Proof of membership where the function is a sum of pieces that all bend the same way.
+
+    There the generalized gradients are the means of the candidates' gradients for *any* weights at
+    each kink (the sum rule is an equality), so the weights are the proof.
+
+    Attributes:
+        gradient: The gradient.
+        shares: (L,) the weights of the candidates at all atoms of the program's outer estimate.
+        tolerance: Relative difference that counts as rounding.
+        noise: For each variable, the absolute error that rounding may have left.
+        program: The program with its point.
+        witnesses, weights: None: no selection is named.
+    """
+
+    gradient: tuple[torch.Tensor, ...]
+    shares: Array
+    tolerance: float
+    noise: tuple[float, ...]
+    program: Program
+    witnesses: tuple[Witness, ...] = field(default=())
+    weights: tuple[float, ...] = field(default=())
+
+    def verify(self, *, run: bool = True) -> bool:
+        """Compute the structure from scratch and check signs, weights and their mean again."""
+        return not self.defects(run=run)
+
+    def defects(self, *, run: bool = True) -> tuple[str, ...]:
+        """What is wrong with the proof, in words; empty when it holds."""
+        try:
+            outer = _fresh(self.program)
+        except BudgetError as error:
+            return (str(error),)
+        atoms = outer.atoms
+        if len(self.shares) != len(atoms.owner):
+            return ("the weights do not fit the kinks",)
+        found = []
+        if not regular_in_parts(outer):
+            found.append("the function bends both ways")
+        sums = np.zeros(atoms.count)
+        np.add.at(sums, atoms.owner, self.shares)
+        if bool((self.shares < 0).any()) or bool((np.abs(sums - 1) > 1e-9).any()):
+            found.append("the weights are not convex")
+        mean = unflatten(outer.mean(self.shares), self.program.point)
+        if relative_difference(mean, self.gradient, noise=self.noise) > self.tolerance:
+            found.append("the mean of the candidates' gradients is not the gradient")
+        if run and not found and not self._follows(outer, flatten(mean)):
+            found.append("gradients at nearby points do not follow the directional derivative")
+        return tuple(found)
+
+    def _follows(self, outer: Outer, mean: Array) -> bool:
+        """Beside the point, along d, the slope must be the estimate's largest or smallest.
+
+        Part by part it is one or the other; in every one of them no less, or no more, than that of
+        the gradient.
+        """
+        generator = torch.Generator().manual_seed(1)
+        convex = np.zeros(len(mean), dtype=bool)
+        for atoms, entries in outer.parts():
+            if outer.bends(1.0, atoms):
+                convex |= entries
+        for _ in range(_SAMPLES):
+            direction = _random(self.program, generator)
+            slopes = [
+                flatten(natural_gradient(self.program, _moved(self.program, direction, step)))
+                for step in BESIDE_STEPS
+            ]
+            for entries, sign in ((convex, 1.0), (~convex, -1.0)):
+                own = np.where(entries, flatten(direction), 0.0)
+                wanted = sign * outer.extreme(sign * own)[0]
+                size = float((outer.noise + np.abs(mean)) @ np.abs(own)) + abs(wanted)
+                if not any(abs(float(s @ own) - wanted) <= FOLLOWS * size for s in slopes):
+                    return False
+                if sign * (wanted - float(mean @ own)) < -FOLLOWS * size:
+                    return False
+        return True
+
+
+def regular_in_parts(outer: Outer) -> bool:
+    """Whether every part of the estimate is the set itself."""
+    return outer.regular() or all(outer.regular(atoms) for atoms, _ in outer.parts())
+
+
+def _random(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in program.point)
+
+
+def _moved(
+    program: Program, direction: Sequence[torch.Tensor], step: float
+) -> tuple[torch.Tensor, ...]:
+    scale = max([1.0, *(float(p.abs().max()) for p in program.point if p.numel())])
+    return tuple(p + step * scale * d for p, d in zip(program.point, direction, strict=True))
+
+
+def refute_outside(
+    outer: Outer,
+    program: Program,
+    gradient: Array,
+    tolerance: float,
+    deadline: Deadline = UNLIMITED,
+) -> OuterRefutation | None:
+    """A proof that a gradient is outside of the estimate, or None; part by part where there are.
+
+    The whole is looked at first, a few rounds only: what is far outside shows at once.
+    """
+    atoms = outer.atoms
+    everything = np.ones(atoms.count, dtype=bool), np.ones(len(gradient), dtype=bool)
+    parts = [everything, *outer.parts()]
+    for kinks, entries in parts if len(parts) <= _MANY else parts[:1]:
+        part, columns = outer.restricted(kinks, entries)
+        target = gradient[columns]
+        near = part.project(target, _ROUNDS, deadline)
+        scale = max(float(np.abs(target).max(initial=0.0)), float(part.noise.max(initial=0.0)))
+        if part.gap(target, near.direction) <= tolerance * scale:
+            continue
+        direction = np.zeros(len(gradient))
+        direction[columns] = near.direction
+        gap = outer.gap(gradient, direction)
+        if gap > 0:
+            mine = sorted({n for j in np.flatnonzero(kinks) for n in atoms.kinks[j]})
+            return OuterRefutation(gradient, direction, gap, near.distance, tuple(mine), program)
+    return None
+
+
+def limit_beside(
+    program: Program, toward: Array, generator: torch.Generator
+) -> tuple[torch.Tensor, ...] | None:
+    """The limiting gradient along a direction close to one, if the gradients there show it."""
+    noise = flatten(_random(program, generator))
+    direction = unflatten(toward + 1e-3 * noise, program.point)
+    choices, _ = select_along(program, direction)
+    found = selected_gradient(program, choices)
+    for step in BESIDE_STEPS:
+        beside = natural_gradient(program, _moved(program, direction, step))
+        if relative_difference(found, beside) <= FOLLOWS:
+            return found
+    return None

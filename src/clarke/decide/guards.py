@@ -1,0 +1,330 @@
+"""Guards: comparisons that put another value in the place of one point, or of a small part.
+
+``where(x == 0, 1, sin(s) / s)`` with ``s = where(x == 0, 1, x)`` has at 0 the value 1, and nowhere
+else the branch that it takes there. No selection of pieces at the point tells what the function is
+beside it, since the branch that holds there is not defined at the point. But the function beside it
+is what matters: gradients along rays tend to a limit, and where all rays agree and values come
+back to the point's own, that limit is the only one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from clarke.capture import Ref
+from clarke.constraints import flatten, random_tangents, unflatten
+from clarke.deadline import UNLIMITED
+from clarke.decide.beside import RAY_PAIRS, Beside, Limit, settled, steepness
+from clarke.decide.model import Witness, ray_witness
+from clarke.decide.nonfinite import values_follow
+from clarke.errors import ReplayError
+from clarke.kinks import Hazard
+from clarke.kinks.singular import SingularRule
+from clarke.kinks.steps import ComparisonRule
+from clarke.numerics import BESIDE_AGREES, BESIDE_APART, BESIDE_GRID
+from clarke.steering import Pieces, select_along
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from clarke.constraints import Relevance
+    from clarke.deadline import Deadline
+    from clarke.steering import Program, Site
+
+    Array = NDArray[np.float64]
+    Tensors = tuple[torch.Tensor, ...]
+
+_AXES = 4  # variables up to which rays along the coordinates are looked at too
+_SURFACES = 8  # ties whose surface is visited
+
+
+@dataclass(frozen=True, eq=False)
+class LimitProof:
+    """Gradients along rays on all sides tend to one limit: what AD returned, or something else.
+
+    The proof is by samples: `verify` draws none anew, but computes every limit again.
+
+    Attributes:
+        gradient: AD's gradient.
+        limit: (n,) where gradients tend to on every ray.
+        error: (n,) what rounding leaves open of it.
+        equal: Whether the proof is that they are the same; else that they are apart.
+        program: The program, for running it beside the point.
+        witnesses: The rays.
+        weights: Equal weights of the witnesses.
+    """
+
+    gradient: Tensors
+    limit: Array
+    error: Array
+    equal: bool
+    program: Program
+    witnesses: tuple[Witness, ...]
+    weights: tuple[float, ...]
+
+    def verify(self, *, run: bool = True) -> bool:
+        """Compare the gradient with the limit, and with `run` compute that again on all rays."""
+        return not self.defects(run=run)
+
+    def defects(self, *, run: bool = True) -> tuple[str, ...]:
+        """What is wrong with the proof, in words; empty when it holds."""
+        found = []
+        if self.equal != agrees(flatten(self.gradient), self.limit, self.error):
+            found.append("the gradient is not to the limit as the proof says")
+        if not self.equal and not apart(flatten(self.gradient), self.limit, self.error):
+            found.append("the gradient is too near to the limit to be told from it")
+        if not self.witnesses:
+            found.append("there are no rays")
+        for i, w in enumerate(self.witnesses):
+            if not agrees(flatten(w.gradient), self.limit, self.error):
+                found.append(f"witness {i} has another limit")
+            elif run:
+                beside = Beside(self.program, torch.Generator().manual_seed(0))
+                samples = beside.along(w.direction)
+                limit = settled(samples, w.direction)
+                if limit is None or not agrees(limit.gradient, self.limit, self.error):
+                    found.append(f"gradients along witness {i} do not tend to the limit")
+                elif steepness(beside.here, samples) is not None:
+                    found.append(f"values along witness {i} do not come back to the point's own")
+        return tuple(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """What the function is beside a guard.
+
+    Attributes:
+        limits: Where gradients tend to, ray by ray.
+        error: (n,) what rounding leaves open of the limits.
+        alike: Whether all limits are equal.
+        whole: Whether nothing but guards is touched, beside the point as well: then limits that
+            are alike are all there are.
+    """
+
+    limits: tuple[Limit, ...]
+    error: Array
+    alike: bool
+    whole: bool
+
+    def proof(self, program: Program, gradient: Tensors, *, equal: bool) -> LimitProof:
+        """That a gradient is the limit of all, or is not."""
+        rays = tuple(
+            ray_witness(r.direction, unflatten(r.gradient, program.point)) for r in self.limits
+        )
+        share = tuple(1 / len(rays) for _ in rays)
+        mean = np.mean([r.gradient for r in self.limits], axis=0)
+        return LimitProof(gradient, mean, self.error, equal, program, rays, share)
+
+
+def agrees(one: Array, two: Array, error: Array) -> bool:
+    """Whether two gradients are equal as far as limits can be told."""
+    size = np.maximum(np.abs(one), np.abs(two))
+    peak = float(size.max(initial=0.0))
+    return bool((np.abs(one - two) <= error + BESIDE_AGREES * np.maximum(size, peak)).all())
+
+
+def apart(one: Array, two: Array, error: Array) -> bool:
+    """Whether two gradients differ by far more than the error of limits."""
+    gap = float(np.abs(one - two).max(initial=0.0))
+    peak = float(np.maximum(np.abs(one), np.abs(two)).max(initial=0.0))
+    return gap > BESIDE_APART * max(peak, float(error.max(initial=0.0)) / BESIDE_AGREES)
+
+
+def surroundings(
+    program: Program,
+    gradient: Sequence[torch.Tensor],
+    relevance: Relevance,
+    generator: torch.Generator,
+    deadline: Deadline = UNLIMITED,
+) -> Surroundings | str:
+    """What the function is beside guards, or why that cannot be told.
+
+    Args:
+        program: The program.
+        gradient: What AD returned.
+        relevance: Its relevant kinks.
+        generator: Private randomness.
+        deadline: When to stop looking.
+    """
+    others = _other_kinks(program, relevance)
+    if isinstance(others, str):
+        return others
+    beside = Beside(program, generator, deadline=deadline)
+    limits: list[Limit] = []
+    for direction in _directions(beside, program, gradient):
+        samples = beside.along(direction)
+        limit = settled(samples, direction)
+        if limit is None:
+            return "Gradients along rays beside the point do not settle before rounding hides them."
+        if not values_follow(beside.here, samples, limit.gradient):
+            return "Values beside the point change at another rate than gradients say."
+        limits.append(limit)
+    if not limits:
+        return "The point has no neighbours in the numbers that the program computes with."
+    torn = _jumps_on_surfaces(program, generator)
+    if torn:
+        return torn
+    error = 8 * np.max([r.error for r in limits], axis=0)
+    alike = all(agrees(limits[0].gradient, r.gradient, error) for r in limits[1:])
+    return Surroundings(tuple(limits), error, alike, not others)
+
+
+def _directions(
+    beside: Beside, program: Program, gradient: Sequence[torch.Tensor]
+) -> Iterator[Tensors]:
+    """Rays on all sides: random ones, those along coordinates, and along AD's gradient."""
+    yield from beside.rays(RAY_PAIRS)
+    count = sum(p.numel() for p in program.point)
+    if 1 < count <= _AXES:
+        for i in range(count):
+            unit = np.zeros(count)
+            unit[i] = 1.0
+            yield unflatten(unit, program.point)
+            yield unflatten(-unit, program.point)
+    if count > 1 and any(bool((g != 0).any()) for g in gradient):
+        own = tuple(g.detach().to(program.dtype) for g in gradient)
+        yield own
+        yield tuple(-g for g in own)
+
+
+def _other_kinks(program: Program, relevance: Relevance) -> bool | str:
+    """Whether more than guards is touched; why nothing can be told, if so.
+
+    Where a guard has put a safe value, the branch that holds beside the point is touched at other
+    places than the recorded one. It is looked at with the guards as they are on some ray.
+    """
+    guards = torch.zeros(program.analysis.count, dtype=torch.bool)
+    for site in program.analysis.sites.values():
+        if isinstance(site.rule, ComparisonRule):
+            guards[site.first : site.first + site.touch.count] = True
+    others = bool((relevance.relevant & ~guards).any())
+    for direction in _two(program):
+        try:
+            choices, _ = select_along(program, direction)
+            run = program.run(choices=choices, grad=False)
+        except ReplayError:
+            return "The branch beside the point cannot be run on its own."
+        for site in program.analysis.ordered():
+            found = _hidden(site, run.tensors)
+            if isinstance(found, str):
+                return found
+            others = others or found
+    return others
+
+
+def _two(program: Program) -> tuple[Tensors, Tensors]:
+    direction = random_tangents(program, torch.Generator().manual_seed(4))
+    return direction, tuple(-d for d in direction)
+
+
+def _hidden(site: Site, tensors: dict[int, torch.Tensor] | object) -> bool | str:
+    """Whether an operation that was not touched is so with other values of its arguments."""
+    op, rule = site.touch.op, site.rule
+    if isinstance(rule, ComparisonRule) or site.touch.count:
+        return False
+    if op.func._schema.name.endswith("_"):
+        return True
+    now = {
+        i: tensors[a.slot].detach()  # type: ignore[index]
+        for i, a in enumerate(op.args)
+        if isinstance(a, Ref) and i in op.kept and a.slot in tensors  # type: ignore[operator]
+    }
+    same = all(torch.equal(v, op.kept[i].to(v.dtype)) for i, v in now.items())
+    if same and set(now) == set(op.kept):
+        return False
+    touch = rule.find(replace(op, kept={**op.kept, **now}, signs=None))
+    if not isinstance(rule, SingularRule):
+        # A value that is not defined may be on a kink.
+        undefined = any(bool(v.isnan().any()) for v in now.values() if v.is_floating_point())
+        return touch.count > 0 or undefined
+    lines = any(h is Hazard.STEP for _, h in rule.more) and not rule.complex_too
+    if touch.count and (Hazard.STEP in touch.hazards or lines):
+        return (
+            f"{op.shown} at {op.location} jumps beside the point, so that limits along rays do not "
+            "tell everything."
+        )
+    return False
+
+
+def _jumps_on_surfaces(program: Program, generator: torch.Generator) -> str:
+    """Where values jump beside the point on the surface on which a guard's comparison is tied.
+
+    ``(x * x + y * y) * (x > 0)`` comes back to 0 along every ray, and jumps by y * y beside it.
+    """
+    count = sum(p.numel() for p in program.point)
+    if count == 1:
+        return ""
+    for position, site in program.analysis.sites.items():
+        if not isinstance(site.rule, ComparisonRule):
+            continue
+        for kink in range(min(site.touch.count, _SURFACES)):
+            where = f"{site.touch.op.shown} at {site.touch.op.location}"
+            on = _on_surface(program, position, kink, generator)
+            if on is None:
+                if not site.rule.isolated:
+                    return f"Where {where} is tied beside the point was not found."
+                continue
+            if _parts_at(program, on, generator):
+                return f"Values jump beside the point, where {where} is tied."
+    return ""
+
+
+def _on_surface(
+    program: Program, position: int, kink: int, generator: torch.Generator
+) -> list[torch.Tensor] | None:
+    """A point beside the program's own at which a comparison is tied as well."""
+    start = [
+        p + 0.25 * d
+        for p, d in zip(program.point, random_tangents(program, generator), strict=True)
+    ]
+    slopes = []
+    for at in (program.point, start):
+        run = program.run(at, probe=True)
+        value = run.probes[position].switching.reshape(-1)[kink]
+        if not value.requires_grad:
+            return None
+        grads = torch.autograd.grad(value, run.leaves, materialize_grads=True)
+        slopes.append(flatten(tuple(g.detach() for g in grads)))
+    direction = flatten(random_tangents(program, generator))
+    if bool((slopes[0] != 0).any()):
+        normal = slopes[0]
+        direction = direction - normal * float(direction @ normal) / float(normal @ normal)
+    direction = np.where(slopes[1] != 0, direction if slopes[0].any() else 0.0, direction)
+    # Few digits, so that sums of them are exact.
+    direction = np.round(direction / float(BESIDE_GRID)) * float(BESIDE_GRID)
+    if not direction.any():
+        return None
+    moved = [
+        p + 0.25 * d
+        for p, d in zip(program.point, unflatten(direction, program.point), strict=True)
+    ]
+    run = program.run(moved, probe=True, grad=False)
+    tied = float(run.probes[position].switching.reshape(-1)[kink]) == 0
+    return moved if tied else None
+
+
+def _parts_at(program: Program, point: Sequence[torch.Tensor], generator: torch.Generator) -> bool:
+    """Whether values around another point do not come back to its own."""
+
+    def value(at: Sequence[torch.Tensor]) -> float:
+        return float(program.run(at, pieces=Pieces.NATURAL, grad=False).output.sum())
+
+    here = value(point)
+    for _ in range(2):
+        ray = random_tangents(program, generator)
+        for sign in (1.0, -1.0):
+            gaps = []
+            for step in (1e-4, 1e-8):
+                near = value([p + sign * step * d for p, d in zip(point, ray, strict=True)])
+                gaps.append(abs(near - here))
+            rounding = math.sqrt(torch.finfo(program.dtype).eps) * 1e-3 * max(abs(here), 1.0)
+            if not gaps[1] <= 0.1 * gaps[0] + rounding:
+                return True
+    return False
