@@ -13,14 +13,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from reference import cases, contains, to_torch
-from reference.forgery import forgeries
 
 import clarke
 from clarke.constraints import flatten
 from clarke.decide import Certificate, Refutation, Witness
 from clarke.decide.verification import is_replayed
 from clarke.steering import select_along, selected_gradient
+from reference import cases, contains, to_torch
+from reference.forgery import forgeries
 
 pytestmark = pytest.mark.fuzz
 

@@ -69,41 +69,42 @@ def forgeries(proof: Any, other: Any) -> Iterator[Forgery]:
 
 def changes(value: Any, other: Any, path: str) -> Iterator[_Change]:
     """Values of the same type that differ from one."""
-    if isinstance(value, (Program, Trace)):
+    if value is None:
+        return iter([_Change(path, "filled", other)] if other is not None else [])
+    for kind, change in _CHANGES:
+        if isinstance(value, kind):
+            return change(value, other, path)
+    if is_dataclass(value):
+        return _changed_fields(value, other, path)
+    if callable(value):
+        lies = (("dropped", None), ("replaced", _lying(value)))
+        return iter([_Change(path, what, lie) for what, lie in lies])
+    raise AssertionError(f"nothing here forges a {type(value).__name__}: {path}")
+
+
+def _changed_fields(value: Any, other: Any, path: str) -> Iterator[_Change]:
+    for f in fields(value):
+        foreign = getattr(other if type(other) is type(value) else value, f.name)
+        for c in changes(getattr(value, f.name), foreign, f"{path}.{f.name}"):
+            yield _Change(c.path, c.what, replace(value, **{f.name: c.value}), c.slight)
+
+
+def _changed_programs(value: Program, other: Any, path: str) -> Iterator[_Change]:
+    if other is not value:
         yield _Change(path, "of another program", other)
-        if isinstance(value, Trace):
-            yield from _moved_traces(value, path)
-    elif isinstance(value, torch.Tensor):
-        for c in _changed_arrays(value.detach().numpy(), path):
-            yield _Change(c.path, c.what, torch.from_numpy(np.ascontiguousarray(c.value)), c.slight)
-    elif isinstance(value, np.ndarray):
-        yield _Change(path, "dropped", None)
-        yield from _changed_arrays(value, path)
-    elif isinstance(value, bool):
+
+
+def _changed_tensors(value: torch.Tensor, other: Any, path: str) -> Iterator[_Change]:
+    for c in _changed_arrays(value.detach().numpy(), other, path):
+        if c.value is not None:
+            tensor = torch.from_numpy(np.ascontiguousarray(c.value))
+            yield _Change(c.path, c.what, tensor, c.slight)
+
+
+def _changed_numbers(value: float, other: Any, path: str) -> Iterator[_Change]:
+    if isinstance(value, bool):
         yield _Change(path, "the opposite", not value)
-    elif isinstance(value, (int, float)):
-        yield from _changed_numbers(value, path)
-    elif isinstance(value, (tuple, list)):
-        yield from _changed_sequences(tuple(value), other, path)
-    elif isinstance(value, Mapping):
-        yield from _changed_mappings(value, path)
-    elif is_dataclass(value):
-        for f in fields(value):
-            same = type(other) is type(value)
-            foreign = getattr(other if same else value, f.name)
-            for c in changes(getattr(value, f.name), foreign, f"{path}.{f.name}"):
-                yield _Change(c.path, c.what, replace(value, **{f.name: c.value}), c.slight)
-    elif value is None:
-        if other is not None:
-            yield _Change(path, "filled", other)
-    elif callable(value):
-        yield _Change(path, "dropped", None)
-        yield _Change(path, "replaced", _lying(value))
-    else:
-        raise AssertionError(f"nothing here forges a {type(value).__name__}: {path}")
-
-
-def _changed_numbers(value: float, path: str) -> Iterator[_Change]:
+        return
     if isinstance(value, int):
         yield _Change(path, "one more", value + 1)
         return
@@ -114,7 +115,8 @@ def _changed_numbers(value: float, path: str) -> Iterator[_Change]:
     yield _Change(path, "not a number", math.nan)
 
 
-def _changed_arrays(value: np.ndarray, path: str) -> Iterator[_Change]:
+def _changed_arrays(value: np.ndarray, other: Any, path: str) -> Iterator[_Change]:
+    yield _Change(path, "dropped", None)
     if value.size == 0:
         return
 
@@ -150,7 +152,8 @@ def _changed_arrays(value: np.ndarray, path: str) -> Iterator[_Change]:
         yield from different("one twice", np.concatenate([value[:1], value]))
 
 
-def _changed_sequences(value: tuple[Any, ...], other: Any, path: str) -> Iterator[_Change]:
+def _changed_sequences(value: Any, other: Any, path: str) -> Iterator[_Change]:
+    value = tuple(value)
     if value:
         yield _Change(path, "emptied", ())
         yield _Change(path, "one twice", (*value, value[0]))
@@ -167,7 +170,7 @@ def _changed_sequences(value: tuple[Any, ...], other: Any, path: str) -> Iterato
             yield _Change(c.path, c.what, (*value[:i], c.value, *value[i + 1 :]), c.slight)
 
 
-def _changed_mappings(value: Mapping[Any, Any], path: str) -> Iterator[_Change]:
+def _changed_mappings(value: Mapping[Any, Any], other: Any, path: str) -> Iterator[_Change]:
     for key in list(value)[:MOST_ITEMS]:
         rest = {k: v for k, v in value.items() if k != key}
         yield _Change(path, "one entry dropped", rest)
@@ -176,7 +179,9 @@ def _changed_mappings(value: Mapping[Any, Any], path: str) -> Iterator[_Change]:
             yield _Change(c.path, c.what, {**value, key: c.value}, c.slight)
 
 
-def _moved_traces(trace: Trace, path: str) -> Iterator[_Change]:
+def _changed_traces(trace: Trace, other: Any, path: str) -> Iterator[_Change]:
+    if other is not trace:
+        yield _Change(path, "of another program", other)
     for slot, e in trace.externals.items():
         if not e.tensor.is_floating_point() or not e.tensor.numel():
             continue
@@ -195,3 +200,14 @@ def _moved_traces(trace: Trace, path: str) -> Iterator[_Change]:
 
 def _lying(gradient: Callable[..., Any]) -> Callable[..., Any]:
     return lambda point: tuple(g + 1 for g in gradient(point))
+
+
+_CHANGES: tuple[tuple[Any, Callable[[Any, Any, str], Iterator[_Change]]], ...] = (
+    (Program, _changed_programs),
+    (Trace, _changed_traces),
+    (torch.Tensor, _changed_tensors),
+    (np.ndarray, _changed_arrays),
+    ((bool, int, float), _changed_numbers),
+    ((tuple, list), _changed_sequences),
+    (Mapping, _changed_mappings),
+)

@@ -132,7 +132,7 @@ class Certificate(Recomputed):
         trace = program.analysis.trace
         if self.tolerance != relative_tolerance(trace):
             raise Defect("the tolerance is not that of the program's types")
-        if self.finest < USUAL_FINEST and self.finest < self.finest_told():
+        if self.finest != USUAL_FINEST and self.finest != self.finest_told():
             raise Defect("the steps along the witnesses are smaller than their kinks can see")
         mixture = None if first.choices else ad_weights(program)
         for noise, spacing in (

@@ -78,8 +78,10 @@ class LimitProof(Recomputed):
         """Look at the surroundings anew, on other rays, and at the limits along those named."""
         generator = fresh_generator()
         own = selected_gradient(program, weights=ad_weights(program))
-        if [g.shape for g in self.gradient] != [p.shape for p in program.point]:
-            raise Defect("the gradient has another shape than the variables")
+        shapes = [p.shape for p in program.point]
+        each = [self.gradient, *(p for w in self.witnesses for p in (w.direction, w.gradient))]
+        if any([t.shape for t in parts] != shapes for parts in each):
+            raise Defect("a gradient or a ray has another shape than the variables")
         relevance = find_relevant(program, generator)
         found = surroundings(program, own, relevance, generator, program.deadline)
         if isinstance(found, str):
