@@ -92,6 +92,18 @@ LAYER_SCALES = Steps(
     "directions are put together; any that satisfies all rows will do.",
     NONE,
 )
+WEIGHTS_CONVEX = Threshold(
+    1e-9,
+    "By how much the sum of convex weights may differ from 1: as many roundings as there are "
+    "weights. The sum itself is checked exactly.",
+    (Verdict.BOULIGAND, Verdict.CLARKE),
+)
+LIMIT_ERRORS = Threshold(
+    1e3,
+    "How many times larger the recorded error of a limit along rays may be than that on other rays "
+    "at verification. Verification uses its own.",
+    JUDGED,
+)
 SET_AGREES = Threshold(
     1e-7,
     "Relative difference of a gap or a distance to a set, as recorded and as recomputed: Wolfe's "

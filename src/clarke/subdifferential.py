@@ -245,7 +245,7 @@ class Subdifferential:
         elements = np.stack([certain.element(a) for a in near.atoms])
         weights = np.asarray(near.weights)
         distance = float(np.linalg.norm(weights @ elements - target))
-        rest = (target, tolerance, noise, near.atoms, (), None, self._program)
+        rest = (target, tolerance, noise, near.atoms, (), None, self._program, self._program.point)
         return Membership(True, distance, elements, weights, None, *rest)
 
     def _not_inside(
@@ -270,6 +270,7 @@ class Subdifferential:
             (),
             None,
             self._program,
+            self._program.point,
         )
 
     def min_norm(self, *, seconds: float | None = SET_SECONDS) -> tuple[torch.Tensor, ...]:

@@ -6,7 +6,7 @@ is wrong as soon as one part of it is, and right if all parts are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +15,17 @@ import torch
 from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED
 from clarke.decide.normal import outer_estimate
-from clarke.decide.tolerance import relative_difference
+from clarke.decide.rounding import rounding_noise
+from clarke.decide.tolerance import SINGLE, relative_difference, relative_tolerance
+from clarke.decide.verification import (
+    Defect,
+    Recomputed,
+    fresh_generator,
+    is_replayed,
+    same_bounds,
+)
 from clarke.errors import BudgetError
-from clarke.numerics import BESIDE_STEPS, FOLLOWS
+from clarke.numerics import BESIDE_STEPS, FOLLOWS, SET_AGREES, WEIGHTS_CONVEX
 from clarke.steering import Program, natural_gradient, select_along, selected_gradient
 
 if TYPE_CHECKING:
@@ -39,52 +47,79 @@ _MANY = 512  # parts that are looked at one by one
 
 def _fresh(program: Program) -> Outer:
     """The outer estimate of a program, from nothing but the program and its point."""
-    return outer_estimate(program, torch.Generator().manual_seed(2))
+    return outer_estimate(program, fresh_generator(), program.deadline)
 
 
 @dataclass(frozen=True, eq=False)
-class OuterRefutation:
+class OuterRefutation(Recomputed):
     """Proof that a gradient lies outside of everything that pieces chosen freely can give.
 
     Attributes:
+        program: What ran.
+        point: The point.
         gradient: (n,) the gradient.
+        replayed: The recorded operations give this gradient, in float64. If not, it is the one that
+            was handed to the judge, and only that it is none of the program's is proved.
         direction: (n,) unit vector with ``<direction, g> > <direction, p>`` for every element p.
         gap: The difference.
         distance: The distance of the part of the gradient that was looked at.
         kinks: The touched kinks of that part.
-        program: The program with its point, from which `verify` computes the estimate again.
-        witnesses, weights: None: no selection is named.
+        seal: Binds all of this.
     """
 
+    program: Program
+    point: tuple[torch.Tensor, ...]
     gradient: Array
+    replayed: bool
     direction: Array
     gap: float
     distance: float
     kinks: tuple[int, ...]
-    program: Program
-    witnesses: tuple[Witness, ...] = field(default=())
-    weights: tuple[float, ...] = field(default=())
+    seal: str = ""
 
-    def verify(self, *, run: bool = True) -> bool:
+    @property
+    def witnesses(self) -> tuple[Witness, ...]:
+        """None: no selection is named."""
+        return ()
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """As `witnesses`."""
+        return ()
+
+    def recompute(self, program: Program, *, run: bool) -> None:
         """Compute the estimate from scratch and separate again; with `run`, look nearby as well."""
-        return not self.defects(run=run)
+        outer = _fresh(program)
+        if self.direction.shape != outer.base.shape or self.gradient.shape != outer.base.shape:
+            raise Defect("the direction and the gradient do not fit the program")
+        if self.replayed != is_replayed(program, self.gradient):
+            raise Defect("AD's gradient of the program is not the one that is refuted")
+        if not abs(float(np.linalg.norm(self.direction)) - 1) <= SET_AGREES:
+            raise Defect("the direction is not a unit vector")
+        gap = outer.gap(self.gradient, self.direction)
+        if not gap > 0:
+            raise Defect("the direction does not separate the gradient from the estimate")
+        tolerance = relative_tolerance(program.analysis.trace)
+        own = refute_outside(
+            outer, program, self.gradient, min(tolerance, SINGLE) if self.replayed else tolerance
+        )
+        if own is None or own.kinks != self.kinks:
+            raise Defect("the part that is apart from the estimate is another one")
+        if not abs(gap - self.gap) <= SET_AGREES * gap:
+            raise Defect("the gap is another one")
+        if not abs(own.distance - self.distance) <= SET_AGREES * own.distance:
+            raise Defect("the distance to the estimate is another one")
+        if run and not replace(self, program=program).nearby_on_the_other_side():
+            raise Defect("gradients at nearby points are not on the other side")
 
-    def defects(self, *, run: bool = True) -> tuple[str, ...]:
-        """What is wrong with the proof, in words; empty when it holds."""
-        try:
-            outer = _fresh(self.program)
-        except BudgetError as error:
-            return (str(error),)
-        found = []
-        if len(self.direction) != len(outer.base) or len(self.gradient) != len(outer.base):
-            return ("the direction and the gradient do not fit the program",)
-        if not outer.gap(self.gradient, self.direction) > 0:
-            found.append("the direction does not separate the gradient from the estimate")
-        if run and not self._nearby_on_the_other_side():
-            found.append("gradients at nearby points are not on the other side")
-        return tuple(found)
+    def own_defects(self, *, run: bool) -> tuple[str, ...]:
+        """What the judge asks of its own proof: gradients beside the point."""
+        if run and not self.nearby_on_the_other_side():
+            return ("gradients at nearby points are not on the other side",)
+        return ()
 
-    def _nearby_on_the_other_side(self) -> bool:
+    def nearby_on_the_other_side(self) -> bool:
+        """Gradients just beside the point must be separated from g as the estimate is."""
         generator = torch.Generator().manual_seed(1)
         limit = float(self.direction @ self.gradient)
         for _ in range(_SAMPLES):
@@ -99,55 +134,80 @@ class OuterRefutation:
 
 
 @dataclass(frozen=True, eq=False)
-class RegularProof:
+class RegularProof(Recomputed):
     """Proof of membership where the function is a sum of pieces that all bend the same way.
 
     There the generalized gradients are the means of the candidates' gradients for *any* weights at
     each kink (the sum rule is an equality), so the weights are the proof.
 
     Attributes:
+        program: What ran.
+        point: The point.
         gradient: The gradient.
         shares: (L,) the weights of the candidates at all atoms of the program's outer estimate.
         tolerance: Relative difference that counts as rounding.
         noise: For each variable, the absolute error that rounding may have left.
-        program: The program with its point.
-        witnesses, weights: None: no selection is named.
+        seal: Binds all of this.
     """
 
+    program: Program
+    point: tuple[torch.Tensor, ...]
     gradient: tuple[torch.Tensor, ...]
     shares: Array
     tolerance: float
     noise: tuple[float, ...]
-    program: Program
-    witnesses: tuple[Witness, ...] = field(default=())
-    weights: tuple[float, ...] = field(default=())
+    seal: str = ""
 
-    def verify(self, *, run: bool = True) -> bool:
+    @property
+    def witnesses(self) -> tuple[Witness, ...]:
+        """None: no selection is named."""
+        return ()
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """As `witnesses`."""
+        return ()
+
+    def recompute(self, program: Program, *, run: bool) -> None:
         """Compute the structure from scratch and check signs, weights and their mean again."""
-        return not self.defects(run=run)
+        outer = _fresh(program)
+        if self.tolerance != relative_tolerance(program.analysis.trace):
+            raise Defect("the tolerance is not that of the program's types")
+        if self.shares.shape != outer.atoms.owner.shape:
+            raise Defect("the weights do not fit the kinks")
+        mean = unflatten(outer.mean(self.shares), program.point)
+        if self.noise and not same_bounds(self.noise, rounding_noise(program, mean)):
+            raise Defect("more counts as rounding than the program can leave")
+        found = replace(self, program=program).wrong(outer, run=run)
+        if found:
+            raise Defect(found)
 
-    def defects(self, *, run: bool = True) -> tuple[str, ...]:
-        """What is wrong with the proof, in words; empty when it holds."""
+    def own_defects(self, *, run: bool) -> tuple[str, ...]:
+        """What the judge asks of its own proof, which it has just made."""
         try:
-            outer = _fresh(self.program)
+            outer = outer_estimate(self.program, torch.Generator().manual_seed(2))
         except BudgetError as error:
             return (str(error),)
+        found = self.wrong(outer, run=run)
+        return (found,) if found else ()
+
+    def wrong(self, outer: Outer, *, run: bool) -> str:
+        """What is wrong with the proof for an estimate; empty if nothing is."""
         atoms = outer.atoms
-        if len(self.shares) != len(atoms.owner):
-            return ("the weights do not fit the kinks",)
-        found = []
         if not regular_in_parts(outer):
-            found.append("the function bends both ways")
+            return "the function bends both ways"
         sums = np.zeros(atoms.count)
         np.add.at(sums, atoms.owner, self.shares)
-        if bool((self.shares < 0).any()) or bool((np.abs(sums - 1) > 1e-9).any()):
-            found.append("the weights are not convex")
+        if not bool((self.shares >= 0).all() and (np.abs(sums - 1) <= WEIGHTS_CONVEX).all()):
+            return "the weights are not convex"
         mean = unflatten(outer.mean(self.shares), self.program.point)
+        if [m.shape for m in mean] != [g.shape for g in self.gradient]:
+            return "the gradient has another shape than the variables"
         if relative_difference(mean, self.gradient, noise=self.noise) > self.tolerance:
-            found.append("the mean of the candidates' gradients is not the gradient")
-        if run and not found and not self._follows(outer, flatten(mean)):
-            found.append("gradients at nearby points do not follow the directional derivative")
-        return tuple(found)
+            return "the mean of the candidates' gradients is not the gradient"
+        if run and not self._follows(outer, flatten(mean)):
+            return "gradients at nearby points do not follow the directional derivative"
+        return ""
 
     def _follows(self, outer: Outer, mean: Array) -> bool:
         """Beside the point, along d, the slope must be the estimate's largest or smallest.
@@ -219,7 +279,16 @@ def refute_outside(
         gap = outer.gap(gradient, direction)
         if gap > 0:
             mine = sorted({n for j in np.flatnonzero(kinks) for n in atoms.kinks[j]})
-            return OuterRefutation(gradient, direction, gap, near.distance, tuple(mine), program)
+            return OuterRefutation(
+                program,
+                program.point,
+                gradient,
+                is_replayed(program, gradient),
+                direction,
+                gap,
+                near.distance,
+                tuple(mine),
+            )
     return None
 
 

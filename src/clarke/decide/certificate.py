@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten
-from clarke.deadline import Deadline
 from clarke.decide.confirm import USUAL_FINEST, confirm
 from clarke.decide.finest import finest_step
 from clarke.decide.model import weighted_sum
@@ -24,30 +23,25 @@ from clarke.decide.tolerance import (
 )
 from clarke.decide.verification import (
     Defect,
+    Recomputed,
     ad_weights,
-    as_defects,
-    check_given,
     check_ray,
     confirmed,
     examine,
     fresh_generator,
-    rebuilt,
-    seal_of,
+    same_bounds,
 )
 from clarke.feasibility import verify_membership
+from clarke.numerics import WEIGHTS_CONVEX
 from clarke.steering import Pieces, Program, natural_gradient
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from clarke.decide.confirm import Gradient
     from clarke.decide.model import Witness
 
-_ROUNDING = 1e-6  # noise that is computed twice from the same numbers
-
 
 @dataclass(frozen=True, eq=False)
-class Certificate:
+class Certificate(Recomputed):
     """Proof of a positive verdict.
 
     Attributes:
@@ -77,38 +71,9 @@ class Certificate:
     finest: float = USUAL_FINEST
     seal: str = ""
 
-    def sealed(self) -> Self:
-        """The same with a seal of its present contents."""
-        return replace(self, seal=seal_of(self))
-
-    def verify(self, *, run: bool = True, seconds: float | None = None) -> bool:
-        """Recompute everything from the program and the point; True if the proof holds.
-
-        Args:
-            run: Also run the program along every witness. Limits along rays have no other proof.
-            seconds: Time limit.
-
-        Raises:
-            OutOfTimeError: The limit passed, which says nothing of the proof.
-        """
-        return not self.defects(run=run, seconds=seconds)
-
-    def defects(self, *, run: bool = True, seconds: float | None = None) -> tuple[str, ...]:
-        """What is wrong with the certificate, in words; empty when it holds."""
-        with Deadline.after(seconds) as deadline:
-            return self.defects_within(deadline, run=run)
-
-    def defects_within(self, deadline: Deadline, *, run: bool) -> tuple[str, ...]:
-        """The same, as a part of a call that has a deadline."""
-        found: list[str] = []
-        with as_defects(found, self.seal, self):
-            self._recompute(deadline, run=run)
-        return tuple(found)
-
-    def _recompute(self, deadline: Deadline, *, run: bool) -> None:
-        program = rebuilt(self.program.analysis.recorded, self.program.variables, deadline)
+    def recompute(self, program: Program, *, run: bool) -> None:
+        """Check every witness, the weights, the sum and the bounds; run along the witnesses."""
         generator = fresh_generator()
-        check_given(self.point, program.point, "the point")
         if [g.shape for g in self.gradient] != [p.shape for p in self.point]:
             raise Defect("the gradient has another shape than the variables")
         value = program.run(pieces=Pieces.NATURAL, grad=False).output
@@ -155,7 +120,7 @@ class Certificate:
     def _check_weights(self) -> None:
         if len(self.weights) != len(self.witnesses) or not self.witnesses:
             raise Defect("weights and witnesses differ in number")
-        if not (min(self.weights) >= 0 and abs(sum(self.weights) - 1) <= 1e-9):
+        if not (min(self.weights) >= 0 and abs(sum(self.weights) - 1) <= WEIGHTS_CONVEX):
             raise Defect("the weights are not convex")
 
     def _check_bounds(self) -> None:
@@ -167,7 +132,7 @@ class Certificate:
         trace = program.analysis.trace
         if self.tolerance != relative_tolerance(trace):
             raise Defect("the tolerance is not that of the program's types")
-        if self.finest < USUAL_FINEST and self.finest < self.finest_told():
+        if self.finest != USUAL_FINEST and self.finest != self.finest_told():
             raise Defect("the steps along the witnesses are smaller than their kinks can see")
         mixture = None if first.choices else ad_weights(program)
         for noise, spacing in (
@@ -179,9 +144,7 @@ class Certificate:
             allowed = rounding_noise(
                 program, first.gradient, first.choices, mixture, epsilon=spacing
             )
-            if len(noise) != len(allowed) or not all(
-                abs(n - a) <= _ROUNDING * a for n, a in zip(noise, allowed, strict=True)
-            ):
+            if not same_bounds(noise, allowed):
                 raise Defect("more counts as rounding than the program can leave")
 
     def finest_told(self) -> float:

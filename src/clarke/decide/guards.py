@@ -16,17 +16,24 @@ import numpy as np
 import torch
 
 from clarke.capture import Ref
-from clarke.constraints import flatten, random_tangents, unflatten
+from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
 from clarke.deadline import UNLIMITED
 from clarke.decide.beside import RAY_PAIRS, Beside, Limit, settled, steepness
 from clarke.decide.model import Witness, ray_witness
 from clarke.decide.nonfinite import values_follow
+from clarke.decide.verification import Defect, Recomputed, ad_weights, fresh_generator
 from clarke.errors import ReplayError
 from clarke.kinks import Hazard
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.steps import ComparisonRule
-from clarke.numerics import BESIDE_AGREES, BESIDE_APART, BESIDE_GRID, BESIDE_PARTS
-from clarke.steering import Pieces, select_along
+from clarke.numerics import (
+    BESIDE_AGREES,
+    BESIDE_APART,
+    BESIDE_GRID,
+    BESIDE_PARTS,
+    LIMIT_ERRORS,
+)
+from clarke.steering import Pieces, select_along, selected_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,54 +52,81 @@ _SURFACES = 8  # ties whose surface is visited
 
 
 @dataclass(frozen=True, eq=False)
-class LimitProof:
+class LimitProof(Recomputed):
     """Gradients along rays on all sides tend to one limit: what AD returned, or something else.
 
-    The proof is by samples: `verify` draws none anew, but computes every limit again.
+    The proof is by samples: `verify` computes every limit again, and those on other rays.
 
     Attributes:
+        program: What ran.
+        point: The point.
         gradient: AD's gradient.
         limit: (n,) where gradients tend to on every ray.
         error: (n,) what rounding leaves open of it.
         equal: Whether the proof is that they are the same; else that they are apart.
-        program: The program, for running it beside the point.
         witnesses: The rays.
         weights: Equal weights of the witnesses.
+        seal: Binds all of this.
     """
 
+    program: Program
+    point: Tensors
     gradient: Tensors
     limit: Array
     error: Array
     equal: bool
-    program: Program
     witnesses: tuple[Witness, ...]
     weights: tuple[float, ...]
+    seal: str = ""
 
-    def verify(self, *, run: bool = True) -> bool:
-        """Compare the gradient with the limit, and with `run` compute that again on all rays."""
-        return not self.defects(run=run)
+    def recompute(self, program: Program, *, run: bool) -> None:
+        """Look at the surroundings anew, on other rays, and at the limits along those named."""
+        generator = fresh_generator()
+        own = selected_gradient(program, weights=ad_weights(program))
+        shapes = [p.shape for p in program.point]
+        each = [self.gradient, *(p for w in self.witnesses for p in (w.direction, w.gradient))]
+        if any([t.shape for t in parts] != shapes for parts in each):
+            raise Defect("a gradient or a ray has another shape than the variables")
+        relevance = find_relevant(program, generator)
+        found = surroundings(program, own, relevance, generator, program.deadline)
+        if isinstance(found, str):
+            raise Defect(found)
+        if not found.alike or not (self.equal or found.whole):
+            raise Defect("not all gradients beside the point tend to one limit")
+        limit = np.mean([r.gradient for r in found.limits], axis=0)
+        if self.limit.shape != limit.shape or self.error.shape != limit.shape:
+            raise Defect("the limit has another shape than the variables")
+        if not agrees(self.limit, limit, found.error):
+            raise Defect("the limit is another one")
+        if not bool((self.error <= LIMIT_ERRORS * found.error.max(initial=0.0)).all()):
+            raise Defect("more counts as rounding than the limits leave open")
+        wrong = replace(self, error=found.error).own_defects()
+        if wrong:
+            raise Defect(wrong[0])
+        if self.weights != tuple(1 / len(self.witnesses) for _ in self.witnesses):
+            raise Defect("the rays do not count alike")
+        for i, w in enumerate(self.witnesses if run else ()):
+            beside = Beside(program, torch.Generator().manual_seed(0))
+            samples = beside.along(w.direction)
+            along = settled(samples, w.direction)
+            if along is None or not agrees(along.gradient, limit, found.error):
+                raise Defect(f"gradients along witness {i} do not tend to the limit")
+            if steepness(beside.here, samples) is not None:
+                raise Defect(f"values along witness {i} do not come back to the point's own")
 
-    def defects(self, *, run: bool = True) -> tuple[str, ...]:
-        """What is wrong with the proof, in words; empty when it holds."""
-        found = []
+    def own_defects(self) -> tuple[str, ...]:
+        """What the judge asks of its own proof: that the gradient is to the limit as it says."""
         if self.equal != agrees(flatten(self.gradient), self.limit, self.error):
-            found.append("the gradient is not to the limit as the proof says")
+            return ("the gradient is not to the limit as the proof says",)
         if not self.equal and not apart(flatten(self.gradient), self.limit, self.error):
-            found.append("the gradient is too near to the limit to be told from it")
+            return ("the gradient is too near to the limit to be told from it",)
         if not self.witnesses:
-            found.append("there are no rays")
+            return ("there are no rays",)
         for i, w in enumerate(self.witnesses):
-            if not agrees(flatten(w.gradient), self.limit, self.error):
-                found.append(f"witness {i} has another limit")
-            elif run:
-                beside = Beside(self.program, torch.Generator().manual_seed(0))
-                samples = beside.along(w.direction)
-                limit = settled(samples, w.direction)
-                if limit is None or not agrees(limit.gradient, self.limit, self.error):
-                    found.append(f"gradients along witness {i} do not tend to the limit")
-                elif steepness(beside.here, samples) is not None:
-                    found.append(f"values along witness {i} do not come back to the point's own")
-        return tuple(found)
+            plain = not (len(w.rows) or len(w.kinks) or w.choices)
+            if not plain or not agrees(flatten(w.gradient), self.limit, self.error):
+                return (f"witness {i} has another limit",)
+        return ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +153,7 @@ class Surroundings:
         )
         share = tuple(1 / len(rays) for _ in rays)
         mean = np.mean([r.gradient for r in self.limits], axis=0)
-        return LimitProof(gradient, mean, self.error, equal, program, rays, share)
+        return LimitProof(program, program.point, gradient, mean, self.error, equal, rays, share)
 
 
 def agrees(one: Array, two: Array, error: Array) -> bool:

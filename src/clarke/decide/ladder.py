@@ -211,7 +211,7 @@ class _Context:
         equal = agrees(own, limit, found.error)
         proof = found.proof(program, judged, equal=equal)
         # The limits have just been computed along all rays: they need no second run.
-        if not (equal or found.whole) or proof.defects(run=False):
+        if not (equal or found.whole) or proof.own_defects():
             return otherwise
         verdict = Verdict.NOT_CLARKE
         if equal:
@@ -225,7 +225,7 @@ class _Context:
             if equal
             else f"{verdict.value} It is {gap:.3g} away from the only limiting gradient: "
             f"{place} takes at the point a branch that holds nowhere around it.",
-            proof,
+            proof.sealed(),
             "limits around a guard",
             culprits=() if equal else otherwise.culprits,
             analysis=program.analysis,
@@ -318,16 +318,17 @@ class _Context:
         if relative_difference(mean, judged) > tolerance:
             return None
         gradient = tuple(g.detach().to(torch.float64).clone() for g in self.gradient)
-        proof = RegularProof(gradient, shares, self.tolerance, (), self.program)
+        point = self.program.point
+        proof = RegularProof(self.program, point, gradient, shares, self.tolerance, ())
         run = self.settings.confirm is Confirm.ALWAYS
-        if proof.defects(run=False):
+        if proof.own_defects(run=False):
             proof = replace(proof, noise=rounding_noise(self.program, mean))
-        if proof.defects(run=run):
+        if proof.own_defects(run=run):
             return None
         return Decision(
             Verdict.CLARKE,
             Verdict.CLARKE.value,
-            proof,
+            proof.sealed(),
             "pieces that bend one way",
             analysis=self.program.analysis,
             relevance=self.relevance,
@@ -340,14 +341,14 @@ class _Context:
         proof = refute_outside(outer, program, flatten(judged), tolerance)
         if proof is None or self._is_rounding(proof.distance, judged):
             return None
-        if proof.defects(run=self.settings.confirm is Confirm.ALWAYS):
+        if proof.own_defects(run=self.settings.confirm is Confirm.ALWAYS):
             return None
         culprits = culprits_of(program, proof.kinks)
         return Decision(
             Verdict.NOT_CLARKE,
             f"{Verdict.NOT_CLARKE.value} It is {proof.distance:.3g} away from everything that any "
             "choice of pieces gives.",
-            certificate=proof,
+            certificate=proof.sealed(),
             theorem="outer estimate",
             culprits=culprits,
             analysis=program.analysis,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from clarke.constraints import flatten
-from clarke.deadline import Deadline
 from clarke.decide.limitset import separates
 from clarke.decide.refute import recomputed_limits
 from clarke.decide.rounding import rounding_noise
 from clarke.decide.tolerance import REPLAY_SPACING
-from clarke.decide.verification import Defect, as_defects, rebuilt, same_numbers, seal_of
+from clarke.decide.verification import Defect, Recomputed, same_numbers
 from clarke.errors import UnsupportedError
 from clarke.feasibility import verify_membership
 from clarke.numerics import SET_AGREES
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
     from clarke.decide.limitset import LimitSet
 
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Membership:
+class Membership(Recomputed):
     """Whether a vector is in the Clarke subdifferential, with proof.
 
     Attributes:
@@ -49,6 +47,7 @@ class Membership:
         vector: The vector as it was given, one tensor per variable.
         asked: The tolerance that the caller named, if any.
         program: What ran.
+        point: Where.
         seal: Binds all of this.
     """
 
@@ -64,6 +63,7 @@ class Membership:
     vector: tuple[torch.Tensor, ...]
     asked: float | None
     program: Program
+    point: tuple[torch.Tensor, ...]
     seal: str = ""
 
     def __bool__(self) -> bool:
@@ -75,32 +75,10 @@ class Membership:
             )
         return self.inside
 
-    def sealed(self) -> Self:
-        """The same with a seal of its present contents."""
-        return replace(self, seal=seal_of(self))
-
-    def verify(self, *, seconds: float | None = None) -> bool:
-        """Recompute the set and check the proof in exact arithmetic; False if there is none.
-
-        Args:
-            seconds: Time limit.
-
-        Raises:
-            OutOfTimeError: The limit passed, which says nothing of the proof.
-        """
-        return not self.defects(seconds=seconds)
-
-    def defects(self, *, seconds: float | None = None) -> tuple[str, ...]:
-        """What is wrong with the proof, in words; empty when it holds."""
-        found: list[str] = []
-        with Deadline.after(seconds) as deadline, as_defects(found, self.seal, self):
-            self._recompute(deadline)
-        return tuple(found)
-
-    def _recompute(self, deadline: Deadline) -> None:
+    def recompute(self, program: Program, *, run: bool) -> None:  # noqa: ARG002 - nothing to run
+        """Compute the set again and check the proof in exact arithmetic."""
         if self.inside is None:
             raise Defect("nothing was proved")
-        program = rebuilt(self.program.analysis.recorded, self.program.variables, deadline)
         size = sum(p.numel() for p in program.point)
         if self.target.shape != (size,) or not same_numbers(flatten(self.vector), self.target):
             raise Defect("the vector is not the one that was asked about")

@@ -17,12 +17,9 @@ from clarke.decide.live import Live, find_live
 from clarke.decide.model import Witness
 from clarke.decide.verification import (
     Defect,
-    as_defects,
-    check_given,
+    Recomputed,
     fresh_generator,
     is_replayed,
-    rebuilt,
-    seal_of,
 )
 from clarke.feasibility import find_witness, verify_witness
 from clarke.numerics import (
@@ -42,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
     from clarke.decide.enumerate import Cell
     from clarke.steering import Program, Run
@@ -75,7 +71,7 @@ class _Rate(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Refutation:
+class Refutation(Recomputed):
     """Proof that a gradient is not a Clarke gradient.
 
     Attributes:
@@ -118,35 +114,8 @@ class Refutation:
             return np.zeros((0, len(self.gradient)))
         return distinct(self.limits.elements())
 
-    def sealed(self) -> Self:
-        """The same with a seal of its present contents."""
-        return replace(self, seal=seal_of(self))
-
-    def verify(self, *, run: bool = True, seconds: float | None = None) -> bool:
-        """Recompute everything from the program and the point; True if the proof holds.
-
-        The selections around the point are enumerated again, with every exclusion; the separation
-        is checked in exact arithmetic.
-
-        Args:
-            run: Also compare with gradients at nearby points.
-            seconds: Time limit.
-
-        Raises:
-            OutOfTimeError: The limit passed, which says nothing of the proof.
-        """
-        return not self.defects(run=run, seconds=seconds)
-
-    def defects(self, *, run: bool = True, seconds: float | None = None) -> tuple[str, ...]:
-        """What is wrong with the proof, in words; empty when it holds."""
-        found: list[str] = []
-        with Deadline.after(seconds) as deadline, as_defects(found, self.seal, self):
-            self._recompute(deadline, run=run)
-        return tuple(found)
-
-    def _recompute(self, deadline: Deadline, *, run: bool) -> None:
-        program = rebuilt(self.program.analysis.recorded, self.program.variables, deadline)
-        check_given(self.point, program.point, "the point")
+    def recompute(self, program: Program, *, run: bool) -> None:
+        """Enumerate again, with every exclusion; separate in exact arithmetic."""
         if self.gradient.shape != (sum(p.numel() for p in program.point),):
             raise Defect("the gradient has another shape than the variables")
         if self.replayed != is_replayed(program, self.gradient):

@@ -107,7 +107,7 @@ class LayerCertificate:
             OutOfTimeError: The limit passed, which says nothing of the proof.
         """
         found: list[str] = []
-        with Deadline.after(seconds) as deadline, as_defects(found, None, self):
+        with Deadline.after(seconds) as deadline, as_defects(found):
             if self.seal != self._seal():
                 raise Defect("the certificate, or what its program read, has changed")
             found += self.whole(deadline).defects_within(deadline, run=run)
