@@ -16,7 +16,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format typecheck bench agreement atlas-214 docs-check build clean
+.PHONY: help setup demo test test-slow fuzz lint format typecheck bench agreement atlas-214 docs-check build clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,9 @@ test: $(STAMP) ## Run the tests, without the slow ones
 
 test-slow: $(STAMP) ## Run the slow tests
 	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+fuzz: $(STAMP) ## Try CLARKE_FUZZ random programs of each kind, default 500
+	CLARKE_FUZZ=$${CLARKE_FUZZ:-500} $(PYTEST) -m fuzz $(PYTEST_ARGS)
 
 lint: $(STAMP) ## Check the format and the lint rules
 	$(BIN)/ruff format --check .

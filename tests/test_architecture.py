@@ -18,6 +18,8 @@ LAYERS = (
     "deadline.py",
     "verdict.py",
     "numerics.py",
+    "torch_private.py",
+    "undo.py",
     "compiled/",
     "capture/",
     "kinks/",

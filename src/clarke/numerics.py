@@ -86,6 +86,24 @@ SAME_GRADIENT = Threshold(
     JUDGED,
 )
 
+LAYER_SCALES = Steps(
+    (2.0**-8, 2.0**-14, 2.0**-20, 2.0**-26),
+    "How much smaller the direction of one layer is than that of the next when a quick verdict's "
+    "directions are put together; any that satisfies all rows will do.",
+    NONE,
+)
+WEIGHTS_CONVEX = Threshold(
+    1e-9,
+    "By how much the sum of convex weights may differ from 1: as many roundings as there are "
+    "weights. The sum itself is checked exactly.",
+    (Verdict.BOULIGAND, Verdict.CLARKE),
+)
+LIMIT_ERRORS = Threshold(
+    1e3,
+    "How many times larger the recorded error of a limit along rays may be than that on other rays "
+    "at verification. Verification uses its own.",
+    JUDGED,
+)
 SET_AGREES = Threshold(
     1e-7,
     "Relative difference of a gap or a distance to a set, as recorded and as recomputed: Wolfe's "
@@ -178,6 +196,48 @@ BESIDE_RATE = Threshold(
     "that curvature may leave; a step or a detached value differs by as much as the limit.",
     NONE,
 )
+CONFIRM_STEPS = Steps(
+    (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9),
+    "Distances at which gradients along a witness are compared with its own; most programs are "
+    "confirmed within the first few.",
+    POSITIVE,
+)
+CONFIRM_FINER = Steps(
+    (*(10.0**-k for k in range(10, 17)), *(10.0**-k for k in range(18, 46, 2))),
+    "Further distances where these do not confirm: ``sqrt(x * x + 1e-16)`` bends within 1e-8 of "
+    "0, and guards go down to the smallest normal float32, 1e-38. Only those at which all touched "
+    "kinks still see that the point has moved.",
+    POSITIVE,
+)
+CONFIRM_MOVES = Threshold(
+    4.0,
+    "Spacings by which the input of a touched kink has to move for a step to tell its sides apart.",
+    POSITIVE,
+)
+BESIDE_APART = Threshold(
+    1e-3,
+    "Relative difference from which AD's gradient is another than the limit of all rays. In "
+    "between neither is claimed.",
+    (Verdict.NOT_CLARKE,),
+)
+BESIDE_GRID = Threshold(
+    2.0**-12,
+    "Grid of directions along a surface on which two computed values stay equal: numbers of few "
+    "digits are added and subtracted without rounding.",
+    NONE,
+)
+BESIDE_PARTS = Steps(
+    (1e-6, 1e-10),
+    "Distances at which values around a point of a guard's surface are compared with its own: the "
+    "quotient of a root or a logarithm grows between them, that of a Lipschitz function does not.",
+    (Verdict.SMOOTH, Verdict.NOT_CLARKE),
+)
+BESIDE_ARRIVES = Threshold(
+    0.1,
+    "From this distance on values along a ray are extrapolated to the point, where nearer ones "
+    "are rounding.",
+    (Verdict.NOT_LIPSCHITZ,),
+)
 BESIDE_AGREES = Threshold(
     1e-5,
     "Relative difference up to which extrapolated gradients of successive scales agree. What is "
@@ -187,9 +247,75 @@ BESIDE_AGREES = Threshold(
 
 # --- the search: enumeration, components, sets ---------------------------------------------------
 
+SAME_FORM = Threshold(
+    1e-9,
+    "Two linear forms whose values along random directions agree to this relative precision are "
+    "candidates for being multiples of each other; derivatives are computed in float64, with "
+    "relative errors of some 1e-13. What is proposed is checked entry by entry before it is used.",
+    NONE,
+)
+ZERO_FORM = Threshold(
+    1e-11,
+    "An entry of a sum of derivatives counts as zero up to this part of the sum of its absolute "
+    "terms: a thousand times the roundings of such a sum, and far below any coefficient that a "
+    "program would hold on purpose beside others in the same entry.",
+    JUDGED,
+)
+CURVED = Threshold(
+    1e-12,
+    "Two switching functions are multiples of each other if their values at random points nearby, "
+    "whose distance is of the order of the point, agree to this relative precision; a curvature "
+    "would show in the first digits.",
+    JUDGED,
+)
+OUTSIDE = Threshold(
+    1e-10,
+    "A gradient is outside of an outer estimate when it misses it by more than this part of the "
+    "absolute terms of the estimate's support function, besides the tolerance for gradients.",
+    (Verdict.NOT_CLARKE,),
+)
+
+FOLLOWS = Threshold(
+    1e-3,
+    "Relative difference of slopes beside the point from those of the first order at it, at one of "
+    "`BESIDE_STEPS`: curvature of order one leaves 1e-6.",
+    (Verdict.CLARKE, Verdict.NOT_CLARKE),
+)
+BESIDE_STEPS = Steps(
+    (1e-6, 1e-7),
+    "Distances at which gradients beside the point are compared with a set: far above the spacing "
+    "of float64, far below the scale of the point.",
+    (Verdict.CLARKE, Verdict.NOT_CLARKE),
+)
+
 # --- feasibility: linear rows --------------------------------------------------------------------
 
 # --- operators: rules, pieces, formulas ----------------------------------------------------------
+
+QUOTIENT_RADII = Steps(
+    (1e-3, 1e-5),
+    "How far beside the point, for coordinates of size 1, values are asked at what rate the "
+    "function changes. Curvature moves a rate by as much; the two must tell the same.",
+    (Verdict.NOT_CLARKE,),
+)
+QUOTIENT_STEPS = Steps(
+    (1e-2, 5e-3),
+    "Steps of a central difference as parts of its distance from the point: small enough to stay "
+    "on one piece, but for a share of all directions that would show as a disagreement of the two.",
+    (Verdict.NOT_CLARKE,),
+)
+QUOTIENT_SHARE = Threshold(
+    0.1,
+    "Of the gap that a refutation claims: as much may the error of a difference quotient be, and "
+    "the difference of two with different steps. Above, values are too coarse to tell.",
+    (Verdict.NOT_CLARKE,),
+)
+QUOTIENT_ROUNDINGS = Threshold(
+    16.0,
+    "Roundings of the program's largest value that a value of the result may be off by, so that "
+    "a central difference with step h is off by as many over h.",
+    (Verdict.NOT_CLARKE,),
+)
 
 # --- time ----------------------------------------------------------------------------------------
 
@@ -232,5 +358,16 @@ MODULES_LOADED = Threshold(
     "Python modules loaded during one operation of a replay from which its time does not count: "
     "torch loads its compiler (800 modules, 3 s) for some forward-mode rules; an operation that "
     "computes loads none.",
+    NONE,
+)
+ROW_ENTRIES = Threshold(
+    10_000_000,
+    "Entries of the rows of one kink in the exact enumeration, which are kept as Python's integers "
+    "beside float64: some 40 bytes each, 400 MB in all.",
+    NONE,
+)
+ARRAY_ENTRIES = Threshold(
+    100_000_000,
+    "Entries of a dense float64 array (800 MB) from which it is refused before it is allocated.",
     NONE,
 )

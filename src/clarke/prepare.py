@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import Made, PythonReads, Recorder, collect_trace
+from clarke.capture import Made, PythonReads, RefusingRecorder, collect_opened, collect_trace
 from clarke.deadline import UNLIMITED, Deadline, check_seconds
+from clarke.decide.detached import opened_value
 from clarke.errors import CaptureError, ClarkeError, InputError, ReplayError, in_a_line
 from clarke.kinks import default_registry
+from clarke.undo import at_the_end
 from clarke.world import World
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class Prepared:
 
     Attributes:
         trace: What ran.
+        opened: The same with what detached values were computed from, where there are any.
         registry: The rules.
         leaves: The variables, in the order of the answer.
         gradient: What AD returned, one tensor per variable.
@@ -38,6 +41,7 @@ class Prepared:
     """
 
     trace: Trace
+    opened: Trace | None
     registry: Registry
     leaves: tuple[torch.Tensor, ...]
     gradient: tuple[torch.Tensor, ...]
@@ -46,15 +50,22 @@ class Prepared:
     deadline: Deadline
 
     @property
+    def values(self) -> tuple[Callable[[Sequence[torch.Tensor]], float], ...]:
+        """Ways to the function's value: by running it, and in float64 from what was recorded."""
+        if self.opened is None:
+            return (self.value,)
+        return (self.value, opened_value(self.opened, self.registry, self.slots, self.deadline))
+
+    @property
     def slots(self) -> tuple[int, ...]:
         """Slots of the variables; a leaf that the trace lacks stands behind what is not seen."""
         known = {id(e.tensor): e.slot for e in self.trace.leaves()}
         return tuple(known[id(x)] for x in self.leaves if id(x) in known)
 
 
-def saving_recorder(world: World, registry: Registry) -> Recorder:
+def saving_recorder(world: World, registry: Registry) -> RefusingRecorder:
     """A recorder that lets `world` remember every module before it first runs."""
-    recorder = Recorder(registry.keeps, registry.functions, refuses_compiled=True)
+    recorder = RefusingRecorder(registry.keeps, registry.functions)
 
     def save(root: torch.nn.Module) -> None:
         recorder.paused = True  # copies of parameters are no part of the program
@@ -92,6 +103,7 @@ def prepared(
     arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     _refuse_inputs(arguments)
     world = World()
+    at_the_end(world.restore)
     for x in arguments:
         if isinstance(x, torch.Tensor):
             world.save_tensor(x)
@@ -109,6 +121,7 @@ def prepared(
                 output = _scalar(result, recorder)
                 deadline = opened.enter_context(Deadline.after(seconds))
                 trace = collect_trace(recorder, output, all_reads=True, deadline=deadline)
+                wider = collect_opened(recorder, output, trace)
                 recorder.paused = True
                 known = _known_leaves(trace, output, arguments)
             rerun = _Rerun(function, arguments, known, world, deadline)
@@ -124,6 +137,7 @@ def prepared(
             every = all(x.dtype == torch.float64 for x in leaves) and not drawn
             yield Prepared(
                 trace,
+                wider,
                 registry,
                 tuple(leaves),
                 gradient,
@@ -149,7 +163,7 @@ def _refuse_inputs(arguments: Sequence[Any]) -> None:
             )
 
 
-def _scalar(output: Any, recorder: Recorder) -> torch.Tensor:
+def _scalar(output: Any, recorder: RefusingRecorder) -> torch.Tensor:
     if not isinstance(output, torch.Tensor):
         raise InputError(
             f"The function returned {type(output).__name__}, not a tensor. Return the loss alone, "
@@ -251,7 +265,7 @@ def _gradient(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> tuple[tor
                 "result inside the function, without calling backward there."
             ) from error
         raise
-    return tuple(g.detach() for g in grads)
+    return tuple(g.detach() if g.layout is torch.strided else g.detach().to_dense() for g in grads)
 
 
 class _Rerun:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,19 +11,19 @@ import torch
 
 from clarke.constraints import flatten, resolve, unflatten
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide.detached import numbers_read
+from clarke.decide.detached import declared_rate, numbers_read
 from clarke.decide.extreme import vertex_indices
 from clarke.decide.hazards import obstacle
 from clarke.decide.limits import Limits
-from clarke.decide.limitset import LimitSet, Nearest, separates
+from clarke.decide.limitset import LimitSet, Nearest
+from clarke.decide.membership import Membership, noise_of, rounding_of
 from clarke.decide.refute import distinct, enumerate_exactly, joint_direction
-from clarke.decide.rounding import rounding_noise
-from clarke.decide.tolerance import REPLAY_SPACING
 from clarke.errors import BudgetError, InputError, OutOfTimeError, UnsupportedError
-from clarke.feasibility import find_witness, verify_membership
+from clarke.feasibility import find_witness
 from clarke.numerics import SET_SECONDS
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, select_along, selected_gradient
+from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,53 +35,6 @@ if TYPE_CHECKING:
 
 _TOLERANCE = 1e-9
 _LISTED = 20_000
-
-
-@dataclass(frozen=True, eq=False)
-class Membership:
-    """Whether a vector is in the Clarke subdifferential, with proof.
-
-    Attributes:
-        inside: True, False, or None if selections that could be neither proved nor excluded
-            decide, or rounding does.
-        distance: Euclidean distance to the set (to what is certain, if inside is not False).
-        elements: (k, n) limiting gradients whose convex combination is the vector, if inside.
-        weights: (k,) their weights.
-        direction: (n,) unit vector that separates, if outside.
-        target: (n,) the vector asked about.
-        tolerance: Relative distance at which it counts as a member.
-        noise: (n,) absolute error of each entry that counts as rounding as well.
-    """
-
-    inside: bool | None
-    distance: float
-    elements: Array
-    weights: Array
-    direction: Array | None
-    target: Array
-    tolerance: float
-    noise: Array
-    _limits: LimitSet
-
-    def __bool__(self) -> bool:
-        if self.inside is None:
-            raise UnsupportedError(
-                "Membership is undecided here: some selections could be neither proved nor "
-                "excluded, or the vector is as far away as rounding may move it. Look at "
-                ".inside, which is None."
-            )
-        return self.inside
-
-    def verify(self) -> bool:
-        """Re-check the proof in exact rational arithmetic; False if there is none."""
-        if self.inside is None:
-            return False
-        if self.inside:
-            exact = self.weights @ self.elements
-            near = np.abs(self.target - exact) <= self.noise
-            target = np.where(near, exact, self.target)
-            return bool(verify_membership(self.elements, self.weights, target, self.tolerance))
-        return self.direction is not None and separates(self._limits, self.target, self.direction)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +53,7 @@ class Stationarity:
     slope: float
 
 
+@leaves_no_trace
 def subdifferential(
     function: Callable[..., Any],
     inputs: Sequence[torch.Tensor] | torch.Tensor = (),
@@ -139,6 +93,9 @@ def subdifferential(
                 "cannot be seen. Read it outside of the function."
             )
         program = Program(analysis, run.slots, deadline=run.deadline)
+        declared = declared_rate(analysis, run.slots, run.values, run.deadline)
+        if declared is not None:
+            raise UnsupportedError(f"The set cannot be computed: {declared.reason}")
         generator = torch.Generator().manual_seed(seed)
         exact = enumerate_exactly(
             program, generator, limits or Limits(nodes=200_000, cells=10_000, kinks=256)
@@ -181,7 +138,7 @@ class Subdifferential:
         """Every selection was either proved active or excluded: the set is exactly known."""
         return all(cell.certain for c in self._limits.components for cell in c.cells)
 
-    def bouligand(self) -> torch.Tensor:
+    def bouligand(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the elements of the Bouligand subdifferential, variables flattened in order.
 
         Raises:
@@ -189,18 +146,22 @@ class Subdifferential:
             UnsupportedError: The set is not completely known; see `found`.
         """
         self._require_complete()
-        return self.found()
+        return self.found(seconds=seconds)
 
-    def found(self) -> torch.Tensor:
+    def found(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the limiting gradients that directions prove: all of them where `complete`.
 
         Raises:
             BudgetError: As `bouligand`.
         """
+        with Deadline.after(seconds) as deadline:
+            return torch.from_numpy(self._found(deadline))
+
+    def _found(self, deadline: Deadline) -> Array:
         limits = self._limits.certain()
         if limits is None:
-            return torch.zeros(0, len(self._limits.base), dtype=torch.float64)
-        return torch.from_numpy(distinct(self._listed(limits)))
+            return np.zeros((0, len(self._limits.base)))
+        return distinct(self._listed(limits), deadline=deadline)
 
     def vertices(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the vertices of the Clarke subdifferential, variables flattened in order.
@@ -209,8 +170,9 @@ class Subdifferential:
             BudgetError: As `bouligand`.
             UnsupportedError: As `bouligand`.
         """
-        points = self.bouligand().numpy()
+        self._require_complete()
         with Deadline.after(seconds) as deadline:
+            points = self._found(deadline)
             return torch.from_numpy(points[vertex_indices(points, _TOLERANCE, deadline)])
 
     def contains(
@@ -231,13 +193,16 @@ class Subdifferential:
             seconds: Time limit.
         """
         target = self._flat(vector)
-        allowed = _rounding_of(vector) if tolerance is None else tolerance
+        parts = (vector,) if isinstance(vector, torch.Tensor) else tuple(vector)
+        allowed = rounding_of(parts) if tolerance is None else tolerance
         with Deadline.after(seconds) as deadline:
             found = self._contains(target, allowed, deadline)
-            if found.inside or tolerance is not None:
-                return found
-            noise = self._noise(deadline)
-            return self._contains_with(noise, target, allowed, deadline) if noise.any() else found
+            if not found.inside and tolerance is None:
+                noise = noise_of(self._program.within(deadline))
+                if noise.any():
+                    found = self._contains_with(noise, target, allowed, deadline)
+            parts = tuple(p.detach().clone() for p in parts)
+            return replace(found, vector=parts, asked=tolerance).sealed()
 
     def _contains(self, target: Array, tolerance: float, deadline: Deadline) -> Membership:
         certain = self._limits.certain()
@@ -280,9 +245,8 @@ class Subdifferential:
         elements = np.stack([certain.element(a) for a in near.atoms])
         weights = np.asarray(near.weights)
         distance = float(np.linalg.norm(weights @ elements - target))
-        return Membership(
-            True, distance, elements, weights, None, target, tolerance, noise, self._limits
-        )
+        rest = (target, tolerance, noise, near.atoms, (), None, self._program, self._program.point)
+        return Membership(True, distance, elements, weights, None, *rest)
 
     def _not_inside(
         self,
@@ -302,7 +266,11 @@ class Subdifferential:
             target,
             tolerance,
             noise,
-            self._limits,
+            (),
+            (),
+            None,
+            self._program,
+            self._program.point,
         )
 
     def min_norm(self, *, seconds: float | None = SET_SECONDS) -> tuple[torch.Tensor, ...]:
@@ -380,30 +348,6 @@ class Subdifferential:
             )
         return flat
 
-    def _noise(self, deadline: Deadline) -> Array:
-        """(n,) how far rounding alone may have moved the entries of gradients in the set.
-
-        By AD's selection and those along a line: a piece of slope zero tells nothing of another's.
-        """
-        program = self._program.within(deadline)
-        generator = torch.Generator().manual_seed(0)
-        line = [
-            torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in program.point
-        ]
-        selections: list[dict[int, torch.Tensor] | None] = [None]
-        selections += [select_along(program, tuple(s * p for p in line))[0] for s in (1, -1)]
-        sizes = [p.numel() for p in program.point]
-        found = [
-            rounding_noise(
-                program,
-                selected_gradient(program, chosen, program.point),
-                chosen,
-                epsilon=REPLAY_SPACING,
-            )
-            for chosen in selections
-        ]
-        return np.repeat(np.max(found, axis=0), sizes)
-
     @staticmethod
     def _listed(limits: LimitSet) -> Array:
         if limits.count > _LISTED:
@@ -450,12 +394,6 @@ class Subdifferential:
             for cell in limits.components[0].cells:
                 if cell.direction is not None:
                     yield from _downhill(cell.rows, cell.gradient, cell.direction, deadline)
-
-
-def _rounding_of(vector: Vector) -> float:
-    parts = [vector] if isinstance(vector, torch.Tensor) else list(vector)
-    kinds = {p.dtype for p in parts if p.is_floating_point()} or {torch.float64}
-    return max(1e-7, 16 * max(torch.finfo(d).eps for d in kinds))
 
 
 def _slope(direction: Array | None, gradient: Array) -> float:

@@ -52,8 +52,9 @@ def damaged(proof):
 def test_damaged_refutations_do_not_verify(program, size):
     proof = refuted(program, size).certificate
     for damage, bad in damaged(proof):
-        assert not bad.verify(), damage
-        assert bad.defects()
+        for forged in (bad, bad.sealed()):
+            assert not forged.verify(), damage
+            assert forged.defects()
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
@@ -64,7 +65,7 @@ def test_damaged_refutations_of_random_programs(case):
     assume(report.verdict is Verdict.NOT_CLARKE)
     assert report.certificate.verify()
     for damage, bad in damaged(report.certificate):
-        assert not bad.verify(), damage
+        assert not bad.sealed().verify(), damage
 
 
 def test_an_exclusion_that_is_feasible_is_found():
@@ -73,12 +74,12 @@ def test_an_exclusion_that_is_feasible_is_found():
     assert component.exclusions
     feasible = replace(component.exclusions[0], rows=np.abs(component.exclusions[0].rows))
     limits = replace(proof.limits, components=(replace(component, exclusions=(feasible,)),))
-    defects = replace(proof, limits=limits).defects()
-    assert any("feasible" in d for d in defects)
+    (defect,) = replace(proof, limits=limits).sealed().defects()
+    assert "not those of the certificate" in defect
 
 
-def test_a_set_that_lacks_elements_is_found_by_running():
-    """With one element taken away the exact arithmetic holds, but gradients nearby do not."""
+def test_a_set_that_lacks_elements_is_found():
+    """With one element taken away a direction separates; gradients nearby tell, and the rest."""
     x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     found = clarke.subdifferential(lambda x: x.abs().sum() + 0 * lemma2(x), (x,))
     corner = torch.ones(2, dtype=torch.float64)
@@ -99,8 +100,11 @@ def test_a_set_that_lacks_elements_is_found_by_running():
         ),
     )
     forged = replace(wrong, gradient=other, limits=limits, direction=direction, gap=1.0)
-    assert forged.verify(run=False)
-    assert not forged.verify()
+    assert forged.own_defects(run=False) == ()
+    assert "nearby" in forged.own_defects(run=True)[0]
+    assert "is not the one that is refuted" in forged.sealed().defects(run=False)[0]
+    given = replace(forged, replayed=False).sealed()
+    assert "not those of the certificate" in given.defects(run=False)[0]
 
 
 def test_only_kinks_that_act_together_are_named():

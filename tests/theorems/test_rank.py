@@ -71,6 +71,7 @@ def test_nearly_equal_columns():
 )
 def test_false_certificates_are_refused(certificate):
     assert not certificate.verify(np.eye(2))
+    assert not certificate.sealed(np.eye(2)).verify(np.eye(2))
 
 
 def test_a_singular_matrix_is_refused_whatever_the_inverse():

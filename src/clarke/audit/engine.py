@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.capture import COMPILED
 from clarke.errors import CaptureError, InputError
+from clarke.torch_private import is_traced, never_trace, watching_dynamo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _NAME = "_engine_run_backward"
-_TORCH_FOLDER = str(Path(torch.__file__).resolve().parent) + os.sep
-_OWN_FOLDER = str(Path(__file__).resolve().parents[1]) + os.sep
+_TORCH_FOLDER = str(Path(torch.__file__).parent) + os.sep
+_OWN_FOLDER = str(Path(__file__).parents[1]) + os.sep
 # As in capture/places.py: the project's own example programs and experiments are user code.
 _USERS = (_OWN_FOLDER + "cli" + os.sep + "programs", _OWN_FOLDER + "experiments" + os.sep)
 
@@ -44,6 +46,7 @@ class BackwardCall:
         create_graph: The gradients are themselves differentiable.
         accumulates: The results are added to ``.grad``, not returned.
         run: Performs the call and returns what the engine returns.
+        refused: Why it cannot be judged, if that is known already.
     """
 
     roots: tuple[torch.Tensor, ...]
@@ -53,6 +56,7 @@ class BackwardCall:
     create_graph: bool
     accumulates: bool
     run: Callable[[], Any]
+    refused: str = ""
 
 
 class Interceptor:
@@ -80,6 +84,8 @@ class Interceptor:
                 f"torch {torch.__version__} has no torch.autograd.{_NAME}, through which clarke "
                 "follows backward calls. Use a version of torch that clarke was tested with."
             )
+        never_trace(Interceptor.__call__, calls_too=False)
+        never_trace(Interceptor._hand_over, calls_too=True)
         self._original = current
         self._thread = threading.get_ident()
         setattr(torch.autograd, _NAME, self)
@@ -93,8 +99,25 @@ class Interceptor:
         original = self._original
         if original is None:  # pragma: no cover - installed by __enter__ only
             raise CaptureError("internal: the interceptor is not installed")
-        if self._busy or threading.get_ident() != self._thread or _called_by_clarke():
+        compiled = watching_dynamo() not in (None, False)
+        if self._busy or threading.get_ident() != self._thread:
             return original(roots, *args, **kwargs)
+        if not compiled:
+            return self._hand_over(original, roots, args, kwargs)
+        # Hooks and compiled autograd run here as they would without: under dynamo's eyes.
+        result = original(roots, *args, **kwargs)
+        return self._hand_over(lambda *_args, **_kwargs: result, roots, args, kwargs, COMPILED)
+
+    def _hand_over(
+        self,
+        engine: Callable[..., Any],
+        roots: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        refused: str = "",
+    ) -> Any:
+        if is_traced() or _called_by_clarke():
+            return engine(roots, *args, **kwargs)
         weights, retain_graph, create_graph, inputs = args[:4]
         call = BackwardCall(
             roots=tuple(roots),
@@ -103,7 +126,8 @@ class Interceptor:
             retain_graph=bool(retain_graph),
             create_graph=bool(create_graph),
             accumulates=bool(kwargs.get("accumulate_grad", False)),
-            run=lambda: original(roots, *args, **kwargs),
+            run=lambda: engine(roots, *args, **kwargs),
+            refused=refused,
         )
         self._busy = True
         try:
@@ -113,7 +137,7 @@ class Interceptor:
 
 
 def _called_by_clarke() -> bool:
-    frame = sys._getframe(2)
+    frame = sys._getframe(3)
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith(_TORCH_FOLDER):

@@ -10,14 +10,15 @@ import torch
 
 from clarke.capture import (
     External,
-    Origin,
     Recorder,
+    collect_opened,
     collect_trace,
     refilled,
     saving_plainly,
 )
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Confirm, Decision, Settings, decide
+from clarke.decide.detached import declared_rate, opened_value
 from clarke.errors import CaptureError, ClarkeError, InputError, OutOfTimeError, in_a_line
 from clarke.verdict import Verdict
 
@@ -36,12 +37,14 @@ class Case:
 
     Attributes:
         trace: What ran.
+        opened: The same with what detached values were computed from, where there are any.
         slots: External slots of the variables.
         leaves: The variables themselves.
         positions: For `torch.autograd.grad`, the position of each variable among the results.
     """
 
     trace: Trace
+    opened: Trace | None
     slots: tuple[int, ...]
     leaves: tuple[torch.Tensor, ...]
     positions: tuple[int, ...]
@@ -71,7 +74,6 @@ def prepare(
         )
     output = _scalar(call, recorder)
     trace = collect_trace(recorder, output, deadline=deadline)
-    _refuse_compiled(trace)
     chosen = _chosen(call, trace)
     if wrt is None and not call.inputs:
         chosen = [c for c in chosen if c[1].tensor not in penalized] or chosen
@@ -87,19 +89,11 @@ def prepare(
         raise InputError("A variable is complex; a Clarke gradient needs real variables.")
     return Case(
         trace=trace,
+        opened=collect_opened(recorder, output, trace),
         slots=tuple(unique),
         leaves=tuple(e.tensor for _, e in unique.values()),
         positions=tuple(p for p, _ in unique.values()),
     )
-
-
-def _refuse_compiled(trace: Trace) -> None:
-    for e in trace.externals.values():
-        if e.origin is Origin.CUSTOM_FUNCTION and e.name.startswith("CompiledFunction"):
-            raise CaptureError(
-                f"A module under torch.compile ran at {e.location}; what happens inside cannot be "
-                "watched. Audit the uncompiled module (model._orig_mod)."
-            )
 
 
 def _chosen(call: BackwardCall, trace: Trace) -> list[tuple[int, External]]:
@@ -180,7 +174,11 @@ def judge(
     settings = replace(settings, confirm=Confirm.ALWAYS if confirmed else Confirm.NEVER)
     with alone():
         trace = refilled(case.trace, registry.keeps, deadline)
-        return decide(trace, registry, case.slots, gradient, settings, deadline=deadline)
+        decision = decide(trace, registry, case.slots, gradient, settings, deadline=deadline)
+        if not decision.verdict.correct or case.opened is None:
+            return decision
+        value = opened_value(case.opened, registry, case.slots, deadline)
+        return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
 
 
 @contextlib.contextmanager

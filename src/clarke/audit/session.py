@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +37,8 @@ from clarke.fast import EarlyTies, QuickJudge
 from clarke.kinks import default_registry
 from clarke.numerics import STEP_SECONDS
 from clarke.report import Report, build_report
+from clarke.torch_private import CompileNotice, processes
+from clarke.undo import leaves_no_trace
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -50,6 +53,11 @@ if TYPE_CHECKING:
     Subscriber = Callable[[Step, Report | None], Any]
     Begun = Callable[[int, Location], Any]
 
+_DISTRIBUTED = (
+    "Several processes train together here (torch.distributed): the gradient that the optimizer "
+    "takes is put together from all of theirs, and clarke sees those of one. Audit the program as "
+    "a single process, on the whole batch."
+)
 _PROOFS_KEPT = 8  # wrong gradients whose proof, with its tensors, stays in `reports`
 
 
@@ -143,6 +151,7 @@ class Audit:
         self._recorder: Recorder | None = None
         self._spy: HookSpy | None = None
         self._stepping: OptimizerAside | None = None
+        self._notice: CompileNotice | None = None
         self._opened = ExitStack()
         self._interceptor = Interceptor(self._backward)
         self._places = Places()
@@ -176,18 +185,27 @@ class Audit:
             early=self._early,
         )
         spy, stepping = HookSpy(recorder), OptimizerAside(recorder, self._penalized)
+        recorder.places.on_root = self._look_for_others
+        self._look_for_others(recorder=recorder)
+        notice = CompileNotice(partial(_without_hooks, recorder, stepping))
         with ExitStack() as opened:
             opened.enter_context(self._interceptor)
             opened.enter_context(spy)
             opened.enter_context(recorder)
             opened.enter_context(stepping)
+            opened.enter_context(notice)
             self._opened = opened.pop_all()
         self._recorder, self._spy, self._stepping = recorder, spy, stepping
+        self._notice = notice
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._recorder = self._spy = self._stepping = None
-        self._opened.close()
+        self._recorder = self._spy = self._stepping = self._notice = None
+        opened = self._opened
+        try:
+            opened.close()
+        finally:
+            opened.close()  # what a KeyboardInterrupt left in there
 
     def subscribe(
         self, callback: Subscriber, *, gradients: bool = True, begun: Begun | None = None
@@ -235,6 +253,13 @@ class Audit:
 
     # ---------------------------------------------------------------- one backward call
 
+    def _look_for_others(self, _root: object = None, recorder: Recorder | None = None) -> None:
+        """Stand aside where several processes train together: the step is none of one's own."""
+        recorder = recorder or self._recorder
+        if recorder is not None and processes() > 1:
+            recorder.stands_aside = _DISTRIBUTED
+
+    @leaves_no_trace
     def _backward(self, call: BackwardCall) -> Any:
         recorder = self._recorder
         if recorder is None:  # pragma: no cover - the interceptor is removed with the recorder
@@ -242,6 +267,11 @@ class Audit:
         if self._stepping is not None:
             self._stepping.recover()
         self._penalized.note(call)
+        if self._notice is not None:
+            self._notice.look()
+        self._look_for_others()
+        if recorder.stands_aside:
+            call = replace(call, refused=recorder.stands_aside)
         number = len(self._steps) + 1
         location = recorder.places.here()[0]
         if not self._schedule.looks_at(number):
@@ -345,6 +375,12 @@ def _interrupted(number: int, location: Location, error: BaseException, seconds:
     step = _unseen(number, location, why)
     undecided = Verdict.UNDECIDED
     return replace(step, verdict=undecided, joint=undecided, looked=True, seconds=seconds)
+
+
+def _without_hooks(recorder: Recorder, stepping: OptimizerAside) -> None:
+    """What torch.compile would notice of an audit: global hooks."""
+    recorder.places.do_without_hooks()
+    stepping.stop()
 
 
 def _unseen(number: int, location: Location, reason: str) -> Step:

@@ -47,8 +47,13 @@ class OptimizerAside:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Record the steps of optimizers like anything else."""
         for handle in self._handles:
             handle.remove()
+        self._handles = []
         self.recover()
 
     def recover(self) -> None:

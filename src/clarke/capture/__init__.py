@@ -1,15 +1,17 @@
 """What ran: a dispatch mode writes an immutable Trace. Records, judges nothing."""
 
 from clarke.capture.again import refilled, without_values
-from clarke.capture.collect import collect_trace, release_nodes
+from clarke.capture.collect import COMPILED, collect_opened, collect_trace, release_nodes
 from clarke.capture.digest import digest
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.live import Node, Writes
 from clarke.capture.made import Made
+from clarke.capture.memory import is_there, refuse_missing
 from clarke.capture.operators import Operators
 from clarke.capture.places import Places
 from clarke.capture.reads import PythonReads
 from clarke.capture.recorder import Recorder
+from clarke.capture.refusing import RefusingRecorder
 from clarke.capture.saving import saving_plainly
 from clarke.capture.signs import Signs, ZeroFinder
 from clarke.capture.trace import (
@@ -27,6 +29,7 @@ from clarke.capture.trace import (
 from clarke.capture.weak import TensorTable
 
 __all__ = [
+    "COMPILED",
     "DeclaredFunction",
     "External",
     "FunctionSchema",
@@ -41,17 +44,21 @@ __all__ = [
     "PythonReads",
     "Recorder",
     "Ref",
+    "RefusingRecorder",
     "ScalarRead",
     "Signs",
     "TensorTable",
     "Trace",
     "Writes",
     "ZeroFinder",
+    "collect_opened",
     "collect_trace",
     "digest",
     "input_slots",
+    "is_there",
     "overload_of",
     "refilled",
+    "refuse_missing",
     "release_nodes",
     "saving_plainly",
     "without_values",

@@ -7,7 +7,6 @@ operations computed on the way is left out: it follows from the rest.
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -21,7 +20,11 @@ from clarke.capture.trace import External, OpRecord, Trace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Feed = Callable[[bytes], None]
+    from typing_extensions import Buffer
+
+    Feed = Callable[[Buffer], None]
+
+_PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.layout)
 
 
 def digest(*parts: Any) -> str:
@@ -42,14 +45,11 @@ def _feed(feed: Feed, value: Any) -> None:
     elif isinstance(value, np.ndarray):
         _feed(feed, ("array", value.dtype.str, value.shape))
         _feed_bytes(feed, "bytes", np.ascontiguousarray(value).tobytes())
-    elif isinstance(value, float):
-        _feed_bytes(feed, "float", struct.pack("<d", value))
     elif isinstance(value, Enum):
         _feed_bytes(feed, type(value).__name__, value.name.encode())
-    elif value is None or isinstance(value, (bool, int, complex, str, bytes)):
+    elif value is None or isinstance(value, _PLAIN):
+        # Of floats, repr tells every bit.
         _feed_bytes(feed, type(value).__name__, repr(value).encode())
-    elif isinstance(value, (torch.dtype, torch.device, torch.layout, torch.memory_format)):
-        _feed_bytes(feed, "torch", str(value).encode())
     elif isinstance(value, (list, tuple)):
         _feed_bytes(feed, "sequence", str(len(value)).encode())
         for item in value:
@@ -81,7 +81,9 @@ def _feed_tensor(feed: Feed, tensor: torch.Tensor) -> None:
     if plain.layout != torch.strided:
         plain = plain.to_dense()
     plain = plain.resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-    whole = plain.view(torch.uint8) if plain.numel() else torch.zeros(0, dtype=torch.uint8)
+    # A single number may have any stride, and only 1 can be viewed as bytes.
+    count = plain.numel()
+    whole = plain.as_strided((count,), (1,)).view(torch.uint8) if count else plain.to(torch.uint8)
     feed(f"bytes:{whole.numel()}:".encode())
     feed(whole.numpy().data)
 

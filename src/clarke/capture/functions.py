@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.capture.places import FUNCTION_FILE
+from clarke.torch_private import is_behind_the_scenes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -103,6 +104,21 @@ def is_from_custom(tensor: torch.Tensor) -> bool:
     Those have Python classes as nodes; autograd's own are built in.
     """
     return any(k.__name__ == "BackwardCFunction" for k in type(tensor.grad_fn).__mro__)
+
+
+def is_from_compiled(tensor: torch.Tensor) -> bool:
+    """Whether a program under torch.compile is among what a tensor was computed by."""
+    seen: set[Any] = set()
+    todo = [tensor.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        if is_behind_the_scenes(getattr(node, "_forward_cls", None)):
+            return True
+        seen.add(node)
+        todo += [n for n, _ in node.next_functions]
+    return False
 
 
 def is_result_of(tensor: torch.Tensor, declared: DeclaredFunction) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,13 +13,15 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from clarke.capture.trace import Location
+from clarke.undo import at_the_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType
 
-_TORCH_FOLDER = f"{Path(torch.__file__).resolve().parent}{os.sep}"
-_OWN_FOLDER = f"{Path(__file__).resolve().parents[1]}{os.sep}"
+# As code objects have it: links are not followed.
+_TORCH_FOLDER = f"{Path(torch.__file__).parent}{os.sep}"
+_OWN_FOLDER = f"{Path(__file__).parents[1]}{os.sep}"
 # The project's own example programs and experiments count as user code.
 _OWN_EXCEPTIONS = tuple(
     _OWN_FOLDER + name for name in ("cli" + os.sep + "programs", "experiments" + os.sep)
@@ -33,6 +36,7 @@ _NO_GRAD_FORWARDS = (
     _CHECKPOINT_FILE,
     str(Path(_TORCH_FOLDER, "_library", "autograd.py")),
 )
+_CALL_OF_MODULE: Final = torch.nn.Module._call_impl.__code__  # noqa: SLF001 - what `__call__` runs
 FUNCTION_FILE: Final = str(Path(_TORCH_FOLDER, "autograd", "function.py"))
 
 
@@ -57,7 +61,11 @@ def _forwards_of_functions() -> dict[int, CodeType]:
 
 
 class Places:
-    """Follows modules through global forward hooks and finds the user's frame on request."""
+    """Follows modules through global forward hooks and finds the user's frame on request.
+
+    Where torch.compile is at work, no hooks: they would be compiled into the programs. The modules
+    are then looked for on the stack, which takes longer.
+    """
 
     def __init__(self) -> None:
         self._stack: list[str] = []
@@ -72,30 +80,43 @@ class Places:
         self._cache: dict[tuple[str, int, int], Location] = {}
         self._forwards: dict[int, CodeType] | None = None
         self._handles: list[Any] = []
+        self._by_frames = False
+        self._thread = 0
         self.on_root: Callable[[torch.nn.Module], None] | None = None
 
     def start(self) -> None:
         """Install the two hooks (removed by `stop`)."""
-        self._handles = [
-            register_module_forward_pre_hook(self._enter),
-            register_module_forward_hook(self._leave, always_call=True),
-        ]
+        self._thread = threading.get_ident()
+        at_the_end(self.stop)
+        self._handles.append(register_module_forward_pre_hook(self._enter))
+        self._handles.append(register_module_forward_hook(self._leave, always_call=True))
 
     def stop(self) -> None:
         """Remove the hooks and forget the module stack."""
         for handle in self._handles:
             handle.remove()
-        self._handles = []
+        self._handles = []  # only now: a KeyboardInterrupt may have the rest removed again
         self._stack.clear()
         self._roots.clear()
+        self._by_frames = False
+
+    def do_without_hooks(self) -> None:
+        """From now on look for modules on the stack."""
+        self.stop()
+        self._by_frames = True
 
     def _enter(self, module: torch.nn.Module, _args: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
         if not self._roots and self.on_root is not None:
             self.on_root(module)
         self._roots.append(module)
-        self._stack.append(self._path(module))
+        above = self._stack[-1] if self._stack else ""
+        self._stack.append(self._path(module, self._roots[0], above))
 
     def _leave(self, module: torch.nn.Module, _args: Any, _output: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
         if self._roots and self._roots[-1] is module:
             self._roots.pop()
             self._stack.pop()
@@ -107,8 +128,7 @@ class Places:
                 if last is module:
                     break
 
-    def _path(self, module: torch.nn.Module) -> str:
-        root = self._roots[0]
+    def _path(self, module: torch.nn.Module, root: torch.nn.Module, above: str) -> str:
         names = self._names.get(root)
         if names is None or id(module) not in names:
             names = {id(m): n for n, m in root.named_modules(remove_duplicate=True)}
@@ -117,9 +137,19 @@ class Places:
             self._names[root] = names
         if id(module) in names:
             return names[id(module)]
-        above = self._stack[-1] if self._stack else ""
         kind = type(module).__name__
         return f"{above}.{kind}" if above else kind
+
+    def _path_by_frames(self, frame: FrameType | None) -> str:
+        modules: list[torch.nn.Module] = []
+        while frame is not None:
+            if frame.f_code is _CALL_OF_MODULE:
+                modules.append(frame.f_locals["self"])
+            frame = frame.f_back
+        above = ""
+        for module in reversed(modules):
+            above = self._path(module, modules[-1], above)
+        return above
 
     def here(self) -> tuple[Location, bool]:
         """The current location, and whether a reentrant checkpoint is running its function."""
@@ -139,7 +169,11 @@ class Places:
             if above is None:
                 break
             user = above
-        key = (self._stack[-1] if self._stack else "", id(code), user.f_lineno)
+        if self._by_frames:
+            module = self._path_by_frames(sys._getframe(2))
+        else:
+            module = self._stack[-1] if self._stack else ""
+        key = (module, id(code), user.f_lineno)
         found = self._cache.get(key)
         if found is None:
             # `_seen` holds the code object, since the walk above has come to it.

@@ -23,7 +23,7 @@ from clarke.capture.saving import saves_otherwise
 from clarke.capture.signs import ZeroFinder, signs_tell
 from clarke.capture.trace import Keep, Ref, overload_of
 from clarke.capture.weak import TensorTable
-from clarke.errors import CaptureError
+from clarke.torch_private import never_trace, tracing_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -66,12 +66,6 @@ def _is_of_numbers(values: list[Any] | tuple[Any, ...]) -> bool:
 def _writers(slots: tuple[Slot, ...]) -> tuple[int, ...]:
     """How many operations have written to each one's memory so far."""
     return tuple([len(s.storage.writers) for s in slots])
-
-
-def _under_compile() -> bool:
-    """Whether dynamo is at work: below a recorder it runs compiled programs eagerly."""
-    callback = torch._C._dynamo.eval_frame.get_eval_frame_callback()  # noqa: SLF001
-    return callback is not None and callback is not False
 
 
 def _became_variable(slot: Slot, tensor: torch.Tensor) -> bool:
@@ -159,7 +153,6 @@ class Recorder(TorchDispatchMode):
         keep: Says for an operator overload what must be kept of the values it reads; or what
             an earlier recorder knew of operators.
         functions: Custom Functions that are recorded as if they were operators.
-        refuses_compiled: Raise a `CaptureError` as soon as a program under torch.compile runs.
         places: What an earlier recorder found out about the user's code, to go on with.
         compiled: Compiled loops, used on large tensors; None to do without.
         early: Called with the record of an operation whose values are kept, with what it reads and
@@ -176,7 +169,6 @@ class Recorder(TorchDispatchMode):
         keep: Callable[[Any], Keep] | Operators,
         functions: Mapping[type, DeclaredFunction] = MappingProxyType({}),
         *,
-        refuses_compiled: bool = False,
         places: Places | None = None,
         compiled: Compiled | None = None,
         early: EarlyLook | None = None,
@@ -187,8 +179,7 @@ class Recorder(TorchDispatchMode):
         self.places = places or Places()
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
         self.saw_inference = False
-        self.saw_compiled = False
-        self.refuses_compiled = refuses_compiled
+        self.stands_aside = ""  # why nothing at all is recorded
         self.paused = False
         self.count = 0
         self._operators = keep if isinstance(keep, Operators) else Operators(keep)
@@ -203,6 +194,7 @@ class Recorder(TorchDispatchMode):
         # last tensor there may be one that has not been read, so that nothing else holds it.
         self._written: set[Storage] = set()
         self._prune_at = _PRUNED
+        self._histories: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._cuts = False  # some memory holds values that were cut off
         self.epoch = 0  # backward calls whose record has been released
         self.tampered: weakref.WeakKeyDictionary[Storage, tuple[Location, bool]] = (
@@ -214,7 +206,16 @@ class Recorder(TorchDispatchMode):
         # The default wraps the handler in a dynamo guard, which costs more than the handler.
         return False
 
+    # A program under torch.compile runs as it would without; operators that take functions too.
+    supports_higher_order_operators = True
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Asked by dynamo: whether programs are compiled as if nobody watched."""
+        return True
+
     def __enter__(self) -> Self:
+        never_trace(Recorder.__torch_dispatch__, calls_too=True)
         self.places.start()
         try:
             super().__enter__()
@@ -356,7 +357,8 @@ class Recorder(TorchDispatchMode):
                 slot.cut_by = overload_of(slot.producer.func)
             elif slot.stopped:
                 slot.cut_by = next((s.cut_by for s in slot.producer.inputs if s.cut_by), "")
-            slot.producer = None
+            slot.history, slot.producer = slot.producer, None
+            self._histories.add(slot)
             self._hold(slot, tensor)
         return slot
 
@@ -435,7 +437,7 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self.paused or self._is_unwatched():
+        if self.paused or self.stands_aside or self._is_unwatched(func):
             return func(*args, **kwargs)
         tensors: list[torch.Tensor] = []
         gather_tensors(args, tensors)
@@ -470,21 +472,13 @@ class Recorder(TorchDispatchMode):
             return self._run_stopped(func, args, kwargs, written, location)
         return self._record(operator, args, kwargs, written, location, checkpointed=checkpointed)
 
-    def _is_unwatched(self) -> bool:
+    def _is_unwatched(self, func: Any) -> bool:
         """Whether the mode is one in which nothing can be recorded; notes which."""
-        if _under_compile():
-            self.saw_compiled = True
-            if self.refuses_compiled:
-                raise CaptureError(
-                    f"{self.places.here()[0]} runs under torch.compile; the compiled program "
-                    "cannot be watched. Check the uncompiled function or module "
-                    "(model._orig_mod), or wrap the call in "
-                    "torch.compiler.set_stance('force_eager')."
-                )
         if torch.is_inference_mode_enabled():
             self.saw_inference = True
             return True
-        return False
+        # torch.jit.trace looks at the program; an operator that takes functions runs them apart.
+        return tracing_graph() is not None or not hasattr(func, "_schema")
 
     def _updates_constants(self, tensors: list[torch.Tensor], written: list[torch.Tensor]) -> bool:
         """Whether an operation writes detached values to leaves or constants that were read before.
@@ -557,6 +551,13 @@ class Recorder(TorchDispatchMode):
         for tensor in tensors:
             if operator.func is _SCALAR or tensor.is_floating_point():
                 self._note_read(tensor, location)
+
+    def begin_epoch(self) -> None:
+        """A graph has been freed: what was cut off before is a constant for what comes."""
+        self.epoch += 1
+        for slot in self._histories:
+            slot.history = None
+        self._histories.clear()
 
     def forget_reads(self, index: int) -> None:
         """Forget the values that went into Python before operation `index`."""
@@ -819,6 +820,36 @@ class Recorder(TorchDispatchMode):
             for key, value in kept.items()
         }
 
+    def _stopped_node(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], location: Location
+    ) -> Node | None:
+        """The record of an operation on differentiated values alone, made without gradients.
+
+        What else it might read (a batch of an evaluation) must not be held any longer. Random
+        numbers stay what they were.
+        """
+        operator = self._operators.of(func)
+        if operator.draws:
+            return None
+        tensors: list[torch.Tensor] = []
+        gather_tensors((*args, *kwargs.values()), tensors)
+        for tensor in tensors:
+            if not (tensor.requires_grad or tensor.numel() == 1):
+                slot = self._slot(tensor)
+                if slot is None or slot.history is None:
+                    return None
+        self.count += 1
+        node = Node(self.count, func, location)
+        reading = _Reading(self._read, location)
+        node.args = tuple(reading.refs(a) for a in args)
+        node.kwargs = {k: reading.refs(v) for k, v in kwargs.items()}
+        node.inputs = tuple(reading.inputs)
+        node.writers_before = _writers(node.inputs)
+        node.reads_stopped = True
+        if operator.keep is not Keep.NOTHING:
+            self._keep_inputs(node, args, kwargs, [])
+        return node
+
     def _run_stopped(
         self,
         func: Any,
@@ -842,15 +873,25 @@ class Recorder(TorchDispatchMode):
             else:
                 # A leaf's new value is its own, as when a module draws its first weights.
                 self.note_writes([tensor], cut=not tensor.requires_grad)
+        history = None if written or call else self._stopped_node(func, args, kwargs, location)
         out = func(*args, **kwargs)
         flat = out if isinstance(out, (list, tuple)) else (out,)
+        outputs: list[int | None] = []
         for value in flat:
-            if isinstance(value, torch.Tensor) and not any(value is w for w in written):
+            if not isinstance(value, torch.Tensor):
+                outputs.append(None)
+            elif not any(value is w for w in written):
                 slot = self._slot(value)
                 if slot is None:
                     slot = self._new_slot(value, location)
                 slot.stopped = True
                 slot.within = call
+                outputs.append(slot.number)
+                if history is not None:
+                    slot.history = history
+                    self._histories.add(slot)
+        if history is not None:
+            history.outputs = tuple(outputs)
         for tensor in written if call is not None else ():
             if not tensor.requires_grad and self._slot(tensor) is None:
                 self._new_slot(tensor, location).within = call

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from clarke.steering import Analysis, Site
 
 _ATEN = torch.ops.aten
+_LOOK = 24  # conditions among which equal ones are looked for
 _BITS = 6  # conditions that one tensor may depend on before its versions are too many
 _MOVES = frozenset(
     ["view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "expand", "permute", "transpose"]
@@ -171,6 +172,9 @@ class _Writer(Records):
         chosen: list[tuple[int, bool] | None] = []
         lo = self._lowerer(op)
         places = torch.arange(split.count) if split.elements is None else split.elements
+        moving = torch.stack([n.reshape(-1)[places] for n in near]).ne(0).any(0)
+        if int(moving.sum()) > _LOOK:
+            raise CannotFollowError
         for place in places.tolist():
             beside = tuple(n.reshape(-1)[place] for n in near)
             if all(float(b) == 0 for b in beside):
@@ -357,7 +361,7 @@ class _Writer(Records):
     def _condition(self, bit: int, lines: torch.Tensor | None) -> Part:
         """The truth value of a condition, in the places of a tensor."""
         own = self.bits[bit]
-        key = b"" if lines is None else repr((tuple(lines.shape), lines.tolist())).encode()
+        key = b"" if lines is None else repr(lines.shape).encode() + lines.numpy().tobytes()
         known = own.holds.get(key)
         if known is not None:
             return known

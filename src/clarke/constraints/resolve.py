@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.capture import input_slots
 from clarke.constraints.forks import forked
 from clarke.constraints.reads import changing_reads
 from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
@@ -18,7 +19,7 @@ from clarke.kinks import Hazard
 from clarke.steering import Analysis, Program, Run, Site, analyse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from clarke.kinks import Registry
 
@@ -50,15 +51,12 @@ def resolve(
             generator = torch.Generator().manual_seed(3)
             weights, _ = random_mixtures(program, generator, Mixing.ALL)
             here = program.run(grad=False)
-            near = [
-                program.run(nearby_point(program, generator), weights=weights, grad=False)
-                for _ in range(2)
-            ]
+            near = [_read_at_jumps(program, weights, generator) for _ in range(2)]
             analysis = _without_settled(analysis, program, generator)
             if analysis.trace.scalar_reads:
                 reads = changing_reads(analysis, here.tensors)
                 analysis = replace(analysis, trace=replace(analysis.trace, scalar_reads=reads))
-            changed = _followed(analysis, registry, (here, *near), deadline)
+            changed = _followed(analysis, registry, here, near, deadline)
             if changed is None:
                 break
             analysis = changed
@@ -75,10 +73,23 @@ def _may_jump(site: Site) -> bool:
     return site.rule.by_value or Hazard.STEP in touch.hazards or indexed
 
 
+def _read_at_jumps(
+    program: Program, weights: Mapping[int, torch.Tensor], generator: torch.Generator
+) -> Mapping[int, torch.Tensor]:
+    """What operations that may jump read at a random point nearby, by slot."""
+    run = program.run(nearby_point(program, generator), weights=weights, grad=False)
+    sites = program.analysis.sites.values()
+    slots = {s for site in sites if _may_jump(site) for s in input_slots(site.touch.op)}
+    return {s: run.tensors[s] for s in slots if s in run.tensors}
+
+
 def _followed(
-    analysis: Analysis, registry: Registry, runs: Sequence[Run], deadline: Deadline
+    analysis: Analysis,
+    registry: Registry,
+    here: Run,
+    near: Sequence[Mapping[int, torch.Tensor]],
+    deadline: Deadline,
 ) -> Analysis | None:
-    here, *near = runs
     lost = {int(k) for use in here.mask_uses if use.difference is None for k in use.kink}
     positions = frozenset(
         p
@@ -90,7 +101,7 @@ def _followed(
             trace = forked(
                 analysis,
                 here.tensors,
-                [run.tensors for run in near],
+                near,
                 positions,
                 elementwise=elementwise,
             )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _ATEN = torch.ops.aten
 _QUARTER = 0.25  # of the distance between two steps of a rounding
+_ROWS = 6  # ties whose orders are followed in all combinations
 _TIED = 4  # members of a tie whose order is followed pair by pair
 
 
@@ -262,8 +263,12 @@ def _groups(ranks: torch.Tensor, dim: Any, shape: torch.Size) -> list[list[int]]
     rows = place.reshape(1, -1)
     if isinstance(dim, int) and len(shape) > 0:
         rows = place.movedim(dim, -1).reshape(-1, shape[dim])
+    ordered = ranks[rows].sort(1).values
+    tied = (ordered[:, 1:] == ordered[:, :-1]).any(1)
+    if int(tied.sum()) > _ROWS:
+        return None
     found = []
-    for row in rows:
+    for row in rows[tied]:
         own = ranks[row]
         for rank in own.unique().tolist():
             members = row[own == rank].tolist()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ from clarke.decide.tolerance import REPLAY_SPACING, coarsest_epsilon
 from clarke.kinks.steps import ComparisonRule
 from clarke.numerics import (
     BESIDE_AGREES,
+    BESIDE_ARRIVES,
     BESIDE_DENSE,
     BESIDE_FAR,
     BESIDE_GROWTH,
@@ -67,23 +68,14 @@ class Sample:
         value: The result there.
         error: What rounding can have done to the value.
         gradient: (n,) AD's gradient there, zeros times infinity as zeros.
-        blur: The same as `error` of values that the backward pass reads: divided by a distance,
-            what rounding can have done to the gradient.
+        noise: (n,) what rounding can have done to the gradient.
     """
 
     moved: Array
     value: float
     error: float
     gradient: Array
-    blur: float
-
-    @property
-    def noise(self) -> Array:
-        """(n,) what rounding can have done to the gradient."""
-        if self.blur == 0:
-            return np.zeros_like(self.gradient)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return 4 * self.blur / np.abs(self.moved)
+    noise: Array
 
     @property
     def distance(self) -> float:
@@ -130,6 +122,12 @@ class Limit:
 class Beside:
     """Samples of a program along rays from its point.
 
+    Attributes:
+        program: The program.
+        deadline: When to stop looking.
+        guarded: Whether a comparison is tied at the point.
+        here: The sample at the point itself.
+
     Args:
         program: The program.
         generator: Private randomness.
@@ -155,6 +153,7 @@ class Beside:
         ]
         # A guard has other pieces beside the point than at it. Elsewhere a value that rounding
         # keeps off a kink is off it at any distance.
+        self.guarded = bool(guards)
         self._pieces = pieces or (Pieces.TRUE if guards else Pieces.HELD)
         self._spacing = REPLAY_SPACING
         if guards:
@@ -163,7 +162,7 @@ class Beside:
                 # Tied in the program's own numbers only: nothing nearer than these can be told.
                 self._spacing = coarsest_epsilon(program.analysis.trace)
         self._point = flatten(program.point)
-        self.here = self._sample(program.point, nowhere=True)
+        self.here = self._sample(program.point, math.inf)
 
     @cached_property
     def steps(self) -> tuple[float, ...]:
@@ -188,7 +187,8 @@ class Beside:
 
     def rays(self, pairs: int) -> Iterator[tuple[torch.Tensor, ...]]:
         """Random directions, each followed by its opposite."""
-        for _ in range(1 if self._large else pairs):
+        # On a line one pair is all there are.
+        for _ in range(1 if self._large or self._point.size == 1 else pairs):
             direction = random_tangents(self.program, self._generator)
             yield direction
             yield tuple(-d for d in direction)
@@ -203,10 +203,10 @@ class Beside:
                 p + (step / size) * torch.clamp(p.abs(), min=1.0) * d
                 for p, d in zip(self.program.point, direction, strict=True)
             )
-            found.append(self._sample(moved))
+            found.append(self._sample(moved, step))
         return tuple(found)
 
-    def _sample(self, point: Sequence[torch.Tensor], *, nowhere: bool = False) -> Sample:
+    def _sample(self, point: Sequence[torch.Tensor], step: float) -> Sample:
         run = self.program.run(point, pieces=self._pieces)
         exact = {x.untyped_storage().data_ptr() for x in run.leaves}
         analysis = self.program.analysis
@@ -214,7 +214,7 @@ class Beside:
         read = _read_backward(run, (analysis.trace if held else analysis.recorded).ops)
         gradient, adjoints = sober_adjoints(self.program, run)
         moved = flatten(point) - self._point
-        if not nowhere and not all(bool(torch.isfinite(g).all()) for g in gradient):
+        if step < math.inf and not all(bool(torch.isfinite(g).all()) for g in gradient):
             near = self._near(point, float(np.abs(moved).max(initial=0.0)))
             run = self.program.run(point, pieces=self._pieces)
             gradient, adjoints = sober_adjoints(self.program, run, near)
@@ -229,8 +229,11 @@ class Beside:
         }
         unit = float(BESIDE_ROUNDINGS) * torch.finfo(self.program.dtype).eps
         error = unit * (abs(value) + sum(terms.values()))
-        blur = unit * sum(terms[slot] for slot in read if slot in terms)
-        return Sample(moved, value, error, flatten(gradient), blur)
+        # Rounding wobbles from point to point: its slope is its size by the distance.
+        blur = 4 * unit * sum(terms[slot] for slot in read if slot in terms)
+        reach = step * np.maximum(np.abs(self._point), 1.0)
+        noise = blur / reach if blur > 0 else np.zeros_like(moved)
+        return Sample(moved, value, error, flatten(gradient), noise)
 
     def _near(self, point: Sequence[torch.Tensor], away: float) -> list[list[torch.Tensor]]:
         """Points so close to `point` that almost surely they see the same sides of all kinks."""
@@ -259,6 +262,12 @@ def steep_beside(
     return None
 
 
+@lru_cache(maxsize=256)
+def _saved_by(kind: type) -> tuple[str, ...]:
+    """Names of what a kind of backward node has saved."""
+    return tuple(name for name in dir(kind) if name.startswith("_saved_"))
+
+
 def _read_backward(run: Run, ops: Sequence[OpRecord]) -> set[int]:
     """Slots of the values that the backward pass reads, and of all that these come from.
 
@@ -266,11 +275,10 @@ def _read_backward(run: Run, ops: Sequence[OpRecord]) -> set[int]:
     """
     saved: set[int] = set()
     for node in {t.grad_fn for t in run.tensors.values() if t.grad_fn is not None}:
-        for name in dir(node):
-            if name.startswith("_saved_"):
-                value = getattr(node, name)
-                if isinstance(value, torch.Tensor) and value.numel():
-                    saved.add(value.data_ptr())
+        for name in _saved_by(type(node)):
+            value = getattr(node, name)
+            if isinstance(value, torch.Tensor) and value.numel():
+                saved.add(value.data_ptr())
     read = {slot for slot, t in run.tensors.items() if t.numel() and t.data_ptr() in saved}
     for op in reversed(ops):
         if any(slot in read for slot in op.outputs):
@@ -299,15 +307,42 @@ def steepness(here: Sample, samples: Sequence[Sample]) -> Steep | None:
     if certain and all(b >= BESIDE_JUMP * a for a, b in pairwise(sizes)):
         grows = sizes[-1] > sizes[0] and all(b > a for a, b in pairwise(sizes))
         unbounded = grows and sizes[-1] > 2 * sizes[-1 - len(sizes) // 2]
-        return Steep(math.inf if unbounded else min(sizes))
+        return Steep(math.inf if unbounded else sizes[-1])
     quotients: list[tuple[float, float, float]] = []
     for s, gap, error in zip(near, gaps, errors, strict=True):
         if s.distance > BESIDE_FAR:
             continue
-        if abs(gap) <= 8 * BESIDE_SMALL * error:
-            break
-        quotients.append((s.distance, gap / s.distance, error / s.distance))
-    return Steep(0.0) if _grow(quotients) else None
+        if quotients and abs(gap) + 8 * error < BESIDE_GROWTH * abs(quotients[-1][1]) * s.distance:
+            return None  # it grew from afar only
+        if abs(gap) > 8 * BESIDE_SMALL * error:
+            quotients.append((s.distance, gap / s.distance, error / s.distance))
+    if _grow(quotients):
+        return Steep(0.0)
+    away = _arrival(near, gaps, errors)
+    return Steep(away) if away > 0 else None
+
+
+def _arrival(near: Sequence[Sample], gaps: Sequence[float], errors: Sequence[float]) -> float:
+    """How far from the point's own value those along a ray arrive; 0 where that may be none.
+
+    For quotients that cancel: near the point they are rounding, and farther out they still curve.
+    """
+    found: list[tuple[float, float]] = []
+    for k in range(len(near) - 2):
+        weights = _weights([s.distance for s in near[k : k + 3]])
+        limit = sum(w * g for w, g in zip(weights, gaps[k : k + 3], strict=True))
+        blur = sum(abs(w) * e for w, e in zip(weights, errors[k : k + 3], strict=True))
+        found.append((limit, blur))
+    sure = [
+        (blur + abs(limit - found[k - 1][0]), k, limit)
+        for k, (limit, blur) in enumerate(found)
+        if k > 0 and near[k].distance <= BESIDE_ARRIVES
+    ]
+    if not sure:
+        return 0.0
+    error, best, limit = min(sure)
+    kept = all(abs(other - limit) <= BESIDE_SMALL * (error + blur) for other, blur in found[best:])
+    return abs(limit) if kept and abs(limit) > BESIDE_SMALL * error else 0.0
 
 
 def _grow(quotients: Sequence[tuple[float, float, float]]) -> bool:
@@ -365,19 +400,28 @@ def settled(samples: Sequence[Sample], direction: Sequence[torch.Tensor]) -> Lim
         other = guesses[start]
         if start > last and other is not None and bool((np.abs(other - found) > allowed).any()):
             return None
+    edge = samples[last + 2]
+    trend = 2 * np.abs(edge.gradient - found) / edge.distance
     for s, ok in zip(samples[last + 3 :], finite[last + 3 :], strict=True):
-        if not ok or bool((np.abs(s.gradient - found) > allowed + s.noise).any()):
+        room = allowed + s.noise + trend * s.distance
+        if not ok or bool((np.abs(s.gradient - found) > room).any()):
             return None
     return Limit(tuple(direction), _digits(found, error), error)
 
 
+def _weights(distances: Sequence[float]) -> list[float]:
+    """Weights of values at some distances, of the polynomial through them at distance zero."""
+    return [
+        math.prod(h / (h - own) for i, h in enumerate(distances) if i != j)
+        for j, own in enumerate(distances)
+    ]
+
+
 def _extrapolated(samples: Sequence[Sample]) -> Array:
-    """The value at distance zero of the polynomial through gradients at some distances."""
-    at = [s.distance for s in samples]
+    """The gradient at distance zero by the polynomial through those at some distances."""
     nearest = samples[-1].gradient
     total = np.array(nearest)
-    for j, s in enumerate(samples[:-1]):
-        weight = math.prod(h / (h - at[j]) for i, h in enumerate(at) if i != j)
+    for weight, s in zip(_weights([s.distance for s in samples]), samples[:-1], strict=False):
         total += weight * (s.gradient - nearest)
     return total
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten
-from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide.confirm import confirm
+from clarke.decide.confirm import USUAL_FINEST, confirm
+from clarke.decide.finest import finest_step
 from clarke.decide.model import weighted_sum
 from clarke.decide.rounding import rounding_noise
 from clarke.decide.tolerance import (
@@ -23,30 +23,25 @@ from clarke.decide.tolerance import (
 )
 from clarke.decide.verification import (
     Defect,
+    Recomputed,
     ad_weights,
-    as_defects,
-    check_given,
     check_ray,
     confirmed,
     examine,
     fresh_generator,
-    rebuilt,
-    seal_of,
+    same_bounds,
 )
 from clarke.feasibility import verify_membership
+from clarke.numerics import WEIGHTS_CONVEX
 from clarke.steering import Pieces, Program, natural_gradient
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from clarke.decide.confirm import Gradient
     from clarke.decide.model import Witness
 
-_ROUNDING = 1e-6  # noise that is computed twice from the same numbers
-
 
 @dataclass(frozen=True, eq=False)
-class Certificate:
+class Certificate(Recomputed):
     """Proof of a positive verdict.
 
     Attributes:
@@ -60,6 +55,7 @@ class Certificate:
             where only the recorded operations can be run.
         noise: For each variable, the absolute error that rounding may have left in `gradient`.
         replay_noise: The same for gradients in float64, along the witnesses.
+        finest: The smallest step along the witnesses (`finest_step`).
         seal: Binds all of this; see `clarke.decide.verification.seal_of`.
     """
 
@@ -72,35 +68,12 @@ class Certificate:
     run_gradient: Gradient | None = None
     noise: tuple[float, ...] = ()
     replay_noise: tuple[float, ...] = ()
+    finest: float = USUAL_FINEST
     seal: str = ""
 
-    def sealed(self) -> Self:
-        """The same with a seal of its present contents."""
-        return replace(self, seal=seal_of(self))
-
-    def verify(self, *, run: bool = True, seconds: float | None = None) -> bool:
-        """Recompute everything from the program and the point; True if the proof holds.
-
-        Args:
-            run: Also run the program along every witness. Limits along rays have no other proof.
-            seconds: Time limit.
-
-        Raises:
-            OutOfTimeError: The limit passed, which says nothing of the proof.
-        """
-        return not self.defects(run=run, seconds=seconds)
-
-    def defects(self, *, run: bool = True, seconds: float | None = None) -> tuple[str, ...]:
-        """What is wrong with the certificate, in words; empty when it holds."""
-        found: list[str] = []
-        with as_defects(found, self.seal, self):
-            self._recompute(run=run, deadline=Deadline.after(seconds))
-        return tuple(found)
-
-    def _recompute(self, *, run: bool, deadline: Deadline = UNLIMITED) -> None:
-        program = rebuilt(self.program.analysis.recorded, self.program.variables)
+    def recompute(self, program: Program, *, run: bool) -> None:
+        """Check every witness, the weights, the sum and the bounds; run along the witnesses."""
         generator = fresh_generator()
-        check_given(self.point, program.point, "the point")
         if [g.shape for g in self.gradient] != [p.shape for p in self.point]:
             raise Defect("the gradient has another shape than the variables")
         value = program.run(pieces=Pieces.NATURAL, grad=False).output
@@ -109,9 +82,8 @@ class Certificate:
         self._check_weights()
         examined = []
         for i, witness in enumerate(self.witnesses):
-            deadline.ask("verifying the witnesses of a certificate")
             try:
-                examined.append(examine(program, witness, generator, deadline))
+                examined.append(examine(program, witness, generator))
             except Defect as error:
                 raise Defect(f"witness {i}: {error}") from error
         own = replace(
@@ -126,14 +98,20 @@ class Certificate:
         if not own.adds_up():
             raise Defect("the witnessed gradients do not add up to the gradient")
         for i, (witness, e) in enumerate(zip(own.witnesses, examined, strict=True)):
-            deadline.ask("running the program along the witnesses of a certificate")
             if e.ray and not run:
                 raise Defect(f"witness {i}: a limit along a ray is proved by running only")
             if e.ray:
                 check_ray(program, witness, self.tolerance, generator)
             if run and not any(
                 confirmed(
-                    program, g, witness, e.gradient, self.tolerance, self.replay_noise, generator
+                    program,
+                    g,
+                    witness,
+                    e.gradient,
+                    self.tolerance,
+                    self.replay_noise,
+                    generator,
+                    self.finest,
                 )
                 for g in own.runs()
             ):
@@ -142,7 +120,7 @@ class Certificate:
     def _check_weights(self) -> None:
         if len(self.weights) != len(self.witnesses) or not self.witnesses:
             raise Defect("weights and witnesses differ in number")
-        if not (min(self.weights) >= 0 and abs(sum(self.weights) - 1) <= 1e-9):
+        if not (min(self.weights) >= 0 and abs(sum(self.weights) - 1) <= WEIGHTS_CONVEX):
             raise Defect("the weights are not convex")
 
     def _check_bounds(self) -> None:
@@ -154,6 +132,8 @@ class Certificate:
         trace = program.analysis.trace
         if self.tolerance != relative_tolerance(trace):
             raise Defect("the tolerance is not that of the program's types")
+        if self.finest != USUAL_FINEST and self.finest != self.finest_told():
+            raise Defect("the steps along the witnesses are smaller than their kinks can see")
         mixture = None if first.choices else ad_weights(program)
         for noise, spacing in (
             (self.noise, coarsest_epsilon(trace)),
@@ -164,10 +144,14 @@ class Certificate:
             allowed = rounding_noise(
                 program, first.gradient, first.choices, mixture, epsilon=spacing
             )
-            if len(noise) != len(allowed) or not all(
-                abs(n - a) <= _ROUNDING * a for n, a in zip(noise, allowed, strict=True)
-            ):
+            if not same_bounds(noise, allowed):
                 raise Defect("more counts as rounding than the program can leave")
+
+    def finest_told(self) -> float:
+        """The smallest step along the witnesses at which running the program tells anything."""
+        trace = self.program.analysis.trace
+        spacing = coarsest_epsilon(trace) if self.run_gradient else REPLAY_SPACING
+        return max(finest_step(self.program, w.direction, spacing) for w in self.witnesses)
 
     def runs(self) -> tuple[Gradient, ...]:
         """Ways to AD's gradient at another point, the user's own function first.
@@ -190,14 +174,21 @@ class Certificate:
         if not self.adds_up():
             return ("the witnessed gradients do not add up to the gradient",)
         for i, w in enumerate(self.witnesses if run else ()):
-            rest = (self.point, w.direction, w.gradient, self.tolerance, self.replay_noise)
+            rest = (
+                self.point,
+                w.direction,
+                w.gradient,
+                self.tolerance,
+                self.replay_noise,
+                self.finest,
+            )
             outcome = None
             for gradient in self.runs():
                 outcome = confirm(gradient, *rest)
                 if outcome.confirmed:
                     break
             if outcome is not None and not outcome.confirmed:
-                return (f"gradients along witness {i} differ from its own by {outcome.error:.1e}",)
+                return (f"gradients along witness {i} {outcome.shortcoming}",)
         return ()
 
     def adds_up(self) -> bool:

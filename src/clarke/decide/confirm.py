@@ -14,14 +14,16 @@ import torch
 
 from clarke.decide.tolerance import peak, relative_difference
 from clarke.errors import OutOfTimeError
+from clarke.numerics import CONFIRM_FINER, CONFIRM_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     Gradient = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
 
+_ALIKE = 1e-6  # what is less is not what is missing
 _SHRINKS = 0.2  # an error that tends to zero falls tenfold with a tenfold smaller step
-_STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
+USUAL_FINEST = CONFIRM_STEPS[-1]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,13 @@ class Confirmation:
     error: float
     step: float
 
+    @property
+    def shortcoming(self) -> str:
+        """What is missing, as it completes "gradients along a witness"."""
+        if self.error > _ALIKE:
+            return f"differ from its own by {self.error:.1e}"
+        return f"are its own at the distance {self.step:.0e} only, not at those around it"
+
 
 def confirm(
     gradient: Gradient,
@@ -40,6 +49,7 @@ def confirm(
     expected: Sequence[torch.Tensor],
     tolerance: float,
     noise: Sequence[float] = (),
+    finest: float = USUAL_FINEST,
 ) -> Confirmation:
     """Compare the gradients along a ray with `expected`.
 
@@ -50,12 +60,14 @@ def confirm(
         expected: What the gradients must tend to.
         tolerance: Relative difference that counts as equal.
         noise: For each variable, an absolute difference that counts as equal.
+        finest: The smallest step; below the usual one, what `finest_step` found to be told.
     """
     size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
     scale = max((float(p.abs().max()) for p in point if p.numel()), default=0.0)
     factor = max(scale, 1.0) / size if size > 0 else 1.0
     best, at, close, falling, floor, last = float("inf"), 0.0, 0, 0, peak(expected), 0.0
-    for step in _STEPS:
+    finer = (s for s in CONFIRM_FINER if s >= finest)
+    for step in (*CONFIRM_STEPS, *finer):
         moved = [p + step * factor * d for p, d in zip(point, direction, strict=True)]
         try:
             found = gradient(moved)

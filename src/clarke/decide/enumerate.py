@@ -20,12 +20,13 @@ from clarke.constraints.relevance import nearby_point
 from clarke.decide.cone import Cone, Vector, integer_row
 from clarke.decide.identity import Form, pinned_weights, vanishes_nearby
 from clarke.decide.limits import Limits
-from clarke.decide.linear import LinearParts, linear_parts
+from clarke.decide.linear import LinearParts, linear_parts, require_room
 from clarke.decide.live import primal
 from clarke.errors import BudgetError
 from clarke.feasibility import find_witness
 from clarke.kinks.choices import ChoiceRule
 from clarke.kinks.steps import ComparisonRule
+from clarke.numerics import ROW_ENTRIES
 from clarke.steering import aliases, selected_gradient, shared_memory
 
 if TYPE_CHECKING:
@@ -186,17 +187,20 @@ class Enumeration:
         self._generator = generator
         self._limits = limits or Limits()
         self._n = sum(p.numel() for p in program.point)
+        many = int(live.kinks.sum())
+        if many > self._limits.kinks:
+            raise BudgetError(
+                f"{many} kinks can change the gradient here; the exact answer is computed for at "
+                f"most {self._limits.kinks}."
+            )
         self._kinks = [
             _Kink(site.first + i, site, i)
             for site in program.analysis.ordered()
-            for i in range(site.touch.count)
-            if bool(live.kinks[site.first + i])
+            for i in live.kinks[site.first : site.first + site.touch.count]
+            .nonzero()
+            .flatten()
+            .tolist()
         ]
-        if len(self._kinks) > self._limits.kinks:
-            raise BudgetError(
-                f"{len(self._kinks)} kinks can change the gradient here; the exact answer is "
-                f"computed for at most {self._limits.kinks}."
-            )
         self._own = {
             k.site.position: live.kinks[k.site.first : k.site.first + k.site.touch.count].numpy()
             for k in self._kinks
@@ -306,6 +310,7 @@ class Enumeration:
         return child
 
     def _row(self, values: Array, form: Form) -> _Row:
+        self.deadline.ask("writing rows in integers")
         exact = integer_row(values.tolist())
         if self._subspace is not None:
             columns = self._subspace.astype(object)
@@ -418,13 +423,21 @@ class Enumeration:
     ) -> list[_Option]:
         """Tied elements; those with equal gradients count as one where functions are affine."""
 
-        def equal(i: int, j: int) -> bool:
-            return bool(np.abs(slopes[i] - slopes[j]).max(initial=0.0) <= _EQUAL * size)
+        def equal(i: int, others: list[int]) -> NDArray[np.bool_]:
+            self.deadline.ask("comparing {} tied elements", len(members))
+            gaps: Array = np.abs(slopes[others] - slopes[i]).max(axis=1, initial=0.0)
+            return gaps <= _EQUAL * size
 
         leaders: list[int] = []
         for i in range(len(members)):
-            if not (self._live.affine and any(equal(i, j) for j in leaders)):
+            if not (self._live.affine and equal(i, leaders).any()):
                 leaders.append(i)
+        entries = len(leaders) * (len(leaders) - 1) * self._n
+        if entries > ROW_ENTRIES:
+            raise BudgetError(
+                f"{len(leaders)} elements are tied at {kink.site.touch.location}: comparing each "
+                f"with each takes {entries:,} numbers, more than {int(ROW_ENTRIES):,}."
+            )
         sign = float(rule.side(kink.site.touch, kink.index))
         if sign == 0:
             touch = kink.site.touch
@@ -439,8 +452,8 @@ class Enumeration:
                     sign * (slopes[i] - slopes[j]),
                     Form(kink.site.position, places[i], places[j], 1.0),
                 )
-                for j in leaders
-                if j != i and not equal(i, j)
+                for j, same in zip(leaders, equal(i, leaders).tolist(), strict=True)
+                if j != i and not same
             )
             options.append(_Option(members[i], rows, pinned=len(leaders) > 1))
         return options
@@ -475,6 +488,7 @@ class Enumeration:
 
         def each(values: torch.Tensor) -> Array:
             flat = values.reshape(-1)
+            require_room(flat.numel(), self._n)
             out = np.zeros((flat.numel(), self._n))
             for i in range(flat.numel()):
                 if not flat.requires_grad:

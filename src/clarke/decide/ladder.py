@@ -6,17 +6,21 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, resolve, unflatten
 from clarke.deadline import UNLIMITED, Deadline
+from clarke.decide.apart import RegularProof, limit_beside, refute_outside, regular_in_parts
 from clarke.decide.certificate import Certificate
 from clarke.decide.detached import read_into_python
-from clarke.decide.disagree import name_disagreement, name_nonfinite_value
+from clarke.decide.disagree import name_disagreement, name_formula, name_nonfinite_value
+from clarke.decide.guards import agrees, only_guards, surroundings
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
-from clarke.decide.mixture import mix_neighbours, mix_witnesses
+from clarke.decide.mixture import mix_neighbours, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
 from clarke.decide.nonfinite import judge_nonfinite
+from clarke.decide.normal import outer_estimate
 from clarke.decide.rays import mean_of_limits
 from clarke.decide.refute import enumerate_exactly, mix_cells, nearest_correct, refute
 from clarke.decide.responsible import culprits_of, hints, responsible_kinks, wrong_functions
@@ -34,6 +38,7 @@ from clarke.decide.vectors import used_vectors
 from clarke.decide.verification import ad_weights
 from clarke.errors import BudgetError, OutOfTimeError, ReplayError
 from clarke.kinks import Hazard, default_registry
+from clarke.kinks.embeddings import held_rows
 from clarke.kinks.smooth import why_not
 from clarke.numerics import EXACT_SHARE, SEARCH_SHARE
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
@@ -47,11 +52,13 @@ if TYPE_CHECKING:
     from clarke.constraints import Relevance
     from clarke.decide.confirm import Gradient
     from clarke.decide.mixture import Mixed
+    from clarke.decide.outer import Outer
     from clarke.decide.refute import Exact
     from clarke.kinks import Registry
     from clarke.steering import Analysis
 
 _SPACINGS = 4.0  # of a type's numbers: as much as rounding a right gradient may move it
+_LARGE = 16  # candidates besides AD's from which the outer estimate comes before enumeration
 _MANY = 64  # relevant kinks from which the bias shift is tried before a search over rows
 
 
@@ -96,10 +103,16 @@ def decide(
             analysis=analysis,
         )
     try:
-        return _decide(analysis, variables, tuple(gradient), settings, run_gradient, deadline)
+        found = _decide(analysis, variables, tuple(gradient), settings, run_gradient, deadline)
     except (ReplayError, OutOfTimeError) as error:
         late = isinstance(error, OutOfTimeError)
         return Decision(Verdict.UNDECIDED, str(error), analysis=analysis, out_of_time=late)
+    declared = tuple(
+        f"Row {row} of {op.shown} at {op.location} is a constant: padding_idx leaves out its "
+        "gradient."
+        for row, op in held_rows(analysis.recorded.ops).values()
+    )
+    return replace(found, notes=(*found.notes, *declared)) if declared else found
 
 
 def _decide(
@@ -132,9 +145,12 @@ def _climb(context: _Context) -> Decision:
         if kinds == {Hazard.IMPROPER}:
             return context.exact(hazard)
         vectors = used_vectors(program.analysis) is not None
-        if relevance.lost_masks or not kinds <= LIPSCHITZ or vectors:
+        if relevance.lost_masks or vectors:
             return hazard
-        return context.limits() or hazard
+        if kinds <= LIPSCHITZ:
+            return context.limits() or hazard
+        guarded = hazard.verdict is Verdict.UNDECIDED and only_guards(program, relevance)
+        return context.guarded(hazard) if guarded else hazard
     if not bool(relevance.relevant.any()):
         return context.smooth()
     if not bool((relevance.relevant & relevance.mixed).any()):
@@ -165,6 +181,7 @@ class _Context:
         self.generator = generator
         self.tolerance = tolerance
         self.run = run
+        self._estimated = False
 
     def within(self, share: float) -> Program:
         """The program with a share of the time that is left, for one rung among several."""
@@ -181,10 +198,45 @@ class _Context:
         verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
         return self.accept(verdict, witnesses, weights, theorem)
 
+    def guarded(self, otherwise: Decision) -> Decision:
+        """The function beside a guard, whose branch at the point holds nowhere else."""
+        program = self.program
+        found = surroundings(program, self.gradient, self.relevance, self.generator)
+        if isinstance(found, str):
+            return replace(otherwise, reason=f"{otherwise.culprits[0]}. {found}")
+        if not found.alike:
+            return self.limits() or otherwise
+        judged, _ = self.judged
+        own, limit = flatten(judged), found.limits[0].gradient
+        equal = agrees(own, limit, found.error)
+        proof = found.proof(program, judged, equal=equal)
+        # The limits have just been computed along all rays: they need no second run.
+        if not (equal or found.whole) or proof.own_defects():
+            return otherwise
+        verdict = Verdict.NOT_CLARKE
+        if equal:
+            verdict = Verdict.SMOOTH if found.whole else Verdict.BOULIGAND
+        name = otherwise.culprits[0]
+        place = f"{name.operation} at {name.location}"
+        gap = float(np.linalg.norm(own - proof.limit))
+        return Decision(
+            verdict,
+            f"Around {place} gradients tend to one limit on every ray, and AD's is that one."
+            if equal
+            else f"{verdict.value} It is {gap:.3g} away from the only limiting gradient: "
+            f"{place} takes at the point a branch that holds nowhere around it.",
+            proof.sealed(),
+            "limits around a guard",
+            culprits=() if equal else otherwise.culprits,
+            analysis=program.analysis,
+            relevance=self.relevance,
+            element=None if equal else unflatten(proof.limit, program.point),
+        )
+
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)
         own = selected_gradient(self.program, weights=ad_weights(self.program))
-        if self.differs(own) and wrong_functions(self.program.analysis):
+        if self.differs(own) and (wrong_functions(self.program.analysis) or self.is_torchs_own):
             return self.exact(self.mismatch(own))
         # Opposite rays: a branch that the trace does not show parts them.
         ahead = ray_witness(direction, own)
@@ -232,7 +284,83 @@ class _Context:
         return self.accept(Verdict.BOULIGAND, (witness,), (1.0,), "witness")
 
     def mixture(self) -> Decision:
-        return self._mixed_by(mix_witnesses, "witness") or self.exact(self.unwitnessed())
+        found = self._mixed_by(mix_opposites, "witness")
+        if found is None and self._is_large:
+            found = self.apart()
+        found = found or self._mixed_by(mix_witnesses, "witness")
+        return found or self.exact(self.unwitnessed())
+
+    @property
+    def _is_large(self) -> bool:
+        """Whether enumeration is the dearer way to an answer."""
+        touches = [s.touch for s in self.program.analysis.ordered()]
+        candidates = sum(t.members.numel() - t.count for t in touches)
+        return candidates > _LARGE
+
+    def apart(self) -> Decision | None:
+        """What the outer estimate tells, for the whole or part by part; asked once."""
+        if not self._estimated:
+            self._estimated = True
+            try:
+                outer = outer_estimate(self.program, self.generator)
+            except BudgetError:
+                return None
+            return self._regular(outer) or self._outside(outer)
+        return None
+
+    def _regular(self, outer: Outer) -> Decision | None:
+        """AD's gradient as a mean of candidates, where every such mean is a Clarke gradient."""
+        judged, tolerance = self.judged
+        shares = outer.atoms.shares
+        if shares is None or judged is self.gradient or not regular_in_parts(outer):
+            return None
+        mean = unflatten(outer.mean(shares), self.program.point)
+        if relative_difference(mean, judged) > tolerance:
+            return None
+        gradient = tuple(g.detach().to(torch.float64).clone() for g in self.gradient)
+        point = self.program.point
+        proof = RegularProof(self.program, point, gradient, shares, self.tolerance, ())
+        run = self.settings.confirm is Confirm.ALWAYS
+        if proof.own_defects(run=False):
+            proof = replace(proof, noise=rounding_noise(self.program, mean))
+        if proof.own_defects(run=run):
+            return None
+        return Decision(
+            Verdict.CLARKE,
+            Verdict.CLARKE.value,
+            proof.sealed(),
+            "pieces that bend one way",
+            analysis=self.program.analysis,
+            relevance=self.relevance,
+        )
+
+    def _outside(self, outer: Outer) -> Decision | None:
+        """A refutation by the outer estimate."""
+        program = self.program
+        judged, tolerance = self.judged
+        proof = refute_outside(outer, program, flatten(judged), tolerance)
+        if proof is None or self._is_rounding(proof.distance, judged):
+            return None
+        if proof.own_defects(run=self.settings.confirm is Confirm.ALWAYS):
+            return None
+        culprits = culprits_of(program, proof.kinks)
+        return Decision(
+            Verdict.NOT_CLARKE,
+            f"{Verdict.NOT_CLARKE.value} It is {proof.distance:.3g} away from everything that any "
+            "choice of pieces gives.",
+            certificate=proof.sealed(),
+            theorem="outer estimate",
+            culprits=culprits,
+            analysis=program.analysis,
+            relevance=self.relevance,
+            notes=hints(program, culprits),
+            element=limit_beside(program, flatten(judged), self.generator),
+        )
+
+    def _is_rounding(self, distance: float, judged: tuple[torch.Tensor, ...]) -> bool:
+        """Whether a distance is no more than what the program's type can tell apart."""
+        spacing = coarsest_epsilon(self.program.analysis.trace)
+        return distance <= _SPACINGS * spacing * max(peak(judged), peak(self.gradient))
 
     def neighbours(self) -> Decision | None:
         """A mixture of selections next to AD's, which is itself active nowhere nearby."""
@@ -329,6 +457,12 @@ class _Context:
                 )
                 with self.program.deadline.during("confirming the verdict"):
                     defects = certificate.own_defects(run=run)
+        if defects and run and certificate.adds_up():
+            # The function may bend nearer to the point than the usual steps.
+            finest = certificate.finest_told()
+            if finest < certificate.finest:
+                certificate = replace(certificate, finest=finest)
+                defects = certificate.own_defects(run=run)
         if defects:
             if not certificate.adds_up():
                 own = self.own_formula()
@@ -350,11 +484,22 @@ class _Context:
             relevance=self.relevance,
         )
 
+    @cached_property
+    def is_torchs_own(self) -> bool:
+        """Whether a replay gets the same gradient from PyTorch's formulas: no hook changed it."""
+        return not self.differs(natural_gradient(self.program))
+
     def exact(self, otherwise: Decision) -> Decision:
         """Enumerate all selections: membership, or a proof that the gradient is wrong."""
-        own_formula = self.own_formula()
-        if own_formula is not None:
-            return own_formula
+        found = self._exact(otherwise)
+        if found.verdict is Verdict.UNDECIDED:
+            return self.own_formula() or found
+        return found
+
+    def _exact(self, otherwise: Decision) -> Decision:
+        found = self.apart() if self._is_large else None
+        if found is not None:
+            return found
         program = self.program
         judged, tolerance = self.judged
         size = sum(p.numel() for p in program.point)
@@ -364,7 +509,7 @@ class _Context:
                 self.within(EXACT_SHARE), self.generator, replace(self.settings.exact, kinks=kinks)
             )
         except BudgetError as error:
-            beside = self.neighbours()
+            beside = self.neighbours() or self.apart()
             if beside is not None:
                 return beside
             late = isinstance(error, OutOfTimeError)
@@ -382,8 +527,7 @@ class _Context:
                 reason="The gradient is not a combination of limiting gradients that could be "
                 "proved, but some selections could be neither proved nor excluded.",
             )
-        spacing = coarsest_epsilon(program.analysis.trace) * max(peak(judged), peak(self.gradient))
-        if proof.distance <= _SPACINGS * spacing:
+        if self._is_rounding(proof.distance, judged):
             return replace(
                 otherwise,
                 reason="The gradient is not a combination of limiting gradients, but misses them "
@@ -394,6 +538,7 @@ class _Context:
             return self.undecided(f"The rules say NOT_CLARKE, but: {defects[0]}.")
         culprits = self._responsible(exact, tolerance)
         culprits = culprits or wrong_functions(program.analysis)
+        culprits = culprits or name_formula(program, ad_weights(program)) or self.in_doubt()
         correct = nearest_correct(exact, own)
         many = proof.limits.count if proof.limits.count > 4096 else len(proof.points)
         return Decision(
@@ -444,18 +589,22 @@ class _Context:
         true = natural_gradient(self.program, pieces=Pieces.TRUE)
         if relative_difference(true, natural_gradient(self.program)) <= self.tolerance:
             return None
-        culprits = tuple(
+        culprits = self.in_doubt()
+        return self.undecided(
+            "AD's gradient differs from the derivative of the values that were computed, since "
+            f"an operation's own formula holds for other programs only: {culprits[0]}.",
+            culprits=culprits,
+        )
+
+    def in_doubt(self) -> tuple[Culprit, ...]:
+        """The operations whose own formula is in doubt, and why."""
+        return tuple(
             Culprit(
                 s.touch.op.shown,
                 s.touch.op.location,
                 why_not(s.touch.op.name) or "autograd's formula for it is not always true",
             )
-            for s in doubtful
-        )
-        return self.undecided(
-            "AD's gradient differs from the derivative of the values that were computed, since "
-            f"an operation's own formula holds for other programs only: {culprits[0]}.",
-            culprits=culprits,
+            for s in self.program.analysis.doubtful.values()
         )
 
     def _responsible(self, exact: Exact, tolerance: float) -> tuple[Culprit, ...]:

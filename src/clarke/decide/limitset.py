@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.feasibility import minimum_norm_point
+from clarke.decide.project import CLOSE, project
 from clarke.numerics import EXACT_ENTRY_SECONDS
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from clarke.decide.enumerate import Cell, Exclusion
 
     Array = NDArray[np.float64]
-
-_ROUNDS = 400
-_CLOSE = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +115,7 @@ class LimitSet:
         component's have one gradient, that is a limit whichever it is. Where switching functions
         vanish to first order, as that of ``|x * y|`` at 0, no direction says which.
         """
-        bound = _CLOSE * self._size()
+        bound = CLOSE * self._size()
         return self._restricted(
             [c.certain() or ([0] if c.spread() <= bound else []) for c in self.components]
         )
@@ -154,45 +151,17 @@ class LimitSet:
         return tuple(int(np.argmax(c.changes @ direction)) for c in self.components)
 
     def nearest(self, target: Array, deadline: Deadline = UNLIMITED) -> Nearest:
-        """Project a target onto the hull.
-
-        Wolfe's minimum-norm-point method (1976), fully corrective: the hull of few elements is
-        projected onto exactly, and the element farthest in the direction left over is added.
-        """
-        atoms = [self.extreme(target - self.base)]
-        points = [self.element(atoms[0]) - target]
+        """Project a target onto the hull."""
         size = max(float(np.abs(target).max(initial=0.0)), self._size())
-        weights = np.ones(1)
-        for number in range(_ROUNDS):
-            deadline.ask("projecting onto the set: round {}", number + 1)
-            stacked = np.stack(points)
-            weights = minimum_norm_point(stacked, deadline)
-            rest = weights @ stacked
-            norm = float(np.linalg.norm(rest))
-            atom = self.extreme(-rest)
-            candidate = self.element(atom) - target
-            if norm <= _CLOSE * size or float(rest @ (rest - candidate)) <= 1e-9 * norm * norm:
-                break
-            if atom in atoms:
-                break
-            keep = weights > 0
-            atoms = [a for a, k in zip(atoms, keep, strict=True) if k] + [atom]
-            points = [p for p, k in zip(points, keep, strict=True) if k] + [candidate]
-            weights = np.append(weights[keep], 0.0)
-        stacked = np.stack(points)
-        rest = weights @ stacked
-        norm = float(np.linalg.norm(rest))
-        direction = -rest / norm if norm > 0 else np.zeros_like(rest)
-        gap = float(direction @ target - direction @ self.element(self.extreme(direction)))
-        used = np.flatnonzero(weights > 0)
-        return Nearest(
-            point=rest + target,
-            atoms=tuple(atoms[i] for i in used),
-            weights=tuple(float(weights[i]) for i in used),
-            distance=norm,
-            gap=gap,
-            direction=direction,
-        )
+
+        def extreme(direction: Array) -> tuple[tuple[int, ...], Array]:
+            atom = self.extreme(direction)
+            return atom, self.element(atom)
+
+        near = project(extreme, target, target - self.base, size, deadline=deadline)
+        toward = near.direction
+        gap = float(toward @ target - toward @ self.element(self.extreme(toward)))
+        return Nearest(near.point, near.names, near.weights, near.distance, gap, toward)
 
     def _size(self) -> float:
         size = float(np.abs(self.base).max(initial=0.0))

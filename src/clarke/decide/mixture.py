@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from clarke.constraints import build_rows, flatten
+from clarke.constraints import build_rows, flatten, random_tangents
 from clarke.deadline import rung
+from clarke.decide.model import Witness
 from clarke.decide.search import witness_selection
 from clarke.feasibility import convex_weights
+from clarke.numerics import ARRAY_ENTRIES
+from clarke.steering import select_along, selected_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
     from clarke.constraints import Relevance, RowOperator
     from clarke.deadline import Deadline
-    from clarke.decide.model import Settings, Witness
+    from clarke.decide.model import Settings
     from clarke.steering import Program
 
     Mixed = tuple[tuple[Witness, ...], tuple[float, ...]]  # witnesses with convex weights
@@ -34,6 +37,47 @@ _TRIES = 16
 _SIZED = 64  # rows of one contradiction up to which their sizes are computed
 _LOOKS = 1000  # selections looked at for one that no known contradiction excludes
 _IN_COMBINATION = 1e-6  # multipliers, relative to the largest, of rows that a contradiction needs
+
+
+def mix_opposites(
+    program: Program,
+    gradient: Sequence[torch.Tensor],
+    relevance: Relevance,
+    settings: Settings,
+    generator: torch.Generator,
+    tolerance: float,
+) -> Mixed | None:
+    """The same with the selections along a direction and along its opposite, of any size.
+
+    Where AD takes the mean of two pieces everywhere, and no path joins kinks, it takes the mean of
+    these two selections, whatever the direction.
+    """
+    direction = random_tangents(program, generator)
+    found = []
+    for sign in (1.0, -1.0):
+        witness = _along(program, tuple(sign * d for d in direction), relevance)
+        if witness is None or settings.selections < 2:
+            return None
+        found.append(witness)
+    return _combined(found, gradient, tolerance, program.deadline)
+
+
+def _along(
+    program: Program, direction: tuple[torch.Tensor, ...], relevance: Relevance
+) -> Witness | None:
+    """The selection that a direction makes, if it leaves no relevant kink open."""
+    choices, _ = select_along(program, direction)
+    rows = build_rows(program, choices, relevance.relevant)
+    values = rows.times(direction).to(torch.float64)
+    if not bool((values > 0).all()):
+        return None
+    return Witness(
+        direction=direction,
+        choices=choices,
+        gradient=selected_gradient(program, choices),
+        rows=values.numpy(),
+        kinks=rows.kinks.numpy(),
+    )
 
 
 @rung("mixing witnesses")
@@ -231,6 +275,8 @@ def _combined(
     found: list[Witness], gradient: Sequence[torch.Tensor], tolerance: float, deadline: Deadline
 ) -> Mixed | None:
     """Those of some witnesses, with weights, that have `gradient` as a convex combination."""
+    if len(found) * sum(g.numel() for g in gradient) > ARRAY_ENTRIES:
+        return None
     points = np.stack([flatten(w.gradient) for w in found])
     weights = convex_weights(points, flatten(gradient), tolerance=tolerance, deadline=deadline)
     if weights is None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from clarke.constraints import build_rows, flatten, unflatten
-from clarke.deadline import Deadline, rung
+from clarke.deadline import UNLIMITED, Deadline, rung
 from clarke.decide.components import enumerate_components
 from clarke.decide.limits import Limits
 from clarke.decide.limitset import LimitSet, separates
@@ -17,36 +17,37 @@ from clarke.decide.live import Live, find_live
 from clarke.decide.model import Witness
 from clarke.decide.verification import (
     Defect,
-    as_defects,
-    check_given,
+    Recomputed,
     fresh_generator,
     is_replayed,
-    rebuilt,
-    seal_of,
 )
 from clarke.feasibility import find_witness, verify_witness
 from clarke.numerics import (
+    QUOTIENT_RADII,
+    QUOTIENT_ROUNDINGS,
+    QUOTIENT_SHARE,
+    QUOTIENT_STEPS,
     SAME_GRADIENT,
     SET_AGREES,
     VERIFIED_CELLS,
     VERIFIED_KINKS,
     VERIFIED_NODES,
 )
-from clarke.steering import natural_gradient, selected_gradient
+from clarke.steering import Pieces, natural_gradient, selected_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
     from clarke.decide.enumerate import Cell
-    from clarke.steering import Program
+    from clarke.steering import Program, Run
 
     Array = NDArray[np.float64]
 
 _SAMPLES = 8
-_STEPS = (1e-6, 1e-7)
+# Two distances each; the later ones for functions that bend nearer to the point.
+_STEPS = ((1e-6, 1e-7), (1e-9, 1e-10), (1e-12, 1e-13), (1e-16, 1e-18), (1e-24, 1e-26))
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +63,15 @@ class Exact:
     live: Live
 
 
+class _Rate(NamedTuple):
+    """A difference quotient, and how far roundings may have moved it."""
+
+    value: float
+    noise: float
+
+
 @dataclass(frozen=True, eq=False)
-class Refutation:
+class Refutation(Recomputed):
     """Proof that a gradient is not a Clarke gradient.
 
     Attributes:
@@ -106,46 +114,17 @@ class Refutation:
             return np.zeros((0, len(self.gradient)))
         return distinct(self.limits.elements())
 
-    def sealed(self) -> Self:
-        """The same with a seal of its present contents."""
-        return replace(self, seal=seal_of(self))
-
-    def verify(self, *, run: bool = True, seconds: float | None = None) -> bool:
-        """Recompute everything from the program and the point; True if the proof holds.
-
-        The selections around the point are enumerated again, with every exclusion; the separation
-        is checked in exact arithmetic.
-
-        Args:
-            run: Also compare with gradients at nearby points.
-            seconds: Time limit.
-
-        Raises:
-            OutOfTimeError: The limit passed, which says nothing of the proof.
-        """
-        return not self.defects(run=run, seconds=seconds)
-
-    def defects(self, *, run: bool = True, seconds: float | None = None) -> tuple[str, ...]:
-        """What is wrong with the proof, in words; empty when it holds."""
-        found: list[str] = []
-        with as_defects(found, self.seal, self):
-            self._recompute(run=run, deadline=Deadline.after(seconds))
-        return tuple(found)
-
-    def _recompute(self, *, run: bool, deadline: Deadline) -> None:
-        program = rebuilt(self.program.analysis.recorded, self.program.variables)
-        check_given(self.point, program.point, "the point")
+    def recompute(self, program: Program, *, run: bool) -> None:
+        """Enumerate again, with every exclusion; separate in exact arithmetic."""
         if self.gradient.shape != (sum(p.numel() for p in program.point),):
             raise Defect("the gradient has another shape than the variables")
         if self.replayed != is_replayed(program, self.gradient):
             raise Defect("AD's gradient of the program is not the one that is refuted")
-        deadline.ask("verifying a refutation")
         limits = recomputed_limits(program)
         check_same(self.limits, limits)
         own = replace(self, program=program, limits=limits)
         own._check_separation()  # noqa: SLF001 - a copy of this one
-        deadline.ask("verifying a refutation")
-        if run and not own.nearby_on_the_other_side():
+        if run and not own.beside_on_the_other_side():
             raise Defect("gradients at nearby points are not on the other side")
 
     def _check_separation(self) -> None:
@@ -153,11 +132,11 @@ class Refutation:
             raise Defect("the direction has another shape than the gradient")
         if not abs(float(np.linalg.norm(self.direction)) - 1) <= SAME_GRADIENT:
             raise Defect("the direction is not a unit vector")
-        if not separates(self.limits, self.gradient, self.direction):
+        if not separates(self.limits, self.gradient, self.direction, self.program.deadline):
             raise Defect("the direction does not separate the gradient from the set")
         far = self.limits.element(self.limits.extreme(self.direction))
         gap = float(self.direction @ self.gradient - self.direction @ far)
-        distance = self.limits.nearest(self.gradient).distance
+        distance = self.limits.nearest(self.gradient, self.program.deadline).distance
         if not abs(gap - self.gap) <= SET_AGREES * gap:
             raise Defect("the gap is another one")
         if not abs(distance - self.distance) <= SET_AGREES * distance:
@@ -169,32 +148,88 @@ class Refutation:
         """What the judge asks of its own proof: separation, and gradients beside the point."""
         if not separates(self.limits, self.gradient, self.direction, self.program.deadline):
             return ("the direction does not separate the gradient from the set",)
-        if run and not self.nearby_on_the_other_side():
+        if run and not self.beside_on_the_other_side():
             return ("gradients at nearby points are not on the other side",)
         return ()
 
+    def beside_on_the_other_side(self) -> bool:
+        """Gradients beside the point, or rates of values there, must be on the set's side."""
+        return self.nearby_on_the_other_side() or self._values_on_the_other_side()
+
     def nearby_on_the_other_side(self) -> bool:
-        """Gradients just beside the point must be separated from g as the set is."""
+        """Gradients just beside the point must be separated from g as the set is.
+
+        At a distance that rounding loses they are g itself, and prove nothing.
+        """
+        return any(self._separated_at(steps) for steps in _STEPS)
+
+    def _separated_at(self, steps: tuple[float, ...]) -> bool:
         generator = torch.Generator().manual_seed(1)
         limit = float(self.direction @ self.gradient)
         for _ in range(_SAMPLES):
             direction = [
                 torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in self.program.point
             ]
-            for step in _STEPS:
+            for step in steps:
                 moved = [p + step * d for p, d in zip(self.program.point, direction, strict=True)]
                 value = float(self.direction @ flatten(natural_gradient(self.program, moved)))
                 if not limit - value > 0.25 * self.gap:
                     return False
         return True
 
+    def _values_on_the_other_side(self) -> bool:
+        """The function's own values near the point must change as the set says, not as g says.
 
-def distinct(points: Array, tolerance: float = 1e-9) -> Array:
+        This asks no derivative formula: at points nearby the rate along `direction` is taken from
+        values alone, with two steps that must agree.
+        """
+        generator = torch.Generator().manual_seed(1)
+        limit = float(self.direction @ self.gradient)
+        along = unflatten(self.direction, self.program.point)
+        for _ in range(_SAMPLES):
+            ray = [torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in along]
+            for radius in QUOTIENT_RADII:
+                near = [p + radius * d for p, d in zip(self.program.point, ray, strict=True)]
+                rates = [self._rate(near, along, radius * s) for s in QUOTIENT_STEPS]
+                allowed = QUOTIENT_SHARE * self.gap
+                if any(not r.noise <= allowed for r in rates):
+                    return False
+                if not abs(rates[0].value - rates[1].value) <= allowed:
+                    return False
+                if not limit - rates[1].value > 0.25 * self.gap:
+                    return False
+        return True
+
+    def _rate(
+        self, near: Sequence[torch.Tensor], along: Sequence[torch.Tensor], step: float
+    ) -> _Rate:
+        ends = [
+            [p + sign * step * d for p, d in zip(near, along, strict=True)] for sign in (1.0, -1.0)
+        ]
+        runs = [self.program.run(tuple(e), pieces=Pieces.NATURAL, grad=False) for e in ends]
+        high, low = (float(r.output) for r in runs)
+        size = max(largest_value(r) for r in runs)
+        noise = QUOTIENT_ROUNDINGS * torch.finfo(torch.float64).eps * size / step
+        return _Rate((high - low) / (2 * step), noise)
+
+
+def largest_value(run: Run) -> float:
+    """The largest finite number of a replay: what roundings of its values are measured by."""
+    found = [
+        float(torch.nan_to_num(t.detach().abs(), 0.0, 0.0, 0.0).max())
+        for t in run.tensors.values()
+        if t.is_floating_point() and t.numel()
+    ]
+    return max(found, default=1.0)
+
+
+def distinct(points: Array, tolerance: float = 1e-9, deadline: Deadline = UNLIMITED) -> Array:
     """The distinct rows of (k, n) points, up to rounding, in order of first appearance."""
     kept = np.empty_like(points)
     count = 0
     room = tolerance * float(np.abs(points).max(initial=0.0))
     for p in points:
+        deadline.ask("telling {} elements apart", len(points))
         if not bool((np.abs(kept[:count] - p).max(axis=1, initial=0.0) <= room).any()):
             kept[count] = p
             count += 1

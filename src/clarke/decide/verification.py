@@ -9,7 +9,8 @@ module; each adds what only it claims.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, fields
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,31 +18,47 @@ import torch
 
 from clarke.capture import digest, refilled, without_values
 from clarke.constraints import build_rows, find_relevant, flatten, resolve
-from clarke.deadline import UNLIMITED
-from clarke.decide.confirm import confirm
+from clarke.deadline import Deadline
+from clarke.decide.confirm import USUAL_FINEST, confirm
 from clarke.decide.hazards import LIPSCHITZ, obstacle
 from clarke.decide.rays import is_smooth_along
-from clarke.decide.tolerance import relative_difference
 from clarke.decide.vectors import used_vectors
 from clarke.errors import ClarkeError, OutOfTimeError, in_a_line
 from clarke.feasibility import verify_witness
 from clarke.kinks import Hazard, OpKind, default_registry
-from clarke.numerics import ROWS_AGREE, ROWS_EXACT, ROWS_ONE_BY_ONE, ROWS_POSITIVE, SAME_GRADIENT
+from clarke.numerics import (
+    ROWS_AGREE,
+    ROWS_EXACT,
+    ROWS_ONE_BY_ONE,
+    ROWS_POSITIVE,
+    SAME_GRADIENT,
+    SET_AGREES,
+)
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
     from clarke.capture import Trace
     from clarke.constraints import Relevance, RowOperator
-    from clarke.deadline import Deadline
     from clarke.decide.confirm import Gradient
     from clarke.decide.model import Witness
 
     Tensors = tuple[torch.Tensor, ...]
 
+# What a program that was tampered with may raise when it runs.
+_FAILURES = (
+    ClarkeError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _FRESH = 0x5EED  # the judge's generators start from small numbers
 
 
@@ -75,35 +92,88 @@ def seal_of(proof: Any) -> str:
 
 
 @contextlib.contextmanager
-def as_defects(found: list[str], seal: str | None, proof: Any) -> Iterator[None]:
-    """Collect what makes a certificate fail: a broken seal, a `Defect`, a program that cannot run.
+def as_defects(found: list[str]) -> Iterator[None]:
+    """Collect what makes a certificate fail: a `Defect`, or a program that cannot run.
 
     Raises:
         OutOfTimeError: The deadline passed; nothing is said of the certificate then.
     """
     try:
-        if seal is not None and seal != seal_of(proof):
-            raise Defect(
-                "the certificate, or a tensor that its program read, has changed since it was made"
-            )
         yield
     except OutOfTimeError:
         raise
     except Defect as error:
         found.append(str(error))
-    except (
-        ClarkeError,
-        ArithmeticError,
-        LookupError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except _FAILURES as error:
         found.append(f"the program cannot be judged again: {in_a_line(error)}")
 
 
-def rebuilt(trace: Trace, variables: Sequence[int]) -> Program:
+class Recomputed(ABC):
+    """A proof that is verified by computing everything again; dataclasses with these fields.
+
+    Attributes:
+        program: What ran.
+        point: The point, one tensor per variable.
+        seal: Binds all parts of the proof, see `seal_of`.
+    """
+
+    program: Program
+    point: Tensors
+    seal: str
+
+    def sealed(self) -> Self:
+        """The same with a seal of its present contents."""
+        return replace(self, seal=seal_of(self))  # type: ignore[type-var]
+
+    def verify(self, *, run: bool = True, seconds: float | None = None) -> bool:
+        """Recompute everything from the program and the point; True if the proof holds.
+
+        Args:
+            run: Also run the program beside the point.
+            seconds: Time limit.
+
+        Raises:
+            OutOfTimeError: The limit passed, which says nothing of the proof.
+        """
+        return not self.defects(run=run, seconds=seconds)
+
+    def defects(self, *, run: bool = True, seconds: float | None = None) -> tuple[str, ...]:
+        """What is wrong with the proof, in words; empty when it holds. Arguments as `verify`."""
+        with Deadline.after(seconds) as deadline:
+            return self.defects_within(deadline, run=run)
+
+    def defects_within(self, deadline: Deadline, *, run: bool) -> tuple[str, ...]:
+        """The same, as a part of a call that has a deadline."""
+        found: list[str] = []
+        with as_defects(found):
+            if self.seal != seal_of(self):
+                raise Defect(
+                    "the certificate, or a tensor that its program read, has changed since it was "
+                    "made"
+                )
+            program = rebuilt(self.program.analysis.recorded, self.program.variables, deadline)
+            shapes = [t.shape for t in self.point] == [t.shape for t in program.point]
+            if not shapes or not all(map(torch.equal, self.point, program.point)):
+                raise Defect("the point is not that of the program")
+            self.recompute(program, run=run)
+        return tuple(found)
+
+    @abstractmethod
+    def recompute(self, program: Program, *, run: bool) -> None:
+        """Check the claim against a program that was rebuilt.
+
+        Raises:
+            Defect: It does not hold.
+        """
+
+
+def rebuilt(trace: Trace, variables: Sequence[int], deadline: Deadline) -> Program:
     """The program of a trace, from its operations and what they read alone.
+
+    Args:
+        trace: What ran.
+        variables: External slots of the variables.
+        deadline: Of the verification.
 
     Raises:
         Defect: Something in it is out of reach of any proof.
@@ -114,11 +184,11 @@ def rebuilt(trace: Trace, variables: Sequence[int]) -> Program:
         return registry.known(func).kind is not OpKind.RANDOM
 
     again = refilled(without_values(trace, repeatable), registry.keeps)
-    analysis = resolve(analyse(again, registry), registry, variables)
+    analysis = resolve(analyse(again, registry, deadline), registry, variables)
     blocked = obstacle(analysis, sees_values=True)
     if blocked is not None:
         raise Defect(f"the program is out of reach: {blocked.reason}")
-    return Program(analysis, variables)
+    return Program(analysis, variables, deadline=deadline)
 
 
 def fresh_generator() -> torch.Generator:
@@ -149,12 +219,7 @@ def same_numbers(left: NDArray[np.float64], right: NDArray[np.float64]) -> bool:
     return bool((np.abs(left - right) <= SAME_GRADIENT * np.abs(left)).all())
 
 
-def examine(
-    program: Program,
-    witness: Witness,
-    generator: torch.Generator,
-    deadline: Deadline = UNLIMITED,
-) -> Examined:
+def examine(program: Program, witness: Witness, generator: torch.Generator) -> Examined:
     """Find a witness's kinks, rows and gradient again and compare.
 
     Raises:
@@ -173,7 +238,7 @@ def examine(
     if not np.array_equal(rows.kinks.numpy(), witness.kinks):
         raise Defect("the rows are not those of the relevant kinks")
     if len(witness.kinks):
-        along = derivatives_along(rows, witness.direction, deadline)
+        along = derivatives_along(rows, witness.direction)
         if not bool((np.abs(along - witness.rows) <= ROWS_AGREE * along).all()):
             raise Defect("the rows along the direction are not what they should be")
     # At null kinks a mixture and a selection differ by roundings.
@@ -225,9 +290,7 @@ def _examine_ray(program: Program, witness: Witness, relevance: Relevance) -> Ex
     return Examined(tuple(g.to(torch.float64) for g in witness.gradient), ray=True)
 
 
-def derivatives_along(
-    rows: RowOperator, direction: Sequence[torch.Tensor], deadline: Deadline = UNLIMITED
-) -> NDArray[np.float64]:
+def derivatives_along(rows: RowOperator, direction: Sequence[torch.Tensor]) -> NDArray[np.float64]:
     """(m,) the rows times a direction: in exact arithmetic positive, by more than roundings.
 
     Very many rows are taken along the direction in one forward pass, with the same margin over what
@@ -246,7 +309,7 @@ def derivatives_along(
     d = flatten(direction)
     found = np.zeros(m)
     for i in range(m):
-        deadline.ask("verifying the rows of a certificate")
+        rows.program.deadline.ask("verifying row {} of {}", i + 1, m)
         row = rows.row(i)
         found[i] = row @ d
         if not verify_witness(row[None], d) or found[i] <= ROWS_POSITIVE * (
@@ -264,6 +327,7 @@ def confirmed(
     tolerance: float,
     noise: Sequence[float],
     generator: torch.Generator,
+    finest: float = USUAL_FINEST,
 ) -> bool:
     """Whether gradients along a witness tend to its own, at points that no judge looked at."""
     stretch = 0.5 + 0.4 * float(torch.rand((), generator=generator, dtype=torch.float64))
@@ -271,7 +335,7 @@ def confirmed(
     def moved(point: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         return run([p + stretch * (q - p) for p, q in zip(program.point, point, strict=True)])
 
-    rest = (program.point, witness.direction, expected, tolerance, noise)
+    rest = (program.point, witness.direction, expected, tolerance, noise, finest)
     return confirm(moved, *rest).confirmed
 
 
@@ -295,12 +359,8 @@ def check_ray(
         raise Defect("gradients along a ray do not tend to the limit claimed")
 
 
-def check_given(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], what: str) -> None:
-    """Whether two lists of tensors have equal shapes and numbers.
-
-    Raises:
-        Defect: They differ.
-    """
-    shapes = [t.shape for t in left] == [t.shape for t in right]
-    if not shapes or relative_difference(left, right) != 0:
-        raise Defect(f"{what} is not that of the program")
+def same_bounds(claimed: Sequence[float], allowed: Sequence[float]) -> bool:
+    """Whether bounds of rounding are those that follow from the program."""
+    return len(claimed) == len(allowed) and all(
+        abs(c - a) <= SET_AGREES * a for c, a in zip(claimed, allowed, strict=True)
+    )

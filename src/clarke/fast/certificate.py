@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import refilled
-from clarke.constraints import build_rows, find_relevant
-from clarke.decide.confirm import confirm
+from clarke.capture import digest
+from clarke.constraints import build_rows, find_relevant, random_tangents
+from clarke.deadline import Deadline
+from clarke.decide.certificate import Certificate
+from clarke.decide.model import Witness, ray_witness
 from clarke.decide.rounding import rounding_noise
-from clarke.decide.tolerance import REPLAY_SPACING, relative_difference, relative_tolerance
-from clarke.feasibility import verify_witness
-from clarke.steering import Program, analyse, natural_gradient, selected_gradient
+from clarke.decide.tolerance import REPLAY_SPACING, relative_tolerance
+from clarke.decide.verification import Defect, as_defects, derivatives_along, rebuilt
+from clarke.numerics import LAYER_SCALES
+from clarke.steering import selected_gradient
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
+
+    from typing_extensions import Self
 
     from clarke.capture import Trace
-    from clarke.decide import Witness
-    from clarke.kinks import Registry
-
-_SCALES = (2.0**-8, 2.0**-14, 2.0**-20, 2.0**-26)
+    from clarke.steering import Program
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,21 +36,46 @@ class LayerCertificate:
     the one before times s, the one before that times s*s and so on selects AD's pieces everywhere:
     a witness of all kinks together (Theorem 8 of the paper).
 
+    A training step must not wait for proofs that nobody asks for: rows, kinks and gradients are
+    found when the certificate is verified, by the same code as for every other one.
+
     Attributes:
         directions: By parameter's slot in the trace, in order.
-        rows: For parameters settled by linear conditions: the rows and the direction's part.
-        trace, registry, variables, gradient: What was judged.
-        witnesses, weights: None: the proof goes layer by layer.
+        trace, variables, gradient: What was judged.
+        seal: Binds directions, variables and which operations and tensors the trace holds; their
+            values are computed again in any case.
     """
 
     directions: Mapping[int, torch.Tensor]
-    rows: tuple[tuple[Any, Any], ...]
     trace: Trace
-    registry: Registry
     variables: tuple[int, ...]
     gradient: tuple[torch.Tensor, ...]
-    witnesses: tuple[Witness, ...] = field(default=())
-    weights: tuple[float, ...] = field(default=())
+    seal: str = ""
+
+    @property
+    def witnesses(self) -> tuple[Witness, ...]:
+        """None at hand: they are put together when the certificate is verified."""
+        return ()
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """As `witnesses`."""
+        return ()
+
+    def sealed(self) -> Self:
+        """The same with a seal of its present contents."""
+        return replace(self, seal=self._seal())
+
+    def _seal(self) -> str:
+        # By identity, since this is made at every step: the records keep their objects alive.
+        ops = [(id(op.func), id(op.args), id(op.kwargs), op.outputs) for op in self.trace.ops]
+        read = [
+            (slot, e.tensor.data_ptr(), e.version, e.tensor._version)
+            for slot, e in self.trace.externals.items()
+            if e.tensor.layout == torch.strided and not e.tensor.is_inference()
+        ]
+        parts = (repr(ops), repr(read), self.trace.output, repr(self.variables))
+        return digest(*parts, list(self.directions), list(self.directions.values()))
 
     def direction(self, scale: float) -> tuple[torch.Tensor, ...]:
         """The directions put together, one tensor for each variable."""
@@ -58,62 +85,82 @@ class LayerCertificate:
             own = self.directions.get(slot)
             shape = self.trace.externals[slot].tensor.shape
             zero = torch.zeros(shape, dtype=torch.float64)
-            found.append(zero if own is None else own * powers[slot])
+            found.append(zero if own is None else own.reshape(shape) * powers[slot])
         return tuple(found)
 
-    def verify(self, *, run: bool = True) -> bool:
+    def verify(self, *, run: bool = True, seconds: float | None = None) -> bool:
         """Check everything again, without fingerprints and layers; see `defects`."""
-        return not self.defects(run=run)
+        return not self.defects(run=run, seconds=seconds)
 
-    def defects(self, *, run: bool = True) -> tuple[str, ...]:
+    def defects(self, *, run: bool = True, seconds: float | None = None) -> tuple[str, ...]:
         """What is wrong, in words; empty when the certificate holds.
 
-        The program is replayed in float64: relevant kinks are found by tangents and adjoints, the
-        rows of all of them are taken along the joint direction, and the gradient of AD's selection
-        is compared with AD's gradient. With `run`, gradients along the ray must tend to it.
+        The program is computed and replayed again: relevant kinks are found by tangents and
+        adjoints, and the directions, put together, become the witness of a `Certificate`, which is
+        verified as any other.
+
+        Args:
+            run: Also run the program along the direction.
+            seconds: Time limit.
+
+        Raises:
+            OutOfTimeError: The limit passed, which says nothing of the proof.
         """
-        for rows, direction in self.rows:
-            if not verify_witness(rows, direction):
-                return ("the rows of a layer are not all positive",)
-        trace = refilled(self.trace, self.registry.keeps)
-        program = Program(analyse(trace, self.registry), self.variables)
+        found: list[str] = []
+        with Deadline.after(seconds) as deadline, as_defects(found):
+            if self.seal != self._seal():
+                raise Defect("the certificate, or what its program read, has changed")
+            found += self.whole(deadline).defects_within(deadline, run=run)
+        return tuple(found)
+
+    def whole(self, deadline: Deadline) -> Certificate:
+        """The certificate of all kinks together, which says the same without layers.
+
+        Raises:
+            Defect: No scale of the directions satisfies all rows.
+        """
+        program = rebuilt(self.trace, self.variables, deadline)
         generator = torch.Generator().manual_seed(0)
         relevance = find_relevant(program, generator)
-        if relevance.hazards or relevance.lost_masks:
-            return ("the replay met a point that selections cannot express",)
-        tolerance = relative_tolerance(trace)
         own = selected_gradient(program)
-        noise = rounding_noise(program, own)
-        if relative_difference(own, self.gradient, noise=noise) > tolerance:
-            return ("AD's gradient is not that of its selection",)
-        direction = self._joint(program, relevance.relevant)
-        if direction is None:
-            return ("no scale of the layers' directions satisfies all rows",)
-        if run:
-            along = (
-                lambda point: natural_gradient(program, point),
-                program.point,
-                direction,
-                own,
-                tolerance,
-            )
-            outcome = confirm(*along)
-            if not outcome.confirmed:
-                outcome = confirm(*along, rounding_noise(program, own, epsilon=REPLAY_SPACING))
-            if not outcome.confirmed:
-                return (f"gradients along the direction differ by {outcome.error:.1e}",)
-        return ()
+        witnesses: tuple[Witness, ...]
+        weights: tuple[float, ...]
+        if bool(relevance.relevant.any()):
+            witnesses = (self._joint(program, relevance.relevant, own),)
+            weights = (1.0,)
+        elif self.directions:
+            raise Defect("there are directions, but no kink that needs one")
+        else:
+            ahead = random_tangents(program, generator)
+            rays = (ahead, tuple(-d for d in ahead))
+            witnesses = tuple(ray_witness(d, own) for d in rays)
+            weights = (0.5, 0.5)
+        certificate = Certificate(
+            program=program,
+            gradient=self.gradient,
+            point=program.point,
+            witnesses=witnesses,
+            weights=weights,
+            tolerance=relative_tolerance(program.analysis.trace),
+            noise=rounding_noise(program, own),
+            replay_noise=rounding_noise(program, own, epsilon=REPLAY_SPACING),
+        )
+        return certificate.sealed()
 
-    def _joint(self, program: Program, relevant: torch.Tensor) -> Sequence[torch.Tensor] | None:
-        if not bool(relevant.any()):
-            generator = torch.Generator().manual_seed(1)
-            return tuple(
-                torch.randn(p.shape, dtype=torch.float64, generator=generator)
-                for p in program.point
-            )
+    def _joint(
+        self,
+        program: Program,
+        relevant: torch.Tensor,
+        own: tuple[torch.Tensor, ...],
+    ) -> Witness:
+        if not set(self.directions) <= set(self.variables):
+            raise Defect("there is a direction for what is no variable")
         rows = build_rows(program, {}, relevant)
-        for scale in _SCALES:
+        for scale in LAYER_SCALES:
             direction = self.direction(scale)
-            if bool((rows.times(direction) > 0).all()):
-                return direction
-        return None
+            try:
+                along = derivatives_along(rows, direction)
+            except Defect:
+                continue
+            return Witness(direction, {}, own, along, rows.kinks.numpy())
+        raise Defect("no scale of the layers' directions satisfies all rows")

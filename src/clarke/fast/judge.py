@@ -18,6 +18,9 @@ from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind
+from clarke.kinks.embeddings import padding_row
+from clarke.kinks.lowering import lower
+from clarke.kinks.singular import SingularRule
 from clarke.kinks.table_lowerings import COMPLEX_ONLY
 from clarke.steering.adapt import can_replay_random
 from clarke.verdict import Verdict
@@ -52,7 +55,7 @@ class _Findings:
     settled: list[_Settled] = field(default_factory=list)
     directions: dict[int, torch.Tensor] = field(default_factory=dict)
     order: dict[int, tuple[int, int]] = field(default_factory=dict)
-    rows: list[tuple[Any, Any]] = field(default_factory=list)
+    by_rows: bool = False  # some direction comes from linear conditions, not from a shift
     slopes: dict[int, bool] = field(default_factory=dict)  # ReLU: AD takes slope 0 at zero
     whole: Fingerprints | None = None  # of all images, if they were at hand
 
@@ -135,9 +138,19 @@ class QuickJudge:
         if known.kind is OpKind.RANDOM:
             fixed = not op.differentiated or can_replay_random(op)
             return "" if fixed else "the operation is random"
-        if known.lowering is not None and op.short_name not in COMPLEX_ONLY:
+        if known.lowering is not None and not self._is_single(op):
             return "the operation stands for several"
         return self._look_for_kinks(graph, position, known, found)
+
+    def _is_single(self, op: OpRecord) -> bool:
+        """Whether an operation that may stand for several is by itself what it is here."""
+        if op.short_name in COMPLEX_ONLY or padding_row(op) is not None:
+            return True
+        rule = self._registry.known(op.func).rule
+        if isinstance(rule, SingularRule) and rule.find(op).count == 0:
+            return True  # analytic here
+        with torch.no_grad():
+            return len(lower(op, lambda f: self._registry.known(f).lowering, -1)[0]) == 1
 
     def _look_for_kinks(self, graph: Graph, position: int, known: Known, found: _Findings) -> str:
         op = graph.trace.ops[position]
@@ -191,13 +204,13 @@ class QuickJudge:
             if rivals and layer.weight in found.directions:
                 return "two maxpools need directions of the same weights"
             if rivals:
-                condition = settle(graph, layer, different)
-                if condition is None:
+                direction = settle(graph, layer, different)
+                if direction is None:
                     return f"no direction of the layer's weights settles {rivals} tied windows"
                 use = graph.uses[layer.weight]
-                found.directions[layer.weight] = condition.direction
+                found.directions[layer.weight] = direction
                 found.order[layer.weight] = (use, 0)
-                found.rows.append((condition.rows, condition.restricted))
+                found.by_rows = True
                 found.settled.append(_Settled(position, layer.weight, layer.biases))
         nonzero = None if layer.relu is None else ties.count
         found.counts.append(TouchCount(op, ties.windows, touched, rivals, nonzero=nonzero))
@@ -215,21 +228,20 @@ class QuickJudge:
         slots = sorted(found.directions, key=lambda s: found.order[s])
         certificate = LayerCertificate(
             directions={s: found.directions[s] for s in slots},
-            rows=tuple(found.rows),
             trace=graph.trace,
-            registry=self._registry,
             variables=variables,
             gradient=gradient,
         )
         verdict = Verdict.BOULIGAND if found.settled else Verdict.SMOOTH
-        by_rows = bool(found.rows)
         theorem = "no relevant kink"
         if found.settled:
-            theorem = "layer-local witness (Theorem 8)" if by_rows else "bias shift (Theorem 6)"
+            theorem = (
+                "layer-local witness (Theorem 8)" if found.by_rows else "bias shift (Theorem 6)"
+            )
         return Decision(
             verdict,
             verdict.value,
-            certificate,
+            certificate.sealed(),
             theorem,
             counts=tuple(found.counts),
         )

@@ -228,22 +228,7 @@ def _joined(parts: list[Rivals]) -> Rivals:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Condition:
-    """The rows of one layer's rivals over the weight of its own convolution.
-
-    Attributes:
-        rows: (m, n) over the weights of the channels concerned.
-        restricted: (n,) positive on every row.
-        direction: The same in the weight's shape.
-    """
-
-    rows: Any
-    restricted: NDArray[np.float64]
-    direction: torch.Tensor
-
-
-def settle(graph: Graph, layer: PoolLayer, rivals: Rivals) -> Condition | None:
+def settle(graph: Graph, layer: PoolLayer, rivals: Rivals) -> torch.Tensor | None:
     """A direction of the layer's weights along which AD's elements win; None if none was found.
 
     The difference of two tied pre-activations of channel c has, with respect to the channel's
@@ -287,7 +272,7 @@ def settle(graph: Graph, layer: PoolLayer, rivals: Rivals) -> Condition | None:
             return None
     direction = torch.zeros((shape[0], width), dtype=torch.float64)
     direction[torch.from_numpy(used)] = torch.from_numpy(found.direction.reshape(len(used), width))
-    return Condition(matrix, found.direction, direction.reshape(shape))
+    return direction.reshape(shape)
 
 
 def patches(

@@ -74,6 +74,7 @@ def nearest_candidates(
     Args:
         points: (k, n), k >= 1, finite.
         origin: (n,), finite.
+        deadline: when to give up.
     """
     blocks = Differences(points, origin)
     k, n = points.shape

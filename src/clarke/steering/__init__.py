@@ -9,6 +9,7 @@ from clarke.steering.gradients import (
 )
 from clarke.steering.masks import MaskUse
 from clarke.steering.memory import aliases, shared_memory
+from clarke.steering.nudges import Nudges
 from clarke.steering.program import (
     Analysis,
     Pieces,
@@ -22,6 +23,7 @@ from clarke.steering.program import (
 __all__ = [
     "Analysis",
     "MaskUse",
+    "Nudges",
     "Pieces",
     "Probe",
     "Program",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.linalg
 
+from clarke.capture import digest
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+    from typing_extensions import Self
 
 _UNIT = 2.0**-53
 _EXACT = 40  # largest size for which elimination in rationals settles what bounds do not
@@ -26,14 +29,25 @@ class RankCertificate:
     Attributes:
         rows: (n,) rows of X that form M.
         inverse: (n, n) R; for a proof by elimination in rationals, None.
+        seal: Binds both to X.
     """
 
     rows: NDArray[np.int64]
     inverse: NDArray[np.float64] | None
+    seal: str = ""
+
+    def sealed(self, matrix: ArrayLike) -> Self:
+        """The same, bound to a matrix."""
+        return replace(self, seal=self._seal(matrix))
+
+    def _seal(self, matrix: ArrayLike) -> str:
+        return digest(np.asarray(matrix, dtype=np.float64), self.rows, self.inverse)
 
     def verify(self, matrix: ArrayLike) -> bool:
         """Check the proof again for X, (m, n), every rounding error bounded."""
         x = np.asarray(matrix, dtype=np.float64)
+        if x.ndim != 2 or self.seal != self._seal(x):
+            return False
         n = x.shape[1]
         rows = np.asarray(self.rows)
         if rows.shape != (n,) or len(set(rows.tolist())) != n:
@@ -42,7 +56,7 @@ class RankCertificate:
         if not np.isfinite(square).all():
             return False
         if self.inverse is None:
-            return _regular(square)
+            return n <= _EXACT and _regular(square)
         return n == 0 or _defect(self.inverse, square) < 1
 
 
@@ -60,7 +74,7 @@ def full_column_rank(matrix: ArrayLike) -> RankCertificate | None:
     if n > m or not np.isfinite(x).all():
         return None
     if n == 0:
-        return RankCertificate(np.zeros(0, dtype=np.int64), None)
+        return RankCertificate(np.zeros(0, dtype=np.int64), None).sealed(x)
     scale = np.abs(x).max(axis=0)
     if not (scale > 0).all():
         return None
@@ -73,9 +87,9 @@ def full_column_rank(matrix: ArrayLike) -> RankCertificate | None:
     except np.linalg.LinAlgError:
         inverse = None
     if inverse is not None and np.isfinite(inverse).all() and _defect(inverse, square) < 1:
-        return RankCertificate(rows, inverse)
+        return RankCertificate(rows, inverse).sealed(x)
     if n <= _EXACT and _regular(square):
-        return RankCertificate(rows, None)
+        return RankCertificate(rows, None).sealed(x)
     return None
 
 

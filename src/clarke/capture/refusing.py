@@ -1,0 +1,40 @@
+"""A recorder that takes no compiled programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from clarke.capture.recorder import Recorder
+from clarke.errors import CaptureError
+from clarke.torch_private import never_trace, watching_dynamo
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class RefusingRecorder(Recorder):
+    """Raises a `CaptureError` as soon as a program under torch.compile runs.
+
+    What is compiled is no longer the program that the user wrote, and hides what it computes.
+    """
+
+    def __enter__(self) -> Self:
+        never_trace(RefusingRecorder.__torch_dispatch__, calls_too=False)
+        return super().__enter__()
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Asked by dynamo: it then compiles nothing, and runs the program as it is written."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if watching_dynamo() not in (None, False) and not self.paused:
+            raise CaptureError(
+                f"{self.places.here()[0]} runs under torch.compile; the compiled program "
+                "cannot be watched. Check the uncompiled function or module "
+                "(model._orig_mod), or wrap the call in "
+                "torch.compiler.set_stance('force_eager')."
+            )
+        return super().__torch_dispatch__(func, types, args, kwargs)

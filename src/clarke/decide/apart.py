@@ -1,0 +1,307 @@
+"""Verdicts from the outer estimate: refuted without enumeration, or regular part by part.
+
+Entries of variables and kinks that have nothing to do with each other are judged apart: a gradient
+is wrong as soon as one part of it is, and right if all parts are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from clarke.constraints import flatten, unflatten
+from clarke.deadline import UNLIMITED
+from clarke.decide.normal import outer_estimate
+from clarke.decide.rounding import rounding_noise
+from clarke.decide.tolerance import SINGLE, relative_difference, relative_tolerance
+from clarke.decide.verification import (
+    Defect,
+    Recomputed,
+    fresh_generator,
+    is_replayed,
+    same_bounds,
+)
+from clarke.errors import BudgetError
+from clarke.numerics import BESIDE_STEPS, FOLLOWS, SET_AGREES, WEIGHTS_CONVEX
+from clarke.steering import Program, natural_gradient, select_along, selected_gradient
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from clarke.deadline import Deadline
+    from clarke.decide.model import Witness
+    from clarke.decide.outer import Outer
+
+    Array = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+
+_SAMPLES = 8
+_ROUNDS = 100
+_MANY = 512  # parts that are looked at one by one
+
+
+def _fresh(program: Program) -> Outer:
+    """The outer estimate of a program, from nothing but the program and its point."""
+    return outer_estimate(program, fresh_generator(), program.deadline)
+
+
+@dataclass(frozen=True, eq=False)
+class OuterRefutation(Recomputed):
+    """Proof that a gradient lies outside of everything that pieces chosen freely can give.
+
+    Attributes:
+        program: What ran.
+        point: The point.
+        gradient: (n,) the gradient.
+        replayed: The recorded operations give this gradient, in float64. If not, it is the one that
+            was handed to the judge, and only that it is none of the program's is proved.
+        direction: (n,) unit vector with ``<direction, g> > <direction, p>`` for every element p.
+        gap: The difference.
+        distance: The distance of the part of the gradient that was looked at.
+        kinks: The touched kinks of that part.
+        seal: Binds all of this.
+    """
+
+    program: Program
+    point: tuple[torch.Tensor, ...]
+    gradient: Array
+    replayed: bool
+    direction: Array
+    gap: float
+    distance: float
+    kinks: tuple[int, ...]
+    seal: str = ""
+
+    @property
+    def witnesses(self) -> tuple[Witness, ...]:
+        """None: no selection is named."""
+        return ()
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """As `witnesses`."""
+        return ()
+
+    def recompute(self, program: Program, *, run: bool) -> None:
+        """Compute the estimate from scratch and separate again; with `run`, look nearby as well."""
+        outer = _fresh(program)
+        if self.direction.shape != outer.base.shape or self.gradient.shape != outer.base.shape:
+            raise Defect("the direction and the gradient do not fit the program")
+        if self.replayed != is_replayed(program, self.gradient):
+            raise Defect("AD's gradient of the program is not the one that is refuted")
+        if not abs(float(np.linalg.norm(self.direction)) - 1) <= SET_AGREES:
+            raise Defect("the direction is not a unit vector")
+        gap = outer.gap(self.gradient, self.direction)
+        if not gap > 0:
+            raise Defect("the direction does not separate the gradient from the estimate")
+        tolerance = relative_tolerance(program.analysis.trace)
+        own = refute_outside(
+            outer, program, self.gradient, min(tolerance, SINGLE) if self.replayed else tolerance
+        )
+        if own is None or own.kinks != self.kinks:
+            raise Defect("the part that is apart from the estimate is another one")
+        if not abs(gap - self.gap) <= SET_AGREES * gap:
+            raise Defect("the gap is another one")
+        if not abs(own.distance - self.distance) <= SET_AGREES * own.distance:
+            raise Defect("the distance to the estimate is another one")
+        if run and not replace(self, program=program).nearby_on_the_other_side():
+            raise Defect("gradients at nearby points are not on the other side")
+
+    def own_defects(self, *, run: bool) -> tuple[str, ...]:
+        """What the judge asks of its own proof: gradients beside the point."""
+        if run and not self.nearby_on_the_other_side():
+            return ("gradients at nearby points are not on the other side",)
+        return ()
+
+    def nearby_on_the_other_side(self) -> bool:
+        """Gradients just beside the point must be separated from g as the estimate is."""
+        generator = torch.Generator().manual_seed(1)
+        limit = float(self.direction @ self.gradient)
+        for _ in range(_SAMPLES):
+            direction = _random(self.program, generator)
+            for step in BESIDE_STEPS:
+                found = flatten(
+                    natural_gradient(self.program, _moved(self.program, direction, step))
+                )
+                if not limit - float(self.direction @ found) > 0.25 * self.gap:
+                    return False
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class RegularProof(Recomputed):
+    """Proof of membership where the function is a sum of pieces that all bend the same way.
+
+    There the generalized gradients are the means of the candidates' gradients for *any* weights at
+    each kink (the sum rule is an equality), so the weights are the proof.
+
+    Attributes:
+        program: What ran.
+        point: The point.
+        gradient: The gradient.
+        shares: (L,) the weights of the candidates at all atoms of the program's outer estimate.
+        tolerance: Relative difference that counts as rounding.
+        noise: For each variable, the absolute error that rounding may have left.
+        seal: Binds all of this.
+    """
+
+    program: Program
+    point: tuple[torch.Tensor, ...]
+    gradient: tuple[torch.Tensor, ...]
+    shares: Array
+    tolerance: float
+    noise: tuple[float, ...]
+    seal: str = ""
+
+    @property
+    def witnesses(self) -> tuple[Witness, ...]:
+        """None: no selection is named."""
+        return ()
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """As `witnesses`."""
+        return ()
+
+    def recompute(self, program: Program, *, run: bool) -> None:
+        """Compute the structure from scratch and check signs, weights and their mean again."""
+        outer = _fresh(program)
+        if self.tolerance != relative_tolerance(program.analysis.trace):
+            raise Defect("the tolerance is not that of the program's types")
+        if self.shares.shape != outer.atoms.owner.shape:
+            raise Defect("the weights do not fit the kinks")
+        mean = unflatten(outer.mean(self.shares), program.point)
+        if self.noise and not same_bounds(self.noise, rounding_noise(program, mean)):
+            raise Defect("more counts as rounding than the program can leave")
+        found = replace(self, program=program).wrong(outer, run=run)
+        if found:
+            raise Defect(found)
+
+    def own_defects(self, *, run: bool) -> tuple[str, ...]:
+        """What the judge asks of its own proof, which it has just made."""
+        try:
+            outer = outer_estimate(self.program, torch.Generator().manual_seed(2))
+        except BudgetError as error:
+            return (str(error),)
+        found = self.wrong(outer, run=run)
+        return (found,) if found else ()
+
+    def wrong(self, outer: Outer, *, run: bool) -> str:
+        """What is wrong with the proof for an estimate; empty if nothing is."""
+        atoms = outer.atoms
+        if not regular_in_parts(outer):
+            return "the function bends both ways"
+        sums = np.zeros(atoms.count)
+        np.add.at(sums, atoms.owner, self.shares)
+        if not bool((self.shares >= 0).all() and (np.abs(sums - 1) <= WEIGHTS_CONVEX).all()):
+            return "the weights are not convex"
+        mean = unflatten(outer.mean(self.shares), self.program.point)
+        if [m.shape for m in mean] != [g.shape for g in self.gradient]:
+            return "the gradient has another shape than the variables"
+        if relative_difference(mean, self.gradient, noise=self.noise) > self.tolerance:
+            return "the mean of the candidates' gradients is not the gradient"
+        if run and not self._follows(outer, flatten(mean)):
+            return "gradients at nearby points do not follow the directional derivative"
+        return ""
+
+    def _follows(self, outer: Outer, mean: Array) -> bool:
+        """Beside the point, along d, the slope must be the estimate's largest or smallest.
+
+        Part by part it is one or the other; in every one of them no less, or no more, than that of
+        the gradient.
+        """
+        generator = torch.Generator().manual_seed(1)
+        convex = np.zeros(len(mean), dtype=bool)
+        for atoms, entries in outer.parts():
+            if outer.bends(1.0, atoms):
+                convex |= entries
+        for _ in range(_SAMPLES):
+            direction = _random(self.program, generator)
+            slopes = [
+                flatten(natural_gradient(self.program, _moved(self.program, direction, step)))
+                for step in BESIDE_STEPS
+            ]
+            for entries, sign in ((convex, 1.0), (~convex, -1.0)):
+                own = np.where(entries, flatten(direction), 0.0)
+                wanted = sign * outer.extreme(sign * own)[0]
+                size = float((outer.noise + np.abs(mean)) @ np.abs(own)) + abs(wanted)
+                if not any(abs(float(s @ own) - wanted) <= FOLLOWS * size for s in slopes):
+                    return False
+                if sign * (wanted - float(mean @ own)) < -FOLLOWS * size:
+                    return False
+        return True
+
+
+def regular_in_parts(outer: Outer) -> bool:
+    """Whether every part of the estimate is the set itself."""
+    return outer.regular() or all(outer.regular(atoms) for atoms, _ in outer.parts())
+
+
+def _random(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in program.point)
+
+
+def _moved(
+    program: Program, direction: Sequence[torch.Tensor], step: float
+) -> tuple[torch.Tensor, ...]:
+    scale = max([1.0, *(float(p.abs().max()) for p in program.point if p.numel())])
+    return tuple(p + step * scale * d for p, d in zip(program.point, direction, strict=True))
+
+
+def refute_outside(
+    outer: Outer,
+    program: Program,
+    gradient: Array,
+    tolerance: float,
+    deadline: Deadline = UNLIMITED,
+) -> OuterRefutation | None:
+    """A proof that a gradient is outside of the estimate, or None; part by part where there are.
+
+    The whole is looked at first, a few rounds only: what is far outside shows at once.
+    """
+    atoms = outer.atoms
+    everything = np.ones(atoms.count, dtype=bool), np.ones(len(gradient), dtype=bool)
+    parts = [everything, *outer.parts()]
+    for kinks, entries in parts if len(parts) <= _MANY else parts[:1]:
+        part, columns = outer.restricted(kinks, entries)
+        target = gradient[columns]
+        near = part.project(target, _ROUNDS, deadline)
+        scale = max(float(np.abs(target).max(initial=0.0)), float(part.noise.max(initial=0.0)))
+        if part.gap(target, near.direction) <= tolerance * scale:
+            continue
+        direction = np.zeros(len(gradient))
+        direction[columns] = near.direction
+        gap = outer.gap(gradient, direction)
+        if gap > 0:
+            mine = sorted({n for j in np.flatnonzero(kinks) for n in atoms.kinks[j]})
+            return OuterRefutation(
+                program,
+                program.point,
+                gradient,
+                is_replayed(program, gradient),
+                direction,
+                gap,
+                near.distance,
+                tuple(mine),
+            )
+    return None
+
+
+def limit_beside(
+    program: Program, toward: Array, generator: torch.Generator
+) -> tuple[torch.Tensor, ...] | None:
+    """The limiting gradient along a direction close to one, if the gradients there show it."""
+    noise = flatten(_random(program, generator))
+    direction = unflatten(toward + 1e-3 * noise, program.point)
+    choices, _ = select_along(program, direction)
+    found = selected_gradient(program, choices)
+    for step in BESIDE_STEPS:
+        beside = natural_gradient(program, _moved(program, direction, step))
+        if relative_difference(found, beside) <= FOLLOWS:
+            return found
+    return None

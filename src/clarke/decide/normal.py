@@ -1,0 +1,436 @@
+"""Bring a program's first-order structure into the normal form of `decide.outer`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+
+from clarke.constraints import find_relevant, unflatten
+from clarke.constraints.relevance import Mixing
+from clarke.deadline import UNLIMITED
+from clarke.decide.forms import CutProgram
+from clarke.decide.outer import Atoms, Outer, Rows
+from clarke.errors import BudgetError
+from clarke.kinks import Hazard
+from clarke.numerics import CURVED, SAME_FORM, ZERO_FORM
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from clarke.deadline import Deadline
+    from clarke.steering import Program
+
+    Array = NDArray[np.float64]
+    Index = NDArray[np.int64]
+    Mask = NDArray[np.bool_]
+
+_SEEDS: Final = 3  # random directions; forms agree along all of them, or are not multiples
+_BESIDE: Final = (False,) * 2 + (True,) * 6  # points nearby, and whether only some entries move
+_EXPLICIT: Final = 4_000_000  # entries of the forms' matrix
+_DEEP: Final = 256  # kinks on one path
+_SQUARE: Final = 3_000  # quantities of programs with nested kinks
+
+
+def outer_estimate(
+    program: Program, generator: torch.Generator, deadline: Deadline = UNLIMITED
+) -> Outer:
+    """The outer estimate around the program's point, computed from scratch.
+
+    Raises:
+        BudgetError: Selections do not describe the gradients around the point, or the program is
+            too large.
+    """
+    relevance = find_relevant(program, generator, Mixing.ALL)
+    beyond = [h for h in relevance.hazards if h is not Hazard.IMPROPER]
+    if beyond or relevance.lost_masks:
+        raise BudgetError("Selections do not describe all gradients around the point.")
+    cut = CutProgram(program, relevance.relevant)
+    tied = _tie(cut, generator, deadline)
+    return _Builder(cut, tied, generator, deadline).build()
+
+
+@dataclass(frozen=True, eq=False)
+class Tied:
+    """What is known of every kink, (K,) each.
+
+    Attributes:
+        null: Its candidates have equal gradients, whatever the selection.
+        group: The number of its group of kinks with one switching function, -1 for none.
+        leader: The kink whose switching function stands for the group's (for itself without one).
+        ratio: Its switching function as a multiple of the leader's.
+        slope: What its result gains per unit of its switching function, second candidate less
+            first.
+    """
+
+    null: Mask
+    group: Index
+    leader: Index
+    ratio: Array
+    slope: Array
+
+
+def _tie(cut: CutProgram, generator: torch.Generator, deadline: Deadline) -> Tied:
+    """Find null kinks, and kinks with one switching function."""
+    kinks = cut.kinks
+    looks = []
+    for _ in range(_SEEDS):
+        deadline.ask("comparing the kinks' switching functions")
+        looks.append(cut.along(generator))
+    slopes, switching = (np.stack(part) for part in zip(*looks, strict=True))
+    first = kinks.first
+    change = slopes - slopes[:, first][:, kinks.owner]
+    size = np.zeros(kinks.count)
+    np.maximum.at(size, kinks.owner, np.abs(slopes).max(0))
+    spread = np.zeros(kinks.count)
+    np.maximum.at(spread, kinks.owner, np.abs(change).max(0))
+    null = spread <= SAME_FORM * size
+    square = (switching * switching).sum(0)
+    jump = change[:, np.minimum(first + 1, len(kinks.owner) - 1)]
+    split = kinks.split & (square > 0) & ~null
+    slope = np.where(split, (jump * switching).sum(0) / np.where(split, square, 1.0), 0.0)
+    off = np.abs(jump - slope * switching).max(0)
+    split &= (off <= SAME_FORM * np.abs(jump).max(0)) & (slope != 0)
+    group, leader, ratio = _group(split, switching, square)
+    proposed = Tied(null, group, leader, ratio, np.where(split, slope, 0.0))
+    if not _holds(cut, proposed, generator):
+        none = np.full(kinks.count, -1)
+        zeros = np.zeros(kinks.count)
+        return Tied(np.zeros_like(null), none, np.arange(kinks.count), zeros, zeros)
+    return _without_curved(cut, proposed, generator, deadline)
+
+
+def _group(split: Mask, switching: Array, square: Array) -> tuple[Index, Index, Array]:
+    """Group, leader and ratio of kinks whose switching functions look like multiples."""
+    count = len(split)
+    group, leader, ratio = np.full(count, -1), np.arange(count), np.ones(count)
+    at = np.flatnonzero(split)
+    if len(at):
+        lines = switching[:, at] / np.sqrt(square[at])
+        largest = np.abs(lines).argmax(0)
+        lines = lines * np.sign(lines[largest, np.arange(len(at))])
+        keys = np.round(lines.T / 1e-7).astype(np.int64)
+        _, start, label = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        label = label.reshape(-1)
+        group[at] = label
+        leader[at] = at[start[label]]
+        ratio[at] = (switching[:, at] * switching[:, leader[at]]).sum(0) / square[leader[at]]
+        off = np.abs(switching[:, at] - ratio[at] * switching[:, leader[at]]).max(0)
+        alone = at[off > SAME_FORM * np.abs(switching[:, at]).max(0)]
+        _part(alone, group, leader, ratio)
+    return group, leader, ratio
+
+
+def _part(alone: Index, group: Index, leader: Index, ratio: Array) -> None:
+    """Give some kinks groups of their own."""
+    group[alone] = int(group.max(initial=-1)) + 1 + np.arange(len(alone))
+    leader[alone], ratio[alone] = alone, 1.0
+
+
+def _holds(cut: CutProgram, tied: Tied, generator: torch.Generator) -> bool:
+    """Check entry by entry, with random factors, that forms are the multiples proposed."""
+    kinks = cut.kinks
+
+    def random(count: int) -> Array:
+        return torch.randn(count, dtype=torch.float64, generator=generator).numpy()
+
+    candidates, switching = random(len(kinks.owner)), random(kinks.count)
+    split = tied.group >= 0
+    # Of a null kink all candidates are the first; of a split one the second less the first is a
+    # multiple of the switching function, and that of the leader's.
+    kept = (tied.null | split)[kinks.owner]
+    c = np.where(kept, candidates, 0.0)
+    sums = np.zeros(kinks.count)
+    np.add.at(sums, kinks.owner, c)
+    c[kinks.first] -= sums
+    jump = np.where(split, c[np.minimum(kinks.first + 1, len(c) - 1)], 0.0)
+    s = np.where(split, switching, 0.0) - jump * tied.slope
+    led = np.zeros(kinks.count)
+    np.add.at(led, tied.leader, np.where(split, switching, 0.0) * tied.ratio)
+    gap = _pulled(cut, c, s - led)
+    size = np.zeros_like(gap)
+    for _ in range(2):
+        size = np.maximum(
+            size,
+            np.abs(
+                _pulled(cut, c * random(len(c)), 0 * s)
+                + _pulled(cut, 0 * c, (np.abs(s) + np.abs(led)) * random(len(s)))
+            ),
+        )
+    return bool((np.abs(gap) <= SAME_FORM * size).all())
+
+
+def _pulled(cut: CutProgram, candidates: Array, switching: Array) -> Array:
+    parts = (cut.pull(cut.look.candidates, candidates), cut.pull(cut.look.switching, switching))
+    return np.concatenate([parts[0][0] + parts[1][0], parts[0][1] + parts[1][1]])
+
+
+def _without_curved(
+    cut: CutProgram, tied: Tied, generator: torch.Generator, deadline: Deadline
+) -> Tied:
+    """Part kinks from their groups whose switching functions are multiples at the point only."""
+    group, leader, ratio = tied.group.copy(), tied.leader.copy(), tied.ratio.copy()
+    follows = (group >= 0) & (leader != np.arange(len(leader)))
+    if bool(follows.any()):
+        curved = np.zeros_like(follows)
+        for partly in _BESIDE:
+            deadline.ask("comparing the kinks' switching functions")
+            values = cut.beside(generator, partly=partly)
+            other = ratio * values[leader]
+            curved |= ~(np.abs(values - other) <= CURVED * (np.abs(values) + np.abs(other)))
+        _part(np.flatnonzero(curved & follows), group, leader, ratio)
+    return Tied(tied.null, group, leader, ratio, tied.slope)
+
+
+class _Builder:
+    """Writes the normal form."""
+
+    def __init__(
+        self, cut: CutProgram, tied: Tied, generator: torch.Generator, deadline: Deadline
+    ) -> None:
+        self._cut, self._tied, self._deadline = cut, tied, deadline
+        self._generator = generator
+        kinks = cut.kinks
+        self._split = tied.group >= 0
+        self._free = ~self._split & ~tied.null
+        leaders = np.flatnonzero(self._split & (tied.leader == np.arange(kinks.count)))
+        self._leaders = leaders
+        # Atoms: first the groups, then the kinks that choose among candidates of their own.
+        self._atom = np.full(kinks.count, -1)
+        self._atom[leaders] = np.arange(len(leaders))
+        self._atom[self._split] = self._atom[tied.leader[self._split]]
+        alone = np.flatnonzero(self._free)
+        self._atom[alone] = len(leaders) + np.arange(len(alone))
+        self._alone = alone
+        # z = base + gain * atom: the base is the candidate where the leader is negative.
+        turned = self._split & (tied.ratio < 0)
+        self._base = kinks.first + turned
+        self._gain = np.where(self._split, tied.slope * np.abs(tied.ratio), 0.0)
+        self._gain[alone] = 1.0
+        self._turned = turned
+
+    def build(self) -> Outer:
+        """The normal form."""
+        cut, kinks = self._cut, self._cut.kinks
+        own, through = cut.pull(cut.look.output[None], np.ones(1))
+        if self._is_flat():
+            weights = np.zeros(len(kinks.owner))
+            based = self._split | self._tied.null
+            np.add.at(weights, self._base[based], through[based])
+            base = own + cut.pull(cut.look.candidates, weights)[0]
+            noise = np.abs(own) + np.abs(cut.pull(cut.look.candidates, np.abs(weights))[0])
+            out, size = np.zeros(self._count), np.zeros(self._count)
+            linked = self._atom >= 0
+            np.add.at(out, self._atom[linked], (through * self._gain)[linked])
+            np.add.at(size, self._atom[linked], np.abs(through * self._gain)[linked])
+            out[np.abs(out) <= ZERO_FORM * size] = 0.0
+            return self._finished(base, noise, out, None, self._flat_shares(through, out, size))
+        return self._nested(own, through)
+
+    @property
+    def _count(self) -> int:
+        return len(self._leaders) + len(self._alone)
+
+    def _is_flat(self) -> bool:
+        """Whether no kink's arguments depend on another's result."""
+        kinks = self._cut.kinks
+
+        def random(count: int) -> Array:
+            return torch.randn(count, dtype=torch.float64, generator=self._generator).numpy()
+
+        for values, count in (
+            (self._cut.look.candidates, len(kinks.owner)),
+            (self._cut.look.switching, kinks.count),
+        ):
+            if bool(self._cut.pull(values, random(count))[1].any()):
+                return False
+        return True
+
+    # ------------------------------------------------------------ quantities
+
+    def _places(self) -> tuple[Index, Index]:
+        """The candidates of kinks on their own, and their kinks, in the order of atoms."""
+        owner = self._cut.kinks.owner
+        places = np.flatnonzero(self._free[owner])
+        return places, owner[places]
+
+    def _atoms(self, levels: tuple[Index, ...], shares: Array | None) -> Atoms:
+        """Quantity 0 is zero, then the leaders' switching functions, then candidates."""
+        groups = len(self._leaders)
+        places, owner = self._places()
+        form = np.concatenate(
+            [
+                np.stack([np.zeros(groups, np.int64), 1 + np.arange(groups)], 1).reshape(-1),
+                1 + groups + np.arange(len(places)),
+            ]
+        )
+        owners = np.concatenate([np.arange(groups).repeat(2), self._atom[owner]])
+        kinks = self._cut.kinks
+        side = np.concatenate([np.ones(groups, np.int64), kinks.side[self._alone]])
+        numbers: list[list[int]] = [[] for _ in range(self._count)]
+        for atom, number in zip(self._atom.tolist(), kinks.number.tolist(), strict=True):
+            if atom >= 0:
+                numbers[atom].append(number)
+        return Atoms(form, owners, side, levels, tuple(tuple(n) for n in numbers), shares)
+
+    def _finished(
+        self, base: Array, noise: Array, out: Array, mixing: Array | None, shares: Array | None
+    ) -> Outer:
+        levels = (np.arange(self._count),) if self._count else ()
+        atoms = self._atoms(levels, shares)
+        forms = _Passes(self._cut, self._leaders, self._places()[0], self._generator)
+        if forms.size * self._cut.size <= _EXPLICIT:
+            return Outer(base, noise, out, Rows(forms.matrix(self._deadline)), mixing, atoms)
+        return Outer(base, noise, out, forms, mixing, atoms)
+
+    def _own_shares(self) -> Array:
+        """(K,) AD's weight of what a split kink gains above its base."""
+        kinks = self._cut.kinks
+        second = np.minimum(kinks.first + 1, len(kinks.owner) - 1)
+        own: Array = kinks.weights[np.where(self._turned, kinks.first, second)]
+        return own
+
+    def _listed(self, grouped: Array) -> Array:
+        """(L,) the shares of all quantities, from those of the groups."""
+        places, _ = self._places()
+        pairs = np.stack([1.0 - grouped, grouped], 1).reshape(-1)
+        return np.concatenate([pairs, self._cut.kinks.weights[places]])
+
+    def _flat_shares(self, through: Array, out: Array, size: Array) -> Array | None:
+        """AD's shares, where those of kinks in one group amount to one between 0 and 1."""
+        if not self._cut.kinks.proper:
+            return None
+        groups = len(self._leaders)
+        taken = np.zeros(groups)
+        mine = self._split
+        np.add.at(taken, self._atom[mine], (through * self._gain * self._own_shares())[mine])
+        total, room = out[:groups], ZERO_FORM * size[:groups]
+        empty = total == 0
+        if bool((np.abs(taken[empty]) > room[empty]).any()):
+            return None
+        shares = np.where(empty, 0.0, taken / np.where(empty, 1.0, total))
+        slack = np.where(empty, 0.0, room / np.where(empty, 1.0, np.abs(total)))
+        if bool(((shares < -slack) | (shares > 1 + slack)).any()):
+            return None
+        return self._listed(np.clip(shares, 0.0, 1.0))
+
+    # ------------------------------------------------------------ nested kinks
+
+    def _nested(self, own: Array, through: Array) -> Outer:
+        """Put kinks' results into each other: T = A d + B(P T + Q r), solved for T."""
+        cut, kinks = self._cut, self._cut.kinks
+        groups = len(self._leaders)
+        places, _ = self._places()
+        based = np.flatnonzero(self._split | self._tied.null)
+        picks = np.concatenate([places, self._base[based]])
+        quantities = 2 + groups + len(picks)
+        if quantities > _SQUARE or quantities * (cut.size + kinks.count) > _EXPLICIT:
+            raise BudgetError(f"{quantities} quantities are too many for an outer estimate.")
+        candidates = cut.rows(cut.look.candidates[torch.from_numpy(picks)], self._deadline)
+        leaders = cut.rows(cut.look.switching[torch.from_numpy(self._leaders)], self._deadline)
+        zero = (np.zeros((1, cut.size)), np.zeros((1, kinks.count)))
+        linear, between = (
+            np.concatenate([zero[i], leaders[i], candidates[i], (own, through)[i][None, :]])
+            for i in (0, 1)
+        )
+        # A kink's result is its base (P) and its gain times an atom (Q).
+        base = np.zeros((kinks.count, quantities))
+        base[based, 1 + groups + len(places) + np.arange(len(based))] = 1.0
+        gain = np.zeros((kinks.count, self._count))
+        linked = np.flatnonzero(self._atom >= 0)
+        gain[linked, self._atom[linked]] = self._gain[linked]
+        solved = _unfolded(between @ base, np.concatenate([linear, between @ gain], 1))
+        size = _unfolded(
+            np.abs(between) @ base,
+            np.concatenate([np.abs(linear), np.abs(between) @ np.abs(gain)], 1),
+        )
+        solved[np.abs(solved) <= ZERO_FORM * size] = 0.0
+        linear, mixing = solved[:, : cut.size], solved[:, cut.size :]
+        shares = self._nested_shares(mixing)
+        atoms = self._atoms((), shares)
+        atoms = self._atoms(_levels(atoms, mixing), shares)
+        return Outer(linear[-1], size[-1, : cut.size], mixing[-1], Rows(linear), mixing, atoms)
+
+    def _nested_shares(self, mixing: Array) -> Array | None:
+        """AD's shares, where kinks of one group have the same."""
+        if not self._cut.kinks.proper:
+            return None
+        grouped = self._own_shares()[self._leaders]
+        mine = self._split
+        own = self._own_shares()[mine]
+        if bool((np.abs(own - grouped[self._atom[mine]]) > ZERO_FORM).any()):
+            return None
+        return self._listed(grouped) if len(mixing) else None
+
+
+class _Passes:
+    """Linear parts of quantities of a program without nested kinks, by passes through it."""
+
+    def __init__(
+        self, cut: CutProgram, leaders: Index, places: Index, generator: torch.Generator
+    ) -> None:
+        self._cut, self._leaders, self._places = cut, leaders, places
+        self._generator = generator
+
+    @property
+    def size(self) -> int:
+        """U."""
+        return 1 + len(self._leaders) + len(self._places)
+
+    def times(self, direction: Array) -> Array:
+        """A d."""
+        along = unflatten(direction, self._cut.program.point)
+        candidates, switching = self._cut.along(self._generator, along)
+        return np.concatenate([[0.0], switching[self._leaders], candidates[self._places]])
+
+    def pulled(self, weights: Array) -> Array:
+        """Aᵀ y."""
+        look, kinks = self._cut.look, self._cut.kinks
+        switching, candidates = np.zeros(kinks.count), np.zeros(len(kinks.owner))
+        switching[self._leaders] = weights[1 : 1 + len(self._leaders)]
+        candidates[self._places] = weights[1 + len(self._leaders) :]
+        return (
+            self._cut.pull(look.switching, switching)[0]
+            + self._cut.pull(look.candidates, candidates)[0]
+        )
+
+    def matrix(self, deadline: Deadline) -> Array:
+        """A."""
+        look = self._cut.look
+        rows = [np.zeros((1, self._cut.size))]
+        for values, picks in ((look.switching, self._leaders), (look.candidates, self._places)):
+            rows.append(self._cut.rows(values[torch.from_numpy(picks)], deadline)[0])
+        return np.concatenate(rows)
+
+
+def _unfolded(step: Array, right: Array) -> Array:
+    """The solution of ``X = right + step X``, where some power of `step` vanishes.
+
+    By repetition: what is zero by structure stays exactly zero.
+    """
+    sparse = csr_array(step)
+    found = right
+    for _ in range(_DEEP):
+        again = right + sparse @ found
+        if np.array_equal(again, found):
+            return found
+        found = again
+    raise BudgetError(f"More than {_DEEP} kinks follow each other.")
+
+
+def _levels(atoms: Atoms, mixing: Array) -> tuple[Index, ...]:
+    """Atoms in layers, each of which depends on earlier ones only."""
+    needs = np.zeros((atoms.count, atoms.count), dtype=bool)
+    np.logical_or.at(needs, atoms.owner, mixing[atoms.form] != 0)
+    left = np.ones(atoms.count, dtype=bool)
+    found = []
+    while bool(left.any()):
+        ready = left & ~(needs & left[None, :]).any(1)
+        if not bool(ready.any()):
+            raise BudgetError("The kinks depend on each other in a circle.")
+        found.append(np.flatnonzero(ready))
+        left &= ~ready
+    return tuple(found)

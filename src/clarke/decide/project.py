@@ -1,0 +1,98 @@
+"""The point of a convex hull that is nearest to a target, by elements in chosen directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+
+from clarke.deadline import UNLIMITED
+from clarke.feasibility import minimum_norm_point
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from clarke.deadline import Deadline
+
+    Array = NDArray[np.float64]
+
+Name = TypeVar("Name")
+
+ROUNDS = 400
+CLOSE = 1e-12
+_GAIN = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Projection(Generic[Name]):
+    """Where the search ended.
+
+    Attributes:
+        point: (n,) the nearest point.
+        names: The elements used.
+        weights: Their convex weights.
+        distance: Euclidean distance to the target.
+        direction: (n,) unit vector from the point to the target, zero where they coincide.
+    """
+
+    point: Array
+    names: tuple[Name, ...]
+    weights: tuple[float, ...]
+    distance: float
+    direction: Array
+
+
+def project(
+    extreme: Callable[[Array], tuple[Name, Array]],
+    target: Array,
+    start: Array,
+    size: float,
+    rounds: int = ROUNDS,
+    deadline: Deadline = UNLIMITED,
+) -> Projection[Name]:
+    """Project a target onto the hull of a set.
+
+    Wolfe's minimum-norm-point method (1976), fully corrective: the hull of few elements is
+    projected onto exactly, and the element farthest in the direction left over is added.
+
+    Args:
+        extreme: The element with the largest inner product with a direction, and its name; equal
+            elements have equal names.
+        target: (n,) the target.
+        start: (n,) the first direction.
+        size: Of the entries; `CLOSE` of it counts as none.
+        rounds: How many elements to ask for.
+        deadline: When to give up.
+    """
+    name, element = extreme(start)
+    names, points = [name], [element - target]
+    weights = np.ones(1)
+    for _ in range(rounds):
+        deadline.ask("looking for the nearest generalized gradient")
+        stacked = np.stack(points)
+        weights = minimum_norm_point(stacked, deadline)
+        rest = weights @ stacked
+        norm = float(np.linalg.norm(rest))
+        if norm <= CLOSE * size:
+            break
+        name, element = extreme(-rest)
+        candidate = element - target
+        if float(rest @ (rest - candidate)) <= _GAIN * norm * norm or name in names:
+            break
+        keep = weights > 0
+        names = [a for a, k in zip(names, keep, strict=True) if k] + [name]
+        points = [p for p, k in zip(points, keep, strict=True) if k] + [candidate]
+        weights = np.append(weights[keep], 0.0)
+    rest = weights @ np.stack(points)
+    norm = float(np.linalg.norm(rest))
+    used = np.flatnonzero(weights > 0)
+    return Projection(
+        rest + target,
+        tuple(names[i] for i in used),
+        tuple(float(weights[i]) for i in used),
+        norm,
+        -rest / norm if norm > 0 else np.zeros_like(rest),
+    )

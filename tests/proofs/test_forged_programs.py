@@ -1,0 +1,127 @@
+"""Forged certificates of random programs, against exact arithmetic: what verifies is true.
+
+Short by default; `CLARKE_FUZZ=N` tries N programs (marker `fuzz`).
+"""
+
+import os
+import random
+from dataclasses import fields, replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+import clarke
+from clarke.constraints import flatten
+from clarke.decide import Certificate, Refutation, Witness
+from clarke.decide.verification import is_replayed
+from clarke.steering import select_along, selected_gradient
+from reference import cases, contains, to_torch
+from reference.forgery import forgeries
+
+pytestmark = pytest.mark.fuzz
+
+NUMBER = int(os.environ.get("CLARKE_FUZZ", "0")) or 8
+MANY = settings(max_examples=NUMBER, deadline=None, suppress_health_check=list(HealthCheck))
+LARGEST_DENOMINATOR = 1 << 12
+TRIES = 40
+TOLERANCE = 1e-7  # of programs in float64
+
+
+def judged(case):
+    x = torch.tensor([float(p) for p in case.point], dtype=torch.float64, requires_grad=True)
+    return clarke.check(to_torch(case.expr), (x,))
+
+
+def claim_holds(proof, case):
+    """Whether what a certificate says of a gradient is so, in exact arithmetic."""
+    flat = proof.gradient if isinstance(proof, Refutation) else flatten(proof.gradient)
+    exact = tuple(Fraction(g).limit_denominator(LARGEST_DENOMINATOR) for g in flat.tolist())
+    return contains(case.bouligand, exact) is not isinstance(proof, Refutation)
+
+
+def crossed(proof, other, numbers):
+    """A certificate made of parts of two."""
+    names = [f.name for f in fields(proof) if f.name != "seal"]
+    taken = {n: getattr(other, n) for n in names if numbers.random() < 0.4}
+    return replace(proof, **taken).sealed()
+
+
+def owner(proof, own, foreign, other):
+    return other if proof.program is foreign.program else own
+
+
+@MANY
+@given(own=cases(n_vars=2, max_kinks=4), other=cases(n_vars=2, max_kinks=4), seed=st.integers(0))
+def test_what_verifies_is_true(own, other, seed):
+    """Single changes, and certificates put together of two: none proves what is not so."""
+    numbers = random.Random(seed)  # noqa: S311 - no secret
+    mine, foreign = judged(own).certificate, judged(other).certificate
+    assume(mine is not None and foreign is not None)
+    assert mine.verify()
+    same = type(mine) is type(foreign)
+    changed = list(forgeries(mine, foreign if same else mine))
+    assert not any(f.proof.verify() for f in changed)
+    tried = [f.resealed() for f in numbers.sample(changed, min(TRIES, len(changed)))]
+    tried += [crossed(mine, foreign, numbers) for _ in range(TRIES if same else 0)]
+    for forged in tried:
+        if forged.verify():
+            assert claim_holds(forged, owner(forged, mine, foreign, other) if same else own)
+
+
+@MANY
+@given(case=cases(n_vars=2, max_kinks=4), seed=st.integers(0))
+def test_a_wrong_gradient_cannot_be_proved_right(case, seed):
+    report = judged(case)
+    assume(report.verdict is clarke.Verdict.NOT_CLARKE)
+    program = report.certificate.program
+    generator = torch.Generator().manual_seed(seed % 2**32)
+    claimed = tuple(g.to(torch.float64) for g in report.gradient)
+    for witness in made_up(program, claimed, generator):
+        forged = Certificate(program, claimed, program.point, (witness,), (1.0,), TOLERANCE)
+        assert not forged.sealed().verify()
+
+
+def made_up(program, claimed, generator):
+    """Witnesses of a gradient that has none: without rows, with rows of others, with any pieces."""
+    nothing = np.zeros(0), np.zeros(0, dtype=np.int64)
+    for _ in range(3):
+        direction = tuple(
+            torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in program.point
+        )
+        choices, _ = select_along(program, direction)
+        true = selected_gradient(program, choices)
+        count = program.analysis.count
+        for pieces in ({}, choices):
+            for gradient in (claimed, true):
+                yield Witness(direction, pieces, gradient, *nothing)
+                yield Witness(direction, pieces, gradient, np.ones(count), np.arange(count))
+
+
+@MANY
+@given(case=cases(n_vars=2, max_kinks=4), wrong=cases(n_vars=2, max_kinks=4))
+def test_a_right_gradient_cannot_be_refuted(case, wrong):
+    right, refuted = judged(case), judged(wrong)
+    assume(right.correct and refuted.verdict is clarke.Verdict.NOT_CLARKE)
+    program, proof = right.certificate.program, refuted.certificate
+    gradient = flatten(right.gradient)
+    limits = proof.limits
+    for _ in range(3):
+        limits = replace(limits, base=limits.base + 1.0)
+        near = limits.nearest(gradient)
+        if near.distance == 0:
+            continue
+        forged = Refutation(
+            program=program,
+            point=program.point,
+            gradient=gradient,
+            replayed=is_replayed(program, gradient),
+            limits=limits,
+            direction=near.direction,
+            gap=near.gap,
+            distance=near.distance,
+        )
+        assert not forged.sealed().verify()

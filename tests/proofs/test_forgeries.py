@@ -1,0 +1,270 @@
+"""No changed certificate verifies: every field of every class, over a zoo of verdicts.
+
+Each forgery is tried twice. As it is, the seal gives it away. With a new seal, written by a forger
+who knows how, it has to fail because what it claims is not so; what may pass is listed, with the
+reason why it is still a proof of the same.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import clarke
+from clarke.decide.membership import Membership
+from clarke.fast import LayerCertificate
+from clarke.theorems import RankCertificate, full_column_rank
+from clarke.verdict import Verdict
+from reference.forgery import forgeries
+
+
+def leaf(*values, dtype=torch.float64):
+    return torch.tensor(values, dtype=dtype, requires_grad=True)
+
+
+def lemma2(x):
+    return (torch.relu(x) - torch.relu(-x)).sum()
+
+
+def exchanged(w):
+    pooled = nn.functional.max_pool1d(torch.stack([w[0], 2 * w[0]])[None], 2)
+    return (pooled + 3 * nn.functional.max_pool1d(torch.stack([2 * w[0], w[0]])[None], 2)).sum()
+
+
+def masked(x):
+    return ((x > 0) * x + torch.where(x > 0, 2 * x, x)).sum()
+
+
+def many(x):
+    """More kinks than rows are searched for, all settled by the bias x."""
+    return torch.relu(torch.linspace(-1, 1, 81, dtype=x.dtype)[:, None] * 0 + x).sum()
+
+
+def guarded(function):
+    """A function divided by x, with its limit at zero put in by hand."""
+
+    def divided(x):
+        safe = torch.where(x == 0, torch.ones_like(x), x)
+        return torch.where(x == 0, torch.ones_like(x), function(safe) / safe).sum()
+
+    return divided
+
+
+ZOO = {
+    "smooth": (lambda x: (x * x + 3 * x).sum(), leaf(1.0, -2.0), Verdict.SMOOTH),
+    "smooth beside kinks": (lambda x: torch.relu(x).sum(), leaf(1.0, -2.0), Verdict.SMOOTH),
+    "null kinks": (lambda x: torch.stack([x, x]).amax(0).sum(), leaf(1.0), Verdict.SMOOTH),
+    "one witness": (lambda x: (2 * torch.relu(x)).sum(), leaf(0.0, 0.0), Verdict.BOULIGAND),
+    "nested": (lambda x: torch.relu(x + torch.relu(2 * x)).sum(), leaf(0.0), Verdict.BOULIGAND),
+    "curved": (lambda x: torch.relu(x[0] + x[1] ** 2), leaf(0.0, 0.0), Verdict.BOULIGAND),
+    "float32": (
+        lambda x: (3 * torch.relu(x)).sum() + x.square().sum(),
+        leaf(0.0, 2.0, dtype=torch.float32),
+        Verdict.BOULIGAND,
+    ),
+    "masks": (masked, leaf(0.0, 1.0), Verdict.BOULIGAND),
+    "bias shift": (many, leaf(0.0), Verdict.BOULIGAND),
+    "sorted": (
+        lambda x: (x.sort().values * torch.arange(3.0, dtype=x.dtype)).sum(),
+        leaf(1.0, 1.0, 2.0),
+        Verdict.BOULIGAND,
+    ),
+    "mixture": (
+        lambda x: (x.abs() * torch.tensor([1.0, 3.0], dtype=x.dtype)).sum(),
+        leaf(0.0, 0.0),
+        Verdict.CLARKE,
+    ),
+    "ties": (lambda x: x.amax(), leaf(1.0, 1.0, 1.0), Verdict.CLARKE),
+    "neighbours": (exchanged, leaf(0.0), Verdict.CLARKE),
+    "rays": (lambda x: (2 * x).norm() + x[0], leaf(0.0, 0.0), Verdict.CLARKE),
+    "eigenvalues": (
+        lambda x: torch.linalg.eigvalsh(torch.diag(x) + torch.diag(x).T)[-1],
+        leaf(1.0, 1.0),
+        Verdict.BOULIGAND,
+    ),
+    "regular": (lambda x: x.amax(), leaf(*[1.0] * 24), Verdict.CLARKE),
+    "guard": (guarded(torch.sin), leaf(0.0), Verdict.SMOOTH),
+    "wrong guard": (guarded(torch.expm1), leaf(0.0), Verdict.NOT_CLARKE),
+    "outside": (lemma2, leaf(*[0.0] * 24), Verdict.NOT_CLARKE),
+    "wrong": (lemma2, leaf(0.0), Verdict.NOT_CLARKE),
+    "wrong with exclusions": (
+        lambda x: 2 * lemma2(x) + lemma2(2 * x[:1]) + x.abs().sum(),
+        leaf(0.0, 0.0),
+        Verdict.NOT_CLARKE,
+    ),
+    "wrong maxima": (
+        lambda x: (
+            torch.stack([x[0] + x[1], x[1]]).max(0).values
+            - torch.stack([-x[0] + x[1], x[1]]).max(0).values
+        ),
+        leaf(0.0, 0.0),
+        Verdict.NOT_CLARKE,
+    ),
+}
+
+# What a forger may change, with a new seal, and still have a proof of what he claims.
+STILL_PROOFS = (
+    r"run_gradient: dropped",  # the recorded operations are run instead of the function
+    r"limits\.components\.cells\.direction: dropped",  # less is claimed than is known
+    r"limits\.components\.cells\.direction: one entry by",  # another direction in the same cell
+)
+# The same of single programs.
+OTHER_PROOFS = {
+    # Gradients are the same along every ray.
+    "smooth": r"witnesses(\.direction|: turned round)",
+    "smooth beside kinks": r"witnesses(\.direction|: turned round)",
+    "null kinks": r"witnesses(\.direction|: turned round)",
+    # No row depends on the second entry; of the eigenvectors none on the size of the entries.
+    "curved": r"witnesses\.direction: one entry by",
+    "masks": r"witnesses\.direction: one entry by",
+    "float32": r"witnesses\.direction: one entry by|gradient: one entry by a thousandth",
+    "sorted": r"witnesses\.direction: one entry by",
+    "eigenvalues": r"witnesses\.direction: one entry by",
+    # The weights are equal.
+    "mixture": r"(witnesses|weights): turned round",
+    "ties": r"(witnesses|weights): turned round",
+    "rays": r"witnesses: turned round",
+    # Limits are alike on all rays, and rays a sample; errors are recomputed.
+    "guard": r"witnesses(\.direction|: turned round)|error: ",
+    "wrong guard": r"witnesses(\.direction|: turned round)|error: ",
+    # What is dropped is AD's own choice, which counts where a selection is silent.
+    "neighbours": r"witnesses\.choices: one entry dropped",
+}
+
+
+def judged(name):
+    function, x, verdict = ZOO[name]
+    report = clarke.check(function, (x,))
+    assert report.verdict is verdict, str(report)
+    return report.certificate
+
+
+def foreign(name):
+    """A certificate of the same class for another function of the same shapes."""
+    function, x, _ = ZOO[name]
+    report = clarke.check(lambda y: 2 * function(y) + 5 * y.sum(), (x,))
+    assert report.certificate is not None, str(report)
+    return report.certificate
+
+
+def accepted(proof, other, allowed="", bound=lambda forged: forged):
+    """Forgeries of a certificate, in number, and those that verify although they should not.
+
+    Args:
+        proof: The certificate.
+        other: One for another program of the same shapes.
+        allowed: Which changes leave another proof of what is claimed.
+        bound: Gives `verify` to a certificate whose own wants an argument.
+    """
+    count, wrong = 0, []
+    harmless = re.compile("|".join(filter(None, [*STILL_PROOFS, allowed])))
+    for forgery in forgeries(proof, other):
+        what = f"{forgery.path}: {forgery.what}"
+        count += 1
+        if bound(forgery.proof).verify():
+            wrong.append(f"{what} (as it is)")
+        if forgery.path == "seal" or forgery.slight or harmless.match(what):
+            continue
+        count += 1
+        if bound(forgery).resealed().verify():
+            wrong.append(f"{what} (with a new seal)")
+    return count, wrong
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_no_forged_certificate_verifies(name):
+    proof = judged(name)
+    assert proof.defects() == ()
+    count, wrong = accepted(proof, foreign(name), OTHER_PROOFS.get(name, ""))
+    assert wrong == []
+    assert count > 50
+
+
+@pytest.mark.parametrize("vector", [(0.5, -0.25), (2.0, 0.0)], ids=["inside", "outside"])
+def test_no_forged_membership_verifies(vector):
+    asked = torch.tensor(vector, dtype=torch.float64)
+    proof, other = (
+        clarke.subdifferential(lambda x, k=k: (k * x.abs()).sum(), (leaf(0.0, 0.0),)).contains(
+            asked
+        )
+        for k in (1.0, 3.0)
+    )
+    assert proof.inside is (vector[0] < 1)
+    assert proof.defects() == ()
+    count, wrong = accepted(proof, other)
+    assert wrong == []
+    assert count > 50
+
+
+def layered(labels):
+    """A quick verdict on a network with touched ReLUs and tied windows."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)
+        ).double()
+    with torch.no_grad():
+        net[0].bias.zero_()
+    images = torch.zeros(2, 1, 6, 6, dtype=torch.float64)
+    images[:, :, 1, 1] = 1.0
+    reports = []
+    with clarke.audit() as watch:
+        watch.subscribe(lambda _, report: reports.append(report))
+        nn.functional.cross_entropy(net(images), torch.tensor(labels)).backward()
+    return reports[0]
+
+
+def test_no_forged_quick_verdict_verifies():
+    report, other = layered([0, 1]), layered([2, 0])
+    proof = report.certificate
+    assert isinstance(proof, LayerCertificate)
+    assert report.verdict is Verdict.BOULIGAND
+    assert proof.defects() == ()
+    # Shifts of biases may have any size, and shift what is at no kink.
+    count, wrong = accepted(proof, other.certificate, r"directions: one entry by")
+    assert wrong == []
+    assert count > 50
+
+
+def test_no_forged_rank_verifies():
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(2, 5, 3))
+
+    class Bound:
+        def __init__(self, proof):
+            self.proof = proof
+
+        def verify(self):
+            return self.proof.verify(x)
+
+        def resealed(self):
+            return Bound(self.proof.proof.sealed(x))
+
+    proof = full_column_rank(x)
+    assert proof.verify(x)
+    assert not proof.verify(np.nextafter(x, np.inf))
+    # An approximate inverse need not be exact, and small matrices need none.
+    harmless = r"inverse: (one entry by a thousandth|dropped)"
+    count, wrong = accepted(proof, full_column_rank(y), harmless, Bound)
+    assert wrong == []
+    assert count > 20
+
+
+def test_every_class_of_certificate_is_forged():
+    """A new class with a `verify` needs a test here."""
+    known = {type(judged(name)) for name in ZOO}
+    known |= {Membership, LayerCertificate, RankCertificate}
+    found = {
+        node.name
+        for path in Path(clarke.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+        and any(
+            isinstance(f, ast.FunctionDef) and f.name in {"verify", "recompute"} for f in node.body
+        )
+    }
+    assert found == {c.__name__ for c in known} | {"Proof", "Recomputed"}
