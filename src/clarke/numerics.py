@@ -102,13 +102,6 @@ EXACT_SHARE = Threshold(
     "what it found, or for the neighbours of AD's selection where it finds nothing.",
     NONE,
 )
-MODULES_LOADED = Threshold(
-    20,
-    "Python modules loaded during one operation of a replay from which its time does not count: "
-    "torch loads its compiler (800 modules, 3 s) for some forward-mode rules; an operation that "
-    "computes loads none.",
-    NONE,
-)
 ROW_ENTRIES = Threshold(
     10_000_000,
     "Entries of the rows of one kink in the exact enumeration, which are kept as Python's integers "
