@@ -55,7 +55,7 @@ class Deadline:
         # What is under way, outermost first; and the outermost that are over, with their seconds.
         self._under_way: list[str] = [] if parent is None else parent._under_way  # noqa: SLF001 - its own kind
         self._tried: dict[str, float] = {} if parent is None else parent._tried  # noqa: SLF001 - as above
-        self._loaded = _Loaded(self._began) if parent is None else parent._loaded  # noqa: SLF001 - as above
+        self._loaded: _Loaded = _Loaded(self._began) if parent is None else parent._loaded  # noqa: SLF001 - as above
 
     @classmethod
     def after(cls, seconds: float | None, clock: Clock = time.monotonic) -> Deadline:
