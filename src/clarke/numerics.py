@@ -113,3 +113,9 @@ ARRAY_ENTRIES = Threshold(
     "Entries of a dense float64 array (800 MB) from which it is refused before it is allocated.",
     NONE,
 )
+LONGEST_CHAIN = Threshold(
+    4096,
+    "Elements in a chain of ties, each greater than the next, up to which a direction is sought by "
+    "ordering them; each costs a pass over the ties.",
+    NONE,
+)
