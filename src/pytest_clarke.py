@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     import pytest
 
 _MARKER = (
-    "clarke(strict=False, every=1, skip=False): judge the gradient of every backward call in the "
-    "test; fail on one that is proved wrong, under `strict` also on one that stays undecided."
+    "clarke(strict=False, every=1, seconds=1, skip=False): judge the gradient of every backward "
+    "call in the test; fail on one that is proved wrong, under `strict` also on one that stays "
+    "undecided."
 )
 _PROPERTY = "clarke"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     Clock = Callable[[], float]
 
 _WORTH_TELLING = 0.05  # seconds of a rung from which a message lists it
+# Python modules loaded between two questions from which the time between them does not count: what
+# computes loads none, and what loads comes with hundreds.
+MODULES_LOADED = 20
 
 
 class Deadline:
@@ -25,7 +29,8 @@ class Deadline:
 
     A call makes one of its `seconds=` and hands it down; whatever may take long asks it. There is
     no clock in the background and no signal: an answer in time is a matter of asking often, and of
-    not beginning what cannot be interrupted and would take too long (`afford`).
+    not beginning what cannot be interrupted and would take too long (`afford`). What Python loads
+    meanwhile, once in a process, is not the call's work and does not count.
 
     The call is a ``with`` block around it. Behind the block there is no limit any more: what
     outlives the call, such as a certificate that is verified later, may take its time.
@@ -50,6 +55,7 @@ class Deadline:
         # What is under way, outermost first; and the outermost that are over, with their seconds.
         self._under_way: list[str] = [] if parent is None else parent._under_way  # noqa: SLF001 - its own kind
         self._tried: dict[str, float] = {} if parent is None else parent._tried  # noqa: SLF001 - as above
+        self._loaded: _Loaded = _Loaded(self._began) if parent is None else parent._loaded  # noqa: SLF001 - as above
 
     @classmethod
     def after(cls, seconds: float | None, clock: Clock = time.monotonic) -> Deadline:
@@ -138,6 +144,9 @@ class Deadline:
         Raises:
             OutOfTimeError: Time is up.
         """
+        if math.isinf(self.at):
+            return
+        self.extend(self._loaded.seconds(self._clock()))
         if self.left <= 0:
             raise OutOfTimeError(self._message(_filled(doing, values)))
 
@@ -152,6 +161,7 @@ class Deadline:
         Raises:
             OutOfTimeError: It would end too late.
         """
+        self.ask(doing, *values)
         left = self.left
         if seconds >= left:
             more = "" if math.isinf(seconds) else f"about {seconds:.2g} s more, "
@@ -170,6 +180,24 @@ class Deadline:
             + (f" Before that: {earlier}." if earlier else "")
             + " Grant more with seconds=, or judge a smaller part of the program."
         )
+
+
+class _Loaded:
+    """Tells how much of the time since the last question went into loading modules.
+
+    Torch loads its compiler (800 modules, 3 s) on the first use of some forward-mode rules, and
+    numba compiles its loops when they are first needed.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._modules = len(sys.modules)
+        self._asked = now
+
+    def seconds(self, now: float) -> float:
+        """All of it if many modules were loaded, else nothing."""
+        modules, asked = self._modules, self._asked
+        self._modules, self._asked = len(sys.modules), now
+        return now - asked if self._modules - modules > MODULES_LOADED else 0.0
 
 
 def _filled(doing: str, values: tuple[object, ...]) -> str:

@@ -353,13 +353,6 @@ EXACT_SHARE = Threshold(
     "what it found, or for the neighbours of AD's selection where it finds nothing.",
     NONE,
 )
-MODULES_LOADED = Threshold(
-    20,
-    "Python modules loaded during one operation of a replay from which its time does not count: "
-    "torch loads its compiler (800 modules, 3 s) for some forward-mode rules; an operation that "
-    "computes loads none.",
-    NONE,
-)
 ROW_ENTRIES = Threshold(
     10_000_000,
     "Entries of the rows of one kink in the exact enumeration, which are kept as Python's integers "
@@ -369,5 +362,11 @@ ROW_ENTRIES = Threshold(
 ARRAY_ENTRIES = Threshold(
     100_000_000,
     "Entries of a dense float64 array (800 MB) from which it is refused before it is allocated.",
+    NONE,
+)
+LONGEST_CHAIN = Threshold(
+    4096,
+    "Elements in a chain of ties, each greater than the next, up to which a direction is sought by "
+    "ordering them; each costs a pass over the ties.",
     NONE,
 )

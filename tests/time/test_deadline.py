@@ -1,6 +1,7 @@
 """`Deadline`: what it grants, what it says, and that it ends with its call."""
 
 import math
+import sys
 
 import pytest
 
@@ -133,3 +134,18 @@ def test_a_rung_asks_and_gives_its_name(clock):
     clock.now += 2
     with pytest.raises(OutOfTimeError, match="while climbing"):
         climb(Carrier, 3)
+
+
+def test_what_is_loaded_meanwhile_does_not_count(clock, monkeypatch):
+    deadline = Deadline.after(2, clock)
+    part = deadline.part(0.5)
+    deadline.ask()
+    clock.now += 30
+    for i in range(50):
+        monkeypatch.setitem(sys.modules, f"loaded_{i}", sys)
+    part.ask("loading")
+    deadline.ask("loading")
+    assert deadline.left == pytest.approx(2)
+    clock.now += 30
+    with pytest.raises(OutOfTimeError, match="while computing"):
+        part.ask("computing")

@@ -62,7 +62,7 @@ def measure_point(sample: Sample) -> AtlasRow:
     inputs = sample.tensors()
     value = float(f(*inputs).detach())
     try:
-        report: Report | None = check(f, inputs, wrt=inputs)
+        report: Report | None = check(f, inputs, wrt=inputs, seconds=None)
         reverse = _flat(report.gradient) if report is not None else ()
         reason = report.reason if report is not None else ""
     except ClarkeError as error:

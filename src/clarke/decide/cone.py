@@ -13,6 +13,8 @@ from fractions import Fraction
 from math import gcd
 from typing import TYPE_CHECKING
 
+from clarke.deadline import UNLIMITED, Deadline
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -64,17 +66,22 @@ class Cone:
         dimension = len(self.lines[0]) if self.lines else len(self.rays[0].vector)
         total = [0] * dimension
         # Balanced lengths keep the margin towards every face.
+        longest = self._longest()  # once: there may be many thousand rays
         for ray in self.rays:
             size = max(abs(v) for v in ray.vector)
-            weight = max(self._longest() // size, 1)
+            weight = max(longest // size, 1)
             total = [t + weight * v for t, v in zip(total, ray.vector, strict=True)]
         return _primitive(total)
 
     def _longest(self) -> int:
         return max((max(abs(v) for v in r.vector) for r in self.rays), default=1)
 
-    def cut(self, row: Vector) -> Cone | None:
-        """The part with ``row d > 0``, or None if it is empty; the row must not be zero."""
+    def cut(self, row: Vector, deadline: Deadline = UNLIMITED) -> Cone | None:
+        """The part with ``row d > 0``, or None if it is empty; the row must not be zero.
+
+        Raises:
+            OutOfTimeError: Its rays, which may be very many, were not found in time.
+        """
         bit = 1 << self.count
         for at, line in enumerate(self.lines):
             value = _dot(row, line)
@@ -91,6 +98,7 @@ class Cone:
         positive = [(r, v) for r, v in zip(self.rays, values, strict=True) if v > 0]
         negative = [(r, v) for r, v in zip(self.rays, values, strict=True) if v < 0]
         for p, pv in positive:
+            deadline.ask("cutting a cone of {} rays", len(self.rays))
             for n, nv in negative:
                 common = p.tight & n.tight
                 if self._adjacent(p, n, common):

@@ -293,7 +293,7 @@ class Enumeration:
             sides |= row.positive
             if cone is None or closed or known:
                 continue
-            cut = None if opposed else cone.cut(row.exact)
+            cut = None if opposed else cone.cut(row.exact, self.deadline)
             closed = cut is None
             cone = cone if cut is None else cut
         child = _Node(

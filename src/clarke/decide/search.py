@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.autograd.forward_ad as fwd
 
 from clarke.constraints import RowOperator, build_rows, random_tangents, unflatten
+from clarke.constraints.relevance import tangent
 from clarke.deadline import rung
 from clarke.decide.model import Settings, Witness
 from clarke.decide.tolerance import peak
 from clarke.feasibility import Feasibility, Outcome, find_witness
+from clarke.kinks.choices import ChoiceRule
+from clarke.numerics import LONGEST_CHAIN
 from clarke.steering import selected_gradient
 
 if TYPE_CHECKING:
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from clarke.steering import Program
+    from clarke.steering import Program, Site
 
 _MARGIN = 1e-9
 _VANISHING = 1e-12
@@ -100,6 +104,11 @@ def _generate_columns(
     if not basis:
         add(random_tangents(program, generator))
     best = find_witness(np.stack(columns, 1), margin=_MARGIN, deadline=program.deadline)
+    if best.outcome is not Outcome.WITNESS:
+        order = _order(rows)
+        if order is not None:
+            add(order)
+            best = find_witness(np.stack(columns, 1), margin=_MARGIN, deadline=program.deadline)
     for _ in range(settings.rounds):
         if best.outcome is Outcome.WITNESS:
             break
@@ -115,6 +124,76 @@ def _generate_columns(
             add(random_tangents(program, generator))
         best = find_witness(np.stack(columns, 1), margin=_MARGIN, deadline=program.deadline)
     return basis, np.stack(columns, 1), best
+
+
+def _order(rows: RowOperator) -> tuple[torch.Tensor, ...] | None:
+    """A direction that orders what is tied so that it suits all choices of the selection.
+
+    Overlapping windows want chains of elements, each greater than the next, which sums of rows find
+    link by link. Here the elements are told by their tangents along a random direction (copies of
+    one have the same), their order is the longest path to each, and one backward pass takes it back
+    to the variables: exact where the elements are variables, and a good start elsewhere.
+    """
+    program = rows.program
+    sites = _choosing(program, rows.relevant)
+    if not sites:
+        return None
+    with fwd.dual_level():
+        direction = random_tangents(program, torch.Generator().manual_seed(0))
+        run = program.run(choices=rows.choices, tangents=direction, probe=True, grad=False)
+        marks = [tangent(run.probes[s.position].candidates) for s, _ in sites]
+    element = torch.cat(marks).unique(return_inverse=True)[1]
+    greater, lesser = [], []
+    for (site, side), own in zip(sites, element.split([m.numel() for m in marks]), strict=True):
+        touch = site.touch
+        choice = rows.choices.get(site.position, touch.chosen())
+        chosen = touch.members == choice[touch.owner]
+        winner = torch.zeros(touch.count, dtype=torch.int64)
+        winner[touch.owner[chosen]] = own[chosen]
+        matters = rows.relevant[site.first : site.first + touch.count][touch.owner]
+        pairs = winner[touch.owner], own
+        apart = matters & (pairs[0] != pairs[1])
+        high, low = pairs if side > 0 else pairs[::-1]
+        greater.append(high[apart])
+        lesser.append(low[apart])
+    level = _longest_paths(program, torch.cat(greater), torch.cat(lesser), int(element.max()) + 1)
+    if level is None:
+        return None
+    first = torch.full((level.numel(),), element.numel())
+    first.scatter_reduce_(0, element, torch.arange(element.numel()), "amin")
+    y = torch.zeros(element.numel(), dtype=program.dtype)
+    y[first] = level
+    still = program.run(choices=rows.choices, probe=True)
+    values = torch.cat([still.probes[s.position].candidates for s, _ in sites])
+    if not values.requires_grad:
+        return None
+    grads = torch.autograd.grad(values, still.leaves, y, materialize_grads=True)
+    return tuple(g.detach() for g in grads)
+
+
+def _choosing(program: Program, relevant: torch.Tensor) -> list[tuple[Site, int]]:
+    """Operations with a relevant kink that pick the greatest (1) or the least (-1) of its ties."""
+    found = []
+    for site in program.analysis.ordered():
+        own = relevant[site.first : site.first + site.touch.count]
+        if isinstance(site.rule, ChoiceRule) and bool(own.any()):
+            side = site.rule.side(site.touch, 0)
+            found += [(site, side)] if side else []
+    return found
+
+
+def _longest_paths(
+    program: Program, greater: torch.Tensor, lesser: torch.Tensor, count: int
+) -> torch.Tensor | None:
+    """By element: how many others it must be greater than in a chain; None if it goes round."""
+    level = torch.zeros(count, dtype=program.dtype)
+    for _ in range(int(LONGEST_CHAIN)):
+        program.deadline.ask("ordering {} tied elements", count)
+        raised = level.scatter_reduce(0, greater, level[lesser] + 1, "amax")
+        if torch.equal(raised, level):
+            return level
+        level = raised
+    return None
 
 
 def _vanishes(

@@ -162,7 +162,7 @@ class Run:
         self._model.train()
         # Every epoch has an audit of its own: a sample must not be the same in each.
         chosen = None if t.sample is None else Settings(seed=1000 * t.seed + self._epoch)
-        with audit(every=t.every, sample=t.sample, settings=chosen) as watching:
+        with audit(every=t.every, sample=t.sample, settings=chosen, seconds=None) as watching:
             watching.subscribe(lambda step, _report: self.record.add(step), gradients=False)
             for indices in order.split(t.batch):
                 if self.record.steps >= total:

@@ -87,7 +87,7 @@ def judge(network: Network, which: Variables) -> Case | None:
     """Ask every method; None if the loss does not depend on the variables."""
     leaves = network.variables(which)
     try:
-        full = check(network.loss, wrt=leaves, settings=Settings(exact=_BUDGET))
+        full = check(network.loss, wrt=leaves, settings=Settings(exact=_BUDGET), seconds=None)
     except InputError:
         return None
     # The exact enumeration is the last rung of the ladder: without it there is no answer.
@@ -101,7 +101,7 @@ def judge(network: Network, which: Variables) -> Case | None:
         wrong.append(Contradiction.PROOF)
     inside, elements = None, None
     try:
-        found = subdifferential(network.loss, wrt=leaves, limits=_BUDGET)
+        found = subdifferential(network.loss, wrt=leaves, limits=_BUDGET, seconds=None)
     except (BudgetError, UnsupportedError):
         found = None
     if found is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clarke import OnWrong
 from clarke.integrations.training import TrainingAudit
+from clarke.numerics import STEP_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,7 @@ class ClarkeCallback(_base()):  # type: ignore[misc]  # known when it is importe
     Args:
         on_wrong: As `clarke.audit`'s.
         every: Look at every so many backward calls only.
+        seconds: Time limit of judging one call; None for no limit.
         folder: Run folder, or None for a new one below ``runs/``; "" for none.
         log: Whether to log.
 
@@ -50,11 +52,14 @@ class ClarkeCallback(_base()):  # type: ignore[misc]  # known when it is importe
         on_wrong: OnWrong | str | Callable[[Report], None] = OnWrong.WARN,
         *,
         every: int = 1,
+        seconds: float | None = STEP_SECONDS,
         folder: Path | str | None = None,
         log: bool = True,
     ) -> None:
         super().__init__()
-        self.training = TrainingAudit("lightning", on_wrong=on_wrong, every=every, folder=folder)
+        self.training = TrainingAudit(
+            "lightning", on_wrong=on_wrong, every=every, seconds=seconds, folder=folder
+        )
         self._log = log
 
     def on_train_start(self, *_: Any) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from clarke import Verdict, audit
+from clarke.numerics import STEP_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from clarke import Audit, Report, Step
 
 _SHOWN = 3
-_ALLOWED = frozenset({"strict", "every", "skip"})
+_ALLOWED = frozenset({"strict", "every", "seconds", "skip"})
 
 
 class AuditPlugin:
@@ -39,14 +40,18 @@ class AuditPlugin:
         if unknown:
             pytest.fail(
                 f"pytest.mark.clarke does not take {', '.join(map(str, unknown))}; "
-                "it takes strict=..., every=... and skip=....",
+                "it takes strict=..., every=..., seconds=... and skip=....",
                 pytrace=False,
             )
         if options.get("skip") or (marker is None and not self._everywhere):
             yield
             return
         reports: list[tuple[Step, Report | None]] = []
-        watch = audit(_leave_it, every=options.get("every", 1))
+        watch = audit(
+            _leave_it,
+            every=options.get("every", 1),
+            seconds=options.get("seconds", STEP_SECONDS),
+        )
         watch.subscribe(lambda step, report: reports.append((step, report)))
         with watch:
             outcome = yield

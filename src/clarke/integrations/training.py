@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clarke import OnWrong, Verdict, audit
 from clarke.integrations.recording import new_folder, record
+from clarke.numerics import STEP_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,7 @@ class TrainingAudit:
         name: Of the program, for the run folder.
         on_wrong: As `clarke.audit`'s.
         every: Look at every so many backward calls only.
+        seconds: Time limit of judging one call; None for no limit.
         folder: Run folder, or None for a new one below ``runs/``; "" for none.
     """
 
@@ -32,11 +34,13 @@ class TrainingAudit:
         *,
         on_wrong: OnWrong | str | Callable[[Report], None] = OnWrong.WARN,
         every: int = 1,
+        seconds: float | None = STEP_SECONDS,
         folder: Path | str | None = None,
     ) -> None:
         self._name = name
         self._on_wrong = on_wrong
         self._every = every
+        self._seconds = seconds
         self._wanted = folder
         self._writer: RunWriter | None = None
         self._started = 0.0
@@ -49,7 +53,7 @@ class TrainingAudit:
     def open(self) -> Audit:
         """Start watching; an audit left open by an earlier training that failed is closed."""
         self.close("replaced by another training")
-        watch = audit(self._on_wrong, every=self._every)
+        watch = audit(self._on_wrong, every=self._every, seconds=self._seconds)
         watch.subscribe(self._take, gradients=False)
         if self._wanted != "":
             self.folder = Path(self._wanted) if self._wanted else new_folder(self._name)
@@ -57,6 +61,7 @@ class TrainingAudit:
             settings = {
                 "program": self._name,
                 "every": self._every,
+                "seconds": self._seconds,
                 "on_wrong": how.name.lower() if isinstance(how, OnWrong) else str(how),
             }
             self._writer = record(watch, self.folder, settings)

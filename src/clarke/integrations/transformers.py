@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clarke import OnWrong
 from clarke.integrations.training import TrainingAudit
+from clarke.numerics import STEP_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,7 @@ class ClarkeCallback(_base()):  # type: ignore[misc]  # known when it is importe
     Args:
         on_wrong: As `clarke.audit`'s.
         every: Look at every so many backward calls only.
+        seconds: Time limit of judging one call; None for no limit.
         folder: Run folder, or None for a new one below ``runs/``; "" for none.
 
     Attributes:
@@ -48,10 +50,13 @@ class ClarkeCallback(_base()):  # type: ignore[misc]  # known when it is importe
         on_wrong: OnWrong | str | Callable[[Report], None] = OnWrong.WARN,
         *,
         every: int = 1,
+        seconds: float | None = STEP_SECONDS,
         folder: Path | str | None = None,
     ) -> None:
         super().__init__()
-        self.training = TrainingAudit("transformers", on_wrong=on_wrong, every=every, folder=folder)
+        self.training = TrainingAudit(
+            "transformers", on_wrong=on_wrong, every=every, seconds=seconds, folder=folder
+        )
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Start watching."""

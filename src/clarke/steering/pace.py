@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.numerics import MODULES_LOADED, SLOW_OPERATION
+from clarke.numerics import SLOW_OPERATION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +35,6 @@ class Pace:
         self._env = env
         self._limited = deadline.left < float("inf")
         self._before = deadline.left
-        self._modules = len(sys.modules)
 
     def at(self, position: int) -> None:
         """Ask in front of an operation.
@@ -46,17 +44,10 @@ class Pace:
         """
         if not self._limited:
             return
+        self._deadline.ask(
+            "running the program again: operation {} of {}", position + 1, len(self._ops)
+        )
         left = self._deadline.left
-        modules = len(sys.modules)
-        if modules - self._modules > MODULES_LOADED:
-            # Torch loads its Python rules on first use, once in a process, and takes seconds.
-            self._deadline.extend(self._before - left)
-            left = self._deadline.left
-        self._modules = modules
-        if left <= 0:
-            self._deadline.ask(
-                "running the program again: operation {} of {}", position + 1, len(self._ops)
-            )
         if position and self._before - left > SLOW_OPERATION:
             self._watch(self._ops[position - 1])
         self._before = left
