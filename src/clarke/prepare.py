@@ -90,7 +90,7 @@ def prepared(
         with torch.enable_grad():
             with recorder:
                 with PythonReads(recorder):
-                    result = function(*arguments)
+                    result = _called(function, arguments, recorder)
                 output = _scalar(result, recorder)
                 trace = collect_trace(recorder, output, all_reads=True)
                 recorder.paused = True
@@ -112,6 +112,17 @@ def prepared(
             )
     finally:
         world.restore()
+
+
+def _called(
+    function: Callable[..., Any], arguments: tuple[Any, ...], recorder: RefusingRecorder
+) -> Any:
+    try:
+        return function(*arguments)
+    except RuntimeError as error:
+        if recorder.refusal is not None and error is not recorder.refusal:
+            raise recorder.refusal from error
+        raise
 
 
 def _refuse_inputs(arguments: Sequence[Any]) -> None:
