@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import judge_detached
+from clarke.decide.unseen import judge_unseen
 from clarke.decide.values import judge_values
 from clarke.errors import ModifiedSinceError, WrongGradientError
 from clarke.prepare import prepared
@@ -32,8 +33,8 @@ def check(
 
     Args:
         function: Returns a tensor with one element that depends on leaves that require gradients:
-            among `inputs`, or parameters that it uses. Run once; if all variables are float64 it
-            is run again beside the point to confirm a positive verdict.
+            among `inputs`, or parameters that it uses. Run again beside the point where a
+            positive verdict is to be confirmed.
         inputs: Its arguments.
         wrt: Leaves to differentiate with respect to; by default every leaf that requires a
             gradient and is reached: first those among `inputs`, then in the order of first use.
@@ -62,6 +63,7 @@ def check(
                 sees_values=True,
             )
             decision = judge_detached(decision, run.slots, run.value)
+            decision = judge_unseen(decision, run.slots, run.value)
             if run.rerun is not None and (settings or Settings()).confirm is Confirm.ALWAYS:
                 decision = judge_values(decision, run.slots, run.value, run.rerun)
     except ModifiedSinceError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.capture import PythonReads, RefusingRecorder, collect_trace
-from clarke.errors import CaptureError, InputError
+from clarke.errors import CaptureError, InputError, ReplayError, in_a_line
 from clarke.kinks import default_registry
 from clarke.undo import at_the_end
 from clarke.world import World
@@ -243,16 +244,33 @@ class _Rerun:
         self._world = world
 
     def gradient(self, point: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """AD's gradient at `point`; the variables are put back afterwards."""
+        """AD's gradient at `point`; the variables are put back afterwards.
+
+        Raises:
+            ReplayError: The function does not take that point, and says so in its own way.
+        """
         with self._moved(point):
-            with torch.enable_grad():
-                output = self._function(*self._arguments)
-            return _gradient(output, self._leaves)
+            try:
+                with torch.enable_grad():
+                    output = self._function(*self._arguments)
+                return _gradient(output, self._leaves)
+            except Exception as error:
+                raise ReplayError(
+                    f"Beside the point the function raises {in_a_line(error)}. Pass a point around "
+                    "which it is defined."
+                ) from error
 
     def value(self, point: Sequence[torch.Tensor]) -> float:
-        """The function's value at `point`; the variables are put back afterwards."""
+        """The function's value at `point`; the variables are put back afterwards.
+
+        NaN where it takes no such point: it may check its input, or return another number of
+        values there.
+        """
         with self._moved(point), torch.enable_grad():
-            return float(self._function(*self._arguments).detach())
+            try:
+                return float(self._function(*self._arguments).detach())
+            except Exception:  # noqa: BLE001 - in whatever way it says so
+                return math.nan
 
     @contextmanager
     def _moved(self, point: Sequence[torch.Tensor]) -> Iterator[None]:

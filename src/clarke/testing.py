@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd.gradcheck import GradcheckError
+from torch.autograd.gradcheck import gradcheck as torchs_gradcheck  # which users put ours in place of
 
 from clarke.check import check
 from clarke.errors import CaptureError, InputError
@@ -123,7 +124,7 @@ def _torchs_failure(
     func: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> GradcheckError | None:
     try:
-        torch.autograd.gradcheck(func, arguments, raise_exception=True, **options)
+        torchs_gradcheck(func, arguments, raise_exception=True, **options)
     except GradcheckError as error:
         return error
     return None
