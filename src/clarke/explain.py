@@ -16,8 +16,8 @@ from clarke.errors import CaptureError, InputError
 from clarke.kinks import default_registry
 from clarke.prepare import saving_recorder
 from clarke.theorems import Context, Explanation, explain_trace
-from clarke.world import World
 from clarke.undo import at_the_end, leaves_no_trace
+from clarke.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -17,8 +17,8 @@ from clarke.fast import QuickJudge
 from clarke.kinks import Hazard
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, select_along, selected_gradient
-from clarke.verdict import Verdict
 from clarke.undo import leaves_no_trace
+from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

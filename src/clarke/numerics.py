@@ -69,8 +69,8 @@ UNSEEN_ROUNDINGS = Threshold(
 )
 UNSEEN_STEP = Threshold(
     4.0,
-    "Distance of these points, relative to the largest entry, in fourth roots of the spacing of the "
-    "coarsest type: a first-order difference is then far above rounding.",
+    "Distance of these points, relative to the largest entry, in fourth roots of the spacing of "
+    "the coarsest type: a first-order difference is then far above rounding.",
     NONE,
 )
 UNSEEN_RAYS = 4  # points beside the one judged at which both are run

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd.gradcheck import GradcheckError
-from torch.autograd.gradcheck import gradcheck as torchs_gradcheck  # which users put ours in place of
+from torch.autograd.gradcheck import (
+    gradcheck as torchs_gradcheck,
+)  # which users put ours in place of
 
 from clarke.check import check
 from clarke.errors import CaptureError, InputError, in_a_line

@@ -1,4 +1,4 @@
-"""Programs under torch.compile run under an audit exactly as without; nothing is claimed of them."""
+"""Programs under torch.compile run under an audit exactly as without; none is judged."""
 
 import re
 import warnings

@@ -10,7 +10,6 @@ import torch
 
 from clarke.capture import (
     External,
-    Origin,
     Recorder,
     collect_trace,
     refilled,

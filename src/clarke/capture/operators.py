@@ -16,7 +16,9 @@ _SHAPED = frozenset({"aten::index", "aten::masked_select", "aten::nonzero"})
 
 
 # Operations whose result has as many entries as the numbers that they read decide.
-_OVERWRITING = frozenset({"aten::copy_", "aten::fill_", "aten::zero_", "aten::resize_", "aten::set_"})
+_OVERWRITING = frozenset(
+    {"aten::copy_", "aten::fill_", "aten::zero_", "aten::resize_", "aten::set_"}
+)
 _COUNTING = frozenset(
     {"aten::nonzero", "aten::_unique", "aten::_unique2", "aten::unique_dim"}
     | {"aten::unique_consecutive", "aten::unique_dim_consecutive", "aten::nonzero_numpy"}

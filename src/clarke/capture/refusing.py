@@ -18,7 +18,7 @@ class RefusingRecorder(Recorder):
     What is compiled is no longer the program that the user wrote, and hides what it computes.
 
     Attributes:
-        refusal: What has been raised, which torch may have followed up with an exception of its own.
+        refusal: What has been raised; torch may have followed it up with an exception of its own.
     """
 
     refusal: CaptureError | None = None

@@ -40,7 +40,9 @@ def judge_unseen(decision: Decision, variables: Sequence[int], value: Value) -> 
     if analysis is None or not decision.verdict.correct or not variables:
         return decision
     trace = analysis.trace
-    drawn = any(torch.Tag.nondeterministic_seeded in getattr(op.func, "tags", ()) for op in trace.ops)
+    drawn = any(
+        torch.Tag.nondeterministic_seeded in getattr(op.func, "tags", ()) for op in trace.ops
+    )
     if drawn or held_constant(trace):
         return decision  # it may draw other numbers, or is told of elsewhere
     try:
@@ -69,7 +71,9 @@ def _differs(program: Program, value: Value, seed: int) -> bool:
     size = max((float(p.abs().max()) for p in program.point if p.numel()), default=0.0)
     moved = [
         # Numbers that the program's own type has: what it would round is no difference.
-        (p + step * max(size, step) * d).to(program.analysis.trace.externals[program.variables[i]].tensor.dtype).to(program.dtype)
+        (p + step * max(size, step) * d)
+        .to(program.analysis.trace.externals[program.variables[i]].tensor.dtype)
+        .to(program.dtype)
         for i, (p, d) in enumerate(zip(program.point, direction, strict=True))
     ]
     run = program.run(moved, pieces=Pieces.NATURAL, grad=False)
