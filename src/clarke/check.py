@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import judge_detached
+from clarke.decide.unseen import judge_unseen
 from clarke.decide.values import judge_values
 from clarke.errors import ModifiedSinceError, OutOfTimeError, WrongGradientError
 from clarke.numerics import CHECK_SECONDS
@@ -34,8 +35,8 @@ def check(
 
     Args:
         function: Returns a tensor with one element that depends on leaves that require gradients:
-            among `inputs`, or parameters that it uses. Run once; if all variables are float64 it
-            is run again beside the point to confirm a positive verdict.
+            among `inputs`, or parameters that it uses. Run again beside the point where a
+            positive verdict is to be confirmed.
         inputs: Its arguments.
         wrt: Leaves to differentiate with respect to; by default those that an optimizer could
             use: first the `inputs` that require gradients, then, in the order of first use,
@@ -74,6 +75,7 @@ def check(
             holding = f"holding the verdict {decision.verdict.name} against the function's values"
             with run.deadline.during(holding):
                 decision = judge_detached(decision, run.slots, run.values, run.deadline)
+                decision = judge_unseen(decision, run.slots, run.value, run.deadline)
                 if run.rerun is not None and settings.confirm is Confirm.ALWAYS:
                     decision = judge_values(decision, run.slots, run.value, run.rerun, run.deadline)
             spent = run.deadline.spent

@@ -188,6 +188,14 @@ def _record(
         output = _one_number(_call(model, inputs.example))
         trace = collect_trace(recorder, output, all_reads=True)
         recorder.paused = True
+    held = (e.tensor.untyped_storage()._cdata for e in trace.leaves())
+    where = next((recorder.rewritten[m] for m in held if m in recorder.rewritten), None)
+    if where is not None:
+        raise CaptureError(
+            f"The model rewrites a parameter of its own at {where} (as max_norm of "
+            "an embedding does), so what is differentiated is not the value that it is given, and "
+            "nothing holds for all values of it. Rewrite parameters outside of the model."
+        )
     return trace, inputs, not torch.equal(before, torch.get_rng_state())
 
 

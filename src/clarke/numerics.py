@@ -244,6 +244,23 @@ BESIDE_AGREES = Threshold(
     "left of an analytic function falls by 1/8 to 1/64 a scale, so that the limit is nearer.",
     (Verdict.SMOOTH, Verdict.BOULIGAND, Verdict.NOT_CLARKE),
 )
+UNSEEN_ROUNDINGS = Threshold(
+    32.0,
+    "A program's value may differ from its replay's by so many units of roundoff of its coarsest "
+    "type, relative to the largest Euclidean norm of a tensor on the way: more than pairwise sums "
+    "and fused kernels lose. Beyond, beside the point, the record is not the program.",
+    POSITIVE,
+)
+UNSEEN_STEP = Threshold(
+    4.0,
+    "Distance of these points, relative to the largest entry, in fourth roots of the spacing of "
+    "the coarsest type: a first-order difference is then far above rounding.",
+    NONE,
+)
+UNSEEN_RAYS = 4  # points beside the one judged at which both are run
+UNSEEN_SHARE = Threshold(
+    0.5, "Share of these at which they differ; fewer may be a jump that rounding decides.", POSITIVE
+)
 
 # --- the search: enumeration, components, sets ---------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,14 @@ import torch
 from clarke.capture import Made, PythonReads, RefusingRecorder, collect_opened, collect_trace
 from clarke.deadline import UNLIMITED, Deadline, check_seconds
 from clarke.decide.detached import opened_value
-from clarke.errors import CaptureError, ClarkeError, InputError, ReplayError, in_a_line
+from clarke.errors import (
+    CaptureError,
+    ClarkeError,
+    InputError,
+    OutOfTimeError,
+    ReplayError,
+    in_a_line,
+)
 from clarke.kinks import default_registry
 from clarke.undo import at_the_end
 from clarke.world import World
@@ -117,7 +125,7 @@ def prepared(
         with opened, torch.enable_grad():
             with made, recorder:
                 with PythonReads(recorder):
-                    result = function(*arguments)
+                    result = _called(function, arguments, recorder)
                 output = _scalar(result, recorder)
                 deadline = opened.enter_context(Deadline.after(seconds))
                 trace = collect_trace(recorder, output, all_reads=True, deadline=deadline)
@@ -147,6 +155,17 @@ def prepared(
             )
     finally:
         world.restore()
+
+
+def _called(
+    function: Callable[..., Any], arguments: tuple[Any, ...], recorder: RefusingRecorder
+) -> Any:
+    try:
+        return function(*arguments)
+    except RuntimeError as error:
+        if recorder.refusal is not None and error is not recorder.refusal:
+            raise recorder.refusal from error
+        raise
 
 
 def _refuse_inputs(arguments: Sequence[Any]) -> None:
@@ -287,11 +306,23 @@ class _Rerun:
         self._world = world
 
     def gradient(self, point: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """AD's gradient at `point`; the variables are put back afterwards."""
+        """AD's gradient at `point`; the variables are put back afterwards.
+
+        Raises:
+            ReplayError: The function does not take that point, and says so in its own way.
+        """
         with self._moved(point):
-            with torch.enable_grad():
-                output = self._beside()
-            return _gradient(output, self._leaves)
+            try:
+                with torch.enable_grad():
+                    output = self._function(*self._arguments)
+                return _gradient(output, self._leaves)
+            except ClarkeError:
+                raise
+            except Exception as error:
+                raise ReplayError(
+                    f"Beside the point the function raises {in_a_line(error)}. Pass a point around "
+                    "which it is defined."
+                ) from error
 
     def leaves(self) -> list[torch.Tensor]:
         """The leaves that another run at the same point depends on."""
@@ -303,24 +334,18 @@ class _Rerun:
             self._world.restore()
 
     def value(self, point: Sequence[torch.Tensor]) -> float:
-        """The function's value at `point`; the variables are put back afterwards."""
-        with self._moved(point), torch.enable_grad():
-            return float(self._beside().detach())
+        """The function's value at `point`; the variables are put back afterwards.
 
-    def _beside(self) -> Any:
-        """What the function returns where its variables are now.
-
-        Raises:
-            ReplayError: It raised something: it may check what it is given, or need the point.
+        NaN where it takes no such point: it may check its input, or return another number of
+        values there.
         """
-        try:
-            return self._function(*self._arguments)
-        except ClarkeError:
-            raise
-        except Exception as error:
-            raise ReplayError(
-                f"The function is not defined beside the point: it raised {in_a_line(error)}"
-            ) from error
+        with self._moved(point), torch.enable_grad():
+            try:
+                return float(self._function(*self._arguments).detach())
+            except OutOfTimeError:
+                raise
+            except Exception:  # noqa: BLE001 - in whatever way it says so
+                return math.nan
 
     @contextmanager
     def _moved(self, point: Sequence[torch.Tensor]) -> Iterator[None]:

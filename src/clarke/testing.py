@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd.gradcheck import GradcheckError
+from torch.autograd.gradcheck import (
+    gradcheck as torchs_gradcheck,
+)  # which users put ours in place of
 
 from clarke.check import check
-from clarke.errors import CaptureError, InputError
+from clarke.errors import CaptureError, InputError, in_a_line
 from clarke.numerics import CHECK_SECONDS
 from clarke.verdict import Verdict
 
@@ -134,10 +137,18 @@ def _failure(
 def _torchs_failure(
     func: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> GradcheckError | None:
+    given = [(a, a.detach().clone()) for a in arguments if _differentiable(a)]
     try:
-        torch.autograd.gradcheck(func, arguments, raise_exception=True, **options)
+        torchs_gradcheck(func, arguments, raise_exception=True, **options)
     except GradcheckError as error:
         return error
+    except Exception as error:  # noqa: BLE001 - the function's own, in whatever way it says so
+        for argument, value in given:
+            argument.data.copy_(value)  # torch moves its inputs, and left them there
+        return GradcheckError(
+            f"Beside the point the function raises {in_a_line(error)}. Pass a point around which "
+            "it is defined."
+        )
     return None
 
 
@@ -180,7 +191,7 @@ class _Rows:
     def _outputs(self, arguments: tuple[Any, ...]) -> list[Any]:
         with torch.enable_grad():
             found = self._func(*arguments)
-        return [found] if isinstance(found, torch.Tensor) else list(found)
+        return list(found) if isinstance(found, (tuple, list)) else [found]
 
     def _flat(self, arguments: tuple[Any, ...]) -> torch.Tensor:
         outputs = self._outputs(arguments)

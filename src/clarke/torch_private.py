@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch._C import _get_dispatch_stack_at, _len_torch_dispatch_stack
 from torch._guards import TracingContext
-from torch.overrides import _len_torch_function_stack, _pop_mode
+from torch.overrides import _pop_mode
 from torch.utils import _python_dispatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import FunctionType
 
     from typing_extensions import Self
 
@@ -38,7 +37,7 @@ watching_dynamo: Final[Any] = _FRAMES.get_eval_frame_callback
 tracing_graph: Final[Any] = torch._C._get_tracing_state  # noqa: SLF001 - has no public name
 
 
-def never_trace(function: FunctionType, *, calls_too: bool) -> None:
+def never_trace(function: Callable[..., Any], *, calls_too: bool) -> None:
     """Let torch.compile pass by a function, and by whatever it calls where `calls_too` says so.
 
     What stands between a compiled program and torch runs while dynamo watches each new frame, or is
@@ -109,6 +108,7 @@ class CompileNotice:
 # --- the modes of a thread -----------------------------------------------------------------------
 
 _top_hooks: Final[Any] = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # noqa: SLF001 - has no public name
+_functions_stacked: Final[Any] = torch._C._len_torch_function_stack  # noqa: SLF001 - as above
 _FLAGS: Final = tuple(  # what torch's dispatch modes keep beside their stack
     name
     for name in vars(_python_dispatch)
@@ -123,7 +123,7 @@ class ThreadState:
         self._grad = torch.is_grad_enabled()
         self._modes = _modes()
         self._flags = [getattr(_python_dispatch, name) for name in _FLAGS]
-        self._functions = _len_torch_function_stack()
+        self._functions = _functions_stacked()
         self._hooks = saved_tensors_hooks()
         self._anomaly = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
         self._autocast = torch.is_autocast_enabled("cpu")
@@ -134,7 +134,10 @@ class ThreadState:
         now = _modes()
         if now != self._modes:
             common = sum(
-                1 for _ in itertools.takewhile(lambda p: p[0] is p[1], zip(now, self._modes))
+                1
+                for _ in itertools.takewhile(
+                    lambda p: p[0] is p[1], zip(now, self._modes, strict=False)
+                )
             )
             for _ in now[common:]:
                 _python_dispatch._pop_mode()  # noqa: SLF001 - has no public name
@@ -142,7 +145,7 @@ class ThreadState:
                 _python_dispatch._push_mode(mode)  # noqa: SLF001 - as above
         for name, value in zip(_FLAGS, self._flags, strict=True):
             setattr(_python_dispatch, name, value)
-        while _len_torch_function_stack() > self._functions:
+        while _functions_stacked() > self._functions:
             _pop_mode()
         while (found := saved_tensors_hooks()) is not None and found != self._hooks:
             torch._C._autograd._pop_saved_tensors_default_hooks()  # noqa: SLF001 - as above
@@ -184,11 +187,12 @@ def processes() -> int:
 # --- forward mode differentiation ----------------------------------------------------------------
 
 _LEVEL: Final = 0  # torch has one only, for all threads
-_open_level: Final[Any] = torch._C._enter_dual_level  # type: ignore[attr-defined]  # noqa: SLF001 - a public name asks more
-_close_level: Final[Any] = torch._C._exit_dual_level  # type: ignore[attr-defined]  # noqa: SLF001 - as above
-_make_dual: Final[Any] = torch._VF._make_dual  # type: ignore[attr-defined]  # noqa: SLF001 - as above
-_unpack_dual: Final[Any] = torch._VF._unpack_dual  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+_open_level: Final[Any] = torch._C._enter_dual_level  # noqa: SLF001 - a public name asks more
+_close_level: Final[Any] = torch._C._exit_dual_level  # noqa: SLF001 - as above
+_make_dual: Final[Any] = torch._VF._make_dual  # noqa: SLF001 - as above
+_unpack_dual: Final[Any] = torch._VF._unpack_dual  # noqa: SLF001 - as above
 _one_at_a_time: Final = threading.RLock()  # there is one level in a process, so there is one lock
+_unlock: Final[Any] = _one_at_a_time.__exit__  # which takes whatever it is given
 
 
 class _OpenLevel(bytearray):
@@ -222,10 +226,10 @@ def forward_mode() -> memoryview:
     # What to do at the end, which is nothing while the lists are empty. From here on no function
     # of Python's is called: its frame would hold `level` as long as somebody looks at the error.
     level.closes = (
-        _at_end(level, map(_one_at_a_time.__exit__, locked)),
+        _at_end(level, map(_unlock, locked)),
         *(
             _at_end(level, map(setattr, here, (n,), (was,)))
-            for here, (n, was) in zip(stood_in, doors)
+            for here, (n, was) in zip(stood_in, doors, strict=True)
         ),
         _at_end(level, map(_close_level, opened)),
     )

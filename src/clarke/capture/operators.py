@@ -16,6 +16,9 @@ _SHAPED = frozenset({"aten::index", "aten::masked_select", "aten::nonzero"})
 
 
 # Operations whose result has as many entries as the numbers that they read decide.
+_OVERWRITING = frozenset(
+    {"aten::copy_", "aten::fill_", "aten::zero_", "aten::resize_", "aten::set_"}
+)
 _COUNTING = frozenset(
     {"aten::nonzero", "aten::_unique", "aten::_unique2", "aten::unique_dim"}
     | {"aten::unique_consecutive", "aten::unique_dim_consecutive", "aten::nonzero_numpy"}
@@ -39,6 +42,7 @@ class Operator:
         shape_only: A result without gradient owes its input only a shape.
         draws: It draws random numbers.
         cuts: Its results do not depend differentiably on what it reads.
+        overwrites: What it writes to does not depend on what was there.
         reads: It hands values, or how many there are of a kind, to Python.
         counts: Its result has as many entries as a mask has true ones.
     """
@@ -49,6 +53,7 @@ class Operator:
         "draws",
         "func",
         "keep",
+        "overwrites",
         "reads",
         "shape_only",
         "written",
@@ -61,6 +66,7 @@ class Operator:
         self.keep = keep
         self.shape_only = reads_shape_only(func)
         self.draws = torch.Tag.nondeterministic_seeded in func.tags
+        self.overwrites = self.draws or name in _OVERWRITING
         detaches = func is torch.ops.aten.detach.default
         self.cuts = detaches or name.endswith("_like") or name.startswith("aten::new_")
         self.counts = name in _SHAPED

@@ -179,6 +179,9 @@ class Recorder(TorchDispatchMode):
         self.places = places or Places()
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
         self.saw_inference = False
+        # Memory that got values made from those it had; before the first
+        # backward call.
+        self.rewritten: dict[int, Location] = {}
         self.stands_aside = ""  # why nothing at all is recorded
         self.paused = False
         self.count = 0
@@ -459,6 +462,8 @@ class Recorder(TorchDispatchMode):
         if names:
             gather_tensors((args[i] for i in operator.written if i < len(args)), written)
             gather_tensors((kwargs[n] for n in names if n in kwargs), written)
+            if not (self.epoch or operator.overwrites):
+                self._note_rewritten(written)
         if not relevant or (written and self._updates_constants(tensors, written)):
             cut = relevant or (bool(written) and any(self._is_detached(t) for t in tensors))
             self.note_writes(written, cut=cut)
@@ -479,6 +484,11 @@ class Recorder(TorchDispatchMode):
             return True
         # torch.jit.trace looks at the program; an operator that takes functions runs them apart.
         return tracing_graph() is not None or not hasattr(func, "_schema")
+
+    def _note_rewritten(self, written: list[torch.Tensor]) -> None:
+        for memory in map(_memory_of, written):
+            if memory is not None:
+                self.rewritten[memory._cdata] = self.places.here()[0]
 
     def _updates_constants(self, tensors: list[torch.Tensor], written: list[torch.Tensor]) -> bool:
         """Whether an operation writes detached values to leaves or constants that were read before.

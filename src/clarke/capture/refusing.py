@@ -16,10 +16,16 @@ class RefusingRecorder(Recorder):
     """Raises a `CaptureError` as soon as a program under torch.compile runs.
 
     What is compiled is no longer the program that the user wrote, and hides what it computes.
+
+    Attributes:
+        refusal: What has been raised; torch may have followed it up with an exception of its own.
     """
+
+    refusal: CaptureError | None = None
 
     def __enter__(self) -> Self:
         never_trace(RefusingRecorder.__torch_dispatch__, calls_too=False)
+        never_trace(RefusingRecorder._refuse, calls_too=True)
         return super().__enter__()
 
     @classmethod
@@ -31,10 +37,13 @@ class RefusingRecorder(Recorder):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if watching_dynamo() not in (None, False) and not self.paused:
-            raise CaptureError(
-                f"{self.places.here()[0]} runs under torch.compile; the compiled program "
-                "cannot be watched. Check the uncompiled function or module "
-                "(model._orig_mod), or wrap the call in "
-                "torch.compiler.set_stance('force_eager')."
-            )
+            self._refuse()
         return super().__torch_dispatch__(func, types, args, kwargs)
+
+    def _refuse(self) -> None:
+        self.refusal = CaptureError(
+            f"{self.places.here()[0]} runs under torch.compile; the compiled program cannot be "
+            "watched. Check the uncompiled function or module (model._orig_mod), or wrap the call "
+            "in torch.compiler.set_stance('force_eager')."
+        )
+        raise self.refusal

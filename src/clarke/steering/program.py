@@ -467,7 +467,7 @@ class _State:
         func, args, kwargs = adapted(op, call, self.dtype)
         try:
             return func(*args, **kwargs)
-        except (RuntimeError, NotImplementedError, TypeError) as error:
+        except (RuntimeError, NotImplementedError, TypeError, IndexError, ValueError) as error:
             raise _cannot_repeat(op, self.dtype, error) from error
 
     @staticmethod
