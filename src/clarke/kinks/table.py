@@ -34,20 +34,15 @@ def _installed(named: Iterable[tuple[str, _T]]) -> Iterator[tuple[str, _T]]:
             yield f"aten::{operator}.{overload}", value
 
 
-def _with_in_place(named: Iterable[tuple[str, _T]]) -> Iterator[tuple[str, _T]]:
-    """In-place forms share the rule of the plain one."""
-    for name, value in named:
-        operator, _, overload = name.partition(".")
-        yield name, value
-        yield f"{operator}_.{overload}" if overload else f"{operator}_", value
-
-
 def rule_table() -> Iterator[tuple[str, KinkRule]]:
-    """(dispatcher name, rule) of every operation with kinks, steps or singular points."""
-    yield from _installed(_with_in_place(regions()))
+    """(dispatcher name, rule) of every operation with kinks, steps or singular points.
+
+    In-place forms follow from the functional ones (`clarke.kinks.overloads`).
+    """
+    yield from _installed(regions())
     yield from _installed(choices())
     yield from _installed(steps())
-    yield from _installed(_with_in_place(singular_points()))
+    yield from _installed(singular_points())
     yield from _installed(factorisations())
     yield from _installed(formulas())
     yield from chunked()

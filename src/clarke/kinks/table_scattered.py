@@ -334,7 +334,6 @@ def scattered() -> Iterator[tuple[str, Lowering]]:
         ("put", "", _put),
     ):
         yield f"{name}{overload}", lowering
-        yield f"{name}_{overload}", in_place(lowering)
     yield "_unsafe_index_put", _index_put
     yield "_index_put_impl_", in_place(_index_put)
     yield "segment_reduce", _segment_reduce
