@@ -34,10 +34,12 @@ EXPECTED = {
     ): Standing.WRONG,
     ("cdist(x, y, inf)", "|x - y| = (1, 1)"): Standing.WRONG,
     ("pdist((x, y), inf)", "|x - y| = (1, 1)"): Standing.WRONG,
-    ("linalg.det(x)", "diag(1, 0, 2)"): Standing.FORMULA,
-    ("linalg.eigvalsh(x)", "not symmetric"): Standing.FORMULA,
-    ("index_put(x, (0, 0), y)", "duplicate indices"): Standing.FORMULA,
+    ("linalg.det(x)", "diag(1, 0, 2)"): Standing.WRONG,
+    ("linalg.eigvalsh(x)", "not symmetric"): Standing.WRONG,
+    ("index_put(x, (0, 0), y)", "duplicate indices"): Standing.WRONG,
     ("embedding(i, x, padding_idx=0)", "row 0 is read"): Standing.FORMULA,
+    ("scatter(x, 0, (0, 0), y)", "duplicate indices"): Standing.WRONG,
+    ("index_copy(x, 0, (0, 0), y)", "duplicate indices"): Standing.WRONG,
     ("l1_loss(x, 0)", "x = 0"): Standing.CLARKE,
     ("amax(x)", "(1, 2, 2, 2)"): Standing.CLARKE,
     ("max_pool1d(relu(x), 2)", "both negative"): Standing.GRADIENT,
@@ -48,16 +50,16 @@ EXPECTED = {
     ("min(r a, clamp(r, 0.8, 1.2) a)", "r = 1 (clipped policy objective)"): Standing.GRADIENT,
     ("clamp(round(8 x) / 8, 0, 1)", "x = 1 (a bound of a quantiser)"): Standing.LIMITING,
     ("atan2(x, y)", "x = 0, y = -1"): Standing.NOT_LIPSCHITZ,
-    ("linalg.cholesky(x)", "not symmetric"): Standing.FORMULA,
+    ("linalg.cholesky(x)", "not symmetric"): Standing.WRONG,
     ("linalg.cholesky(x x.T)", "regular"): Standing.GRADIENT,
-    ("cholesky_inverse(x)", "not triangular"): Standing.FORMULA,
-    ("cholesky_solve(I, x)", "not triangular"): Standing.FORMULA,
-    ("polar(x, 0).real", "x = -1"): Standing.FORMULA,
-    ("polar(x, 0.5).real", "x = 0"): Standing.UNDECIDED,
-    ("max_unpool1d(x, (0, 0))", "duplicate indices"): Standing.FORMULA,
-    ("max_unpool1d(max_pool1d(x, 2, 1))", "windows share their maximum"): Standing.FORMULA,
-    ("as_strided_scatter(x, y, (1,), (1,))", "an entry is overwritten"): Standing.FORMULA,
-    ("ctc_loss(x)", "not normalised"): Standing.FORMULA,
+    ("cholesky_inverse(x)", "not triangular"): Standing.WRONG,
+    ("cholesky_solve(I, x)", "not triangular"): Standing.WRONG,
+    ("polar(x, 0).real", "x = -1"): Standing.WRONG,
+    ("polar(x, 0.5).real", "x = 0"): Standing.WRONG,
+    ("max_unpool1d(x, (0, 0))", "duplicate indices"): Standing.WRONG,
+    ("max_unpool1d(max_pool1d(x, 2, 1))", "windows share their maximum"): Standing.WRONG,
+    ("as_strided_scatter(x, y, (1,), (1,))", "an entry is overwritten"): Standing.WRONG,
+    ("ctc_loss(x)", "not normalised"): Standing.WRONG,
     ("ctc_loss(log_softmax(x))", "all equal"): Standing.GRADIENT,
     ("linalg.eigvalsh(x + x.T)", "x = I"): Standing.LIMITING,
     ("linalg.eigvalsh(x + x.T)[-1]", "x = I"): Standing.LIMITING,
@@ -81,7 +83,7 @@ EXPECTED = {
     ("abs(complex(x, y))", "x = y = 0"): Standing.CLARKE,
 }
 # Where the rule's formula and autograd's must differ.
-UNTRUE = (Standing.FORMULA, Standing.UNDECIDED)
+UNTRUE = (Standing.FORMULA, Standing.UNDECIDED, Standing.WRONG)
 
 
 def measured(point):
@@ -112,25 +114,46 @@ def test_row(point):
         assert all(close(v, row.reverse, 1e-4) for v in row.limits)
     if row.standing is Standing.WRONG:
         assert row.limits
-        assert not in_hull(row.reverse, row.limits)
         assert row.element is not None
-        assert in_hull(row.element, row.limits)
+        # Where autograd is wrong beside the point as well, its gradients there are no limits.
+        if close(row.element, true_gradient(point), 1e-5):
+            assert not close(row.reverse, row.element, 1e-3)
+        else:
+            assert not in_hull(row.reverse, row.limits)
+            assert in_hull(row.element, row.limits)
     if row.standing is Standing.NONFINITE:
         assert row.element is not None
         assert all(math.isfinite(x) for x in row.element)
         assert not row.limits or len(row.limits) > 4 or in_hull(row.element, row.limits)
     if row.standing is Standing.FORMULA:
         # Where the formula decides, no positive verdict is given.
-        assert row.verdict is Verdict.UNDECIDED
+        assert row.verdict in (Verdict.UNDECIDED, Verdict.SURROGATE)
     if row.standing is Standing.NOT_LIPSCHITZ:
         assert steep(point) is not False
     assert (row.forward is None) is (row.forward_standing is None)
-    if row.limits and row.forward_standing in VALID:
+    if row.limits and row.forward_standing in VALID and row.standing is not Standing.WRONG:
         assert len(row.limits) > 4 or in_hull(row.forward, row.limits)
-    if row.forward_standing is Standing.WRONG:
+    if row.forward_standing is Standing.WRONG and row.standing is not Standing.WRONG:
         assert not in_hull(row.forward, row.limits)
     if None not in (agrees(row.quotients, row.limits), row.forward) and row.standing in VALID:
         assert len(row.limits) > 4 or in_hull(row.forward, row.limits)
+
+
+def true_gradient(point):
+    """By central differences of the values, which the row's own measurements do not use."""
+    inputs = tuple(x.detach() for x in point.tensors())
+    found = []
+    with torch.no_grad():
+        for x in inputs:
+            for i in range(x.numel()):
+                ends = []
+                for sign in (1, -1):
+                    moved = [y.clone() for y in inputs]
+                    k = next(k for k, y in enumerate(inputs) if y is x)
+                    moved[k].reshape(-1)[i] += sign * 1e-5
+                    ends.append(float(objective(point, moved)))
+                found.append((ends[0] - ends[1]) / 2e-5)
+    return tuple(found)
 
 
 def steep(point):
@@ -180,7 +203,10 @@ def test_forced_replay_repeats_value_and_gradient(point):
     assert float(run.output.detach()) == pytest.approx(float(value.detach()), abs=1e-9)
     if any(s.touch.hazards for s in sites):
         return
-    if analysis.doubtful and EXPECTED.get((point.call, point.kink)) in UNTRUE:
+    lowered = EXPECTED.get((point.call, point.kink)) is Standing.WRONG and any(
+        op.stands_for for op in analysis.trace.ops
+    )
+    if (analysis.doubtful or lowered) and EXPECTED.get((point.call, point.kink)) in UNTRUE:
         own = selected_gradient(program)
         expected = [g for x, g in zip(inputs, grads, strict=True) if id(x) in leaves]
         assert any(float((a - b).abs().max()) > 1e-3 for a, b in zip(own, expected, strict=True))

@@ -774,6 +774,9 @@ class Recorder(TorchDispatchMode):
                 self._written.add(storage)
             if storage is None:
                 continue
+            for past in self._histories:
+                if past.storage is storage:
+                    past.history = None  # no longer what that operation made
             self._protect_kept_only(storage)
             # After a backward call it is another graph that they were computed in: constants.
             storage.cut = self.epoch == 0 and (storage.cut or cut)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,7 @@ from clarke.capture import OpRecord, input_slots
 from clarke.deadline import rung
 from clarke.decide.model import Culprit
 from clarke.decide.tolerance import relative_difference
+from clarke.kinks.smooth import why_not
 from clarke.steering import Pieces, Program, Run
 
 if TYPE_CHECKING:
@@ -65,12 +67,14 @@ def name_formula(program: Program, weights: Mapping[int, torch.Tensor]) -> tuple
     """The operation whose own derivative formula is not that of the pieces that it computed."""
     here = adjoints(program.run(pieces=Pieces.NATURAL))
     there = adjoints(program.run(weights=weights))
-    return _first_parting(
+    found = _first_parting(
         program,
         lambda s: relative_difference([here[s]], [there[s]]) <= _PART,
         set(here) & set(there),
         "autograd's formula for it does not hold here",
     )
+    names = {op.shown: op.name for op in program.analysis.recorded.ops}
+    return tuple(replace(c, reason=why_not(names.get(c.operation, "")) or c.reason) for c in found)
 
 
 @rung("tracing values that are not finite")

@@ -538,13 +538,16 @@ class _Context:
             return self.undecided(f"The rules say NOT_CLARKE, but: {defects[0]}.")
         culprits = self._responsible(exact, tolerance)
         culprits = culprits or wrong_functions(program.analysis)
-        culprits = culprits or name_formula(program, ad_weights(program)) or self.in_doubt()
+        formula = () if culprits else name_formula(program, ad_weights(program))
+        formula = () if culprits else formula or self.in_doubt()
+        culprits = culprits or formula
         correct = nearest_correct(exact, own)
         many = proof.limits.count if proof.limits.count > 4096 else len(proof.points)
         return Decision(
             Verdict.NOT_CLARKE,
             f"{Verdict.NOT_CLARKE.value} It is {proof.distance:.3g} away from the "
-            + ("only limiting gradient." if many == 1 else f"hull of {many} limiting gradients."),
+            + ("only limiting gradient." if many == 1 else f"hull of {many} limiting gradients.")
+            + "".join(f" {c}." for c in formula[:1]),
             certificate=proof.sealed(),
             theorem="exact enumeration",
             culprits=culprits,

@@ -18,7 +18,7 @@ from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind
-from clarke.kinks.embeddings import padding_row
+from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.lowering import lower
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.table_lowerings import COMPLEX_ONLY
@@ -133,6 +133,8 @@ class QuickJudge:
         if op.resaved:
             return "tensors were saved in another form, or are computed again"
         known = self._registry.judge(op, graph.trace)
+        if padding_row(op) is not None and not is_scaled(op):
+            return ""  # of the other rows a linear function
         if known.kind is OpKind.UNKNOWN:
             return "the operation is not known"
         if known.kind is OpKind.RANDOM:
@@ -144,7 +146,7 @@ class QuickJudge:
 
     def _is_single(self, op: OpRecord) -> bool:
         """Whether an operation that may stand for several is by itself what it is here."""
-        if op.short_name in COMPLEX_ONLY or padding_row(op) is not None:
+        if op.short_name in COMPLEX_ONLY:
             return True
         rule = self._registry.known(op.func).rule
         if isinstance(rule, SingularRule) and rule.find(op).count == 0:

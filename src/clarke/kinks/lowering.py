@@ -40,12 +40,21 @@ class Lowerer:
         self.records: list[OpRecord] = []
         self.dtypes: dict[int, torch.dtype] = {}
         self._next = first
+        self._copy: Part | None = None
+
+    def keep_first(self) -> Part:
+        """Let the parts read a copy of the first argument; returns the argument itself."""
+        given: Part = self.arg(0, "self")
+        self._copy = self(torch.ops.aten.clone.default, given)
+        return given
 
     def arg(self, position: int, name: str, default: Any = None) -> Any:
         """An argument: a `Part` for a recorded tensor, a tuple of them for a list, or the value."""
         if position >= len(self.op.args):
             return self.named(name, default)
         given = self.op.args[position]
+        if position == 0 and self._copy is not None:
+            return self._copy
         if isinstance(given, Ref):
             return Part(given, self.op.kept[position])
         if isinstance(given, (list, tuple)) and any(isinstance(g, Ref) for g in given):

@@ -13,9 +13,11 @@ import torch
 from clarke.capture import Keep, OpRecord, Ref, Trace, overload_of
 from clarke.errors import RegistrationError
 from clarke.kinks.lowering import Lowering, lower
+from clarke.kinks.overloads import functional_form
 from clarke.kinks.rewire import rewired
 from clarke.kinks.smooth import CONDITIONAL, OpClass, bind, classify, has_cut
 from clarke.kinks.table import complex_table, lowering_table, rule_table
+from clarke.kinks.table_scattered import in_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -127,9 +129,25 @@ class Registry:
         found = self._known.get(func)
         if found is None:
             name = overload_of(func)
-            found = replace(self._look_up(name), lowering=self._lowerings.get(name))
+            found = self._by_functional(func, name) or self._look_up(name)
+            if found.lowering is None:
+                found = replace(found, lowering=self._lowerings.get(name))
             self._known[func] = found
         return found
+
+    def _by_functional(self, func: Any, name: str) -> Known | None:
+        """What is known of an in-place operation by its functional form alone."""
+        form = functional_form(func)
+        if form is None or name in self._rules:
+            return None
+        lowering = None if name in self._lowerings else self._lowerings.get(form)
+        written = None if lowering is None else in_place(lowering)
+        if form in self._rules:
+            return Known(OpKind.RULED, self._rules[form], written)
+        found = self._look_up(name)
+        if found.kind is OpKind.UNKNOWN and form not in CONDITIONAL:
+            found = self._look_up(form)
+        return replace(found, lowering=written)
 
     def _look_up(self, name: str) -> Known:
         if name in self._rules:

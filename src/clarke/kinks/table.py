@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -34,35 +34,15 @@ def _installed(named: Iterable[tuple[str, _T]]) -> Iterator[tuple[str, _T]]:
             yield f"aten::{operator}.{overload}", value
 
 
-def _with_in_place(named: Iterable[tuple[str, _T]]) -> Iterator[tuple[str, _T]]:
-    """In-place forms share the rule of the plain one with the same arguments.
-
-    Not of the one with the same name: ``pow_.Scalar`` is ``pow.Tensor_Scalar`` in place, and
-    ``pow.Scalar``, whose base is a number, has no such form.
-    """
-    for name, value in named:
-        yield name, value
-        operator, _, overload = name.partition(".")
-        plain = getattr(torch.ops.aten, operator, None)
-        written = getattr(torch.ops.aten, f"{operator}_", None)
-        overload = overload or "default"
-        if plain is None or written is None or overload not in plain.overloads():
-            continue
-        for other in written.overloads():
-            if _types(getattr(written, other)) == _types(getattr(plain, overload)):
-                yield f"{operator}_.{other}", value
-
-
-def _types(func: Any) -> list[str]:
-    return [str(a.type) for a in func._schema.arguments]
-
-
 def rule_table() -> Iterator[tuple[str, KinkRule]]:
-    """(dispatcher name, rule) of every operation with kinks, steps or singular points."""
-    yield from _installed(_with_in_place(regions()))
+    """(dispatcher name, rule) of every operation with kinks, steps or singular points.
+
+    In-place forms follow from the functional ones (`clarke.kinks.overloads`).
+    """
+    yield from _installed(regions())
     yield from _installed(choices())
     yield from _installed(steps())
-    yield from _installed(_with_in_place(singular_points()))
+    yield from _installed(singular_points())
     yield from _installed(factorisations())
     yield from _installed(formulas())
     yield from chunked()

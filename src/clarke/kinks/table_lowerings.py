@@ -9,7 +9,7 @@ import torch
 
 from clarke.kinks.lowering import Lowerer, Lowering, Part
 from clarke.kinks.sampling import grid_sampler
-from clarke.kinks.table_scattered import flat, in_place, scattered
+from clarke.kinks.table_scattered import flat, scattered
 
 _Parts = tuple[Part, ...]
 _INF: Final = float("inf")
@@ -353,7 +353,6 @@ def lowerings() -> Iterator[tuple[str, Lowering]]:
     yield "aminmax", _aminmax
     yield "std_mean.correction", _std_mean
     yield "rrelu_with_noise", _rrelu
-    yield "rrelu_with_noise_", in_place(_rrelu)
     yield "copysign.Scalar", _copysign
     yield "copysign.Tensor", _copysign
     yield from scattered()

@@ -19,8 +19,10 @@ def in_place(lowering: Lowering) -> Lowering:
     """The in-place form: the plain one, written over the first argument."""
 
     def written(lo: Lowerer) -> _Parts | None:
+        # What the parts read is looked at again after it has been written to.
+        target = lo.keep_first()
         found = lowering(lo)
-        return None if found is None else (lo(_ATEN.copy_.default, lo.arg(0, "self"), found[0]),)
+        return None if found is None else (lo(_ATEN.copy_.default, target, found[0]),)
 
     return written
 
@@ -80,7 +82,11 @@ def _scatter_reduce(lo: Lowerer) -> _Parts | None:
     x, dim, index, src = (lo.arg(i, "") for i in range(4))
     reduce, include = lo.arg(4, "reduce"), bool(lo.op.kwargs.get("include_self", True))
     if reduce not in ("amax", "amin"):
-        return None
+        if not lo.op.func._schema.is_mutable:
+            return None
+        # The in-place form has no forward-mode derivative of its own.
+        plain = _ATEN.scatter_reduce.two
+        return (lo(plain, x, dim, index, src, reduce, include_self=include),)
     shape = x.value.shape
     where = torch.arange(x.value.numel()).reshape(shape)
     if x.value.dim() == 0 or index.value.dim() == 0:
@@ -334,7 +340,6 @@ def scattered() -> Iterator[tuple[str, Lowering]]:
         ("put", "", _put),
     ):
         yield f"{name}{overload}", lowering
-        yield f"{name}_{overload}", in_place(lowering)
     yield "_unsafe_index_put", _index_put
     yield "_index_put_impl_", in_place(_index_put)
     yield "segment_reduce", _segment_reduce

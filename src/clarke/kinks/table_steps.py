@@ -64,7 +64,6 @@ def steps() -> Iterator[tuple[str, KinkRule]]:
         ("heaviside", _on_zero),
     ):
         yield name, StepRule(jump)
-        yield f"{name}_", StepRule(jump)
     for name in ("sign", "sgn"):
         yield name, SignRule()
     # frac jumps where trunc does

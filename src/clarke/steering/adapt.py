@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch._decomp.decompositions import grid_sampler_2d
@@ -51,12 +52,8 @@ def adapted(
         # Rounded otherwise, the same samples could place the windows elsewhere.
         places = window_places(op.kept[0], op.args[1:3], op.kept[3])
         return pool_at, (args[0], places, op.kept_outputs[1].shape), {}
-    if name == "aten::grid_sampler_2d.default":
-        return grid_sampler_2d, args, kwargs  # the fused kernel has no forward-mode derivative
-    if name == "aten::_weight_norm_interface.default":
-        return _plain_weight_norm, args, kwargs
-    if name == "aten::mkldnn_rnn_layer.default":
-        return plain_lstm, args, kwargs
+    if name in _PLAIN:
+        return _PLAIN[name], args, kwargs
     if name in _ATTENTION and not _dropout_probability(args, kwargs):
         return _plain_attention, (args, kwargs), {}
     return op.func, args, kwargs
@@ -182,3 +179,13 @@ def _plain_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tor
     back = sorted(range(query.dim()), key=lambda d: order[d])
     result = result.permute(order).contiguous().permute(back)
     return (result, torch.logsumexp(score, -1))
+
+
+# Fused kernels without a forward-mode derivative, by their formulas.
+_PLAIN: Final = MappingProxyType(
+    {
+        "aten::grid_sampler_2d.default": grid_sampler_2d,
+        "aten::_weight_norm_interface.default": _plain_weight_norm,
+        "aten::mkldnn_rnn_layer.default": plain_lstm,
+    }
+)
