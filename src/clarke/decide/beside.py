@@ -32,6 +32,7 @@ from clarke.numerics import (
     BESIDE_ARRIVES,
     BESIDE_DENSE,
     BESIDE_FAR,
+    BESIDE_FLOOR,
     BESIDE_GROWTH,
     BESIDE_JUMP,
     BESIDE_NEAREST,
@@ -312,11 +313,13 @@ def steepness(here: Sample, samples: Sequence[Sample]) -> Steep | None:
     for s, gap, error in zip(near, gaps, errors, strict=True):
         if s.distance > BESIDE_FAR:
             continue
-        if quotients and abs(gap) + 8 * error < BESIDE_GROWTH * abs(quotients[-1][1]) * s.distance:
-            return None  # it grew from afar only
         if abs(gap) > 8 * BESIDE_SMALL * error:
             quotients.append((s.distance, gap / s.distance, error / s.distance))
-    if _grow(quotients):
+    # What grew from afar only has smaller quotients nearer, though their digits are lost.
+    last = abs(quotients[-1][1]) if quotients else 0.0
+    beyond = zip(near[-3:], gaps[-3:], errors[-3:], strict=True)
+    goes_on = all(abs(g) + 8 * e >= BESIDE_GROWTH * last * s.distance for s, g, e in beyond)
+    if goes_on and _grow(quotients):
         return Steep(0.0)
     away = _arrival(near, gaps, errors)
     return Steep(away) if away > 0 else None
@@ -349,7 +352,7 @@ def _grow(quotients: Sequence[tuple[float, float, float]]) -> bool:
     """Whether (distance, quotient, error), from far to near, grow without bound."""
     if len(quotients) < _SHOWN:
         return False
-    sign = math.copysign(1.0, quotients[-1][1])
+    sign = math.copysign(1.0, quotients[-1][1] - quotients[0][1])
     added = []
     for (far, first, _), (near, second, error) in pairwise(quotients):
         more = sign * (second - first)
@@ -394,7 +397,7 @@ def settled(samples: Sequence[Sample], direction: Sequence[torch.Tensor]) -> Lim
     found, spread = guesses[middle], spreads[middle]
     if found is None or spread is None:
         return None
-    error = 2 * spread
+    error = np.maximum(2 * spread, float(BESIDE_FLOOR) * scale)
     allowed = 8 * error + BESIDE_AGREES * np.maximum(np.abs(found), scale)
     for start, _ in runs:  # something else, nearer but too short to be told
         other = guesses[start]

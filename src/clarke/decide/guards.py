@@ -125,23 +125,28 @@ class Surroundings:
 def agrees(one: Array, two: Array, error: Array) -> bool:
     """Whether two gradients are equal as far as limits can be told."""
     size = np.maximum(np.abs(one), np.abs(two))
-    peak = float(size.max(initial=0.0))
-    return bool((np.abs(one - two) <= error + BESIDE_AGREES * np.maximum(size, peak)).all())
+    return bool((np.abs(one - two) <= error + BESIDE_AGREES * size).all())
 
 
 def apart(one: Array, two: Array, error: Array) -> bool:
     """Whether two gradients differ by far more than the error of limits."""
-    gap = float(np.abs(one - two).max(initial=0.0))
-    peak = float(np.maximum(np.abs(one), np.abs(two)).max(initial=0.0))
-    return gap > BESIDE_APART * max(peak, float(error.max(initial=0.0)) / BESIDE_AGREES)
+    size = np.maximum(np.abs(one), np.abs(two))
+    return bool((np.abs(one - two) > BESIDE_APART * np.maximum(size, error / BESIDE_AGREES)).any())
 
 
 def only_guards(program: Program, relevance: Relevance) -> bool:
-    """Whether every step that matters is a comparison, whose sides are other branches."""
-    steps = relevance.hazards.get(Hazard.STEP)
-    if steps is None or set(relevance.hazards) - {Hazard.STEP, Hazard.CONE, Hazard.FORMULA}:
-        return False
-    return all(isinstance(program.analysis.site_of(k).rule, ComparisonRule) for k in steps.tolist())
+    """Whether limits of gradients beside the point tell what matters.
+
+    Every step has to be a comparison, whose sides are other branches. An infinite slope that the
+    function as a whole has not is in order on a line: elsewhere it may have it beside the point.
+    """
+    known = {Hazard.STEP, Hazard.CONE, Hazard.FORMULA}
+    if sum(p.numel() for p in program.point) == 1:
+        known.add(Hazard.INFINITE_SLOPE)
+    steps = relevance.hazards.get(Hazard.STEP, torch.zeros(0, dtype=torch.int64))
+    return set(relevance.hazards) <= known and all(
+        isinstance(program.analysis.site_of(k).rule, ComparisonRule) for k in steps.tolist()
+    )
 
 
 def surroundings(
