@@ -316,9 +316,12 @@ def steepness(here: Sample, samples: Sequence[Sample]) -> Steep | None:
         if abs(gap) > 8 * BESIDE_SMALL * error:
             quotients.append((s.distance, gap / s.distance, error / s.distance))
     # What grew from afar only has smaller quotients nearer, though their digits are lost.
-    last = abs(quotients[-1][1]) if quotients else 0.0
-    beyond = zip(near[-3:], gaps[-3:], errors[-3:], strict=True)
-    goes_on = all(abs(g) + 8 * e >= BESIDE_GROWTH * last * s.distance for s, g, e in beyond)
+    at, last, _ = quotients[-1] if quotients else (0.0, 0.0, 0.0)
+    goes_on = all(
+        abs(g) + 8 * e >= BESIDE_GROWTH * abs(last) * s.distance
+        for s, g, e in zip(near, gaps, errors, strict=True)
+        if s.distance < at
+    )
     if goes_on and _grow(quotients):
         return Steep(0.0)
     away = _arrival(near, gaps, errors)
