@@ -1,4 +1,4 @@
-"""Guards: what a function is beside a comparison decides, not the branch that holds at one point."""
+"""Guards: what a function is beside a comparison decides, not the branch held at one point."""
 
 import os
 import random
