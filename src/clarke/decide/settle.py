@@ -127,10 +127,10 @@ def steepness(here: Sample, samples: Sequence[Sample]) -> Steep | None:
         for s, g, e in zip(near, gaps, errors, strict=True)
         if s.distance < at
     )
-    if goes_on and _grow(quotients):
-        return Steep(0.0)
     away = _arrival(near, gaps, errors)
-    return Steep(away) if away > 0 else None
+    if away > 0:
+        return Steep(away)
+    return Steep(0.0) if goes_on and _grow(quotients) else None
 
 
 def _arrival(near: Sequence[Sample], gaps: Sequence[float], errors: Sequence[float]) -> float:
