@@ -215,7 +215,7 @@ CONFIRM_MOVES = Threshold(
     POSITIVE,
 )
 BESIDE_APART = Threshold(
-    1e-3,
+    1e-4,
     "Relative difference from which AD's gradient is another than the limit of all rays. In "
     "between neither is claimed.",
     (Verdict.NOT_CLARKE,),
@@ -237,6 +237,12 @@ BESIDE_ARRIVES = Threshold(
     "From this distance on values along a ray are extrapolated to the point, where nearer ones "
     "are rounding.",
     (Verdict.NOT_LIPSCHITZ,),
+)
+BESIDE_FLOOR = Threshold(
+    1e-9,
+    "Least error of a limit of gradients, relative to their size farther out: powers and "
+    "logarithms of the distance vanish slowly.",
+    (Verdict.SMOOTH, Verdict.BOULIGAND, Verdict.NOT_CLARKE),
 )
 BESIDE_AGREES = Threshold(
     1e-5,

@@ -1,8 +1,8 @@
 """Random guarded functions of one variable, and what they are by arithmetic of 300 digits.
 
-A guarded function takes a branch that is not defined at 0 (a quotient, a logarithm, a root) and puts
-another value in its place at 0, or near it. What the function is beside the point is known here from
-mpmath alone: from both sides the limits of its value and of its slope.
+A guarded function takes a branch that is not defined at 0 (a quotient, a logarithm, a root) and
+puts another value in its place at 0, or near it. What the function is beside the point is known
+here from mpmath alone: from both sides the limits of its value and of its slope.
 """
 
 import math

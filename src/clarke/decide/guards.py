@@ -18,22 +18,19 @@ import torch
 from clarke.capture import Ref
 from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
 from clarke.deadline import UNLIMITED
-from clarke.decide.beside import RAY_PAIRS, Beside, Limit, settled, steepness
-from clarke.decide.model import Witness, ray_witness
+from clarke.decide.beside import RAY_PAIRS, Beside
+from clarke.decide.model import Decision, Witness, ray_witness
 from clarke.decide.nonfinite import values_follow
+from clarke.decide.onsurface import jumps_on_surfaces
+from clarke.decide.settle import Limit, settled, steepness
 from clarke.decide.verification import Defect, Recomputed, ad_weights, fresh_generator
 from clarke.errors import ReplayError
 from clarke.kinks import Hazard
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.steps import ComparisonRule
-from clarke.numerics import (
-    BESIDE_AGREES,
-    BESIDE_APART,
-    BESIDE_GRID,
-    BESIDE_PARTS,
-    LIMIT_ERRORS,
-)
-from clarke.steering import Pieces, select_along, selected_gradient
+from clarke.numerics import BESIDE_AGREES, BESIDE_APART, LIMIT_ERRORS
+from clarke.steering import select_along, selected_gradient
+from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,7 +45,6 @@ if TYPE_CHECKING:
     Tensors = tuple[torch.Tensor, ...]
 
 _AXES = 4  # variables up to which rays along the coordinates are looked at too
-_SURFACES = 8  # ties whose surface is visited
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,23 +155,80 @@ class Surroundings:
 def agrees(one: Array, two: Array, error: Array) -> bool:
     """Whether two gradients are equal as far as limits can be told."""
     size = np.maximum(np.abs(one), np.abs(two))
-    peak = float(size.max(initial=0.0))
-    return bool((np.abs(one - two) <= error + BESIDE_AGREES * np.maximum(size, peak)).all())
+    return bool((np.abs(one - two) <= error + BESIDE_AGREES * size).all())
 
 
 def apart(one: Array, two: Array, error: Array) -> bool:
     """Whether two gradients differ by far more than the error of limits."""
-    gap = float(np.abs(one - two).max(initial=0.0))
-    peak = float(np.maximum(np.abs(one), np.abs(two)).max(initial=0.0))
-    return gap > BESIDE_APART * max(peak, float(error.max(initial=0.0)) / BESIDE_AGREES)
+    size = np.maximum(np.abs(one), np.abs(two))
+    return bool((np.abs(one - two) > BESIDE_APART * np.maximum(size, error / BESIDE_AGREES)).any())
 
 
 def only_guards(program: Program, relevance: Relevance) -> bool:
-    """Whether every step that matters is a comparison, whose sides are other branches."""
-    steps = relevance.hazards.get(Hazard.STEP)
-    if steps is None or set(relevance.hazards) - {Hazard.STEP, Hazard.CONE, Hazard.FORMULA}:
-        return False
-    return all(isinstance(program.analysis.site_of(k).rule, ComparisonRule) for k in steps.tolist())
+    """Whether limits of gradients beside the point tell what matters.
+
+    Every step has to be a comparison, whose sides are other branches. An infinite slope that the
+    function as a whole has not is in order on a line: elsewhere it may have it beside the point.
+    """
+    known = {Hazard.STEP, Hazard.CONE, Hazard.FORMULA}
+    if sum(p.numel() for p in program.point) == 1:
+        known.add(Hazard.INFINITE_SLOPE)
+    steps = relevance.hazards.get(Hazard.STEP, torch.zeros(0, dtype=torch.int64))
+    return set(relevance.hazards) <= known and all(
+        isinstance(program.analysis.site_of(k).rule, ComparisonRule) for k in steps.tolist()
+    )
+
+
+def judge_guard(
+    program: Program,
+    gradient: Tensors,
+    relevance: Relevance,
+    generator: torch.Generator,
+    otherwise: Decision,
+    deadline: Deadline = UNLIMITED,
+) -> Decision | None:
+    """A verdict where gradients around a guard tell it; None where limits of rays differ.
+
+    Args:
+        program: The program.
+        gradient: What AD returned.
+        relevance: Its relevant kinks.
+        generator: Private randomness.
+        otherwise: The undecided verdict, which names the guard.
+        deadline: When to stop looking.
+    """
+    found = surroundings(program, gradient, relevance, generator, deadline)
+    name = otherwise.culprits[0]
+    if isinstance(found, str):
+        return replace(otherwise, reason=f"{name}. {found}")
+    if not found.alike:
+        return None
+    equal = agrees(flatten(gradient), found.limits[0].gradient, found.error)
+    proof = found.proof(program, gradient, equal=equal)
+    # The limits have just been computed along all rays: they need no second run.
+    if not (equal or found.whole) or proof.own_defects():
+        return otherwise
+    place = f"{name.operation} at {name.location}"
+    if equal:
+        verdict = Verdict.SMOOTH if found.whole else Verdict.BOULIGAND
+        reason = f"Around {place} gradients tend to one limit on every ray, and AD's is that one."
+    else:
+        verdict = Verdict.NOT_CLARKE
+        gap = float(np.linalg.norm(flatten(gradient) - proof.limit))
+        reason = (
+            f"{verdict.value} It is {gap:.3g} away from the only limiting gradient: {place} takes "
+            "at the point a branch that holds nowhere around it."
+        )
+    return Decision(
+        verdict,
+        reason,
+        proof.sealed(),
+        "limits around a guard",
+        culprits=() if equal else otherwise.culprits,
+        analysis=program.analysis,
+        relevance=relevance,
+        element=None if equal else unflatten(proof.limit, program.point),
+    )
 
 
 def surroundings(
@@ -209,7 +262,7 @@ def surroundings(
         limits.append(limit)
     if not limits:
         return "The point has no neighbours in the numbers that the program computes with."
-    torn = _jumps_on_surfaces(program, generator)
+    torn = jumps_on_surfaces(program, generator)
     if torn:
         return torn
     error = 8 * np.max([r.error for r in limits], axis=0)
@@ -303,83 +356,4 @@ def _hidden(site: Site, tensors: dict[int, torch.Tensor] | object) -> bool | str
             f"{op.shown} at {op.location} jumps beside the point, so that limits along rays do not "
             "tell everything."
         )
-    return False
-
-
-def _jumps_on_surfaces(program: Program, generator: torch.Generator) -> str:
-    """Where values jump beside the point on the surface on which a guard's comparison is tied.
-
-    ``(x * x + y * y) * (x > 0)`` comes back to 0 along every ray, and jumps by y * y beside it.
-    """
-    count = sum(p.numel() for p in program.point)
-    if count == 1:
-        return ""
-    for position, site in program.analysis.sites.items():
-        if not isinstance(site.rule, ComparisonRule):
-            continue
-        for kink in range(min(site.touch.count, _SURFACES)):
-            where = f"{site.touch.op.shown} at {site.touch.op.location}"
-            for sign in (1.0, -1.0, 1.0, -1.0):
-                on = _on_surface(program, position, kink, sign, generator)
-                if on is not None and _parts_at(program, on, generator):
-                    return f"Values jump beside the point, where {where} is tied."
-                if on is None and not site.rule.isolated:
-                    return f"Where {where} is tied beside the point was not found."
-    return ""
-
-
-def _on_surface(
-    program: Program, position: int, kink: int, sign: float, generator: torch.Generator
-) -> list[torch.Tensor] | None:
-    """A point beside the program's own at which a comparison is tied as well."""
-    start = [
-        p + 0.25 * d
-        for p, d in zip(program.point, random_tangents(program, generator), strict=True)
-    ]
-    slopes = []
-    for at in (program.point, start):
-        run = program.run(at, probe=True)
-        value = run.probes[position].switching.reshape(-1)[kink]
-        if not value.requires_grad:
-            return None
-        grads = torch.autograd.grad(value, run.leaves, materialize_grads=True)
-        slopes.append(flatten(tuple(g.detach() for g in grads)))
-    direction = sign * np.abs(flatten(random_tangents(program, generator)))
-    direction[1::2] *= 1.0 if float(torch.randn((), generator=generator)) > 0 else -1.0
-    direction += np.sign(direction)  # far enough for a jump by a square to be seen
-    if bool((slopes[0] != 0).any()):
-        normal = slopes[0]
-        direction = direction - normal * float(direction @ normal) / float(normal @ normal)
-    direction = np.where(slopes[1] != 0, direction if slopes[0].any() else 0.0, direction)
-    # Few digits, so that sums of them are exact.
-    direction = np.round(direction / float(BESIDE_GRID)) * float(BESIDE_GRID)
-    if not direction.any():
-        return None
-    moved = [
-        p + 0.25 * d
-        for p, d in zip(program.point, unflatten(direction, program.point), strict=True)
-    ]
-    run = program.run(moved, probe=True, grad=False)
-    tied = float(run.probes[position].switching.reshape(-1)[kink]) == 0
-    return moved if tied else None
-
-
-def _parts_at(program: Program, point: Sequence[torch.Tensor], generator: torch.Generator) -> bool:
-    """Whether values around another point leave its own by more than a multiple of the distance."""
-
-    def value(at: Sequence[torch.Tensor]) -> float:
-        return float(program.run(at, pieces=Pieces.NATURAL, grad=False).output.sum())
-
-    here = value(point)
-    rounding = 1e2 * torch.finfo(program.dtype).eps * max(abs(here), 1.0)
-    for _ in range(2):
-        ray = random_tangents(program, generator)
-        for sign in (1.0, -1.0):
-            rates = []
-            for step in BESIDE_PARTS:
-                near = value([p + sign * step * d for p, d in zip(point, ray, strict=True)])
-                rates.append((abs(near - here) - rounding) / step)
-            # Not a number is not near either.
-            if not rates[1] <= 1.2 * abs(rates[0]) + 2 * rounding / BESIDE_PARTS[0]:
-                return True
     return False

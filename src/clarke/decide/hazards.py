@@ -8,8 +8,8 @@ import torch
 
 from clarke.capture import Origin, input_slots
 from clarke.deadline import rung
-from clarke.decide.beside import steep_beside
 from clarke.decide.model import Culprit, Decision, culprit_of
+from clarke.decide.settle import steep_beside
 from clarke.decide.vectors import used_vectors
 from clarke.kinks import Hazard
 from clarke.kinks.embeddings import is_scaled

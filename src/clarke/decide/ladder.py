@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, resolve, unflatten
@@ -15,7 +14,7 @@ from clarke.decide.apart import RegularProof, limit_beside, refute_outside, regu
 from clarke.decide.certificate import Certificate
 from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_formula, name_nonfinite_value
-from clarke.decide.guards import agrees, only_guards, surroundings
+from clarke.decide.guards import judge_guard, only_guards
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
 from clarke.decide.mixture import mix_neighbours, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
@@ -200,38 +199,16 @@ class _Context:
 
     def guarded(self, otherwise: Decision) -> Decision:
         """The function beside a guard, whose branch at the point holds nowhere else."""
-        program = self.program
-        found = surroundings(program, self.gradient, self.relevance, self.generator)
-        if isinstance(found, str):
-            return replace(otherwise, reason=f"{otherwise.culprits[0]}. {found}")
-        if not found.alike:
-            return self.limits() or otherwise
         judged, _ = self.judged
-        own, limit = flatten(judged), found.limits[0].gradient
-        equal = agrees(own, limit, found.error)
-        proof = found.proof(program, judged, equal=equal)
-        # The limits have just been computed along all rays: they need no second run.
-        if not (equal or found.whole) or proof.own_defects():
-            return otherwise
-        verdict = Verdict.NOT_CLARKE
-        if equal:
-            verdict = Verdict.SMOOTH if found.whole else Verdict.BOULIGAND
-        name = otherwise.culprits[0]
-        place = f"{name.operation} at {name.location}"
-        gap = float(np.linalg.norm(own - proof.limit))
-        return Decision(
-            verdict,
-            f"Around {place} gradients tend to one limit on every ray, and AD's is that one."
-            if equal
-            else f"{verdict.value} It is {gap:.3g} away from the only limiting gradient: "
-            f"{place} takes at the point a branch that holds nowhere around it.",
-            proof.sealed(),
-            "limits around a guard",
-            culprits=() if equal else otherwise.culprits,
-            analysis=program.analysis,
-            relevance=self.relevance,
-            element=None if equal else unflatten(proof.limit, program.point),
+        found = judge_guard(
+            self.program,
+            judged,
+            self.relevance,
+            self.generator,
+            otherwise,
+            self.program.deadline,
         )
+        return found or self.limits() or otherwise
 
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)
