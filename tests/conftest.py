@@ -1,7 +1,9 @@
 """What every test gets: hypothesis profiles, and torch's global state as it was before."""
 
+import math
 import os
 import random
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +13,8 @@ import torch.nn.modules.module as torch_module
 from hypothesis import HealthCheck, settings
 from torch.overrides import _len_torch_function_stack
 from torch.utils._python_dispatch import _len_torch_dispatch_stack
+
+from clarke.deadline import Deadline
 
 # The examples of `ci` are the same in every run, so that a failure there can be repeated; `dev`
 # draws new ones each time and `thorough` many more. Choose with HYPOTHESIS_PROFILE. None has a
@@ -91,3 +95,37 @@ def clean_torch() -> Iterator[None]:
         left.append(f"gradients {'enabled' if torch.is_grad_enabled() else 'disabled'}")
         torch.set_grad_enabled(grad_enabled)
     assert not left, f"the test left behind: {', '.join(left)}"
+
+
+# How far a call may exceed its limit: half a second for one call of torch that is under way, and a
+# tenth for the estimates of what cannot be interrupted.
+_LATE_SECONDS, _LATE_SHARE = 0.5, 0.1
+
+
+@pytest.fixture(autouse=True)
+def kept_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test in which a call of clarke's took longer than its time limit.
+
+    Counted is the processor time of the call's own thread, so that a busy machine fails nothing.
+    """
+    late = []
+    began: dict[int, tuple[float, float]] = {}
+    enter, leave = Deadline.__enter__, Deadline.__exit__
+
+    def entered(self: Deadline) -> Deadline:
+        began[id(self)] = time.thread_time(), self.at
+        return enter(self)
+
+    def left(self: Deadline, *exc: object) -> None:
+        started, first = began.pop(id(self))
+        # What was loaded meanwhile is granted; of an audited call earlier parts have used up some.
+        limit = max(self.seconds + self.at - first, 0.0)
+        leave(self, *exc)
+        spent = time.thread_time() - started
+        if math.isfinite(limit) and spent > limit * (1 + _LATE_SHARE) + _LATE_SECONDS:
+            late.append(f"{spent:.1f} s instead of {limit:g} s")
+
+    monkeypatch.setattr(Deadline, "__enter__", entered)
+    monkeypatch.setattr(Deadline, "__exit__", left)
+    yield
+    assert not late, f"calls above their time limit: {', '.join(late)}"

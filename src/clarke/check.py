@@ -11,6 +11,7 @@ from clarke.errors import ModifiedSinceError, OutOfTimeError, WrongGradientError
 from clarke.numerics import CHECK_SECONDS
 from clarke.prepare import prepared
 from clarke.report import Report, build_report
+from clarke.undo import leaves_no_trace
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 
+@leaves_no_trace
 def check(
     function: Callable[..., Any],
     inputs: Sequence[torch.Tensor] | torch.Tensor = (),
@@ -71,7 +73,7 @@ def check(
             )
             holding = f"holding the verdict {decision.verdict.name} against the function's values"
             with run.deadline.during(holding):
-                decision = judge_detached(decision, run.slots, run.value, run.deadline)
+                decision = judge_detached(decision, run.slots, run.values, run.deadline)
                 if run.rerun is not None and settings.confirm is Confirm.ALWAYS:
                     decision = judge_values(decision, run.slots, run.value, run.rerun, run.deadline)
             spent = run.deadline.spent

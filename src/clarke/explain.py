@@ -19,6 +19,7 @@ from clarke.kinks import default_registry
 from clarke.numerics import CHECK_SECONDS
 from clarke.prepare import saving_recorder
 from clarke.theorems import Context, Explanation, explain_trace
+from clarke.undo import at_the_end, leaves_no_trace
 from clarke.world import World
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from clarke.kinks import Registry
 
 
+@leaves_no_trace
 def explain(
     model: torch.nn.Module | Callable[..., Any],
     example_input: Any,
@@ -67,6 +69,7 @@ def explain(
         )
     _refuse_hooks(model)
     world = World()
+    at_the_end(world.restore)
     registry = default_registry()
     opened = ExitStack()
     kept = {t.untyped_storage()._cdata for t in _memory(model)}

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from clarke.constraints import find_relevant
+from clarke.constraints import find_relevant, resolve
 from clarke.constraints.relevance import Mixing
 from clarke.decide import Decision
-from clarke.decide.detached import numbers_read, unseen_branch
+from clarke.decide.detached import declared_rate, numbers_read, unseen_branch
 from clarke.decide.hazards import obstacle
 from clarke.decide.responsible import wrong_functions
 from clarke.errors import InputError, UnsupportedError
@@ -18,6 +18,7 @@ from clarke.kinks import Hazard
 from clarke.numerics import CHECK_SECONDS
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, select_along, selected_gradient
+from clarke.undo import leaves_no_trace
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _SMALL = 100_000
 _LIMITING: Final = frozenset({Verdict.SMOOTH, Verdict.BOULIGAND})
 
 
+@leaves_no_trace
 def grad(
     function: Callable[..., Any],
     inputs: Sequence[torch.Tensor] | torch.Tensor = (),
@@ -78,11 +80,17 @@ def grad(
             if isinstance(quick, Decision) and quick.verdict in _LIMITING:
                 return run.gradient
         analysis = analyse(run.trace, run.registry, run.deadline)
+        analysis = resolve(analysis, run.registry, run.slots, run.deadline)
         blocked = obstacle(analysis, sees_values=False)
         if blocked is not None:
             raise UnsupportedError(f"No gradient can be vouched for: {blocked.reason}")
+        declared = declared_rate(analysis, run.slots, run.values)
+        if declared is not None:
+            raise UnsupportedError(f"No gradient can be vouched for: {declared.reason}")
         reads = bool(numbers_read(run.trace))
-        alone = analysis.doubtful or wrong_functions(analysis)  # autograd's own formula may fail
+        # Autograd's own formula may fail where it is in doubt, or fused with others.
+        alone = bool(analysis.doubtful or wrong_functions(analysis))
+        alone = alone or any(op.stands_for for op in analysis.trace.ops)
         if analysis.count == 0 and not (alone or reads):
             _require_finite(run.gradient)
             return run.gradient

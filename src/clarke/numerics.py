@@ -119,6 +119,22 @@ VERIFIED_KINKS = Threshold(256.0, "The same for kinks.", NONE)
 
 # --- masks and comparisons -----------------------------------------------------------------------
 
+FORK_NOISE = Threshold(
+    2.0**-50,
+    "Relative change of what an operation reads, 4 units of double precision: two sides of a jump "
+    "whose values differ by no more than this change makes them differ agree but for rounding. "
+    "The difference is then taken off, so that it is no jump; whether the sides agree beside the "
+    "point is tested apart from it.",
+    JUDGED,
+)
+FORK_SAME = Threshold(
+    1e-9,
+    "Relative: two conditions whose numbers have ratios at two random nearby points that differ by "
+    "less are one condition. Analytic functions that are no multiples of each other have ratios "
+    "that differ by their own order.",
+    NONE,
+)
+
 # --- beside the point: rays, steps, values that are not finite -----------------------------------
 
 BESIDE_RATIO = Threshold(
@@ -210,6 +226,18 @@ BESIDE_GRID = Threshold(
     "digits are added and subtracted without rounding.",
     NONE,
 )
+BESIDE_PARTS = Steps(
+    (1e-6, 1e-10),
+    "Distances at which values around a point of a guard's surface are compared with its own: the "
+    "quotient of a root or a logarithm grows between them, that of a Lipschitz function does not.",
+    (Verdict.SMOOTH, Verdict.NOT_CLARKE),
+)
+BESIDE_ARRIVES = Threshold(
+    0.1,
+    "From this distance on values along a ray are extrapolated to the point, where nearer ones "
+    "are rounding.",
+    (Verdict.NOT_LIPSCHITZ,),
+)
 BESIDE_AGREES = Threshold(
     1e-5,
     "Relative difference up to which extrapolated gradients of successive scales agree. What is "
@@ -264,6 +292,31 @@ BESIDE_STEPS = Steps(
 
 # --- operators: rules, pieces, formulas ----------------------------------------------------------
 
+QUOTIENT_RADII = Steps(
+    (1e-3, 1e-5),
+    "How far beside the point, for coordinates of size 1, values are asked at what rate the "
+    "function changes. Curvature moves a rate by as much; the two must tell the same.",
+    (Verdict.NOT_CLARKE,),
+)
+QUOTIENT_STEPS = Steps(
+    (1e-2, 5e-3),
+    "Steps of a central difference as parts of its distance from the point: small enough to stay "
+    "on one piece, but for a share of all directions that would show as a disagreement of the two.",
+    (Verdict.NOT_CLARKE,),
+)
+QUOTIENT_SHARE = Threshold(
+    0.1,
+    "Of the gap that a refutation claims: as much may the error of a difference quotient be, and "
+    "the difference of two with different steps. Above, values are too coarse to tell.",
+    (Verdict.NOT_CLARKE,),
+)
+QUOTIENT_ROUNDINGS = Threshold(
+    16.0,
+    "Roundings of the program's largest value that a value of the result may be off by, so that "
+    "a central difference with step h is off by as many over h.",
+    (Verdict.NOT_CLARKE,),
+)
+
 # --- time ----------------------------------------------------------------------------------------
 
 CHECK_SECONDS = Threshold(10.0, "Default time limit of one `clarke.check`.", NONE)
@@ -311,5 +364,10 @@ ROW_ENTRIES = Threshold(
     10_000_000,
     "Entries of the rows of one kink in the exact enumeration, which are kept as Python's integers "
     "beside float64: some 40 bytes each, 400 MB in all.",
+    NONE,
+)
+ARRAY_ENTRIES = Threshold(
+    100_000_000,
+    "Entries of a dense float64 array (800 MB) from which it is refused before it is allocated.",
     NONE,
 )

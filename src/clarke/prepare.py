@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import Made, PythonReads, RefusingRecorder, collect_trace
+from clarke.capture import Made, PythonReads, RefusingRecorder, collect_opened, collect_trace
 from clarke.deadline import UNLIMITED, Deadline, check_seconds
-from clarke.errors import CaptureError, InputError
+from clarke.decide.detached import opened_value
+from clarke.errors import CaptureError, ClarkeError, InputError, ReplayError, in_a_line
 from clarke.kinks import default_registry
+from clarke.undo import at_the_end
 from clarke.world import World
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class Prepared:
 
     Attributes:
         trace: What ran.
+        opened: The same with what detached values were computed from, where there are any.
         registry: The rules.
         leaves: The variables, in the order of the answer.
         gradient: What AD returned, one tensor per variable.
@@ -38,12 +41,20 @@ class Prepared:
     """
 
     trace: Trace
+    opened: Trace | None
     registry: Registry
     leaves: tuple[torch.Tensor, ...]
     gradient: tuple[torch.Tensor, ...]
     value: Callable[[Sequence[torch.Tensor]], float]
     rerun: Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]] | None
     deadline: Deadline
+
+    @property
+    def values(self) -> tuple[Callable[[Sequence[torch.Tensor]], float], ...]:
+        """Ways to the function's value: by running it, and in float64 from what was recorded."""
+        if self.opened is None:
+            return (self.value,)
+        return (self.value, opened_value(self.opened, self.registry, self.slots, self.deadline))
 
     @property
     def slots(self) -> tuple[int, ...]:
@@ -92,6 +103,7 @@ def prepared(
     arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     _refuse_inputs(arguments)
     world = World()
+    at_the_end(world.restore)
     for x in arguments:
         if isinstance(x, torch.Tensor):
             world.save_tensor(x)
@@ -109,6 +121,7 @@ def prepared(
                 output = _scalar(result, recorder)
                 deadline = opened.enter_context(Deadline.after(seconds))
                 trace = collect_trace(recorder, output, all_reads=True, deadline=deadline)
+                wider = collect_opened(recorder, output, trace)
                 recorder.paused = True
                 known = _known_leaves(trace, output, arguments)
             rerun = _Rerun(function, arguments, known, world, deadline)
@@ -124,6 +137,7 @@ def prepared(
             every = all(x.dtype == torch.float64 for x in leaves) and not drawn
             yield Prepared(
                 trace,
+                wider,
                 registry,
                 tuple(leaves),
                 gradient,
@@ -251,7 +265,7 @@ def _gradient(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> tuple[tor
                 "result inside the function, without calling backward there."
             ) from error
         raise
-    return tuple(g.detach() for g in grads)
+    return tuple(g.detach() if g.layout is torch.strided else g.detach().to_dense() for g in grads)
 
 
 class _Rerun:
@@ -276,7 +290,7 @@ class _Rerun:
         """AD's gradient at `point`; the variables are put back afterwards."""
         with self._moved(point):
             with torch.enable_grad():
-                output = self._function(*self._arguments)
+                output = self._beside()
             return _gradient(output, self._leaves)
 
     def leaves(self) -> list[torch.Tensor]:
@@ -291,7 +305,22 @@ class _Rerun:
     def value(self, point: Sequence[torch.Tensor]) -> float:
         """The function's value at `point`; the variables are put back afterwards."""
         with self._moved(point), torch.enable_grad():
-            return float(self._function(*self._arguments).detach())
+            return float(self._beside().detach())
+
+    def _beside(self) -> Any:
+        """What the function returns where its variables are now.
+
+        Raises:
+            ReplayError: It raised something: it may check what it is given, or need the point.
+        """
+        try:
+            return self._function(*self._arguments)
+        except ClarkeError:
+            raise
+        except Exception as error:
+            raise ReplayError(
+                f"The function is not defined beside the point: it raised {in_a_line(error)}"
+            ) from error
 
     @contextmanager
     def _moved(self, point: Sequence[torch.Tensor]) -> Iterator[None]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from clarke.constraints import flatten, unflatten
+from clarke.constraints import flatten, resolve, unflatten
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide.detached import numbers_read
+from clarke.decide.detached import declared_rate, numbers_read
 from clarke.decide.extreme import vertex_indices
 from clarke.decide.hazards import obstacle
 from clarke.decide.limits import Limits
@@ -23,6 +23,7 @@ from clarke.feasibility import find_witness
 from clarke.numerics import SET_SECONDS
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, select_along, selected_gradient
+from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -52,6 +53,7 @@ class Stationarity:
     slope: float
 
 
+@leaves_no_trace
 def subdifferential(
     function: Callable[..., Any],
     inputs: Sequence[torch.Tensor] | torch.Tensor = (),
@@ -80,6 +82,7 @@ def subdifferential(
     """
     with prepared(function, inputs, wrt, seconds) as run:
         analysis = analyse(run.trace, run.registry, run.deadline)
+        analysis = resolve(analysis, run.registry, run.slots, run.deadline)
         blocked = obstacle(analysis, sees_values=False)
         if blocked is not None:
             raise UnsupportedError(f"The set cannot be computed: {blocked.reason}")
@@ -90,6 +93,9 @@ def subdifferential(
                 "cannot be seen. Read it outside of the function."
             )
         program = Program(analysis, run.slots, deadline=run.deadline)
+        declared = declared_rate(analysis, run.slots, run.values, run.deadline)
+        if declared is not None:
+            raise UnsupportedError(f"The set cannot be computed: {declared.reason}")
         generator = torch.Generator().manual_seed(seed)
         exact = enumerate_exactly(
             program, generator, limits or Limits(nodes=200_000, cells=10_000, kinks=256)
@@ -132,7 +138,7 @@ class Subdifferential:
         """Every selection was either proved active or excluded: the set is exactly known."""
         return all(cell.certain for c in self._limits.components for cell in c.cells)
 
-    def bouligand(self) -> torch.Tensor:
+    def bouligand(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the elements of the Bouligand subdifferential, variables flattened in order.
 
         Raises:
@@ -140,18 +146,22 @@ class Subdifferential:
             UnsupportedError: The set is not completely known; see `found`.
         """
         self._require_complete()
-        return self.found()
+        return self.found(seconds=seconds)
 
-    def found(self) -> torch.Tensor:
+    def found(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the limiting gradients that directions prove: all of them where `complete`.
 
         Raises:
             BudgetError: As `bouligand`.
         """
+        with Deadline.after(seconds) as deadline:
+            return torch.from_numpy(self._found(deadline))
+
+    def _found(self, deadline: Deadline) -> Array:
         limits = self._limits.certain()
         if limits is None:
-            return torch.zeros(0, len(self._limits.base), dtype=torch.float64)
-        return torch.from_numpy(distinct(self._listed(limits)))
+            return np.zeros((0, len(self._limits.base)))
+        return distinct(self._listed(limits), deadline=deadline)
 
     def vertices(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the vertices of the Clarke subdifferential, variables flattened in order.
@@ -160,8 +170,9 @@ class Subdifferential:
             BudgetError: As `bouligand`.
             UnsupportedError: As `bouligand`.
         """
-        points = self.bouligand().numpy()
+        self._require_complete()
         with Deadline.after(seconds) as deadline:
+            points = self._found(deadline)
             return torch.from_numpy(points[vertex_indices(points, _TOLERANCE, deadline)])
 
     def contains(

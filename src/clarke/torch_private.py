@@ -6,19 +6,23 @@ Each part says what is lost where a version of torch lacks it.
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from torch._C import _get_dispatch_stack_at, _len_torch_dispatch_stack
 from torch._guards import TracingContext
+from torch.overrides import _len_torch_function_stack, _pop_mode
+from torch.utils import _python_dispatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FunctionType
 
     from typing_extensions import Self
-
-T = TypeVar("T")
 
 _OWN_FUNCTIONS = ("torch._functorch._aot_autograd", "torch._higher_order_ops", "torch._dynamo")
 _FRAMES: Final[Any] = torch._C._dynamo.eval_frame  # noqa: SLF001 - has no public name
@@ -100,3 +104,182 @@ class CompileNotice:
         notify, self._notify = self._notify, None
         if notify is not None:
             notify()
+
+
+# --- the modes of a thread -----------------------------------------------------------------------
+
+_top_hooks: Final[Any] = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # noqa: SLF001 - has no public name
+_FLAGS: Final = tuple(  # what torch's dispatch modes keep beside their stack
+    name
+    for name in vars(_python_dispatch)
+    if name.startswith("_is_in_") and name.endswith(("mode", "internals"))
+)
+
+
+class ThreadState:
+    """The modes of this thread, as they are now, to put them back: once or several times."""
+
+    def __init__(self) -> None:
+        self._grad = torch.is_grad_enabled()
+        self._modes = _modes()
+        self._flags = [getattr(_python_dispatch, name) for name in _FLAGS]
+        self._functions = _len_torch_function_stack()
+        self._hooks = saved_tensors_hooks()
+        self._anomaly = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
+        self._autocast = torch.is_autocast_enabled("cpu")
+        self._nesting = _autocast_nesting()
+
+    def restore(self) -> None:
+        """Put back what has changed."""
+        now = _modes()
+        if now != self._modes:
+            common = sum(
+                1 for _ in itertools.takewhile(lambda p: p[0] is p[1], zip(now, self._modes))
+            )
+            for _ in now[common:]:
+                _python_dispatch._pop_mode()  # noqa: SLF001 - has no public name
+            for mode in self._modes[common:]:
+                _python_dispatch._push_mode(mode)  # noqa: SLF001 - as above
+        for name, value in zip(_FLAGS, self._flags, strict=True):
+            setattr(_python_dispatch, name, value)
+        while _len_torch_function_stack() > self._functions:
+            _pop_mode()
+        while (found := saved_tensors_hooks()) is not None and found != self._hooks:
+            torch._C._autograd._pop_saved_tensors_default_hooks()  # noqa: SLF001 - as above
+        torch.set_anomaly_enabled(*self._anomaly)
+        torch.set_autocast_enabled("cpu", self._autocast)
+        while _autocast_nesting() > self._nesting:
+            torch.autocast_decrement_nesting()
+        torch._C._set_grad_enabled(self._grad)  # noqa: SLF001 - without a mode's eyes
+
+
+def _modes() -> tuple[Any, ...]:
+    return tuple(_get_dispatch_stack_at(i) for i in range(_len_torch_dispatch_stack()))
+
+
+def _autocast_nesting() -> int:
+    torch.autocast_increment_nesting()
+    return int(torch.autocast_decrement_nesting())
+
+
+def saved_tensors_hooks() -> tuple[Any, Any] | None:
+    """The innermost of `torch.autograd.graph.saved_tensors_hooks`; None if there are none."""
+    if _top_hooks is None:  # pragma: no cover - an older torch
+        return None
+    hooks: tuple[Any, Any] | None = _top_hooks(True)
+    return hooks
+
+
+# --- other processes -----------------------------------------------------------------------------
+
+
+def processes() -> int:
+    """How many processes compute together under torch.distributed; one where it is not used."""
+    distributed: Any = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return 1
+    return int(distributed.get_world_size())
+
+
+# --- forward mode differentiation ----------------------------------------------------------------
+
+_LEVEL: Final = 0  # torch has one only, for all threads
+_open_level: Final[Any] = torch._C._enter_dual_level  # type: ignore[attr-defined]  # noqa: SLF001 - a public name asks more
+_close_level: Final[Any] = torch._C._exit_dual_level  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+_make_dual: Final[Any] = torch._VF._make_dual  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+_unpack_dual: Final[Any] = torch._VF._unpack_dual  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+_one_at_a_time: Final = threading.RLock()  # there is one level in a process, so there is one lock
+
+
+class _OpenLevel(bytearray):
+    """Stands for the level while it is open; its end closes it.
+
+    A buffer, so that a `memoryview` can hold it.
+    """
+
+    __slots__ = ("__weakref__", "closes")
+    closes: tuple[Any, ...]
+
+
+def forward_mode() -> memoryview:
+    """A context manager in which tensors may carry tangents: `make_dual`, `unpack_dual`.
+
+    Torch has one level of forward mode for the whole process, and takes a second for an error. So
+    clarke's threads come one after another, and a thread of the user's that opens or closes the
+    level meanwhile waits. Where the user has it open, it is shared: tangents belong to tensors, and
+    neither side meets those of the other.
+
+    KeyboardInterrupt may come between any two steps of Python's, and a level that stays open ends
+    forward mode for the process. Here what is done and what has to be undone are written down in
+    one step of C's. Undoing is another: leaving a `memoryview` drops the object behind it, and
+    weak references to that then call what they were given, all without a line of Python.
+    """
+    locked: list[bool] = []
+    opened: list[int] = []
+    stood_in: tuple[list[Any], ...] = ([], [])
+    owner, doors = _doors()
+    level = _OpenLevel()
+    # What to do at the end, which is nothing while the lists are empty. From here on no function
+    # of Python's is called: its frame would hold `level` as long as somebody looks at the error.
+    level.closes = (
+        _at_end(level, map(_one_at_a_time.__exit__, locked)),
+        *(
+            _at_end(level, map(setattr, here, (n,), (was,)))
+            for here, (n, was) in zip(stood_in, doors)
+        ),
+        _at_end(level, map(_close_level, opened)),
+    )
+    try:
+        locked.extend(itertools.starmap(_one_at_a_time.acquire, ((),)))
+        for here, (name, _), other in zip(
+            stood_in, doors, (_wait_and_open, _wait_and_close), strict=True
+        ):
+            here.append(owner)
+            setattr(owner, name, other)
+        try:  # noqa: SIM105 - suppress() is a function of Python's
+            opened.extend(itertools.starmap(_open_level, ((),)))
+        except RuntimeError:
+            pass  # the user has it open
+        return memoryview(level)
+    except BaseException:
+        del level
+        raise
+
+
+def _at_end(level: _OpenLevel, actions: Iterator[Any]) -> Any:
+    """Take one step of an iterator when `level` is gone; hold what is returned until then."""
+    return weakref.ref(level, functools.partial(next, actions))
+
+
+def _doors() -> tuple[Any, tuple[tuple[str, Any], tuple[str, Any]]]:
+    """Where torch's own Python finds what opens and what closes the level."""
+    inner: Any = sys.modules.get("torch._functorch.predispatch")
+    if inner is not None and hasattr(inner, "_enter_dual_level_impl"):  # since torch 2.9
+        names = ("_enter_dual_level_impl", "_exit_dual_level_impl")
+    else:  # pragma: no cover - an older torch
+        inner, names = torch._C, ("_enter_dual_level", "_exit_dual_level")
+    return inner, ((names[0], _open_level), (names[1], _close_level))
+
+
+def _wait_and_open() -> Any:
+    """Stands for torch's while clarke has the level open."""
+    with _one_at_a_time:
+        return _open_level()
+
+
+def _wait_and_close(level: int) -> Any:
+    """Stands for torch's while clarke has the level open, or shares it."""
+    with _one_at_a_time:
+        return _close_level(level)
+
+
+def make_dual(value: torch.Tensor, tangent: torch.Tensor) -> torch.Tensor:
+    """A tensor that carries a tangent; inside of `forward_mode`."""
+    found: torch.Tensor = _make_dual(value, tangent, level=_LEVEL)
+    return found
+
+
+def unpack_dual(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A tensor without its tangent, and that, if it has one; inside of `forward_mode`."""
+    primal, tangent = _unpack_dual(value, level=_LEVEL)
+    return primal, tangent

@@ -158,9 +158,9 @@ def test_confirmation_on_request(monkeypatch):
     asked = []
     decide = judge.decide
 
-    def spy(trace, registry, slots, gradient, settings):
+    def spy(trace, registry, slots, gradient, settings, **rest):
         asked.append(settings.confirm)
-        return decide(trace, registry, slots, gradient, settings)
+        return decide(trace, registry, slots, gradient, settings, **rest)
 
     monkeypatch.setattr(judge, "decide", spy)
     w = zero()

@@ -6,11 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from torch.autograd import forward_ad
 
 from clarke.atlas.model import Standing, close
 from clarke.errors import ClarkeError
 from clarke.subdifferential import subdifferential
+from clarke.torch_private import forward_mode, make_dual, unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,10 +33,10 @@ def forward_gradient(
             for j in range(p.numel()):
                 unit = torch.zeros(p.numel(), dtype=p.dtype)
                 unit[j] = 1.0
-                with forward_ad.dual_level():
+                with forward_mode():
                     duals = list(point)
-                    duals[i] = forward_ad.make_dual(p.clone(), unit.reshape(p.shape))
-                    tangent = forward_ad.unpack_dual(f(*duals)).tangent
+                    duals[i] = make_dual(p.clone(), unit.reshape(p.shape))
+                    tangent = unpack_dual(f(*duals))[1]
                 found.append(0.0 if tangent is None else float(tangent))
     except (NotImplementedError, RuntimeError):
         return None

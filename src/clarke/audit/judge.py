@@ -11,12 +11,14 @@ import torch
 from clarke.capture import (
     External,
     Recorder,
+    collect_opened,
     collect_trace,
     refilled,
     saving_plainly,
 )
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Confirm, Decision, Settings, decide
+from clarke.decide.detached import declared_rate, opened_value
 from clarke.errors import CaptureError, ClarkeError, InputError, OutOfTimeError, in_a_line
 from clarke.verdict import Verdict
 
@@ -35,12 +37,14 @@ class Case:
 
     Attributes:
         trace: What ran.
+        opened: The same with what detached values were computed from, where there are any.
         slots: External slots of the variables.
         leaves: The variables themselves.
         positions: For `torch.autograd.grad`, the position of each variable among the results.
     """
 
     trace: Trace
+    opened: Trace | None
     slots: tuple[int, ...]
     leaves: tuple[torch.Tensor, ...]
     positions: tuple[int, ...]
@@ -85,6 +89,7 @@ def prepare(
         raise InputError("A variable is complex; a Clarke gradient needs real variables.")
     return Case(
         trace=trace,
+        opened=collect_opened(recorder, output, trace),
         slots=tuple(unique),
         leaves=tuple(e.tensor for _, e in unique.values()),
         positions=tuple(p for p, _ in unique.values()),
@@ -169,7 +174,11 @@ def judge(
     settings = replace(settings, confirm=Confirm.ALWAYS if confirmed else Confirm.NEVER)
     with alone():
         trace = refilled(case.trace, registry.keeps, deadline)
-        return decide(trace, registry, case.slots, gradient, settings, deadline=deadline)
+        decision = decide(trace, registry, case.slots, gradient, settings, deadline=deadline)
+        if not decision.verdict.correct or case.opened is None:
+            return decision
+        value = opened_value(case.opened, registry, case.slots, deadline)
+        return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
 
 
 @contextlib.contextmanager

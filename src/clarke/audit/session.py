@@ -37,7 +37,8 @@ from clarke.fast import EarlyTies, QuickJudge
 from clarke.kinks import default_registry
 from clarke.numerics import STEP_SECONDS
 from clarke.report import Report, build_report
-from clarke.torch_private import CompileNotice
+from clarke.torch_private import CompileNotice, processes
+from clarke.undo import leaves_no_trace
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ if TYPE_CHECKING:
     Subscriber = Callable[[Step, Report | None], Any]
     Begun = Callable[[int, Location], Any]
 
+_DISTRIBUTED = (
+    "Several processes train together here (torch.distributed): the gradient that the optimizer "
+    "takes is put together from all of theirs, and clarke sees those of one. Audit the program as "
+    "a single process, on the whole batch."
+)
 _PROOFS_KEPT = 8  # wrong gradients whose proof, with its tensors, stays in `reports`
 
 
@@ -179,6 +185,8 @@ class Audit:
             early=self._early,
         )
         spy, stepping = HookSpy(recorder), OptimizerAside(recorder, self._penalized)
+        recorder.places.on_root = self._look_for_others
+        self._look_for_others(recorder=recorder)
         notice = CompileNotice(partial(_without_hooks, recorder, stepping))
         with ExitStack() as opened:
             opened.enter_context(self._interceptor)
@@ -193,7 +201,11 @@ class Audit:
 
     def __exit__(self, *exc: object) -> None:
         self._recorder = self._spy = self._stepping = self._notice = None
-        self._opened.close()
+        opened = self._opened
+        try:
+            opened.close()
+        finally:
+            opened.close()  # what a KeyboardInterrupt left in there
 
     def subscribe(
         self, callback: Subscriber, *, gradients: bool = True, begun: Begun | None = None
@@ -241,6 +253,13 @@ class Audit:
 
     # ---------------------------------------------------------------- one backward call
 
+    def _look_for_others(self, _root: object = None, recorder: Recorder | None = None) -> None:
+        """Stand aside where several processes train together: the step is none of one's own."""
+        recorder = recorder or self._recorder
+        if recorder is not None and processes() > 1:
+            recorder.stands_aside = _DISTRIBUTED
+
+    @leaves_no_trace
     def _backward(self, call: BackwardCall) -> Any:
         recorder = self._recorder
         if recorder is None:  # pragma: no cover - the interceptor is removed with the recorder
@@ -250,6 +269,9 @@ class Audit:
         self._penalized.note(call)
         if self._notice is not None:
             self._notice.look()
+        self._look_for_others()
+        if recorder.stands_aside:
+            call = replace(call, refused=recorder.stands_aside)
         number = len(self._steps) + 1
         location = recorder.places.here()[0]
         if not self._schedule.looks_at(number):

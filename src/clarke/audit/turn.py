@@ -88,6 +88,7 @@ class Turn:
         self._accumulation = accumulation
         self._orders = orders
         self._deadline = UNLIMITED
+        self._used = 0.0  # of the time that the orders grant
         self._case: Case | None = None
         self._backup: GradBackup | None = None
         self._watch: LeafWatch | None = None
@@ -126,10 +127,10 @@ class Turn:
     @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
         """What is left of the call's time for a part of clarke's work on it."""
-        limit = self._orders.seconds
         started = time.perf_counter()
-        with Deadline.after(limit) as self._deadline:
-            self._deadline.extend(-self.seconds)
+        with Deadline.after(self._orders.seconds) as self._deadline:
+            self._deadline.extend(-self._used)
+            granted = self._deadline.left
             try:
                 yield
             except BaseException:
@@ -137,6 +138,8 @@ class Turn:
                 raise
             finally:
                 self.seconds += time.perf_counter() - started
+                if self._orders.seconds is not None:
+                    self._used += granted - self._deadline.left
 
     def _prepare(self) -> None:
         if self._call.refused:

@@ -1,11 +1,12 @@
 """What ran: a dispatch mode writes an immutable Trace. Records, judges nothing."""
 
 from clarke.capture.again import refilled, without_values
-from clarke.capture.collect import COMPILED, collect_trace, release_nodes
+from clarke.capture.collect import COMPILED, collect_opened, collect_trace, release_nodes
 from clarke.capture.digest import digest
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.live import Node, Writes
 from clarke.capture.made import Made
+from clarke.capture.memory import is_there, refuse_missing
 from clarke.capture.operators import Operators
 from clarke.capture.places import Places
 from clarke.capture.reads import PythonReads
@@ -50,11 +51,14 @@ __all__ = [
     "Trace",
     "Writes",
     "ZeroFinder",
+    "collect_opened",
     "collect_trace",
     "digest",
     "input_slots",
+    "is_there",
     "overload_of",
     "refilled",
+    "refuse_missing",
     "release_nodes",
     "saving_plainly",
     "without_values",

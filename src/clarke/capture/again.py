@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.capture.memory import refuse_missing
 from clarke.capture.signs import Signs, StandIn, ZeroFinder, signs_tell
 from clarke.capture.trace import Keep, OpRecord, Ref, Trace
 from clarke.deadline import UNLIMITED, Deadline
@@ -39,6 +40,7 @@ def refilled(trace: Trace, keep: Callable[[Any], Keep], deadline: Deadline = UNL
     """
     if not trace.emptied:
         return trace
+    refuse_missing(trace)
     again = _Again(trace, keep)
     ops: list[OpRecord] = []
     with torch.no_grad():

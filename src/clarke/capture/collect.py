@@ -6,8 +6,10 @@ from itertools import repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from clarke.capture.asserts import in_assertion
 from clarke.capture.functions import is_from_compiled, is_from_custom
 from clarke.capture.live import NOTHING_KEPT, Node, Slot
+from clarke.capture.memory import refuse_missing
 from clarke.capture.signs import Signs, StandIn
 from clarke.capture.trace import External, OpRecord, Origin, ScalarRead, Trace
 from clarke.deadline import UNLIMITED, Deadline
@@ -35,6 +37,7 @@ def collect_trace(
     output: torch.Tensor,
     *,
     all_reads: bool = False,
+    opened: bool = False,
     deadline: Deadline = UNLIMITED,
 ) -> Trace:
     """All operations on which `output` depends, in evaluation order.
@@ -44,6 +47,7 @@ def collect_trace(
         output: The result.
         all_reads: Every value that went into Python may have decided a branch. By default only
             those read before the last operation: in a loop, metrics are read after the loss.
+        opened: With those behind values that were detached, as far as they were recorded.
         deadline: When to give up.
 
     Raises:
@@ -64,7 +68,7 @@ def collect_trace(
         )
     nodes: dict[int, Node] = {}
     slots: dict[int, Slot] = {}
-    _walk([(slot, len(slot.storage.writers))], nodes, slots, deadline)
+    _walk([(slot, len(slot.storage.writers))], nodes, slots, deadline, opened=opened)
     reads = _scalar_reads(recorder, nodes, slots, deadline, all_reads=all_reads)
     for s in slots.values():
         where, all_of_it = recorder.tampered.get(s.storage, (None, False))
@@ -78,25 +82,38 @@ def collect_trace(
     externals = {
         s.number: _external(s, s.held)
         for s in slots.values()
-        if s.producer is None and s.held is not None
+        if s.producer is None and s.held is not None and not (opened and s.history)
     }
     if slot.producer is None and slot.number not in externals:
         # The result itself is a leaf, or comes straight from a custom Function.
         externals[slot.number] = _external(slot, output)
     _refuse_compiled(externals.values())
-    return Trace(
+    trace = Trace(
         ops=tuple(_op_record(nodes[i]) for i in sorted(nodes)),
         externals=MappingProxyType(externals),
         output=slot.number,
         scalar_reads=tuple(reads),
         slot_dtypes=MappingProxyType({s.number: s.dtype for s in slots.values()}),
     )
+    refuse_missing(trace)
+    return trace
 
 
 def _refuse_compiled(externals: Iterable[External]) -> None:
     for e in externals:
         if e.origin is not Origin.CONSTANT and is_from_compiled(e.tensor):
             raise CaptureError(COMPILED)
+
+
+def collect_opened(recorder: Recorder, output: torch.Tensor, trace: Trace) -> Trace | None:
+    """The trace with what its detached values were computed from; None where nothing is known."""
+    if not any(e.stopped for e in trace.externals.values()):
+        return None
+    try:
+        opened = collect_trace(recorder, output, opened=True)
+    except (CaptureError, ModifiedSinceError):
+        return None
+    return opened if len(opened.ops) > len(trace.ops) else None
 
 
 def _scalar_reads(
@@ -112,7 +129,7 @@ def _scalar_reads(
     found = []
     for read in recorder.reads:
         slot = read.slot()
-        if not (all_reads or read.at < last):
+        if not (all_reads or read.at < last) or in_assertion(read.location):
             continue
         if slot is None:
             if read.held is None:  # a number: which one does not matter
@@ -135,6 +152,8 @@ def _walk(
     nodes: dict[int, Node],
     slots: dict[int, Slot],
     deadline: Deadline,
+    *,
+    opened: bool = False,
 ) -> None:
     todo = list(start)
     while todo:
@@ -144,6 +163,8 @@ def _walk(
         before = list(slot.storage.writers[:writers])
         if slot.producer is not None:
             before.append(slot.producer)
+        elif opened and slot.history is not None:
+            before.append(slot.history)
         for node in before:
             if node.index in nodes:
                 continue
@@ -161,7 +182,7 @@ def _walk(
 def release_nodes(recorder: Recorder, output: torch.Tensor) -> None:
     """Forget the differentiable history of `output`, as autograd has just done with its graph."""
     slot = recorder.slot_of(output)
-    recorder.epoch += 1
+    recorder.begin_epoch()
     if slot is None:
         return
     todo = [slot]

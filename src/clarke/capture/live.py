@@ -8,13 +8,14 @@ an iteration, the iteration's record goes with it; nothing accumulates over a tr
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import TypeAlias
 
     from clarke.capture.trace import Location
@@ -43,16 +44,16 @@ class Memory:
         memory: torch's own object, None where there is none (sparse tensors).
     """
 
-    __slots__ = ("__weakref__", "_reserved")
+    __slots__ = ("__weakref__", "_frees", "_reserved")
 
     def __init__(self, memory: torch.UntypedStorage | None) -> None:
         # What `torch.multiprocessing.reductions.StorageWeakRef` does, without two more objects.
-        self._reserved: Any = 0 if memory is None else memory._weak_ref()  # noqa: SLF001 - as there
-
-    def __del__(self, free: Callable[[int], None] = _free) -> None:
-        # Bound here, since the module may be gone before the last of these at the program's end.
-        if self._reserved:
-            free(self._reserved)
+        self._reserved: Any = 0
+        self._frees: Any = None
+        if memory is not None:
+            self._reserved = memory._weak_ref()  # noqa: SLF001 - as there
+            # A `__del__` of Python's would swallow a KeyboardInterrupt; this is C all through.
+            self._frees = weakref.ref(self, partial(next, map(_free, (self._reserved,))))
 
     def holds(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor lies there still: ``.data`` may have been given other memory.
@@ -127,6 +128,7 @@ class Slot:
         "cut_by",
         "dtype",
         "held",
+        "history",
         "key",
         "location",
         "masked",
@@ -155,6 +157,8 @@ class Slot:
         self.location = location
         self.producer: Node | None = None
         self.held: torch.Tensor | None = None
+        # What made it before it was cut off, until the next backward call that frees its graph.
+        self.history: Node | None = None
         self.key: weakref.ref[torch.Tensor] | None = None  # the tensor that `held` stands for
         self.cut_by = ""  # the operation whose result autograd takes for a constant
         self.stopped = False  # computed from differentiated values, but cut off

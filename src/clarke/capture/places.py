@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +13,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from clarke.capture.trace import Location
+from clarke.undo import at_the_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,20 +81,21 @@ class Places:
         self._forwards: dict[int, CodeType] | None = None
         self._handles: list[Any] = []
         self._by_frames = False
+        self._thread = 0
         self.on_root: Callable[[torch.nn.Module], None] | None = None
 
     def start(self) -> None:
         """Install the two hooks (removed by `stop`)."""
-        self._handles = [
-            register_module_forward_pre_hook(self._enter),
-            register_module_forward_hook(self._leave, always_call=True),
-        ]
+        self._thread = threading.get_ident()
+        at_the_end(self.stop)
+        self._handles.append(register_module_forward_pre_hook(self._enter))
+        self._handles.append(register_module_forward_hook(self._leave, always_call=True))
 
     def stop(self) -> None:
         """Remove the hooks and forget the module stack."""
         for handle in self._handles:
             handle.remove()
-        self._handles = []
+        self._handles = []  # only now: a KeyboardInterrupt may have the rest removed again
         self._stack.clear()
         self._roots.clear()
         self._by_frames = False
@@ -103,6 +106,8 @@ class Places:
         self._by_frames = True
 
     def _enter(self, module: torch.nn.Module, _args: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
         if not self._roots and self.on_root is not None:
             self.on_root(module)
         self._roots.append(module)
@@ -110,6 +115,8 @@ class Places:
         self._stack.append(self._path(module, self._roots[0], above))
 
     def _leave(self, module: torch.nn.Module, _args: Any, _output: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
         if self._roots and self._roots[-1] is module:
             self._roots.pop()
             self._stack.pop()

@@ -194,6 +194,7 @@ class Recorder(TorchDispatchMode):
         # last tensor there may be one that has not been read, so that nothing else holds it.
         self._written: set[Storage] = set()
         self._prune_at = _PRUNED
+        self._histories: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._cuts = False  # some memory holds values that were cut off
         self.epoch = 0  # backward calls whose record has been released
         self.tampered: weakref.WeakKeyDictionary[Storage, tuple[Location, bool]] = (
@@ -356,7 +357,8 @@ class Recorder(TorchDispatchMode):
                 slot.cut_by = overload_of(slot.producer.func)
             elif slot.stopped:
                 slot.cut_by = next((s.cut_by for s in slot.producer.inputs if s.cut_by), "")
-            slot.producer = None
+            slot.history, slot.producer = slot.producer, None
+            self._histories.add(slot)
             self._hold(slot, tensor)
         return slot
 
@@ -549,6 +551,13 @@ class Recorder(TorchDispatchMode):
         for tensor in tensors:
             if operator.func is _SCALAR or tensor.is_floating_point():
                 self._note_read(tensor, location)
+
+    def begin_epoch(self) -> None:
+        """A graph has been freed: what was cut off before is a constant for what comes."""
+        self.epoch += 1
+        for slot in self._histories:
+            slot.history = None
+        self._histories.clear()
 
     def forget_reads(self, index: int) -> None:
         """Forget the values that went into Python before operation `index`."""
@@ -811,6 +820,36 @@ class Recorder(TorchDispatchMode):
             for key, value in kept.items()
         }
 
+    def _stopped_node(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], location: Location
+    ) -> Node | None:
+        """The record of an operation on differentiated values alone, made without gradients.
+
+        What else it might read (a batch of an evaluation) must not be held any longer. Random
+        numbers stay what they were.
+        """
+        operator = self._operators.of(func)
+        if operator.draws:
+            return None
+        tensors: list[torch.Tensor] = []
+        gather_tensors((*args, *kwargs.values()), tensors)
+        for tensor in tensors:
+            if not (tensor.requires_grad or tensor.numel() == 1):
+                slot = self._slot(tensor)
+                if slot is None or slot.history is None:
+                    return None
+        self.count += 1
+        node = Node(self.count, func, location)
+        reading = _Reading(self._read, location)
+        node.args = tuple(reading.refs(a) for a in args)
+        node.kwargs = {k: reading.refs(v) for k, v in kwargs.items()}
+        node.inputs = tuple(reading.inputs)
+        node.writers_before = _writers(node.inputs)
+        node.reads_stopped = True
+        if operator.keep is not Keep.NOTHING:
+            self._keep_inputs(node, args, kwargs, [])
+        return node
+
     def _run_stopped(
         self,
         func: Any,
@@ -834,15 +873,25 @@ class Recorder(TorchDispatchMode):
             else:
                 # A leaf's new value is its own, as when a module draws its first weights.
                 self.note_writes([tensor], cut=not tensor.requires_grad)
+        history = None if written or call else self._stopped_node(func, args, kwargs, location)
         out = func(*args, **kwargs)
         flat = out if isinstance(out, (list, tuple)) else (out,)
+        outputs: list[int | None] = []
         for value in flat:
-            if isinstance(value, torch.Tensor) and not any(value is w for w in written):
+            if not isinstance(value, torch.Tensor):
+                outputs.append(None)
+            elif not any(value is w for w in written):
                 slot = self._slot(value)
                 if slot is None:
                     slot = self._new_slot(value, location)
                 slot.stopped = True
                 slot.within = call
+                outputs.append(slot.number)
+                if history is not None:
+                    slot.history = history
+                    self._histories.add(slot)
+        if history is not None:
+            history.outputs = tuple(outputs)
         for tensor in written if call is not None else ():
             if not tensor.requires_grad and self._slot(tensor) is None:
                 self._new_slot(tensor, location).within = call

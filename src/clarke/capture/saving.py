@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.torch_private import saved_tensors_hooks
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _CHECKPOINT = "torch.utils.checkpoint"
-_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # noqa: SLF001 - has no public name
 
 
 def saves_otherwise() -> bool:
@@ -22,25 +23,18 @@ def saves_otherwise() -> bool:
     for. Not `save_on_cpu`: of tensors that are there already it keeps no copy, and autograd then no
     longer notices when they are overwritten.
     """
-    hooks = _innermost()
+    hooks = saved_tensors_hooks()
     return hooks is not None and not _computes_again(hooks[0])
 
 
 @contextlib.contextmanager
 def saving_plainly() -> Iterator[None]:
     """Out of reach of the user's `saved_tensors_hooks`, of which the innermost alone count."""
-    if _innermost() is None:
+    if saved_tensors_hooks() is None:
         yield
         return
     with torch.autograd.graph.saved_tensors_hooks(torch.Tensor.detach, lambda saved: saved):
         yield
-
-
-def _innermost() -> tuple[Any, Any] | None:
-    if _top_hooks is None:  # pragma: no cover - an older torch
-        return None
-    hooks: tuple[Any, Any] | None = _top_hooks(True)
-    return hooks
 
 
 def _computes_again(pack: Any) -> bool:

@@ -7,6 +7,7 @@ which the recorder, with several lookups for each operation, feels.
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -24,18 +25,13 @@ class _Entry(weakref.ref["torch.Tensor"], Generic[V]):
 
 
 class TensorTable(Generic[V]):
-    """Values by tensor; an entry goes when its tensor does."""
+    """Values by tensor; an entry goes when its tensor does, at the next `set` or `sweep`."""
 
     def __init__(self) -> None:
-        entries: dict[int, _Entry[V]] = {}
-
-        def forget(entry: Any) -> None:
-            key = entry.key
-            if entries.get(key) is entry:
-                del entries[key]
-
-        self._entries = entries
-        self._forget = forget
+        self._entries: dict[int, _Entry[V]] = {}
+        # Whose tensors are gone. A callback of Python's would swallow a KeyboardInterrupt.
+        self._dead: deque[_Entry[V]] = deque()
+        self._forget: Any = self._dead.append
 
     def get(self, tensor: torch.Tensor) -> V | None:
         """The value of a tensor, or None."""
@@ -47,6 +43,8 @@ class TensorTable(Generic[V]):
 
     def set(self, tensor: torch.Tensor, value: V) -> None:
         """Give a tensor a value."""
+        if self._dead:
+            self.sweep()
         entry: Any = _Entry(tensor, self._forget)
         entry.key, entry.value = id(tensor), value
         self._entries[entry.key] = entry
@@ -56,5 +54,13 @@ class TensorTable(Generic[V]):
         if self.get(tensor) is not None:
             del self._entries[id(tensor)]
 
+    def sweep(self) -> None:
+        """Let go the values of tensors that are gone."""
+        while self._dead:
+            entry = self._dead.pop()
+            if self._entries.get(entry.key) is entry:
+                del self._entries[entry.key]
+
     def __len__(self) -> int:
+        self.sweep()
         return len(self._entries)

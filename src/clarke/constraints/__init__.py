@@ -2,6 +2,7 @@
 
 from clarke.constraints.directions import random_tangents
 from clarke.constraints.relevance import Relevance, find_relevant, tangent
+from clarke.constraints.resolve import resolve
 from clarke.constraints.rows import RowOperator, build_rows, flatten, unflatten
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "find_relevant",
     "flatten",
     "random_tangents",
+    "resolve",
     "tangent",
     "unflatten",
 ]

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 def random_tangents(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
     """A standard normal direction in the space of the program's variables."""
-    return tuple(
-        torch.randn(p.shape, dtype=program.dtype, generator=generator) for p in program.point
-    )
+
+    def one(like: torch.Tensor) -> torch.Tensor:
+        program.deadline.ask("drawing a direction")
+        return torch.randn(like.shape, dtype=program.dtype, generator=generator)
+
+    return tuple(one(p) for p in program.point)

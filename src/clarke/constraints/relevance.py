@@ -17,7 +17,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
-import torch.autograd.forward_ad as fwd
 
 from clarke.constraints.directions import random_tangents
 from clarke.constraints.linearity import really_vary
@@ -25,6 +24,7 @@ from clarke.constraints.surfaces import jumps_beside
 from clarke.deadline import rung
 from clarke.kinks import Hazard
 from clarke.kinks.steps import ComparisonRule
+from clarke.torch_private import forward_mode, unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ def nearby_point(
 
 def tangent(value: torch.Tensor) -> torch.Tensor:
     """The forward-mode tangent of a value, zeros if it has none."""
-    found = fwd.unpack_dual(value).tangent
+    found = unpack_dual(value)[1]
     return torch.zeros_like(value) if found is None else found.detach()
 
 
@@ -136,7 +136,7 @@ def find_relevant(
     count = program.analysis.count
     weights, mixed = random_mixtures(program, generator, mixing)
     weights = {p: w for p, w in weights.items() if p not in choices}
-    with fwd.dual_level():
+    with forward_mode():
         direction = random_tangents(program, generator)
         moved = program.run(
             choices=choices, weights=weights, tangents=direction, probe=True, grad=False
@@ -229,7 +229,7 @@ def _null_kinks(
             null[kinks] = False
             continue
         slopes = tangent(use.difference)
-        gap = fwd.unpack_dual(use.difference).primal.detach()
+        gap = unpack_dual(use.difference)[0].detach()
         null[kinks[slopes.abs() > 0]] = False
         jump = gap.abs() > _OWN * max(use.scale, _TINY * sizes[number])
         jumping[kinks[jump]] = True
@@ -253,7 +253,7 @@ def _small_but_real(
     owner = torch.cat([s.first + s.touch.owner for s in sites])
 
     def along(direction: Sequence[torch.Tensor]) -> torch.Tensor:
-        with fwd.dual_level():
+        with forward_mode():
             run = program.run(
                 choices=choices, weights=weights, tangents=direction, probe=True, grad=False
             )

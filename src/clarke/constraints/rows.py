@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.autograd.forward_ad as fwd
 
 from clarke.constraints.directions import random_tangents
 from clarke.constraints.linearity import really_vary
 from clarke.constraints.relevance import is_choice, negligible, tangent
+from clarke.torch_private import forward_mode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ class RowOperator:
 
     def times(self, direction: Sequence[torch.Tensor]) -> torch.Tensor:
         """``A d``: one forward-mode pass, whatever the number of rows."""
-        with fwd.dual_level():
+        with forward_mode():
             run = self.program.run(
                 choices=self.choices, tangents=tuple(direction), probe=True, grad=False
             )
@@ -65,7 +65,7 @@ class RowOperator:
     def times_bounded(self, direction: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """``A d``, and for every entry how much of it may be rounding."""
         rounding = torch.zeros(self.program.analysis.count, dtype=torch.float64)
-        with fwd.dual_level():
+        with forward_mode():
             run = self.program.run(
                 choices=self.choices, tangents=tuple(direction), probe=True, grad=False
             )
@@ -142,7 +142,7 @@ def _equivalent(
     They are the paper's set T_j. One tangent pass along a random direction shows them all.
     """
     generator = torch.Generator().manual_seed(0)
-    with fwd.dual_level():
+    with forward_mode():
         direction = random_tangents(program, generator)
         run = program.run(choices=choices, tangents=direction, probe=True, grad=False)
         values, kinks = _signed_rows(program, run, choices, relevant)
@@ -158,7 +158,7 @@ def _equivalent(
         return equal
 
     def along(direction: Sequence[torch.Tensor]) -> torch.Tensor:
-        with fwd.dual_level():
+        with forward_mode():
             run = program.run(choices=choices, tangents=direction, probe=True, grad=False)
             return tangent(_signed_rows(program, run, choices, relevant)[0])
 

@@ -29,6 +29,7 @@ from clarke.decide.tolerance import REPLAY_SPACING, coarsest_epsilon
 from clarke.kinks.steps import ComparisonRule
 from clarke.numerics import (
     BESIDE_AGREES,
+    BESIDE_ARRIVES,
     BESIDE_DENSE,
     BESIDE_FAR,
     BESIDE_GROWTH,
@@ -121,6 +122,12 @@ class Limit:
 class Beside:
     """Samples of a program along rays from its point.
 
+    Attributes:
+        program: The program.
+        deadline: When to stop looking.
+        guarded: Whether a comparison is tied at the point.
+        here: The sample at the point itself.
+
     Args:
         program: The program.
         generator: Private randomness.
@@ -146,6 +153,7 @@ class Beside:
         ]
         # A guard has other pieces beside the point than at it. Elsewhere a value that rounding
         # keeps off a kink is off it at any distance.
+        self.guarded = bool(guards)
         self._pieces = pieces or (Pieces.TRUE if guards else Pieces.HELD)
         self._spacing = REPLAY_SPACING
         if guards:
@@ -299,15 +307,42 @@ def steepness(here: Sample, samples: Sequence[Sample]) -> Steep | None:
     if certain and all(b >= BESIDE_JUMP * a for a, b in pairwise(sizes)):
         grows = sizes[-1] > sizes[0] and all(b > a for a, b in pairwise(sizes))
         unbounded = grows and sizes[-1] > 2 * sizes[-1 - len(sizes) // 2]
-        return Steep(math.inf if unbounded else min(sizes))
+        return Steep(math.inf if unbounded else sizes[-1])
     quotients: list[tuple[float, float, float]] = []
     for s, gap, error in zip(near, gaps, errors, strict=True):
         if s.distance > BESIDE_FAR:
             continue
-        if abs(gap) <= 8 * BESIDE_SMALL * error:
-            break
-        quotients.append((s.distance, gap / s.distance, error / s.distance))
-    return Steep(0.0) if _grow(quotients) else None
+        if quotients and abs(gap) + 8 * error < BESIDE_GROWTH * abs(quotients[-1][1]) * s.distance:
+            return None  # it grew from afar only
+        if abs(gap) > 8 * BESIDE_SMALL * error:
+            quotients.append((s.distance, gap / s.distance, error / s.distance))
+    if _grow(quotients):
+        return Steep(0.0)
+    away = _arrival(near, gaps, errors)
+    return Steep(away) if away > 0 else None
+
+
+def _arrival(near: Sequence[Sample], gaps: Sequence[float], errors: Sequence[float]) -> float:
+    """How far from the point's own value those along a ray arrive; 0 where that may be none.
+
+    For quotients that cancel: near the point they are rounding, and farther out they still curve.
+    """
+    found: list[tuple[float, float]] = []
+    for k in range(len(near) - 2):
+        weights = _weights([s.distance for s in near[k : k + 3]])
+        limit = sum(w * g for w, g in zip(weights, gaps[k : k + 3], strict=True))
+        blur = sum(abs(w) * e for w, e in zip(weights, errors[k : k + 3], strict=True))
+        found.append((limit, blur))
+    sure = [
+        (blur + abs(limit - found[k - 1][0]), k, limit)
+        for k, (limit, blur) in enumerate(found)
+        if k > 0 and near[k].distance <= BESIDE_ARRIVES
+    ]
+    if not sure:
+        return 0.0
+    error, best, limit = min(sure)
+    kept = all(abs(other - limit) <= BESIDE_SMALL * (error + blur) for other, blur in found[best:])
+    return abs(limit) if kept and abs(limit) > BESIDE_SMALL * error else 0.0
 
 
 def _grow(quotients: Sequence[tuple[float, float, float]]) -> bool:
@@ -374,13 +409,19 @@ def settled(samples: Sequence[Sample], direction: Sequence[torch.Tensor]) -> Lim
     return Limit(tuple(direction), _digits(found, error), error)
 
 
+def _weights(distances: Sequence[float]) -> list[float]:
+    """Weights of values at some distances, of the polynomial through them at distance zero."""
+    return [
+        math.prod(h / (h - own) for i, h in enumerate(distances) if i != j)
+        for j, own in enumerate(distances)
+    ]
+
+
 def _extrapolated(samples: Sequence[Sample]) -> Array:
-    """The value at distance zero of the polynomial through gradients at some distances."""
-    at = [s.distance for s in samples]
+    """The gradient at distance zero by the polynomial through those at some distances."""
     nearest = samples[-1].gradient
     total = np.array(nearest)
-    for j, s in enumerate(samples[:-1]):
-        weight = math.prod(h / (h - at[j]) for i, h in enumerate(at) if i != j)
+    for weight, s in zip(_weights([s.distance for s in samples]), samples[:-1], strict=False):
         total += weight * (s.gradient - nearest)
     return total
 

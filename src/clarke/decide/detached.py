@@ -12,23 +12,27 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.constraints import flatten, random_tangents
+from clarke.constraints import flatten
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.beside import Beside
+from clarke.decide.held import free_tangents
 from clarke.decide.model import Culprit, Decision
 from clarke.decide.tolerance import REPLAY_SPACING, coarsest_epsilon, peak
 from clarke.errors import ReplayError
 from clarke.numerics import BESIDE_ULPS, CONFIRM_FINER, CONFIRM_STEPS
-from clarke.steering import Program, select_along, selected_gradient
+from clarke.steering import Pieces, Program, analyse, select_along, selected_gradient
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from clarke.capture import Trace
+    from clarke.kinks import Registry
     from clarke.steering import Analysis
 
-_APART = 0.05  # relative
+    Value = Callable[[Sequence[torch.Tensor]], float]
+
+_APART = (1e-3, 0.05)  # relative: the finest that roundings allow
 _STAYS = 0.5  # of a difference that a step ten times smaller does not take away
 _ROUNDINGS = 100.0
 _RAYS = 3
@@ -67,10 +71,43 @@ def numbers_read(trace: Trace) -> tuple[Culprit, ...]:
     )
 
 
+def opened_value(
+    opened: Trace, registry: Registry, variables: Sequence[int], deadline: Deadline = UNLIMITED
+) -> Value:
+    """The value at another point of a recorded program whose detached parts were recorded too."""
+    program = Program(analyse(opened, registry, deadline), variables, deadline=deadline)
+    return lambda point: float(program.run(tuple(point), pieces=Pieces.NATURAL, grad=False).output)
+
+
+def declared_rate(
+    analysis: Analysis | None,
+    variables: Sequence[int],
+    values: Sequence[Value],
+    deadline: Deadline = UNLIMITED,
+) -> Decision | None:
+    """SURROGATE where the function changes at another rate than with detached values constant.
+
+    Args:
+        analysis: The trace and its kinks.
+        variables: Slots of the variables.
+        values: The function itself, detached parts included, at another point: of several ways
+            to compute it one is asked after another, until one is fine enough to tell.
+        deadline: When to give up.
+    """
+    if analysis is None or not any(e.stopped for e in analysis.trace.externals.values()):
+        return None
+    places = held_constant(analysis.trace)
+    for value in values:
+        apart = _apart_around(Program(analysis, variables, deadline=deadline), value)
+        if apart:
+            return _surrogate(analysis, places) if all(apart) else None
+    return None
+
+
 def judge_detached(
     decision: Decision,
     variables: Sequence[int],
-    value: Callable[[Sequence[torch.Tensor]], float],
+    values: Sequence[Value],
     deadline: Deadline = UNLIMITED,
 ) -> Decision:
     """SURROGATE in place of a positive verdict that the function's values contradict.
@@ -82,7 +119,7 @@ def judge_detached(
     Args:
         decision: The verdict on the recorded run.
         variables: Slots of the variables.
-        value: The function itself, detached parts included, at another point.
+        values: As for `declared_rate`.
         deadline: When to give up.
 
     Raises:
@@ -107,10 +144,11 @@ def judge_detached(
     if not places:
         return decision
     program = Program(analysis, variables, deadline=deadline)
-    generator = torch.Generator().manual_seed(2)
-    rays = [random_tangents(program, generator) for _ in range(_RAYS)]
-    opposites = [tuple(-x for x in r) for r in rays]
-    apart = _apart(program, (*rays, *opposites), value)
+    apart = None
+    for value in values:
+        apart = _apart_around(program, value)
+        if apart is None or apart:
+            break
     if apart is None:
         return decision
     if not apart and held_constant(analysis.trace):
@@ -128,6 +166,10 @@ def judge_detached(
         if not any(apart) or not read:
             return _along_rays(decision, numbers)
         return _another_branch(analysis, read)
+    return _surrogate(analysis, places)
+
+
+def _surrogate(analysis: Analysis, places: tuple[Culprit, ...]) -> Decision:
     return Decision(
         Verdict.SURROGATE,
         f"{places[0]}; the function changes at another rate than the gradient says. Autograd "
@@ -135,7 +177,6 @@ def judge_detached(
         "of its own. To judge just that function, compute the value outside of it.",
         culprits=places,
         analysis=analysis,
-        relevance=decision.relevance,
     )
 
 
@@ -186,6 +227,13 @@ def _another_branch(analysis: Analysis, read: tuple[Culprit, ...]) -> Decision:
     )
 
 
+def _apart_around(program: Program, value: Value) -> list[bool] | None:
+    """`_apart` along random directions and their opposites."""
+    generator = torch.Generator().manual_seed(2)
+    rays = [free_tangents(program, generator) for _ in range(_RAYS)]
+    return _apart(program, (*rays, *(tuple(-x for x in r) for r in rays)), value)
+
+
 def _apart(
     program: Program,
     directions: Iterable[Sequence[torch.Tensor]],
@@ -213,14 +261,15 @@ def _apart(
             moved = [p + step * d for p, d in zip(program.point, direction, strict=True)]
             return (value(moved) - here) / step
 
-        parts = _parts(slope, expected, noise, least)
+        found = (_parts(slope, expected, noise, least, share) for share in _APART)
+        parts = next((p for p in found if p is not None), None)
         if parts is not None:
             apart.append(parts)
     return apart
 
 
 def _parts(
-    slope: Callable[[float], float], expected: float, noise: float, least: float
+    slope: Callable[[float], float], expected: float, noise: float, least: float, share: float
 ) -> bool | None:
     """Whether difference quotients stay away from a derivative, however small the step.
 
@@ -229,11 +278,16 @@ def _parts(
     the difference; where it still comes nearer with the step, they are not apart. None if all are
     hidden. Steps below `least` do not move the point.
     """
-    size = max(abs(slope(CONFIRM_STEPS[0])), abs(expected))
     finer = (s for s in CONFIRM_FINER if s >= least)
-    usable = [s for s in (*CONFIRM_STEPS, *finer) if noise / s <= _APART * size]
-    if not usable or size == 0:
+    usable = [
+        s
+        for s in (*CONFIRM_STEPS, *finer)
+        if noise / s <= share * max(abs(slope(s)), abs(expected))
+    ]
+    if not usable:
         return None
     gaps = [abs(slope(s) - expected) for s in usable[-2:]]
     found = max(abs(slope(usable[-1])), abs(expected))
-    return gaps[-1] > _APART * found and (len(gaps) == 1 or gaps[-1] > _STAYS * gaps[0])
+    if found == 0:
+        return None
+    return gaps[-1] > share * found and (len(gaps) == 1 or gaps[-1] > _STAYS * gaps[0])

@@ -13,7 +13,7 @@ from clarke.decide.tolerance import relative_difference
 from clarke.steering import Pieces, Program, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _STEP = 1e-6
 _PART = 1e-3
@@ -58,6 +58,18 @@ def name_disagreement(program: Program, direction: Sequence[torch.Tensor]) -> tu
         lambda s: relative_difference([here[s]], [there[s]]) <= _PART,
         known,
         "its derivative here is not the limit of its derivatives nearby",
+    )
+
+
+def name_formula(program: Program, weights: Mapping[int, torch.Tensor]) -> tuple[Culprit, ...]:
+    """The operation whose own derivative formula is not that of the pieces that it computed."""
+    here = adjoints(program.run(pieces=Pieces.NATURAL))
+    there = adjoints(program.run(weights=weights))
+    return _first_parting(
+        program,
+        lambda s: relative_difference([here[s]], [there[s]]) <= _PART,
+        set(here) & set(there),
+        "autograd's formula for it does not hold here",
     )
 
 

@@ -20,7 +20,7 @@ from clarke.constraints.relevance import nearby_point
 from clarke.decide.cone import Cone, Vector, integer_row
 from clarke.decide.identity import Form, pinned_weights, vanishes_nearby
 from clarke.decide.limits import Limits
-from clarke.decide.linear import LinearParts, linear_parts
+from clarke.decide.linear import LinearParts, linear_parts, require_room
 from clarke.decide.live import primal
 from clarke.errors import BudgetError
 from clarke.feasibility import find_witness
@@ -435,8 +435,8 @@ class Enumeration:
         entries = len(leaders) * (len(leaders) - 1) * self._n
         if entries > ROW_ENTRIES:
             raise BudgetError(
-                f"{len(leaders)} elements are tied at {kink.site.touch.location}: comparing each with "
-                f"each takes {entries:,} numbers, more than {int(ROW_ENTRIES):,}."
+                f"{len(leaders)} elements are tied at {kink.site.touch.location}: comparing each "
+                f"with each takes {entries:,} numbers, more than {int(ROW_ENTRIES):,}."
             )
         sign = float(rule.side(kink.site.touch, kink.index))
         if sign == 0:
@@ -488,6 +488,7 @@ class Enumeration:
 
         def each(values: torch.Tensor) -> Array:
             flat = values.reshape(-1)
+            require_room(flat.numel(), self._n)
             out = np.zeros((flat.numel(), self._n))
             for i in range(flat.numel()):
                 if not flat.requires_grad:

@@ -35,6 +35,7 @@ def vertex_indices(points: Array, tolerance: float, deadline: Deadline = UNLIMIT
         tolerance: Relative distance at which a point counts as inside of the others' hull.
         deadline: Asked before every linear program.
     """
+    deadline.ask("computing a convex hull")
     kept, clear = _candidates(points)
     unclear = [i for i in kept if i not in clear]
     for done, i in enumerate(unclear):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.autograd.forward_ad as fwd
 
 from clarke.capture import input_slots
 from clarke.constraints import tangent
 from clarke.decide.confirm import USUAL_FINEST
 from clarke.numerics import CONFIRM_FINER, CONFIRM_MOVES
+from clarke.torch_private import forward_mode, unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,9 +58,7 @@ def _watched(
     for site in program.analysis.sites.values():
         if site.touch.count:
             slots.update(input_slots(site.touch.op))
-    with fwd.dual_level():
+    with forward_mode():
         run = program.run(tangents=tuple(tangents), grad=False)
         found = [run.tensors[s] for s in sorted(slots) if s in run.tensors]
-        return [
-            (fwd.unpack_dual(t).primal.detach(), tangent(t)) for t in found if t.is_floating_point()
-        ]
+        return [(unpack_dual(t)[0].detach(), tangent(t)) for t in found if t.is_floating_point()]

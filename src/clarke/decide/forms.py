@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.autograd.forward_ad as fwd
 
 from clarke.constraints import flatten, random_tangents, tangent
 from clarke.constraints.relevance import nearby_point
@@ -24,6 +23,7 @@ from clarke.kinks.model import UnsteeredRule
 from clarke.kinks.regions import RegionRule
 from clarke.kinks.steps import ComparisonRule
 from clarke.steering import Nudges
+from clarke.torch_private import forward_mode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -128,7 +128,7 @@ class CutProgram:
         Without one: along a random direction of variables and cut results.
         """
         nudges = Nudges(self.program.dtype, self.cut, generator if direction is None else None)
-        with fwd.dual_level():
+        with forward_mode():
             direction = direction or random_tangents(self.program, generator)
             run = self.program.run(tangents=direction, probe=True, nudge=nudges, grad=False)
             look = self._see(run)
@@ -303,8 +303,10 @@ class CutProgram:
         nudges = run.nudges
         if nudges is None or not nudges.kinks:
             return np.zeros(0, dtype=np.int64)
-        if any(bool(self.cut[first : first + number].any()) for first, number in nudges.spread):
-            raise BudgetError("An operation returns several values for one kink.")
+        for first, number in nudges.spread:
+            masks = self.program.analysis.site_of(first).rule.by_value  # cut where they are used
+            if not masks and bool(self.cut[first : first + number].any()):
+                raise BudgetError("An operation returns several values for one kink.")
         kinks = torch.cat(nudges.kinks)
         use = torch.cat(
             [torch.full(k.shape, u) for k, u in zip(nudges.kinks, nudges.of_uses, strict=True)]

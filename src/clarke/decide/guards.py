@@ -9,7 +9,6 @@ back to the point's own, that limit is the only one.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,13 @@ from clarke.errors import ReplayError
 from clarke.kinks import Hazard
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.steps import ComparisonRule
-from clarke.numerics import BESIDE_AGREES, BESIDE_APART, BESIDE_GRID, LIMIT_ERRORS
+from clarke.numerics import (
+    BESIDE_AGREES,
+    BESIDE_APART,
+    BESIDE_GRID,
+    BESIDE_PARTS,
+    LIMIT_ERRORS,
+)
 from clarke.steering import Pieces, select_along, selected_gradient
 
 if TYPE_CHECKING:
@@ -172,6 +177,14 @@ def apart(one: Array, two: Array, error: Array) -> bool:
     return gap > BESIDE_APART * max(peak, float(error.max(initial=0.0)) / BESIDE_AGREES)
 
 
+def only_guards(program: Program, relevance: Relevance) -> bool:
+    """Whether every step that matters is a comparison, whose sides are other branches."""
+    steps = relevance.hazards.get(Hazard.STEP)
+    if steps is None or set(relevance.hazards) - {Hazard.STEP, Hazard.CONE, Hazard.FORMULA}:
+        return False
+    return all(isinstance(program.analysis.site_of(k).rule, ComparisonRule) for k in steps.tolist())
+
+
 def surroundings(
     program: Program,
     gradient: Sequence[torch.Tensor],
@@ -208,7 +221,18 @@ def surroundings(
         return torn
     error = 8 * np.max([r.error for r in limits], axis=0)
     alike = all(agrees(limits[0].gradient, r.gradient, error) for r in limits[1:])
+    if not alike and len(beside.here.moved) > 1 and not _isolated(program):
+        return "On either side of it gradients tend to others, and where the sides meet is unclear."
     return Surroundings(tuple(limits), error, alike, not others)
+
+
+def _isolated(program: Program) -> bool:
+    """Whether all tied comparisons hold, or fail, at equality only."""
+    return all(
+        s.rule.isolated
+        for s in program.analysis.sites.values()
+        if isinstance(s.rule, ComparisonRule) and s.touch.count
+    )
 
 
 def _directions(
@@ -236,8 +260,9 @@ def _other_kinks(program: Program, relevance: Relevance) -> bool | str:
     places than the recorded one. It is looked at with the guards as they are on some ray.
     """
     guards = torch.zeros(program.analysis.count, dtype=torch.bool)
+    line = sum(p.numel() for p in program.point) == 1  # on which rays are all there is
     for site in program.analysis.sites.values():
-        if isinstance(site.rule, ComparisonRule):
+        if isinstance(site.rule, ComparisonRule) or (line and isinstance(site.rule, SingularRule)):
             guards[site.first : site.first + site.touch.count] = True
     others = bool((relevance.relevant & ~guards).any())
     for direction in _two(program):
@@ -301,18 +326,17 @@ def _jumps_on_surfaces(program: Program, generator: torch.Generator) -> str:
             continue
         for kink in range(min(site.touch.count, _SURFACES)):
             where = f"{site.touch.op.shown} at {site.touch.op.location}"
-            on = _on_surface(program, position, kink, generator)
-            if on is None:
-                if not site.rule.isolated:
+            for sign in (1.0, -1.0, 1.0, -1.0):
+                on = _on_surface(program, position, kink, sign, generator)
+                if on is not None and _parts_at(program, on, generator):
+                    return f"Values jump beside the point, where {where} is tied."
+                if on is None and not site.rule.isolated:
                     return f"Where {where} is tied beside the point was not found."
-                continue
-            if _parts_at(program, on, generator):
-                return f"Values jump beside the point, where {where} is tied."
     return ""
 
 
 def _on_surface(
-    program: Program, position: int, kink: int, generator: torch.Generator
+    program: Program, position: int, kink: int, sign: float, generator: torch.Generator
 ) -> list[torch.Tensor] | None:
     """A point beside the program's own at which a comparison is tied as well."""
     start = [
@@ -327,7 +351,9 @@ def _on_surface(
             return None
         grads = torch.autograd.grad(value, run.leaves, materialize_grads=True)
         slopes.append(flatten(tuple(g.detach() for g in grads)))
-    direction = flatten(random_tangents(program, generator))
+    direction = sign * np.abs(flatten(random_tangents(program, generator)))
+    direction[1::2] *= 1.0 if float(torch.randn((), generator=generator)) > 0 else -1.0
+    direction += np.sign(direction)  # far enough for a jump by a square to be seen
     if bool((slopes[0] != 0).any()):
         normal = slopes[0]
         direction = direction - normal * float(direction @ normal) / float(normal @ normal)
@@ -346,20 +372,21 @@ def _on_surface(
 
 
 def _parts_at(program: Program, point: Sequence[torch.Tensor], generator: torch.Generator) -> bool:
-    """Whether values around another point do not come back to its own."""
+    """Whether values around another point leave its own by more than a multiple of the distance."""
 
     def value(at: Sequence[torch.Tensor]) -> float:
         return float(program.run(at, pieces=Pieces.NATURAL, grad=False).output.sum())
 
     here = value(point)
+    rounding = 1e2 * torch.finfo(program.dtype).eps * max(abs(here), 1.0)
     for _ in range(2):
         ray = random_tangents(program, generator)
         for sign in (1.0, -1.0):
-            gaps = []
-            for step in (1e-4, 1e-8):
+            rates = []
+            for step in BESIDE_PARTS:
                 near = value([p + sign * step * d for p, d in zip(point, ray, strict=True)])
-                gaps.append(abs(near - here))
-            rounding = math.sqrt(torch.finfo(program.dtype).eps) * 1e-3 * max(abs(here), 1.0)
-            if not gaps[1] <= 0.1 * gaps[0] + rounding:
+                rates.append((abs(near - here) - rounding) / step)
+            # Not a number is not near either.
+            if not rates[1] <= 1.2 * abs(rates[0]) + 2 * rounding / BESIDE_PARTS[0]:
                 return True
     return False

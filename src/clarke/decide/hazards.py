@@ -12,6 +12,7 @@ from clarke.decide.beside import steep_beside
 from clarke.decide.model import Culprit, Decision, culprit_of
 from clarke.decide.vectors import used_vectors
 from clarke.kinks import Hazard
+from clarke.kinks.embeddings import is_scaled
 from clarke.kinks.functions import FunctionRule, misdeclared
 from clarke.kinks.smooth import OpClass, classify
 from clarke.steering import Analysis, Pieces, Program
@@ -30,18 +31,9 @@ def obstacle(analysis: Analysis, *, sees_values: bool) -> Decision | None:
         sees_values: The verdict will be held against values of the program itself.
     """
     trace = analysis.trace
-    for e in trace.externals.values():
-        if e.origin is Origin.CUSTOM_FUNCTION:
-            name = e.name.removesuffix("Backward")
-            culprit = Culprit(name, e.location, "custom autograd.Function")
-            return Decision(
-                Verdict.SURROGATE,
-                f"{name} at {e.location} is a custom autograd.Function: it declares its own "
-                "derivative, which clarke cannot compare with the function it computes. "
-                "Declare its pieces with clarke.register_function to have it judged.",
-                culprits=(culprit,),
-                analysis=analysis,
-            )
+    declared = _declared(analysis)
+    if declared is not None:
+        return declared
     for e in trace.externals.values():
         if e.origin is Origin.UNSEEN:
             culprit = Culprit(e.name, e.location, "computed before clarke was watching")
@@ -93,6 +85,33 @@ def obstacle(analysis: Analysis, *, sees_values: bool) -> Decision | None:
             analysis=analysis,
         )
     return _tied_decisions(analysis, sees_values=sees_values)
+
+
+def _declared(analysis: Analysis) -> Decision | None:
+    """SURROGATE where the program's author declares another derivative than the function's."""
+    trace = analysis.trace
+    for e in trace.externals.values():
+        if e.origin is Origin.CUSTOM_FUNCTION:
+            name = e.name.removesuffix("Backward")
+            culprit = Culprit(name, e.location, "custom autograd.Function")
+            return Decision(
+                Verdict.SURROGATE,
+                f"{name} at {e.location} is a custom autograd.Function: it declares its own "
+                "derivative, which clarke cannot compare with the function it computes. "
+                "Declare its pieces with clarke.register_function to have it judged.",
+                culprits=(culprit,),
+                analysis=analysis,
+            )
+    for op in analysis.recorded.ops:
+        if is_scaled(op):
+            why = "divides gradients by how often a row was read (scale_grad_by_freq)"
+            return Decision(
+                Verdict.SURROGATE,
+                f"{op.shown} at {op.location} {why}: it declares a derivative of its own.",
+                culprits=(Culprit(op.shown, op.location, why),),
+                analysis=analysis,
+            )
+    return None
 
 
 def _may_be_constant(name: str) -> bool:

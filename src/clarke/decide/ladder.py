@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
+from clarke.constraints import find_relevant, flatten, random_tangents, resolve, unflatten
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.apart import RegularProof, limit_beside, refute_outside, regular_in_parts
 from clarke.decide.certificate import Certificate
 from clarke.decide.detached import read_into_python
-from clarke.decide.disagree import name_disagreement, name_nonfinite_value
-from clarke.decide.guards import agrees, surroundings
+from clarke.decide.disagree import name_disagreement, name_formula, name_nonfinite_value
+from clarke.decide.guards import agrees, only_guards, surroundings
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
 from clarke.decide.mixture import mix_neighbours, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
@@ -38,6 +38,7 @@ from clarke.decide.vectors import used_vectors
 from clarke.decide.verification import ad_weights
 from clarke.errors import BudgetError, OutOfTimeError, ReplayError
 from clarke.kinks import Hazard, default_registry
+from clarke.kinks.embeddings import held_rows
 from clarke.kinks.smooth import why_not
 from clarke.numerics import EXACT_SHARE, SEARCH_SHARE
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
@@ -87,7 +88,7 @@ def decide(
         deadline: When to give up with UNDECIDED, saying what was tried.
     """
     try:
-        analysis = analyse(trace, registry, deadline)
+        analysis = resolve(analyse(trace, registry, deadline), registry, variables, deadline)
     except OutOfTimeError as error:
         return Decision(Verdict.UNDECIDED, str(error), out_of_time=True)
     blocked = obstacle(analysis, sees_values=sees_values)
@@ -102,10 +103,16 @@ def decide(
             analysis=analysis,
         )
     try:
-        return _decide(analysis, variables, tuple(gradient), settings, run_gradient, deadline)
+        found = _decide(analysis, variables, tuple(gradient), settings, run_gradient, deadline)
     except (ReplayError, OutOfTimeError) as error:
         late = isinstance(error, OutOfTimeError)
         return Decision(Verdict.UNDECIDED, str(error), analysis=analysis, out_of_time=late)
+    declared = tuple(
+        f"Row {row} of {op.shown} at {op.location} is a constant: padding_idx leaves out its "
+        "gradient."
+        for row, op in held_rows(analysis.recorded.ops).values()
+    )
+    return replace(found, notes=(*found.notes, *declared)) if declared else found
 
 
 def _decide(
@@ -142,7 +149,7 @@ def _climb(context: _Context) -> Decision:
             return hazard
         if kinds <= LIPSCHITZ:
             return context.limits() or hazard
-        guarded = kinds <= LIPSCHITZ | {Hazard.STEP} and hazard.verdict is Verdict.UNDECIDED
+        guarded = hazard.verdict is Verdict.UNDECIDED and only_guards(program, relevance)
         return context.guarded(hazard) if guarded else hazard
     if not bool(relevance.relevant.any()):
         return context.smooth()
@@ -229,7 +236,7 @@ class _Context:
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)
         own = selected_gradient(self.program, weights=ad_weights(self.program))
-        if self.differs(own) and wrong_functions(self.program.analysis):
+        if self.differs(own) and (wrong_functions(self.program.analysis) or self.is_torchs_own):
             return self.exact(self.mismatch(own))
         # Opposite rays: a branch that the trace does not show parts them.
         ahead = ray_witness(direction, own)
@@ -477,11 +484,19 @@ class _Context:
             relevance=self.relevance,
         )
 
+    @cached_property
+    def is_torchs_own(self) -> bool:
+        """Whether a replay gets the same gradient from PyTorch's formulas: no hook changed it."""
+        return not self.differs(natural_gradient(self.program))
+
     def exact(self, otherwise: Decision) -> Decision:
         """Enumerate all selections: membership, or a proof that the gradient is wrong."""
-        own_formula = self.own_formula()
-        if own_formula is not None:
-            return own_formula
+        found = self._exact(otherwise)
+        if found.verdict is Verdict.UNDECIDED:
+            return self.own_formula() or found
+        return found
+
+    def _exact(self, otherwise: Decision) -> Decision:
         found = self.apart() if self._is_large else None
         if found is not None:
             return found
@@ -494,7 +509,7 @@ class _Context:
                 self.within(EXACT_SHARE), self.generator, replace(self.settings.exact, kinks=kinks)
             )
         except BudgetError as error:
-            beside = self.apart() or self.neighbours()
+            beside = self.neighbours() or self.apart()
             if beside is not None:
                 return beside
             late = isinstance(error, OutOfTimeError)
@@ -523,6 +538,7 @@ class _Context:
             return self.undecided(f"The rules say NOT_CLARKE, but: {defects[0]}.")
         culprits = self._responsible(exact, tolerance)
         culprits = culprits or wrong_functions(program.analysis)
+        culprits = culprits or name_formula(program, ad_weights(program)) or self.in_doubt()
         correct = nearest_correct(exact, own)
         many = proof.limits.count if proof.limits.count > 4096 else len(proof.points)
         return Decision(
@@ -573,18 +589,22 @@ class _Context:
         true = natural_gradient(self.program, pieces=Pieces.TRUE)
         if relative_difference(true, natural_gradient(self.program)) <= self.tolerance:
             return None
-        culprits = tuple(
+        culprits = self.in_doubt()
+        return self.undecided(
+            "AD's gradient differs from the derivative of the values that were computed, since "
+            f"an operation's own formula holds for other programs only: {culprits[0]}.",
+            culprits=culprits,
+        )
+
+    def in_doubt(self) -> tuple[Culprit, ...]:
+        """The operations whose own formula is in doubt, and why."""
+        return tuple(
             Culprit(
                 s.touch.op.shown,
                 s.touch.op.location,
                 why_not(s.touch.op.name) or "autograd's formula for it is not always true",
             )
-            for s in doubtful
-        )
-        return self.undecided(
-            "AD's gradient differs from the derivative of the values that were computed, since "
-            f"an operation's own formula holds for other programs only: {culprits[0]}.",
-            culprits=culprits,
+            for s in self.program.analysis.doubtful.values()
         )
 
     def _responsible(self, exact: Exact, tolerance: float) -> tuple[Culprit, ...]:

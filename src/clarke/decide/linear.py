@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten
+from clarke.errors import BudgetError
+from clarke.numerics import ARRAY_ENTRIES
 from clarke.steering import gradient_of
 
 if TYPE_CHECKING:
@@ -42,6 +44,19 @@ class LinearParts:
         return total
 
 
+def require_room(rows: int, columns: int) -> None:
+    """Refuse a dense array that is too large, before it is allocated.
+
+    Raises:
+        BudgetError: It is.
+    """
+    if rows * columns > ARRAY_ENTRIES:
+        raise BudgetError(
+            f"The pieces' gradients here are {rows:,} rows of {columns:,} numbers, more than the "
+            f"{int(ARRAY_ENTRIES):,} that are held at once."
+        )
+
+
 def linear_parts(
     program: Program, sites: Sequence[int], *, independent: bool
 ) -> LinearParts | None:
@@ -62,7 +77,9 @@ def linear_parts(
         touch = site.touch
         chosen = touch.chosen()
         members, owner = touch.members.tolist(), touch.owner.tolist()
-        rows = np.zeros((len(members), sum(p.numel() for p in program.point)))
+        size = sum(p.numel() for p in program.point)
+        require_room(len(members), size)
+        rows = np.zeros((len(members), size))
         places: list[dict[int, int]] = [{} for _ in range(touch.count)]
         for m, (member, k) in enumerate(zip(members, owner, strict=True)):
             places[k][member] = m

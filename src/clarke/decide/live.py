@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.autograd.forward_ad as fwd
 
 from clarke.constraints import find_relevant, tangent
 from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
 from clarke.errors import BudgetError
 from clarke.kinks import Hazard
+from clarke.torch_private import forward_mode, unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +74,7 @@ def find_live(program: Program, generator: torch.Generator) -> Live:
 
 def primal(value: torch.Tensor) -> torch.Tensor:
     """The value without its tangent."""
-    return fwd.unpack_dual(value).primal.detach() if value.is_floating_point() else value
+    return unpack_dual(value)[0].detach() if value.is_floating_point() else value
 
 
 def _nearby(
@@ -92,7 +92,7 @@ def _taylor_gaps(
         moved = nearby_point(program, generator, partly=partly)
         step = tuple(a - b for a, b in zip(moved, program.point, strict=True))
         there = program.run(moved, weights=weights, probe=True, grad=False)
-        with fwd.dual_level():
+        with forward_mode():
             here = program.run(weights=weights, probe=True, tangents=step, grad=False)
             for position, probe in here.probes.items():
                 other = there.probes[position]

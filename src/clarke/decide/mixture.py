@@ -14,6 +14,7 @@ from clarke.deadline import rung
 from clarke.decide.model import Witness
 from clarke.decide.search import witness_selection
 from clarke.feasibility import convex_weights
+from clarke.numerics import ARRAY_ENTRIES
 from clarke.steering import select_along, selected_gradient
 
 if TYPE_CHECKING:
@@ -274,6 +275,8 @@ def _combined(
     found: list[Witness], gradient: Sequence[torch.Tensor], tolerance: float, deadline: Deadline
 ) -> Mixed | None:
     """Those of some witnesses, with weights, that have `gradient` as a convex combination."""
+    if len(found) * sum(g.numel() for g in gradient) > ARRAY_ENTRIES:
+        return None
     points = np.stack([flatten(w.gradient) for w in found])
     weights = convex_weights(points, flatten(gradient), tolerance=tolerance, deadline=deadline)
     if weights is None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from clarke.decide.model import Culprit
 
 _TOLERANCE = 1e-6
+_SHARPEST = 5  # samples at which values are held against a limit of gradients
 
 
 @rung("tracing values that are not finite")
@@ -98,8 +99,8 @@ def _surroundings(
     A limit counts where values change along its ray as it says, and nowhere without bound.
     """
     own = natural_gradient(program, pieces=Pieces.TRUE)
-    ordinary = all(bool(torch.isfinite(g).all()) for g in own)
     beside = Beside(program, generator)
+    ordinary = not beside.guarded and all(bool(torch.isfinite(g).all()) for g in own)
     found: NDArray[np.float64] | None = None
     for direction in beside.rays(RAY_PAIRS):
         samples = beside.along(direction)
@@ -124,19 +125,25 @@ def _sharper(
 
 
 def values_follow(here: Sample, samples: Sequence[Sample], limit: NDArray[np.float64]) -> bool:
-    """Whether the values along a ray change at the rate that a limit of gradients says."""
+    """Whether the values along a ray change at the rate that a limit of gradients says.
+
+    Judged where rounding blurs the rate least.
+    """
+    near = [s for s in samples if s.distance <= BESIDE_FAR and math.isfinite(s.value)]
     rates = []
-    for s in samples:
-        if s.distance > BESIDE_FAR or not math.isfinite(s.value):
-            continue
+    for s in near:
         terms = limit * s.moved
         gap = abs(s.value - here.value - float(terms.sum()))
         rounding = 2 * (s.error + here.error)
-        if gap <= float(BESIDE_RATE) * float(np.abs(terms).sum()) + rounding:
-            return True
-        rates.append(max(gap - rounding, 0.0) / s.distance)
+        room = float(BESIDE_RATE) * float(np.abs(terms).sum()) + rounding
+        rates.append((rounding / s.distance, gap <= room, max(gap - rounding, 0.0) / s.distance))
+    if not rates:
+        return False
+    if any(fits for _, fits, _ in sorted(rates)[:_SHARPEST]):
+        return True
     # A slope of zero, and curvature.
-    return len(rates) > 2 and rates[-1] <= float(BESIDE_RATE) * max(rates)
+    left = [rest for _, _, rest in rates]
+    return len(left) > 2 and left[-1] <= float(BESIDE_RATE) * max(left)
 
 
 def limit_along(

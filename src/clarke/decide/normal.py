@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 
 from clarke.constraints import find_relevant, unflatten
 from clarke.constraints.relevance import Mixing
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _SEEDS: Final = 3  # random directions; forms agree along all of them, or are not multiples
 _BESIDE: Final = (False,) * 2 + (True,) * 6  # points nearby, and whether only some entries move
 _EXPLICIT: Final = 4_000_000  # entries of the forms' matrix
+_DEEP: Final = 256  # kinks on one path
 _SQUARE: Final = 3_000  # quantities of programs with nested kinks
 
 
@@ -277,7 +279,8 @@ class _Builder:
     def _finished(
         self, base: Array, noise: Array, out: Array, mixing: Array | None, shares: Array | None
     ) -> Outer:
-        atoms = self._atoms((np.arange(self._count),), shares)
+        levels = (np.arange(self._count),) if self._count else ()
+        atoms = self._atoms(levels, shares)
         forms = _Passes(self._cut, self._leaders, self._places()[0], self._generator)
         if forms.size * self._cut.size <= _EXPLICIT:
             return Outer(base, noise, out, Rows(forms.matrix(self._deadline)), mixing, atoms)
@@ -339,11 +342,9 @@ class _Builder:
         gain = np.zeros((kinks.count, self._count))
         linked = np.flatnonzero(self._atom >= 0)
         gain[linked, self._atom[linked]] = self._gain[linked]
-        identity = np.eye(quantities)
-        right = np.concatenate([linear, between @ gain], 1)
-        solved = np.linalg.solve(identity - between @ base, right)
-        size = np.linalg.solve(
-            identity - np.abs(between) @ base,
+        solved = _unfolded(between @ base, np.concatenate([linear, between @ gain], 1))
+        size = _unfolded(
+            np.abs(between) @ base,
             np.concatenate([np.abs(linear), np.abs(between) @ np.abs(gain)], 1),
         )
         solved[np.abs(solved) <= ZERO_FORM * size] = 0.0
@@ -373,7 +374,11 @@ class _Passes:
     ) -> None:
         self._cut, self._leaders, self._places = cut, leaders, places
         self._generator = generator
-        self.size = 1 + len(leaders) + len(places)
+
+    @property
+    def size(self) -> int:
+        """U."""
+        return 1 + len(self._leaders) + len(self._places)
 
     def times(self, direction: Array) -> Array:
         """A d."""
@@ -399,6 +404,21 @@ class _Passes:
         for values, picks in ((look.switching, self._leaders), (look.candidates, self._places)):
             rows.append(self._cut.rows(values[torch.from_numpy(picks)], deadline)[0])
         return np.concatenate(rows)
+
+
+def _unfolded(step: Array, right: Array) -> Array:
+    """The solution of ``X = right + step X``, where some power of `step` vanishes.
+
+    By repetition: what is zero by structure stays exactly zero.
+    """
+    sparse = csr_array(step)
+    found = right
+    for _ in range(_DEEP):
+        again = right + sparse @ found
+        if np.array_equal(again, found):
+            return found
+        found = again
+    raise BudgetError(f"More than {_DEEP} kinks follow each other.")
 
 
 def _levels(atoms: Atoms, mixing: Array) -> tuple[Index, ...]:

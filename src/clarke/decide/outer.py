@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 class Forms(Protocol):
     """The linear parts A of all quantities, (U, n)."""
 
+    @property
+    def size(self) -> int:
+        """U."""
+
     def times(self, direction: Array) -> Array:
         """A d, (U,)."""
 
@@ -49,6 +53,11 @@ class Rows:
     """Linear parts as a matrix."""
 
     matrix: Array
+
+    @property
+    def size(self) -> int:
+        """U."""
+        return len(self.matrix)
 
     def times(self, direction: Array) -> Array:
         """A d."""
@@ -147,7 +156,7 @@ class Outer:
     def _gathered(self, up: Array, down: Array, top: Index, bottom: Index) -> Array:
         """(U,) how often an element takes every quantity."""
         up, down = up.copy(), down.copy()
-        weights = np.zeros(self._quantities)
+        weights = np.zeros(self.forms.size)
         for level in reversed(self.atoms.levels):
             for factor, form in ((up[level], top[level]), (down[level], bottom[level])):
                 np.add.at(weights, form, factor)
@@ -161,15 +170,11 @@ class Outer:
                     other += factor @ np.minimum(rows, 0)
         return weights
 
-    @property
-    def _quantities(self) -> int:
-        return int(self.atoms.form.max(initial=-1)) + 1 if self.mixing is None else len(self.mixing)
-
     def mean(self, shares: Array) -> Array:
         """The element with these weights of the quantities, (L,)."""
         atoms = self.atoms
         factor = self.out.copy()
-        weights = np.zeros(self._quantities)
+        weights = np.zeros(self.forms.size)
         for level in reversed(atoms.levels):
             places = atoms.members(level)
             form = atoms.form[places]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from clarke.constraints import build_rows, flatten, unflatten
-from clarke.deadline import rung
+from clarke.deadline import UNLIMITED, Deadline, rung
 from clarke.decide.components import enumerate_components
 from clarke.decide.limits import Limits
 from clarke.decide.limitset import LimitSet, separates
@@ -23,13 +23,17 @@ from clarke.decide.verification import (
 )
 from clarke.feasibility import find_witness, verify_witness
 from clarke.numerics import (
+    QUOTIENT_RADII,
+    QUOTIENT_ROUNDINGS,
+    QUOTIENT_SHARE,
+    QUOTIENT_STEPS,
     SAME_GRADIENT,
     SET_AGREES,
     VERIFIED_CELLS,
     VERIFIED_KINKS,
     VERIFIED_NODES,
 )
-from clarke.steering import natural_gradient, selected_gradient
+from clarke.steering import Pieces, natural_gradient, selected_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clarke.decide.enumerate import Cell
-    from clarke.steering import Program
+    from clarke.steering import Program, Run
 
     Array = NDArray[np.float64]
 
@@ -57,6 +61,13 @@ class Exact:
 
     limits: LimitSet
     live: Live
+
+
+class _Rate(NamedTuple):
+    """A difference quotient, and how far roundings may have moved it."""
+
+    value: float
+    noise: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +124,7 @@ class Refutation(Recomputed):
         check_same(self.limits, limits)
         own = replace(self, program=program, limits=limits)
         own._check_separation()  # noqa: SLF001 - a copy of this one
-        if run and not own.nearby_on_the_other_side():
+        if run and not own.beside_on_the_other_side():
             raise Defect("gradients at nearby points are not on the other side")
 
     def _check_separation(self) -> None:
@@ -137,9 +148,13 @@ class Refutation(Recomputed):
         """What the judge asks of its own proof: separation, and gradients beside the point."""
         if not separates(self.limits, self.gradient, self.direction, self.program.deadline):
             return ("the direction does not separate the gradient from the set",)
-        if run and not self.nearby_on_the_other_side():
+        if run and not self.beside_on_the_other_side():
             return ("gradients at nearby points are not on the other side",)
         return ()
+
+    def beside_on_the_other_side(self) -> bool:
+        """Gradients beside the point, or rates of values there, must be on the set's side."""
+        return self.nearby_on_the_other_side() or self._values_on_the_other_side()
 
     def nearby_on_the_other_side(self) -> bool:
         """Gradients just beside the point must be separated from g as the set is.
@@ -162,13 +177,59 @@ class Refutation(Recomputed):
                     return False
         return True
 
+    def _values_on_the_other_side(self) -> bool:
+        """The function's own values near the point must change as the set says, not as g says.
 
-def distinct(points: Array, tolerance: float = 1e-9) -> Array:
+        This asks no derivative formula: at points nearby the rate along `direction` is taken from
+        values alone, with two steps that must agree.
+        """
+        generator = torch.Generator().manual_seed(1)
+        limit = float(self.direction @ self.gradient)
+        along = unflatten(self.direction, self.program.point)
+        for _ in range(_SAMPLES):
+            ray = [torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in along]
+            for radius in QUOTIENT_RADII:
+                near = [p + radius * d for p, d in zip(self.program.point, ray, strict=True)]
+                rates = [self._rate(near, along, radius * s) for s in QUOTIENT_STEPS]
+                allowed = QUOTIENT_SHARE * self.gap
+                if any(not r.noise <= allowed for r in rates):
+                    return False
+                if not abs(rates[0].value - rates[1].value) <= allowed:
+                    return False
+                if not limit - rates[1].value > 0.25 * self.gap:
+                    return False
+        return True
+
+    def _rate(
+        self, near: Sequence[torch.Tensor], along: Sequence[torch.Tensor], step: float
+    ) -> _Rate:
+        ends = [
+            [p + sign * step * d for p, d in zip(near, along, strict=True)] for sign in (1.0, -1.0)
+        ]
+        runs = [self.program.run(tuple(e), pieces=Pieces.NATURAL, grad=False) for e in ends]
+        high, low = (float(r.output) for r in runs)
+        size = max(largest_value(r) for r in runs)
+        noise = QUOTIENT_ROUNDINGS * torch.finfo(torch.float64).eps * size / step
+        return _Rate((high - low) / (2 * step), noise)
+
+
+def largest_value(run: Run) -> float:
+    """The largest finite number of a replay: what roundings of its values are measured by."""
+    found = [
+        float(torch.nan_to_num(t.detach().abs(), 0.0, 0.0, 0.0).max())
+        for t in run.tensors.values()
+        if t.is_floating_point() and t.numel()
+    ]
+    return max(found, default=1.0)
+
+
+def distinct(points: Array, tolerance: float = 1e-9, deadline: Deadline = UNLIMITED) -> Array:
     """The distinct rows of (k, n) points, up to rounding, in order of first appearance."""
     kept = np.empty_like(points)
     count = 0
     room = tolerance * float(np.abs(points).max(initial=0.0))
     for p in points:
+        deadline.ask("telling {} elements apart", len(points))
         if not bool((np.abs(kept[:count] - p).max(axis=1, initial=0.0) <= room).any()):
             kept[count] = p
             count += 1

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from clarke.capture import digest, input_slots, refilled, without_values
-from clarke.constraints import build_rows, find_relevant, flatten
+from clarke.constraints import build_rows, find_relevant, flatten, resolve
 from clarke.deadline import Deadline
 from clarke.decide.confirm import USUAL_FINEST, confirm
 from clarke.decide.hazards import LIPSCHITZ, obstacle
@@ -186,7 +186,7 @@ def rebuilt(trace: Trace, variables: Sequence[int], deadline: Deadline) -> Progr
         return registry.known(func).kind is not OpKind.RANDOM
 
     again = refilled(without_values(trace, repeatable), registry.keeps)
-    analysis = analyse(again, registry, deadline)
+    analysis = resolve(analyse(again, registry, deadline), registry, variables)
     blocked = obstacle(analysis, sees_values=True)
     if blocked is not None:
         raise Defect(f"the program is out of reach: {blocked.reason}")

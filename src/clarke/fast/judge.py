@@ -18,6 +18,9 @@ from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind
+from clarke.kinks.embeddings import padding_row
+from clarke.kinks.lowering import lower
+from clarke.kinks.singular import SingularRule
 from clarke.kinks.table_lowerings import COMPLEX_ONLY
 from clarke.steering.adapt import can_replay_random
 from clarke.verdict import Verdict
@@ -135,9 +138,19 @@ class QuickJudge:
         if known.kind is OpKind.RANDOM:
             fixed = not op.differentiated or can_replay_random(op)
             return "" if fixed else "the operation is random"
-        if known.lowering is not None and op.short_name not in COMPLEX_ONLY:
+        if known.lowering is not None and not self._is_single(op):
             return "the operation stands for several"
         return self._look_for_kinks(graph, position, known, found)
+
+    def _is_single(self, op: OpRecord) -> bool:
+        """Whether an operation that may stand for several is by itself what it is here."""
+        if op.short_name in COMPLEX_ONLY or padding_row(op) is not None:
+            return True
+        rule = self._registry.known(op.func).rule
+        if isinstance(rule, SingularRule) and rule.find(op).count == 0:
+            return True  # analytic here
+        with torch.no_grad():
+            return len(lower(op, lambda f: self._registry.known(f).lowering, -1)[0]) == 1
 
     def _look_for_kinks(self, graph: Graph, position: int, known: Known, found: _Findings) -> str:
         op = graph.trace.ops[position]

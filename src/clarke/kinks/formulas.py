@@ -70,6 +70,20 @@ def symmetric_eigen(call: Call) -> Any:
     return call.func(whole, side, call.arg(2, "compute_v", True))
 
 
+def determinant(call: Call) -> Any:
+    """_linalg_det with its differential, the cofactors, which singular matrices have as well."""
+    matrix = call.args[0]
+    value, *rest = call.func(matrix.detach(), **call.kwargs)
+    left, sizes, right = torch.linalg.svd(matrix.detach())
+    ones = torch.ones_like(sizes[..., :1])
+    before = torch.cat([ones, sizes[..., :-1]], -1).cumprod(-1)
+    after = torch.cat([sizes[..., 1:], ones], -1).flip(-1).cumprod(-1).flip(-1)
+    turns = (torch.linalg.det(left) * torch.linalg.det(right))[..., None, None]
+    cofactors = turns * (left * (before * after).unsqueeze(-2)) @ right
+    moved = ((matrix - matrix.detach()) * cofactors).sum((-2, -1))
+    return (value + moved, *rest)
+
+
 def solve_by_cholesky(call: Call) -> torch.Tensor:
     """cholesky_solve with the triangle that it reads."""
     right, factor = call.args[0], call.args[1]

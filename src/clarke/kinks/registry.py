@@ -143,7 +143,7 @@ class Registry:
         """What is known of one executed operation, its arguments considered."""
         known = self.known(op.func)
         speaks = known.rule is not None and known.rule.speaks_for(op)
-        if known.rule is not None and not (speaks or overload_of(op.func) in CONDITIONAL):
+        if known.rule is not None and not (speaks or known.rule.keep is Keep.DISCRETE):
             # Rules that speak of complex numbers as well do so themselves.
             rule = self._complex_rules.get(overload_of(op.func)) if _reads_complex(op) else None
             kind = OpKind.UNKNOWN if rule is None else OpKind.RULED
@@ -188,9 +188,9 @@ class Registry:
     def keeps(self, func: Any) -> Keep:
         """What a recorder must keep of the values of this operation."""
         known = self.known(func)
-        if known.kind is OpKind.RULED and known.rule is not None:
-            if known.lowering is None or known.rule.keep is Keep.DISCRETE:
-                return known.rule.keep
+        keep = None if known.rule is None else known.rule.keep
+        if keep is not None and (known.lowering is None or keep is Keep.DISCRETE):
+            return keep
         # Where even the worst case is known, the condition looks at types only.
         values_count = known.kind is OpKind.DEPENDS and classify(overload_of(func)) is None
         by_kind = known.kind in (OpKind.RULED, OpKind.RANDOM) or values_count

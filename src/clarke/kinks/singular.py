@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from clarke.capture import OpRecord
 
 
-_NEAR = 64.0  # roundings within which computed values count as equal
+NEAR = 64.0  # roundings within which computed values count as equal
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +211,7 @@ def singular_values_meet(call: Singular) -> torch.Tensor:
     values = torch.linalg.svdvals(call.args[0])
     if values.numel() == 0:
         return torch.tensor(False)
-    near = _NEAR * torch.finfo(values.dtype).eps * values.shape[-1] * values[..., :1]
+    near = NEAR * torch.finfo(values.dtype).eps * values.shape[-1] * values[..., :1]
     gaps = values[..., :-1] - values[..., 1:]
     meet = (gaps <= near).any() | (values[..., -1:] <= near).any()
     return torch.as_tensor(meet)
@@ -251,13 +251,19 @@ def _borders(call: Singular, *, halves: bool, whole: bool) -> torch.Tensor:
     x, grid, corners = (call.args[i] for i in (0, 1, 4))
     sizes = torch.tensor(x.shape[2:][::-1], dtype=grid.dtype)
     pixel = (grid + 1) / 2 * (sizes - 1) if corners else ((grid + 1) * sizes - 1) / 2
-    near = _NEAR * torch.finfo(grid.dtype).eps * (sizes + pixel.abs())
+    near = NEAR * torch.finfo(grid.dtype).eps * (sizes + pixel.abs())
     bent = torch.zeros_like(grid, dtype=torch.bool)
     if whole:
         bent |= (pixel - pixel.round()).abs() <= near
     if halves:
         bent |= (pixel - pixel.floor() - 0.5).abs() <= near
     return bent.any(-1)
+
+
+def at_the_threshold(call: Singular) -> torch.Tensor:
+    """softplus: where it steps from its formula down to the identity, by exp(-threshold) / beta."""
+    beta, threshold = call.arg(1, "beta", 1), call.arg(2, "threshold", 20)
+    return torch.as_tensor(call.args[0] * beta == threshold)
 
 
 def length_is_the_limit(call: Singular) -> torch.Tensor:
@@ -267,7 +273,7 @@ def length_is_the_limit(call: Singular) -> torch.Tensor:
     size = torch.linalg.vector_norm(x, order, others)
     if float(order) != 2:
         return torch.as_tensor(size >= limit * (1 - 1e-6))
-    near = _NEAR * torch.finfo(x.dtype).eps * limit
+    near = NEAR * torch.finfo(x.dtype).eps * limit
     return torch.as_tensor((size - limit).abs() <= near)
 
 

@@ -8,6 +8,8 @@ from typing import Any, Final
 import torch
 
 from clarke.kinks.lowering import Lowerer, Lowering, Part
+from clarke.kinks.sampling import grid_sampler
+from clarke.kinks.table_scattered import flat, in_place, scattered
 
 _Parts = tuple[Part, ...]
 _INF: Final = float("inf")
@@ -128,7 +130,7 @@ def _dist(lo: Lowerer) -> _Parts | None:
     gap = lo(_ATEN.sub.Tensor, lo.arg(0, "self"), lo.arg(1, "other"))
     if gap.value.numel() == 0:
         return None
-    return (_distance(lo, _flat(lo, gap), float(lo.arg(2, "p", 2))),)
+    return (_distance(lo, flat(lo, gap), float(lo.arg(2, "p", 2))),)
 
 
 def _reduced(lo: Lowerer, values: Part, reduction: int) -> Part:
@@ -172,7 +174,7 @@ def _multi_margin_loss(lo: Lowerer) -> _Parts | None:
     p, margin = int(lo.arg(2, "p", 1)), float(lo.arg(3, "margin", 1))
     weight, reduction = lo.arg(4, "weight"), int(lo.arg(5, "reduction", 1))
     rows = x.value.reshape(1, -1) if x.value.dim() < 2 else x.value
-    wide = lo(_ATEN.view.default, _flat(lo, x), list(rows.shape))
+    wide = lo(_ATEN.view.default, flat(lo, x), list(rows.shape))
     at = target.value.reshape(-1, 1)
     own = lo(_ATEN.gather.default, wide, 1, at)
     margins = lo(_ATEN.add.Scalar, lo(_ATEN.sub.Tensor, wide, own), margin)
@@ -193,7 +195,7 @@ def _multilabel_margin_loss(lo: Lowerer) -> _Parts | None:
     x, target, reduction = lo.arg(0, "self"), lo.arg(1, "target"), int(lo.arg(2, "reduction", 1))
     rows = x.value.reshape(1, -1) if x.value.dim() < 2 else x.value
     labels = target.value.reshape(rows.shape)
-    wide = lo(_ATEN.view.default, _flat(lo, x), list(rows.shape))
+    wide = lo(_ATEN.view.default, flat(lo, x), list(rows.shape))
     n, classes = rows.shape
     ended = (labels < 0).to(torch.int64).cumsum(1) > 0
     used = torch.zeros(n, classes, dtype=torch.bool)
@@ -245,16 +247,6 @@ def _rrelu(lo: Lowerer) -> _Parts | None:
     return (lo(_ATEN.leaky_relu.default, x, slope),)
 
 
-def _in_place(lowering: Lowering) -> Lowering:
-    """The in-place form: the plain one, written over the first argument."""
-
-    def written(lo: Lowerer) -> _Parts | None:
-        found = lowering(lo)
-        return None if found is None else (lo(_ATEN.copy_.default, lo.arg(0, "self"), found[0]),)
-
-    return written
-
-
 def _copysign(lo: Lowerer) -> _Parts | None:
     x, sign = lo.arg(0, "self"), lo.arg(1, "other")
     if not isinstance(x, Part):
@@ -266,209 +258,6 @@ def _copysign(lo: Lowerer) -> _Parts | None:
         other = sign.value if isinstance(sign, Part) else torch.tensor(float(sign)).to(ones)
         value = ones.copysign(other)
     return (lo(_ATEN.mul.Tensor, lo(_ATEN.abs.default, x), value),)
-
-
-def _flat(lo: Lowerer, x: Part) -> Part:
-    plain = lo(_ATEN.clone.default, x, memory_format=torch.contiguous_format)
-    return lo(_ATEN.view.default, plain, [x.value.numel()])  # type: ignore[no-any-return]
-
-
-def _grouped(
-    lo: Lowerer,
-    parts: list[Any],
-    table: torch.Tensor,
-    shape: list[int],
-    reduce: str,
-    *,
-    indexed: bool = False,
-) -> Part:
-    """The largest (smallest) of the listed elements of some tensors laid end to end.
-
-    Args:
-        lo: The lowering.
-        parts: The tensors (constants too).
-        table: (outputs, width) positions in the flattened tensors, -1 for none.
-        shape: Shape of the result.
-        reduce: ``amax`` or ``amin``.
-        indexed: Autograd follows one of tied elements instead of all.
-    """
-    flat = [_flat(lo, p) if isinstance(p, Part) else p for p in parts]
-    # Empty places hold an element that is never chosen.
-    never = torch.full((1,), -_INF if reduce == "amax" else _INF, dtype=parts[0].value.dtype)
-    joined = lo(_ATEN.cat.default, [*flat, never])
-    last = joined.value.numel() - 1
-    rows = lo(_ATEN.index.Tensor, joined, [torch.where(table < 0, last, table)])
-    if indexed:
-        best = lo(_ATEN.max.dim if reduce == "amax" else _ATEN.min.dim, rows, 1)[0]
-    else:
-        best = lo(_ATEN.amax.default if reduce == "amax" else _ATEN.amin.default, rows, [1])
-    return lo(_ATEN.view.default, best, shape)  # type: ignore[no-any-return]
-
-
-def _listing(target: torch.Tensor, outputs: int, offset: int, own: torch.Tensor) -> torch.Tensor:
-    """(outputs, width) for every output its own element (-1: none) and the sources that hit it."""
-    count = torch.bincount(target, minlength=outputs)
-    order = torch.argsort(target, stable=True)
-    start = torch.cumsum(count, 0) - count
-    column = torch.arange(target.numel()) - start[target[order]]
-    width = int(count.max()) + 1 if target.numel() else 1
-    table = torch.full((outputs, width), -1, dtype=torch.int64)
-    table[:, 0] = own
-    table[target[order], column + 1] = order + offset
-    return table
-
-
-def _scatter_reduce(lo: Lowerer) -> _Parts | None:
-    x, dim, index, src = (lo.arg(i, "") for i in range(4))
-    reduce, include = lo.arg(4, "reduce"), bool(lo.op.kwargs.get("include_self", True))
-    if reduce not in ("amax", "amin"):
-        return None
-    shape = x.value.shape
-    where = torch.arange(x.value.numel()).reshape(shape)
-    if x.value.dim() == 0 or index.value.dim() == 0:
-        return None
-    cut = tuple(
-        slice(None) if d == dim % x.value.dim() else slice(0, n)
-        for d, n in enumerate(index.value.shape)
-    )
-    target = where[cut].gather(dim, index.value).reshape(-1)
-    read = src.value[tuple(slice(0, n) for n in index.value.shape)]
-    if tuple(read.shape) != tuple(src.value.shape):
-        return None  # reads a part of the source only
-    return (_hit_table(lo, x, src, target, reduce, include=include),)
-
-
-def _hit_table(
-    lo: Lowerer, x: Part, src: Part, target: torch.Tensor, reduce: str, *, include: bool
-) -> Part:
-    numel = x.value.numel()
-    own = torch.arange(numel)
-    if not include:
-        own[target.unique()] = -1
-    table = _listing(target, numel, numel, own)
-    return _grouped(lo, [x, src], table, list(x.value.shape), reduce)
-
-
-def _index_reduce(lo: Lowerer) -> _Parts | None:
-    x, dim, index, src = (lo.arg(i, "") for i in range(4))
-    reduce, include = lo.arg(4, "reduce"), bool(lo.op.kwargs.get("include_self", True))
-    if x.value.dim() == 0:
-        return None
-    if reduce in ("prod", "mean"):
-        # index_reduce has no forward-mode derivative of its own.
-        shape = [1] * x.value.dim()
-        shape[dim] = index.value.numel()
-        wide = index.value.reshape(shape).expand(src.value.shape)
-        scatter = _ATEN.scatter_reduce.two
-        return (lo(scatter, x, dim, wide, src, reduce, include_self=include),)
-    if reduce not in ("amax", "amin"):
-        return None
-    where = torch.arange(x.value.numel()).reshape(x.value.shape)
-    target = where.index_select(dim, index.value.reshape(-1))
-    if tuple(target.shape) != tuple(src.value.shape):
-        return None
-    return (_hit_table(lo, x, src, target.reshape(-1), reduce, include=include),)
-
-
-def _segment_reduce(lo: Lowerer) -> _Parts | None:
-    data, reduce, initial = lo.arg(0, "data"), lo.arg(1, "reduce"), lo.named("initial")
-    lengths, offsets = lo.named("lengths"), lo.named("offsets")
-    given = offsets if isinstance(offsets, Part) else lengths
-    lengths_of = _segment_lengths(lengths, offsets)
-    if lengths_of is None or given.value.dim() != 1 or lo.named("axis", 0) != 0:
-        return None
-    count, rows = lengths_of.numel(), data.value.shape[0]
-    width = data.value[0].numel() if rows else 0
-    if int(lengths_of.sum()) != rows or width == 0 or bool((lengths_of == 0).any()):
-        return None  # empty segments give infinities and NaN
-    shape = [count, *data.value.shape[1:]]
-    owner = torch.repeat_interleave(torch.arange(count), lengths_of)
-    start = 0.0 if initial is None else float(initial)
-    if reduce in ("max", "min"):
-        # A constant start is one more candidate.
-        parts = [data] if initial is None else [data, data.value.new_full((1,), start)]
-        target = (owner[:, None] * width + torch.arange(width)).reshape(-1)
-        own = torch.full((count * width,), -1 if initial is None else data.value.numel())
-        table = _listing(target, count * width, 0, own)
-        return (_grouped(lo, parts, table, shape, f"a{reduce}"),)
-    if reduce == "prod":
-        base = torch.full(shape, 1.0 if initial is None else start, dtype=data.value.dtype)
-        wide = owner.reshape(-1, *[1] * (len(shape) - 1)).expand(data.value.shape)
-        return (lo(_ATEN.scatter_reduce.two, base, 0, wide, data, "prod"),)
-    base = torch.full(shape, start, dtype=data.value.dtype)
-    total = lo(_ATEN.index_add.default, base, 0, owner, data)
-    if reduce == "mean":
-        size = lengths_of.to(data.value.dtype).reshape(-1, *[1] * (len(shape) - 1))
-        total = lo(_ATEN.div.Tensor, total, size)
-    return (total,) if reduce in ("sum", "mean") else None
-
-
-def _segment_lengths(lengths: Part | None, offsets: Part | None) -> torch.Tensor | None:
-    if isinstance(offsets, Part):
-        return offsets.value.diff()
-    return lengths.value if isinstance(lengths, Part) else None
-
-
-def _sparse_mm_reduce(lo: Lowerer) -> _Parts | None:
-    left, right, reduce = lo.arg(0, "self"), lo.arg(1, "other"), lo.arg(2, "reduce")
-    matrix = left.value
-    if lo.varied(0) or matrix.layout is not torch.sparse_csr or right.value.dim() != 2:
-        return None
-    sizes = matrix.crow_indices().diff()
-    rows, width = matrix.shape[0], right.value.shape[1]
-    if matrix.values().numel() == 0 or width == 0 or bool((sizes == 0).any()):
-        return None
-    owner = torch.repeat_interleave(torch.arange(rows), sizes)
-    taken = lo(_ATEN.index_select.default, right, 0, matrix.col_indices())
-    terms = lo(_ATEN.mul.Tensor, taken, matrix.values()[:, None])
-    shape, rest = [rows, width], lo.op.kept_outputs.get(1)
-    if reduce in ("amax", "amin"):
-        target = (owner[:, None] * width + torch.arange(width)).reshape(-1)
-        table = _listing(target, rows * width, 0, torch.full((rows * width,), -1))
-        # Autograd follows one index.
-        best = _grouped(lo, [terms], table, shape, reduce, indexed=True)
-    elif reduce in ("sum", "mean"):
-        zeros = torch.zeros(shape, dtype=right.value.dtype)
-        best = lo(_ATEN.index_add.default, zeros, 0, owner, terms)
-        if reduce == "mean":
-            best = lo(_ATEN.div.Tensor, best, sizes[:, None].to(right.value.dtype))
-    else:
-        return None
-    # The second result serves the backward pass only.
-    return (best, lo(_ATEN.clone.default, torch.zeros(0) if rest is None else rest))
-
-
-def _embedding_bag(lo: Lowerer) -> _Parts | None:
-    weight, indices, offsets = lo.arg(0, "weight"), lo.arg(1, "indices"), lo.arg(2, "offsets")
-    frequency, mode = lo.arg(3, "scale_grad_by_freq", False), int(lo.arg(4, "mode", 0))
-    scale, last, padding = lo.arg(6, "w"), lo.arg(7, "last", False), int(lo.arg(8, "p", -1))
-    at, start = indices.value.reshape(-1), offsets.value
-    if frequency or lo.op.outputs[0] is None or any(lo.op.outputs[i] is None for i in (1, 2, 3)):
-        return None
-    ends = start[1:] if last else torch.cat([start[1:], start.new_tensor([at.numel()])])
-    bags = torch.repeat_interleave(torch.arange(ends.numel()), ends - start[: ends.numel()])
-    used = at != padding
-    size = torch.bincount(bags[used], minlength=ends.numel())
-    rows = lo(_ATEN.index_select.default, weight, 0, at[used])
-    if isinstance(scale, Part):
-        mine = lo(_ATEN.index_select.default, scale, 0, used.nonzero().squeeze(1))
-        rows = lo(_ATEN.mul.Tensor, rows, lo(_ATEN.unsqueeze.default, mine, 1))
-    zeros = torch.zeros(ends.numel(), weight.value.shape[1], dtype=weight.value.dtype)
-    if mode == 2:
-        if bool((size == 0).any()):
-            return None
-        places = _listing(bags[used], ends.numel(), 0, torch.full((ends.numel(),), -1))
-        never = torch.full((1, zeros.shape[1]), -_INF, dtype=zeros.dtype)
-        joined = lo(_ATEN.cat.default, [rows, never])
-        places = torch.where(places < 0, rows.value.shape[0], places)
-        best = lo(_ATEN.max.dim, lo(_ATEN.index.Tensor, joined, [places]), 1)[0]
-    else:
-        best = lo(_ATEN.index_add.default, zeros, 0, bags[used], rows)
-    if mode == 1:
-        best = lo(_ATEN.div.Tensor, best, size.clamp(min=1)[:, None].to(zeros.dtype))
-    # The further results serve the backward pass only.
-    rest = (lo(_ATEN.clone.default, lo.op.kept_outputs.get(i, start)) for i in (1, 2, 3))
-    return (best, *rest)
 
 
 def _each(name: str) -> Lowering:
@@ -564,16 +353,12 @@ def lowerings() -> Iterator[tuple[str, Lowering]]:
     yield "aminmax", _aminmax
     yield "std_mean.correction", _std_mean
     yield "rrelu_with_noise", _rrelu
-    yield "rrelu_with_noise_", _in_place(_rrelu)
+    yield "rrelu_with_noise_", in_place(_rrelu)
     yield "copysign.Scalar", _copysign
     yield "copysign.Tensor", _copysign
-    yield "scatter_reduce.two", _scatter_reduce
-    yield "index_reduce", _index_reduce
-    yield "scatter_reduce_.two", _in_place(_scatter_reduce)
-    yield "index_reduce_", _in_place(_index_reduce)
-    yield "segment_reduce", _segment_reduce
-    yield "_sparse_mm_reduce_impl", _sparse_mm_reduce
-    yield "_embedding_bag", _embedding_bag
+    yield from scattered()
+    yield "grid_sampler_2d", grid_sampler
+    yield "grid_sampler_3d", grid_sampler
     yield "_foreach_norm.Scalar", _foreach_norm
     for name, overloads in _FOREACH:
         for overload in overloads:

@@ -47,6 +47,7 @@ def factorisations() -> Iterator[tuple[str, KinkRule]]:
 
 def formulas() -> Iterator[tuple[str, KinkRule]]:
     """(operator with overload, rule) of others."""
+    yield "_linalg_det", FormulaRule(by.determinant)
     yield "polar", FormulaRule(by.complex_by_polar)
     # Of order 0; other orders are lowered to norms of differences.
     for name in ("_cdist_forward", "_pdist_forward"):

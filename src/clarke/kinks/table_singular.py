@@ -47,7 +47,6 @@ def singular_points() -> Iterator[tuple[str, KinkRule]]:
     )
     for name in ("nan_to_num", "nansum"):
         yield name, SingularRule(at.first_is_not_finite)
-    yield "_linalg_det", SingularRule(at.output_is_zero, Hazard.FORMULA)
     yield "_linalg_svd", SingularRule(at.singular_values_meet, Hazard.SEVERAL)
     yield (
         "linalg_pinv.atol_rtol_tensor",
@@ -58,6 +57,7 @@ def singular_points() -> Iterator[tuple[str, KinkRule]]:
     )
     yield "grid_sampler_2d", sampler
     yield "grid_sampler_3d", sampler
+    yield "softplus", SingularRule(at.at_the_threshold, Hazard.STEP)
     yield "renorm", SingularRule(at.length_is_the_limit, Hazard.STEP)
     yield "binary_cross_entropy", SingularRule(at.probability_is_extreme, Hazard.FORMULA)
     yield "mode", SingularRule(at.has_repeats, Hazard.STEP)

@@ -55,6 +55,8 @@ def adapted(
         return grid_sampler_2d, args, kwargs  # the fused kernel has no forward-mode derivative
     if name == "aten::_weight_norm_interface.default":
         return _plain_weight_norm, args, kwargs
+    if name == "aten::mkldnn_rnn_layer.default":
+        return plain_lstm, args, kwargs
     if name in _ATTENTION and not _dropout_probability(args, kwargs):
         return _plain_attention, (args, kwargs), {}
     return op.func, args, kwargs
@@ -120,6 +122,33 @@ def _plain_weight_norm(
     others = [d for d in range(v.dim()) if d != dim % v.dim()]
     norms = torch.linalg.vector_norm(v, dim=others, keepdim=True)
     return v * (g / norms), norms
+
+
+def plain_lstm(
+    x: torch.Tensor,
+    input_weight: torch.Tensor,
+    hidden_weight: torch.Tensor,
+    input_bias: torch.Tensor,
+    hidden_bias: torch.Tensor,
+    hidden: torch.Tensor,
+    cell: torch.Tensor,
+    reverse: bool,  # noqa: FBT001 - the arguments are those of mkldnn_rnn_layer
+    *_: Any,
+) -> tuple[torch.Tensor, ...]:
+    """One LSTM layer by its formula: oneDNN's is in float32 only, without forward-mode derivative.
+
+    The program ran with steps along the first dimension, whatever it was given.
+    """
+    h, c = hidden.reshape(x.shape[1], -1), cell.reshape(x.shape[1], -1)
+    steps = []
+    for step in reversed(x.unbind(0)) if reverse else x.unbind(0):
+        gates = step @ input_weight.mT + input_bias + h @ hidden_weight.mT + hidden_bias
+        keep, forget, new, out = gates.chunk(4, -1)
+        c = forget.sigmoid() * c + keep.sigmoid() * new.tanh()
+        h = out.sigmoid() * c.tanh()
+        steps.append(h)
+    found = torch.stack(steps[::-1] if reverse else steps)
+    return found, h.reshape(hidden.shape), c.reshape(cell.shape), torch.empty(0)
 
 
 def _masked_dropout(

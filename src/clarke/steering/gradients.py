@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.autograd.forward_ad as fwd
 
 from clarke.kinks.regions import RegionRule
 from clarke.steering.program import Pieces, Probe, Program, Run, Site
+from clarke.torch_private import forward_mode, unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,7 +65,7 @@ class Selector:
     def choose(self, site: Site, probe: Probe) -> torch.Tensor:
         """The candidates of one site, from its probe."""
         touch = site.touch
-        found = fwd.unpack_dual(probe.switching).tangent
+        found = unpack_dual(probe.switching)[1]
         slopes = torch.zeros_like(probe.switching) if found is None else found
         slopes = slopes.detach()
         level = slopes.reshape(-1, touch.count) if _is_region(site) else slopes
@@ -87,7 +87,7 @@ def select_along(
         its candidates (then AD's choice is kept), both by site position.
     """
     selector = Selector()
-    with fwd.dual_level():
+    with forward_mode():
         program.run(tangents=tuple(direction), chooser=selector.choose, grad=False)
     return selector.choices, selector.ties
 

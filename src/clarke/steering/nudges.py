@@ -6,7 +6,8 @@ The derivative of anything with respect to them is the adjoint at the kink, with
 from __future__ import annotations
 
 import torch
-import torch.autograd.forward_ad as fwd
+
+from clarke.torch_private import make_dual, unpack_dual
 
 _SCATTER = 2.0**-4  # of a cut result, as of the variables beside the point
 
@@ -59,8 +60,8 @@ class Nudges:
             return flat.index_add(0, elements, leaf).reshape(out.shape)
         if self._tangents is not None:
             random = torch.randn(leaf.shape, dtype=self.dtype, generator=self._tangents)
-            leaf = fwd.make_dual(leaf.detach(), random.to(dtype))
-        value = fwd.unpack_dual(flat[elements]).primal.detach()
+            leaf = make_dual(leaf.detach(), random.to(dtype))
+        value = unpack_dual(flat[elements])[0].detach()
         if self.scatter is not None:
             random = torch.randn(leaf.shape, dtype=self.dtype, generator=self.scatter)
             leaf = (1.0 + value.abs()) * random.to(dtype) * _SCATTER

@@ -12,9 +12,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.autograd.forward_ad as fwd
 
-from clarke.capture import External, OpRecord, Origin, Ref, Trace, input_slots
+from clarke.capture import External, OpRecord, Origin, Ref, Trace, input_slots, refuse_missing
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.errors import ModifiedSinceError, ReplayError
 from clarke.kinks import Call, KinkRule, OpKind, Registry, Touch
@@ -25,6 +24,7 @@ from clarke.steering.masks import MaskTracker, MaskUse, blended
 from clarke.steering.nudges import Nudges, carries_slopes
 from clarke.steering.pace import Pace
 from clarke.steering.still import Still
+from clarke.torch_private import make_dual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -97,7 +97,12 @@ class Analysis:
 
 
 def analyse(trace: Trace, registry: Registry, deadline: Deadline = UNLIMITED) -> Analysis:
-    """Find the touched kinks of every operation of a trace."""
+    """Find the touched kinks of every operation of a trace.
+
+    Raises:
+        ModifiedSinceError: Memory of what the trace holds is gone.
+    """
+    refuse_missing(trace)
     recorded, trace = trace, registry.lowered(trace)
     sites: dict[int, Site] = {}
     unknown: list[OpRecord] = []
@@ -203,6 +208,7 @@ class Program:
         with deadline.paused():
             _load_forward_rules()
         trace = analysis.trace
+        refuse_missing(analysis.recorded)
         for e in trace.externals.values():
             _refuse_changed(e)
         self.point = tuple(
@@ -237,7 +243,7 @@ class Program:
             weights: Mixtures of candidates by site position, (M,) each, in place of a choice.
             chooser: Picks the candidates of a site from its probe, in evaluation order.
             tangents: Direction for forward-mode differentiation; the caller must be inside
-                `torch.autograd.forward_ad.dual_level`.
+                `torch_private.forward_mode`.
             probe: Collect candidates and switching functions at the touched kinks.
             nudge: Add zero leaves at the touched kinks, for adjoints; or those to add.
             grad: Build an autograd graph.
@@ -421,9 +427,10 @@ class _State:
         for i, (slot, value) in enumerate(
             zip(program.variables, point or program.point, strict=True)
         ):
+            program.deadline.ask("copying {} variables", len(program.variables))
             leaf = value.detach().to(self.dtype).clone().requires_grad_(grad)
             leaves.append(leaf)
-            self.env[slot] = leaf if tangents is None else fwd.make_dual(leaf, tangents[i])
+            self.env[slot] = leaf if tangents is None else make_dual(leaf, tangents[i])
         self.leaves = tuple(leaves)
 
     def resolve(self, value: Any) -> Any:

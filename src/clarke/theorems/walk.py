@@ -281,7 +281,8 @@ class _Walk:
                     source.low is Low.POSITIVE and not isinstance(op.args[1], Ref)
                 )
             if not safe:
-                why = f"its slope is infinite or undefined somewhere ({rule.hazard.value})"
+                slope = f"its slope is infinite or undefined somewhere ({rule.hazard.value})"
+                why = why_not(op.name) or slope
                 self.rough.append(Fault(op.shown, op.location, why))
             return out
         if rule.doubtful:

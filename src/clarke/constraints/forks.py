@@ -1,0 +1,563 @@
+"""Follow an operation that jumps on both sides, up to where the sides agree.
+
+``abs(x - round(x))`` is continuous at 1/2, though ``round`` jumps there: with the outcomes 0 and 1
+held constant it is ``abs(x)`` or ``abs(x - 1)``, which agree. What lies between the jump and the
+place where all sides agree is written once for each outcome, each with kinks of its own, and there
+``where`` chooses among them: from here on it is a program with comparisons like any other, and
+whether the sides agree beside the point as well is judged as for these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from itertools import product
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clarke.capture import External, OpRecord, Origin, Ref, Trace, input_slots
+from clarke.constraints.splits import Split, split_of
+from clarke.kinks.lowering import Lowerer, Part
+from clarke.numerics import FORK_NOISE, FORK_SAME
+from clarke.steering import shared_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from clarke.steering import Analysis, Site
+
+_ATEN = torch.ops.aten
+_BITS = 6  # conditions that one tensor may depend on before its versions are too many
+_RECORDS = 4000  # records that following both sides may add
+_APART = 1 << 100  # numbers of new records stay clear of those of recorded ones and their parts
+_MOVES = frozenset(
+    ["view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "expand", "permute", "transpose"]
+)
+_MOVES |= {"t", "select", "slice", "clone", "alias", "flatten", "diagonal", "flip", "unbind"}
+_MOVES |= {"split", "split_with_sizes", "detach", "repeat", "roll", "rot90", "unfold"}
+
+
+class CannotFollowError(Exception):
+    """The sides of a jump cannot be followed; internal to this module."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Fork:
+    """A tensor in several versions.
+
+    Attributes:
+        bits: Numbers of the conditions on which it depends.
+        parts: Its version for each outcome of these.
+        lineage: For conditions with one number for each element, by bit: for every element of the
+            tensor 1 + the element of these numbers that decides it, or 0.
+    """
+
+    bits: tuple[int, ...]
+    parts: Mapping[tuple[bool, ...], Part]
+    lineage: Mapping[int, torch.Tensor]
+
+
+@dataclass
+class _Bit:
+    """A condition: its numbers, and the comparison with 0 under which it holds."""
+
+    numbers: Part
+    compare: Any
+    op: OpRecord
+    near: tuple[torch.Tensor, ...]
+    holds: dict[bytes, Part] = field(default_factory=dict)
+
+
+def forked(
+    analysis: Analysis,
+    values: Mapping[int, torch.Tensor],
+    near: Sequence[Mapping[int, torch.Tensor]],
+    lost: frozenset[int],
+    *,
+    elementwise: bool,
+) -> Trace | None:
+    """The trace with its jumps written as choices among versions; None if nothing changes.
+
+    Args:
+        analysis: The trace and its kinks.
+        values: Every tensor of the trace at the point, in float64.
+        near: The same at random points near it.
+        lost: Positions of comparisons that the tracker of masks loses sight of.
+        elementwise: One condition for a whole operation, whose elements are followed side by side;
+            else one for each tied element.
+
+    Raises:
+        CannotFollowError: Operations mix elements before the sides agree, or are too many.
+    """
+    writer = _Writer(analysis, values, near, elementwise=elementwise)
+    for position, op in enumerate(analysis.trace.ops):
+        site = analysis.sites.get(position)
+        split = None
+        if site is not None and site.touch.count and op.differentiated and not writer.reads(op):
+            split = writer.split(site, lost=position in lost)
+        if split is not None:
+            writer.start(op, split)
+        else:
+            writer.follow(op)
+    return writer.finished()
+
+
+class _Writer:
+    """Writes the new trace, operation by operation."""
+
+    def __init__(
+        self,
+        analysis: Analysis,
+        values: Mapping[int, torch.Tensor],
+        near: Sequence[Mapping[int, torch.Tensor]],
+        *,
+        elementwise: bool,
+    ) -> None:
+        self.trace = analysis.trace
+        self.values = values
+        self.near = near
+        self.elementwise = elementwise
+        self.ops: list[OpRecord] = []
+        self.externals = dict(self.trace.externals)
+        self.dtypes = dict(self.trace.slot_dtypes)
+        self.forks: dict[int, _Fork] = {}
+        self.bits: list[_Bit] = []
+        self.changed = False
+        self.read = {s for op in self.trace.ops for s in input_slots(op)} | {self.trace.output}
+        self._next = min([0, *self.dtypes, *self.externals]) - 1
+        self._written = 0
+        shared = shared_memory(self.trace.ops)
+        self._name = lambda slot: shared.get(slot, slot)
+        self._in_place = {
+            self._name(s)
+            for op in self.trace.ops
+            if op.short_name.endswith("_")
+            for s in input_slots(op)[:1]
+        }
+
+    # ------------------------------------------------------------------ jumps
+
+    def reads(self, op: OpRecord) -> list[int]:
+        return [s for s in input_slots(op) if s in self.forks]
+
+    def split(self, site: Site, *, lost: bool) -> Split | None:
+        op = site.touch.op
+        if op.short_name.endswith("_") or op.kwargs.get("out") is not None:
+            return None
+        result = [None if o is None else self.values.get(o) for o in op.outputs]
+        if not result or any(r is None for r in result[:1]):
+            return None
+        split = split_of(site, [self._part(a) for a in op.args], result, lost=lost)
+        if split is None or op.outputs[split.output] not in self.read:
+            return None
+        if split.elements is None and self.elementwise:
+            return None
+        return split
+
+    def start(self, op: OpRecord, split: Split) -> None:
+        """Replace a result of an operation by constants."""
+        self.changed = True
+        slot = op.outputs[split.output]
+        if len(op.outputs) > 1:
+            left = tuple(None if i == split.output else o for i, o in enumerate(op.outputs))
+            self.ops.append(replace(op, outputs=left))
+        args = [self._part(a) for a in op.args]
+        lo = self._lowerer(op)
+        numbers = split.switch(lo, args)
+        self._take(lo)
+        near = tuple(split.switch(_Plain(), [_at(a, v) for a in op.args]).value for v in self.near)
+        if self.elementwise and split.elements is not None:
+            bits, outcomes = self._one_condition(op, split, numbers, near)
+        elif split.network:
+            bits, outcomes = self._exchanges(op, split, args[0])
+        else:
+            bits, outcomes = self._conditions(op, split, numbers, near)
+        parts: dict[tuple[bool, ...], Part] = {}
+        for outcome in product((True, False), repeat=len(bits)):
+            constant = self._constant(split.value(outcomes(dict(zip(bits, outcome, strict=True)))))
+            lo = self._lowerer(op)
+            parts[outcome] = constant if split.finish is None else split.finish(lo, args, constant)
+            self._take(lo)
+        lineage = {}
+        if bits and self.elementwise and split.elements is not None:
+            shape = next(iter(parts.values())).value.shape
+            label = torch.zeros(shape.numel(), dtype=torch.int64)
+            label[split.elements] = split.elements + 1
+            lineage = {bits[0]: label.reshape(shape)}
+        self._bind(op, slot, _Fork(bits, parts, lineage))
+
+    def _one_condition(
+        self, op: OpRecord, split: Split, numbers: Part, near: Sequence[torch.Tensor]
+    ) -> Any:
+        """One bit for all elements, and the outcomes of the conditions that it stands for."""
+        places = split.elements
+        moving = torch.stack([n.reshape(-1)[places] for n in near]).ne(0).any(0)
+        if not bool(moving.any()):
+            return (), lambda _: [True] * split.count
+        bit, same = self._bit(_Bit(numbers, split.compare, op, tuple(near)), places)
+        still = ~moving
+        return (bit,), lambda holds: [s or (holds[bit] == same) for s in still.tolist()]
+
+    def _conditions(
+        self, op: OpRecord, split: Split, numbers: Part, near: Sequence[torch.Tensor]
+    ) -> Any:
+        """A bit for each condition that can change, and the outcomes of all that follow."""
+        chosen: list[tuple[int, bool] | None] = []
+        lo = self._lowerer(op)
+        places = torch.arange(split.count) if split.elements is None else split.elements
+        for place in places.tolist():
+            beside = tuple(n.reshape(-1)[place] for n in near)
+            if all(float(b) == 0 for b in beside):
+                chosen.append(None)
+                continue
+            number = lo(_ATEN.take.default, numbers, torch.tensor(place))
+            chosen.append(self._bit(_Bit(number, split.compare, op, beside), None))
+        self._take(lo)
+        bits = tuple(sorted({c[0] for c in chosen if c is not None}))
+        if len(bits) > _BITS:
+            raise CannotFollowError
+        return bits, lambda holds: [c is None or holds[c[0]] == c[1] for c in chosen]
+
+    def _exchanges(self, op: OpRecord, split: Split, x: Part) -> Any:
+        """A bit for each comparison of a sorting network."""
+        if len(split.network) > _BITS:
+            raise CannotFollowError
+        lo = self._lowerer(op)
+        names = dict.fromkeys(p for pair in split.network for p in pair)
+        holder = {p: lo(_ATEN.take.default, x, torch.tensor(p)) for p in names}
+        self._take(lo)
+        bits = []
+        for ahead, behind in split.network:
+            lo = self._lowerer(op)
+            one, two = holder[ahead], holder[behind]
+            self.bits.append(_Bit(lo(_ATEN.sub.Tensor, one, two), split.compare, op, ()))
+            self._take(lo)
+            bits.append(len(self.bits) - 1)
+            holds = self._condition(bits[-1], None)
+            lo = self._lowerer(replace(op, differentiated=True))
+            holder[ahead] = lo(_ATEN.where.self, holds, one, two)
+            holder[behind] = lo(_ATEN.where.self, holds, two, one)
+            self._take(lo)
+        return tuple(bits), lambda holds: [holds[b] for b in bits]
+
+    def _bit(self, bit: _Bit, places: torch.Tensor | None) -> tuple[int, bool]:
+        """The number of a condition, and whether it holds where that one does, or where not."""
+        for number, other in enumerate(self.bits):
+            same = _same(bit, other, places)
+            if same is not None:
+                return number, same
+        self.bits.append(bit)
+        return len(self.bits) - 1, True
+
+    # ------------------------------------------------------------------ what follows a jump
+
+    def follow(self, op: OpRecord) -> None:
+        """Write an operation once for each version of what it reads."""
+        read = self.reads(op)
+        if not read:
+            self.ops.append(op)
+            return
+        self._refuse(op)
+        bits = tuple(sorted({b for s in read for b in self.forks[s].bits}))
+        if len(bits) > _BITS:
+            raise CannotFollowError
+        lineage = self._lineage(op, read, bits) if self.elementwise else {}
+        done: dict[tuple[int, ...], tuple[Part, ...]] = {}
+        versions: dict[tuple[bool, ...], tuple[Part, ...]] = {}
+        noise = 0.0
+        for outcome in product((True, False), repeat=len(bits)):
+            holds = dict(zip(bits, outcome, strict=True))
+            args = tuple(self._version(a, holds) for a in op.args)
+            kwargs = {k: self._version(v, holds) for k, v in op.kwargs.items()}
+            key = tuple(self.forks[s].parts[self._own(s, holds)].ref.slot for s in read)
+            if key not in done:
+                done[key] = self._run(op, args, kwargs)
+                noise = max(noise, _noise(op, args, kwargs, done[key]))
+            versions[outcome] = done[key]
+        for i, slot in enumerate(op.outputs):
+            if slot is not None:
+                parts = {o: v[i] for o, v in versions.items()}
+                own = {b: v[i] for b, v in lineage.items()}
+                self._bind(op, slot, _Fork(bits, parts, own), noise)
+
+    def _refuse(self, op: OpRecord) -> None:
+        random = torch.Tag.nondeterministic_seeded in getattr(op.func, "tags", ())
+        written = any(self._name(s) in self._in_place for s in input_slots(op))
+        if random or written or op.hidden_write or not hasattr(op.func, "tags"):
+            raise CannotFollowError
+
+    def _own(self, slot: int, holds: Mapping[int, bool]) -> tuple[bool, ...]:
+        return tuple(holds[b] for b in self.forks[slot].bits)
+
+    def _version(self, value: Any, holds: Mapping[int, bool]) -> Any:
+        if isinstance(value, Ref) and value.slot in self.forks:
+            return self.forks[value.slot].parts[self._own(value.slot, holds)]
+        if isinstance(value, (list, tuple)) and value:
+            return type(value)(self._version(v, holds) for v in value)
+        return self._part(value)
+
+    def _run(
+        self, op: OpRecord, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Part, ...]:
+        lo = self._lowerer(op)
+        if any(isinstance(v, Part) for v in kwargs.values()):
+            raise CannotFollowError
+        try:
+            out = lo(op.func, *args, **kwargs)
+        except (RuntimeError, IndexError, NotImplementedError, TypeError) as error:
+            raise CannotFollowError from error
+        self._take(lo)
+        return out if isinstance(out, tuple) else (out,)
+
+    def _lineage(
+        self, op: OpRecord, read: Sequence[int], bits: Sequence[int]
+    ) -> dict[int, tuple[torch.Tensor, ...]]:
+        """For each bit and result, which element of the bit's numbers decides which element."""
+        shapes = [self.values[o].shape if o is not None else None for o in op.outputs]
+        found = {}
+        for bit in bits:
+            own = {s: self.forks[s].lineage[bit] for s in read if bit in self.forks[s].bits}
+            if op.short_name in _MOVES and len(read) == 1:
+                moved = op.func(own[read[0]], *op.args[1:], **op.kwargs)
+                found[bit] = tuple(moved) if isinstance(moved, (tuple, list)) else (moved,)
+                continue
+            pointwise = torch.Tag.pointwise in op.func.tags and len(shapes) == 1
+            if not pointwise or shapes[0] is None:
+                raise CannotFollowError
+            label = torch.zeros(shapes[0], dtype=torch.int64)
+            for lines in own.values():
+                wide = lines.expand(shapes[0])
+                if bool(((label > 0) & (wide > 0) & (label != wide)).any()):
+                    raise CannotFollowError
+                label = torch.maximum(label, wide)
+            found[bit] = (label,)
+        return found
+
+    # ------------------------------------------------------------------ where the sides agree
+
+    def _bind(self, op: OpRecord, slot: int | None, fork: _Fork, noise: float = 0.0) -> None:
+        """Note a tensor in versions, without conditions that no longer matter."""
+        if slot is None:
+            return
+        fork = self._joined(op, fork, noise)
+        if fork.bits:
+            self.forks[slot] = fork
+            return
+        (part,) = fork.parts.values()
+        self._alias(op, slot, part)
+
+    def _joined(
+        self, op: OpRecord, fork: _Fork, noise: float = 0.0, *, force: bool = False
+    ) -> _Fork:
+        changed = True
+        while changed and fork.bits:
+            changed = False
+            for place, bit in enumerate(fork.bits):
+                pairs = {
+                    o[:place] + o[place + 1 :]: (part, fork.parts[_without(o, place)])
+                    for o, part in fork.parts.items()
+                    if o[place]
+                }
+                if not force and not all(_agree(a, b, noise) for a, b in pairs.values()):
+                    continue
+                parts = {
+                    o: self._choose(op, (bit, fork.lineage.get(bit)), a, b, noise)
+                    for o, (a, b) in pairs.items()
+                }
+                rest = fork.bits[:place] + fork.bits[place + 1 :]
+                left = {b: v for b, v in fork.lineage.items() if b != bit}
+                fork, changed = _Fork(rest, parts, left), True
+                break
+        return fork
+
+    def _choose(
+        self,
+        op: OpRecord,
+        by: tuple[int, torch.Tensor | None],
+        a: Part,
+        b: Part,
+        noise: float,
+    ) -> Part:
+        if a.ref == b.ref or not a.value.is_floating_point():
+            return a
+        condition = self._condition(*by)
+        lo = self._lowerer(replace(op, differentiated=True))
+        gap = torch.nan_to_num(a.value - b.value)
+        near = gap.abs() <= noise
+        if bool(((gap != 0) & near).any()):  # roundings, which are no jump
+            b = lo(_ATEN.add.Tensor, b, torch.where(near, gap, 0.0))
+        chosen: Part = lo(_ATEN.where.self, condition, a, b)
+        self._take(lo)
+        return chosen
+
+    def _condition(self, bit: int, lines: torch.Tensor | None) -> Part:
+        """The truth value of a condition, in the places of a tensor."""
+        own = self.bits[bit]
+        key = b"" if lines is None else repr((tuple(lines.shape), lines.tolist())).encode()
+        known = own.holds.get(key)
+        if known is not None:
+            return known
+        lo = self._lowerer(replace(own.op, differentiated=True))
+        numbers = own.numbers
+        if lines is not None:
+            shaped = lo(_ATEN.take.default, numbers, (lines - 1).clamp(min=0))
+            one = torch.ones((), dtype=torch.float64)
+            numbers = lo(_ATEN.where.self, lines > 0, shaped, one)
+        found: Part = lo(own.compare, numbers, 0)
+        own.holds[key] = found
+        self._take(lo)
+        return found
+
+    # ------------------------------------------------------------------ writing
+
+    def finished(self) -> Trace | None:
+        """The new trace."""
+        if not self.changed:
+            return None
+        out = self.trace.output
+        fork = self.forks.get(out)
+        if fork is not None:
+            last = next(op for op in reversed(self.trace.ops) if out in op.outputs)
+            (part,) = self._joined(last, fork, force=True).parts.values()
+            self._alias(last, out, part)
+        return replace(
+            self.trace,
+            ops=tuple(self.ops),
+            externals=MappingProxyType(self.externals),
+            slot_dtypes=MappingProxyType(self.dtypes),
+        )
+
+    def _alias(self, op: OpRecord, slot: int, part: Part) -> None:
+        lo = self._lowerer(op)
+        last = lo(_ATEN.alias.default, part)
+        self._take(lo, {last.ref.slot: slot})
+
+    def _part(self, value: Any) -> Any:
+        if isinstance(value, Ref):
+            if value.slot not in self.values:
+                raise CannotFollowError
+            return Part(value, self.values[value.slot].detach())
+        if isinstance(value, torch.dtype) and value.is_floating_point:
+            return torch.float64
+        if isinstance(value, (list, tuple)) and value:
+            return type(value)(self._part(v) for v in value)
+        return value
+
+    def _lowerer(self, op: OpRecord) -> Lowerer:
+        return Lowerer(op, self._next)
+
+    def _take(self, lo: Lowerer, names: Mapping[int, int] | None = None) -> None:
+        """Take over what a lowerer has written, with numbers of their own."""
+        self.dtypes.update(lo.dtypes)
+        self._next = min([self._next, *(s - 1 for s in lo.dtypes)])
+        for record in lo.records:
+            self._written += 1
+            outputs = tuple(names.get(o, o) if names and o else o for o in record.outputs)
+            index = record.index + self._written * _APART
+            args = tuple(self._held(a) for a in record.args)
+            self.ops.append(replace(record, index=index, outputs=outputs, args=args))
+        if self._written > _RECORDS:
+            raise CannotFollowError
+
+    def _held(self, value: Any) -> Any:
+        """Tensors among the arguments of new records become constants of the trace."""
+        return self._constant(value).ref if isinstance(value, torch.Tensor) else value
+
+    def _constant(self, value: torch.Tensor) -> Part:
+        slot, self._next = self._next, self._next - 1
+        where = self.trace.ops[0].location
+        self.externals[slot] = External(
+            slot, value, Origin.CONSTANT, value._version, None, slot, "", where, stopped=False
+        )
+        self.dtypes[slot] = value.dtype
+        return Part(Ref(slot), value)
+
+
+def _without(outcome: tuple[bool, ...], place: int) -> tuple[bool, ...]:
+    return (*outcome[:place], False, *outcome[place + 1 :])
+
+
+class _Plain(Lowerer):
+    """Runs what a lowerer would write, and writes nothing."""
+
+    def __init__(self) -> None:
+        """A lowerer of no operation."""
+
+    def __call__(self, func: Any, *args: Any, **kwargs: Any) -> Part:
+        """Run an operation on parts and constants."""
+        plain = [a.value if isinstance(a, Part) else a for a in args]
+        return Part(Ref(0), func(*plain, **kwargs))
+
+
+def _at(value: Any, values: Mapping[int, torch.Tensor]) -> Any:
+    return Part(value, values[value.slot].detach()) if isinstance(value, Ref) else value
+
+
+def _upward(compare: Any) -> bool | None:
+    """Whether a comparison with 0 holds above (True) or below; None if on neither side alone."""
+    name = str(compare).split(".")[1]
+    return {"gt": True, "ge": True, "lt": False, "le": False}.get(name)
+
+
+def _same(one: _Bit, two: _Bit, places: torch.Tensor | None) -> bool | None:
+    """Whether a condition holds where another does (True) or does not; None if they differ."""
+    sides = _upward(one.compare), _upward(two.compare)
+    if (
+        not (one.near and two.near)
+        or None in sides
+        or any(a.shape != b.shape for a, b in zip(one.near, two.near, strict=True))
+    ):
+        return None
+    pick = slice(None) if places is None else places
+    ratios = [
+        (a.reshape(-1)[pick] / b.reshape(-1)[pick]) for a, b in zip(one.near, two.near, strict=True)
+    ]
+    here = two.numbers.value.reshape(-1)[pick]
+    known = bool(torch.isfinite(torch.stack(ratios)).all()) and bool((here == 0).all())
+    if not known or not torch.allclose(ratios[0], ratios[1], rtol=FORK_SAME, atol=0.0):
+        return None
+    positive = ratios[0] > 0
+    if bool(positive.any() != positive.all()):
+        return None
+    return bool(positive.all()) == (sides[0] == sides[1])
+
+
+def _noise(
+    op: OpRecord, args: Sequence[Any], kwargs: Mapping[str, Any], found: Sequence[Part]
+) -> float:
+    """How far roundings of what an operation reads move its results."""
+    sign = 1.0
+
+    def rounded(value: Any) -> Any:
+        nonlocal sign
+        if isinstance(value, Part):
+            if not value.value.is_floating_point():
+                return value.value
+            sign = -sign
+            return value.value * (1.0 + sign * FORK_NOISE)
+        if isinstance(value, (list, tuple)):
+            return type(value)(rounded(v) for v in value)
+        return value
+
+    out = op.func(*[rounded(a) for a in args], **kwargs)
+    moved = out if isinstance(out, (list, tuple)) else (out,)
+    gaps = [
+        (m - f.value).abs().max() + FORK_NOISE * f.value.abs().max()
+        for m, f in zip(moved, found, strict=True)
+        if f.value.is_floating_point() and f.value.numel() and m.shape == f.value.shape
+    ]
+    return float(torch.nan_to_num(torch.stack(gaps)).max()) if gaps else 0.0
+
+
+def _agree(a: Part, b: Part, noise: float) -> bool:
+    """Whether two versions have the same value."""
+    if a.ref == b.ref:
+        return True
+    if a.value.shape != b.value.shape or a.value.dtype != b.value.dtype:
+        return False
+    if not a.value.is_floating_point():
+        return torch.equal(a.value, b.value)
+    if a.value.numel() == 0:
+        return True
+    return bool((a.value - b.value).abs().max() <= noise)

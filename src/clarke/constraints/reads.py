@@ -1,0 +1,137 @@
+"""Whether what a program read into Python can be another value beside the point.
+
+``if (l > 0).sum() >= 1`` does not change where one entry of l is at zero and another is positive:
+the count is 1 or 2 there. Truth values and counts are bounded from both sides, through operations
+that grow with what they read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clarke.capture import Ref, input_slots
+from clarke.kinks.steps import ComparisonRule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clarke.capture import OpRecord, ScalarRead
+    from clarke.steering import Analysis
+
+    Range = tuple[torch.Tensor, torch.Tensor]
+
+_GROWING = frozenset(
+    ["logical_and", "logical_or", "bitwise_and", "bitwise_or", "any", "all", "sum", "cumsum"]
+) | {"count_nonzero", "amax", "amin", "max", "min", "maximum", "minimum", "add", "_to_copy"}
+_MOVES = frozenset(
+    ["view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "expand", "permute", "transpose"]
+) | {"t", "select", "slice", "clone", "alias", "detach", "cat", "stack"}
+_ABOVE = frozenset(["gt", "ge"])
+_BELOW = frozenset(["lt", "le"])
+
+
+def changing_reads(
+    analysis: Analysis, values: Mapping[int, torch.Tensor]
+) -> tuple[ScalarRead, ...]:
+    """The reads of a trace but those of integers and truth values that stay as they are.
+
+    Args:
+        analysis: The trace and its kinks.
+        values: Every tensor of the trace at the point.
+    """
+    bounds = _Bounds(analysis, values)
+    return tuple(r for r in analysis.trace.scalar_reads if r.shape or not bounds.fixed(r.slot))
+
+
+class _Bounds:
+    """What integers and truth values may be beside the point: (least, greatest), by slot."""
+
+    def __init__(self, analysis: Analysis, values: Mapping[int, torch.Tensor]) -> None:
+        self._analysis = analysis
+        self._values = values
+        self._known: dict[int, Range | None] = {}
+        self._made = {
+            o: p
+            for p, op in enumerate(analysis.trace.ops)
+            for o in op.outputs
+            if o is not None and not op.short_name.endswith("_")
+        }
+        self._written = {
+            o
+            for op in analysis.trace.ops
+            if op.short_name.endswith("_")
+            for o in (*input_slots(op), *op.outputs)
+        }
+
+    def fixed(self, slot: int) -> bool:
+        """Whether a slot keeps its value."""
+        found = self._range(slot)
+        return found is not None and torch.equal(*found)
+
+    def _range(self, slot: int) -> Range | None:
+        if slot not in self._known:
+            self._known[slot] = None  # whatever reads itself is not known
+            self._known[slot] = self._find(slot)
+        return self._known[slot]
+
+    def _find(self, slot: int) -> Range | None:
+        value, position = self._values.get(slot), self._made.get(slot)
+        if value is None or value.is_floating_point() or slot in self._written:
+            return None
+        if position is None:
+            external = self._analysis.trace.externals.get(slot)
+            plain = external is not None and not (external.stopped or external.cut_by)
+            return (value, value) if plain else None
+        site = self._analysis.sites.get(position)
+        if site is None:
+            return self._follow(self._analysis.trace.ops[position])
+        if site.touch.count == 0:
+            return (value, value)
+        if not isinstance(site.rule, ComparisonRule):
+            return None
+        sides = []
+        for side in (False, True):
+            flat = value.reshape(-1).clone()
+            flat[site.touch.elements] = side
+            sides.append(flat.reshape(value.shape))
+        return sides[0], sides[1]
+
+    def _follow(self, op: OpRecord) -> Range | None:
+        reads = {s: self._range(s) for s in input_slots(op)}
+        if any(r is None for r in reads.values()) or torch.Tag.nondeterministic_seeded in getattr(
+            op.func, "tags", ()
+        ):
+            return None
+        name = op.short_name
+        known = {s: r for s, r in reads.items() if r is not None}
+
+        def run(ends: tuple[int, ...]) -> torch.Tensor:
+            rest = iter(ends)
+
+            def put(value: Any) -> Any:
+                if isinstance(value, Ref):
+                    return known[value.slot][next(rest, ends[0])]
+                if isinstance(value, (list, tuple)) and value:
+                    return [put(v) for v in value]
+                return value
+
+            found = op.func(*[put(a) for a in op.args], **op.kwargs)
+            if not isinstance(found, torch.Tensor):
+                raise TypeError
+            return found
+
+        try:
+            if all(torch.equal(*r) for r in known.values()):
+                out = run((0,))
+                return out, out
+            if name in _GROWING | _MOVES and op.kwargs.get("alpha", 1) > 0:
+                return run((0,)), run((1,))
+            if name in ("logical_not", "bitwise_not") or name in _BELOW:
+                return run((1, 0)), run((0, 1))
+            if name in _ABOVE:
+                return run((0, 1)), run((1, 0))
+        except (TypeError, RuntimeError):  # several results, or none that can be compared
+            return None
+        return None
