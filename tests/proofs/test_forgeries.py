@@ -142,7 +142,7 @@ OTHER_PROOFS = {
 
 def judged(name):
     function, x, verdict = ZOO[name]
-    report = clarke.check(function, (x,))
+    report = clarke.check(function, (x,), seconds=None)
     assert report.verdict is verdict, str(report)
     return report.certificate
 
@@ -150,7 +150,7 @@ def judged(name):
 def foreign(name):
     """A certificate of the same class for another function of the same shapes."""
     function, x, _ = ZOO[name]
-    report = clarke.check(lambda y: 2 * function(y) + 5 * y.sum(), (x,))
+    report = clarke.check(lambda y: 2 * function(y) + 5 * y.sum(), (x,), seconds=None)
     assert report.certificate is not None, str(report)
     return report.certificate
 
