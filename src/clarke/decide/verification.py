@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from clarke.capture import digest, refilled, without_values
+from clarke.capture import digest, input_slots, refilled, without_values
 from clarke.constraints import build_rows, find_relevant, flatten, resolve
 from clarke.deadline import Deadline
 from clarke.decide.confirm import USUAL_FINEST, confirm
@@ -26,6 +26,7 @@ from clarke.decide.vectors import used_vectors
 from clarke.errors import ClarkeError, OutOfTimeError, in_a_line
 from clarke.feasibility import verify_witness
 from clarke.kinks import Hazard, OpKind, default_registry
+from clarke.kinks.smooth import OpClass, classify
 from clarke.numerics import (
     ROWS_AGREE,
     ROWS_EXACT,
@@ -178,6 +179,7 @@ def rebuilt(trace: Trace, variables: Sequence[int], deadline: Deadline) -> Progr
     Raises:
         Defect: Something in it is out of reach of any proof.
     """
+    _check_flags(trace, variables)
     registry = default_registry()
 
     def repeatable(func: Any) -> bool:
@@ -189,6 +191,25 @@ def rebuilt(trace: Trace, variables: Sequence[int], deadline: Deadline) -> Progr
     if blocked is not None:
         raise Defect(f"the program is out of reach: {blocked.reason}")
     return Program(analysis, variables, deadline=deadline)
+
+
+def _check_flags(trace: Trace, variables: Sequence[int]) -> None:
+    """Whether every operation on differentiated values is recorded as differentiated.
+
+    Kinks are looked for at those only. What the program detached stands in a trace as a tensor that
+    it read, so that only operations with integer or truth values may cut a path.
+    """
+    live = {*variables, *(e.slot for e in trace.leaves())}
+    for op in trace.ops:
+        if live.isdisjoint(input_slots(op)):
+            continue
+        results = [s for s in op.outputs if s is not None]
+        if op.differentiated:
+            live.update(results)
+        elif classify(op.name) not in (OpClass.CONSTANT, OpClass.DISCRETE) and any(
+            trace.slot_dtypes[s].is_floating_point for s in results
+        ):
+            raise Defect(f"{op.shown} reads differentiated values, but is recorded as constant")
 
 
 def fresh_generator() -> torch.Generator:

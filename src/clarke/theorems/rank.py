@@ -50,7 +50,9 @@ class RankCertificate:
             return False
         n = x.shape[1]
         rows = np.asarray(self.rows)
-        if rows.shape != (n,) or len(set(rows.tolist())) != n:
+        if rows.shape != (n,) or rows.dtype.kind not in "iu" or len(set(rows.tolist())) != n:
+            return False
+        if n and not (rows.min() >= 0 and rows.max() < len(x)):
             return False
         square = x[rows]
         if not np.isfinite(square).all():
