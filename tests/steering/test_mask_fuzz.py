@@ -33,7 +33,7 @@ FAMILIES = {
     "jumps": (VECTORS, JUMPS),
     "steps": (VECTORS, STEPS),
 }
-NUMBER = int(os.environ.get("CLARKE_FUZZ", "0")) or 12
+NUMBER = int(os.environ.get("CLARKE_FUZZ", "0")) or 3
 START = int(os.environ.get("CLARKE_FUZZ_START", "0"))
 
 
