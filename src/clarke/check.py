@@ -63,9 +63,9 @@ def check(
                 sees_values=True,
             )
             decision = judge_detached(decision, run.slots, run.value)
-            decision = judge_unseen(decision, run.slots, run.value)
             if run.rerun is not None and (settings or Settings()).confirm is Confirm.ALWAYS:
                 decision = judge_values(decision, run.slots, run.value, run.rerun)
+            decision = judge_unseen(decision, run.slots, run.value)
     except ModifiedSinceError as error:
         decision = Decision(Verdict.UNDECIDED, str(error))
     report = build_report(decision, gradient)
