@@ -75,9 +75,9 @@ def check(
             holding = f"holding the verdict {decision.verdict.name} against the function's values"
             with run.deadline.during(holding):
                 decision = judge_detached(decision, run.slots, run.values, run.deadline)
-                decision = judge_unseen(decision, run.slots, run.value, run.deadline)
                 if run.rerun is not None and settings.confirm is Confirm.ALWAYS:
                     decision = judge_values(decision, run.slots, run.value, run.rerun, run.deadline)
+                decision = judge_unseen(decision, run.slots, run.value, run.deadline)
             spent = run.deadline.spent
     except OutOfTimeError as error:
         decision = Decision(

@@ -217,7 +217,18 @@ def test_export_sees_the_program_alone():
         assert str(torch.export.export(net, (x,)).graph) == plain
 
 
-@pytest.mark.parametrize("fullgraph", [False, True])
+@pytest.mark.parametrize(
+    "fullgraph",
+    [
+        False,
+        pytest.param(
+            True,
+            marks=pytest.mark.xfail(
+                strict=True, reason="after a refused check dynamo finds no frame to compile"
+            ),
+        ),
+    ],
+)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_check_refuses_and_leaves_the_compiled_program(backend, fullgraph):
     program = torch.compile(lambda x: torch.relu(x).sum(), backend=backend, fullgraph=fullgraph)

@@ -259,16 +259,19 @@ class Audit:
         if recorder is not None and processes() > 1:
             recorder.stands_aside = _DISTRIBUTED
 
-    @leaves_no_trace
     def _backward(self, call: BackwardCall) -> Any:
+        if self._stepping is not None:
+            self._stepping.recover()  # which may put the recorder back among the modes
+        if self._notice is not None:
+            self._notice.look()
+        return self._looked_at(call)
+
+    @leaves_no_trace
+    def _looked_at(self, call: BackwardCall) -> Any:
         recorder = self._recorder
         if recorder is None:  # pragma: no cover - the interceptor is removed with the recorder
             return call.run()
-        if self._stepping is not None:
-            self._stepping.recover()
         self._penalized.note(call)
-        if self._notice is not None:
-            self._notice.look()
         self._look_for_others()
         if recorder.stands_aside:
             call = replace(call, refused=recorder.stands_aside)
