@@ -72,9 +72,12 @@ class OuterRefutation:
     def defects(self, *, run: bool = True) -> tuple[str, ...]:
         """What is wrong with the proof, in words; empty when it holds."""
         try:
-            outer = _fresh(self.program)
+            return self.against(_fresh(self.program), run=run)
         except BudgetError as error:
             return (str(error),)
+
+    def against(self, outer: Outer, *, run: bool) -> tuple[str, ...]:
+        """What is wrong with the proof where this is the program's estimate."""
         found = []
         if len(self.direction) != len(outer.base) or len(self.gradient) != len(outer.base):
             return ("the direction and the gradient do not fit the program",)
@@ -127,9 +130,12 @@ class RegularProof:
     def defects(self, *, run: bool = True) -> tuple[str, ...]:
         """What is wrong with the proof, in words; empty when it holds."""
         try:
-            outer = _fresh(self.program)
+            return self.against(_fresh(self.program), run=run)
         except BudgetError as error:
             return (str(error),)
+
+    def against(self, outer: Outer, *, run: bool) -> tuple[str, ...]:
+        """What is wrong with the proof where this is the program's estimate."""
         atoms = outer.atoms
         if len(self.shares) != len(atoms.owner):
             return ("the weights do not fit the kinks",)

@@ -247,9 +247,9 @@ class _Context:
         gradient = tuple(g.detach().to(torch.float64).clone() for g in self.gradient)
         proof = RegularProof(gradient, shares, self.tolerance, (), self.program)
         run = self.settings.confirm is Confirm.ALWAYS
-        if proof.defects(run=False):
+        if proof.against(outer, run=False):
             proof = replace(proof, noise=rounding_noise(self.program, mean))
-        if proof.defects(run=run):
+        if proof.against(outer, run=run):
             return None
         return Decision(
             Verdict.CLARKE,
@@ -267,7 +267,7 @@ class _Context:
         proof = refute_outside(outer, program, flatten(judged), tolerance)
         if proof is None or self._is_rounding(proof.distance, judged):
             return None
-        if proof.defects(run=self.settings.confirm is Confirm.ALWAYS):
+        if proof.against(outer, run=self.settings.confirm is Confirm.ALWAYS):
             return None
         culprits = culprits_of(program, proof.kinks)
         return Decision(
