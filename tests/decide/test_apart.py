@@ -145,7 +145,9 @@ def test_generalised_intersection_over_union_of_boxes_equal_to_their_targets(cou
         return size[:, 0] * size[:, 1]
 
     def loss(p):
-        inside = area(torch.maximum(p[:, :2], target[:, :2]), torch.minimum(p[:, 2:], target[:, 2:]))
+        inside = area(
+            torch.maximum(p[:, :2], target[:, :2]), torch.minimum(p[:, 2:], target[:, 2:])
+        )
         union = area(p[:, :2], p[:, 2:]) + area(target[:, :2], target[:, 2:]) - inside
         hull = area(torch.minimum(p[:, :2], target[:, :2]), torch.maximum(p[:, 2:], target[:, 2:]))
         return (1 - inside / union + (hull - union) / hull).sum()
@@ -163,7 +165,9 @@ def test_total_variation_of_a_constant_image(size):
     def variation(x):
         return (x[1:] - x[:-1]).abs().sum() + (x[:, 1:] - x[:, :-1]).abs().sum()
 
-    report = clarke.check(variation, (torch.ones(size, size, dtype=torch.float64).requires_grad_(),))
+    report = clarke.check(
+        variation, (torch.ones(size, size, dtype=torch.float64).requires_grad_(),)
+    )
     right(report)
     assert report.verdict is Verdict.CLARKE
 

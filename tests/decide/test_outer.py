@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import clarke
 from clarke import Verdict
 from clarke.constraints import flatten
-from clarke.decide import ladder
+from clarke.decide import estimated
 from clarke.decide.apart import refute_outside, regular_in_parts
 from clarke.decide.normal import outer_estimate
 from clarke.errors import BudgetError
@@ -73,6 +73,7 @@ def hold_against(case, exact, seen, *, every=None):
         seen["wrong, not refuted"] += 1
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("native", [True, False])
 def test_piecewise_affine_programs(native):
     seen = Counter()
@@ -85,9 +86,9 @@ def test_piecewise_affine_programs(native):
     run()
     assert seen["estimated"] >= 0.8 * max(40, FUZZ) / 2
     assert seen["regular"] > 0
-    print(seen)
 
 
+@pytest.mark.fuzz
 def test_curved_programs():
     """Of these a part of the set is known, and all selections, active or not."""
     seen = Counter()
@@ -115,12 +116,12 @@ def test_curved_programs():
 
     run()
     assert seen["estimated"] > 0
-    print(seen)
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("native", [True, False])
 def test_verdicts_where_the_estimate_comes_first(monkeypatch, native):
-    monkeypatch.setattr(ladder, "_LARGE", -1)
+    monkeypatch.setattr(estimated, "_LARGE", -1)
     seen = Counter()
 
     @settings(max_examples=max(20, FUZZ), deadline=None, suppress_health_check=EVERY)
@@ -136,4 +137,3 @@ def test_verdicts_where_the_estimate_comes_first(monkeypatch, native):
             assert contains(case.bouligand, tuple(report.element[0].tolist()))
 
     run()
-    print(seen)

@@ -93,7 +93,9 @@ class OuterRefutation:
         for _ in range(_SAMPLES):
             direction = _random(self.program, generator)
             for step in BESIDE_STEPS:
-                found = flatten(natural_gradient(self.program, _moved(self.program, direction, step)))
+                found = flatten(
+                    natural_gradient(self.program, _moved(self.program, direction, step))
+                )
                 if not limit - float(self.direction @ found) > 0.25 * self.gap:
                     return False
         return True
@@ -215,9 +217,7 @@ def refute_outside(
         part, columns = outer.restricted(kinks, entries)
         target = gradient[columns]
         near = part.project(target, _ROUNDS, deadline)
-        scale = max(
-            float(np.abs(target).max(initial=0.0)), float(part.noise.max(initial=0.0))
-        )
+        scale = max(float(np.abs(target).max(initial=0.0)), float(part.noise.max(initial=0.0)))
         if part.gap(target, near.direction) <= tolerance * scale:
             continue
         direction = np.zeros(len(gradient))

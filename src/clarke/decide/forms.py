@@ -152,9 +152,7 @@ class CutProgram:
         )
         return self._parted(flatten(grads)[None, :], 0)
 
-    def rows(
-        self, values: torch.Tensor, deadline: Deadline = UNLIMITED
-    ) -> tuple[Array, Array]:
+    def rows(self, values: torch.Tensor, deadline: Deadline = UNLIMITED) -> tuple[Array, Array]:
         """The gradients of all values: (m, n) by variables and (m, K) by kinks' results."""
         m = values.numel()
         total = sum(i.numel() for i in self.look.inputs)
@@ -181,14 +179,14 @@ class CutProgram:
             )
         except RuntimeError:  # an operation without a batched backward pass
             each = [
-                torch.autograd.grad(
-                    values[i], inputs, retain_graph=True, materialize_grads=True
-                )
+                torch.autograd.grad(values[i], inputs, retain_graph=True, materialize_grads=True)
                 for i in range(start, stop)
             ]
             return np.stack([flatten(g) for g in each])
         parts = [
-            torch.zeros(stop - start, i.numel()) if g is None else g.reshape(stop - start, -1)
+            torch.zeros(stop - start, i.numel())
+            if g is None  # type: ignore[redundant-expr]
+            else g.reshape(stop - start, -1)
             for g, i in zip(grads, inputs, strict=True)
         ]
         return torch.cat([p.detach().to(torch.float64) for p in parts], 1).numpy()
