@@ -119,6 +119,20 @@ def test_a_wrong_one_beside_kinks_that_nothing_is_known_of():
     wrong(clarke.check(f, (zeros(1), zeros(64, 8))))
 
 
+def test_a_part_that_only_enumeration_refutes_beside_a_network():
+    # relu(x) + relu(y) - relu(-x - y): AD's three zeros are active nowhere, and its gradient 0 is
+    # outside of the hull of the six that are, though not of that of all eight choices.
+    c, x = torch.randn(64, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
+
+    def f(v, a):
+        three = relu(v[0]) + relu(v[1]) - relu(-v[0] - v[1])
+        return three + (c * relu(a @ x)).sum()
+
+    report = clarke.check(f, (zeros(2), zeros(64, 8)))
+    wrong(report, "exact enumeration")
+    assert float(report.element[0].sum()) >= 1
+
+
 def test_wide_and_wrong_in_every_entry():
     report = clarke.check(lambda x: (relu(x) - relu(-x)).sum(), (zeros(20_000),))
     wrong(report)

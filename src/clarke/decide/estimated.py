@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED
 from clarke.decide.apart import RegularProof, limit_beside, refute_outside, regular_in_parts
+from clarke.decide.limits import Limits
+from clarke.decide.live import find_live
 from clarke.decide.model import Decision
 from clarke.decide.normal import outer_estimate
+from clarke.decide.refute import refute_part
 from clarke.decide.responsible import culprits_of, hints
 from clarke.decide.rounding import rounding_noise
 from clarke.decide.tolerance import coarsest_epsilon, peak, relative_difference
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 
 _SPACINGS = 4.0  # of a type's numbers: as much as rounding a right gradient may move it
 
+_PARTS = 64  # small parts that are enumerated
+_SMALL = Limits(nodes=2_000, cells=500, kinks=32)
 _LARGE = 16  # candidates besides AD's from which the outer estimate comes before enumeration
 
 
@@ -72,6 +78,7 @@ def judge_by_estimate(
     found = found or _outside(
         outer, program, gradient, judged, generator, confirm=confirm, deadline=deadline
     )
+    found = found or _wrong_part(outer, program, gradient, judged, generator, confirm=confirm)
     return None if found is None else replace(found, relevance=relevance)
 
 
@@ -135,6 +142,52 @@ def _outside(
         notes=hints(program, culprits),
         element=limit_beside(program, own, generator),
     )
+
+
+def _wrong_part(
+    outer: Outer,
+    program: Program,
+    gradient: Tensors,
+    judged: tuple[Tensors, float],
+    generator: torch.Generator,
+    *,
+    confirm: bool,
+) -> Decision | None:
+    """A refutation of one small part, enumerated without all others."""
+    own = flatten(judged[0])
+    parts = outer.parts()
+    if len(parts) < 2:
+        return None  # the whole is enumerated anyway
+    try:
+        left, live = _PARTS, find_live(program, generator)
+    except BudgetError:
+        return None
+    for atoms, entries in parts:
+        kinks = sorted({n for j in np.flatnonzero(atoms) for n in outer.atoms.kinks[j]})
+        if not kinks or len(kinks) > _LARGE or outer.regular(atoms) or left == 0:
+            continue
+        left -= 1
+        try:
+            proof = refute_part(program, live, kinks, entries, own, judged[1], generator, _SMALL)
+        except BudgetError:
+            continue
+        if proof is None or is_rounding(program, proof.distance, judged[0], gradient):
+            continue
+        if proof.defects(run=confirm):
+            continue
+        culprits = culprits_of(program, kinks)
+        return Decision(
+            Verdict.NOT_CLARKE,
+            f"{Verdict.NOT_CLARKE.value} The part of it that depends on {len(kinks)} of the kinks "
+            f"is {proof.distance:.3g} away from all that it can be.",
+            certificate=proof,
+            theorem="exact enumeration",
+            culprits=culprits,
+            analysis=program.analysis,
+            notes=hints(program, culprits),
+            element=limit_beside(program, own, generator),
+        )
+    return None
 
 
 def is_rounding(

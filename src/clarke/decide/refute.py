@@ -10,7 +10,8 @@ import torch
 
 from clarke.constraints import flatten, unflatten
 from clarke.decide.components import enumerate_components
-from clarke.decide.limitset import LimitSet, separates
+from clarke.decide.enumerate import Enumeration
+from clarke.decide.limitset import Component, LimitSet, separates
 from clarke.decide.live import Live, find_live
 from clarke.decide.model import Witness
 from clarke.feasibility import Method, find_witness, verify_contradiction
@@ -243,6 +244,53 @@ def refute(exact: Exact, program: Program, gradient: Array, tolerance: float) ->
         gradient=gradient,
         limits=exact.limits,
         direction=nearest.direction,
+        gap=nearest.gap,
+        distance=nearest.distance,
+        program=program,
+    )
+
+
+def refute_part(
+    program: Program,
+    live: Live,
+    kinks: Sequence[int],
+    entries: NDArray[np.bool_],
+    gradient: Array,
+    tolerance: float,
+    generator: torch.Generator,
+    limits: Limits,
+) -> Refutation | None:
+    """A proof that some entries of a gradient are wrong, or None; their kinks are enumerated alone.
+
+    Args:
+        program: The program.
+        live: Which kinks can change the gradient.
+        kinks: The touched kinks on which these entries of a selection's gradient depend.
+        entries: (n,) which they are.
+        gradient: (n,) the gradient.
+        tolerance: Relative difference that counts as none.
+        generator: Private randomness.
+        limits: Budget.
+
+    Raises:
+        BudgetError: The part is too large.
+    """
+    mask = torch.zeros_like(live.kinks)
+    mask[list(kinks)] = live.kinks[list(kinks)]
+    part = Live(mask, live.constant, live.affine)
+    cells = Enumeration(program, part, generator, limits).run()
+    if not cells.cells:
+        return None
+    changes = np.stack([c.gradient for c in cells.cells])
+    base = np.zeros(len(gradient))
+    own = LimitSet(base, (Component(changes * entries, cells.cells, cells.exclusions),))
+    nearest = own.nearest(gradient * entries)
+    if nearest.gap <= tolerance * own.scale(gradient * entries):
+        return None
+    return Refutation(
+        gradient=gradient,
+        limits=LimitSet(base, (Component(changes, cells.cells, cells.exclusions),)),
+        direction=nearest.direction * entries,
         gap=nearest.gap,
         distance=nearest.distance,
         program=program,
