@@ -139,6 +139,21 @@ def test_wide_and_wrong_in_every_entry():
     assert bool((report.element[0] == 1).all())
 
 
+@pytest.mark.parametrize("large", [1.0, 1e8, 1e10])
+def test_wide_and_wrong_beside_a_large_entry(large):
+    def f(x):
+        return large * x[0] + (relu(x[1:]) - relu(-x[1:])).sum()
+
+    report = clarke.check(f, (zeros(31),))
+    wrong(report)
+    assert bool((report.element[0][1:] == 1).all())
+
+    def g(u, x):
+        return large * u.sum() + (relu(x) - relu(-x)).sum()
+
+    wrong(clarke.check(g, (zeros(1), zeros(30))))
+
+
 def test_wide_and_right():
     right(clarke.check(lambda x: (relu(x) + 2 * relu(-x)).sum(), (zeros(2_000),)))
 

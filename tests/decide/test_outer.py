@@ -22,6 +22,7 @@ from clarke.steering import Program, analyse
 from reference import ad_gradient, bouligand_subset, cases, contains, selections, to_torch
 
 EVERY = list(HealthCheck)
+FACTORS = (3, -1, 2, -2, 1, 5)
 FUZZ = int(os.environ.get("CLARKE_FUZZ", "0"))
 
 
@@ -147,3 +148,33 @@ def test_verdicts_where_the_estimate_comes_first(monkeypatch, native):
             assert contains(case.bouligand, rational(report.element[0].tolist()))
 
     run()
+
+
+@pytest.mark.fuzz
+def test_sums_of_programs_of_variables_of_their_own():
+    """The set is the product: wrong as soon as one is, right if all are."""
+    seen = Counter()
+    several = st.lists(
+        st.integers(1, 2).flatmap(lambda n: cases(n_vars=n, max_kinks=5, native=True)),
+        min_size=2,
+        max_size=6,
+    )
+
+    @settings(max_examples=max(20, FUZZ), deadline=None, suppress_health_check=EVERY)
+    @given(several)
+    def run(drawn):
+        programs = [to_torch(case.expr) for case in drawn]
+
+        def whole(*inputs):
+            return sum(k * f(x) for k, f, x in zip(FACTORS, programs, inputs, strict=False))
+
+        report = clarke.check(whole, tuple(tensor(case.point) for case in drawn))
+        inside = all(contains(case.bouligand, own_gradient(case)) for case in drawn)
+        seen[inside, report.correct] += 1
+        seen[report.theorem] += 1
+        assert report.correct in (inside, None)
+        if report.correct is not None:
+            assert report.certificate.verify()
+
+    run()
+    assert seen[True, None] + seen[False, None] <= 0.1 * max(20, FUZZ), seen

@@ -128,9 +128,13 @@ def _outside(
     proof = refute_outside(outer, program, own, judged[1], deadline)
     if proof is None or is_rounding(program, proof.distance, judged[0], gradient):
         return None
-    if proof.against(outer, run=confirm):
+    # A part may be small beside the others, so that what is rounding there shows in it.
+    touched = unflatten(proof.direction, program.point)
+    noise = rounding_noise(program, judged[0])
+    far = max(n for n, d in zip(noise, touched, strict=True) if bool((d != 0).any()))
+    if proof.distance <= far or proof.against(outer, run=confirm):
         return None
-    culprits = culprits_of(program, proof.kinks)
+    culprits = culprits_of(program, proof.kinks or tuple(range(program.analysis.count)))
     return Decision(
         Verdict.NOT_CLARKE,
         f"{Verdict.NOT_CLARKE.value} It is {proof.distance:.3g} away from everything that any "
