@@ -277,6 +277,13 @@ SAME_FORM = Threshold(
     "relative errors of some 1e-13. What is proposed is checked entry by entry before it is used.",
     NONE,
 )
+KEY = Threshold(
+    1e-7,
+    "Raster by which linear forms are sorted to find multiples of each other: coarser than "
+    "`SAME_FORM`, so that few equal ones fall on two sides of a line; these stay apart, which "
+    "costs a verdict only.",
+    NONE,
+)
 ZERO_FORM = Threshold(
     1e-11,
     "An entry of a sum of derivatives counts as zero up to this part of the sum of its absolute "

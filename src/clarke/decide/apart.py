@@ -266,7 +266,7 @@ def refute_outside(
     """
     atoms = outer.atoms
     everything = np.ones(atoms.count, dtype=bool), np.ones(len(gradient), dtype=bool)
-    parts = [everything, *outer.parts()]
+    parts = [everything, *(_worst_entry(outer, p, gradient) for p in outer.parts())]
     for kinks, entries in parts if len(parts) <= _MANY else parts[:1]:
         part, columns = outer.restricted(kinks, entries)
         target = gradient[columns]
@@ -290,6 +290,18 @@ def refute_outside(
                 tuple(mine),
             )
     return None
+
+
+def _worst_entry(outer: Outer, part: tuple[Mask, Mask], gradient: Array) -> tuple[Mask, Mask]:
+    """Of entries without kinks, of which each is a part, the one that is farthest off."""
+    atoms, entries = part
+    if bool(atoms.any()):
+        return part
+    off = np.abs(gradient - outer.base)
+    size = np.maximum(np.maximum(np.abs(gradient), outer.noise), np.finfo(np.float64).tiny)
+    own = np.zeros_like(entries)
+    own[int(np.argmax(np.where(entries, off / size, -1.0)))] = True
+    return atoms, own
 
 
 def limit_beside(

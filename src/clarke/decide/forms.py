@@ -7,6 +7,7 @@ cut results are single vectors, whatever the selection. All selections' gradient
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -111,6 +112,9 @@ class CutProgram:
                 raise BudgetError(f"{site.touch.op.shown} has no pieces to choose from.")
         run = program.run(probe=True, nudge=Nudges(program.dtype, cut))
         self.look = self._see(run)
+        cut_values = (self.look.candidates, *self.look.inputs[len(run.leaves) :])
+        if any(v.is_complex() for v in cut_values):
+            raise BudgetError("A kink's result is complex.")
         self.kinks = self._describe(run)
         # The place of each kink's result among all cut results.
         self._columns = self._find_columns(run)
@@ -169,14 +173,16 @@ class CutProgram:
         picks[torch.arange(stop - start), torch.arange(start, stop)] = 1.0
         inputs = self.look.inputs
         try:
-            grads = torch.autograd.grad(
-                values,
-                inputs,
-                picks,
-                retain_graph=True,
-                is_grads_batched=True,
-                allow_unused=True,
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that torch batches some operations by a loop
+                grads = torch.autograd.grad(
+                    values,
+                    inputs,
+                    picks,
+                    retain_graph=True,
+                    is_grads_batched=True,
+                    allow_unused=True,
+                )
         except RuntimeError:  # an operation without a batched backward pass
             each = [
                 torch.autograd.grad(values[i], inputs, retain_graph=True, materialize_grads=True)
@@ -184,7 +190,9 @@ class CutProgram:
             ]
             return np.stack([flatten(g) for g in each])
         parts = [
-            torch.zeros(stop - start, i.numel()) if g is None else g.reshape(stop - start, -1)
+            torch.zeros(stop - start, i.numel())
+            if g is None  # type: ignore[redundant-expr]
+            else g.reshape(stop - start, -1)
             for g, i in zip(grads, inputs, strict=True)
         ]
         return torch.cat([p.detach().to(torch.float64) for p in parts], 1).numpy()

@@ -10,16 +10,15 @@ import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, resolve, unflatten
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide.apart import RegularProof, limit_beside, refute_outside, regular_in_parts
 from clarke.decide.certificate import Certificate
 from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_formula, name_nonfinite_value
+from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
 from clarke.decide.guards import judge_guard, only_guards
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
 from clarke.decide.mixture import mix_neighbours, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
 from clarke.decide.nonfinite import judge_nonfinite
-from clarke.decide.normal import outer_estimate
 from clarke.decide.rays import mean_of_limits
 from clarke.decide.refute import enumerate_exactly, mix_cells, nearest_correct, refute
 from clarke.decide.responsible import culprits_of, hints, responsible_kinks, wrong_functions
@@ -29,7 +28,6 @@ from clarke.decide.tolerance import (
     REPLAY_SPACING,
     SINGLE,
     coarsest_epsilon,
-    peak,
     relative_difference,
     relative_tolerance,
 )
@@ -51,13 +49,10 @@ if TYPE_CHECKING:
     from clarke.constraints import Relevance
     from clarke.decide.confirm import Gradient
     from clarke.decide.mixture import Mixed
-    from clarke.decide.outer import Outer
     from clarke.decide.refute import Exact
     from clarke.kinks import Registry
     from clarke.steering import Analysis
 
-_SPACINGS = 4.0  # of a type's numbers: as much as rounding a right gradient may move it
-_LARGE = 16  # candidates besides AD's from which the outer estimate comes before enumeration
 _MANY = 64  # relevant kinks from which the bias shift is tried before a search over rows
 
 
@@ -262,82 +257,26 @@ class _Context:
 
     def mixture(self) -> Decision:
         found = self._mixed_by(mix_opposites, "witness")
-        if found is None and self._is_large:
+        if found is None and is_large(self.program):
             found = self.apart()
         found = found or self._mixed_by(mix_witnesses, "witness")
         return found or self.exact(self.unwitnessed())
 
-    @property
-    def _is_large(self) -> bool:
-        """Whether enumeration is the dearer way to an answer."""
-        touches = [s.touch for s in self.program.analysis.ordered()]
-        candidates = sum(t.members.numel() - t.count for t in touches)
-        return candidates > _LARGE
-
     def apart(self) -> Decision | None:
         """What the outer estimate tells, for the whole or part by part; asked once."""
-        if not self._estimated:
-            self._estimated = True
-            try:
-                outer = outer_estimate(self.program, self.generator)
-            except BudgetError:
-                return None
-            return self._regular(outer) or self._outside(outer)
-        return None
-
-    def _regular(self, outer: Outer) -> Decision | None:
-        """AD's gradient as a mean of candidates, where every such mean is a Clarke gradient."""
-        judged, tolerance = self.judged
-        shares = outer.atoms.shares
-        if shares is None or judged is self.gradient or not regular_in_parts(outer):
+        if self._estimated:
             return None
-        mean = unflatten(outer.mean(shares), self.program.point)
-        if relative_difference(mean, judged) > tolerance:
-            return None
-        gradient = tuple(g.detach().to(torch.float64).clone() for g in self.gradient)
-        point = self.program.point
-        proof = RegularProof(self.program, point, gradient, shares, self.tolerance, ())
-        run = self.settings.confirm is Confirm.ALWAYS
-        if proof.own_defects(run=False):
-            proof = replace(proof, noise=rounding_noise(self.program, mean))
-        if proof.own_defects(run=run):
-            return None
-        return Decision(
-            Verdict.CLARKE,
-            Verdict.CLARKE.value,
-            proof.sealed(),
-            "pieces that bend one way",
-            analysis=self.program.analysis,
+        self._estimated = True
+        return judge_by_estimate(
+            self.program,
+            self.gradient,
+            self.judged,
+            self.tolerance,
+            self.generator,
+            confirm=self.settings.confirm is Confirm.ALWAYS,
             relevance=self.relevance,
+            deadline=self.program.deadline,
         )
-
-    def _outside(self, outer: Outer) -> Decision | None:
-        """A refutation by the outer estimate."""
-        program = self.program
-        judged, tolerance = self.judged
-        proof = refute_outside(outer, program, flatten(judged), tolerance)
-        if proof is None or self._is_rounding(proof.distance, judged):
-            return None
-        if proof.own_defects(run=self.settings.confirm is Confirm.ALWAYS):
-            return None
-        culprits = culprits_of(program, proof.kinks)
-        return Decision(
-            Verdict.NOT_CLARKE,
-            f"{Verdict.NOT_CLARKE.value} It is {proof.distance:.3g} away from everything that any "
-            "choice of pieces gives.",
-            certificate=proof.sealed(),
-            theorem="outer estimate",
-            culprits=culprits,
-            analysis=program.analysis,
-            relevance=self.relevance,
-            notes=hints(program, culprits),
-            element=limit_beside(program, flatten(judged), self.generator),
-        )
-
-    def _is_rounding(self, distance: float, judged: tuple[torch.Tensor, ...]) -> bool:
-        """Whether a distance is no more than what the program's type can tell apart."""
-        spacing = coarsest_epsilon(self.program.analysis.trace)
-        return distance <= _SPACINGS * spacing * max(peak(judged), peak(self.gradient))
 
     def neighbours(self) -> Decision | None:
         """A mixture of selections next to AD's, which is itself active nowhere nearby."""
@@ -474,7 +413,7 @@ class _Context:
         return found
 
     def _exact(self, otherwise: Decision) -> Decision:
-        found = self.apart() if self._is_large else None
+        found = self.apart() if is_large(self.program) else None
         if found is not None:
             return found
         program = self.program
@@ -504,7 +443,7 @@ class _Context:
                 reason="The gradient is not a combination of limiting gradients that could be "
                 "proved, but some selections could be neither proved nor excluded.",
             )
-        if self._is_rounding(proof.distance, judged):
+        if is_rounding(program, proof.distance, judged, self.gradient):
             return replace(
                 otherwise,
                 reason="The gradient is not a combination of limiting gradients, but misses them "

@@ -166,8 +166,8 @@ class Outer:
                     (down[level], bottom[level], down, up),
                 ):
                     rows = self.mixing[form]
-                    same += factor @ np.maximum(rows, 0)
-                    other += factor @ np.minimum(rows, 0)
+                    np.add(same, factor @ np.maximum(rows, 0), out=same)
+                    np.add(other, factor @ np.minimum(rows, 0), out=other)
         return weights
 
     def mean(self, shares: Array) -> Array:
@@ -211,8 +211,8 @@ class Outer:
                 chosen = level[wanted[level]]
                 if len(chosen):
                     rows = self.mixing[atoms.form[atoms.members(chosen)]]
-                    same |= (rows > 0).any(0)
-                    other |= (rows < 0).any(0)
+                    np.logical_or(same, (rows > 0).any(0), out=same)
+                    np.logical_or(other, (rows < 0).any(0), out=other)
         return True
 
     def parts(self) -> list[tuple[Mask, Mask]]:
@@ -247,11 +247,12 @@ class Outer:
 
     def _used(self) -> Mask:
         """(J,) the atoms on which the result depends."""
-        used = self.out != 0
+        used: Mask = self.out != 0
         for level in reversed(self.atoms.levels):
             chosen = level[used[level]]
             if self.mixing is not None and len(chosen):
-                used |= (self.mixing[self.atoms.form[self.atoms.members(chosen)]] != 0).any(0)
+                rows = self.mixing[self.atoms.form[self.atoms.members(chosen)]]
+                used = used | (rows != 0).any(0)
         return used
 
     # ------------------------------------------------------------ membership

@@ -11,10 +11,12 @@ import torch
 from clarke.constraints import build_rows, flatten, unflatten
 from clarke.deadline import UNLIMITED, Deadline, rung
 from clarke.decide.components import enumerate_components
+from clarke.decide.enumerate import Enumeration
 from clarke.decide.limits import Limits
-from clarke.decide.limitset import LimitSet, separates
+from clarke.decide.limitset import Component, LimitSet, separates
 from clarke.decide.live import Live, find_live
 from clarke.decide.model import Witness
+from clarke.decide.normal import outer_estimate
 from clarke.decide.verification import (
     Defect,
     Recomputed,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clarke.decide.enumerate import Cell
+    from clarke.decide.outer import Outer
     from clarke.steering import Program, Run
 
     Array = NDArray[np.float64]
@@ -84,6 +87,8 @@ class Refutation(Recomputed):
         direction: (n,) unit vector with ``<direction, g> > <direction, p>`` for every element p.
         gap: The smallest difference.
         distance: Distance of g to the hull of the elements.
+        part: The touched kinks that were enumerated, where only the entries that depend on them
+            are refuted; the set's elements are zero in all others. Empty for the whole.
         seal: Binds all of this; see `clarke.decide.verification.seal_of`.
     """
 
@@ -95,6 +100,7 @@ class Refutation(Recomputed):
     direction: Array
     gap: float
     distance: float
+    part: tuple[int, ...] = ()
     seal: str = ""
 
     @property
@@ -120,28 +126,36 @@ class Refutation(Recomputed):
             raise Defect("the gradient has another shape than the variables")
         if self.replayed != is_replayed(program, self.gradient):
             raise Defect("AD's gradient of the program is not the one that is refuted")
-        limits = recomputed_limits(program)
+        entries = np.ones(len(self.gradient), dtype=bool)
+        if self.part:
+            entries = part_entries(program, self.part)
+            live = find_live(program, fresh_generator())
+            limits = part_limits(program, live, self.part, entries, fresh_generator(), _verified())
+        else:
+            limits = recomputed_limits(program)
         check_same(self.limits, limits)
+        if bool((self.direction[~entries] != 0).any()):
+            raise Defect("the direction leaves the part that is refuted")
         own = replace(self, program=program, limits=limits)
-        own._check_separation()  # noqa: SLF001 - a copy of this one
+        own._check_separation(np.where(entries, self.gradient, 0.0))  # noqa: SLF001 - a copy of this one
         if run and not own.beside_on_the_other_side():
             raise Defect("gradients at nearby points are not on the other side")
 
-    def _check_separation(self) -> None:
+    def _check_separation(self, gradient: Array) -> None:
         if self.direction.shape != self.gradient.shape:
             raise Defect("the direction has another shape than the gradient")
         if not abs(float(np.linalg.norm(self.direction)) - 1) <= SAME_GRADIENT:
             raise Defect("the direction is not a unit vector")
-        if not separates(self.limits, self.gradient, self.direction, self.program.deadline):
+        if not separates(self.limits, gradient, self.direction, self.program.deadline):
             raise Defect("the direction does not separate the gradient from the set")
         far = self.limits.element(self.limits.extreme(self.direction))
-        gap = float(self.direction @ self.gradient - self.direction @ far)
-        distance = self.limits.nearest(self.gradient, self.program.deadline).distance
+        gap = float(self.direction @ gradient - self.direction @ far)
+        distance = self.limits.nearest(gradient, self.program.deadline).distance
         if not abs(gap - self.gap) <= SET_AGREES * gap:
             raise Defect("the gap is another one")
         if not abs(distance - self.distance) <= SET_AGREES * distance:
             raise Defect("the distance to the set is another one")
-        if not gap > SET_AGREES * self.limits.scale(self.gradient):
+        if not gap > SET_AGREES * self.limits.scale(gradient):
             raise Defect("the gradient and the set are no further apart than roundings")
 
     def own_defects(self, *, run: bool) -> tuple[str, ...]:
@@ -255,8 +269,60 @@ def recomputed_limits(program: Program) -> LimitSet:
     Raises:
         BudgetError: That is out of reach.
     """
-    limits = Limits(nodes=int(VERIFIED_NODES), cells=int(VERIFIED_CELLS), kinks=int(VERIFIED_KINKS))
-    return enumerate_exactly(program, fresh_generator(), limits).limits
+    return enumerate_exactly(program, fresh_generator(), _verified()).limits
+
+
+def _verified() -> Limits:
+    """How much a verification enumerates."""
+    return Limits(nodes=int(VERIFIED_NODES), cells=int(VERIFIED_CELLS), kinks=int(VERIFIED_KINKS))
+
+
+def part_entries(program: Program, kinks: Sequence[int]) -> NDArray[np.bool_]:
+    """(n,) which entries of a gradient depend on some kinks, and on no others.
+
+    Raises:
+        Defect: The kinks are no part of the program: some entry depends on others as well.
+    """
+    outer = outer_estimate(program, fresh_generator(), program.deadline)
+    for atoms, entries in outer.parts():
+        if kinks_of(outer, atoms) == tuple(kinks):
+            return entries
+    raise Defect("the kinks are no part of the program that can be judged apart")
+
+
+def kinks_of(outer: Outer, atoms: NDArray[np.bool_]) -> tuple[int, ...]:
+    """The touched kinks behind a part of an outer estimate."""
+    return tuple(sorted({n for j in np.flatnonzero(atoms) for n in outer.atoms.kinks[j]}))
+
+
+def part_limits(
+    program: Program,
+    live: Live,
+    kinks: Sequence[int],
+    entries: NDArray[np.bool_],
+    generator: torch.Generator,
+    limits: Limits,
+) -> LimitSet:
+    """The set of a part, its kinks enumerated alone; zero in all entries of others.
+
+    Args:
+        program: The program.
+        live: Which kinks can change the gradient.
+        kinks: The touched kinks on which the part's entries depend.
+        entries: (n,) which entries these are.
+        generator: Private randomness.
+        limits: Budget.
+
+    Raises:
+        BudgetError: The part is too large.
+    """
+    mask = torch.zeros_like(live.kinks)
+    mask[list(kinks)] = live.kinks[list(kinks)]
+    cells = Enumeration(program, Live(mask, live.constant, live.affine), generator, limits).run()
+    changes = np.zeros((len(cells.cells), len(entries)))
+    for row, cell in zip(changes, cells.cells, strict=True):
+        row[entries] = cell.gradient[entries]
+    return LimitSet(np.zeros(len(entries)), (Component(changes, cells.cells, cells.exclusions),))
 
 
 def check_same(claimed: LimitSet, found: LimitSet) -> None:
@@ -424,6 +490,51 @@ def refute(exact: Exact, program: Program, gradient: Array, tolerance: float) ->
         direction=nearest.direction,
         gap=nearest.gap,
         distance=nearest.distance,
+    )
+
+
+def refute_part(
+    program: Program,
+    live: Live,
+    kinks: Sequence[int],
+    entries: NDArray[np.bool_],
+    gradient: Array,
+    tolerance: float,
+    generator: torch.Generator,
+    limits: Limits,
+) -> Refutation | None:
+    """A proof that some entries of a gradient are wrong, or None; their kinks are enumerated alone.
+
+    Args:
+        program: The program.
+        live: Which kinks can change the gradient.
+        kinks: The touched kinks on which these entries of a selection's gradient depend.
+        entries: (n,) which they are.
+        gradient: (n,) the gradient.
+        tolerance: Relative difference that counts as none.
+        generator: Private randomness.
+        limits: Budget.
+
+    Raises:
+        BudgetError: The part is too large.
+    """
+    own = part_limits(program, live, kinks, entries, generator, limits)
+    if not own.count:
+        return None
+    target = np.where(entries, gradient, 0.0)
+    nearest = own.nearest(target, program.deadline)
+    if nearest.gap <= tolerance * own.scale(target):
+        return None
+    return Refutation(
+        program=program,
+        point=program.point,
+        gradient=gradient,
+        replayed=is_replayed(program, gradient),
+        limits=own,
+        direction=nearest.direction,
+        gap=nearest.gap,
+        distance=nearest.distance,
+        part=tuple(kinks),
     )
 
 
