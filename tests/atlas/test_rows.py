@@ -134,7 +134,7 @@ def test_row(point):
 
 
 def steep(point):
-    """Whether values beside the point differ by more than a bounded slope allows, by a step even."""
+    """Whether values beside the point differ by more than a bounded slope or no step allows."""
     inputs = tuple(x.detach() for x in point.tensors())
     with torch.no_grad():
         here = float(objective(point, inputs))

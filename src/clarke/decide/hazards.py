@@ -13,7 +13,7 @@ from clarke.decide.vectors import used_vectors
 from clarke.kinks import Hazard
 from clarke.kinks.functions import FunctionRule, misdeclared
 from clarke.kinks.smooth import OpClass, classify
-from clarke.steering import Analysis, Pieces, Program
+from clarke.steering import Analysis, Program
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def _flipping_vectors(
     op = used_vectors(program.analysis)
     if op is None:
         return None
-    steep = steep_beside(program, generator, pieces=Pieces.NATURAL)
+    steep = steep_beside(program, generator)
     if steep is None or steep.jump == 0:
         return None
     culprit = Culprit(op.shown, op.location, "its vectors or their order jump here")

@@ -25,6 +25,7 @@ from clarke.numerics import (
     BESIDE_JUMP,
     BESIDE_SMALL,
 )
+from clarke.steering import Pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clarke.deadline import Deadline
-    from clarke.steering import Pieces, Program
+    from clarke.steering import Program
 
     Array = NDArray[np.float64]
 
@@ -79,12 +80,10 @@ class Limit:
 def steep_beside(
     program: Program,
     generator: torch.Generator,
-    *,
-    pieces: Pieces | None = None,
     deadline: Deadline = UNLIMITED,
 ) -> Steep | None:
     """Whether values leave the point's own without bound, on some random ray."""
-    beside = Beside(program, generator, pieces=pieces, sparse=True, deadline=deadline)
+    beside = Beside(program, generator, pieces=Pieces.NATURAL, sparse=True, deadline=deadline)
     for direction in beside.rays(RAY_PAIRS):
         found = steepness(beside.here, beside.along(direction))
         if found is not None:
