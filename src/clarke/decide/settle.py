@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _FEWEST = 5  # scales in a row at which gradients have to agree
+_LEAVING = 4  # scales in a row at which values go away from the point's own
 _SHOWN = 7  # scales in a row at which quotients have to grow, or values to keep their distance
 
 
@@ -126,6 +127,11 @@ def steepness(here: Sample, samples: Sequence[Sample]) -> Steep | None:
         for s, g, e in zip(near, gaps, errors, strict=True)
         if s.distance < at
     )
+    told = [abs(g) for g, e in zip(gaps, errors, strict=True) if abs(g) > 8 * BESIDE_SMALL * e][
+        -_LEAVING:
+    ]
+    if goes_on and len(told) == _LEAVING and all(b > 1.5 * a for a, b in pairwise(told)):
+        return Steep(math.inf)
     away = _arrival(near, gaps, errors)
     if away > 0:
         return Steep(away)
