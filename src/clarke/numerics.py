@@ -156,9 +156,9 @@ BESIDE_NEAREST = Threshold(
     (Verdict.NOT_LIPSCHITZ, Verdict.SMOOTH),
 )
 BESIDE_ULPS = Threshold(
-    8.0,
+    64.0,
     "Distance, in spacings of a coordinate's numbers, below which a random direction is rounded "
-    "to another.",
+    "to another, and within which kernels count a matrix as singular.",
     NONE,
 )
 BESIDE_ROUNDINGS = Threshold(

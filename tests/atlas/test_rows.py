@@ -157,7 +157,7 @@ def true_gradient(point):
 
 
 def steep(point):
-    """Whether values beside the point differ by more than a bounded slope allows, by a step even."""
+    """Whether values beside the point differ by more than a bounded slope or no step allows."""
     inputs = tuple(x.detach() for x in point.tensors())
     with torch.no_grad():
         here = float(objective(point, inputs))

@@ -15,7 +15,7 @@ from clarke.kinks import Hazard
 from clarke.kinks.embeddings import is_scaled
 from clarke.kinks.functions import FunctionRule, misdeclared
 from clarke.kinks.smooth import OpClass, classify
-from clarke.steering import Analysis, Pieces, Program
+from clarke.steering import Analysis, Program
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _flipping_vectors(
     op = used_vectors(program.analysis)
     if op is None:
         return None
-    steep = steep_beside(program, generator, pieces=Pieces.NATURAL)
+    steep = steep_beside(program, generator)
     if steep is None or steep.jump == 0:
         return None
     culprit = Culprit(op.shown, op.location, "its vectors or their order jump here")

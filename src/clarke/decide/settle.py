@@ -25,6 +25,7 @@ from clarke.numerics import (
     BESIDE_JUMP,
     BESIDE_SMALL,
 )
+from clarke.steering import Pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clarke.deadline import Deadline
-    from clarke.steering import Pieces, Program
+    from clarke.steering import Program
 
     Array = NDArray[np.float64]
 
 _FEWEST = 5  # scales in a row at which gradients have to agree
+_LEAVING = 4  # scales in a row at which values go away from the point's own
 _SHOWN = 7  # scales in a row at which quotients have to grow, or values to keep their distance
 
 
@@ -79,12 +81,10 @@ class Limit:
 def steep_beside(
     program: Program,
     generator: torch.Generator,
-    *,
-    pieces: Pieces | None = None,
     deadline: Deadline = UNLIMITED,
 ) -> Steep | None:
     """Whether values leave the point's own without bound, on some random ray."""
-    beside = Beside(program, generator, pieces=pieces, sparse=True, deadline=deadline)
+    beside = Beside(program, generator, pieces=Pieces.NATURAL, sparse=True, deadline=deadline)
     for direction in beside.rays(RAY_PAIRS):
         found = steepness(beside.here, beside.along(direction))
         if found is not None:
@@ -127,6 +127,11 @@ def steepness(here: Sample, samples: Sequence[Sample]) -> Steep | None:
         for s, g, e in zip(near, gaps, errors, strict=True)
         if s.distance < at
     )
+    told = [abs(g) for g, e in zip(gaps, errors, strict=True) if abs(g) > 8 * BESIDE_SMALL * e][
+        -_LEAVING:
+    ]
+    if goes_on and len(told) == _LEAVING and all(b > 1.5 * a for a, b in pairwise(told)):
+        return Steep(math.inf)
     away = _arrival(near, gaps, errors)
     if away > 0:
         return Steep(away)
