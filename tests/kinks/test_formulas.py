@@ -422,7 +422,7 @@ VERDICTS = {
     "polar with negative sizes": (lambda x: torch.polar(x, x).real.sum(), [-1.0], NOT_CLARKE),
     "ctc": (lambda x: ctc(x.log_softmax(-1)), LOGITS, SMOOTH),
     "ctc after relu": (lambda x: ctc((0 * x).relu().log_softmax(-1)), LOGITS, SMOOTH),
-    "ctc of free entries": (ctc, LOGITS, UNDECIDED),
+    "ctc of free entries": (ctc, LOGITS, NOT_CLARKE),
     "unpooling": (lambda x: unpooled(x, 2), PEAK, SMOOTH),
     "unpooling with overlaps": (lambda x: unpooled(x, 1), PEAK, NOT_CLARKE),
     "counting distance": (

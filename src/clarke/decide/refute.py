@@ -38,7 +38,7 @@ from clarke.numerics import (
 from clarke.steering import Pieces, natural_gradient, selected_gradient
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from numpy.typing import NDArray
 
@@ -222,17 +222,19 @@ class Refutation(Recomputed):
         ]
         runs = [self.program.run(tuple(e), pieces=Pieces.NATURAL, grad=False) for e in ends]
         high, low = (float(r.output) for r in runs)
-        size = max(largest_value(r) for r in runs)
+        # Further results serve backward passes, and may hold memory that was never written to.
+        first = {op.outputs[0] for op in self.program.analysis.recorded.ops if op.outputs}
+        size = max(largest_value(r, first) for r in runs)
         noise = QUOTIENT_ROUNDINGS * torch.finfo(torch.float64).eps * size / step
         return _Rate((high - low) / (2 * step), noise)
 
 
-def largest_value(run: Run) -> float:
-    """The largest finite number of a replay: what roundings of its values are measured by."""
+def largest_value(run: Run, slots: Container[int | None]) -> float:
+    """The largest finite number in some tensors of a replay: the measure of its roundings."""
     found = [
         float(torch.nan_to_num(t.detach().abs(), 0.0, 0.0, 0.0).max())
-        for t in run.tensors.values()
-        if t.is_floating_point() and t.numel()
+        for s, t in run.tensors.items()
+        if s in slots and t.is_floating_point() and t.numel()
     ]
     return max(found, default=1.0)
 
