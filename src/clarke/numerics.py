@@ -54,11 +54,103 @@ class Steps(tuple[float, ...]):  # noqa: SLOT001 - a tuple cannot have slots
 
 # --- comparing gradients: what rounding alone can do to an entry --------------------------------
 
+SPACINGS = Threshold(
+    4.0,
+    "Spacings of the type that holds an entry, by which it may differ without a closer look: no "
+    "program of several operations rounds less. More differences are looked at one by one.",
+    JUDGED,
+)
+SAMPLES = Threshold(
+    3,
+    "Replays with random errors before a bound is used. An entry whose error they underestimate "
+    "by chance gets more, up to MOST_SAMPLES.",
+    JUDGED,
+)
+MOST_SAMPLES = Threshold(
+    16,
+    "Replays with random errors after which an entry that still differs by more than its bound "
+    "differs by more than rounding. For errors that are normal, as sums of many roundings are, "
+    "and ROUNDING_MARGIN, an entry passes that by chance once in 1e14.",
+    JUDGED,
+)
+ROUNDING_MARGIN = Threshold(
+    16.0,
+    "Multiple of the largest change of an entry that random errors made, up to which rounding "
+    "may have moved it. The worst error of a sum of n terms is sqrt(n) times a usual one, and "
+    "other orders of summation leave other errors; on networks in float32, bfloat16 and float16 "
+    "the largest ratio seen is 5.",
+    JUDGED,
+)
+TOO_WIDE = Threshold(
+    0.5,
+    "Part of an entry's plausible size (its terms added up with random signs) from which on a "
+    "bound on its rounding says nothing: UNDECIDED.",
+    POSITIVE,
+)
+SINGLE_CONSTANTS = Threshold(
+    2.0**-24,
+    "Relative error of kernels that compute with constants rounded to float32 in every type: "
+    "of torch 2.13, hardsigmoid's 1/6.",
+    JUDGED,
+)
+ERROR_SIZES = Steps(
+    (2.0**15, 2.0**8, 2.0**2),
+    "Errors of a float64 replay, in roundings: so large that float64 shows their effect, which "
+    "is then divided by the same number. The next is tried where the larger leads out of a "
+    "function's domain.",
+    JUDGED,
+)
+OWN_ERROR_SIZES = Steps(
+    (1.0, 2.0**-4, 2.0**-8),
+    "The same for the types of a program that are coarser than float64.",
+    JUDGED,
+)
+
+CONFIRMED = Threshold(
+    1e-7,
+    "Difference of a gradient beside the point from the limit claimed, relative to the entry, at "
+    "which two steps in a row confirm it. The smallest step is 1e-9, so that a slope that changes "
+    "by a hundredfold of itself over a unit passes; errors that fall with the step do in any case.",
+    POSITIVE,
+)
+ASKED_ROUNDINGS = Threshold(
+    16,
+    "Roundings of a vector's type by which each of its entries may be off when it is asked "
+    "whether the set contains it.",
+    NONE,
+)
+SET_ROUNDINGS = Threshold(
+    64,
+    "Roundings of float64, of the largest summand of an entry, up to which an entry of a limiting "
+    "gradient and one of another may differ and be equal. What cancels on the way to the "
+    "summands is measured (ROUNDING_MARGIN).",
+    JUDGED,
+)
+
 # --- certificates: what a proof may leave open ---------------------------------------------------
 
 # --- masks and comparisons -----------------------------------------------------------------------
 
 # --- beside the point: rays, steps, values that are not finite -----------------------------------
+
+RAY_LIMIT = Threshold(
+    1e-7,
+    "Relative error of an entry of a limit along a ray: extrapolated from steps of 1e-5 and 1e-6, "
+    "it is off by their product times the third derivative.",
+    (Verdict.BOULIGAND, Verdict.CLARKE),
+)
+VANISHING_BESIDE = Threshold(
+    1e-2,
+    "Part of its value at a step of 1e-6 below which what is extrapolated of an entry is zero: "
+    "one that falls with the step leaves some 1e-5.",
+    (Verdict.BOULIGAND, Verdict.CLARKE),
+)
+NOISE_BESIDE = Threshold(
+    1e-14,
+    "Part of the largest entry below which an extrapolated one is zero: what two roundings of "
+    "float64 leave where entries come from the same terms.",
+    (Verdict.BOULIGAND, Verdict.CLARKE),
+)
 
 # --- the search: enumeration, components, sets ---------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +14,18 @@ from clarke.decide.detached import numbers_read
 from clarke.decide.extreme import vertex_indices
 from clarke.decide.hazards import obstacle
 from clarke.decide.limits import Limits
-from clarke.decide.limitset import LimitSet, Nearest, separates
-from clarke.decide.refute import distinct, enumerate_exactly, joint_direction
-from clarke.decide.rounding import rounding_noise
-from clarke.decide.tolerance import REPLAY_SPACING
+from clarke.decide.limitset import LimitSet, separates
+from clarke.decide.refute import (
+    distinct,
+    enumerate_exactly,
+    joint_direction,
+    rounding_of_set,
+)
 from clarke.errors import BudgetError, InputError, UnsupportedError
 from clarke.feasibility import find_witness, verify_membership
+from clarke.numerics import ASKED_ROUNDINGS
 from clarke.prepare import prepared
-from clarke.steering import Program, analyse, select_along, selected_gradient
+from clarke.steering import Program, analyse, select_along, selected_gradient, unit_roundoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,8 +51,7 @@ class Membership:
         weights: (k,) their weights.
         direction: (n,) unit vector that separates, if outside.
         target: (n,) the vector asked about.
-        tolerance: Relative distance at which it counts as a member.
-        noise: (n,) absolute error of each entry that counts as rounding as well.
+        allowed: (n,) how far each entry may be off and the vector still be a member.
     """
 
     inside: bool | None
@@ -56,8 +60,7 @@ class Membership:
     weights: Array
     direction: Array | None
     target: Array
-    tolerance: float
-    noise: Array
+    allowed: Array
     _limits: LimitSet
 
     def __bool__(self) -> bool:
@@ -74,11 +77,13 @@ class Membership:
         if self.inside is None:
             return False
         if self.inside:
-            exact = self.weights @ self.elements
-            near = np.abs(self.target - exact) <= self.noise
-            target = np.where(near, exact, self.target)
-            return bool(verify_membership(self.elements, self.weights, target, self.tolerance))
-        return self.direction is not None and separates(self._limits, self.target, self.direction)
+            return bool(
+                verify_membership(self.elements, self.weights, self.target, allowed=self.allowed)
+            )
+        if self.direction is None:
+            return False
+        nearest = self.target - np.sign(self.direction) * self.allowed
+        return separates(self._limits, nearest, self.direction)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +195,7 @@ class Subdifferential:
         limits = self._limits.certain()
         if limits is None:
             return torch.zeros(0, len(self._limits.base), dtype=torch.float64)
-        return torch.from_numpy(distinct(self._listed(limits)))
+        return torch.from_numpy(distinct(self._listed(limits), self._rounding))
 
     def vertices(self) -> torch.Tensor:
         """(k, n) the vertices of the Clarke subdifferential, variables flattened in order.
@@ -207,80 +212,41 @@ class Subdifferential:
 
         Args:
             vector: One tensor per variable, or a single tensor.
-            tolerance: Relative distance to the set that counts as rounding; by default 16
-                roundings of the vector's type, and at least 1e-7, since torch computes some
-                slopes (hardsigmoid's 1/6) in single precision whatever the type, or as much as
-                rounding may leave of gradients that cancel (`clarke.decide.rounding`).
+            tolerance: Error of an entry that counts as rounding, relative to the larger of that
+                entry and its largest value in the set. By default 16 roundings of the vector's
+                type; in any case as much as rounding may leave of what the set is computed from.
         """
         target = self._flat(vector)
-        allowed = _rounding_of(vector) if tolerance is None else tolerance
+        sizes = np.maximum(np.abs(target), self._limits.spans(np.zeros(len(target))))
+        relative = _rounding_of(vector) if tolerance is None else tolerance
+        allowed = relative * (np.abs(target) if tolerance is None else sizes)
+        allowed = allowed + self._limits.roundings(target)
         found = self._contains(target, allowed)
-        if found.inside or tolerance is not None:
-            return found
-        noise = self._noise()
-        return self._contains_with(noise, target, allowed) if noise.any() else found
+        # What cancels in the set's computation is looked for where it could matter.
+        wider = allowed + self._rounding
+        return found if found.inside or tolerance == 0 else self._contains(target, wider)
 
-    def _contains(self, target: Array, tolerance: float) -> Membership:
+    def _contains(self, target: Array, allowed: Array) -> Membership:
         certain = self._limits.certain()
-        bound = tolerance * self._limits.scale(target)
-        distance, noise = float("inf"), np.zeros(len(target))
-        if certain is not None:
-            near = certain.nearest(target)
-            distance = near.distance
-            if float(np.abs(near.point - target).max(initial=0.0)) <= bound:
-                return self._inside(certain, near, target, tolerance, noise)
-        far = self._limits.nearest(target)
-        if far.gap > bound:
-            return self._not_inside(far.distance, far.direction, target, tolerance, noise)
-        return self._not_inside(distance, None, target, tolerance, noise)
-
-    def _contains_with(self, noise: Array, target: Array, tolerance: float) -> Membership:
-        """The same with a bound for every entry, in coordinates in which all bounds are one."""
-        certain = self._limits.certain()
-        bounds = np.maximum(tolerance * self._limits.scale(target), noise)
-        bounds = np.maximum(bounds, bounds.max() * 1e-300)
-        distance = float("inf")
-        if certain is not None:
-            near = certain.in_units(bounds).nearest(target / bounds)
-            distance = float(np.linalg.norm((near.point - target / bounds) * bounds))
-            if float(np.abs(near.point - target / bounds).max(initial=0.0)) <= 1:
-                return self._inside(certain, near, target, tolerance, noise)
-        far = self._limits.in_units(bounds).nearest(target / bounds)
-        if far.gap > float(np.abs(far.direction).sum()):
-            direction = far.direction / bounds
-            distance = self._limits.nearest(target).distance
-            unit = direction / np.linalg.norm(direction)
-            return self._not_inside(distance, unit, target, tolerance, noise)
-        return self._not_inside(distance, None, target, tolerance, noise)
-
-    def _inside(
-        self, certain: LimitSet, near: Nearest, target: Array, tolerance: float, noise: Array
-    ) -> Membership:
-        elements = np.stack([certain.element(a) for a in near.atoms])
-        weights = np.asarray(near.weights)
-        distance = float(np.linalg.norm(weights @ elements - target))
+        near = None if certain is None else certain.place(target, allowed)
+        if certain is not None and near is not None and near.inside:
+            elements = np.stack([certain.element(a) for a in near.atoms])
+            weights = np.asarray(near.weights)
+            distance = float(np.linalg.norm(weights @ elements - target))
+            return Membership(
+                True, distance, elements, weights, None, target, allowed, self._limits
+            )
+        far = self._limits.place(target, allowed)
+        distance = far.distance if near is None or far.inside is False else near.distance
+        nothing = np.zeros((0, len(target)))
         return Membership(
-            True, distance, elements, weights, None, target, tolerance, noise, self._limits
-        )
-
-    def _not_inside(
-        self,
-        distance: float,
-        direction: Array | None,
-        target: Array,
-        tolerance: float,
-        noise: Array,
-    ) -> Membership:
-        """Outside if a direction separates, else undecided."""
-        return Membership(
-            None if direction is None else False,
+            None if far.direction is None else False,
             distance,
-            np.zeros((0, len(target))),
+            nothing,
             np.zeros(0),
-            direction,
+            far.direction,
             target,
-            tolerance,
-            noise,
+            allowed,
             self._limits,
         )
 
@@ -313,7 +279,7 @@ class Subdifferential:
             slope = self.directional(unflatten(unit, self._program.point))
             if best is None or slope < best[0]:
                 best = (slope, unit)
-        if best is None or best[0] >= -_TOLERANCE * max(self._limits.scale(zero), 1e-300):
+        if best is None or best[0] >= -float(np.abs(best[1]) @ self._rounding):
             return Stationarity(inside, None, 0.0)
         return Stationarity(inside, unflatten(best[1], self._program.point), best[0])
 
@@ -347,29 +313,10 @@ class Subdifferential:
             )
         return flat
 
-    def _noise(self) -> Array:
-        """(n,) how far rounding alone may have moved the entries of gradients in the set.
-
-        By AD's selection and those along a line: a piece of slope zero tells nothing of another's.
-        """
-        program = self._program
-        generator = torch.Generator().manual_seed(0)
-        line = [
-            torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in program.point
-        ]
-        selections: list[dict[int, torch.Tensor] | None] = [None]
-        selections += [select_along(program, tuple(s * p for p in line))[0] for s in (1, -1)]
-        sizes = [p.numel() for p in program.point]
-        found = [
-            rounding_noise(
-                program,
-                selected_gradient(program, chosen, program.point),
-                chosen,
-                epsilon=REPLAY_SPACING,
-            )
-            for chosen in selections
-        ]
-        return np.repeat(np.max(found, axis=0), sizes)
+    @cached_property
+    def _rounding(self) -> Array:
+        """(n,) how far rounding alone may have moved the entries of gradients in the set."""
+        return rounding_of_set(self._program, self._limits)
 
     @staticmethod
     def _listed(limits: LimitSet) -> Array:
@@ -423,7 +370,7 @@ class Subdifferential:
 def _rounding_of(vector: Vector) -> float:
     parts = [vector] if isinstance(vector, torch.Tensor) else list(vector)
     kinds = {p.dtype for p in parts if p.is_floating_point()} or {torch.float64}
-    return max(1e-7, 16 * max(torch.finfo(d).eps for d in kinds))
+    return ASKED_ROUNDINGS * max(unit_roundoff(d) for d in kinds)
 
 
 def _slope(direction: Array | None, gradient: Array) -> float:

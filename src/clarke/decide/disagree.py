@@ -8,7 +8,7 @@ import torch
 
 from clarke.capture import OpRecord, input_slots
 from clarke.decide.model import Culprit
-from clarke.decide.tolerance import relative_difference
+from clarke.decide.tolerance import of_tensors, relative_difference
 from clarke.steering import Pieces, Program, Run
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def name_disagreement(program: Program, direction: Sequence[torch.Tensor]) -> tu
     known = set(here) & set(there)
     return _first_parting(
         program,
-        lambda s: relative_difference([here[s]], [there[s]]) <= _PART,
+        lambda s: relative_difference([here[s]], [there[s]], of_tensors([here[s]])) <= _PART,
         known,
         "its derivative here is not the limit of its derivatives nearby",
     )

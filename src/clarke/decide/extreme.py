@@ -31,8 +31,12 @@ def vertex_indices(points: Array, tolerance: float) -> list[int]:
 
     Args:
         points: (k, n), distinct.
-        tolerance: Relative distance at which a point counts as inside of the others' hull.
+        tolerance: Distance, relative to the points' width, at which a point counts as inside of
+            the others' hull.
     """
+    # Every coordinate in its own width: one of size 1 counts beside one of 1e8.
+    widths = np.ptp(points, axis=0)
+    points = (points - points[0])[:, widths > 0] / widths[widths > 0]
     kept, clear = _candidates(points)
     for i in [i for i in kept if i not in clear]:
         others = [j for j in kept if j != i]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
@@ -17,22 +18,22 @@ from clarke.decide.mixture import mix_neighbours, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
 from clarke.decide.nonfinite import judge_nonfinite
 from clarke.decide.rays import mean_of_limits
-from clarke.decide.refute import enumerate_exactly, mix_cells, nearest_correct, refute
-from clarke.decide.responsible import culprits_of, hints, responsible_kinks, wrong_functions
-from clarke.decide.rounding import rounding_noise
-from clarke.decide.search import witness_selection
-from clarke.decide.tolerance import (
-    REPLAY_SPACING,
-    SINGLE,
-    coarsest_epsilon,
-    peak,
-    relative_difference,
-    relative_tolerance,
+from clarke.decide.refute import (
+    enumerate_exactly,
+    mix_cells,
+    nearest_correct,
+    refute,
+    rounding_of_set,
 )
+from clarke.decide.responsible import culprits_of, hints, responsible_kinks, wrong_functions
+from clarke.decide.rounding import Rounding, spacings
+from clarke.decide.search import witness_selection
+from clarke.decide.tolerance import added, larger, relative_difference
 from clarke.decide.vectors import used_vectors
 from clarke.errors import BudgetError, ReplayError
 from clarke.kinks import Hazard, default_registry
 from clarke.kinks.smooth import why_not
+from clarke.numerics import CONFIRMED, RAY_LIMIT
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 from clarke.theorems import bias_shift
 from clarke.verdict import Verdict
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from clarke.kinks import Registry
     from clarke.steering import Analysis
 
-_SPACINGS = 4.0  # of a type's numbers: as much as rounding a right gradient may move it
+_LOOKED_AT = 3  # witnesses whose roundings are looked at
 _MANY = 64  # relevant kinks from which the bias shift is tried before a search over rows
 
 
@@ -101,12 +102,11 @@ def _decide(
 ) -> Decision:
     generator = torch.Generator().manual_seed(settings.seed)
     program = Program(analysis, variables)
-    tolerance = relative_tolerance(analysis.trace)
     run = run_gradient or (lambda point: natural_gradient(program, point))
     if not all(bool(torch.isfinite(g).all()) for g in gradient):
         return judge_nonfinite(program, gradient, generator)
     relevance = find_relevant(program, generator)
-    context = _Context(program, gradient, relevance, settings, generator, tolerance, run)
+    context = _Context(program, gradient, relevance, settings, generator, run)
     hazard = judge_hazards(program, relevance, generator)
     if hazard is not None:
         # What AD returns at an improper kink is judged against the set, not by its weights.
@@ -137,7 +137,6 @@ class _Context:
         relevance: Relevance,
         settings: Settings,
         generator: torch.Generator,
-        tolerance: float,
         run: Gradient,
     ) -> None:
         self.program = program
@@ -145,24 +144,22 @@ class _Context:
         self.relevance = relevance
         self.settings = settings
         self.generator = generator
-        self.tolerance = tolerance
         self.run = run
 
     def limits(self) -> Decision | None:
         """AD's gradient as a limit of gradients along a ray, or a mean of such limits."""
-        found = mean_of_limits(
-            self.program, self.gradient, self.relevance, self.generator, self.tolerance
-        )
+        bounds = added(self.rounding.bounds, self.plain)
+        found = mean_of_limits(self.program, self.gradient, self.relevance, self.generator, bounds)
         if found is None:
             return None
         witnesses, weights, theorem = found
         verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
-        return self.accept(verdict, witnesses, weights, theorem)
+        return self.accept(verdict, witnesses, weights, theorem, limits=True)
 
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)
-        own = selected_gradient(self.program, weights=_ad_weights(self.program))
-        if self.differs(own) and wrong_functions(self.program.analysis):
+        own = self.own
+        if self.differs and wrong_functions(self.program.analysis):
             return self.exact(self.mismatch(own))
         # Opposite rays: a branch that the trace does not show parts them.
         ahead = ray_witness(direction, own)
@@ -175,7 +172,7 @@ class _Context:
         if found is None:
             return None
         own = selected_gradient(self.program)
-        if self.differs(own):
+        if self.differs:
             return None
         witness = Witness(
             direction=found.direction,
@@ -201,7 +198,7 @@ class _Context:
         )
         if witness is None:
             return None
-        if self.differs(witness.gradient):
+        if self.differs:
             return self.exact(self.mismatch(witness.gradient))
         return self.accept(Verdict.BOULIGAND, (witness,), (1.0,), "witness")
 
@@ -216,32 +213,46 @@ class _Context:
 
     def _mixed_by(self, mix: Callable[..., Mixed | None], alone: str) -> Decision | None:
         """What follows from a mixture; `alone` names the argument where one witness is enough."""
-        judged, tolerance = self.judged
-        mixed = mix(self.program, judged, self.relevance, self.settings, self.generator, tolerance)
+        judged, allowed = self.judged
+        room = flatten(allowed)
+        mixed = mix(self.program, judged, self.relevance, self.settings, self.generator, room)
         if mixed is None:
             return None
         if len(mixed[0]) == 1:  # its gradient and AD's differ by no more than rounding
             return self.accept(Verdict.BOULIGAND, *mixed, alone)
         return self.accept(Verdict.CLARKE, *mixed, "mixture of witnesses")
 
-    def differs(self, own: tuple[torch.Tensor, ...]) -> bool:
-        """Whether AD's gradient and that of its selection differ by more than rounding."""
-        if relative_difference(own, self.gradient) <= self.tolerance:
-            return False
-        noise = rounding_noise(self.program, own)
-        return relative_difference(own, self.gradient, noise=noise) > self.tolerance
+    @cached_property
+    def own(self) -> tuple[torch.Tensor, ...]:
+        """The gradient of AD's own pieces, in float64."""
+        return selected_gradient(self.program, weights=_ad_weights(self.program))
 
     @cached_property
-    def judged(self) -> tuple[tuple[torch.Tensor, ...], float]:
-        """What is held against the set, and to which tolerance.
+    def rounding(self) -> Rounding:
+        """What rounding in the program's own types can have done to AD's gradient."""
+        return Rounding(self.program, self.own, weights=_ad_weights(self.program))
+
+    @cached_property
+    def plain(self) -> tuple[torch.Tensor, ...]:
+        """What the last rounding of AD's gradient alone may have done."""
+        return spacings(self.gradient, [g.dtype for g in self.gradient])
+
+    @cached_property
+    def differs(self) -> bool:
+        """Whether AD's gradient and that of its selection differ by more than rounding."""
+        return not self.rounding.covers(self.gradient)
+
+    @cached_property
+    def judged(self) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        """What is held against the set, and how far each of its entries may be off.
 
         AD's own pieces in float64, where what AD returned is that but for roundings: a kink may
         matter by less than the roundings of a coarse type.
         """
-        own = selected_gradient(self.program, weights=_ad_weights(self.program))
-        if self.differs(own):
-            return self.gradient, self.tolerance
-        return own, min(self.tolerance, SINGLE)
+        replay = Rounding(self.program, self.own, weights=_ad_weights(self.program), double=True)
+        if self.differs:
+            return self.gradient, added(self.rounding.bounds, replay.bounds)
+        return self.own, replay.bounds
 
     def unwitnessed(self) -> Decision:
         return self.undecided(
@@ -255,7 +266,18 @@ class _Context:
         witnesses: tuple[Witness, ...],
         weights: tuple[float, ...],
         theorem: str,
+        *,
+        limits: bool = False,
     ) -> Decision:
+        """A positive verdict, if its certificate holds.
+
+        Args:
+            verdict: The verdict.
+            witnesses: Directions with their gradients.
+            weights: Their convex weights.
+            theorem: The argument.
+            limits: The gradients are limits along rays, which are extrapolated.
+        """
         value = self.program.run(pieces=Pieces.NATURAL, grad=False).output
         if not bool(torch.isfinite(value).all()):
             return self.undecided(
@@ -268,29 +290,29 @@ class _Context:
             point=self.program.point,
             witnesses=witnesses,
             weights=weights,
-            tolerance=self.tolerance,
+            bounds=self.plain,
             run_gradient=self.run,
             held_gradient=self._held_gradient(),
         )
+        if limits:
+            certificate = replace(certificate, bounds=self._along_rays(witnesses))
+        elif not certificate.adds_up():
+            if self.differs:
+                allowed = self.judged[1]
+            else:
+                allowed = added(self.rounding.bounds, self.judged[1])
+            certificate = replace(certificate, bounds=allowed)
+            if certificate.adds_up() and self.rounding.too_wide():
+                return self.undecided(
+                    "What rounding can do to the gradient in the program's own types is as large "
+                    "as the gradient itself, so that a right one cannot be told from a wrong one. "
+                    "Run the program in a wider type."
+                )
         run = self.settings.confirm is Confirm.ALWAYS
         defects = certificate.defects(run=run)
-        # Of AD's own gradient, then of those along witnesses: in float64 programs one and the same.
-        own_spacing = coarsest_epsilon(self.program.analysis.trace)
-        for spacing in dict.fromkeys((own_spacing, REPLAY_SPACING)):
-            if not defects:
-                break
-            first = witnesses[0]
-            mixture = None if first.choices else _ad_weights(self.program)
-            noise = rounding_noise(
-                self.program, first.gradient, first.choices, mixture, epsilon=spacing
-            )
-            if any(noise):
-                certificate = replace(
-                    certificate,
-                    noise=noise if spacing == own_spacing else certificate.noise,
-                    replay_noise=noise if spacing == REPLAY_SPACING else (),
-                )
-                defects = certificate.defects(run=run)
+        if defects and certificate.adds_up():
+            certificate = replace(certificate, replay_bounds=self._replay_bounds(witnesses))
+            defects = certificate.defects(run=run)
         if defects:
             if not certificate.adds_up():
                 own = self.own_formula()
@@ -312,13 +334,29 @@ class _Context:
             relevance=self.relevance,
         )
 
+    def _along_rays(self, witnesses: tuple[Witness, ...]) -> tuple[torch.Tensor, ...]:
+        sizes = self.gradient
+        for w in witnesses:
+            sizes = larger([s.abs() for s in sizes], [g.abs() for g in w.gradient])
+        extrapolated = [RAY_LIMIT * s.abs() for s in sizes]
+        return added(extrapolated, added(self.rounding.bounds, self.plain))
+
+    def _replay_bounds(self, witnesses: tuple[Witness, ...]) -> tuple[torch.Tensor, ...]:
+        """What rounding can do to gradients beside the point."""
+        bounds = self.rounding.bounds
+        for w in witnesses[:_LOOKED_AT]:
+            mixture = None if w.choices else _ad_weights(self.program)
+            own = Rounding(self.program, w.gradient, w.choices, mixture, double=True)
+            bounds = larger(bounds, own.bounds)
+        return bounds
+
     def exact(self, otherwise: Decision) -> Decision:
         """Enumerate all selections: membership, or a proof that the gradient is wrong."""
         own_formula = self.own_formula()
         if own_formula is not None:
             return own_formula
         program = self.program
-        judged, tolerance = self.judged
+        judged, bounds = self.judged
         size = sum(p.numel() for p in program.point)
         kinks = min(self.settings.exact.kinks, self.settings.dense_entries // max(size, 1))
         try:
@@ -331,20 +369,22 @@ class _Context:
                 return beside
             return replace(otherwise, reason=f"{otherwise.reason} {error}")
         own = flatten(judged)
-        mixed = mix_cells(exact, program, own, tolerance)
+        elements = rounding_of_set(program, exact.limits)
+        allowed = flatten(bounds) + elements
+        mixed = mix_cells(exact, program, own, allowed)
         if mixed is not None:
             witnesses, weights = mixed
             verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
             return self.accept(verdict, witnesses, weights, "exact enumeration")
-        proof = refute(exact, program, own, tolerance)
+        proof = refute(exact, program, own, allowed)
         if proof is None:
             return replace(
                 otherwise,
                 reason="The gradient is not a combination of limiting gradients that could be "
                 "proved, but some selections could be neither proved nor excluded.",
             )
-        spacing = coarsest_epsilon(program.analysis.trace) * max(peak(judged), peak(self.gradient))
-        if proof.distance <= _SPACINGS * spacing:
+        coarse = flatten(self.rounding.bounds) + elements
+        if proof.gap <= float(np.abs(proof.direction) @ coarse):
             return replace(
                 otherwise,
                 reason="The gradient is not a combination of limiting gradients, but misses them "
@@ -353,9 +393,7 @@ class _Context:
         defects = proof.defects(run=self.settings.confirm is Confirm.ALWAYS)
         if defects:
             return self.undecided(f"The rules say NOT_CLARKE, but: {defects[0]}.")
-        culprits = culprits_of(
-            program, responsible_kinks(program, exact, tolerance, self.generator)
-        )
+        culprits = culprits_of(program, responsible_kinks(program, exact, allowed, self.generator))
         culprits = culprits or wrong_functions(program.analysis)
         correct = nearest_correct(exact, own)
         many = proof.limits.count if proof.limits.count > 4096 else len(proof.points)
@@ -411,7 +449,9 @@ class _Context:
         if not doubtful:
             return None
         true = natural_gradient(self.program, pieces=Pieces.TRUE)
-        if relative_difference(true, natural_gradient(self.program)) <= self.tolerance:
+        natural = natural_gradient(self.program)
+        bounds = Rounding(self.program, self.own, weights=_ad_weights(self.program), double=True)
+        if relative_difference(true, natural, (), bounds.bounds) <= CONFIRMED:
             return None
         culprits = tuple(
             Culprit(

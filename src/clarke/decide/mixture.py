@@ -40,7 +40,7 @@ def mix_witnesses(
     relevance: Relevance,
     settings: Settings,
     generator: torch.Generator,
-    tolerance: float,
+    allowed: NDArray[np.float64],
 ) -> Mixed | None:
     """Witnesses and convex weights whose gradients add up to `gradient`, or None.
 
@@ -63,7 +63,7 @@ def mix_witnesses(
         # Of a long turn no part is enough: AD gives every candidate its share.
         if not found or not (complete or (witness is not None and len(found) <= _FEW)):
             continue
-        mixed = _combined(found, gradient, tolerance)
+        mixed = _combined(found, gradient, allowed)
         if mixed is not None:
             return mixed
     return None
@@ -75,7 +75,7 @@ def mix_neighbours(
     relevance: Relevance,
     settings: Settings,
     generator: torch.Generator,
-    tolerance: float,
+    allowed: NDArray[np.float64],
 ) -> Mixed | None:
     """The same where AD's own selection is active nowhere nearby, from those next to it.
 
@@ -104,7 +104,7 @@ def mix_neighbours(
                 neighbours.exclude(turned, rows, outcome.multipliers)
             continue
         found.append(witness)
-        mixed = _combined(found, gradient, tolerance)
+        mixed = _combined(found, gradient, allowed)
         if mixed is not None:
             return mixed
     return None
@@ -218,11 +218,11 @@ class _Neighbours:
 
 
 def _combined(
-    found: list[Witness], gradient: Sequence[torch.Tensor], tolerance: float
+    found: list[Witness], gradient: Sequence[torch.Tensor], allowed: NDArray[np.float64]
 ) -> Mixed | None:
     """Those of some witnesses, with weights, that have `gradient` as a convex combination."""
     points = np.stack([flatten(w.gradient) for w in found])
-    weights = convex_weights(points, flatten(gradient), tolerance=tolerance)
+    weights = convex_weights(points, flatten(gradient), allowed=allowed)
     if weights is None:
         return None
     kept = [i for i, w in enumerate(weights) if w > 0]

@@ -13,8 +13,9 @@ from clarke.decide.components import enumerate_components
 from clarke.decide.limitset import LimitSet, separates
 from clarke.decide.live import Live, find_live
 from clarke.decide.model import Witness
+from clarke.decide.rounding import Rounding
 from clarke.feasibility import Method, find_witness, verify_contradiction
-from clarke.steering import natural_gradient
+from clarke.steering import natural_gradient, select_along, selected_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +55,7 @@ class Refutation:
         direction: (n,) unit vector with ``<direction, g> > <direction, p>`` for every element p.
         gap: The smallest difference.
         distance: Distance of g to the hull of the elements.
+        allowed: (n,) how far every entry may be off; the direction separates all such vectors.
         program: For running the program nearby.
     """
 
@@ -62,6 +64,7 @@ class Refutation:
     direction: Array
     gap: float
     distance: float
+    allowed: Array
     program: Program
     weights: tuple[float, ...] = ()
     witnesses: tuple[Witness, ...] = ()
@@ -71,7 +74,7 @@ class Refutation:
         """(k, n) the distinct elements, for sets of up to 4096 combinations."""
         if self.limits.count > 4096:
             return np.zeros((0, len(self.gradient)))
-        return distinct(self.limits.elements())
+        return distinct(self.limits.elements(), self.allowed)
 
     def verify(self, *, run: bool = True) -> bool:
         """Check separation and exclusions in exact arithmetic, and gradients at nearby points."""
@@ -80,7 +83,8 @@ class Refutation:
     def defects(self, *, run: bool = True) -> tuple[str, ...]:
         """What is wrong with the proof, in words; empty when it holds."""
         found = []
-        if not separates(self.limits, self.gradient, self.direction):
+        nearest = self.gradient - np.sign(self.direction) * self.allowed
+        if not separates(self.limits, nearest, self.direction):
             found.append("the direction does not separate the gradient from the set")
         for component in self.limits.components:
             for exclusion in component.exclusions:
@@ -111,16 +115,32 @@ class Refutation:
         return True
 
 
-def distinct(points: Array, tolerance: float = 1e-9) -> Array:
-    """The distinct rows of (k, n) points, up to rounding, in order of first appearance."""
+def distinct(points: Array, allowed: Array) -> Array:
+    """The distinct rows of (k, n) points, up to what entries may be off, in order of appearance."""
     kept = np.empty_like(points)
     count = 0
-    room = tolerance * float(np.abs(points).max(initial=0.0))
     for p in points:
-        if not bool((np.abs(kept[:count] - p).max(axis=1, initial=0.0) <= room).any()):
+        if not bool((np.abs(kept[:count] - p) <= 2 * allowed).all(axis=1).any()):
             kept[count] = p
             count += 1
     return kept[:count]
+
+
+def rounding_of_set(program: Program, limits: LimitSet) -> Array:
+    """(n,) how far rounding alone may have moved entries of the set's elements.
+
+    By AD's selection and those along a line: a piece of slope zero tells nothing of another's.
+    """
+    generator = torch.Generator().manual_seed(0)
+    line = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in program.point]
+    selections: list[dict[int, torch.Tensor] | None] = [None]
+    selections += [select_along(program, tuple(s * p for p in line))[0] for s in (1, -1)]
+    bounds = [
+        flatten(Rounding(program, selected_gradient(program, c), c, double=True).bounds)
+        for c in selections
+    ]
+    found: Array = np.max(bounds, axis=0) + limits.roundings(np.zeros(len(limits.base)))
+    return found
 
 
 def enumerate_exactly(
@@ -136,34 +156,33 @@ def enumerate_exactly(
 
 
 def mix_cells(
-    exact: Exact, program: Program, gradient: Array, tolerance: float
+    exact: Exact, program: Program, gradient: Array, allowed: Array
 ) -> tuple[tuple[Witness, ...], tuple[float, ...]] | None:
     """Witnesses and weights that write the gradient by certain elements, or None."""
     limits = exact.limits.certain()
     if limits is None:
         return None
-    scale = limits.scale(gradient)
-    single = _equal_element(limits, gradient, tolerance * scale)
+    single = _equal_element(limits, gradient, allowed)
     if single is not None:
         return (witness_of(limits, single, program),), (1.0,)
-    nearest = limits.nearest(gradient)
-    if float(np.abs(nearest.point - gradient).max(initial=0.0)) > tolerance * scale:
+    placed = limits.place(gradient, allowed)
+    if not placed.inside:
         return None
-    total = sum(nearest.weights)
+    total = sum(placed.weights)
     return (
-        tuple(witness_of(limits, atom, program) for atom in nearest.atoms),
-        tuple(w / total for w in nearest.weights),
+        tuple(witness_of(limits, atom, program) for atom in placed.atoms),
+        tuple(w / total for w in placed.weights),
     )
 
 
-def _equal_element(limits: LimitSet, gradient: Array, most: float) -> tuple[int, ...] | None:
+def _equal_element(limits: LimitSet, gradient: Array, allowed: Array) -> tuple[int, ...] | None:
     """An element equal to the gradient, if the set is small enough to look at all of it."""
     if limits.count > 4096:
         return None
-    gaps = np.abs(limits.elements() - gradient).max(axis=1, initial=0.0)
-    best = int(gaps.argmin())
-    if gaps[best] > most:
+    equal = np.flatnonzero((np.abs(limits.elements() - gradient) <= allowed).all(axis=1))
+    if not len(equal):
         return None
+    best = int(equal[0])
     sizes = [len(c.changes) for c in limits.components]
     atom: list[int] = []
     for size in reversed(sizes):
@@ -232,19 +251,20 @@ def _unit(values: Array) -> Array:
     return values / float(np.abs(values).max())
 
 
-def refute(exact: Exact, program: Program, gradient: Array, tolerance: float) -> Refutation | None:
+def refute(exact: Exact, program: Program, gradient: Array, allowed: Array) -> Refutation | None:
     """A proof that the gradient is outside of the hull of everything possible, or None."""
     if not exact.limits.count:
         return None
-    nearest = exact.limits.nearest(gradient)
-    if nearest.gap <= tolerance * exact.limits.scale(gradient):
+    placed = exact.limits.place(gradient, allowed)
+    if placed.direction is None:
         return None
     return Refutation(
         gradient=gradient,
         limits=exact.limits,
-        direction=nearest.direction,
-        gap=nearest.gap,
-        distance=nearest.distance,
+        direction=placed.direction,
+        gap=placed.gap,
+        distance=placed.distance,
+        allowed=allowed,
         program=program,
     )
 

@@ -10,8 +10,7 @@ import torch
 from clarke.capture import refilled
 from clarke.constraints import build_rows, find_relevant
 from clarke.decide.confirm import confirm
-from clarke.decide.rounding import rounding_noise
-from clarke.decide.tolerance import REPLAY_SPACING, relative_difference, relative_tolerance
+from clarke.decide.rounding import Rounding
 from clarke.feasibility import verify_witness
 from clarke.steering import Program, analyse, natural_gradient, selected_gradient
 
@@ -81,10 +80,9 @@ class LayerCertificate:
         relevance = find_relevant(program, generator)
         if relevance.hazards or relevance.lost_masks:
             return ("the replay met a point that selections cannot express",)
-        tolerance = relative_tolerance(trace)
         own = selected_gradient(program)
-        noise = rounding_noise(program, own)
-        if relative_difference(own, self.gradient, noise=noise) > tolerance:
+        rounding = Rounding(program, own)
+        if not rounding.covers(self.gradient):
             return ("AD's gradient is not that of its selection",)
         direction = self._joint(program, relevance.relevant)
         if direction is None:
@@ -95,11 +93,10 @@ class LayerCertificate:
                 program.point,
                 direction,
                 own,
-                tolerance,
             )
             outcome = confirm(*along)
             if not outcome.confirmed:
-                outcome = confirm(*along, rounding_noise(program, own, epsilon=REPLAY_SPACING))
+                outcome = confirm(*along, bounds=rounding.bounds)
             if not outcome.confirmed:
                 return (f"gradients along the direction differ by {outcome.error:.1e}",)
         return ()

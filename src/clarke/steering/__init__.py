@@ -8,6 +8,8 @@ from clarke.steering.gradients import (
     selected_gradient,
 )
 from clarke.steering.masks import MaskUse
+from clarke.steering.memory import aliases, shared_memory
+from clarke.steering.noise import Errors, unit_roundoff
 from clarke.steering.program import (
     Analysis,
     Pieces,
@@ -15,13 +17,12 @@ from clarke.steering.program import (
     Program,
     Run,
     Site,
-    aliases,
     analyse,
-    shared_memory,
 )
 
 __all__ = [
     "Analysis",
+    "Errors",
     "MaskUse",
     "Pieces",
     "Probe",
@@ -36,4 +37,5 @@ __all__ = [
     "select_along",
     "selected_gradient",
     "shared_memory",
+    "unit_roundoff",
 ]

@@ -20,6 +20,7 @@ from clarke.kinks.model import UnsteeredRule
 from clarke.kinks.steps import ComparisonRule
 from clarke.steering.adapt import adapted, can_replay_random
 from clarke.steering.masks import MaskTracker, MaskUse, blended
+from clarke.steering.noise import Errors, Noise
 from clarke.steering.nudges import Nudges, carries_slopes
 
 if TYPE_CHECKING:
@@ -90,28 +91,6 @@ class Analysis:
             if site.first <= kink < site.first + site.touch.count:
                 return site
         raise IndexError(kink)
-
-
-def aliases(op: OpRecord) -> bool:
-    """Whether an operation writes to its arguments or returns a view of them."""
-    return any(a.alias_info is not None for a in op.func._schema.arguments)
-
-
-def shared_memory(ops: Sequence[OpRecord]) -> dict[int, int]:
-    """One representative for all slots that views and in-place operations may tie together."""
-    parent: dict[int, int] = {}
-
-    def root(slot: int) -> int:
-        while parent.setdefault(slot, slot) != slot:
-            slot = parent[slot]
-        return slot
-
-    for op in ops:
-        if aliases(op):
-            slots = [*input_slots(op), *(o for o in op.outputs if o is not None)]
-            for slot in slots[1:]:
-                parent[root(slot)] = root(slots[0])
-    return {slot: root(slot) for slot in parent}
 
 
 def analyse(trace: Trace, registry: Registry) -> Analysis:
@@ -222,6 +201,7 @@ class Program:
         tangents: Sequence[torch.Tensor] | None = None,
         probe: bool = False,
         nudge: bool = False,
+        errors: Errors | None = None,
         grad: bool = True,
     ) -> Run:
         """Run the program.
@@ -236,6 +216,7 @@ class Program:
                 `torch.autograd.forward_ad.dual_level`.
             probe: Collect candidates and switching functions at the touched kinks.
             nudge: Add zero leaves at the touched kinks, for adjoints.
+            errors: Make random errors in values and adjoints, of the size of roundings.
             grad: Build an autograd graph.
         """
         nudges = Nudges(self.dtype) if nudge else None
@@ -244,6 +225,7 @@ class Program:
         with torch.set_grad_enabled(grad):
             forced = pieces is Pieces.FORCED or probe
             trace = self.analysis.trace if forced else self.analysis.recorded
+            noise = None if errors is None else Noise(trace, errors)
             for position, op in enumerate(trace.ops):
                 if op.hidden_write:
                     raise ReplayError(
@@ -255,6 +237,8 @@ class Program:
                     tuple(state.resolve(a) for a in op.args),
                     {k: state.resolve(v) for k, v in op.kwargs.items()},
                 )
+                if noise is not None:
+                    call = noise.of(op, call)
                 site = self.analysis.sites.get(position) if forced else None
                 if pieces is Pieces.TRUE and op.index in self.analysis.doubtful:
                     own = self.analysis.doubtful[op.index]
