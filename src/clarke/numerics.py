@@ -82,15 +82,21 @@ ROUNDING_MARGIN = Threshold(
     JUDGED,
 )
 TOO_WIDE = Threshold(
-    0.5,
-    "Part of an entry's plausible size (its terms added up with random signs) from which on a "
-    "bound on its rounding says nothing: UNDECIDED.",
+    0.25,
+    "Size of what random errors change in a variable's gradient, as a part of the size of its terms "
+    "added up with random signs, from which on agreement within rounding says nothing: UNDECIDED.",
     POSITIVE,
 )
 SINGLE_CONSTANTS = Threshold(
     2.0**-24,
     "Relative error of kernels that compute with constants rounded to float32 in every type: "
     "of torch 2.13, hardsigmoid's 1/6.",
+    JUDGED,
+)
+OWN_ROUNDINGS = Threshold(
+    16,
+    "Spacings of its type by which a derivative that a few operations compute at single elements "
+    "may be off: those of a declared Function's backward, or of an operation's pieces.",
     JUDGED,
 )
 ERROR_SIZES = Steps(

@@ -302,10 +302,11 @@ class _Context:
             else:
                 allowed = added(self.rounding.bounds, self.judged[1])
             certificate = replace(certificate, bounds=allowed)
-            if certificate.adds_up() and self.rounding.too_wide():
+            if certificate.adds_up() and self.rounding.vague(self.gradient):
                 return self.undecided(
-                    "What rounding can do to the gradient in the program's own types is as large "
-                    "as the gradient itself, so that a right one cannot be told from a wrong one. "
+                    "The gradient agrees with the rules entry by entry as far as the program's own "
+                    "types can tell, but that proves nothing: what rounding can do to it is of the "
+                    "size of its terms, or it is off as a whole by more than rounding explains. "
                     "Run the program in a wider type."
                 )
         run = self.settings.confirm is Confirm.ALWAYS

@@ -80,6 +80,7 @@ class Rounding:
             held = [torch.float64] * len(held)
         self._least = spacings(self._gradient, held)
         self._largest = tuple(torch.zeros_like(g) for g in self._gradient)
+        self._along = [0.0] * len(self._gradient)
         self._count = 0
         self.failed = False
 
@@ -115,7 +116,7 @@ class Rounding:
 
     @cached_property
     def _ranges(self) -> Tensors:
-        """For each entry, its size if all terms that add up to it had one sign, roughly."""
+        """For each entry, its size if the terms that add up to it had signs at random."""
         found = tuple(g.abs() for g in self._gradient)
         for seed in range(_SIGNS):
             turned = self._run(Errors(seed, signs=True))
@@ -123,15 +124,31 @@ class Rounding:
                 found = tuple(torch.maximum(f, t.abs()) for f, t in zip(found, turned, strict=True))
         return found
 
-    def too_wide(self) -> bool:
-        """Whether some bound is no smaller than what the entry could be at all."""
-        wide = [b > TOO_WIDE * g.abs() for b, g in zip(self.bounds, self._gradient, strict=True)]
-        if not any(bool(w.any()) for w in wide):
-            return False
-        return any(
-            bool((w & (b > TOO_WIDE * r)).any())
-            for w, b, r in zip(wide, self.bounds, self._ranges, strict=True)
-        )
+    def vague(self, other: Sequence[torch.Tensor]) -> bool:
+        """Whether agreement entry by entry with another gradient proves little.
+
+        Either what rounding does to a variable's gradient is of the size of its terms. Or the two
+        differ by a factor that rounding does not explain: errors of many entries cancel in their
+        sum, and a part of the gradient itself does not.
+        """
+        bounds = self.bounds  # so that there are samples
+        for number, (most, g, o) in enumerate(
+            zip(self._largest, self._gradient, other, strict=True)
+        ):
+            size = float(torch.linalg.vector_norm(g))
+            off = abs(float(((o.detach().to(torch.float64) - g) * g).sum()))
+            room = max(
+                ROUNDING_MARGIN * self._along[number], float((self._least[number] * g.abs()).sum())
+            )
+            if size > 0 and off > room:
+                return True
+            if bool((bounds[number] > TOO_WIDE * g.abs()).any()):
+                noise, whole = (
+                    float(torch.linalg.vector_norm(t)) for t in (most, self._ranges[number])
+                )
+                if noise > TOO_WIDE * whole:
+                    return True
+        return False
 
     def _sample(self) -> None:
         self._count += 1
@@ -144,10 +161,14 @@ class Rounding:
             if moved is None:
                 self.failed = True
                 return
+            changes = [(m - g) / size for m, g in zip(moved, self._gradient, strict=True)]
             self._largest = tuple(
-                torch.maximum(most, (m - g).abs() / size)
-                for most, m, g in zip(self._largest, moved, self._gradient, strict=True)
+                torch.maximum(most, c.abs()) for most, c in zip(self._largest, changes, strict=True)
             )
+            self._along = [
+                max(most, abs(float((c * g).sum())))
+                for most, c, g in zip(self._along, changes, self._gradient, strict=True)
+            ]
 
     def _run(self, errors: Errors) -> Tensors | None:
         """A gradient with errors; None where they lead out of the function's domain."""

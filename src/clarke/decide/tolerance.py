@@ -52,7 +52,7 @@ def peak(tensors: Sequence[torch.Tensor]) -> float:
 
 
 def of_tensors(tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """For every entry the largest of its tensor: sizes where entries that nearly vanish may vary."""
+    """For every entry the largest of its tensor: sizes for what may nearly vanish."""
     return tuple(torch.full_like(t, peak((t,)), dtype=torch.float64) for t in tensors)
 
 

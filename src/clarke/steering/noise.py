@@ -1,14 +1,16 @@
 """Random relative errors in a replay: what rounding can do to a gradient, found by doing it.
 
 Every floating point value that an operation reads, and every adjoint that it passes back, is
-multiplied by one plus a random number of the size of a rounding in the type that the program used
-there. The errors of the elements of a sum stand for those of its partial sums, and the errors of
-each use of a value for those of the uses. As for real roundings, equal values have equal errors in
-one operation: a thousand equal terms do not cancel theirs.
+changed by a random number of the size of its rounding in the type that the program used there. The
+errors of the elements of a sum stand for those of its partial sums, and the errors of each use of a
+value for those of the uses. As for real roundings, equal values have equal errors in one operation:
+a thousand equal terms do not cancel theirs. A part of the errors goes one way for all elements: a
+mean that BatchNorm takes off is rounded once for all of them.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from clarke.numerics import SINGLE_CONSTANTS
 from clarke.steering.memory import aliases, shared_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from clarke.capture import OpRecord, Trace
     from clarke.kinks import Call
@@ -34,6 +36,13 @@ _SINGLE = frozenset({"hardsigmoid"})
 # (measured likewise: of 4096 ones in bfloat16 they make 256).
 _ONE_BY_ONE = frozenset(
     {"index", "index_add", "index_put", "embedding", "take", "put", "unfold", "embedding_bag"}
+)
+
+# Products of two tensors that add up many terms, in whatever order the library finds fastest.
+_PRODUCTS = (
+    *("mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "matmul", "linear"),
+    *("convolution", "_convolution", "mkldnn_convolution", "convolution_overrideable"),
+    *("bilinear", "_trilinear", "einsum", "tensordot", "inner", "_euclidean_dist", "cdist"),
 )
 
 
@@ -69,7 +78,8 @@ def smallest(dtype: torch.dtype) -> float:
 class Noise:
     """The errors of one replay; see the module."""
 
-    def __init__(self, trace: Trace, errors: Errors) -> None:
+    def __init__(self, trace: Trace, errors: Errors, sizes: Mapping[int, int]) -> None:
+        self._sizes = sizes
         self._errors = errors
         self._trace = trace
         self._generator = torch.Generator().manual_seed(errors.seed)
@@ -86,6 +96,7 @@ class Noise:
     def of(self, op: OpRecord, call: Call) -> Call:
         """An operation's call with errors in what it reads and in the adjoints that it returns."""
         many = _additions(op, call)
+        ahead, back = self._lengths(op)
         looks = aliases(op) and not op.short_name.endswith("_")  # a view: nothing is rounded
         targets = _written(op)
 
@@ -98,7 +109,8 @@ class Noise:
                 if reference.slot in targets:
                     self._write(op, reference.slot, value)
                     return value
-                return self._apply(op, reference.slot, value, many, forward=not looks)
+                own = self._units(op, reference.slot, many, ahead, back(reference.slot))
+                return self._apply(value, *own, forward=not looks)
             if isinstance(reference, (list, tuple)) and reference:
                 found = [put(r, v) for r, v in zip(reference, value, strict=True)]
                 return type(value)(found)
@@ -116,30 +128,74 @@ class Noise:
     def _write(self, op: OpRecord, slot: int, target: torch.Tensor) -> None:
         """Errors in memory that the operation goes on to change."""
         if not (target.is_leaf and target.requires_grad) and not self._errors.signs:
-            target.copy_(self._apply(op, slot, target.clone(), 1.0, forward=True))
+            own = self._units(op, slot, 1.0, 1.0, 1.0)
+            target.copy_(self._apply(target.clone(), *own, forward=True))
+
+    def _lengths(self, op: OpRecord) -> tuple[float, Callable[[int], float]]:
+        """How many terms the entries of a product add up, and those of each adjoint.
+
+        ``(m, k) @ (k, n)`` adds up k terms: the root of the sizes of both, over the result's.
+        """
+        if op.short_name.rstrip("_") not in _PRODUCTS:
+            return 1.0, lambda _: 1.0
+        sizes = {s: self._sizes.get(s, 1) for s in input_slots(op)}
+        result = max((self._sizes.get(s, 1) for s in op.outputs if s is not None), default=1)
+        factors = sorted(sizes.values())[-2:]
+        whole = math.prod(factors) / max(result, 1)
+
+        def back(slot: int) -> float:
+            own = max(sizes.get(slot, 1), 1)
+            others = sorted([*sizes.values(), result])
+            others.remove(sizes.get(slot, 1))
+            return math.sqrt(math.prod(others[-2:]) / own)
+
+        return math.sqrt(max(whole, 1.0)), back
+
+    def _units(
+        self, op: OpRecord, slot: int, many: float, ahead: float, back: float
+    ) -> tuple[float, float, float, float]:
+        """Relative errors of a value and of its adjoint, the part in common, the absolute error.
+
+        Args:
+            op: What reads the value.
+            slot: The value.
+            many: Terms that are added up one by one, in the type of the values.
+            ahead: Terms that are added up in a type no coarser than float32, forward.
+            back: The same for the adjoint.
+        """
+        own = torch.float64 if self._errors.double else self._dtype(op, slot)
+        unit, least = unit_roundoff(own), 0.0 if self._errors.double else smallest(own)
+        inner = unit_roundoff(torch.float32) if own in _HALF else unit
+        # What no operation of the program made is not rounded; sums of it are, where they are made.
+        value = inner if slot in self._trace.externals else unit
+        if op.short_name.rstrip("_") in _SINGLE or op.stands_for.rstrip("_") in _SINGLE:
+            value, unit = max(value, SINGLE_CONSTANTS), max(unit, SINGLE_CONSTANTS)
+        # Rounding every partial sum of n terms of either sign is an error of sqrt(n / 2) in each.
+        value = max(value, inner * math.sqrt(ahead / 2), unit * many / 2 if many > 2 else 0.0)
+        # The adjoints of several uses are added up one by one.
+        adjoint = unit * max(1.0, self._uses.get(slot, 1) / 2, many / 2)
+        return value, max(adjoint, inner * math.sqrt(back / 2)), inner, least
 
     def _apply(
-        self, op: OpRecord, slot: int, value: torch.Tensor, many: float, *, forward: bool
+        self,
+        value: torch.Tensor,
+        ahead: float,
+        back: float,
+        common: float,
+        least: float,
+        *,
+        forward: bool,
     ) -> torch.Tensor:
         if self._errors.signs:
             return _Changed.apply(value, _same, self._turned) if value.requires_grad else value
-        own = torch.float64 if self._errors.double else self._dtype(op, slot)
-        unit, least = unit_roundoff(own), 0.0 if self._errors.double else smallest(own)
-        # What no operation of the program made is not rounded; sums of it are, where they are made.
-        fresh = slot in self._trace.externals and own in _HALF
-        ahead = unit_roundoff(torch.float32) if fresh else unit
-        if op.short_name.rstrip("_") in _SINGLE or op.stands_for.rstrip("_") in _SINGLE:
-            ahead, unit = max(ahead, SINGLE_CONSTANTS), max(unit, SINGLE_CONSTANTS)
-        # The adjoints of several uses are added up one by one: that rounds every partial sum.
-        back = unit * max(1.0, self._uses.get(slot, 1) / 2, many / 2)
-        ahead = ahead if many <= 2 else max(ahead, unit * many / 2)
         size = self._errors.size
         key = self._key = self._key + 2
-        change = self._rounding(key, ahead * size, least * size) if forward else _same
+        common, least = common * size, least * size
+        change = self._rounding(key, ahead * size, common, least) if forward else _same
         if not value.requires_grad:
             return change(value)
         found: torch.Tensor = _Changed.apply(
-            value, change, self._rounding(key + 1, back * size, least * size)
+            value, change, self._rounding(key + 1, back * size, common, least)
         )
         return found
 
@@ -158,19 +214,23 @@ class Noise:
         return adjoint * (2 * signs - 1).to(adjoint.device)
 
     def _rounding(
-        self, key: int, unit: float, least: float
+        self, key: int, unit: float, common: float, least: float
     ) -> Callable[[torch.Tensor], torch.Tensor]:
         mixed = ((self._errors.seed * _SECOND + key) * _FIRST) & _MASK
+        side = common if (mixed >> 40) & 1 else -common
 
         def rounded(value: torch.Tensor) -> torch.Tensor:
             if value.is_complex():
                 return torch.view_as_complex(rounded(torch.view_as_real(value).contiguous()))
-            bits = value.detach().to(torch.float64).contiguous().view(torch.int64) >> _KEPT
-            bits = (bits ^ mixed) * _FIRST
-            bits = (bits ^ (bits >> 29)) * _SECOND
-            random = (bits ^ (bits >> 32)).to(torch.float64) * 2.0**-63
-            error = random * (unit * value.abs() + least * (value != 0))
-            return value + error.to(value.dtype)
+            bits = value.detach().to(torch.float64).view(torch.int64) >> _KEPT
+            bits = bits.bitwise_xor_(mixed).mul_(_FIRST)
+            bits = bits.bitwise_xor_(bits >> 29).mul_(_SECOND)
+            random = bits.to(torch.float64).mul_(unit * 2.0**-63)
+            # What an operation computes once for all elements, as a mean, is off for all alike.
+            error = random * value + side * value.abs()
+            if least:
+                error += random * (value != 0) * (least / unit)
+            return error.add_(value)
 
         return rounded
 

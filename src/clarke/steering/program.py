@@ -190,6 +190,11 @@ class Program:
             trace.externals[s].tensor.detach().to(dtype).clone() for s in self.variables
         )
 
+    @cached_property
+    def _sizes(self) -> dict[int, int]:
+        """Elements of every tensor of the program."""
+        return {s: t.numel() for s, t in self.run(grad=False).tensors.items()}
+
     def run(
         self,
         point: Sequence[torch.Tensor] | None = None,
@@ -225,7 +230,7 @@ class Program:
         with torch.set_grad_enabled(grad):
             forced = pieces is Pieces.FORCED or probe
             trace = self.analysis.trace if forced else self.analysis.recorded
-            noise = None if errors is None else Noise(trace, errors)
+            noise = None if errors is None else Noise(trace, errors, self._sizes)
             for position, op in enumerate(trace.ops):
                 if op.hidden_write:
                     raise ReplayError(
