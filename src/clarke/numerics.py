@@ -83,8 +83,8 @@ ROUNDING_MARGIN = Threshold(
 )
 TOO_WIDE = Threshold(
     0.25,
-    "Size of what random errors change in a variable's gradient, as a part of the size of its terms "
-    "added up with random signs, from which on agreement within rounding says nothing: UNDECIDED.",
+    "Size of what random errors change in a variable's gradient, as a part of the size of its "
+    "terms added up with random signs, from which on agreement within rounding says nothing.",
     POSITIVE,
 )
 SINGLE_CONSTANTS = Threshold(
@@ -124,6 +124,9 @@ ASKED_ROUNDINGS = Threshold(
     "Roundings of a vector's type by which each of its entries may be off when it is asked "
     "whether the set contains it.",
     NONE,
+)
+UNIT = Threshold(
+    2.0**-53, "Largest relative error of one rounding in float64, the type of replays.", JUDGED
 )
 SET_ROUNDINGS = Threshold(
     64,

@@ -214,17 +214,17 @@ class Subdifferential:
             vector: One tensor per variable, or a single tensor.
             tolerance: Error of an entry that counts as rounding, relative to the larger of that
                 entry and its largest value in the set. By default 16 roundings of the vector's
-                type; in any case as much as rounding may leave of what the set is computed from.
+                type, and as much as rounding may leave of what the set is computed from.
         """
         target = self._flat(vector)
         sizes = np.maximum(np.abs(target), self._limits.spans(np.zeros(len(target))))
         relative = _rounding_of(vector) if tolerance is None else tolerance
         allowed = relative * (np.abs(target) if tolerance is None else sizes)
-        allowed = allowed + self._limits.roundings(target)
-        found = self._contains(target, allowed)
+        if tolerance is not None:
+            return self._contains(target, allowed)
+        found = self._contains(target, allowed + self._limits.roundings(target))
         # What cancels in the set's computation is looked for where it could matter.
-        wider = allowed + self._rounding
-        return found if found.inside or tolerance == 0 else self._contains(target, wider)
+        return found if found.inside else self._contains(target, allowed + self._rounding)
 
     def _contains(self, target: Array, allowed: Array) -> Membership:
         certain = self._limits.certain()

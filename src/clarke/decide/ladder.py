@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, unflatten
-from clarke.decide.certificate import Certificate
+from clarke.decide.certificate import Certificate, weighted_sum
 from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_nonfinite_value
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
@@ -33,7 +33,7 @@ from clarke.decide.vectors import used_vectors
 from clarke.errors import BudgetError, ReplayError
 from clarke.kinks import Hazard, default_registry
 from clarke.kinks.smooth import why_not
-from clarke.numerics import CONFIRMED, RAY_LIMIT
+from clarke.numerics import CONFIRMED, RAY_LIMIT, SET_ROUNDINGS, UNIT
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 from clarke.theorems import bias_shift
 from clarke.verdict import Verdict
@@ -154,7 +154,7 @@ class _Context:
             return None
         witnesses, weights, theorem = found
         verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
-        return self.accept(verdict, witnesses, weights, theorem, limits=True)
+        return self.accept(verdict, witnesses, weights, theorem, self._along_rays(witnesses))
 
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)
@@ -266,8 +266,7 @@ class _Context:
         witnesses: tuple[Witness, ...],
         weights: tuple[float, ...],
         theorem: str,
-        *,
-        limits: bool = False,
+        allowed: tuple[torch.Tensor, ...] | None = None,
     ) -> Decision:
         """A positive verdict, if its certificate holds.
 
@@ -276,7 +275,7 @@ class _Context:
             witnesses: Directions with their gradients.
             weights: Their convex weights.
             theorem: The argument.
-            limits: The gradients are limits along rays, which are extrapolated.
+            allowed: How far each entry of their sum may be off, apart from AD's roundings.
         """
         value = self.program.run(pieces=Pieces.NATURAL, grad=False).output
         if not bool(torch.isfinite(value).all()):
@@ -285,23 +284,22 @@ class _Context:
                 "gradient, although the gradient that was returned is finite.",
                 culprits=name_nonfinite_value(self.program),
             )
+        sizes = weighted_sum([[g.abs() for g in w.gradient] for w in witnesses], weights)
+        summing = tuple(SET_ROUNDINGS * UNIT * s for s in sizes)
         certificate = Certificate(
             gradient=tuple(g.detach().to(torch.float64).clone() for g in self.gradient),
             point=self.program.point,
             witnesses=witnesses,
             weights=weights,
-            bounds=self.plain,
+            bounds=added(self.plain, summing),
             run_gradient=self.run,
             held_gradient=self._held_gradient(),
         )
-        if limits:
-            certificate = replace(certificate, bounds=self._along_rays(witnesses))
-        elif not certificate.adds_up():
-            if self.differs:
-                allowed = self.judged[1]
-            else:
-                allowed = added(self.rounding.bounds, self.judged[1])
-            certificate = replace(certificate, bounds=allowed)
+        if not certificate.adds_up():
+            bounds = added(self.judged[1] if allowed is None else allowed, summing)
+            if allowed is None or not self.differs:
+                bounds = added(bounds, self.rounding.bounds)
+            certificate = replace(certificate, bounds=bounds)
             if certificate.adds_up() and self.rounding.vague(self.gradient):
                 return self.undecided(
                     "The gradient agrees with the rules entry by entry as far as the program's own "
@@ -376,7 +374,8 @@ class _Context:
         if mixed is not None:
             witnesses, weights = mixed
             verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
-            return self.accept(verdict, witnesses, weights, "exact enumeration")
+            room = unflatten(allowed, program.point)
+            return self.accept(verdict, witnesses, weights, "exact enumeration", room)
         proof = refute(exact, program, own, allowed)
         if proof is None:
             return replace(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clarke.feasibility import minimum_norm_point
-from clarke.numerics import SET_ROUNDINGS
+from clarke.numerics import SET_ROUNDINGS, UNIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -175,7 +175,7 @@ class LimitSet:
         sizes = np.abs(self.base) + np.abs(target)
         for c in self.components:
             sizes = sizes + np.abs(c.changes).max(axis=0, initial=0.0)
-        found: Array = SET_ROUNDINGS * 2.0**-53 * sizes
+        found: Array = SET_ROUNDINGS * UNIT * sizes
         return found
 
     def place(self, target: Array, allowed: Array) -> Placed:

@@ -12,6 +12,7 @@ import torch
 from clarke.constraints import build_rows, flatten
 from clarke.decide.search import witness_selection
 from clarke.feasibility import convex_weights
+from clarke.numerics import SET_ROUNDINGS, UNIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -222,7 +223,8 @@ def _combined(
 ) -> Mixed | None:
     """Those of some witnesses, with weights, that have `gradient` as a convex combination."""
     points = np.stack([flatten(w.gradient) for w in found])
-    weights = convex_weights(points, flatten(gradient), allowed=allowed)
+    room = allowed + SET_ROUNDINGS * UNIT * np.abs(points).max(axis=0)  # of the weights themselves
+    weights = convex_weights(points, flatten(gradient), allowed=room)
     if weights is None:
         return None
     kept = [i for i, w in enumerate(weights) if w > 0]
