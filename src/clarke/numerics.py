@@ -7,6 +7,9 @@ taken, stands here and nowhere else.
 
 from __future__ import annotations
 
+import math
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clarke.verdict import Verdict
@@ -172,3 +175,35 @@ NOISE_BESIDE = Threshold(
 CHECK_SECONDS = Threshold(10.0, "Default time limit of one `clarke.check`.", NONE)
 STEP_SECONDS = Threshold(1.0, "Default time limit of one judged step of an audit.", NONE)
 SET_SECONDS = Threshold(60.0, "Default time limit of one `clarke.subdifferential`.", NONE)
+
+
+def page() -> str:
+    """The Markdown of docs/numerics.md: every threshold by section, as it stands in this file."""
+    lines = [
+        "# Numbers that decide",
+        "",
+        "Generated from `src/clarke/numerics.py`: `pytest tests/test_numerics.py` says how.",
+        "Comparisons of gradients are entry by entry. *Affects* names the verdicts that another",
+        "value could change; where there are none, it costs time, or gives UNDECIDED.",
+    ]
+    source = Path(__file__).read_text(encoding="utf-8")
+    for title, body in re.findall(
+        r"^# --- (.*?) -+\n(.*?)(?=^# --- |^def |\Z)", source, re.MULTILINE | re.DOTALL
+    ):
+        names = [n for n in re.findall(r"^([A-Z_]+) = ", body, re.MULTILINE) if n in globals()]
+        if not names:
+            continue
+        lines += ["", f"## {title[0].upper()}{title[1:]}", ""]
+        lines += ["| name | value | why | affects |", "|---|---|---|---|"]
+        for name in names:
+            value = globals()[name]
+            shown = ", ".join(_shown(v) for v in (value if isinstance(value, Steps) else (value,)))
+            affects = ", ".join(v.name for v in value.affects) or "none"
+            lines.append(f"| `{name}` | {shown} | {value.why} | {affects} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: float) -> str:
+    exponent = math.log2(value) if value > 0 else 0.5
+    is_power = exponent.is_integer() and abs(exponent) > 6
+    return f"2^{int(exponent)}" if is_power else f"{float(value):g}"
