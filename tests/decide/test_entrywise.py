@@ -61,6 +61,13 @@ def test_vertices_beside_a_large_entry():
     assert not found.contains(torch.tensor([1e10, 0.3, 2e-6], dtype=torch.float64))
 
 
+def test_candidates_that_share_a_large_slope():
+    found = clarke.subdifferential(
+        lambda v: torch.maximum(1e12 * v[0] + v[1], 1e12 * v[0] - v[1]), (point(0.0, 0.0),)
+    )
+    assert sorted(found.vertices().tolist()) == [[1e12, -1.0], [1e12, 1.0]]
+
+
 def hooked(change):
     def program(x, weights):
         y = x * 1
