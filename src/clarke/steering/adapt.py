@@ -55,6 +55,8 @@ def adapted(
         return grid_sampler_2d, args, kwargs  # the fused kernel has no forward-mode derivative
     if name == "aten::_weight_norm_interface.default":
         return _plain_weight_norm, args, kwargs
+    if name == "aten::mkldnn_rnn_layer.default" and args[9] == _LSTM:
+        return _plain_lstm, args, kwargs  # the fused kernel knows single precision only
     if name in _ATTENTION and not _dropout_probability(args, kwargs):
         return _plain_attention, (args, kwargs), {}
     return op.func, args, kwargs
@@ -120,6 +122,25 @@ def _plain_weight_norm(
     others = [d for d in range(v.dim()) if d != dim % v.dim()]
     norms = torch.linalg.vector_norm(v, dim=others, keepdim=True)
     return v * (g / norms), norms
+
+
+_LSTM = 2  # its number among the modes of torch's recurrent kernels
+
+
+def _plain_lstm(*args: Any) -> tuple[torch.Tensor, ...]:
+    """One layer of an LSTM in one direction, step by step."""
+    x, w_in, w_own, b_in, b_own, h, c, reverse = args[:8]
+    h, c = h.reshape(x.shape[1], -1), c.reshape(x.shape[1], -1)
+    gates = torch.nn.functional.linear(x, w_in, b_in + b_own)
+    outputs: list[torch.Tensor] = []
+    steps = range(len(x))
+    for step in reversed(steps) if reverse else steps:
+        i, f, g, o = (gates[step] + h @ w_own.t()).chunk(4, 1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        outputs.append(h)
+    shown = torch.stack(outputs[::-1] if reverse else outputs)
+    return shown, h.reshape(args[5].shape), c.reshape(args[6].shape), x.new_empty(0)
 
 
 def _masked_dropout(
