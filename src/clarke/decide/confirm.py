@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.decide.tolerance import relative_difference
-from clarke.numerics import CONFIRMED
+from clarke.decide.tolerance import peak, relative_difference
+from clarke.numerics import CONFIRMED, UNIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,7 +66,11 @@ def confirm(
         # An entry that vanishes in the limit is measured against those further out.
         sizes = sizes or tuple(torch.nan_to_num(f.abs(), 0.0, 0.0).to(torch.float64) for f in found)
         plain = relative_difference(found, expected, sizes)
-        error = relative_difference(found, expected, sizes, bounds) if bounds else plain
+        # What vanishes at the point may be roundings of the largest entries beside it.
+        least = UNIT * peak(found)
+        granted = bounds or tuple(torch.zeros_like(s) for s in sizes)
+        granted = tuple(torch.clamp(b, min=least) for b in granted)
+        error = relative_difference(found, expected, sizes, granted)
         # A gradient of NaN is infinitely far away, and so is the next one: that is no approach.
         falls = 0 < last < math.inf and error <= _SHRINKS * last
         falling = falling + 1 if falls else 0

@@ -148,8 +148,10 @@ class _Context:
 
     def limits(self) -> Decision | None:
         """AD's gradient as a limit of gradients along a ray, or a mean of such limits."""
-        bounds = added(self.rounding.bounds, self.plain)
-        found = mean_of_limits(self.program, self.gradient, self.relevance, self.generator, bounds)
+        rest = (self.program, self.gradient, self.relevance, self.generator)
+        found = mean_of_limits(*rest, self.plain)
+        if found is None:
+            found = mean_of_limits(*rest, added(self.rounding.bounds, self.plain))
         if found is None:
             return None
         witnesses, weights, theorem = found
@@ -291,7 +293,7 @@ class _Context:
             point=self.program.point,
             witnesses=witnesses,
             weights=weights,
-            bounds=added(self.plain, summing),
+            bounds=added(self.plain, summing if allowed is None else added(summing, allowed)),
             run_gradient=self.run,
             held_gradient=self._held_gradient(),
         )
@@ -338,7 +340,7 @@ class _Context:
         for w in witnesses:
             sizes = larger([s.abs() for s in sizes], [g.abs() for g in w.gradient])
         extrapolated = [RAY_LIMIT * s.abs() for s in sizes]
-        return added(extrapolated, added(self.rounding.bounds, self.plain))
+        return tuple(extrapolated)
 
     def _replay_bounds(self, witnesses: tuple[Witness, ...]) -> tuple[torch.Tensor, ...]:
         """What rounding can do to gradients beside the point."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from clarke.constraints import build_rows, find_relevant
 from clarke.decide.confirm import confirm
 from clarke.decide.rounding import Rounding
 from clarke.feasibility import verify_witness
-from clarke.steering import Program, analyse, natural_gradient, selected_gradient
+from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,15 +89,17 @@ class LayerCertificate:
         if direction is None:
             return ("no scale of the layers' directions satisfies all rows",)
         if run:
-            along = (
-                lambda point: natural_gradient(program, point),
-                program.point,
-                direction,
-                own,
-            )
-            outcome = confirm(*along)
-            if not outcome.confirmed:
-                outcome = confirm(*along, bounds=rounding.bounds)
+            # Values near kinks are rounding: then recorded pieces elsewhere than at the ties.
+            for pieces in (Pieces.NATURAL, Pieces.HELD):
+                outcome = confirm(
+                    partial(natural_gradient, program, pieces=pieces),
+                    program.point,
+                    direction,
+                    own,
+                    bounds=rounding.bounds,
+                )
+                if outcome.confirmed:
+                    break
             if not outcome.confirmed:
                 return (f"gradients along the direction differ by {outcome.error:.1e}",)
         return ()

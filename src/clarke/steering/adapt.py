@@ -53,10 +53,18 @@ def adapted(
         return pool_at, (args[0], places, op.kept_outputs[1].shape), {}
     if name == "aten::grid_sampler_2d.default":
         return grid_sampler_2d, args, kwargs  # the fused kernel has no forward-mode derivative
+    return _by_formula(op, args, kwargs)
+
+
+def _by_formula(
+    op: OpRecord, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """Fused kernels without a forward-mode derivative, or without float64, by their formulas."""
+    name = op.name
     if name == "aten::_weight_norm_interface.default":
         return _plain_weight_norm, args, kwargs
     if name == "aten::mkldnn_rnn_layer.default" and args[9] == _LSTM:
-        return _plain_lstm, args, kwargs  # the fused kernel knows single precision only
+        return _plain_lstm, args, kwargs
     if name in _ATTENTION and not _dropout_probability(args, kwargs):
         return _plain_attention, (args, kwargs), {}
     return op.func, args, kwargs
