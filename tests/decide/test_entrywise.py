@@ -4,6 +4,8 @@ import pytest
 import torch
 
 import clarke
+from clarke.prepare import prepared
+from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 from clarke.verdict import Verdict
 
 POSITIVE = (Verdict.SMOOTH, Verdict.BOULIGAND, Verdict.CLARKE)
@@ -179,9 +181,21 @@ def test_the_same_sum_in_single_precision_is_right():
     assert additions_one_by_one(torch.float32).verdict is Verdict.SMOOTH
 
 
+class Recurrent(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.LSTM(6, 8, batch_first=True)
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head(self.layer(x)[0][:, -1])
+
+
 def network(kind):
     torch.manual_seed(0)
     nn = torch.nn
+    if kind == "recurrent":
+        return Recurrent(), torch.randn(6, 8, 6)
     if kind == "convolution":
         model = nn.Sequential(
             *(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)),
@@ -201,7 +215,7 @@ def network(kind):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kind", ["convolution", "transformer", "layers"])
+@pytest.mark.parametrize("kind", ["convolution", "transformer", "layers", "recurrent"])
 def test_right_gradients_of_networks_stay_decided(kind, dtype):
     model, inputs = network(kind)
     model, inputs = model.to(dtype), inputs.to(dtype)
@@ -221,6 +235,21 @@ def test_right_gradients_of_networks_stay_decided(kind, dtype):
         return value * 1
 
     assert clarke.check(off, (), wrt=parameters).verdict not in POSITIVE
+
+
+def test_recorded_pieces_are_held_where_float64_would_take_others():
+    model, inputs = network("layers")
+    model, inputs = model.bfloat16(), inputs.bfloat16()
+    parameters = list(model.parameters())
+    with prepared(lambda: model(inputs).float().pow(2).sum(), (), parameters) as run:
+        program = Program(analyse(run.trace, run.registry), run.slots)
+        own, held, natural = (
+            selected_gradient(program),
+            natural_gradient(program, pieces=Pieces.HELD),
+            natural_gradient(program),
+        )
+    assert all(torch.equal(a, b) for a, b in zip(own, held, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(own, natural, strict=True))
 
 
 def test_a_bias_in_front_of_a_normalisation_is_right_though_all_of_it_is_rounding():

@@ -67,7 +67,8 @@ def confirm(
         sizes = sizes or tuple(torch.nan_to_num(f.abs(), 0.0, 0.0).to(torch.float64) for f in found)
         plain = relative_difference(found, expected, sizes)
         # What vanishes at the point may be roundings of the largest entries beside it.
-        least = UNIT * peak(found)
+        largest = peak(found)
+        least = UNIT * largest if math.isfinite(largest) else 0.0
         granted = bounds or tuple(torch.zeros_like(s) for s in sizes)
         granted = tuple(torch.clamp(b, min=least) for b in granted)
         error = relative_difference(found, expected, sizes, granted)
