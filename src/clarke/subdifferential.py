@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +16,14 @@ from clarke.decide.detached import declared_rate, numbers_read
 from clarke.decide.extreme import vertex_indices
 from clarke.decide.hazards import obstacle
 from clarke.decide.limits import Limits
-from clarke.decide.limitset import LimitSet, Nearest
-from clarke.decide.membership import Membership, noise_of, rounding_of
-from clarke.decide.refute import distinct, enumerate_exactly, joint_direction
+from clarke.decide.limitset import LimitSet
+from clarke.decide.membership import Membership, allowed_for
+from clarke.decide.refute import (
+    distinct,
+    enumerate_exactly,
+    joint_direction,
+    rounding_of_set,
+)
 from clarke.errors import BudgetError, InputError, OutOfTimeError, UnsupportedError
 from clarke.feasibility import find_witness
 from clarke.numerics import SET_SECONDS
@@ -161,7 +167,7 @@ class Subdifferential:
         limits = self._limits.certain()
         if limits is None:
             return np.zeros((0, len(self._limits.base)))
-        return distinct(self._listed(limits), deadline=deadline)
+        return distinct(self._listed(limits), self._rounding, deadline)
 
     def vertices(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the vertices of the Clarke subdifferential, variables flattened in order.
@@ -186,86 +192,41 @@ class Subdifferential:
 
         Args:
             vector: One tensor per variable, or a single tensor.
-            tolerance: Relative distance to the set that counts as rounding; by default 16
-                roundings of the vector's type, and at least 1e-7, since torch computes some
-                slopes (hardsigmoid's 1/6) in single precision whatever the type, or as much as
-                rounding may leave of gradients that cancel (`clarke.decide.rounding`).
+            tolerance: Error of an entry that counts as rounding, relative to the larger of that
+                entry and its largest value in the set. By default 16 roundings of the vector's
+                type, and as much as rounding may leave of what the set is computed from.
             seconds: Time limit.
         """
         target = self._flat(vector)
         parts = (vector,) if isinstance(vector, torch.Tensor) else tuple(vector)
-        allowed = rounding_of(parts) if tolerance is None else tolerance
+        allowed = allowed_for(self._limits, parts, target, tolerance)
         with Deadline.after(seconds) as deadline:
             found = self._contains(target, allowed, deadline)
             if not found.inside and tolerance is None:
-                noise = noise_of(self._program.within(deadline))
-                if noise.any():
-                    found = self._contains_with(noise, target, allowed, deadline)
+                # What cancels in the set's computation is looked for where it could matter.
+                found = self._contains(target, allowed + self._rounding, deadline)
             parts = tuple(p.detach().clone() for p in parts)
             return replace(found, vector=parts, asked=tolerance).sealed()
 
-    def _contains(self, target: Array, tolerance: float, deadline: Deadline) -> Membership:
+    def _contains(self, target: Array, allowed: Array, deadline: Deadline) -> Membership:
         certain = self._limits.certain()
-        bound = tolerance * self._limits.scale(target)
-        distance, noise = float("inf"), np.zeros(len(target))
-        if certain is not None:
-            near = certain.nearest(target, deadline)
-            distance = near.distance
-            if float(np.abs(near.point - target).max(initial=0.0)) <= bound:
-                return self._inside(certain, near, target, tolerance, noise)
-        far = self._limits.nearest(target, deadline)
-        if far.gap > bound:
-            return self._not_inside(far.distance, far.direction, target, tolerance, noise)
-        return self._not_inside(distance, None, target, tolerance, noise)
-
-    def _contains_with(
-        self, noise: Array, target: Array, tolerance: float, deadline: Deadline
-    ) -> Membership:
-        """The same with a bound for every entry, in coordinates in which all bounds are one."""
-        certain = self._limits.certain()
-        bounds = np.maximum(tolerance * self._limits.scale(target), noise)
-        bounds = np.maximum(bounds, bounds.max() * 1e-300)
-        distance = float("inf")
-        if certain is not None:
-            near = certain.in_units(bounds).nearest(target / bounds, deadline)
-            distance = float(np.linalg.norm((near.point - target / bounds) * bounds))
-            if float(np.abs(near.point - target / bounds).max(initial=0.0)) <= 1:
-                return self._inside(certain, near, target, tolerance, noise)
-        far = self._limits.in_units(bounds).nearest(target / bounds, deadline)
-        if far.gap > float(np.abs(far.direction).sum()):
-            direction = far.direction / bounds
-            distance = self._limits.nearest(target, deadline).distance
-            unit = direction / np.linalg.norm(direction)
-            return self._not_inside(distance, unit, target, tolerance, noise)
-        return self._not_inside(distance, None, target, tolerance, noise)
-
-    def _inside(
-        self, certain: LimitSet, near: Nearest, target: Array, tolerance: float, noise: Array
-    ) -> Membership:
-        elements = np.stack([certain.element(a) for a in near.atoms])
-        weights = np.asarray(near.weights)
-        distance = float(np.linalg.norm(weights @ elements - target))
-        rest = (target, tolerance, noise, near.atoms, (), None, self._program, self._program.point)
-        return Membership(True, distance, elements, weights, None, *rest)
-
-    def _not_inside(
-        self,
-        distance: float,
-        direction: Array | None,
-        target: Array,
-        tolerance: float,
-        noise: Array,
-    ) -> Membership:
-        """Outside if a direction separates, else undecided."""
+        near = None if certain is None else certain.place(target, allowed, deadline)
+        if certain is not None and near is not None and near.inside:
+            elements = np.stack([certain.element(a) for a in near.atoms])
+            weights = np.asarray(near.weights)
+            distance = float(np.linalg.norm(weights @ elements - target))
+            rest = (target, allowed, near.atoms, (), None, self._program, self._program.point)
+            return Membership(True, distance, elements, weights, None, *rest)
+        far = self._limits.place(target, allowed, deadline)
+        distance = far.distance if near is None or far.inside is False else near.distance
         return Membership(
-            None if direction is None else False,
+            None if far.direction is None else False,
             distance,
             np.zeros((0, len(target))),
             np.zeros(0),
-            direction,
+            far.direction,
             target,
-            tolerance,
-            noise,
+            allowed,
             (),
             (),
             None,
@@ -308,7 +269,7 @@ class Subdifferential:
                     slope = self._slope_along(unit, deadline)
                     if best is None or slope < best[0]:
                         best = (slope, unit)
-        if best is None or best[0] >= -_TOLERANCE * max(self._limits.scale(zero), 1e-300):
+        if best is None or best[0] >= -float(np.abs(best[1]) @ self._rounding):
             return Stationarity(inside, None, 0.0)
         return Stationarity(inside, unflatten(best[1], self._program.point), best[0])
 
@@ -347,6 +308,11 @@ class Subdifferential:
                 f"The vector has {len(flat)} entries; the variables have {len(self._limits.base)}."
             )
         return flat
+
+    @cached_property
+    def _rounding(self) -> Array:
+        """(n,) how far rounding alone may have moved the entries of gradients in the set."""
+        return rounding_of_set(self._program, self._limits)
 
     @staticmethod
     def _listed(limits: LimitSet) -> Array:

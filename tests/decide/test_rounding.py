@@ -5,7 +5,7 @@ import torch
 
 import clarke
 from clarke.decide.confirm import confirm
-from clarke.decide.rounding import rounding_noise
+from clarke.decide.rounding import Rounding
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, selected_gradient
 from clarke.verdict import Verdict
@@ -15,10 +15,10 @@ WEIGHTS = torch.randn(100, dtype=torch.float64, generator=torch.Generator().manu
 CANCELLING = torch.cat([WEIGHTS, -WEIGHTS.sum().reshape(1)])
 
 
-def noise_of(function, *inputs):
+def bounds_of(function, *inputs):
     with prepared(function, inputs, None) as run:
         program = Program(analyse(run.trace, run.registry), run.slots)
-        return rounding_noise(program, selected_gradient(program))
+        return Rounding(program, selected_gradient(program)).bounds
 
 
 def point(*values, dtype=torch.float64):
@@ -26,25 +26,33 @@ def point(*values, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_noise_is_of_the_size_of_the_terms_roundings(dtype):
+def test_bounds_are_of_the_size_of_the_terms_roundings(dtype):
     weights = CANCELLING.to(dtype)
-    (found,) = noise_of(lambda x: (x * weights).sum(), point(1.0, dtype=dtype))
+    (found,) = bounds_of(lambda x: (x * weights).sum(), point(1.0, dtype=dtype))
     spacing = torch.finfo(dtype).eps * float(CANCELLING.abs().max())
-    assert spacing / 2 < found < 1e4 * spacing
+    assert spacing / 2 < float(found) < 1e4 * spacing
 
 
-def test_there_is_none_where_nothing_is_rounded():
-    assert noise_of(lambda x: torch.relu(x).sum(), point(0.0, 1.0)) == (0.0,)
+def test_a_small_entry_has_a_small_bound_beside_a_large_one():
+    weights = torch.tensor([1e8, 1.0, 1e-8], dtype=torch.float64)
+    (found,) = bounds_of(lambda x: (x * weights).sum(), point(1.0, 2.0, 3.0))
+    assert (found / weights).tolist() == pytest.approx([1e-14] * 3, rel=0.9)
 
 
 def test_a_point_of_round_numbers_is_not_taken_for_a_sum_without_roundings():
     eighths = torch.tensor([1.0, 3.0, 5.0, -9.0], dtype=torch.float64) / 8
-    (found,) = noise_of(lambda y: (torch.tanh(y[0] * eighths) * y[1]).sum(), point(0.0, 0.5))
-    assert 0 < found < 1e-12
+    (found,) = bounds_of(lambda y: (torch.tanh(y[0] * eighths) * y[1]).sum(), point(0.0, 0.5))
+    assert 0 < float(found[0]) < 1e-12
 
 
-def test_what_does_not_fit_into_float32_says_nothing():
-    assert noise_of(lambda x: (x * 1e300).sum() * 1e-300, point(1.0, 2.0)) == (0.0,)
+def test_what_does_not_fit_into_a_type_is_no_obstacle():
+    (found,) = bounds_of(lambda x: (x * 1e300).sum() * 1e-300, point(1.0, 2.0))
+    assert float(found.max()) < 1e-13
+
+
+def test_what_leads_out_of_the_domain_is_tried_with_smaller_errors():
+    (found,) = bounds_of(lambda x: torch.sqrt((1e9 + x) - 1e9).sum(), point(1e-5))
+    assert 0 < float(found) < float("inf")
 
 
 def test_gradients_along_a_ray_that_differ_by_noise_confirm():
@@ -56,8 +64,8 @@ def test_gradients_along_a_ray_that_differ_by_noise_confirm():
         1e-7,
     )
     assert not confirm(*arguments).confirmed
-    assert confirm(*arguments, (1e-16,)).confirmed
-    assert not confirm(*arguments, (1e-18,)).confirmed
+    assert confirm(*arguments, (torch.tensor([1e-16]),)).confirmed
+    assert not confirm(*arguments, (torch.tensor([1e-18]),)).confirmed
 
 
 LARGE = 1.7e9  # float32 cannot tell LARGE + w from LARGE
@@ -73,8 +81,8 @@ def steep(x):
 
 @pytest.mark.parametrize(("function", "start"), [(lost_in_float32, 0.5), (steep, 1e5)])
 def test_what_float32_cannot_follow_is_not_taken_for_rounding(function, start):
-    (found,) = noise_of(lambda x: function(x).sum(), point(start))
-    assert found < 1e-3
+    (found,) = bounds_of(lambda x: function(x).sum(), point(start))
+    assert float(found) < 1e-3
     one = clarke.subdifferential(lambda x: function(x).sum(), (point(start),))
     for wrong in (-1000.0, 3.0, 0.5):
         assert one.contains(torch.tensor([wrong], dtype=torch.float64)).inside is False
@@ -140,7 +148,7 @@ def test_the_error_shown_is_that_without_noise():
         [torch.ones(1, dtype=torch.float64)],
         [torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)],
         1e-7,
-        (1e-16, 0.0),
+        (torch.tensor([1e-16]), torch.tensor([0.0])),
     )
     assert not outcome.confirmed
     assert outcome.error > 0.5

@@ -15,17 +15,18 @@ import torch
 from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED
 from clarke.decide.normal import outer_estimate
-from clarke.decide.rounding import rounding_noise
-from clarke.decide.tolerance import SINGLE, relative_difference, relative_tolerance
+from clarke.decide.rounding import Rounding, allowed_error
+from clarke.decide.tolerance import added, of_tensors, relative_difference, within
 from clarke.decide.verification import (
     Defect,
     Recomputed,
+    ad_weights,
     fresh_generator,
     is_replayed,
-    same_bounds,
+    no_more,
 )
 from clarke.errors import BudgetError
-from clarke.numerics import BESIDE_STEPS, FOLLOWS, SET_AGREES, WEIGHTS_CONVEX
+from clarke.numerics import BESIDE_STEPS, FOLLOWS, GRANTED, OUTSIDE, SET_AGREES, WEIGHTS_CONVEX
 from clarke.steering import Program, natural_gradient, select_along, selected_gradient
 
 if TYPE_CHECKING:
@@ -97,12 +98,10 @@ class OuterRefutation(Recomputed):
         if not abs(float(np.linalg.norm(self.direction)) - 1) <= SET_AGREES:
             raise Defect("the direction is not a unit vector")
         gap = outer.gap(self.gradient, self.direction)
-        if not gap > 0:
+        allowed = allowed_error(program, replayed=self.replayed)
+        if not gap > float(np.abs(self.direction) @ allowed):
             raise Defect("the direction does not separate the gradient from the estimate")
-        tolerance = relative_tolerance(program.analysis.trace)
-        own = refute_outside(
-            outer, program, self.gradient, min(tolerance, SINGLE) if self.replayed else tolerance
-        )
+        own = refute_outside(outer, program, self.gradient, allowed)
         if own is None or own.kinks != self.kinks:
             raise Defect("the part that is apart from the estimate is another one")
         if not abs(gap - self.gap) <= SET_AGREES * gap:
@@ -145,8 +144,7 @@ class RegularProof(Recomputed):
         point: The point.
         gradient: The gradient.
         shares: (L,) the weights of the candidates at all atoms of the program's outer estimate.
-        tolerance: Relative difference that counts as rounding.
-        noise: For each variable, the absolute error that rounding may have left.
+        bounds: For each entry, how far it may be off.
         seal: Binds all of this.
     """
 
@@ -154,8 +152,7 @@ class RegularProof(Recomputed):
     point: tuple[torch.Tensor, ...]
     gradient: tuple[torch.Tensor, ...]
     shares: Array
-    tolerance: float
-    noise: tuple[float, ...]
+    bounds: tuple[torch.Tensor, ...]
     seal: str = ""
 
     @property
@@ -171,13 +168,18 @@ class RegularProof(Recomputed):
     def recompute(self, program: Program, *, run: bool) -> None:
         """Compute the structure from scratch and check signs, weights and their mean again."""
         outer = _fresh(program)
-        if self.tolerance != relative_tolerance(program.analysis.trace):
-            raise Defect("the tolerance is not that of the program's types")
         if self.shares.shape != outer.atoms.owner.shape:
             raise Defect("the weights do not fit the kinks")
         mean = unflatten(outer.mean(self.shares), program.point)
-        if self.noise and not same_bounds(self.noise, rounding_noise(program, mean)):
+        weights = ad_weights(program)
+        own = selected_gradient(program, weights=weights)
+        coarse = Rounding(program, own, weights=weights)
+        replay = Rounding(program, own, weights=weights, double=True)
+        if not no_more(self.bounds, added(coarse.most, replay.most), GRANTED):
             raise Defect("more counts as rounding than the program can leave")
+        least = added(replay.bounds, roundings_of(outer, program))
+        if not within(mean, self.gradient, least) and coarse.vague(self.gradient):
+            raise Defect("what rounding can do is too much for the gradient to tell anything")
         found = replace(self, program=program).wrong(outer, run=run)
         if found:
             raise Defect(found)
@@ -203,7 +205,7 @@ class RegularProof(Recomputed):
         mean = unflatten(outer.mean(self.shares), self.program.point)
         if [m.shape for m in mean] != [g.shape for g in self.gradient]:
             return "the gradient has another shape than the variables"
-        if relative_difference(mean, self.gradient, noise=self.noise) > self.tolerance:
+        if not within(mean, self.gradient, added(self.bounds, roundings_of(outer, self.program))):
             return "the mean of the candidates' gradients is not the gradient"
         if run and not self._follows(outer, flatten(mean)):
             return "gradients at nearby points do not follow the directional derivative"
@@ -237,6 +239,11 @@ class RegularProof(Recomputed):
         return True
 
 
+def roundings_of(outer: Outer, program: Program) -> tuple[torch.Tensor, ...]:
+    """What adding up the estimate's terms may do to the entries of a mean."""
+    return unflatten(OUTSIDE * outer.noise, program.point)
+
+
 def regular_in_parts(outer: Outer) -> bool:
     """Whether every part of the estimate is the set itself."""
     return outer.regular() or all(outer.regular(atoms) for atoms, _ in outer.parts())
@@ -257,7 +264,7 @@ def refute_outside(
     outer: Outer,
     program: Program,
     gradient: Array,
-    tolerance: float,
+    allowed: Array,
     deadline: Deadline = UNLIMITED,
 ) -> OuterRefutation | None:
     """A proof that a gradient is outside of the estimate, or None; part by part where there are.
@@ -271,13 +278,12 @@ def refute_outside(
         part, columns = outer.restricted(kinks, entries)
         target = gradient[columns]
         near = part.project(target, _ROUNDS, deadline)
-        scale = max(float(np.abs(target).max(initial=0.0)), float(part.noise.max(initial=0.0)))
-        if part.gap(target, near.direction) <= tolerance * scale:
+        if part.gap(target, near.direction) <= float(np.abs(near.direction) @ allowed[columns]):
             continue
         direction = np.zeros(len(gradient))
         direction[columns] = near.direction
         gap = outer.gap(gradient, direction)
-        if gap > 0:
+        if gap > float(np.abs(direction) @ allowed):
             mine = sorted({n for j in np.flatnonzero(kinks) for n in atoms.kinks[j]})
             return OuterRefutation(
                 program,
@@ -314,6 +320,6 @@ def limit_beside(
     found = selected_gradient(program, choices)
     for step in BESIDE_STEPS:
         beside = natural_gradient(program, _moved(program, direction, step))
-        if relative_difference(found, beside) <= FOLLOWS:
+        if relative_difference(found, beside, of_tensors(found)) <= FOLLOWS:
             return found
     return None

@@ -8,19 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from clarke.constraints import flatten
+from clarke.constraints import flatten, unflatten
 from clarke.decide.confirm import USUAL_FINEST, confirm
 from clarke.decide.finest import finest_step
-from clarke.decide.model import weighted_sum
-from clarke.decide.rounding import rounding_noise
-from clarke.decide.tolerance import (
-    REPLAY_SPACING,
-    SHARE,
-    coarsest_epsilon,
-    peak,
-    relative_difference,
-    relative_tolerance,
-)
+from clarke.decide.rounding import Rounding, least_bounds, rounding_of_selections
+from clarke.decide.tolerance import REPLAY_SPACING, added, coarsest_epsilon, larger
 from clarke.decide.verification import (
     Defect,
     Recomputed,
@@ -29,15 +21,20 @@ from clarke.decide.verification import (
     confirmed,
     examine,
     fresh_generator,
-    same_bounds,
+    no_more,
 )
 from clarke.feasibility import verify_membership
-from clarke.numerics import WEIGHTS_CONVEX
-from clarke.steering import Pieces, Program, natural_gradient
+from clarke.numerics import CONFIRMED, GRANTED, RAY_LIMIT, WEIGHTS_CONVEX
+from clarke.steering import Pieces, Program, natural_gradient, selected_gradient
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from clarke.decide.confirm import Gradient
     from clarke.decide.model import Witness
+    from clarke.decide.verification import Examined
+
+_LOOKED_AT = 3  # witnesses whose roundings are looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +47,10 @@ class Certificate(Recomputed):
         point: The point w.
         witnesses: Directions with their selections (for a smooth point: two opposite rays).
         weights: Their convex weights: the weighted gradients add up to g.
-        tolerance: Relative difference that counts as rounding.
+        bounds: For each entry of `gradient`, the absolute error that rounding may have left in it.
         run_gradient: AD's gradient of the user's function at another point, by running it; None
             where only the recorded operations can be run.
-        noise: For each variable, the absolute error that rounding may have left in `gradient`.
-        replay_noise: The same for gradients in float64, along the witnesses.
+        replay_bounds: The same for gradients along the witnesses, if they need one.
         finest: The smallest step along the witnesses (`finest_step`).
         seal: Binds all of this; see `clarke.decide.verification.seal_of`.
     """
@@ -64,10 +60,9 @@ class Certificate(Recomputed):
     point: tuple[torch.Tensor, ...]
     witnesses: tuple[Witness, ...]
     weights: tuple[float, ...]
-    tolerance: float
+    bounds: tuple[torch.Tensor, ...]
     run_gradient: Gradient | None = None
-    noise: tuple[float, ...] = ()
-    replay_noise: tuple[float, ...] = ()
+    replay_bounds: tuple[torch.Tensor, ...] = ()
     finest: float = USUAL_FINEST
     seal: str = ""
 
@@ -94,22 +89,21 @@ class Certificate(Recomputed):
                 for w, e in zip(self.witnesses, examined, strict=True)
             ),
         )
-        own._check_bounds()  # noqa: SLF001 - a copy of this one
+        own._check_bounds(examined)  # noqa: SLF001 - a copy of this one
         if not own.adds_up():
             raise Defect("the witnessed gradients do not add up to the gradient")
         for i, (witness, e) in enumerate(zip(own.witnesses, examined, strict=True)):
             if e.ray and not run:
                 raise Defect(f"witness {i}: a limit along a ray is proved by running only")
             if e.ray:
-                check_ray(program, witness, self.tolerance, generator)
+                check_ray(program, witness, self.bounds, generator)
             if run and not any(
                 confirmed(
                     program,
                     g,
                     witness,
                     e.gradient,
-                    self.tolerance,
-                    self.replay_noise,
+                    self.replay_bounds,
                     generator,
                     self.finest,
                 )
@@ -123,29 +117,31 @@ class Certificate(Recomputed):
         if not (min(self.weights) >= 0 and abs(sum(self.weights) - 1) <= WEIGHTS_CONVEX):
             raise Defect("the weights are not convex")
 
-    def _check_bounds(self) -> None:
+    def _check_bounds(self, examined: Sequence[Examined]) -> None:
         """Whether no more counts as rounding than follows from the program.
 
         Every bound that a certificate carries is recomputed here, and only here.
         """
-        program, first = self.program, self.witnesses[0]
-        trace = program.analysis.trace
-        if self.tolerance != relative_tolerance(trace):
-            raise Defect("the tolerance is not that of the program's types")
+        program = self.program
         if self.finest != USUAL_FINEST and self.finest != self.finest_told():
             raise Defect("the steps along the witnesses are smaller than their kinks can see")
-        mixture = None if first.choices else ad_weights(program)
-        for noise, spacing in (
-            (self.noise, coarsest_epsilon(trace)),
-            (self.replay_noise, REPLAY_SPACING),
+        own = selected_gradient(program, weights=ad_weights(program))
+        coarse = Rounding(program, own, weights=ad_weights(program))
+        replay = replay_bounds(program, self.witnesses)
+        rays = [w.gradient for w, e in zip(self.witnesses, examined, strict=True) if e.ray]
+        least = least_bounds(program, self.gradient, self.witnesses, self.weights)
+        most = added(added(coarse.most, replay), least)
+        for g in rays:
+            most = added(most, tuple(RAY_LIMIT * t.abs() for t in larger(g, self.gradient)))
+        if not no_more(self.bounds, most, GRANTED):
+            raise Defect("more counts as rounding than the program can leave")
+        if self.replay_bounds and not no_more(
+            self.replay_bounds, larger(coarse.most, replay), GRANTED
         ):
-            if not noise:
-                continue
-            allowed = rounding_noise(
-                program, first.gradient, first.choices, mixture, epsilon=spacing
-            )
-            if not same_bounds(noise, allowed):
-                raise Defect("more counts as rounding than the program can leave")
+            raise Defect("more counts as rounding than the program can leave")
+        plain = replace(self, bounds=added(least, replay)).adds_up()
+        if not (plain or rays) and coarse.vague(self.gradient):
+            raise Defect("what rounding can do is too much for the gradient to tell anything")
 
     def finest_told(self) -> float:
         """The smallest step along the witnesses at which running the program tells anything."""
@@ -178,8 +174,8 @@ class Certificate(Recomputed):
                 self.point,
                 w.direction,
                 w.gradient,
-                self.tolerance,
-                self.replay_noise,
+                CONFIRMED,
+                self.replay_bounds,
                 self.finest,
             )
             outcome = None
@@ -193,18 +189,25 @@ class Certificate(Recomputed):
 
     def adds_up(self) -> bool:
         """Whether the weighted gradients of the witnesses are AD's gradient, up to rounding."""
-        sums = weighted_sum([w.gradient for w in self.witnesses], self.weights)
-        size = max(peak(w.gradient) for w in self.witnesses)
-        if relative_difference(sums, self.gradient, SHARE * size, self.noise) > self.tolerance:
-            return False
         points = np.stack([flatten(w.gradient) for w in self.witnesses])
+        weights, target = np.asarray(self.weights), flatten(self.gradient)
+        allowed = flatten(self.bounds)
         if points.size > 1_000_000:  # exact arithmetic adds nothing to a sum of this size
-            return True
-        weights = np.asarray(self.weights)
-        target = flatten(self.gradient)
-        if any(self.noise):
-            # Entries that differ by rounding noise only count as equal.
-            noise = np.repeat(self.noise, [g.numel() for g in self.gradient])
-            exact = flatten(sums)
-            target = np.where(np.abs(target - exact) <= noise, exact, target)
-        return bool(verify_membership(points, weights, target, max(self.tolerance, 1e-9)))
+            return bool((np.abs(weights @ points - target) <= allowed).all())
+        return bool(verify_membership(points, weights, target, allowed=allowed))
+
+
+def replay_bounds(program: Program, witnesses: Sequence[Witness]) -> tuple[torch.Tensor, ...]:
+    """What rounding in float64 can do to gradients of AD's own pieces and those of witnesses."""
+    weights = ad_weights(program)
+    own = selected_gradient(program, weights=weights)
+    bounds = larger(
+        Rounding(program, own, weights=weights, double=True).bounds,
+        unflatten(rounding_of_selections(program), program.point),
+    )
+    for w in witnesses[:_LOOKED_AT]:
+        mixture = None if w.choices else weights
+        bounds = larger(
+            bounds, Rounding(program, w.gradient, w.choices, mixture, double=True).bounds
+        )
+    return bounds

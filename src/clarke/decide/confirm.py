@@ -14,7 +14,7 @@ import torch
 
 from clarke.decide.tolerance import peak, relative_difference
 from clarke.errors import OutOfTimeError
-from clarke.numerics import CONFIRM_FINER, CONFIRM_STEPS
+from clarke.numerics import CONFIRM_FINER, CONFIRM_STEPS, CONFIRMED, UNIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,8 +47,8 @@ def confirm(
     point: Sequence[torch.Tensor],
     direction: Sequence[torch.Tensor],
     expected: Sequence[torch.Tensor],
-    tolerance: float,
-    noise: Sequence[float] = (),
+    tolerance: float = CONFIRMED,
+    bounds: Sequence[torch.Tensor] = (),
     finest: float = USUAL_FINEST,
 ) -> Confirmation:
     """Compare the gradients along a ray with `expected`.
@@ -58,14 +58,15 @@ def confirm(
         point: w, one tensor per variable.
         direction: d, likewise.
         expected: What the gradients must tend to.
-        tolerance: Relative difference that counts as equal.
-        noise: For each variable, an absolute difference that counts as equal.
+        tolerance: Difference that counts as equal, relative to the entry.
+        bounds: For each entry, an absolute difference that counts as equal.
         finest: The smallest step; below the usual one, what `finest_step` found to be told.
     """
     size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
     scale = max((float(p.abs().max()) for p in point if p.numel()), default=0.0)
     factor = max(scale, 1.0) / size if size > 0 else 1.0
-    best, at, close, falling, floor, last = float("inf"), 0.0, 0, 0, peak(expected), 0.0
+    best, at, close, falling, last = float("inf"), 0.0, 0, 0, 0.0
+    sizes: tuple[torch.Tensor, ...] = ()
     finer = (s for s in CONFIRM_FINER if s >= finest)
     for step in (*CONFIRM_STEPS, *finer):
         moved = [p + step * factor * d for p, d in zip(point, direction, strict=True)]
@@ -76,10 +77,15 @@ def confirm(
         except (RuntimeError, ValueError):  # the program is not defined there
             close, falling, last = 0, 0, 0.0
             continue
-        # A gradient that vanishes in the limit is measured against those further out.
-        floor = max(floor, peak(found)) if floor == 0 or last == 0 else floor
-        plain = relative_difference(found, expected, floor)
-        error = relative_difference(found, expected, floor, noise) if noise else plain
+        # An entry that vanishes in the limit is measured against those further out.
+        sizes = sizes or tuple(torch.nan_to_num(f.abs(), 0.0, 0.0).to(torch.float64) for f in found)
+        plain = relative_difference(found, expected, sizes)
+        # What vanishes at the point may be roundings of the largest entries beside it.
+        largest = peak(found)
+        least = UNIT * largest if math.isfinite(largest) else 0.0
+        granted = bounds or tuple(torch.zeros_like(s) for s in sizes)
+        granted = tuple(torch.clamp(b, min=least) for b in granted)
+        error = relative_difference(found, expected, sizes, granted)
         # A gradient of NaN is infinitely far away, and so is the next one: that is no approach.
         falls = 0 < last < math.inf and error <= _SHRINKS * last
         falling = falling + 1 if falls else 0

@@ -10,7 +10,7 @@ import torch
 from clarke.capture import OpRecord, input_slots
 from clarke.deadline import rung
 from clarke.decide.model import Culprit
-from clarke.decide.tolerance import relative_difference
+from clarke.decide.tolerance import of_tensors, relative_difference
 from clarke.kinks.smooth import why_not
 from clarke.steering import Pieces, Program, Run
 
@@ -57,7 +57,7 @@ def name_disagreement(program: Program, direction: Sequence[torch.Tensor]) -> tu
     known = set(here) & set(there)
     return _first_parting(
         program,
-        lambda s: relative_difference([here[s]], [there[s]]) <= _PART,
+        lambda s: relative_difference([here[s]], [there[s]], of_tensors([here[s]])) <= _PART,
         known,
         "its derivative here is not the limit of its derivatives nearby",
     )
@@ -69,7 +69,7 @@ def name_formula(program: Program, weights: Mapping[int, torch.Tensor]) -> tuple
     there = adjoints(program.run(weights=weights))
     found = _first_parting(
         program,
-        lambda s: relative_difference([here[s]], [there[s]]) <= _PART,
+        lambda s: relative_difference([here[s]], [there[s]], of_tensors([here[s]])) <= _PART,
         set(here) & set(there),
         "autograd's formula for it does not hold here",
     )

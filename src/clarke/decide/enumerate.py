@@ -370,11 +370,13 @@ class Enumeration:
         mine = np.flatnonzero((touch.owner == kink.index).numpy())
         members = touch.members[torch.from_numpy(mine)].tolist()
         slopes = candidates[mine]
-        size = float(np.abs(slopes).max(initial=0.0))
+        # Entry by entry: a difference of 1 is one beside slopes of 1e12 that all candidates share.
+        sizes = np.abs(slopes).max(axis=0, initial=0.0)
+        room = np.maximum(_EQUAL * sizes, _ROUNDING * sizes.max(initial=0.0))
         if isinstance(kink.site.rule, ChoiceRule):
-            return self._tied_options(kink, kink.site.rule, mine.tolist(), members, slopes, size)
+            return self._tied_options(kink, kink.site.rule, mine.tolist(), members, slopes, room)
         boolean = kink.site.rule.by_value
-        if np.ptp(slopes, axis=0).max(initial=0.0) <= _EQUAL * size and not boolean:
+        if bool((np.ptp(slopes, axis=0) <= room).all()) and not boolean:
             return [_Option(int(touch.chosen()[kink.index]), (), pinned=False)]
         levels = switching[:, kink.index]
         scale = float(np.abs(switching).max(initial=0.0))
@@ -419,14 +421,14 @@ class Enumeration:
         places: list[int],
         members: list[int],
         slopes: Array,
-        size: float,
+        room: Array,
     ) -> list[_Option]:
         """Tied elements; those with equal gradients count as one where functions are affine."""
 
         def equal(i: int, others: list[int]) -> NDArray[np.bool_]:
             self.deadline.ask("comparing {} tied elements", len(members))
-            gaps: Array = np.abs(slopes[others] - slopes[i]).max(axis=1, initial=0.0)
-            return gaps <= _EQUAL * size
+            same: NDArray[np.bool_] = (np.abs(slopes[others] - slopes[i]) <= room).all(axis=1)
+            return same
 
         leaders: list[int] = []
         for i in range(len(members)):

@@ -5,33 +5,38 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED
-from clarke.decide.apart import RegularProof, limit_beside, refute_outside, regular_in_parts
+from clarke.decide.apart import (
+    RegularProof,
+    limit_beside,
+    refute_outside,
+    regular_in_parts,
+    roundings_of,
+)
 from clarke.decide.limits import Limits
 from clarke.decide.live import find_live
 from clarke.decide.model import Decision
 from clarke.decide.normal import outer_estimate
 from clarke.decide.refute import kinks_of, refute_part
 from clarke.decide.responsible import culprits_of, hints
-from clarke.decide.rounding import rounding_noise
-from clarke.decide.tolerance import coarsest_epsilon, peak, relative_difference
+from clarke.decide.tolerance import added, within
 from clarke.errors import BudgetError
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from clarke.constraints import Relevance
     from clarke.deadline import Deadline
+    from clarke.decide.apart import OuterRefutation
     from clarke.decide.outer import Outer
+    from clarke.decide.refute import Refutation
+    from clarke.decide.rounding import Rounding
     from clarke.steering import Program
 
     Tensors = tuple[torch.Tensor, ...]
-
-_SPACINGS = 4.0  # of a type's numbers: as much as rounding a right gradient may move it
 
 _PARTS = 64  # small parts that are enumerated
 _SMALL = Limits(nodes=2_000, cells=500, kinks=32)
@@ -47,8 +52,8 @@ def is_large(program: Program) -> bool:
 def judge_by_estimate(
     program: Program,
     gradient: Tensors,
-    judged: tuple[Tensors, float],
-    tolerance: float,
+    judged: tuple[Tensors, Tensors],
+    rounding: Rounding,
     generator: torch.Generator,
     *,
     confirm: bool,
@@ -60,8 +65,8 @@ def judge_by_estimate(
     Args:
         program: The program.
         gradient: What AD returned.
-        judged: What is held against the set in its place, and to which tolerance.
-        tolerance: Relative difference between these two that counts as rounding.
+        judged: What is held against the set in its place, and how far each entry may be off.
+        rounding: What rounding can have done to what AD returned.
         generator: Private randomness.
         confirm: Whether to run the program beside the point.
         relevance: For the report.
@@ -73,11 +78,11 @@ def judge_by_estimate(
         return None
     found = None
     if judged[0] is not gradient:  # AD's pieces, mixed as AD mixes them
-        found = _regular(outer, program, gradient, judged, tolerance, confirm=confirm)
+        found = _regular(outer, program, gradient, judged, rounding, confirm=confirm)
     found = found or _outside(
-        outer, program, gradient, judged, generator, confirm=confirm, deadline=deadline
+        outer, program, judged, rounding, generator, confirm=confirm, deadline=deadline
     )
-    found = found or _wrong_part(outer, program, gradient, judged, generator, confirm=confirm)
+    found = found or _wrong_part(outer, program, judged, rounding, generator, confirm=confirm)
     return None if found is None else replace(found, relevance=relevance)
 
 
@@ -85,8 +90,8 @@ def _regular(
     outer: Outer,
     program: Program,
     gradient: Tensors,
-    judged: tuple[Tensors, float],
-    tolerance: float,
+    judged: tuple[Tensors, Tensors],
+    rounding: Rounding,
     *,
     confirm: bool,
 ) -> Decision | None:
@@ -95,12 +100,14 @@ def _regular(
     if shares is None or not regular_in_parts(outer):
         return None
     mean = unflatten(outer.mean(shares), program.point)
-    if relative_difference(mean, judged[0]) > judged[1]:
+    if not within(mean, judged[0], added(judged[1], roundings_of(outer, program))):
         return None
     kept = tuple(g.detach().to(torch.float64).clone() for g in gradient)
-    proof = RegularProof(program, program.point, kept, shares, tolerance, ())
+    proof = RegularProof(program, program.point, kept, shares, judged[1])
     if proof.wrong(outer, run=False):
-        proof = replace(proof, noise=rounding_noise(program, mean))
+        if rounding.vague(gradient):
+            return None
+        proof = replace(proof, bounds=added(judged[1], rounding.bounds))
     if proof.wrong(outer, run=confirm):
         return None
     return Decision(
@@ -115,8 +122,8 @@ def _regular(
 def _outside(
     outer: Outer,
     program: Program,
-    gradient: Tensors,
-    judged: tuple[Tensors, float],
+    judged: tuple[Tensors, Tensors],
+    rounding: Rounding,
     generator: torch.Generator,
     *,
     confirm: bool,
@@ -124,14 +131,10 @@ def _outside(
 ) -> Decision | None:
     """A refutation by the estimate."""
     own = flatten(judged[0])
-    proof = refute_outside(outer, program, own, judged[1], deadline)
-    if proof is None or is_rounding(program, proof.distance, judged[0], gradient):
+    proof = refute_outside(outer, program, own, flatten(judged[1]), deadline)
+    if proof is None or is_rounding(proof, rounding):
         return None
-    # A part may be small beside the others, so that what is rounding there shows in it.
-    touched = unflatten(proof.direction, program.point)
-    noise = rounding_noise(program, judged[0])
-    far = max(n for n, d in zip(noise, touched, strict=True) if bool((d != 0).any()))
-    if proof.distance <= far or proof.own_defects(run=confirm):
+    if proof.own_defects(run=confirm):
         return None
     culprits = culprits_of(program, proof.kinks or tuple(range(program.analysis.count)))
     return Decision(
@@ -150,8 +153,8 @@ def _outside(
 def _wrong_part(
     outer: Outer,
     program: Program,
-    gradient: Tensors,
-    judged: tuple[Tensors, float],
+    judged: tuple[Tensors, Tensors],
+    rounding: Rounding,
     generator: torch.Generator,
     *,
     confirm: bool,
@@ -171,10 +174,12 @@ def _wrong_part(
             continue
         left -= 1
         try:
-            proof = refute_part(program, live, kinks, entries, own, judged[1], generator, _SMALL)
+            proof = refute_part(
+                program, live, kinks, entries, own, flatten(judged[1]), generator, _SMALL
+            )
         except BudgetError:
             continue
-        if proof is None or is_rounding(program, proof.distance, judged[0], gradient):
+        if proof is None or is_rounding(proof, rounding):
             continue
         if proof.own_defects(run=confirm):
             continue
@@ -193,12 +198,6 @@ def _wrong_part(
     return None
 
 
-def is_rounding(
-    program: Program,
-    distance: float,
-    judged: Sequence[torch.Tensor],
-    gradient: Sequence[torch.Tensor],
-) -> bool:
-    """Whether a distance is no more than what the program's type can tell apart."""
-    spacing = coarsest_epsilon(program.analysis.trace)
-    return distance <= _SPACINGS * spacing * max(peak(judged), peak(gradient))
+def is_rounding(proof: Refutation | OuterRefutation, rounding: Rounding) -> bool:
+    """Whether a gradient misses the set by no more than rounding in its own types may do."""
+    return proof.gap <= float(np.abs(proof.direction) @ flatten(rounding.bounds))

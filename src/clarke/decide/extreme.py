@@ -32,10 +32,14 @@ def vertex_indices(points: Array, tolerance: float, deadline: Deadline = UNLIMIT
 
     Args:
         points: (k, n), distinct.
-        tolerance: Relative distance at which a point counts as inside of the others' hull.
+        tolerance: Distance, relative to the points' width, at which a point counts as inside of
+            the others' hull.
         deadline: Asked before every linear program.
     """
     deadline.ask("computing a convex hull")
+    # Every coordinate in its own width: one of size 1 counts beside one of 1e8.
+    widths = np.ptp(points, axis=0)
+    points = (points - points[0])[:, widths > 0] / widths[widths > 0]
     kept, clear = _candidates(points)
     unclear = [i for i in kept if i not in clear]
     for done, i in enumerate(unclear):

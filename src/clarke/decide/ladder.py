@@ -6,11 +6,12 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, resolve, unflatten
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide.certificate import Certificate
+from clarke.decide.certificate import Certificate, replay_bounds
 from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_formula, name_nonfinite_value
 from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
@@ -20,30 +21,37 @@ from clarke.decide.mixture import mix_neighbours, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
 from clarke.decide.nonfinite import judge_nonfinite
 from clarke.decide.rays import mean_of_limits
-from clarke.decide.refute import enumerate_exactly, mix_cells, nearest_correct, refute
-from clarke.decide.responsible import culprits_of, hints, responsible_kinks, wrong_functions
-from clarke.decide.rounding import rounding_noise
-from clarke.decide.search import witness_selection
-from clarke.decide.tolerance import (
-    REPLAY_SPACING,
-    SINGLE,
-    coarsest_epsilon,
-    relative_difference,
-    relative_tolerance,
+from clarke.decide.refute import (
+    enumerate_exactly,
+    mix_cells,
+    nearest_correct,
+    refute,
+    rounding_of_set,
 )
+from clarke.decide.responsible import culprits_of, hints, responsible_kinks, wrong_functions
+from clarke.decide.rounding import (
+    Rounding,
+    least_bounds,
+    rounding_of_selections,
+    spacings,
+)
+from clarke.decide.search import witness_selection
+from clarke.decide.tolerance import added, larger, relative_difference, within
 from clarke.decide.vectors import used_vectors
 from clarke.decide.verification import ad_weights
 from clarke.errors import BudgetError, OutOfTimeError, ReplayError
 from clarke.kinks import Hazard, default_registry
 from clarke.kinks.embeddings import held_rows
 from clarke.kinks.smooth import why_not
-from clarke.numerics import EXACT_SHARE, SEARCH_SHARE
+from clarke.numerics import CONFIRMED, EXACT_SHARE, RAY_LIMIT, SEARCH_SHARE
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 from clarke.theorems import bias_shift
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
     from clarke.capture import Trace
     from clarke.constraints import Relevance
@@ -119,11 +127,10 @@ def _decide(
 ) -> Decision:
     generator = torch.Generator().manual_seed(settings.seed)
     program = Program(analysis, variables, deadline=deadline)
-    tolerance = relative_tolerance(analysis.trace)
     if not all(bool(torch.isfinite(g).all()) for g in gradient):
         return judge_nonfinite(program, gradient, generator)
     relevance = find_relevant(program, generator)
-    context = _Context(program, gradient, relevance, settings, generator, tolerance, run_gradient)
+    context = _Context(program, gradient, relevance, settings, generator, run_gradient)
     try:
         return _climb(context)
     except OutOfTimeError as error:
@@ -165,7 +172,6 @@ class _Context:
         relevance: Relevance,
         settings: Settings,
         generator: torch.Generator,
-        tolerance: float,
         run: Gradient | None,
     ) -> None:
         self.program = program
@@ -173,7 +179,6 @@ class _Context:
         self.relevance = relevance
         self.settings = settings
         self.generator = generator
-        self.tolerance = tolerance
         self.run = run
         self._estimated = False
 
@@ -183,14 +188,15 @@ class _Context:
 
     def limits(self) -> Decision | None:
         """AD's gradient as a limit of gradients along a ray, or a mean of such limits."""
-        found = mean_of_limits(
-            self.program, self.gradient, self.relevance, self.generator, self.tolerance
-        )
+        rest = (self.program, self.gradient, self.relevance, self.generator)
+        found = mean_of_limits(*rest, self.plain)
+        if found is None:
+            found = mean_of_limits(*rest, added(self.rounding.bounds, self.plain))
         if found is None:
             return None
         witnesses, weights, theorem = found
         verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
-        return self.accept(verdict, witnesses, weights, theorem)
+        return self.accept(verdict, witnesses, weights, theorem, self._along_rays(witnesses))
 
     def guarded(self, otherwise: Decision) -> Decision:
         """The function beside a guard, whose branch at the point holds nowhere else."""
@@ -207,8 +213,8 @@ class _Context:
 
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)
-        own = selected_gradient(self.program, weights=ad_weights(self.program))
-        if self.differs(own) and (wrong_functions(self.program.analysis) or self.is_torchs_own):
+        own = self.own
+        if self.differs and (wrong_functions(self.program.analysis) or self.is_torchs_own):
             return self.exact(self.mismatch(own))
         # Opposite rays: a branch that the trace does not show parts them.
         ahead = ray_witness(direction, own)
@@ -221,7 +227,7 @@ class _Context:
         if found is None:
             return None
         own = selected_gradient(self.program)
-        if self.differs(own):
+        if self.differs:
             return None
         witness = Witness(
             direction=found.direction,
@@ -251,7 +257,7 @@ class _Context:
             return None  # what is left is for the exact answer
         if witness is None:
             return None
-        if self.differs(witness.gradient):
+        if self.differs:
             return self.exact(self.mismatch(witness.gradient))
         return self.accept(Verdict.BOULIGAND, (witness,), (1.0,), "witness")
 
@@ -271,7 +277,7 @@ class _Context:
             self.program,
             self.gradient,
             self.judged,
-            self.tolerance,
+            self.rounding,
             self.generator,
             confirm=self.settings.confirm is Confirm.ALWAYS,
             relevance=self.relevance,
@@ -286,7 +292,7 @@ class _Context:
 
     def _mixed_by(self, mix: Callable[..., Mixed | None], alone: str) -> Decision | None:
         """What follows from a mixture; `alone` names the argument where one witness is enough."""
-        judged, tolerance = self.judged
+        judged, allowed = self.judged
         try:
             mixed = mix(
                 self.within(SEARCH_SHARE),
@@ -294,7 +300,7 @@ class _Context:
                 self.relevance,
                 self.settings,
                 self.generator,
-                tolerance,
+                flatten(allowed),
             )
         except OutOfTimeError:
             return None
@@ -304,24 +310,37 @@ class _Context:
             return self.accept(Verdict.BOULIGAND, *mixed, alone)
         return self.accept(Verdict.CLARKE, *mixed, "mixture of witnesses")
 
-    def differs(self, own: tuple[torch.Tensor, ...]) -> bool:
-        """Whether AD's gradient and that of its selection differ by more than rounding."""
-        if relative_difference(own, self.gradient) <= self.tolerance:
-            return False
-        noise = rounding_noise(self.program, own)
-        return relative_difference(own, self.gradient, noise=noise) > self.tolerance
+    @cached_property
+    def own(self) -> tuple[torch.Tensor, ...]:
+        """The gradient of AD's own pieces, in float64."""
+        return selected_gradient(self.program, weights=ad_weights(self.program))
 
     @cached_property
-    def judged(self) -> tuple[tuple[torch.Tensor, ...], float]:
-        """What is held against the set, and to which tolerance.
+    def rounding(self) -> Rounding:
+        """What rounding in the program's own types can have done to AD's gradient."""
+        return Rounding(self.program, self.own, weights=ad_weights(self.program))
+
+    @cached_property
+    def plain(self) -> tuple[torch.Tensor, ...]:
+        """What the last rounding of AD's gradient alone may have done."""
+        return spacings(self.gradient, [g.dtype for g in self.gradient])
+
+    @cached_property
+    def differs(self) -> bool:
+        """Whether AD's gradient and that of its selection differ by more than rounding."""
+        return not self.rounding.covers(self.gradient)
+
+    @cached_property
+    def judged(self) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        """What is held against the set, and how far each of its entries may be off.
 
         AD's own pieces in float64, where what AD returned is that but for roundings: a kink may
         matter by less than the roundings of a coarse type.
         """
-        own = selected_gradient(self.program, weights=ad_weights(self.program))
-        if self.differs(own):
-            return self.gradient, self.tolerance
-        return own, min(self.tolerance, SINGLE)
+        replay = Rounding(self.program, self.own, weights=ad_weights(self.program), double=True)
+        if self.differs:
+            return self.gradient, added(self.rounding.bounds, replay.bounds)
+        return self.own, replay.bounds
 
     def unwitnessed(self) -> Decision:
         return self.undecided(
@@ -335,7 +354,17 @@ class _Context:
         witnesses: tuple[Witness, ...],
         weights: tuple[float, ...],
         theorem: str,
+        allowed: tuple[torch.Tensor, ...] | None = None,
     ) -> Decision:
+        """A positive verdict, if its certificate holds.
+
+        Args:
+            verdict: The verdict.
+            witnesses: Directions with their gradients.
+            weights: Their convex weights.
+            theorem: The argument.
+            allowed: How far each entry of their sum may be off, apart from AD's roundings.
+        """
         value = self.program.run(pieces=Pieces.NATURAL, grad=False).output
         if not bool(torch.isfinite(value).all()):
             return self.undecided(
@@ -343,36 +372,35 @@ class _Context:
                 "gradient, although the gradient that was returned is finite.",
                 culprits=name_nonfinite_value(self.program),
             )
+        least = least_bounds(self.program, self.gradient, witnesses, weights)
         certificate = Certificate(
             program=self.program,
             gradient=tuple(g.detach().to(torch.float64).clone() for g in self.gradient),
             point=self.program.point,
             witnesses=witnesses,
             weights=weights,
-            tolerance=self.tolerance,
+            bounds=least if allowed is None else added(least, allowed),
             run_gradient=self.run,
         )
+        if not certificate.adds_up():
+            bounds = added(self.judged[1] if allowed is None else allowed, least)
+            if allowed is None or not self.differs:
+                bounds = added(bounds, self.rounding.bounds)
+            certificate = replace(certificate, bounds=bounds)
+            if certificate.adds_up() and self.rounding.vague(self.gradient):
+                return self.undecided(
+                    "The gradient agrees with the rules entry by entry as far as the program's own "
+                    "types can tell, but that proves nothing: what rounding can do to it is of the "
+                    "size of its terms, or it is off as a whole by more than rounding explains. "
+                    "Run the program in a wider type."
+                )
         run = self.settings.confirm is Confirm.ALWAYS
         with self.program.deadline.during("confirming the verdict"):
             defects = certificate.own_defects(run=run)
-        # Of AD's own gradient, then of those along witnesses: in float64 programs one and the same.
-        own_spacing = coarsest_epsilon(self.program.analysis.trace)
-        for spacing in dict.fromkeys((own_spacing, REPLAY_SPACING)):
-            if not defects:
-                break
-            first = witnesses[0]
-            mixture = None if first.choices else ad_weights(self.program)
-            noise = rounding_noise(
-                self.program, first.gradient, first.choices, mixture, epsilon=spacing
-            )
-            if any(noise):
-                certificate = replace(
-                    certificate,
-                    noise=noise if spacing == own_spacing else certificate.noise,
-                    replay_noise=noise if spacing == REPLAY_SPACING else (),
-                )
-                with self.program.deadline.during("confirming the verdict"):
-                    defects = certificate.own_defects(run=run)
+            if defects and certificate.adds_up():
+                wider = larger(self.rounding.bounds, replay_bounds(self.program, witnesses))
+                certificate = replace(certificate, replay_bounds=wider)
+                defects = certificate.own_defects(run=run)
         if defects and run and certificate.adds_up():
             # The function may bend nearer to the point than the usual steps.
             finest = certificate.finest_told()
@@ -403,7 +431,16 @@ class _Context:
     @cached_property
     def is_torchs_own(self) -> bool:
         """Whether a replay gets the same gradient from PyTorch's formulas: no hook changed it."""
-        return not self.differs(natural_gradient(self.program))
+        natural = natural_gradient(self.program)
+        room = added(self.rounding.bounds, spacings(natural, [g.dtype for g in self.gradient]))
+        return within(natural, self.gradient, room)
+
+    def _along_rays(self, witnesses: tuple[Witness, ...]) -> tuple[torch.Tensor, ...]:
+        """What the extrapolation of limits along rays leaves open."""
+        sizes = tuple(g.detach().to(torch.float64).abs() for g in self.gradient)
+        for w in witnesses:
+            sizes = larger(sizes, tuple(g.abs() for g in w.gradient))
+        return tuple(RAY_LIMIT * s for s in sizes)
 
     def exact(self, otherwise: Decision) -> Decision:
         """Enumerate all selections: membership, or a proof that the gradient is wrong."""
@@ -417,7 +454,7 @@ class _Context:
         if found is not None:
             return found
         program = self.program
-        judged, tolerance = self.judged
+        judged, bounds = self.judged
         size = sum(p.numel() for p in program.point)
         kinks = min(self.settings.exact.kinks, self.settings.dense_entries // max(size, 1))
         try:
@@ -431,19 +468,21 @@ class _Context:
             late = isinstance(error, OutOfTimeError)
             return replace(otherwise, reason=f"{otherwise.reason} {error}", out_of_time=late)
         own = flatten(judged)
-        mixed = mix_cells(exact, program, own, tolerance)
+        allowed = flatten(bounds) + rounding_of_set(program, exact.limits)
+        mixed = mix_cells(exact, program, own, allowed)
         if mixed is not None:
             witnesses, weights = mixed
             verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
-            return self.accept(verdict, witnesses, weights, "exact enumeration")
-        proof = refute(exact, program, own, tolerance)
+            room = unflatten(flatten(bounds) + rounding_of_selections(program), program.point)
+            return self.accept(verdict, witnesses, weights, "exact enumeration", room)
+        proof = refute(exact, program, own, allowed)
         if proof is None:
             return replace(
                 otherwise,
                 reason="The gradient is not a combination of limiting gradients that could be "
                 "proved, but some selections could be neither proved nor excluded.",
             )
-        if is_rounding(program, proof.distance, judged, self.gradient):
+        if is_rounding(proof, self.rounding):
             return replace(
                 otherwise,
                 reason="The gradient is not a combination of limiting gradients, but misses them "
@@ -452,7 +491,7 @@ class _Context:
         defects = proof.own_defects(run=self.settings.confirm is Confirm.ALWAYS)
         if defects:
             return self.undecided(f"The rules say NOT_CLARKE, but: {defects[0]}.")
-        culprits = self._responsible(exact, tolerance)
+        culprits = self._responsible(exact, allowed)
         culprits = culprits or wrong_functions(program.analysis)
         formula = () if culprits else name_formula(program, ad_weights(program))
         formula = () if culprits else formula or self.in_doubt()
@@ -506,7 +545,8 @@ class _Context:
         if not doubtful:
             return None
         true = natural_gradient(self.program, pieces=Pieces.TRUE)
-        if relative_difference(true, natural_gradient(self.program)) <= self.tolerance:
+        natural = natural_gradient(self.program)
+        if relative_difference(true, natural, (), self.judged[1]) <= CONFIRMED:
             return None
         culprits = self.in_doubt()
         return self.undecided(
@@ -526,10 +566,10 @@ class _Context:
             for s in self.program.analysis.doubtful.values()
         )
 
-    def _responsible(self, exact: Exact, tolerance: float) -> tuple[Culprit, ...]:
+    def _responsible(self, exact: Exact, allowed: NDArray[np.float64]) -> tuple[Culprit, ...]:
         """The kinks at fault; all that were branched on where time does not allow for less."""
         try:
-            kinks = responsible_kinks(self.within(SEARCH_SHARE), exact, tolerance, self.generator)
+            kinks = responsible_kinks(self.within(SEARCH_SHARE), exact, allowed, self.generator)
         except OutOfTimeError:
             kinks = tuple(exact.live.kinks.nonzero().squeeze(1).tolist())
         return culprits_of(self.program, kinks)

@@ -16,7 +16,7 @@ import numpy as np
 
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.project import CLOSE, project
-from clarke.numerics import EXACT_ENTRY_SECONDS
+from clarke.numerics import EXACT_ENTRY_SECONDS, SET_ROUNDINGS, UNIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from clarke.decide.enumerate import Cell, Exclusion
 
     Array = NDArray[np.float64]
+
+_NARROW = 1e-8  # of an entry's size: less is not told apart in the units of what is allowed
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,27 @@ class Nearest:
     distance: float
     gap: float
     direction: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Where a vector lies, as seen from a set, when every entry may be off by its own bound.
+
+    Attributes:
+        inside: In the hull (True), outside of it (False), or too near its border to tell (None).
+        atoms: If inside, elements with the vector as their mean: the cell of every component.
+        weights: Their convex weights.
+        direction: (n,) if outside, a unit vector that separates.
+        gap: ``<direction, vector> - max <direction, element>``.
+        distance: Euclidean distance to the hull.
+    """
+
+    inside: bool | None
+    atoms: tuple[tuple[int, ...], ...]
+    weights: tuple[float, ...]
+    direction: Array | None
+    gap: float
+    distance: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,10 +150,57 @@ class LimitSet:
         parts = (c.restricted(k) for c, k in zip(self.components, kept, strict=True))
         return LimitSet(self.base, tuple(parts))
 
-    def in_units(self, units: Array) -> LimitSet:
-        """The same set with every coordinate divided by a unit of its own, (n,)."""
-        parts = (Component(c.changes / units, c.cells, c.exclusions) for c in self.components)
-        return LimitSet(self.base / units, tuple(parts))
+    def seen_from(self, target: Array, factors: Array) -> LimitSet:
+        """The set less a target, every coordinate times a factor of its own, (n,)."""
+        firsts = [c.changes[0] for c in self.components]
+        parts = (
+            Component((c.changes - first) * factors, c.cells, c.exclusions)
+            for c, first in zip(self.components, firsts, strict=True)
+        )
+        # In this order, what all elements and the target share is taken off without a rounding.
+        return LimitSet((self.base + sum(firsts) - target) * factors, tuple(parts))
+
+    def spans(self, target: Array) -> Array:
+        """(n,) the largest distance of each entry of an element from the target's."""
+        seen = self.seen_from(target, np.ones(len(target)))
+        low, high = seen.base.copy(), seen.base.copy()
+        for c in seen.components:
+            low, high = low + c.changes.min(axis=0), high + c.changes.max(axis=0)
+        found: Array = np.maximum(np.abs(low), np.abs(high))
+        return found
+
+    def roundings(self, target: Array) -> Array:
+        """(n,) what adding up float64 numbers can do to an entry of an element or the target."""
+        sizes = np.abs(self.base) + np.abs(target)
+        for c in self.components:
+            sizes = sizes + np.abs(c.changes).max(axis=0, initial=0.0)
+        found: Array = SET_ROUNDINGS * UNIT * sizes
+        return found
+
+    def place(self, target: Array, allowed: Array, deadline: Deadline = UNLIMITED) -> Placed:
+        """Where a vector lies, entry by entry.
+
+        Every coordinate is measured in its own size, so that an entry of size 1 counts beside one
+        of 1e8; entries in which no element is farther from the target than allowed count as equal.
+        Where that does not settle it, coordinates are measured in what each is allowed.
+        """
+        spans = self.spans(target)
+        apart = spans > allowed
+        origin = np.zeros(len(target))
+        for units in (spans, np.maximum(allowed, _NARROW * spans)):
+            factors = np.where(apart, 1.0 / np.where(apart, units, 1.0), 0.0)
+            near = self.seen_from(target, factors).nearest(origin, deadline)
+            room = allowed * factors
+            if bool((np.abs(near.point) <= room).all()):
+                distance = float(np.linalg.norm(near.point[apart] * units[apart]))
+                return Placed(True, near.atoms, near.weights, None, 0.0, distance)
+            if near.gap > float(np.abs(near.direction) @ room):
+                direction = near.direction * factors
+                length = float(np.linalg.norm(direction))
+                whole = self.seen_from(target, apart.astype(np.float64)).nearest(origin, deadline)
+                return Placed(False, (), (), direction / length, near.gap / length, whole.distance)
+        distance = float(np.linalg.norm(near.point[apart] * units[apart]))
+        return Placed(None, (), (), None, 0.0, distance)
 
     def element(self, atom: Sequence[int]) -> Array:
         """The sum of one cell from every component."""
@@ -166,15 +236,6 @@ class LimitSet:
     def _size(self) -> float:
         size = float(np.abs(self.base).max(initial=0.0))
         return size + sum(float(np.abs(c.changes).max(initial=0.0)) for c in self.components)
-
-    def scale(self, target: Array) -> float:
-        """Largest absolute entry among base, changes and target."""
-        return max(
-            float(np.abs(self.base).max(initial=0.0)),
-            float(np.abs(target).max(initial=0.0)),
-            *(float(np.abs(c.changes).max(initial=0.0)) for c in self.components),
-            0.0,
-        )
 
 
 def separates(

@@ -10,14 +10,12 @@ import torch
 
 from clarke.constraints import flatten
 from clarke.decide.limitset import separates
-from clarke.decide.refute import recomputed_limits
-from clarke.decide.rounding import rounding_noise
-from clarke.decide.tolerance import REPLAY_SPACING
+from clarke.decide.refute import recomputed_limits, rounding_of_set
 from clarke.decide.verification import Defect, Recomputed, same_numbers
 from clarke.errors import UnsupportedError
 from clarke.feasibility import verify_membership
-from clarke.numerics import SET_AGREES
-from clarke.steering import Program, select_along, selected_gradient
+from clarke.numerics import ASKED_ROUNDINGS, GRANTED, SET_AGREES
+from clarke.steering import Program, unit_roundoff
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,8 +39,7 @@ class Membership(Recomputed):
         weights: (k,) their weights.
         direction: (n,) unit vector that separates, if outside.
         target: (n,) the vector asked about.
-        tolerance: Relative distance at which it counts as a member.
-        noise: (n,) absolute error of each entry that counts as rounding as well.
+        allowed: (n,) how far each entry may be off and the vector still be a member.
         atoms: For each element, the selection in each group of kinks, among those proved.
         vector: The vector as it was given, one tensor per variable.
         asked: The tolerance that the caller named, if any.
@@ -57,8 +54,7 @@ class Membership(Recomputed):
     weights: Array
     direction: Array | None
     target: Array
-    tolerance: float
-    noise: Array
+    allowed: Array
     atoms: tuple[tuple[int, ...], ...]
     vector: tuple[torch.Tensor, ...]
     asked: float | None
@@ -82,18 +78,25 @@ class Membership(Recomputed):
         size = sum(p.numel() for p in program.point)
         if self.target.shape != (size,) or not same_numbers(flatten(self.vector), self.target):
             raise Defect("the vector is not the one that was asked about")
-        allowed = rounding_of(self.vector) if self.asked is None else self.asked
-        if self.tolerance != allowed:
-            raise Defect("the tolerance is not that of the vector's type")
-        if self.noise.shape != self.target.shape:
-            raise Defect("there is not one bound for every entry")
-        if self.noise.any() and not same_noise(self.noise, noise_of(program)):
-            raise Defect("more counts as rounding than the program can leave")
         limits = recomputed_limits(program)
+        self._check_allowed(program, limits)
         if self.inside:
             self._check_inside(limits.certain())
         else:
             self._check_outside(limits)
+
+    def _check_allowed(self, program: Program, limits: LimitSet) -> None:
+        """Neither more nor less may count as rounding than follows from program and vector."""
+        if self.allowed.shape != self.target.shape:
+            raise Defect("there is not one bound for every entry")
+        least = allowed_for(limits, self.vector, self.target, self.asked)
+        most = least
+        if self.asked is None:
+            most = most + rounding_of_set(program, limits)
+        if not bool(((self.allowed >= least / GRANTED) & (self.allowed <= GRANTED * most)).all()):
+            raise Defect("more or less counts as rounding than the program can leave")
+        if not self.inside and not bool((self.allowed >= most / GRANTED).all()):
+            raise Defect("less counts as rounding than the program can leave")
 
     def _check_inside(self, certain: LimitSet | None) -> None:
         if self.direction is not None:
@@ -108,9 +111,7 @@ class Membership(Recomputed):
             if not fits or not same_numbers(certain.element(atom), element):
                 raise Defect("the elements are not those of the set")
         exact = self.weights @ self.elements
-        near = np.abs(self.target - exact) <= self.noise
-        target = np.where(near, exact, self.target)
-        if not verify_membership(self.elements, self.weights, target, self.tolerance):
+        if not verify_membership(self.elements, self.weights, self.target, allowed=self.allowed):
             raise Defect("the elements do not add up to the vector")
         self._check_distance(float(np.linalg.norm(exact - self.target)))
 
@@ -120,50 +121,24 @@ class Membership(Recomputed):
             raise Defect("no direction separates the vector from the set")
         if not abs(float(np.linalg.norm(d)) - 1) <= SET_AGREES:
             raise Defect("the direction is not a unit vector")
-        if not separates(limits, self.target, d):
+        if not separates(limits, self.target - np.sign(d) * self.allowed, d):
             raise Defect("the direction does not separate the vector from the set")
-        bound = self.tolerance * limits.scale(self.target)
-        least = bound
-        if self.noise.any():
-            least = float(np.abs(d) @ np.maximum(self.noise, bound))
-        gap = float(d @ self.target - d @ limits.element(limits.extreme(d)))
-        if not gap > (1 - SET_AGREES) * least:
-            raise Defect("the vector is no further from the set than rounding may move it")
-        self._check_distance(limits.nearest(self.target).distance)
+        self._check_distance(limits.place(self.target, self.allowed).distance)
 
     def _check_distance(self, found: float) -> None:
         if not abs(found - self.distance) <= SET_AGREES * found:
             raise Defect("the distance to the set is another one")
 
 
-def rounding_of(vector: Sequence[torch.Tensor]) -> float:
-    """Relative distance that counts as rounding in a vector of this type."""
+def allowed_for(
+    limits: LimitSet, vector: Sequence[torch.Tensor], target: Array, asked: float | None
+) -> Array:
+    """(n,) how far entries of a vector may be off, apart from roundings of the set itself."""
+    if asked is not None:
+        sizes = np.maximum(np.abs(target), limits.spans(np.zeros(len(target))))
+        own: Array = asked * sizes
+        return own
     kinds = {p.dtype for p in vector if p.is_floating_point()} or {torch.float64}
-    return max(1e-7, 16 * max(torch.finfo(d).eps for d in kinds))
-
-
-def noise_of(program: Program) -> Array:
-    """(n,) how far rounding alone may have moved the entries of gradients in the set.
-
-    By AD's selection and those along a line: a piece of slope zero tells nothing of another's.
-    """
-    generator = torch.Generator().manual_seed(0)
-    line = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in program.point]
-    selections: list[dict[int, torch.Tensor] | None] = [None]
-    selections += [select_along(program, tuple(s * p for p in line))[0] for s in (1, -1)]
-    sizes = [p.numel() for p in program.point]
-    found = [
-        rounding_noise(
-            program,
-            selected_gradient(program, chosen, program.point),
-            chosen,
-            epsilon=REPLAY_SPACING,
-        )
-        for chosen in selections
-    ]
-    return np.repeat(np.max(found, axis=0), sizes)
-
-
-def same_noise(claimed: Array, allowed: Array) -> bool:
-    """Whether bounds are those that follow from the program, up to the rounding of bounds."""
-    return bool((np.abs(claimed - allowed) <= SET_AGREES * allowed).all())
+    relative = ASKED_ROUNDINGS * max(unit_roundoff(d) for d in kinds)
+    found: Array = relative * np.abs(target) + limits.roundings(target)
+    return found

@@ -14,7 +14,7 @@ from clarke.deadline import rung
 from clarke.decide.model import Witness
 from clarke.decide.search import witness_selection
 from clarke.feasibility import convex_weights
-from clarke.numerics import ARRAY_ENTRIES
+from clarke.numerics import ARRAY_ENTRIES, SET_ROUNDINGS, UNIT
 from clarke.steering import select_along, selected_gradient
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def mix_opposites(
     relevance: Relevance,
     settings: Settings,
     generator: torch.Generator,
-    tolerance: float,
+    allowed: NDArray[np.float64],
 ) -> Mixed | None:
     """The same with the selections along a direction and along its opposite, of any size.
 
@@ -59,7 +59,7 @@ def mix_opposites(
         if witness is None or settings.selections < 2:
             return None
         found.append(witness)
-    return _combined(found, gradient, tolerance, program.deadline)
+    return _combined(found, gradient, allowed, program.deadline)
 
 
 def _along(
@@ -87,7 +87,7 @@ def mix_witnesses(
     relevance: Relevance,
     settings: Settings,
     generator: torch.Generator,
-    tolerance: float,
+    allowed: NDArray[np.float64],
 ) -> Mixed | None:
     """Witnesses and convex weights whose gradients add up to `gradient`, or None.
 
@@ -111,7 +111,7 @@ def mix_witnesses(
         # Of a long turn no part is enough: AD gives every candidate its share.
         if not found or not (complete or (witness is not None and len(found) <= _FEW)):
             continue
-        mixed = _combined(found, gradient, tolerance, program.deadline)
+        mixed = _combined(found, gradient, allowed, program.deadline)
         if mixed is not None:
             return mixed
     return None
@@ -124,7 +124,7 @@ def mix_neighbours(
     relevance: Relevance,
     settings: Settings,
     generator: torch.Generator,
-    tolerance: float,
+    allowed: NDArray[np.float64],
 ) -> Mixed | None:
     """The same where AD's own selection is active nowhere nearby, from those next to it.
 
@@ -156,7 +156,7 @@ def mix_neighbours(
                 neighbours.exclude(turned, rows, outcome.multipliers)
             continue
         found.append(witness)
-        mixed = _combined(found, gradient, tolerance, program.deadline)
+        mixed = _combined(found, gradient, allowed, program.deadline)
         if mixed is not None:
             return mixed
     return None
@@ -272,13 +272,17 @@ class _Neighbours:
 
 
 def _combined(
-    found: list[Witness], gradient: Sequence[torch.Tensor], tolerance: float, deadline: Deadline
+    found: list[Witness],
+    gradient: Sequence[torch.Tensor],
+    allowed: NDArray[np.float64],
+    deadline: Deadline,
 ) -> Mixed | None:
     """Those of some witnesses, with weights, that have `gradient` as a convex combination."""
     if len(found) * sum(g.numel() for g in gradient) > ARRAY_ENTRIES:
         return None
     points = np.stack([flatten(w.gradient) for w in found])
-    weights = convex_weights(points, flatten(gradient), tolerance=tolerance, deadline=deadline)
+    room = allowed + SET_ROUNDINGS * UNIT * np.abs(points).max(axis=0)  # of the weights themselves
+    weights = convex_weights(points, flatten(gradient), allowed=room, deadline=deadline)
     if weights is None:
         return None
     kept = [i for i, w in enumerate(weights) if w > 0]

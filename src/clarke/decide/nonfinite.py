@@ -19,7 +19,7 @@ from clarke.decide.sober import sober_gradient
 from clarke.decide.tolerance import peak
 from clarke.decide.vectors import used_vectors
 from clarke.kinks import Hazard
-from clarke.numerics import BESIDE_AGREES, BESIDE_FAR, BESIDE_RATE
+from clarke.numerics import BESIDE_AGREES, BESIDE_FAR, BESIDE_RATE, NOISE_BESIDE, VANISHING_BESIDE
 from clarke.steering import Pieces, Program, natural_gradient
 from clarke.verdict import Verdict
 
@@ -152,6 +152,7 @@ def limit_along(
     point: Sequence[torch.Tensor],
     direction: Sequence[torch.Tensor],
     tolerance: float = _TOLERANCE,
+    bounds: Sequence[torch.Tensor] = (),
 ) -> tuple[torch.Tensor, ...] | None:
     """The limit of ``gradient(point + t direction)`` for t to 0, or None if it does not settle."""
     size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
@@ -168,6 +169,13 @@ def limit_along(
     if not all(bool(torch.isfinite(g).all()) for g in (*wide, *near)):
         return None
     limit = tuple((10 * n - w) / 9 for n, w in zip(near, wide, strict=True))
-    small = 1e-7 * max(peak(limit), peak(wide))
-    limit = tuple(torch.where(g.abs() <= small, torch.zeros_like(g), g) for g in limit)
-    return limit if confirm(gradient, point, direction, limit, tolerance).confirmed else None
+    # What is left of an entry that falls with the step, or of one that is rounding alone.
+    lost = NOISE_BESIDE * max(peak(limit), peak(wide))
+    small = [VANISHING_BESIDE * n.abs() + lost for n in near]
+    if bounds:
+        small = [s + b for s, b in zip(small, bounds, strict=True)]
+    limit = tuple(
+        torch.where(g.abs() <= s, torch.zeros_like(g), g) for g, s in zip(limit, small, strict=True)
+    )
+    found = confirm(gradient, point, direction, limit, tolerance, bounds)
+    return limit if found.confirmed else None

@@ -17,12 +17,13 @@ from clarke.deadline import rung
 from clarke.decide.aligned import aligned_direction
 from clarke.decide.model import Witness, ray_witness, weighted_sum
 from clarke.decide.nonfinite import limit_along
-from clarke.decide.tolerance import peak, relative_difference
+from clarke.decide.tolerance import larger, of_tensors, relative_difference
 from clarke.feasibility import convex_weights
+from clarke.numerics import RAY_LIMIT
 from clarke.steering import Pieces, natural_gradient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from clarke.constraints import Relevance
     from clarke.steering import Program
@@ -43,7 +44,7 @@ def mean_of_limits(
     gradient: Tensors,
     relevance: Relevance,
     generator: torch.Generator,
-    tolerance: float,
+    bounds: Tensors,
 ) -> Found | None:
     """Witnesses whose gradients have AD's as a convex combination, with weights and a name.
 
@@ -61,44 +62,53 @@ def mean_of_limits(
         direction = first[number] if special else random_tangents(program, generator)
         if special and not is_smooth_along(program, direction, generator):
             continue
-        pair = [_limit(program, d, tolerance) for d in (direction, tuple(-x for x in direction))]
+        pair = [_limit(program, d, bounds) for d in (direction, tuple(-x for x in direction))]
         own = [w for w in pair if w is not None]
         limits += own
         for w in own:
-            if relative_difference(w.gradient, gradient) <= tolerance:
+            if _equal(w.gradient, gradient, bounds):
                 return (w,), (1.0,), "limit along a ray"
         if len(own) == 2:
             mean = weighted_sum([w.gradient for w in own], (0.5, 0.5))
-            size = max(peak(w.gradient) for w in own)
-            if relative_difference(mean, gradient, 1e-3 * size) <= tolerance:
+            if _equal(mean, gradient, bounds, own):
                 return tuple(own), (0.5, 0.5), "limits along a ray and its opposite"
     for direction in _own_directions(program, gradient, relevance):
         if not is_smooth_along(program, direction, generator):
             continue
-        limit = _limit(program, direction, tolerance)
+        limit = _limit(program, direction, bounds)
         if limit is None:
             continue
-        if relative_difference(limit.gradient, gradient) <= tolerance:
+        if _equal(limit.gradient, gradient, bounds):
             return (limit,), (1.0,), "limit along a ray"
         limits.append(limit)
-    return _combined(limits, gradient, tolerance)
+    return _combined(limits, gradient, bounds)
 
 
-def _limit(program: Program, direction: Tensors, tolerance: float) -> Witness | None:
+def _equal(left: Tensors, right: Tensors, bounds: Tensors, of: Sequence[Witness] = ()) -> bool:
+    """Whether two gradients agree as limits along rays can, or sums of these."""
+    sizes: Tensors = tuple(b.abs() for b in right)
+    for w in of:
+        sizes = larger(sizes, tuple(g.abs() for g in w.gradient))
+    return relative_difference(left, right, sizes, bounds) <= RAY_LIMIT
+
+
+def _limit(program: Program, direction: Tensors, bounds: Tensors) -> Witness | None:
     own = limit_along(
         lambda point: natural_gradient(program, point, Pieces.TRUE),
         program.point,
         direction,
-        tolerance,
+        RAY_LIMIT,
+        bounds,
     )
     return None if own is None else ray_witness(direction, own)
 
 
-def _combined(limits: list[Witness], gradient: Tensors, tolerance: float) -> Found | None:
+def _combined(limits: list[Witness], gradient: Tensors, bounds: Tensors) -> Found | None:
     if not limits:
         return None
     points = np.stack([flatten(w.gradient) for w in limits])
-    weights = convex_weights(points, flatten(gradient), tolerance=tolerance)
+    allowed = flatten(bounds) + RAY_LIMIT * np.abs(points).max(axis=0)
+    weights = convex_weights(points, flatten(gradient), allowed=allowed)
     if weights is None:
         return None
     used = [i for i, w in enumerate(weights) if w > 0]
@@ -160,6 +170,6 @@ def is_smooth_along(program: Program, direction: Tensors, generator: torch.Gener
         ]
         if not all(bool(torch.isfinite(g).all()) for a in around for g in a):
             return False
-        if relative_difference(around[0], around[1]) > _SMOOTH:
+        if relative_difference(around[0], around[1], of_tensors(around[0])) > _SMOOTH:
             return False
     return True

@@ -17,6 +17,7 @@ from clarke.decide.limitset import Component, LimitSet, separates
 from clarke.decide.live import Live, find_live
 from clarke.decide.model import Witness
 from clarke.decide.normal import outer_estimate
+from clarke.decide.rounding import allowed_error, rounding_of_selections
 from clarke.decide.verification import (
     Defect,
     Recomputed,
@@ -25,6 +26,7 @@ from clarke.decide.verification import (
 )
 from clarke.feasibility import find_witness, verify_witness
 from clarke.numerics import (
+    GRANTED,
     QUOTIENT_RADII,
     QUOTIENT_ROUNDINGS,
     QUOTIENT_SHARE,
@@ -87,6 +89,7 @@ class Refutation(Recomputed):
         direction: (n,) unit vector with ``<direction, g> > <direction, p>`` for every element p.
         gap: The smallest difference.
         distance: Distance of g to the hull of the elements.
+        allowed: (n,) how far every entry may be off; the direction separates all such vectors.
         part: The touched kinks that were enumerated, where only the entries that depend on them
             are refuted; the set's elements are zero in all others. Empty for the whole.
         seal: Binds all of this; see `clarke.decide.verification.seal_of`.
@@ -100,6 +103,7 @@ class Refutation(Recomputed):
     direction: Array
     gap: float
     distance: float
+    allowed: Array
     part: tuple[int, ...] = ()
     seal: str = ""
 
@@ -118,7 +122,7 @@ class Refutation(Recomputed):
         """(k, n) the distinct elements, for sets of up to 4096 combinations."""
         if self.limits.count > 4096:
             return np.zeros((0, len(self.gradient)))
-        return distinct(self.limits.elements())
+        return distinct(self.limits.elements(), self.allowed)
 
     def recompute(self, program: Program, *, run: bool) -> None:
         """Enumerate again, with every exclusion; separate in exact arithmetic."""
@@ -134,6 +138,7 @@ class Refutation(Recomputed):
         else:
             limits = recomputed_limits(program)
         check_same(self.limits, limits)
+        self._check_allowed(program, limits, entries)
         if bool((self.direction[~entries] != 0).any()):
             raise Defect("the direction leaves the part that is refuted")
         own = replace(self, program=program, limits=limits)
@@ -141,22 +146,29 @@ class Refutation(Recomputed):
         if run and not own.beside_on_the_other_side():
             raise Defect("gradients at nearby points are not on the other side")
 
+    def _check_allowed(
+        self, program: Program, limits: LimitSet, entries: NDArray[np.bool_]
+    ) -> None:
+        least = allowed_error(program, replayed=self.replayed) + rounding_of_set(program, limits)
+        shape = self.allowed.shape == self.gradient.shape
+        if not shape or not bool((self.allowed >= np.where(entries, least, 0.0) / GRANTED).all()):
+            raise Defect("less counts as rounding than the program can leave")
+
     def _check_separation(self, gradient: Array) -> None:
         if self.direction.shape != self.gradient.shape:
             raise Defect("the direction has another shape than the gradient")
         if not abs(float(np.linalg.norm(self.direction)) - 1) <= SAME_GRADIENT:
             raise Defect("the direction is not a unit vector")
-        if not separates(self.limits, gradient, self.direction, self.program.deadline):
+        nearest = gradient - np.sign(self.direction) * self.allowed
+        if not separates(self.limits, nearest, self.direction, self.program.deadline):
             raise Defect("the direction does not separate the gradient from the set")
         far = self.limits.element(self.limits.extreme(self.direction))
         gap = float(self.direction @ gradient - self.direction @ far)
-        distance = self.limits.nearest(gradient, self.program.deadline).distance
+        distance = self.limits.place(gradient, self.allowed, self.program.deadline).distance
         if not abs(gap - self.gap) <= SET_AGREES * gap:
             raise Defect("the gap is another one")
         if not abs(distance - self.distance) <= SET_AGREES * distance:
             raise Defect("the distance to the set is another one")
-        if not gap > SET_AGREES * self.limits.scale(gradient):
-            raise Defect("the gradient and the set are no further apart than roundings")
 
     def own_defects(self, *, run: bool) -> tuple[str, ...]:
         """What the judge asks of its own proof: separation, and gradients beside the point."""
@@ -239,17 +251,22 @@ def largest_value(run: Run, slots: Container[int | None]) -> float:
     return max(found, default=1.0)
 
 
-def distinct(points: Array, tolerance: float = 1e-9, deadline: Deadline = UNLIMITED) -> Array:
-    """The distinct rows of (k, n) points, up to rounding, in order of first appearance."""
+def distinct(points: Array, allowed: Array, deadline: Deadline = UNLIMITED) -> Array:
+    """The distinct rows of (k, n) points, up to what entries may be off, in order of appearance."""
     kept = np.empty_like(points)
     count = 0
-    room = tolerance * float(np.abs(points).max(initial=0.0))
     for p in points:
         deadline.ask("telling {} elements apart", len(points))
-        if not bool((np.abs(kept[:count] - p).max(axis=1, initial=0.0) <= room).any()):
+        if not bool((np.abs(kept[:count] - p) <= 2 * allowed).all(axis=1).any()):
             kept[count] = p
             count += 1
     return kept[:count]
+
+
+def rounding_of_set(program: Program, limits: LimitSet) -> Array:
+    """(n,) how far rounding alone may have moved entries of the set's elements."""
+    found: Array = rounding_of_selections(program) + limits.roundings(np.zeros(len(limits.base)))
+    return found
 
 
 @rung("enumerating all selections")
@@ -381,34 +398,33 @@ def _check_alike(claimed: Array, found: Array, differs: Defect) -> None:
 
 
 def mix_cells(
-    exact: Exact, program: Program, gradient: Array, tolerance: float
+    exact: Exact, program: Program, gradient: Array, allowed: Array
 ) -> tuple[tuple[Witness, ...], tuple[float, ...]] | None:
     """Witnesses and weights that write the gradient by certain elements, or None."""
     limits = exact.limits.certain()
     if limits is None:
         return None
-    scale = limits.scale(gradient)
-    single = _equal_element(limits, gradient, tolerance * scale)
+    single = _equal_element(limits, gradient, allowed)
     if single is not None:
         return (witness_of(limits, single, program),), (1.0,)
-    nearest = limits.nearest(gradient, program.deadline)
-    if float(np.abs(nearest.point - gradient).max(initial=0.0)) > tolerance * scale:
+    placed = limits.place(gradient, allowed, program.deadline)
+    if not placed.inside:
         return None
-    total = sum(nearest.weights)
+    total = sum(placed.weights)
     return (
-        tuple(witness_of(limits, atom, program) for atom in nearest.atoms),
-        tuple(w / total for w in nearest.weights),
+        tuple(witness_of(limits, atom, program) for atom in placed.atoms),
+        tuple(w / total for w in placed.weights),
     )
 
 
-def _equal_element(limits: LimitSet, gradient: Array, most: float) -> tuple[int, ...] | None:
+def _equal_element(limits: LimitSet, gradient: Array, allowed: Array) -> tuple[int, ...] | None:
     """An element equal to the gradient, if the set is small enough to look at all of it."""
     if limits.count > 4096:
         return None
-    gaps = np.abs(limits.elements() - gradient).max(axis=1, initial=0.0)
-    best = int(gaps.argmin())
-    if gaps[best] > most:
+    equal = np.flatnonzero((np.abs(limits.elements() - gradient) <= allowed).all(axis=1))
+    if not len(equal):
         return None
+    best = int(equal[0])
     sizes = [len(c.changes) for c in limits.components]
     atom: list[int] = []
     for size in reversed(sizes):
@@ -476,12 +492,12 @@ def _unit(values: Array) -> Array:
     return values / float(np.abs(values).max())
 
 
-def refute(exact: Exact, program: Program, gradient: Array, tolerance: float) -> Refutation | None:
+def refute(exact: Exact, program: Program, gradient: Array, allowed: Array) -> Refutation | None:
     """A proof that the gradient is outside of the hull of everything possible, or None."""
     if not exact.limits.count:
         return None
-    nearest = exact.limits.nearest(gradient, program.deadline)
-    if nearest.gap <= tolerance * exact.limits.scale(gradient):
+    placed = exact.limits.place(gradient, allowed, program.deadline)
+    if placed.direction is None:
         return None
     return Refutation(
         program=program,
@@ -489,9 +505,10 @@ def refute(exact: Exact, program: Program, gradient: Array, tolerance: float) ->
         gradient=gradient,
         replayed=is_replayed(program, gradient),
         limits=exact.limits,
-        direction=nearest.direction,
-        gap=nearest.gap,
-        distance=nearest.distance,
+        direction=placed.direction,
+        gap=placed.gap,
+        distance=placed.distance,
+        allowed=allowed,
     )
 
 
@@ -501,7 +518,7 @@ def refute_part(
     kinks: Sequence[int],
     entries: NDArray[np.bool_],
     gradient: Array,
-    tolerance: float,
+    allowed: Array,
     generator: torch.Generator,
     limits: Limits,
 ) -> Refutation | None:
@@ -513,7 +530,7 @@ def refute_part(
         kinks: The touched kinks on which these entries of a selection's gradient depend.
         entries: (n,) which they are.
         gradient: (n,) the gradient.
-        tolerance: Relative difference that counts as none.
+        allowed: (n,) how far its entries may be off.
         generator: Private randomness.
         limits: Budget.
 
@@ -524,8 +541,9 @@ def refute_part(
     if not own.count:
         return None
     target = np.where(entries, gradient, 0.0)
-    nearest = own.nearest(target, program.deadline)
-    if nearest.gap <= tolerance * own.scale(target):
+    room = np.where(entries, allowed + rounding_of_set(program, own), 0.0)
+    placed = own.place(target, room, program.deadline)
+    if placed.direction is None:
         return None
     return Refutation(
         program=program,
@@ -533,9 +551,10 @@ def refute_part(
         gradient=gradient,
         replayed=is_replayed(program, gradient),
         limits=own,
-        direction=nearest.direction,
-        gap=nearest.gap,
-        distance=nearest.distance,
+        direction=placed.direction,
+        gap=placed.gap,
+        distance=placed.distance,
+        allowed=room,
         part=tuple(kinks),
     )
 

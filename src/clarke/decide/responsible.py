@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from clarke.constraints import flatten
 from clarke.deadline import rung
 from clarke.decide.enumerate import Enumeration
 from clarke.decide.limits import Limits
+from clarke.decide.limitset import Component, LimitSet
 from clarke.decide.live import Live
 from clarke.decide.model import Culprit, culprit_of
 from clarke.errors import BudgetError, OutOfTimeError
-from clarke.feasibility import separating_direction
 from clarke.kinks.functions import FunctionRule, backward_differs
 from clarke.steering import selected_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from clarke.decide.refute import Exact
     from clarke.steering import Analysis, Program
@@ -28,7 +31,7 @@ _MOST = 16
 
 @rung("naming the kinks at fault")
 def responsible_kinks(
-    program: Program, exact: Exact, tolerance: float, generator: torch.Generator
+    program: Program, exact: Exact, allowed: NDArray[np.float64], generator: torch.Generator
 ) -> tuple[int, ...]:
     """A minimal set of kinks with which AD is wrong while all others keep one piece.
 
@@ -42,7 +45,7 @@ def responsible_kinks(
     whole = Enumeration(program, exact.live, generator)
     for kink in kinks:
         fewer = [k for k in kept if k != kink]
-        if fewer and _is_wrong(program, exact, fewer, tolerance, generator, whole):
+        if fewer and _is_wrong(program, exact, fewer, allowed, generator, whole):
             kept = fewer
     return tuple(kept)
 
@@ -51,7 +54,7 @@ def _is_wrong(
     program: Program,
     exact: Exact,
     kinks: Sequence[int],
-    tolerance: float,
+    allowed: NDArray[np.float64],
     generator: torch.Generator,
     whole: Enumeration,
 ) -> bool:
@@ -74,8 +77,10 @@ def _is_wrong(
         if bool((touch.mixed() & own).any()):
             weights[position] = torch.where(own[touch.owner], touch.weights, pure)
     returned = flatten(selected_gradient(program, weights=weights))
-    points = [c.gradient for c in cells]
-    return bool(points) and separating_direction(points, returned, tolerance=tolerance) is not None
+    if not cells:
+        return False
+    part = Component(np.stack([c.gradient for c in cells]), cells, ())
+    return LimitSet(np.zeros(len(returned)), (part,)).place(returned, allowed).inside is False
 
 
 def culprits_of(program: Program, kinks: Sequence[int]) -> tuple[Culprit, ...]:

@@ -1,127 +1,247 @@
-"""How far rounding alone can move a gradient.
+"""How far rounding alone can move each entry of a gradient.
 
-A relative tolerance cannot tell: a tensor whose true gradient vanishes (every bias in front of
-BatchNorm) holds nothing but rounding noise, and the noise grows with the batch. So the selection's
-gradient is computed twice, in float64 and in float32; their difference is the size of the noise in
-float32, and that in any other type is as many times larger or smaller as its spacing of numbers.
-
-In a type finer than float32 that is a guess: what float32 cannot represent at all says nothing
-about roundings there. So it counts only up to some roundings of the largest adjoint times the
-largest value of the program, which no term of a gradient exceeds by much.
+A relative tolerance cannot tell: an entry whose true value vanishes (every bias in front of
+BatchNorm) holds nothing but rounding, and one of size 1 beside another of 1e8 holds none of the
+other's. So the selection's gradient is computed a few times more with random errors of the size of
+roundings in all values and adjoints (`clarke.steering.noise`), and a multiple of the largest change
+of an entry bounds what rounding can do to it. An honest difference that the first few samples do
+not cover, by chance, is covered by the next.
 """
 
 from __future__ import annotations
 
-import math
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from clarke.deadline import rung
-from clarke.decide.disagree import adjoints
-from clarke.decide.tolerance import coarsest_epsilon, peak
+from clarke.constraints import flatten
+from clarke.decide.model import weighted_sum
+from clarke.decide.verification import ad_weights
 from clarke.errors import ReplayError
-from clarke.steering import Pieces, Program, selected_gradient
+from clarke.numerics import (
+    ERROR_SIZES,
+    MOST_SAMPLES,
+    OWN_ERROR_SIZES,
+    ROUNDING_MARGIN,
+    SAMPLES,
+    SET_ROUNDINGS,
+    SPACINGS,
+    TOO_WIDE,
+    UNIT,
+)
+from clarke.steering import Errors, Program, select_along, selected_gradient, unit_roundoff
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-_MARGIN = 32.0  # another order of summation gives another error of the same size
-_SAMPLES, _STEP, _NEAR = 4, 2.0**-12, 1e-2
+    from numpy.typing import NDArray
+
+    from clarke.decide.model import Witness
+
+    Tensors = tuple[torch.Tensor, ...]
+
+_SIGNS = 4  # gradients with random signs: half of all pairs of equal terms agree in one of two
 
 
-@rung("bounding roundings")
-def rounding_noise(
+def spacings(values: Sequence[torch.Tensor], dtypes: Sequence[torch.dtype]) -> Tensors:
+    """The least that rounding does to entries: a few spacings of the type that holds them."""
+    return tuple(
+        2 * SPACINGS * unit_roundoff(d) * v.detach().to(torch.float64).abs()
+        for v, d in zip(values, dtypes, strict=True)
+    )
+
+
+def least_bounds(
     program: Program,
     gradient: Sequence[torch.Tensor],
-    choices: Mapping[int, torch.Tensor] | None = None,
-    weights: Mapping[int, torch.Tensor] | None = None,
-    *,
-    epsilon: float | None = None,
-) -> tuple[float, ...]:
-    """For each variable, the largest absolute error that rounding may have left in a gradient.
+    witnesses: Sequence[Witness],
+    weights: Sequence[float],
+) -> Tensors:
+    """What no sum of witnesses' gradients escapes: its own roundings, and AD's last one."""
+    held = [program.analysis.trace.slot_dtypes.get(s, torch.float64) for s in program.variables]
+    sizes = weighted_sum([[g.abs() for g in w.gradient] for w in witnesses], weights)
+    return tuple(
+        SET_ROUNDINGS * UNIT * s + p for s, p in zip(sizes, spacings(gradient, held), strict=True)
+    )
+
+
+class Rounding:
+    """What rounding can do to the gradient of one selection.
 
     Args:
         program: The program, replayed in float64.
         gradient: The selection's gradient there.
         choices: The selection; AD's where silent.
         weights: Mixtures in place of choices.
-        epsilon: Spacing of the numbers in which the gradient was computed; by default that of the
-            coarsest type in the program, as for AD's own gradient.
-
-    Returns:
-        One number per variable; zeros where float32 cannot run, and where it overflows: what is
-        lost then is no rounding.
+        double: Only what float64 does to it, not the program's own types.
     """
-    spacing = coarsest_epsilon(program.analysis.trace) if epsilon is None else epsilon
-    ratio = spacing / torch.finfo(torch.float32).eps
-    here = program.point
-    try:
-        coarse = Program(program.analysis, program.variables, torch.float32, program.deadline)
-        if _overflows(program, coarse):
-            return tuple(0.0 for _ in gradient)
-        gaps = _gaps(selected_gradient(coarse, choices, here, weights), gradient)
-        most = math.inf
-        if ratio < 1:
-            most = spacing * _largest_term(program, choices, weights)
-            # A point of round numbers may have no rounding error at all, unlike those around it.
-            # In float32 there may be kinks so near that its gradient there is another one.
-            for moved in _beside(here):
-                there = selected_gradient(program, choices, moved, weights)
-                own = _gaps(selected_gradient(coarse, choices, moved, weights), there)
-                near = [
-                    change <= max(gap, _NEAR * peak(gradient))
-                    for change, gap in zip(_gaps(there, gradient), own, strict=True)
-                ]
-                gaps = [
-                    max(a, b) if fits else a for a, b, fits in zip(gaps, own, near, strict=True)
-                ]
-    except ReplayError:
-        return tuple(0.0 for _ in gradient)
-    return tuple(_MARGIN * min(ratio * gap, most) for gap in gaps)
 
+    def __init__(
+        self,
+        program: Program,
+        gradient: Sequence[torch.Tensor],
+        choices: Mapping[int, torch.Tensor] | None = None,
+        weights: Mapping[int, torch.Tensor] | None = None,
+        *,
+        double: bool = False,
+    ) -> None:
+        self._program = program
+        self._choices, self._weights = choices, weights
+        self._gradient = tuple(g.detach().to(torch.float64) for g in gradient)
+        trace = program.analysis.trace
+        kinds = {d for d in trace.slot_dtypes.values() if d.is_floating_point or d.is_complex}
+        wide = {torch.float64, torch.complex128}
+        # In one type: errors of the size of its roundings. float64 cannot show its own.
+        self._modes = [True] if double or kinds <= wide else [False, True][: 1 + bool(kinds & wide)]
+        held = [trace.slot_dtypes.get(s, torch.float64) for s in program.variables]
+        if double:
+            held = [torch.float64] * len(held)
+        self._least = spacings(self._gradient, held)
+        self._largest = tuple(torch.zeros_like(g) for g in self._gradient)
+        self._along = [0.0] * len(self._gradient)
+        self._count = 0
+        self.failed = False
 
-def _gaps(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> list[float]:
-    """For each variable, the largest absolute difference of two gradients; 0 if not finite."""
-    found = [
-        float((a.to(torch.float64) - b).abs().max()) if a.numel() else 0.0
-        for a, b in zip(left, right, strict=True)
-    ]
-    return [gap if math.isfinite(gap) else 0.0 for gap in found]
-
-
-def _largest_term(
-    program: Program,
-    choices: Mapping[int, torch.Tensor] | None,
-    weights: Mapping[int, torch.Tensor] | None,
-) -> float:
-    """The largest derivative by a value of the program times the largest value, 1 at least."""
-    run = program.run(choices=choices, weights=weights)
-    values = [t for t in run.tensors.values() if t.is_floating_point()]
-    found = max(1.0, peak(tuple(adjoints(run).values()))) * max(1.0, peak(values))
-    return found if math.isfinite(found) else 0.0
-
-
-def _beside(point: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Points nearby, of numbers that are not round."""
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(_SAMPLES):
-        yield tuple(
-            p
-            + _STEP
-            * torch.where(p == 0, peak((p,)) or 1.0, p.abs())
-            * torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device)
-            for p in point
+    @property
+    def bounds(self) -> Tensors:
+        """For each entry, the largest error that rounding may have left in it."""
+        while self._count < SAMPLES and not self.failed:
+            self._sample()
+        return tuple(
+            torch.maximum(ROUNDING_MARGIN * most, least)
+            for most, least in zip(self._largest, self._least, strict=True)
         )
 
+    @property
+    def most(self) -> Tensors:
+        """The largest bounds that `covers` may come to: what a certificate may grant."""
+        while self._count < MOST_SAMPLES and not self.failed:
+            self._sample()
+        return self.bounds
 
-def _overflows(fine: Program, coarse: Program) -> bool:
-    """Whether values are finite in the one type and not in the other."""
-    wide, narrow = (
-        p.run(fine.point, pieces=Pieces.NATURAL, grad=False).tensors for p in (fine, coarse)
+    def covers(self, other: Sequence[torch.Tensor]) -> bool:
+        """Whether another gradient differs from this one by no more than rounding, anywhere."""
+        gaps = tuple(
+            (o.detach().to(torch.float64) - g).abs()
+            for o, g in zip(other, self._gradient, strict=True)
+        )
+        if _within(gaps, self._least):
+            return True
+        left = float("inf")
+        while not _within(gaps, self.bounds):
+            found = max(
+                float((g / b).nan_to_num(torch.inf).where(g > b, 0.0).max()) if g.numel() else 0.0
+                for g, b in zip(gaps, self.bounds, strict=True)
+            )
+            if self._count >= MOST_SAMPLES or self.failed or found > ROUNDING_MARGIN * left:
+                return False
+            left = min(left, found)
+            self._sample()
+        return True
+
+    @cached_property
+    def _ranges(self) -> Tensors:
+        """For each entry, its size if the terms that add up to it had signs at random."""
+        found = tuple(g.abs() for g in self._gradient)
+        for seed in range(_SIGNS):
+            turned = self._run(Errors(seed, signs=True))
+            if turned is not None:
+                found = tuple(torch.maximum(f, t.abs()) for f, t in zip(found, turned, strict=True))
+        return found
+
+    def vague(self, other: Sequence[torch.Tensor]) -> bool:
+        """Whether agreement entry by entry with another gradient proves little.
+
+        Either what rounding does to a variable's gradient is of the size of its terms. Or the two
+        differ by a factor that rounding does not explain: errors of many entries cancel in their
+        sum, and a part of the gradient itself does not.
+        """
+        bounds = self.bounds  # so that there are samples
+        for number, (most, g, o) in enumerate(
+            zip(self._largest, self._gradient, other, strict=True)
+        ):
+            size = float(torch.linalg.vector_norm(g))
+            off = abs(float(((o.detach().to(torch.float64) - g) * g).sum()))
+            room = max(
+                ROUNDING_MARGIN * self._along[number], float((self._least[number] * g.abs()).sum())
+            )
+            if size > 0 and off > room:
+                return True
+            if bool((bounds[number] > TOO_WIDE * g.abs()).any()):
+                noise, whole = (
+                    float(torch.linalg.vector_norm(t)) for t in (most, self._ranges[number])
+                )
+                if noise > TOO_WIDE * whole:
+                    return True
+        return False
+
+    def _sample(self) -> None:
+        self._count += 1
+        for double in self._modes:
+            moved = None
+            for size in ERROR_SIZES if double else OWN_ERROR_SIZES:
+                moved = self._run(Errors(self._count, size, double))
+                if moved is not None:
+                    break
+            if moved is None:
+                self.failed = True
+                return
+            changes = [(m - g) / size for m, g in zip(moved, self._gradient, strict=True)]
+            self._largest = tuple(
+                torch.maximum(most, c.abs()) for most, c in zip(self._largest, changes, strict=True)
+            )
+            self._along = [
+                max(most, abs(float((c * g).sum())))
+                for most, c, g in zip(self._along, changes, self._gradient, strict=True)
+            ]
+
+    def _run(self, errors: Errors) -> Tensors | None:
+        """A gradient with errors; None where they lead out of the function's domain."""
+        self._program.deadline.ask("computing what rounding can do to the gradient")
+        try:
+            found = selected_gradient(
+                self._program, self._choices, weights=self._weights, errors=errors
+            )
+        except ReplayError:
+            return None
+        return found if all(bool(torch.isfinite(g).all()) for g in found) else None
+
+
+def allowed_error(program: Program, *, replayed: bool) -> NDArray[np.float64]:
+    """(n,) how far entries of a gradient may be off before it counts as another one.
+
+    Args:
+        program: The program.
+        replayed: The gradient is that of AD's own pieces in float64; else what AD returned.
+    """
+    weights = ad_weights(program)
+    own = selected_gradient(program, weights=weights)
+    found = flatten(Rounding(program, own, weights=weights, double=True).bounds)
+    if not replayed:
+        found = found + flatten(Rounding(program, own, weights=weights).bounds)
+    return found
+
+
+def rounding_of_selections(program: Program) -> NDArray[np.float64]:
+    """(n,) how far rounding in float64 may have moved entries of selections' gradients.
+
+    By AD's selection and those along a line: a piece of slope zero tells nothing of another's.
+    """
+    generator = torch.Generator().manual_seed(0)
+    line = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in program.point]
+    selections: list[dict[int, torch.Tensor] | None] = [None]
+    selections += [select_along(program, tuple(s * p for p in line))[0] for s in (1, -1)]
+    found: NDArray[np.float64] = np.max(
+        [
+            flatten(Rounding(program, selected_gradient(program, c), c, double=True).bounds)
+            for c in selections
+        ],
+        axis=0,
     )
-    return any(
-        bool((torch.isfinite(wide[s]) & ~torch.isfinite(t)).any())
-        for s, t in narrow.items()
-        if s in wide and t.is_floating_point() and wide[s].shape == t.shape
-    )
+    return found
+
+
+def _within(gaps: Sequence[torch.Tensor], bounds: Sequence[torch.Tensor]) -> bool:
+    return all(bool((g <= b).all()) for g, b in zip(gaps, bounds, strict=True))

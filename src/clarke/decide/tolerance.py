@@ -1,26 +1,20 @@
-"""How close two gradients must be to count as equal: relative to scale and to the dtype used."""
+"""How close two gradients are: entry by entry, each against what rounding can do to it."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
+
+from clarke.numerics import UNIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clarke.capture import Trace
 
-_ROUNDINGS = 4096  # a deep network's backward pass accumulates thousands of roundings
-SHARE = 1e-3  # rounding_noise() is for tensors whose scale is smaller still
-REPLAY_SPACING = torch.finfo(torch.float64).eps  # of the numbers in which programs are replayed
-SINGLE = 1e-7  # float64 programs: some kernels hold constants in float32
 
-
-def relative_tolerance(trace: Trace) -> float:
-    """Relative error to expect of AD's gradient, from the coarsest dtype in the program."""
-    return min(max(_ROUNDINGS * coarsest_epsilon(trace), SINGLE), 0.25)
+REPLAY_SPACING = 2 * UNIT  # of the numbers in which programs are replayed
 
 
 def coarsest_epsilon(trace: Trace) -> float:
@@ -33,34 +27,55 @@ def coarsest_epsilon(trace: Trace) -> float:
 def relative_difference(
     left: Sequence[torch.Tensor],
     right: Sequence[torch.Tensor],
-    floor: float = 0.0,
-    noise: Sequence[float] = (),
+    sizes: Sequence[torch.Tensor] = (),
+    bounds: Sequence[torch.Tensor] = (),
 ) -> float:
-    """Largest difference of two gradients, each tensor relative to its own largest entry.
+    """Largest difference of two gradients in any entry, relative to that entry.
 
-    A tensor's own scale counts with at least the part `SHARE` of the whole gradient's. `floor` is
-    a further lower bound of the scale. Differences up to `noise`, one number per tensor, count as
-    zero. NaN gives infinity.
+    An entry counts with at least the size in `sizes`, and as equal up to what `bounds` grant it.
+    NaN gives infinity.
     """
-    whole = max(peak(left), peak(right))
-    allowed = noise or [0.0] * len(left)
     worst = 0.0
-    for a, b, n in zip(left, right, allowed, strict=True):
+    for number, (a, b) in enumerate(zip(left, right, strict=True)):
         if a.numel() == 0:
             continue
-        gap = float((a.detach().to(torch.float64) - b.detach().to(torch.float64)).abs().max())
-        scale = max(_peak(a), _peak(b), SHARE * whole, floor)
-        if math.isnan(gap):
-            return float("inf")
-        if gap > n:
-            worst = max(worst, gap / scale if scale > 0 else gap)
+        one, two = a.detach().to(torch.float64), b.detach().to(torch.float64)
+        size = torch.maximum(one.abs(), two.abs())
+        if sizes:
+            size = torch.maximum(size, sizes[number])
+        gap = (one - two).abs()
+        if bounds:
+            gap = torch.where(gap <= bounds[number], torch.zeros_like(gap), gap)
+        found = torch.where(gap > 0, gap / size, gap)
+        worst = max(worst, float(torch.where(torch.isnan(found), torch.inf, found).max()))
     return worst
 
 
 def peak(tensors: Sequence[torch.Tensor]) -> float:
     """The largest absolute entry of a gradient."""
-    return max((_peak(t) for t in tensors), default=0.0)
+    return max((float(t.detach().abs().max()) for t in tensors if t.numel()), default=0.0)
 
 
-def _peak(tensor: torch.Tensor) -> float:
-    return float(tensor.detach().abs().max()) if tensor.numel() else 0.0
+def of_tensors(tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """For every entry the largest of its tensor: sizes for what may nearly vanish."""
+    return tuple(torch.full_like(t, peak((t,)), dtype=torch.float64) for t in tensors)
+
+
+def larger(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The larger of two bounds, entry by entry."""
+    return tuple(torch.maximum(a, b) for a, b in zip(left, right, strict=True))
+
+
+def added(left: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The sum of two bounds, entry by entry."""
+    return tuple(a + b for a, b in zip(left, right, strict=True))
+
+
+def within(
+    left: Sequence[torch.Tensor], right: Sequence[torch.Tensor], bounds: Sequence[torch.Tensor]
+) -> bool:
+    """Whether two gradients differ by no more than `bounds`, in every entry."""
+    return all(
+        bool(((a.detach().to(torch.float64) - b.detach().to(torch.float64)).abs() <= r).all())
+        for a, b, r in zip(left, right, bounds, strict=True)
+    )

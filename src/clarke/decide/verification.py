@@ -28,12 +28,13 @@ from clarke.feasibility import verify_witness
 from clarke.kinks import Hazard, OpKind, default_registry
 from clarke.kinks.smooth import OpClass, classify
 from clarke.numerics import (
+    CONFIRMED,
+    RAY_LIMIT,
     ROWS_AGREE,
     ROWS_EXACT,
     ROWS_ONE_BY_ONE,
     ROWS_POSITIVE,
     SAME_GRADIENT,
-    SET_AGREES,
 )
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 
@@ -345,10 +346,10 @@ def confirmed(
     run: Gradient,
     witness: Witness,
     expected: Tensors,
-    tolerance: float,
-    noise: Sequence[float],
+    bounds: Sequence[torch.Tensor],
     generator: torch.Generator,
     finest: float = USUAL_FINEST,
+    tolerance: float = CONFIRMED,
 ) -> bool:
     """Whether gradients along a witness tend to its own, at points that no judge looked at."""
     stretch = 0.5 + 0.4 * float(torch.rand((), generator=generator, dtype=torch.float64))
@@ -356,12 +357,12 @@ def confirmed(
     def moved(point: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         return run([p + stretch * (q - p) for p, q in zip(program.point, point, strict=True)])
 
-    rest = (program.point, witness.direction, expected, tolerance, noise, finest)
+    rest = (program.point, witness.direction, expected, tolerance, bounds, finest)
     return confirm(moved, *rest).confirmed
 
 
 def check_ray(
-    program: Program, witness: Witness, tolerance: float, generator: torch.Generator
+    program: Program, witness: Witness, bounds: Tensors, generator: torch.Generator
 ) -> None:
     """Whether true gradients along a ray tend to the limit claimed, and the ray avoids all kinks.
 
@@ -376,12 +377,16 @@ def check_ray(
         raise Defect("a ray has no direction")
     if not is_smooth_along(program, witness.direction, generator):
         raise Defect("the function is not differentiable along a ray")
-    if not confirmed(program, true, witness, witness.gradient, tolerance, (), generator):
+    limit = witness.gradient
+    if not confirmed(program, true, witness, limit, bounds, generator, tolerance=RAY_LIMIT):
         raise Defect("gradients along a ray do not tend to the limit claimed")
 
 
-def same_bounds(claimed: Sequence[float], allowed: Sequence[float]) -> bool:
-    """Whether bounds of rounding are those that follow from the program."""
-    return len(claimed) == len(allowed) and all(
-        abs(c - a) <= SET_AGREES * a for c, a in zip(claimed, allowed, strict=True)
+def no_more(
+    claimed: Sequence[torch.Tensor], most: Sequence[torch.Tensor], factor: float = 1.0
+) -> bool:
+    """Whether bounds of rounding are none but those that follow from the program."""
+    return len(claimed) == len(most) and all(
+        c.shape == m.shape and bool(((c >= 0) & (c <= factor * m)).all())
+        for c, m in zip(claimed, most, strict=True)
     )

@@ -12,8 +12,8 @@ from clarke.constraints import build_rows, find_relevant, random_tangents
 from clarke.deadline import Deadline
 from clarke.decide.certificate import Certificate
 from clarke.decide.model import Witness, ray_witness
-from clarke.decide.rounding import rounding_noise
-from clarke.decide.tolerance import REPLAY_SPACING, relative_tolerance
+from clarke.decide.rounding import Rounding, least_bounds
+from clarke.decide.tolerance import added, larger
 from clarke.decide.verification import Defect, as_defects, derivatives_along, rebuilt
 from clarke.numerics import LAYER_SCALES
 from clarke.steering import selected_gradient
@@ -135,15 +135,19 @@ class LayerCertificate:
             rays = (ahead, tuple(-d for d in ahead))
             witnesses = tuple(ray_witness(d, own) for d in rays)
             weights = (0.5, 0.5)
+        rounding = Rounding(program, own)
+        if not rounding.covers(self.gradient):
+            raise Defect("AD's gradient is not that of its selection")
+        replay = Rounding(program, own, double=True).bounds
+        least = least_bounds(program, self.gradient, witnesses, weights)
         certificate = Certificate(
             program=program,
             gradient=self.gradient,
             point=program.point,
             witnesses=witnesses,
             weights=weights,
-            tolerance=relative_tolerance(program.analysis.trace),
-            noise=rounding_noise(program, own),
-            replay_noise=rounding_noise(program, own, epsilon=REPLAY_SPACING),
+            bounds=added(added(rounding.bounds, replay), least),
+            replay_bounds=larger(rounding.bounds, replay),
         )
         return certificate.sealed()
 

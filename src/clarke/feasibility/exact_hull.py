@@ -19,19 +19,25 @@ _BLOCK = 1 << 22  # entries held at once beside the caller's own arrays
 
 
 def verify_membership(
-    points: ArrayLike, weights: ArrayLike, target: ArrayLike, tolerance: float
+    points: ArrayLike,
+    weights: ArrayLike,
+    target: ArrayLike,
+    tolerance: float = 0.0,
+    allowed: ArrayLike | None = None,
 ) -> bool:
     """Whether a convex combination of the points lies within the tolerance of the target.
 
     The combination is Σ wᵢpᵢ / W with W = Σ wᵢ taken exactly. Checked exactly: w >= 0, |W - 1| at
     most k 2⁻⁵² (rounding of k weights), and every coordinate of the combination within
-    ``tolerance`` times the largest absolute entry of the points used and the target.
+    ``tolerance`` times the largest absolute entry of the points used and the target, or within its
+    own ``allowed``.
 
     Args:
         points: (k, n).
         weights: w, (k,).
         target: (n,).
         tolerance: relative, at least 0.
+        allowed: (n,), how far each coordinate may be off, in place of the tolerance.
 
     Raises:
         ValueError: if shapes differ, a point or the target is not finite, or the tolerance is not.
@@ -49,9 +55,13 @@ def verify_membership(
         return False
     largest = max((float(np.abs(p[i]).max(initial=0.0)) for i in support), default=0.0)
     largest = max(largest, float(np.abs(t).max(initial=0.0)))
-    allowed = Fraction(tolerance) * Fraction(largest)
+    room = np.full(len(t), tolerance * largest) if allowed is None else np.asarray(allowed, float)
+    if room.shape != t.shape or not (np.isfinite(room).all() and bool((room >= 0).all())):
+        raise ValueError("allowed must be one finite number, at least 0, for each coordinate.")
+    exact = [Fraction(tolerance) * Fraction(largest)] * len(room)
+    exact = exact if allowed is None else [Fraction(r) for r in room.tolist()]
     slack = (len(w) + 4) * 2.0**-51  # covers W and the rounding of the limits
-    accept, reject = tolerance * largest * (1 - slack), tolerance * largest * (1 + slack)
+    accept, reject = room * (1 - slack), room * (1 + slack)
     step = max(1, _BLOCK // max(1, len(support)))
     for start in range(0, p.shape[1], step):
         block, part, ws = p[support, start : start + step], t[start : start + step], w[support]
@@ -60,14 +70,14 @@ def verify_membership(
             # W differs from 1 by at most k 2⁻⁵², hence the wider count.
             size = ws @ np.abs(block) + np.abs(part)
             bound = rounding_bound(size, 4 * len(w) + 4, largest, ws)
-            if bool((error - bound > reject).any()):
+            if bool((error - bound > reject[start : start + step]).any()):
                 return False
-            unsettled = np.flatnonzero(~(error + bound <= accept))
+            unsettled = np.flatnonzero(~(error + bound <= accept[start : start + step]))
         weight = [Fraction(x) for x in ws.tolist()]
         for j in unsettled:
             column = [Fraction(x) for x in block[:, j].tolist()]
             moment = sum((a * b for a, b in zip(weight, column, strict=True)), Fraction(0))
-            if abs(moment - total * Fraction(float(part[j]))) > allowed * total:
+            if abs(moment - total * Fraction(float(part[j]))) > exact[start + j] * total:
                 return False
     return True
 

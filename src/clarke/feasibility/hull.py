@@ -77,6 +77,7 @@ def convex_weights(
     target: ArrayLike,
     *,
     tolerance: float = 1e-9,
+    allowed: ArrayLike | None = None,
     deadline: Deadline = UNLIMITED,
 ) -> FloatArray | None:
     """Weights that write the target as a convex combination of the points, or ``None``.
@@ -86,6 +87,7 @@ def convex_weights(
         target: (n,).
         tolerance: largest error of a coordinate, relative to the largest absolute entry among the
             points used and the target.
+        allowed: (n,), the largest error of each coordinate, in place of the tolerance.
         deadline: when to give up.
 
     Returns:
@@ -97,10 +99,28 @@ def convex_weights(
     """
     array = _points(points)
     goal = _target(target, array)
-    for weights in nearest_candidates(array, goal, deadline):
-        if verify_membership(array, weights, goal, tolerance):
+    if allowed is None:
+        for weights in nearest_candidates(array, goal, deadline):
+            if verify_membership(array, weights, goal, tolerance):
+                return weights
+        return None
+    room = np.asarray(allowed, dtype=np.float64)
+    moved = _moved(array, goal, room)
+    for weights in nearest_candidates(moved, np.zeros(len(goal)), deadline):
+        if verify_membership(array, weights, goal, allowed=room):
             return weights
     return None
+
+
+def _moved(points: FloatArray, target: FloatArray, allowed: FloatArray) -> FloatArray:
+    """Points seen from a target, each coordinate in its own size; zero where all are within reach.
+
+    A coordinate of size 1 then counts beside one of size 1e8 that all points share.
+    """
+    moved = points - target
+    sizes = np.abs(moved).max(axis=0)
+    found: FloatArray = np.where(sizes > allowed, moved / np.where(sizes > 0, sizes, 1.0), 0.0)
+    return found
 
 
 def separating_direction(

@@ -12,6 +12,7 @@ from clarke.errors import RegistrationError
 from clarke.kinks.model import Call, Hazard
 from clarke.kinks.regions import RegionRule
 from clarke.kinks.registry import default_registry
+from clarke.numerics import OWN_ROUNDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,9 +176,11 @@ def backward_differs(op: OpRecord, rule: FunctionRule) -> bool:
     places = [i for i in sorted(op.varied) if i in op.kept]
     found = []
     with torch.enable_grad():
-        for run in (rule.function.apply, op.func.evaluate):
-            inputs = {i: args[i].detach().clone().requires_grad_() for i in places}
-            out = run(*(inputs.get(i, a) for i, a in enumerate(args)))
+        # The declared derivative is known in float64; its own is as exact as its type allows.
+        for run, wide in ((rule.function.apply, False), (op.func.evaluate, True)):
+            given = tuple(_widened(a) if wide else a for a in args)
+            inputs = {i: given[i].detach().clone().requires_grad_() for i in places}
+            out = run(*(inputs.get(i, a) for i, a in enumerate(given)))
             leaves = list(inputs.values())
             found.append(
                 torch.autograd.grad(out.sum(), leaves, materialize_grads=True)
@@ -185,6 +188,13 @@ def backward_differs(op: OpRecord, rule: FunctionRule) -> bool:
                 else tuple(torch.zeros_like(x) for x in leaves)
             )
     return any(
-        not torch.allclose(a, b, rtol=_ROUNDINGS * torch.finfo(a.dtype).eps, atol=0, equal_nan=True)
+        not torch.allclose(
+            a.to(b.dtype), b, rtol=OWN_ROUNDINGS * torch.finfo(a.dtype).eps, atol=0, equal_nan=True
+        )
         for a, b in zip(*found, strict=True)
     )
+
+
+def _widened(value: Any) -> Any:
+    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.to(torch.float64) if floating else value

@@ -9,6 +9,7 @@ from clarke.steering.gradients import (
 )
 from clarke.steering.masks import MaskUse
 from clarke.steering.memory import aliases, shared_memory
+from clarke.steering.noise import Errors, unit_roundoff
 from clarke.steering.nudges import Nudges
 from clarke.steering.program import (
     Analysis,
@@ -22,6 +23,7 @@ from clarke.steering.program import (
 
 __all__ = [
     "Analysis",
+    "Errors",
     "MaskUse",
     "Nudges",
     "Pieces",
@@ -37,4 +39,5 @@ __all__ = [
     "select_along",
     "selected_gradient",
     "shared_memory",
+    "unit_roundoff",
 ]

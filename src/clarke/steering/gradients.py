@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from clarke.kinks import Touch
+    from clarke.steering.noise import Errors
 
 _EQUAL = 1e-11  # float64 tangents of tied candidates that count as equal, relative
 
@@ -31,9 +32,11 @@ def selected_gradient(
     choices: Mapping[int, torch.Tensor] | None = None,
     point: Sequence[torch.Tensor] | None = None,
     weights: Mapping[int, torch.Tensor] | None = None,
+    errors: Errors | None = None,
 ) -> tuple[torch.Tensor, ...]:
     """G(selection): the gradient with forced pieces (AD's where `choices` is silent)."""
-    return gradient_of(program.run(point, choices=choices, weights=weights), program)
+    run = program.run(point, choices=choices, weights=weights, errors=errors)
+    return gradient_of(run, program)
 
 
 def natural_gradient(

@@ -21,6 +21,7 @@ from clarke.kinks.model import UnsteeredRule
 from clarke.kinks.steps import ComparisonRule
 from clarke.steering.adapt import adapted, can_replay_random
 from clarke.steering.masks import MaskTracker, MaskUse, blended
+from clarke.steering.noise import Errors, Noise
 from clarke.steering.nudges import Nudges, carries_slopes
 from clarke.steering.pace import Pace
 from clarke.steering.still import Still
@@ -35,7 +36,7 @@ class Pieces(Enum):
 
     NATURAL = "as PyTorch evaluates them at the point of the replay"
     TRUE = "natural, with a true derivative where PyTorch's own formula is in doubt"
-    HELD = "as PyTorch evaluates them at touched kinks, the recorded piece elsewhere"
+    HELD = "as PyTorch evaluates recorded values at touched kinks, the recorded piece elsewhere"
     FORCED = "the piece that the selection names, everywhere"
 
 
@@ -221,6 +222,11 @@ class Program:
         other.deadline = deadline
         return other
 
+    @cached_property
+    def _sizes(self) -> dict[int, int]:
+        """Elements of every tensor of the program."""
+        return {s: t.numel() for s, t in self.run(grad=False).tensors.items()}
+
     def run(
         self,
         point: Sequence[torch.Tensor] | None = None,
@@ -232,6 +238,7 @@ class Program:
         tangents: Sequence[torch.Tensor] | None = None,
         probe: bool = False,
         nudge: bool | Nudges = False,
+        errors: Errors | None = None,
         grad: bool = True,
     ) -> Run:
         """Run the program.
@@ -246,15 +253,17 @@ class Program:
                 `torch_private.forward_mode`.
             probe: Collect candidates and switching functions at the touched kinks.
             nudge: Add zero leaves at the touched kinks, for adjoints; or those to add.
+            errors: Make random errors in values and adjoints, of the size of roundings.
             grad: Build an autograd graph.
         """
         nudges = nudge if isinstance(nudge, Nudges) else Nudges(self.dtype) if nudge else None
         state = _State(self, point, tangents, nudges, grad=grad)
         probes: dict[int, Probe] = {}
         with torch.set_grad_enabled(grad):
-            forced = pieces is Pieces.FORCED or probe
+            forced = pieces in (Pieces.FORCED, Pieces.HELD) or probe
             trace = self.analysis.trace if forced else self.analysis.recorded
             pace = Pace(self.deadline, trace.ops, state.env)
+            noise = None if errors is None else Noise(trace, errors, self._sizes)
             for position, op in enumerate(trace.ops):
                 pace.at(position)
                 if op.hidden_write:
@@ -267,6 +276,8 @@ class Program:
                     tuple(state.resolve(a) for a in op.args),
                     {k: state.resolve(v) for k, v in op.kwargs.items()},
                 )
+                if noise is not None:
+                    call = noise.of(op, call)
                 site = self.analysis.sites.get(position) if forced else None
                 if pieces is Pieces.TRUE and op.index in self.analysis.doubtful:
                     own = self.analysis.doubtful[op.index]
@@ -291,16 +302,38 @@ class Program:
         output = state.env[self.analysis.trace.output]
         return Run(output, probes, tuple(state.masks.uses), state.leaves, nudges, state.env)
 
-    @staticmethod
-    def _held(site: Site, call: Call, state: _State) -> Any:
-        """The recorded piece, except for touched kinks, which are evaluated as PyTorch does."""
+    @cached_property
+    def _offsets(self) -> dict[int, dict[int, torch.Tensor]]:
+        """What the program's types made of the values at touched kinks, by site and argument.
+
+        Values that are tied in a coarse type are not so in float64.
+        """
+        found: dict[int, dict[int, torch.Tensor]] = {}
+        for position, probe in self.run(probe=True, grad=False).probes.items():
+            kept, args = self.analysis.sites[position].touch.op.kept, probe.call.args
+            found[position] = {
+                i: v.to(args[i].dtype) - args[i].detach()
+                for i, v in kept.items()
+                if v.is_floating_point() and args[i].shape == v.shape
+            }
+        return found
+
+    def _held(self, site: Site, call: Call, state: _State) -> Any:
+        """The recorded piece, except for touched kinks, which are evaluated as PyTorch does.
+
+        There the recorded values count, and what the replay's move away from its own adds to them.
+        """
         touch = site.touch
         if touch.op.func._schema.name.endswith("_"):
             call = Call(call.func, (call.args[0].clone(), *call.args[1:]), call.kwargs)
         out = site.rule.evaluate(call, touch.base, touch)
         if touch.count == 0 or touch.base.numel() == 0:
             return out
-        apart = tuple(a.clone() if isinstance(a, torch.Tensor) else a for a in call.args)
+        moved = self._offsets.get(site.position, {})
+        apart = tuple(
+            a + moved[i] if i in moved else a.clone() if isinstance(a, torch.Tensor) else a
+            for i, a in enumerate(call.args)
+        )
         natural = state.execute(touch.op, Call(call.func, apart, call.kwargs))
         first = out[0] if isinstance(out, tuple) else out
         free = natural[0] if isinstance(natural, (tuple, list)) else natural
