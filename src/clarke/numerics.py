@@ -206,8 +206,8 @@ SET_AGREES = Threshold(
 VERIFIED_NODES = Threshold(
     200_000.0, "Nodes of the search tree up to which a verification enumerates again.", NONE
 )
-VERIFIED_CELLS = Threshold(10_000.0, "The same for cells.", NONE)
-VERIFIED_KINKS = Threshold(256.0, "The same for kinks.", NONE)
+VERIFIED_CELLS = Threshold(10_000.0, "Cells up to which a verification enumerates again.", NONE)
+VERIFIED_KINKS = Threshold(256.0, "Kinks up to which a verification enumerates again.", NONE)
 
 # --- masks and comparisons -----------------------------------------------------------------------
 
@@ -355,7 +355,9 @@ UNSEEN_STEP = Threshold(
     "the coarsest type: a first-order difference is then far above rounding.",
     NONE,
 )
-UNSEEN_RAYS = 4  # points beside the one judged at which both are run
+UNSEEN_RAYS = Threshold(
+    4, "Points beside the one judged at which both are run: random ones, so few are enough.", NONE
+)
 UNSEEN_SHARE = Threshold(
     0.5, "Share of these at which they differ; fewer may be a jump that rounding decides.", POSITIVE
 )

@@ -14,9 +14,10 @@ import torch
 
 from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED
+from clarke.decide.confirm import confirm
 from clarke.decide.normal import outer_estimate
 from clarke.decide.rounding import Rounding, allowed_error
-from clarke.decide.tolerance import added, of_tensors, relative_difference, within
+from clarke.decide.tolerance import added, within
 from clarke.decide.verification import (
     Defect,
     Recomputed,
@@ -318,8 +319,5 @@ def limit_beside(
     direction = unflatten(toward + 1e-3 * noise, program.point)
     choices, _ = select_along(program, direction)
     found = selected_gradient(program, choices)
-    for step in BESIDE_STEPS:
-        beside = natural_gradient(program, _moved(program, direction, step))
-        if relative_difference(found, beside, of_tensors(found)) <= FOLLOWS:
-            return found
-    return None
+    shown = confirm(lambda point: natural_gradient(program, point), program.point, direction, found)
+    return found if shown.confirmed else None

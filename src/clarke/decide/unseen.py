@@ -54,7 +54,7 @@ def judge_unseen(
         return decision  # it may draw other numbers, or is told of elsewhere
     try:
         program = Program(analysis, variables, deadline=deadline)
-        apart = sum(_differs(program, value, seed) for seed in range(UNSEEN_RAYS))
+        apart = sum(_differs(program, value, seed) for seed in range(int(UNSEEN_RAYS)))
     except (ReplayError, RuntimeError, ValueError, ArithmeticError):
         return decision  # not defined there
     if apart < UNSEEN_SHARE * UNSEEN_RAYS:
