@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     import torch
 
+    from clarke.prepare import Prepared
+
 
 @leaves_no_trace
 def check(
@@ -62,6 +64,7 @@ def check(
     try:
         with prepared(function, inputs, wrt, seconds) as run:
             gradient = run.gradient
+            _refuse_rewritten(run)
             decision = decide(
                 run.trace,
                 run.registry,
@@ -93,3 +96,12 @@ def check(
     if raise_exception and report.verdict is Verdict.NOT_CLARKE:
         raise WrongGradientError(str(report), report)
     return report
+
+
+def _refuse_rewritten(run: Prepared) -> None:
+    if run.rewritten is not None:
+        raise ModifiedSinceError(
+            f"The function rewrites one of its variables at {run.rewritten} before using it (as "
+            "max_norm of an embedding does), so autograd differentiates by another value than the "
+            "one given. Rewrite it outside of the function."
+        )

@@ -28,7 +28,7 @@ from clarke.world import World
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from clarke.capture import Trace
+    from clarke.capture import Location, Trace
     from clarke.kinks import Registry
 
 
@@ -45,6 +45,7 @@ class Prepared:
         value: The function's value at other values of the variables, by running it again.
         rerun: AD's gradient at other values of the variables, by running the function again; None
             unless all variables are float64, or where it would draw other random numbers.
+        rewritten: Where the function changed one of its variables before using it, if it did.
         deadline: When the call has to have an answer; counted from the end of the user's own run.
     """
 
@@ -56,6 +57,7 @@ class Prepared:
     value: Callable[[Sequence[torch.Tensor]], float]
     rerun: Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]] | None
     deadline: Deadline
+    rewritten: Location | None = None
 
     @property
     def values(self) -> tuple[Callable[[Sequence[torch.Tensor]], float], ...]:
@@ -132,6 +134,7 @@ def prepared(
                 wider = collect_opened(recorder, output, trace)
                 recorder.paused = True
                 known = _known_leaves(trace, output, arguments)
+                changed = {id(x) for x in known if not world.holds_still(x)}
             rerun = _Rerun(function, arguments, known, world, deadline)
             leaves = _leaves(known, given, made, rerun) if wrt is None else _named(known, wrt)
             if any(x.is_complex() for x in leaves):
@@ -152,9 +155,16 @@ def prepared(
                 rerun.value,
                 rerun.gradient if every else None,
                 deadline,
+                _rewritten([x for x in leaves if id(x) in changed], recorder),
             )
     finally:
         world.restore()
+
+
+def _rewritten(changed: Sequence[torch.Tensor], recorder: RefusingRecorder) -> Location | None:
+    """Where one of some variables was written to by the function itself."""
+    held = (x.untyped_storage()._cdata for x in changed if x.layout == torch.strided)
+    return next((recorder.rewritten[m] for m in held if m in recorder.rewritten), None)
 
 
 def _called(

@@ -73,6 +73,11 @@ class World:
             None if grad is None or grad.layout != torch.strided else grad.detach().clone(),
         )
 
+    def holds_still(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is known to have the value that it had when it was saved."""
+        saved = self._saved.get(id(tensor))
+        return saved is not None and torch.equal(saved.value, tensor.detach())
+
     def restore(self) -> None:
         """Put everything back; may be called repeatedly."""
         torch.set_rng_state(self._cpu)

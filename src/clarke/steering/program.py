@@ -387,8 +387,8 @@ class Program:
             return out
         first = out[0] if isinstance(out, tuple) else out
         values = rule.candidates(call, touch)
-        # As differences from one candidate: where all agree, the mean has no rounding. That one is a
-        # constant here, so that every candidate's derivative is its weight and nothing more.
+        # As differences from one candidate: where all agree, the mean has no rounding. That one
+        # is a constant, so that every candidate's derivative is its weight and nothing more.
         start = values[torch.searchsorted(touch.owner, torch.arange(touch.count))].detach()
         mean = start.index_add(
             0, touch.owner, (values - start[touch.owner]) * mixture.to(values.dtype)
