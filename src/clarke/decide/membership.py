@@ -117,8 +117,10 @@ class Membership(Recomputed):
 
     def _check_outside(self, limits: LimitSet) -> None:
         d = self.direction
-        if d is None or d.shape != self.target.shape or len(self.elements) or len(self.weights):
+        if d is None or d.shape != self.target.shape:
             raise Defect("no direction separates the vector from the set")
+        if len(self.elements) or len(self.weights) or self.atoms:
+            raise Defect("elements that add up to a vector are no proof that it is outside")
         if not abs(float(np.linalg.norm(d)) - 1) <= SET_AGREES:
             raise Defect("the direction is not a unit vector")
         if not separates(limits, self.target - np.sign(d) * self.allowed, d):

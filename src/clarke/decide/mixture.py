@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from clarke.constraints import build_rows, flatten, random_tangents
+from clarke.constraints import build_rows, find_relevant, flatten, random_tangents
 from clarke.deadline import rung
 from clarke.decide.model import Witness
 from clarke.decide.search import witness_selection
@@ -55,7 +55,7 @@ def mix_opposites(
     direction = random_tangents(program, generator)
     found = []
     for sign in (1.0, -1.0):
-        witness = _along(program, tuple(sign * d for d in direction), relevance)
+        witness = _along(program, tuple(sign * d for d in direction), relevance, generator)
         if witness is None or settings.selections < 2:
             return None
         found.append(witness)
@@ -63,11 +63,16 @@ def mix_opposites(
 
 
 def _along(
-    program: Program, direction: tuple[torch.Tensor, ...], relevance: Relevance
+    program: Program,
+    direction: tuple[torch.Tensor, ...],
+    relevance: Relevance,
+    generator: torch.Generator,
 ) -> Witness | None:
     """The selection that a direction makes, if it leaves no relevant kink open."""
     choices, _ = select_along(program, direction)
-    rows = build_rows(program, choices, relevance.relevant)
+    # A kink may matter under this selection and not under AD's.
+    own = find_relevant(program, generator, choices=choices).relevant
+    rows = build_rows(program, choices, relevance.relevant | own)
     values = rows.times(direction).to(torch.float64)
     if not bool((values > 0).all()):
         return None

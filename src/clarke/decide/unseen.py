@@ -17,6 +17,7 @@ from clarke.constraints import random_tangents
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.detached import held_constant
 from clarke.decide.model import Decision
+from clarke.decide.sober import sober_adjoints
 from clarke.decide.tolerance import coarsest_epsilon
 from clarke.errors import ReplayError
 from clarke.numerics import UNSEEN_RAYS, UNSEEN_ROUNDINGS, UNSEEN_SHARE, UNSEEN_STEP
@@ -48,7 +49,8 @@ def judge_unseen(
         return decision
     trace = analysis.trace
     drawn = any(
-        torch.Tag.nondeterministic_seeded in getattr(op.func, "tags", ()) for op in trace.ops
+        torch.Tag.nondeterministic_seeded in getattr(op.func, "tags", ())
+        for op in analysis.recorded.ops
     )
     if drawn or held_constant(trace):
         return decision  # it may draw other numbers, or is told of elsewhere
@@ -83,8 +85,12 @@ def _differs(program: Program, value: Value, seed: int) -> bool:
         .to(program.dtype)
         for i, (p, d) in enumerate(zip(program.point, direction, strict=True))
     ]
-    run = program.run(moved, pieces=Pieces.NATURAL, grad=False)
-    sizes = [float(t.detach().norm()) for t in run.tensors.values() if t.is_floating_point()]
+    run = program.run(moved, pieces=Pieces.NATURAL)
+    tensors = {s: t.detach() for s, t in run.tensors.items() if t.is_floating_point()}
+    _, adjoints = sober_adjoints(program, run)
+    sizes = [float(t.norm()) for t in tensors.values()]
+    # What comes after may make more of a rounding: ``acos`` near one.
+    sizes += [float((a * tensors[s]).norm()) for s, a in adjoints.items() if s in tensors]
     expected, found = float(run.output), value(moved)
     if not (math.isfinite(expected) and math.isfinite(found)):
         return False
