@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from clarke import Verdict, audit
 
 Step = Callable[[], None]
+Clock = Callable[[], float]
 _BLOCK = 6
 
 
@@ -232,16 +233,16 @@ class Times:
     rungs: Counter[str] = field(default_factory=Counter)
 
 
-def _block(step: Step, into: list[float]) -> None:
+def _block(step: Step, into: list[float], clock: Clock) -> None:
     """Steps one after the other; the first warms up, and opens what the block needs once."""
     for number in range(_BLOCK):
-        started = time.perf_counter()
+        started = clock()
         step()
         if number:
-            into.append(time.perf_counter() - started)
+            into.append(clock() - started)
 
 
-def measure(make: Callable[[], Step], steps: int) -> Times:
+def measure(make: Callable[[], Step], steps: int, clock: Clock = time.perf_counter) -> Times:
     """Blocks of every kind of step in turn, until `steps` of each; the first is left out."""
     torch.manual_seed(0)
     step = make()
@@ -252,17 +253,17 @@ def measure(make: Callable[[], Step], steps: int) -> Times:
         shift = number % 4
         for kind in order[shift:] + order[:shift]:
             if kind == "plain":
-                _block(step, times.plain)
+                _block(step, times.plain, clock)
             elif kind == "anomaly":
                 with torch.autograd.detect_anomaly():
-                    _block(step, times.anomaly)
+                    _block(step, times.anomaly, clock)
             elif kind == "empty":
                 with Empty() as mode:
-                    _block(step, times.empty)
+                    _block(step, times.empty, clock)
                 times.operators = mode.count // _BLOCK
             else:
                 with watching:
-                    _block(step, times.audited)
+                    _block(step, times.audited, clock)
         if number == 0:
             for found in kept:
                 found.clear()
@@ -300,13 +301,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=100, help="measured steps of each kind")
     parser.add_argument("--only", choices=[*KINDS], nargs="*", default=[*KINDS])
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="processor time: for a busy machine"
+    )
     given = parser.parse_args()
+    clock = time.process_time if given.cpu_time else time.perf_counter
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, one thread, medians of {given.steps} steps, ratios to plain")
     print(HEAD)
     for name in given.only:
         gc.collect()
-        print(show(name, measure(KINDS[name], given.steps)), flush=True)
+        print(show(name, measure(KINDS[name], given.steps, clock)), flush=True)
 
 
 if __name__ == "__main__":

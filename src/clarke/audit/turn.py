@@ -93,6 +93,7 @@ class Turn:
         self._backup: GradBackup | None = None
         self._watch: LeafWatch | None = None
         self._early: Decision | None = None
+        self._late = False  # the quick judge asks for the gradient
         self.result: Any = None
         self.decision: Decision | None = None
         self.gradient: tuple[torch.Tensor, ...] = ()
@@ -178,6 +179,7 @@ class Turn:
             except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
                 return case
         if not isinstance(found, Decision):
+            self._late = found.late
             return case
         rows_wanted = self.group is not None and self._accumulation.accumulating
         if rows_wanted and found.verdict is not Verdict.SMOOTH:
@@ -211,7 +213,7 @@ class Turn:
                     certificate = replace(early.certificate, gradient=self.gradient)
                     self.decision = replace(early, certificate=certificate)
                 return
-            self.decision = judge(
+            self.decision = self._judged_late(case) or judge(
                 case,
                 self.gradient,
                 self._registry,
@@ -219,6 +221,17 @@ class Turn:
                 confirmed=self._orders.confirmed,
                 deadline=self._deadline,
             )
+
+    def _judged_late(self, case: Case) -> Decision | None:
+        """What the quick judge finds with the gradient, where it asked for that."""
+        quick = self._orders.quick
+        if quick is None or not self._late:
+            return None
+        try:
+            found = quick.decide(case.trace, case.slots, self.gradient, self._deadline)
+        except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
+            return None
+        return found if isinstance(found, Decision) else None
 
     @contextlib.contextmanager
     def _unnoted(self) -> Iterator[None]:

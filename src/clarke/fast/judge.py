@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.capture import DeclaredFunction, ZeroFinder, without_values
+from clarke.constraints import find_relevant
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Decision, TouchCount
+from clarke.decide.hazards import obstacle
+from clarke.decide.tolerance import relative_difference, relative_tolerance
+from clarke.decide.verification import ad_weights
 from clarke.fast.certificate import LayerCertificate
 from clarke.fast.codes import Coder
 from clarke.fast.graph import Graph, build_graph, trusted_externals
@@ -22,6 +26,7 @@ from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.lowering import lower
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.table_lowerings import COMPLEX_ONLY
+from clarke.steering import Program, analyse, selected_gradient
 from clarke.steering.adapt import can_replay_random
 from clarke.verdict import Verdict
 
@@ -58,14 +63,20 @@ class _Findings:
     by_rows: bool = False  # some direction comes from linear conditions, not from a shift
     slopes: dict[int, bool] = field(default_factory=dict)  # ReLU: AD takes slope 0 at zero
     whole: Fingerprints | None = None  # of all images, if they were at hand
+    in_doubt: bool = False  # kinks are touched that no bias settles: do they matter?
+    in_parts: bool = False  # some of these inside of operations that stand for several
 
 
 @dataclass(frozen=True, eq=False)
 class Declined:
-    """No quick verdict: the reason, and the operation in question if it is one."""
+    """No quick verdict: the reason, and the operation in question if it is one.
+
+    With `late`, the gradient may yet bring one.
+    """
 
     reason: str
     op: OpRecord | None = None
+    late: bool = False
 
     def __str__(self) -> str:
         place = "" if self.op is None else f"{self.op.shown} at {self.op.location}: "
@@ -83,6 +94,7 @@ class QuickJudge:
 
     def __init__(self, registry: Registry, seed: int = 0, compiled: Compiled | None = None) -> None:
         self._registry = registry
+        self._seed = seed
         self._compiled = compiled
         self._scratch = Scratch()
         self._coder = Coder(seed, compiled)
@@ -121,7 +133,41 @@ class QuickJudge:
                 return Declined(trouble, op)
         if not _ordered(graph, found):
             return Declined("the directions of two layers get in each other's way")
+        if found.in_doubt:
+            if found.settled:
+                return Declined("a kink is touched that no bias settles")
+            if found.in_parts and gradient is None:
+                return Declined("the gradient decides what a touched kink is worth", late=True)
+            if self._may_matter(trace, variables, gradient if found.in_parts else None, deadline):
+                return Declined("a kink is touched that no bias settles")
         return self._verdict(graph, found, tuple(variables), tuple(gradient or ()))
+
+    def _may_matter(
+        self,
+        trace: Trace,
+        variables: Sequence[int],
+        gradient: Sequence[torch.Tensor] | None,
+        deadline: Deadline,
+    ) -> bool:
+        """Whether some touched kink changes the result: one replay tells where none does.
+
+        A `gradient` is held against that of the recorded pieces.
+        """
+        analysis = analyse(trace, self._registry, deadline)
+        sites = [s for s in analysis.sites.values() if s.touch.count]
+        if any(s.rule.by_value or s.rule.doubtful for s in sites):
+            return True
+        if obstacle(analysis, sees_values=False) is not None:
+            return True
+        program = Program(analysis, variables, deadline=deadline)
+        generator = torch.Generator().manual_seed(self._seed)
+        relevance = find_relevant(program, generator)
+        if bool(relevance.relevant.any() or relevance.hazards or relevance.lost_masks):
+            return True
+        if gradient is None:
+            return False
+        own = selected_gradient(program, weights=ad_weights(program))
+        return relative_difference(own, gradient) > relative_tolerance(trace)
 
     # ------------------------------------------------------------------ one operation
 
@@ -132,27 +178,57 @@ class QuickJudge:
             return "detached values, hidden writes or declared functions are involved"
         if op.resaved:
             return "tensors were saved in another form, or are computed again"
+        if not (op.differentiated or op.reads_stopped):
+            return ""  # computed from masks, integers and constants: locally constant
         known = self._registry.judge(op, graph.trace)
         if padding_row(op) is not None and not is_scaled(op):
             return ""  # of the other rows a linear function
-        if known.kind is OpKind.UNKNOWN:
+        lowering = self._registry.known(op.func).lowering
+        if known.kind is OpKind.UNKNOWN and lowering is None:
             return "the operation is not known"
         if known.kind is OpKind.RANDOM:
             fixed = not op.differentiated or can_replay_random(op)
             return "" if fixed else "the operation is random"
-        if known.lowering is not None and not self._is_single(op):
-            return "the operation stands for several"
+        if lowering is not None:
+            parts = self._parts(op)
+            if parts is not None:
+                return self._look_at_parts(parts, graph.trace, found)
+            if known.kind is OpKind.UNKNOWN:
+                return "the operation is not known"
         return self._look_for_kinks(graph, position, known, found)
 
-    def _is_single(self, op: OpRecord) -> bool:
-        """Whether an operation that may stand for several is by itself what it is here."""
+    def _parts(self, op: OpRecord) -> tuple[OpRecord, ...] | None:
+        """What an operation stands for; None if it is by itself what it is here."""
         if op.short_name in COMPLEX_ONLY:
-            return True
+            return None
         rule = self._registry.known(op.func).rule
         if isinstance(rule, SingularRule) and rule.find(op).count == 0:
-            return True  # analytic here
+            return None  # analytic here
         with torch.no_grad():
-            return len(lower(op, lambda f: self._registry.known(f).lowering, -1)[0]) == 1
+            parts = lower(op, lambda f: self._registry.known(f).lowering, -1)[0]
+        return None if parts == (op,) else parts
+
+    def _look_at_parts(self, parts: Sequence[OpRecord], trace: Trace, found: _Findings) -> str:
+        """Why one of the parts of an operation cannot be accounted for; empty if all can."""
+        for part in parts:
+            known = self._registry.judge(part, trace)
+            if known.kind not in (OpKind.ANALYTIC, OpKind.RULED):
+                return "the operation stands for several, not all of them known"
+            if known.rule is None:
+                continue
+            if known.rule.doubtful:
+                return "autograd's formula for a part of the operation holds for some programs only"
+            if not any(v.is_floating_point() or v.is_complex() for v in part.kept.values()):
+                continue  # integers and masks: locally constant
+            touch = known.rule.find(part)
+            if touch.hazards:
+                return "a kink is touched that no bias settles"
+            # Autograd differentiates the whole in its own way, which no rule of a part tells.
+            found.in_doubt = found.in_doubt or touch.count > 0
+            found.in_parts = found.in_parts or touch.count > 0
+            elements = max(touch.base.numel(), touch.count)
+            found.counts.append(TouchCount(part, elements, touch.count, 0, touch))
+        return ""
 
     def _look_for_kinks(self, graph: Graph, position: int, known: Known, found: _Findings) -> str:
         op = graph.trace.ops[position]
@@ -177,8 +253,12 @@ class QuickJudge:
         if touch is None or touch.count == 0:
             found.counts.append(TouchCount(op, elements, 0, 0))
             return ""
-        if not op.differentiated or op.short_name not in SHIFTED:
+        if not op.differentiated or touch.hazards:
             return "a kink is touched that no bias settles"
+        if op.short_name not in SHIFTED:
+            found.in_doubt = True
+            found.counts.append(TouchCount(op, elements, touch.count, 0, touch))
+            return ""
         found.counts.append(TouchCount(op, elements, touch.count, touch.count, touch))
         return _shift(graph, position, touch, found)
 
