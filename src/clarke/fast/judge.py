@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from clarke.kinks import KinkRule, Known, Registry, Touch
 
 
+# A replay holds all values again: of more elements than these only when autograd has let go of its.
+_EARLY = 1 << 20
 _SUMMED = frozenset({torch.float32, torch.float64})
 
 
@@ -105,6 +108,8 @@ class QuickJudge:
         variables: Sequence[int],
         gradient: Sequence[torch.Tensor] | None,
         deadline: Deadline = UNLIMITED,
+        *,
+        proof: bool = True,
     ) -> Decision | Declined:
         """SMOOTH or BOULIGAND with a certificate, or why `clarke.decide.decide` must judge.
 
@@ -114,6 +119,7 @@ class QuickJudge:
             gradient: What AD returned, one tensor per variable; None if the caller sees to it
                 that it is finite.
             deadline: Asked at every operation.
+            proof: With a certificate, which costs something to seal.
 
         Raises:
             OutOfTimeError: No answer in time.
@@ -136,11 +142,11 @@ class QuickJudge:
         if found.in_doubt:
             if found.settled:
                 return Declined("a kink is touched that no bias settles")
-            if found.in_parts and gradient is None:
+            if gradient is None and (found.in_parts or _size(trace) > _EARLY):
                 return Declined("the gradient decides what a touched kink is worth", late=True)
             if self._may_matter(trace, variables, gradient if found.in_parts else None, deadline):
                 return Declined("a kink is touched that no bias settles")
-        return self._verdict(graph, found, tuple(variables), tuple(gradient or ()))
+        return self._verdict(graph, found, tuple(variables), tuple(gradient or ()), proof=proof)
 
     def _may_matter(
         self,
@@ -306,6 +312,8 @@ class QuickJudge:
         found: _Findings,
         variables: tuple[int, ...],
         gradient: tuple[torch.Tensor, ...],
+        *,
+        proof: bool,
     ) -> Decision:
         slots = sorted(found.directions, key=lambda s: found.order[s])
         certificate = LayerCertificate(
@@ -323,20 +331,22 @@ class QuickJudge:
         return Decision(
             verdict,
             verdict.value,
-            certificate.sealed(),
+            certificate.sealed() if proof else None,
             theorem,
             counts=tuple(found.counts),
         )
 
 
-def let_go(decision: Decision, registry: Registry) -> Decision:
-    """A quick decision that holds none of the recorded values, which may be large.
+def _size(trace: Trace) -> int:
+    """How many elements a trace holds."""
+    return sum(v.numel() for op in trace.ops if op.signs is None for v in op.kept.values())
 
-    Its certificate computes them again when it is verified.
+
+def let_go(decision: Decision, trace: Trace, registry: Registry) -> tuple[Decision, Trace]:
+    """A quick decision on a trace, and that, without the recorded values, which may be large.
+
+    A certificate computes them again when it is verified.
     """
-    certificate = decision.certificate
-    if not isinstance(certificate, LayerCertificate):
-        return decision
 
     def repeatable(func: Any) -> bool:
         return registry.known(func).kind is not OpKind.RANDOM
@@ -346,12 +356,12 @@ def let_go(decision: Decision, registry: Registry) -> Decision:
         touch = None if count.touch is None else replace(count.touch, op=op)
         return replace(count, op=op, touch=touch)
 
-    trace = without_values(certificate.trace, repeatable)
-    return replace(
-        decision,
-        certificate=replace(certificate, trace=trace),
-        counts=tuple(without(c) for c in decision.counts),
-    )
+    trace = without_values(trace, repeatable)
+    certificate = decision.certificate
+    if isinstance(certificate, LayerCertificate):
+        certificate = replace(certificate, trace=trace)
+    counts = tuple(without(c) for c in decision.counts)
+    return replace(decision, certificate=certificate, counts=counts), trace
 
 
 def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
@@ -359,8 +369,8 @@ def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
     plain = [t for t in tensors if t.layout == torch.strided and t.dtype in _SUMMED]
     if len(plain) == len(tensors) and plain and len({t.dtype for t in plain}) == 1:
         # A sum is the quickest pass there is, and finite only if all entries are.
-        sums = torch.stack([t.detach().sum() for t in plain])
-        if bool(torch.isfinite(sums).all()):
+        sums = [t.detach().sum() for t in plain]
+        if math.isfinite(float(sums[0] if len(sums) == 1 else torch.stack(sums).sum())):
             return True
     ends: dict[torch.dtype, list[torch.Tensor]] = {}
     for t in tensors:
