@@ -56,6 +56,7 @@ typecheck: $(STAMP) ## Check the types of src/ with mypy, strictly
 	$(BIN)/mypy
 
 bench: $(STAMP) ## Run the benchmarks; DATA=FOLDER with CIFAR-10's binary files
+	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/run.py $(if $(DATA),--data '$(DATA)')
 
 agreement: $(STAMP) ## Compare 50 steps of each network with the naive reference; DATA=FOLDER

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.audit.constants import attached, independent
 from clarke.capture import (
     External,
     Recorder,
@@ -87,9 +88,12 @@ def prepare(
         unique.setdefault(e.slot, (position, e))
     if any(e.tensor.is_complex() for _, e in unique.values()):
         raise InputError("A variable is complex; a Clarke gradient needs real variables.")
+    opened = collect_opened(recorder, output, trace)
+    if opened is not None and independent(opened, trace, tuple(unique)):
+        trace, opened = attached(trace), None
     return Case(
         trace=trace,
-        opened=collect_opened(recorder, output, trace),
+        opened=opened,
         slots=tuple(unique),
         leaves=tuple(e.tensor for _, e in unique.values()),
         positions=tuple(p for p, _ in unique.values()),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ import torch
 
 from clarke.audit.engine import Interceptor, levels_up_to
 from clarke.audit.groups import Accumulation
+from clarke.audit.history import History
 from clarke.audit.hooks import HookSpy
 from clarke.audit.penalized import Penalized
 from clarke.audit.policy import OnWrong, Schedule
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from clarke.audit.engine import BackwardCall
+    from clarke.audit.groups import Group
     from clarke.capture import Location
     from clarke.decide import Decision
 
@@ -58,7 +59,6 @@ _DISTRIBUTED = (
     "takes is put together from all of theirs, and clarke sees those of one. Audit the program as "
     "a single process, on the whole batch."
 )
-_PROOFS_KEPT = 8  # wrong gradients whose proof, with its tensors, stays in `reports`
 
 
 def audit(
@@ -116,8 +116,8 @@ class Audit:
     """Watches a training loop; see `audit` for the arguments.
 
     Attributes:
-        reports: A report without tensors for every judged call, in order; the first wrong ones
-            keep gradient, certificate and correct element.
+        reports: A report without tensors for each of the last judged calls, in order; the first
+            wrong ones keep gradient, certificate and correct element, and stay.
     """
 
     def __init__(
@@ -158,14 +158,12 @@ class Audit:
         self._accumulation = Accumulation()
         self._penalized = Penalized()
         self._counter = PlaceCounter()
-        self._steps: list[Step] = []
+        self._history = History()
         self._subscribers: list[Subscriber] = []
         self._begun: list[Begun] = []
         self._whole = False
-        self._proofs = 0
         self._warned = False
         self._warned_at: set[tuple[str, int]] = set()
-        self.reports: list[Report] = []
 
     # ---------------------------------------------------------------- the block
 
@@ -231,25 +229,17 @@ class Audit:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """Every backward call so far."""
-        return tuple(self._steps)
+        """The last backward calls, up to `clarke.audit.history.KEPT`; `summary` counts all."""
+        return self._history.steps
+
+    @property
+    def reports(self) -> list[Report]:
+        """The last reports, as many as `steps` at most, behind the first wrong ones."""
+        return self._history.reports
 
     def summary(self) -> Summary:
         """Statistics over all steps so far; may be asked for inside the block."""
-        ends: dict[int, tuple[int, Step]] = {}
-        for s in self._steps:
-            ends[s.group] = (ends.get(s.group, (0, s))[0] + 1, s)
-        return Summary(
-            calls=len(self._steps),
-            judged=sum(s.looked for s in self._steps),
-            verdicts=Counter(s.verdict for s in self._steps if s.verdict is not None),
-            joint=Counter(
-                s.joint for parts, s in ends.values() if parts > 1 and s.joint is not None
-            ),
-            places=self._counter.places(),
-            seconds=sum(s.seconds for s in self._steps),
-            repaired=sum(s.repaired for s in self._steps),
-        )
+        return self._history.summary(self._counter.places())
 
     # ---------------------------------------------------------------- one backward call
 
@@ -275,7 +265,7 @@ class Audit:
         self._look_for_others()
         if recorder.stands_aside:
             call = replace(call, refused=recorder.stands_aside)
-        number = len(self._steps) + 1
+        number = self._history.calls + 1
         location = recorder.places.here()[0]
         if not self._schedule.looks_at(number):
             result = run_call(call, recorder)
@@ -286,11 +276,12 @@ class Audit:
             self._wrt,
             self._penalized,
             self._settings,
-            confirmed=self._schedule.confirms(len(self.reports) + 1),
+            confirmed=self._schedule.confirms(self._history.judged + 1),
             undoable=self._policy is OnWrong.RAISE,
             quick=self._quick if self._settings.quick else None,
             spy=self._spy,
             whole=self._whole,
+            proof=bool(self._subscribers),
             seconds=self._seconds,
         )
         turn = Turn(call, recorder, self._registry, self._accumulation, orders)
@@ -335,16 +326,12 @@ class Audit:
             joint_reason=why,
             repaired=turn.repaired,
         )
-        if report.verdict is Verdict.NOT_CLARKE and self._proofs < _PROOFS_KEPT:
-            self._proofs += 1
-            self.reports.append(replace(report, gradient=tuple(g.clone() for g in report.gradient)))
-        else:
-            self.reports.append(replace(report, gradient=(), certificate=None, element=None))
-        self._add(step, report)
+        self._history.keep(report)
+        self._add(step, report, turn.group)
         return report
 
-    def _add(self, step: Step, report: Report | None) -> None:
-        self._steps.append(step)
+    def _add(self, step: Step, report: Report | None, group: Group | None = None) -> None:
+        self._history.add(step, group)
         for callback in self._subscribers:
             callback(step, report)
 

@@ -43,6 +43,7 @@ class Orders:
         confirmed: Confirm a positive verdict by running the program.
         undoable: Keep what ``.grad`` held, to be able to put it back.
         quick: Judges common cases from recorded values alone; None to climb the whole ladder.
+        proof: Somebody is going to see the certificate.
         seconds: Time limit of all that clarke does about the call.
         spy: Knows where hooks may have changed gradients, which `quick` cannot see.
         whole: Somebody is going to look at the gradient of this call, or keep it.
@@ -57,6 +58,7 @@ class Orders:
     quick: QuickJudge | None = None
     spy: HookSpy | None = None
     whole: bool = True
+    proof: bool = True
     seconds: float | None = None
 
 
@@ -93,6 +95,7 @@ class Turn:
         self._backup: GradBackup | None = None
         self._watch: LeafWatch | None = None
         self._early: Decision | None = None
+        self._late = False  # the quick judge asks for the gradient
         self.result: Any = None
         self.decision: Decision | None = None
         self.gradient: tuple[torch.Tensor, ...] = ()
@@ -148,16 +151,14 @@ class Turn:
         case = prepare(self._call, self._recorder, orders.wrt, orders.penalized, self._deadline)
         if case is None:
             return
-        if self._call.accumulates:
-            with alone():
-                self.group = self._accumulation.begin(
-                    case.leaves, self._orders.number, self._recorder
-                )
-                self._backup = GradBackup(case.leaves, values=self._orders.undoable)
-        self._case = self._judged_early(case)
-        untouched = self._early is not None and not self._orders.whole and are_fresh(case.leaves)
-        if self._call.accumulates and not untouched:
-            with alone():
+        accumulates = self._call.accumulates
+        with alone():
+            if accumulates:
+                self.group = self._accumulation.begin(case.leaves, orders.number, self._recorder)
+                self._backup = GradBackup(case.leaves, values=orders.undoable)
+            self._case = self._judged_early(case)
+            untouched = self._early is not None and not orders.whole and are_fresh(case.leaves)
+            if accumulates and not untouched:
                 self._watch = LeafWatch(case.leaves)
                 self._watch.start()
 
@@ -170,25 +171,24 @@ class Turn:
         quick = None if self._needs_replay(case) else self._orders.quick
         if quick is None:
             return case
-        with alone():
-            if not all_finite(self._call.roots):
-                return case  # what overflowed may have lost a slope on the way
-            try:
-                found = quick.decide(case.trace, case.slots, None, self._deadline)
-            except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
-                return case
+        if not all_finite(self._call.roots):
+            return case  # what overflowed may have lost a slope on the way
+        try:
+            found = quick.decide(
+                case.trace, case.slots, None, self._deadline, proof=self._orders.proof
+            )
+        except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
+            return case
         if not isinstance(found, Decision):
+            self._late = found.late
             return case
         rows_wanted = self.group is not None and self._accumulation.accumulating
         if rows_wanted and found.verdict is not Verdict.SMOOTH:
             return case  # its rows are to be put together with those of other calls
-        self._early = let_go(found, self._registry)
-        certificate = self._early.certificate
-        if not isinstance(certificate, LayerCertificate):
-            return case
+        self._early, trace = let_go(found, case.trace, self._registry)
         if not self._call.retain_graph and not self._call.inputs:
             forget(self._call, self._recorder)
-        return replace(case, trace=certificate.trace)
+        return replace(case, trace=trace)
 
     def _judge(self, case: Case) -> None:
         with alone():
@@ -211,7 +211,7 @@ class Turn:
                     certificate = replace(early.certificate, gradient=self.gradient)
                     self.decision = replace(early, certificate=certificate)
                 return
-            self.decision = judge(
+            self.decision = self._judged_late(case) or judge(
                 case,
                 self.gradient,
                 self._registry,
@@ -219,6 +219,17 @@ class Turn:
                 confirmed=self._orders.confirmed,
                 deadline=self._deadline,
             )
+
+    def _judged_late(self, case: Case) -> Decision | None:
+        """What the quick judge finds with the gradient, where it asked for that."""
+        quick = self._orders.quick
+        if quick is None or not self._late:
+            return None
+        try:
+            found = quick.decide(case.trace, case.slots, self.gradient, self._deadline)
+        except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
+            return None
+        return found if isinstance(found, Decision) else None
 
     @contextlib.contextmanager
     def _unnoted(self) -> Iterator[None]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from clarke.capture import DeclaredFunction, ZeroFinder, without_values
+from clarke.constraints import find_relevant
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Decision, TouchCount
+from clarke.decide.hazards import obstacle
+from clarke.decide.tolerance import relative_difference, relative_tolerance
+from clarke.decide.verification import ad_weights
 from clarke.fast.certificate import LayerCertificate
 from clarke.fast.codes import Coder
 from clarke.fast.graph import Graph, build_graph, trusted_externals
@@ -22,6 +27,7 @@ from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.lowering import lower
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.table_lowerings import COMPLEX_ONLY
+from clarke.steering import Program, analyse, selected_gradient
 from clarke.steering.adapt import can_replay_random
 from clarke.verdict import Verdict
 
@@ -35,6 +41,8 @@ if TYPE_CHECKING:
     from clarke.kinks import KinkRule, Known, Registry, Touch
 
 
+# A replay holds all values again: of more elements than these only when autograd has let go of its.
+_EARLY = 1 << 20
 _SUMMED = frozenset({torch.float32, torch.float64})
 
 
@@ -58,14 +66,20 @@ class _Findings:
     by_rows: bool = False  # some direction comes from linear conditions, not from a shift
     slopes: dict[int, bool] = field(default_factory=dict)  # ReLU: AD takes slope 0 at zero
     whole: Fingerprints | None = None  # of all images, if they were at hand
+    in_doubt: bool = False  # kinks are touched that no bias settles: do they matter?
+    in_parts: bool = False  # some of these inside of operations that stand for several
 
 
 @dataclass(frozen=True, eq=False)
 class Declined:
-    """No quick verdict: the reason, and the operation in question if it is one."""
+    """No quick verdict: the reason, and the operation in question if it is one.
+
+    With `late`, the gradient may yet bring one.
+    """
 
     reason: str
     op: OpRecord | None = None
+    late: bool = False
 
     def __str__(self) -> str:
         place = "" if self.op is None else f"{self.op.shown} at {self.op.location}: "
@@ -83,6 +97,7 @@ class QuickJudge:
 
     def __init__(self, registry: Registry, seed: int = 0, compiled: Compiled | None = None) -> None:
         self._registry = registry
+        self._seed = seed
         self._compiled = compiled
         self._scratch = Scratch()
         self._coder = Coder(seed, compiled)
@@ -93,6 +108,8 @@ class QuickJudge:
         variables: Sequence[int],
         gradient: Sequence[torch.Tensor] | None,
         deadline: Deadline = UNLIMITED,
+        *,
+        proof: bool = True,
     ) -> Decision | Declined:
         """SMOOTH or BOULIGAND with a certificate, or why `clarke.decide.decide` must judge.
 
@@ -102,6 +119,7 @@ class QuickJudge:
             gradient: What AD returned, one tensor per variable; None if the caller sees to it
                 that it is finite.
             deadline: Asked at every operation.
+            proof: With a certificate, which costs something to seal.
 
         Raises:
             OutOfTimeError: No answer in time.
@@ -121,7 +139,41 @@ class QuickJudge:
                 return Declined(trouble, op)
         if not _ordered(graph, found):
             return Declined("the directions of two layers get in each other's way")
-        return self._verdict(graph, found, tuple(variables), tuple(gradient or ()))
+        if found.in_doubt:
+            if found.settled:
+                return Declined("a kink is touched that no bias settles")
+            if gradient is None and (found.in_parts or _size(trace) > _EARLY):
+                return Declined("the gradient decides what a touched kink is worth", late=True)
+            if self._may_matter(trace, variables, gradient if found.in_parts else None, deadline):
+                return Declined("a kink is touched that no bias settles")
+        return self._verdict(graph, found, tuple(variables), tuple(gradient or ()), proof=proof)
+
+    def _may_matter(
+        self,
+        trace: Trace,
+        variables: Sequence[int],
+        gradient: Sequence[torch.Tensor] | None,
+        deadline: Deadline,
+    ) -> bool:
+        """Whether some touched kink changes the result: one replay tells where none does.
+
+        A `gradient` is held against that of the recorded pieces.
+        """
+        analysis = analyse(trace, self._registry, deadline)
+        sites = [s for s in analysis.sites.values() if s.touch.count]
+        if any(s.rule.by_value or s.rule.doubtful for s in sites):
+            return True
+        if obstacle(analysis, sees_values=False) is not None:
+            return True
+        program = Program(analysis, variables, deadline=deadline)
+        generator = torch.Generator().manual_seed(self._seed)
+        relevance = find_relevant(program, generator)
+        if bool(relevance.relevant.any() or relevance.hazards or relevance.lost_masks):
+            return True
+        if gradient is None:
+            return False
+        own = selected_gradient(program, weights=ad_weights(program))
+        return relative_difference(own, gradient) > relative_tolerance(trace)
 
     # ------------------------------------------------------------------ one operation
 
@@ -132,27 +184,57 @@ class QuickJudge:
             return "detached values, hidden writes or declared functions are involved"
         if op.resaved:
             return "tensors were saved in another form, or are computed again"
+        if not (op.differentiated or op.reads_stopped):
+            return ""  # computed from masks, integers and constants: locally constant
         known = self._registry.judge(op, graph.trace)
         if padding_row(op) is not None and not is_scaled(op):
             return ""  # of the other rows a linear function
-        if known.kind is OpKind.UNKNOWN:
+        lowering = self._registry.known(op.func).lowering
+        if known.kind is OpKind.UNKNOWN and lowering is None:
             return "the operation is not known"
         if known.kind is OpKind.RANDOM:
             fixed = not op.differentiated or can_replay_random(op)
             return "" if fixed else "the operation is random"
-        if known.lowering is not None and not self._is_single(op):
-            return "the operation stands for several"
+        if lowering is not None:
+            parts = self._parts(op)
+            if parts is not None:
+                return self._look_at_parts(parts, graph.trace, found)
+            if known.kind is OpKind.UNKNOWN:
+                return "the operation is not known"
         return self._look_for_kinks(graph, position, known, found)
 
-    def _is_single(self, op: OpRecord) -> bool:
-        """Whether an operation that may stand for several is by itself what it is here."""
+    def _parts(self, op: OpRecord) -> tuple[OpRecord, ...] | None:
+        """What an operation stands for; None if it is by itself what it is here."""
         if op.short_name in COMPLEX_ONLY:
-            return True
+            return None
         rule = self._registry.known(op.func).rule
         if isinstance(rule, SingularRule) and rule.find(op).count == 0:
-            return True  # analytic here
+            return None  # analytic here
         with torch.no_grad():
-            return len(lower(op, lambda f: self._registry.known(f).lowering, -1)[0]) == 1
+            parts = lower(op, lambda f: self._registry.known(f).lowering, -1)[0]
+        return None if parts == (op,) else parts
+
+    def _look_at_parts(self, parts: Sequence[OpRecord], trace: Trace, found: _Findings) -> str:
+        """Why one of the parts of an operation cannot be accounted for; empty if all can."""
+        for part in parts:
+            known = self._registry.judge(part, trace)
+            if known.kind not in (OpKind.ANALYTIC, OpKind.RULED):
+                return "the operation stands for several, not all of them known"
+            if known.rule is None:
+                continue
+            if known.rule.doubtful:
+                return "autograd's formula for a part of the operation holds for some programs only"
+            if not any(v.is_floating_point() or v.is_complex() for v in part.kept.values()):
+                continue  # integers and masks: locally constant
+            touch = known.rule.find(part)
+            if touch.hazards:
+                return "a kink is touched that no bias settles"
+            # Autograd differentiates the whole in its own way, which no rule of a part tells.
+            found.in_doubt = found.in_doubt or touch.count > 0
+            found.in_parts = found.in_parts or touch.count > 0
+            elements = max(touch.base.numel(), touch.count)
+            found.counts.append(TouchCount(part, elements, touch.count, 0, touch))
+        return ""
 
     def _look_for_kinks(self, graph: Graph, position: int, known: Known, found: _Findings) -> str:
         op = graph.trace.ops[position]
@@ -177,8 +259,12 @@ class QuickJudge:
         if touch is None or touch.count == 0:
             found.counts.append(TouchCount(op, elements, 0, 0))
             return ""
-        if not op.differentiated or op.short_name not in SHIFTED:
+        if not op.differentiated or touch.hazards:
             return "a kink is touched that no bias settles"
+        if op.short_name not in SHIFTED:
+            found.in_doubt = True
+            found.counts.append(TouchCount(op, elements, touch.count, 0, touch))
+            return ""
         found.counts.append(TouchCount(op, elements, touch.count, touch.count, touch))
         return _shift(graph, position, touch, found)
 
@@ -226,6 +312,8 @@ class QuickJudge:
         found: _Findings,
         variables: tuple[int, ...],
         gradient: tuple[torch.Tensor, ...],
+        *,
+        proof: bool,
     ) -> Decision:
         slots = sorted(found.directions, key=lambda s: found.order[s])
         certificate = LayerCertificate(
@@ -243,20 +331,22 @@ class QuickJudge:
         return Decision(
             verdict,
             verdict.value,
-            certificate.sealed(),
+            certificate.sealed() if proof else None,
             theorem,
             counts=tuple(found.counts),
         )
 
 
-def let_go(decision: Decision, registry: Registry) -> Decision:
-    """A quick decision that holds none of the recorded values, which may be large.
+def _size(trace: Trace) -> int:
+    """How many elements a trace holds."""
+    return sum(v.numel() for op in trace.ops if op.signs is None for v in op.kept.values())
 
-    Its certificate computes them again when it is verified.
+
+def let_go(decision: Decision, trace: Trace, registry: Registry) -> tuple[Decision, Trace]:
+    """A quick decision on a trace, and that, without the recorded values, which may be large.
+
+    A certificate computes them again when it is verified.
     """
-    certificate = decision.certificate
-    if not isinstance(certificate, LayerCertificate):
-        return decision
 
     def repeatable(func: Any) -> bool:
         return registry.known(func).kind is not OpKind.RANDOM
@@ -266,12 +356,12 @@ def let_go(decision: Decision, registry: Registry) -> Decision:
         touch = None if count.touch is None else replace(count.touch, op=op)
         return replace(count, op=op, touch=touch)
 
-    trace = without_values(certificate.trace, repeatable)
-    return replace(
-        decision,
-        certificate=replace(certificate, trace=trace),
-        counts=tuple(without(c) for c in decision.counts),
-    )
+    trace = without_values(trace, repeatable)
+    certificate = decision.certificate
+    if isinstance(certificate, LayerCertificate):
+        certificate = replace(certificate, trace=trace)
+    counts = tuple(without(c) for c in decision.counts)
+    return replace(decision, certificate=certificate, counts=counts), trace
 
 
 def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
@@ -279,8 +369,8 @@ def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
     plain = [t for t in tensors if t.layout == torch.strided and t.dtype in _SUMMED]
     if len(plain) == len(tensors) and plain and len({t.dtype for t in plain}) == 1:
         # A sum is the quickest pass there is, and finite only if all entries are.
-        sums = torch.stack([t.detach().sum() for t in plain])
-        if bool(torch.isfinite(sums).all()):
+        sums = [t.detach().sum() for t in plain]
+        if math.isfinite(float(sums[0] if len(sums) == 1 else torch.stack(sums).sum())):
             return True
     ends: dict[torch.dtype, list[torch.Tensor]] = {}
     for t in tensors:

@@ -1,0 +1,102 @@
+"""What an audit remembers of its steps: exact counts of all, and the last ones themselves."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
+
+from clarke.audit.summary import Summary
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from clarke.audit.groups import Group
+    from clarke.audit.statistics import PlaceStatistics
+    from clarke.audit.step import Step
+    from clarke.report import Report
+
+KEPT: Final = 10_000  # steps and reports; about 1 kB each
+_PROOFS_KEPT = 8  # wrong gradients whose proof, with its tensors, stays in `reports`
+
+
+class History:
+    """Grows with the steps up to `KEPT` of them, then no more.
+
+    Attributes:
+        calls: Backward calls so far.
+        judged: Those that have a report.
+    """
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self._steps: deque[Step] = deque(maxlen=kept)
+        self._reports: deque[Report] = deque(maxlen=kept)
+        self._proved: list[Report] = []  # wrong ones that were among the last and are no more
+        self._proofs = 0
+        self._looked = 0
+        self._repaired = 0
+        self._seconds = 0.0
+        self._verdicts: Counter[Verdict] = Counter()
+        self._joint: Counter[Verdict] = Counter()
+        # Of every group that may go on: its calls so far, and the verdict on their sum. A group
+        # lives as long as a ``.grad`` that holds its sum.
+        self._groups: WeakKeyDictionary[Group, tuple[int, Verdict | None]] = WeakKeyDictionary()
+        self.calls = 0
+        self.judged = 0
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The last backward calls."""
+        return tuple(self._steps)
+
+    @property
+    def reports(self) -> list[Report]:
+        """The first wrong reports with their proofs, and the last ones."""
+        return [*self._proved, *self._reports]
+
+    def keep(self, report: Report) -> None:
+        """Keep a report: of the first wrong gradients all of it, of others no tensors."""
+        self.judged += 1
+        if report.verdict is Verdict.NOT_CLARKE and self._proofs < _PROOFS_KEPT:
+            self._proofs += 1
+            report = replace(report, gradient=tuple(g.clone() for g in report.gradient))
+        else:
+            report = replace(report, gradient=(), certificate=None, element=None)
+        if len(self._reports) == self._reports.maxlen and self._reports[0].gradient:
+            self._proved.append(self._reports[0])
+        self._reports.append(report)
+
+    def add(self, step: Step, group: Group | None) -> None:
+        """Count a backward call.
+
+        Args:
+            step: What became of it.
+            group: The calls whose gradients add up with its own, if it was judged and accumulates.
+        """
+        self._steps.append(step)
+        self.calls += 1
+        self._looked += step.looked
+        self._repaired += step.repaired
+        self._seconds += step.seconds
+        if step.verdict is not None:
+            self._verdicts[step.verdict] += 1
+        if group is None:
+            return
+        parts, before = self._groups.get(group, (0, None))
+        self._groups[group] = (parts + 1, step.joint)
+        if parts > 1 and before is not None:
+            self._joint[before] -= 1
+        if parts > 0 and step.joint is not None:
+            self._joint[step.joint] += 1
+
+    def summary(self, places: tuple[PlaceStatistics, ...]) -> Summary:
+        """Statistics over all steps."""
+        return Summary(
+            calls=self.calls,
+            judged=self._looked,
+            verdicts=Counter(self._verdicts),
+            joint=+self._joint,
+            places=places,
+            seconds=self._seconds,
+            repaired=self._repaired,
+        )
