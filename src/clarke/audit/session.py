@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.audit.engine import Interceptor, levels_up_to
-from clarke.audit.groups import Accumulation
+from clarke.audit.groups import Accumulation, unjudged
 from clarke.audit.hooks import HookSpy
 from clarke.audit.penalized import Penalized
 from clarke.audit.policy import OnWrong, Schedule
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     Subscriber = Callable[[Step, Report | None], Any]
     Begun = Callable[[int, Location], Any]
+    Amended = Callable[[Step], Any]
 
 _DISTRIBUTED = (
     "Several processes train together here (torch.distributed): the gradient that the optimizer "
@@ -155,7 +156,8 @@ class Audit:
         self._opened = ExitStack()
         self._interceptor = Interceptor(self._backward)
         self._places = Places()
-        self._accumulation = Accumulation()
+        self._accumulation = Accumulation(self._sum_taken)
+        self._amended: list[Amended] = []
         self._penalized = Penalized()
         self._counter = PlaceCounter()
         self._steps: list[Step] = []
@@ -184,7 +186,10 @@ class Audit:
             compiled=self._compiled,
             early=self._early,
         )
-        spy, stepping = HookSpy(recorder), OptimizerAside(recorder, self._penalized)
+        spy, stepping = (
+            HookSpy(recorder),
+            OptimizerAside(recorder, self._penalized, self._accumulation.doubts),
+        )
         recorder.places.on_root = self._look_for_others
         self._look_for_others(recorder=recorder)
         notice = CompileNotice(partial(_without_hooks, recorder, stepping))
@@ -203,12 +208,18 @@ class Audit:
         self._recorder = self._spy = self._stepping = self._notice = None
         opened = self._opened
         try:
+            self._accumulation.doubts.end()
             opened.close()
         finally:
             opened.close()  # what a KeyboardInterrupt left in there
 
     def subscribe(
-        self, callback: Subscriber, *, gradients: bool = True, begun: Begun | None = None
+        self,
+        callback: Subscriber,
+        *,
+        gradients: bool = True,
+        begun: Begun | None = None,
+        amended: Amended | None = None,
     ) -> None:
         """Call ``callback(step, report)`` after every backward call.
 
@@ -221,10 +232,15 @@ class Audit:
                 saves that copy; the gradient may then be the memory of ``.grad`` itself.
             begun: ``begun(number, location)`` is called before a call is judged: should the
                 process be killed meanwhile, nothing else tells.
+            amended: ``amended(step)`` is called when an optimizer takes a sum of accumulated
+                gradients that cannot be judged: `step` is the one that added the last of them, as
+                it now stands in `steps`.
         """
         self._subscribers.append(callback)
         if begun is not None:
             self._begun.append(begun)
+        if amended is not None:
+            self._amended.append(amended)
         self._whole = self._whole or gradients
 
     # ---------------------------------------------------------------- results
@@ -244,7 +260,9 @@ class Audit:
             judged=sum(s.looked for s in self._steps),
             verdicts=Counter(s.verdict for s in self._steps if s.verdict is not None),
             joint=Counter(
-                s.joint for parts, s in ends.values() if parts > 1 and s.joint is not None
+                s.joint
+                for parts, s in ends.values()
+                if (parts > 1 or s.joint is not s.verdict) and s.joint is not None
             ),
             places=self._counter.places(),
             seconds=sum(s.seconds for s in self._steps),
@@ -342,6 +360,15 @@ class Audit:
             self.reports.append(replace(report, gradient=(), certificate=None, element=None))
         self._add(step, report)
         return report
+
+    def _sum_taken(self, number: int, why: str) -> None:
+        """Somebody uses what call `number` added to, which cannot be judged because of `why`."""
+        if number > len(self._steps):
+            return  # its backward pass raised
+        step = replace(self._steps[number - 1], joint=Verdict.UNDECIDED, joint_reason=unjudged(why))
+        self._steps[number - 1] = step
+        for callback in self._amended:
+            callback(step)
 
     def _add(self, step: Step, report: Report | None) -> None:
         self._steps.append(step)
