@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch.utils.weak import TensorWeakRef
 
+from clarke.audit.doubts import Doubts, Version, is_nonzero
 from clarke.capture import TensorTable
 from clarke.constraints import build_rows
 from clarke.deadline import UNLIMITED, Deadline
@@ -29,13 +29,13 @@ from clarke.steering import Program
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    import torch
     from numpy.typing import NDArray
-    from typing_extensions import Self
 
     from clarke.audit.judge import Case
-    from clarke.capture import Recorder, Writes
+    from clarke.capture import Recorder
     from clarke.decide import Decision
 
 # Rows of a part are kept for later parts: always up to the first size (2 MB), up to the second
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _ALWAYS = 250_000
 _ACCUMULATING = 8_000_000
 _PARTS = 64  # a .grad that nobody clears must not let the record grow
+_UNSEEN = "a .grad held values that clarke did not see being computed"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,35 +69,16 @@ class Part:
 class Group:
     """The calls whose gradients the same ``.grad`` holds; `broken` says why no sum is judged.
 
-    `size` counts all calls, `parts` holds those that are not smooth.
+    `size` counts all calls, `parts` holds those that are not smooth. `doubtful` says why some of
+    the leaves that the last call added to hold more than these.
     """
 
     number: int
     size: int = 0
     parts: list[Part] = field(default_factory=list)
-    versions: dict[int, _Version] = field(default_factory=dict)
+    versions: dict[int, Version] = field(default_factory=dict)
     broken: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class _Version:
-    """The state of a tensor's values: autograd's count of writes, and those it does not count."""
-
-    counted: int
-    writes: Writes
-    uncounted: int
-
-    @classmethod
-    def of(cls, tensor: torch.Tensor, recorder: Recorder) -> Self:
-        """The present state."""
-        writes = recorder.writes_to(tensor)
-        return cls(tensor._version, writes, writes.count)
-
-    def is_of(self, tensor: torch.Tensor) -> bool:
-        """Whether nothing has been written since."""
-        if self.counted != tensor._version or self.uncounted != self.writes.count:
-            return False
-        return self.writes.holds(tensor)
+    doubtful: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +86,7 @@ class _Held:
     """What ``.grad`` of a leaf was after the last call."""
 
     gradient: TensorWeakRef
-    version: _Version
+    version: Version
     group: Group
 
 
@@ -113,9 +95,12 @@ class Accumulation:
 
     Attributes:
         accumulating: Some ``.grad`` has been added to before.
+        doubts: The leaves whose ``.grad`` holds more than is known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Callable[[int, str], None]) -> None:
+        """Call ``taken(number, why)`` when somebody uses a sum that cannot be judged."""
+        self.doubts = Doubts(taken)
         self._held: TensorTable[_Held] = TensorTable()
         self._numbers: TensorTable[int] = TensorTable()
         self._count = 0
@@ -123,38 +108,50 @@ class Accumulation:
 
     def begin(self, leaves: Sequence[torch.Tensor], number: int, recorder: Recorder) -> Group:
         """The group that call `number` belongs to; asked before the call changes ``.grad``."""
-        broken = ""
-        going_on: dict[int, Group] = {}
-        fresh = []
+        going_on: list[tuple[torch.Tensor, Group]] = []
+        doubtful: list[tuple[torch.Tensor, str]] = []
+        fresh: set[int] = set()
         for leaf in leaves:
-            gradient = leaf.grad
+            gradient, why = leaf.grad, self.doubts.of(leaf)
+            self.doubts.settle(leaf)
             held = self._held.get(leaf)
             if gradient is None:
-                fresh.append(self._number(leaf))
+                fresh.add(self._number(leaf))
             elif held is not None and held.gradient() is gradient and held.version.is_of(gradient):
-                going_on[held.group.number] = held.group
-            elif _is_nonzero(gradient):
-                broken = "a .grad held values that clarke did not see being computed"
+                earlier = held.group.versions.get(self._number(leaf))
+                if not why and (earlier is None or not earlier.is_of(leaf)):
+                    why = "a parameter changed between the parts"
+                if why:
+                    doubtful.append((leaf, why))
+                else:
+                    going_on.append((leaf, held.group))
+            elif is_nonzero(gradient):
+                doubtful.append((leaf, why or _UNSEEN))
             else:
-                fresh.append(self._number(leaf))
-        if broken or not going_on:
-            group = Group(number, broken=broken)
-        else:
-            self.accumulating = True
-            group = going_on.pop(min(going_on))
-            for other in going_on.values():
-                group.parts += other.parts
-                group.size += other.size
-                group.versions.update(other.versions)
-                group.broken = group.broken or other.broken
-            if any(n in group.versions for n in fresh):
-                group.broken = group.broken or "some of the accumulated gradients were cleared"
-            for leaf in leaves:
-                earlier = group.versions.get(self._number(leaf))
-                if earlier is not None and not earlier.is_of(leaf):
-                    group.broken = group.broken or "a parameter changed between the parts"
+                fresh.add(self._number(leaf))
+        for leaf, group in going_on:
+            if not fresh.isdisjoint(group.versions):
+                doubtful.append((leaf, "some of the accumulated gradients were cleared"))
+        continued = {g.number: g for _, g in going_on if fresh.isdisjoint(g.versions)}
+        group = self._merged(number, continued)
         for leaf in leaves:
-            group.versions[self._number(leaf)] = _Version.of(leaf, recorder)
+            group.versions[self._number(leaf)] = Version.of(leaf, recorder)
+        for leaf, why in doubtful:
+            self.doubts.add(leaf, number, why, recorder)
+        group.doubtful = doubtful[0][1] if doubtful else ""
+        return group
+
+    def _merged(self, number: int, continued: dict[int, Group]) -> Group:
+        """The groups that call `number` continues, as one, or a new one."""
+        if not continued:
+            return Group(number)
+        self.accumulating = True
+        group = continued.pop(min(continued))
+        for other in continued.values():
+            group.parts += other.parts
+            group.size += other.size
+            group.versions.update(other.versions)
+            group.broken = group.broken or other.broken
         return group
 
     def finish(
@@ -178,7 +175,7 @@ class Accumulation:
         for leaf in case.leaves:
             if leaf.grad is not None:
                 gradient = TensorWeakRef(leaf.grad)
-                version = _Version.of(leaf.grad, recorder)
+                version = Version.of(leaf.grad, recorder)
                 self._held.set(leaf, _Held(gradient, version, group))
         group.size += 1
         if decision.verdict is not Verdict.SMOOTH and not group.broken:
@@ -191,7 +188,10 @@ class Accumulation:
             group.broken = f"more than {_PARTS} of its parts are not smooth"
         if group.broken:
             group.parts.clear()
-        return joint_verdict(group, deadline)
+        joint, why = joint_verdict(group, deadline)
+        if group.doubtful and not why:
+            why = f"Where .grad holds more, judged when it is used: {group.doubtful}."
+        return joint, why
 
     def _number(self, leaf: torch.Tensor) -> int:
         found = self._numbers.get(leaf)
@@ -239,19 +239,15 @@ class Accumulation:
         return Part(number, decision.verdict, rows)
 
 
-def _is_nonzero(gradient: torch.Tensor) -> bool:
-    found = gradient.detach()
-    if found.layout == torch.sparse_coo:
-        found = found.coalesce().values()
-    elif found.layout != torch.strided:
-        found = found.to_dense()
-    return bool((found != 0).any())
+def unjudged(why: str) -> str:
+    """What is said of a sum that cannot be judged."""
+    return f"The sum in .grad cannot be judged: {why}."
 
 
 def joint_verdict(group: Group, deadline: Deadline = UNLIMITED) -> tuple[Verdict, str]:
     """The verdict on the sum of the gradients of a group's parts."""
     if group.broken:
-        return Verdict.UNDECIDED, f"The sum in .grad cannot be judged: {group.broken}."
+        return Verdict.UNDECIDED, unjudged(group.broken)
     kinked = group.parts
     if not kinked:
         return Verdict.SMOOTH, ""

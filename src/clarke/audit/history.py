@@ -38,8 +38,8 @@ class History:
         self._seconds = 0.0
         self._verdicts: Counter[Verdict] = Counter()
         self._joint: Counter[Verdict] = Counter()
-        # Of every group that may go on: its calls so far, and the verdict on their sum. A group
-        # lives as long as a ``.grad`` that holds its sum.
+        # Of every group that may go on: its calls so far, and the verdict on their sum that was
+        # counted. A group lives as long as a ``.grad`` that holds its sum.
         self._groups: WeakKeyDictionary[Group, tuple[int, Verdict | None]] = WeakKeyDictionary()
         self.calls = 0
         self.judged = 0
@@ -83,11 +83,32 @@ class History:
         if group is None:
             return
         parts, before = self._groups.get(group, (0, None))
-        self._groups[group] = (parts + 1, step.joint)
-        if parts > 1 and before is not None:
+        self._count_sum(group, parts + 1, before, step)
+
+    def amend(self, number: int, why: str) -> Step | None:
+        """Say of the sum that call `number` was the last to add to that it cannot be judged.
+
+        Returns:
+            The step as it now is; None if its backward pass raised, or it is none of the last.
+        """
+        place = number - self.calls - 1  # from the end: steps are numbered without gaps
+        if place >= 0 or -place > len(self._steps):
+            return None
+        step = replace(self._steps[place], joint=Verdict.UNDECIDED, joint_reason=why)
+        self._steps[place] = step
+        for group, (parts, before) in list(self._groups.items()):
+            if group.number == step.group:
+                self._count_sum(group, parts, before, step)
+        return step
+
+    def _count_sum(self, group: Group, parts: int, before: Verdict | None, step: Step) -> None:
+        """Count the verdict on a group's sum, in place of the one on its earlier calls."""
+        now = step.joint if parts > 1 or step.joint is not step.verdict else None
+        if before is not None:
             self._joint[before] -= 1
-        if parts > 0 and step.joint is not None:
-            self._joint[step.joint] += 1
+        if now is not None:
+            self._joint[now] += 1
+        self._groups[group] = (parts, now)
 
     def summary(self, places: tuple[PlaceStatistics, ...]) -> Summary:
         """Statistics over all steps."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.audit.engine import Interceptor, levels_up_to
-from clarke.audit.groups import Accumulation
+from clarke.audit.groups import Accumulation, unjudged
 from clarke.audit.history import History
 from clarke.audit.hooks import HookSpy
 from clarke.audit.penalized import Penalized
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     Subscriber = Callable[[Step, Report | None], Any]
     Begun = Callable[[int, Location], Any]
+    Amended = Callable[[Step], Any]
 
 _DISTRIBUTED = (
     "Several processes train together here (torch.distributed): the gradient that the optimizer "
@@ -155,7 +156,8 @@ class Audit:
         self._opened = ExitStack()
         self._interceptor = Interceptor(self._backward)
         self._places = Places()
-        self._accumulation = Accumulation()
+        self._accumulation = Accumulation(self._sum_taken)
+        self._amended: list[Amended] = []
         self._penalized = Penalized()
         self._counter = PlaceCounter()
         self._history = History()
@@ -182,7 +184,10 @@ class Audit:
             compiled=self._compiled,
             early=self._early,
         )
-        spy, stepping = HookSpy(recorder), OptimizerAside(recorder, self._penalized)
+        spy, stepping = (
+            HookSpy(recorder),
+            OptimizerAside(recorder, self._penalized, self._accumulation.doubts),
+        )
         recorder.places.on_root = self._look_for_others
         self._look_for_others(recorder=recorder)
         notice = CompileNotice(partial(_without_hooks, recorder, stepping))
@@ -201,12 +206,18 @@ class Audit:
         self._recorder = self._spy = self._stepping = self._notice = None
         opened = self._opened
         try:
+            self._accumulation.doubts.end()
             opened.close()
         finally:
             opened.close()  # what a KeyboardInterrupt left in there
 
     def subscribe(
-        self, callback: Subscriber, *, gradients: bool = True, begun: Begun | None = None
+        self,
+        callback: Subscriber,
+        *,
+        gradients: bool = True,
+        begun: Begun | None = None,
+        amended: Amended | None = None,
     ) -> None:
         """Call ``callback(step, report)`` after every backward call.
 
@@ -219,10 +230,15 @@ class Audit:
                 saves that copy; the gradient may then be the memory of ``.grad`` itself.
             begun: ``begun(number, location)`` is called before a call is judged: should the
                 process be killed meanwhile, nothing else tells.
+            amended: ``amended(step)`` is called when an optimizer takes a sum of accumulated
+                gradients that cannot be judged: `step` is the one that added the last of them, as
+                it now stands in `steps`.
         """
         self._subscribers.append(callback)
         if begun is not None:
             self._begun.append(begun)
+        if amended is not None:
+            self._amended.append(amended)
         self._whole = self._whole or gradients
 
     # ---------------------------------------------------------------- results
@@ -329,6 +345,14 @@ class Audit:
         self._history.keep(report)
         self._add(step, report, turn.group)
         return report
+
+    def _sum_taken(self, number: int, why: str) -> None:
+        """Somebody uses what call `number` added to, which cannot be judged because of `why`."""
+        step = self._history.amend(number, unjudged(why))
+        if step is None:
+            return  # its backward pass raised
+        for callback in self._amended:
+            callback(step)
 
     def _add(self, step: Step, report: Report | None, group: Group | None = None) -> None:
         self._history.add(step, group)

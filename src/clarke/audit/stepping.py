@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from clarke.audit.doubts import Doubts
     from clarke.audit.penalized import Penalized
     from clarke.capture import Recorder
 
@@ -32,7 +33,8 @@ class OptimizerAside:
     was made out of sight and stays undecided.
     """
 
-    def __init__(self, recorder: Recorder, penalized: Penalized) -> None:
+    def __init__(self, recorder: Recorder, penalized: Penalized, doubts: Doubts) -> None:
+        self._doubts = doubts
         self._recorder = recorder
         self._penalized = penalized
         self._thread = threading.get_ident()
@@ -65,6 +67,7 @@ class OptimizerAside:
             return
         self.recover()
         self._penalized.note_step(optimizer)
+        self._doubts.optimized(p for group in optimizer.param_groups for p in group["params"])
         if _runs_own_code_only(optimizer, args, kwargs):
             self._recorder.note_writes(list(_written(optimizer)))
             self._aside.enter_context(self._recorder.aside())

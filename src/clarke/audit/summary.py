@@ -42,8 +42,11 @@ class Summary:
 
     @property
     def correct(self) -> bool | None:
-        """True if every judged gradient was proved correct, False if any was proved wrong."""
-        found = [v.correct for v, n in self.verdicts.items() if n]
+        """True if every judged gradient was proved correct, False if any was proved wrong.
+
+        A sum of accumulated gradients is one as well.
+        """
+        found = [v.correct for by in (self.verdicts, self.joint) for v, n in by.items() if n]
         if False in found:
             return False
         return None if None in found or not found else True

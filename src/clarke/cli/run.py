@@ -118,7 +118,7 @@ def _end(run: Run, ending: Ending, *, strict: bool, as_json: bool) -> None:
         place = shown_path(run.folder)
         console.print(f"the run: {place}", style="dim", soft_wrap=True)
         console.print(f"as a page: clarke report {place}", style="dim", soft_wrap=True)
-    outcomes = [s.outcome for s in run.steps]
+    outcomes = [*(s.outcome for s in run.steps), *run.sums()]
     found = exit_status([v.correct for v in outcomes if v is not None], strict=strict)
     sys.exit(ending.status or int(found))
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _APART = (1e-3, 0.05)  # relative: the finest that roundings allow
 _STAYS = 0.5  # of a difference that a step ten times smaller does not take away
+_WIDER = 3.0
 _ROUNDINGS = 100.0
 _RAYS = 3
 
@@ -286,8 +287,10 @@ def _parts(
     ]
     if not usable:
         return None
-    gaps = [abs(slope(s) - expected) for s in usable[-2:]]
+    # Of a single one that counts, a wider one says how much of the difference is curvature.
+    compared = usable[-2:] if len(usable) > 1 else [_WIDER * usable[0], *usable]
+    gaps = [abs(slope(s) - expected) for s in compared]
     found = max(abs(slope(usable[-1])), abs(expected))
     if found == 0:
         return None
-    return gaps[-1] > share * found and (len(gaps) == 1 or gaps[-1] > _STAYS * gaps[0])
+    return gaps[-1] > max(share * found, _STAYS * gaps[0])

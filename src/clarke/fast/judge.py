@@ -13,7 +13,8 @@ from clarke.constraints import find_relevant
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Decision, TouchCount
 from clarke.decide.hazards import obstacle
-from clarke.decide.tolerance import relative_difference, relative_tolerance
+from clarke.decide.rounding import Rounding, spacings
+from clarke.decide.tolerance import within
 from clarke.decide.verification import ad_weights
 from clarke.fast.certificate import LayerCertificate
 from clarke.fast.codes import Coder
@@ -173,7 +174,10 @@ class QuickJudge:
         if gradient is None:
             return False
         own = selected_gradient(program, weights=ad_weights(program))
-        return relative_difference(own, gradient) > relative_tolerance(trace)
+        if within(own, gradient, spacings(gradient, [g.dtype for g in gradient])):
+            return False
+        rounding = Rounding(program, own, weights=ad_weights(program))
+        return not rounding.covers(gradient) or rounding.vague(gradient)
 
     # ------------------------------------------------------------------ one operation
 

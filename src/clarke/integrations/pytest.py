@@ -57,7 +57,9 @@ class AuditPlugin:
             outcome = yield
         _count(item, watch)
         strict = bool(options.get("strict", self._strict))
-        bad = [(s, r) for s, r in reports if _is_bad(s, strict=strict)]
+        sums = {s.number: s for s in watch.steps}  # as they stand at the end
+        found = [(sums.get(s.number, s), r) for s, r in reports]
+        bad = [(s, r) for s, r in found if _is_bad(s, strict=strict)]
         if bad and outcome.excinfo is None:  # a test that failed by itself says why by itself
             outcome.force_exception(pytest.fail.Exception(_message(bad), pytrace=False))
 
@@ -71,7 +73,12 @@ def _is_bad(step: Step, *, strict: bool) -> bool:
         return False
     if Verdict.NOT_CLARKE in (step.verdict, step.joint):
         return True
-    return strict and step.correct is not True
+    return strict and not (step.correct and _used_sum_is_right(step))
+
+
+def _used_sum_is_right(step: Step) -> bool:
+    """False if somebody used what the call added to, and that could not be judged."""
+    return step.verdict is step.joint or step.joint is None or step.joint.correct is True
 
 
 def _count(item: pytest.Item, watch: Audit) -> None:
@@ -86,7 +93,7 @@ def _message(bad: list[tuple[Step, Report | None]]) -> str:
     lines = [f"{len(bad)} of the test's gradients: {what}"]
     for step, report in bad[:_SHOWN]:
         lines += ["", f"backward call {step.number} at {step.location}"]
-        if step.verdict is not step.joint and step.joint is Verdict.NOT_CLARKE:
+        if step.verdict is not step.joint and step.joint is not None:
             lines.append(f"the accumulated sum: {step.joint_reason or step.joint.value}")
         lines.append(str(report) if report is not None else step.reason)
         lines += [f"  named     {c}" for c in step.culprits]

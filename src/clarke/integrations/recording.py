@@ -38,6 +38,7 @@ def record(audit: Audit, folder: Path | str, settings: Mapping[str, Any]) -> Run
         lambda step, report: writer.write(step_record(step, report)),
         gradients=False,
         begun=lambda number, at: writer.begin(number, at.file, at.line),
+        amended=lambda step: writer.amend(step_record(step, None)),
     )
     return writer
 

@@ -9,7 +9,8 @@ long texts, which repeat from step to step, are written once and referred to by 
 - ``{"step": n, "verdict": ..., "kinks": [[site, elements, touched, relevant, text], ...], ...}``
   is a step,
 - ``{"begun": n, "at": [text, line]}`` says that the judging of a step begins: without the step, the
-  run was interrupted in it.
+  run was interrupted in it,
+- ``{"amended": n, "joint": [verdict, text]}`` says what became of the sum that a step added to.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import linecache
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +117,15 @@ class RunWriter:
         lines.append(body)
         _write_all(self._file, "".join(_line(entry) for entry in lines).encode())
 
+    def amend(self, step: StepRecord) -> None:
+        """Note that the verdict on a written step's sum has changed."""
+        if self._file is None or os.getpid() != self._process or step.joint is None:
+            return
+        lines: list[dict[str, Any]] = []
+        why = self._text(lines, step.joint_reason)
+        lines.append({"amended": step.number, "joint": [step.joint.name, why]})
+        _write_all(self._file, "".join(_line(entry) for entry in lines).encode())
+
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary and close; further calls do nothing."""
         if self._file is None or os.getpid() != self._process:
@@ -201,11 +212,18 @@ class _Reader:
             elif "begun" in entry:
                 text, at = entry["at"]
                 self._begun = entry["begun"], self._texts[text], at
+            elif "amended" in entry:
+                self._amend(entry["amended"], *entry["joint"])
             else:
                 self.steps.append(self._step(entry))
                 self._begun = None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, StopIteration):
             self.damaged += 1
+
+    def _amend(self, number: int, joint: str, text: int) -> None:
+        at = next(i for i in reversed(range(len(self.steps))) if self.steps[i].number == number)
+        found = self.steps[at]
+        self.steps[at] = replace(found, joint=Verdict[joint], joint_reason=self._texts[text])
 
     def interrupted(self) -> tuple[StepRecord, ...]:
         """The step during which a run was killed, if it was."""

@@ -99,8 +99,7 @@ class StepRecord:
     def outcome(self) -> Verdict | None:
         """The verdict on this call, unless the sum that it adds to is proved wrong.
 
-        A sum that merely cannot be judged does not count: often nobody uses it (a GAN's generator
-        step also adds to the discriminator's gradient, which is then cleared).
+        A sum that cannot be judged counts among the `Run.sums`, once somebody uses it.
         """
         return self.joint if self.joint is Verdict.NOT_CLARKE else self.verdict
 
@@ -157,7 +156,7 @@ class Run:
         for s in self.steps:
             if s.group is not None:
                 ends[s.group] = (ends.get(s.group, (0, s))[0] + 1, s)
-        found = Counter(s.joint for parts, s in ends.values() if parts > 1)
+        found = Counter(s.joint for n, s in ends.values() if n > 1 or s.joint is not s.verdict)
         return {v: found[v] for v in SEVERITY if found[v]}
 
     @property

@@ -1,0 +1,131 @@
+"""Gradients in ``.grad`` of which not all is known: they matter once somebody uses them.
+
+An actor's backward pass adds to the ``.grad`` of the critic that it goes through, which the
+critic's next step clears: what that sum was need not be known. So nothing is said of it until an
+optimizer takes it, the parameter changes while ``.grad`` holds it, or the audit ends with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.weak import TensorWeakRef
+
+from clarke.capture import TensorTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from typing_extensions import Self
+
+    from clarke.capture import Recorder, Writes
+
+    Taken = Callable[[int, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """The state of a tensor's values: autograd's count of writes, and those it does not count."""
+
+    counted: int
+    writes: Writes
+    uncounted: int
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor, recorder: Recorder) -> Self:
+        """The present state."""
+        writes = recorder.writes_to(tensor)
+        return cls(tensor._version, writes, writes.count)
+
+    def is_of(self, tensor: torch.Tensor) -> bool:
+        """Whether nothing has been written since."""
+        if self.counted != tensor._version or self.uncounted != self.writes.count:
+            return False
+        return self.writes.holds(tensor)
+
+
+@dataclass(frozen=True, eq=False)
+class _Doubt:
+    """What call `number` added to is not all known, for the reason `why`."""
+
+    number: int
+    why: str
+    leaf: TensorWeakRef
+    version: Version
+
+
+class Doubts:
+    """The leaves whose ``.grad`` holds a sum that cannot be judged; holds no tensor.
+
+    Args:
+        taken: ``taken(number, why)`` is called when somebody uses what call `number` added to.
+    """
+
+    def __init__(self, taken: Taken) -> None:
+        self._taken = taken
+        self._open: TensorTable[_Doubt] = TensorTable()
+        self._optimized: TensorTable[bool] = TensorTable()
+        self._known: list[TensorWeakRef] = []
+
+    def of(self, leaf: torch.Tensor) -> str:
+        """Why the sum that a leaf's ``.grad`` holds is not known, or "" if it is."""
+        doubt = self._open.get(leaf)
+        return "" if doubt is None else doubt.why
+
+    def settle(self, leaf: torch.Tensor) -> None:
+        """A leaf is looked at again: if it changed meanwhile, somebody used its gradient."""
+        doubt = self._open.get(leaf)
+        if doubt is None:
+            return
+        self._open.drop(leaf)
+        if not doubt.version.is_of(leaf):
+            self._taken(doubt.number, doubt.why)
+
+    def add(self, leaf: torch.Tensor, number: int, why: str, recorder: Recorder) -> None:
+        """From call `number` on, what ``.grad`` of a leaf holds is not all known."""
+        reference = TensorWeakRef(leaf)
+        self._open.set(leaf, _Doubt(number, why, reference, Version.of(leaf, recorder)))
+        if len(self._known) > 2 * len(self._open):
+            self._known = [r for r in self._known if (x := r()) is not None and self.of(x)]
+        self._known.append(reference)
+
+    def optimized(self, parameters: Iterable[torch.Tensor]) -> None:
+        """An optimizer takes the gradients of these."""
+        for parameter in parameters:
+            if parameter.grad is None:
+                continue
+            self._optimized.set(parameter, value=True)
+            doubt = self._open.get(parameter)
+            if doubt is not None:
+                self._open.drop(parameter)
+                if is_nonzero(parameter.grad):
+                    self._taken(doubt.number, doubt.why)
+
+    def end(self) -> None:
+        """What is left in ``.grad`` may be read by others, where no optimizer has ever cleared it.
+
+        A leaf that an optimizer has stepped is that optimizer's to clear before its next step.
+        """
+        for reference in self._known:
+            leaf = reference()
+            doubt = None if leaf is None else self._open.get(leaf)
+            if leaf is None or doubt is None:
+                continue
+            self._open.drop(leaf)
+            held = leaf.grad is not None and is_nonzero(leaf.grad)
+            left = held and not self._optimized.get(leaf)
+            if left or not doubt.version.is_of(leaf):
+                self._taken(doubt.number, doubt.why)
+        self._known = []
+
+
+def is_nonzero(gradient: torch.Tensor) -> bool:
+    """Whether any entry of a gradient, of whatever layout, is not zero."""
+    found = gradient.detach()
+    if found.layout == torch.sparse_coo:
+        found = found.coalesce().values()
+    elif found.layout != torch.strided:
+        found = found.to_dense()
+    return bool((found != 0).any())
