@@ -139,6 +139,8 @@ SET_ROUNDINGS = Threshold(
     JUDGED,
 )
 
+RANDOM_BITS = Threshold(2.0**-63, "Turns 63 random bits into a number in [0, 1).", NONE)
+
 # --- certificates: what a proof may leave open ---------------------------------------------------
 
 GRANTED = Threshold(
@@ -225,6 +227,58 @@ FORK_SAME = Threshold(
     "less are one condition. Analytic functions that are no multiples of each other have ratios "
     "that differ by their own order.",
     NONE,
+)
+
+VARIES_APART = Threshold(
+    1e-4,
+    "Relative difference from which tangents along a combination of directions are not the "
+    "combination of tangents. A random combination lets a difference that is there pass with "
+    "about this probability, so two are tried.",
+    JUDGED,
+)
+NULL_OWN = Threshold(
+    1e-11,
+    "Tangents of the candidates of one kink that differ by less, relative to the largest of "
+    "them, are equal: some thousand roundings of float64. A kink whose candidates have equal "
+    "tangents along random directions is null; those that differ by less than rounding are "
+    "looked at once more (`really_vary`).",
+    JUDGED,
+)
+NULL_ALL = Threshold(
+    1e-13,
+    "The same relative to the largest tangent of the operation, for candidates whose own "
+    "tangents vanish: some hundred roundings of what they were computed from.",
+    JUDGED,
+)
+JUMP_USUAL = Threshold(
+    1e-5,
+    "Of the usual size of what a mask picks from: a jump of less than this times NULL_OWN is "
+    "rounding. Picked values may all vanish at the point itself.",
+    JUDGED,
+)
+TANGENTS_PARALLEL = Threshold(
+    1e-8,
+    "Relative difference of tangents that counts as proportional: the square root of the "
+    "spacing of float64, halfway between rounding and any difference of order one.",
+    NONE,
+)
+ON_SURFACE = Threshold(
+    1e-12,
+    "A point counts as on a comparison's surface when its switching value is this part of its "
+    "gradient's size: Newton's method ends within some roundings of it.",
+    JUDGED,
+)
+SIDES_APART = Threshold(
+    1e-7,
+    "Distance on either side of a surface at which both branches are evaluated: far above "
+    "rounding, and so near that a branch's own slope moves it by less than SIDES_LEFT.",
+    JUDGED,
+)
+SIDES_LEFT = Threshold(
+    1e-5,
+    "Relative difference of the values of both branches on their surface from which the "
+    "function jumps there.",
+    JUDGED,
 )
 
 # --- beside the point: rays, steps, values that are not finite -----------------------------------
@@ -380,6 +434,108 @@ NOISE_BESIDE = Threshold(
     (Verdict.BOULIGAND, Verdict.CLARKE),
 )
 
+EIGENVALUES_NEAR = Threshold(
+    1e-9,
+    "Relative difference of eigenvalues that are taken for one when a direction is sought "
+    "along which AD's vectors are the right ones; what is found is confirmed by gradients "
+    "along it.",
+    NONE,
+)
+ALIGNED_SOLVED = Threshold(
+    1e-8,
+    "Residual up to which linear conditions on a direction count as solvable; the direction is "
+    "confirmed by gradients along it.",
+    NONE,
+)
+CONFIRM_ALIKE = Threshold(
+    1e-6,
+    "Words only: a smaller smallest difference is not what was missing, and the message says so.",
+    NONE,
+)
+NAMED_STEP = Threshold(
+    1e-6,
+    "Distance beside the point at which adjoints are compared to name the operation that "
+    "disagrees.",
+    NONE,
+)
+NAMED_PART = Threshold(
+    1e-3,
+    "Relative difference of adjoints from which an operation is named; at NAMED_STEP curvature "
+    "leaves a thousandth of it.",
+    NONE,
+)
+LIMIT_TOLERANCE = Threshold(
+    1e-6,
+    "Difference, relative to the entry, up to which gradients along a ray have arrived at "
+    "their extrapolated limit.",
+    (Verdict.BOULIGAND, Verdict.CLARKE),
+)
+RAY_BESIDE = Threshold(
+    1e-5,
+    "Distance from a ray, relative to that from the point, at which gradients must be those on "
+    "it for the ray to avoid all kinks.",
+    (Verdict.BOULIGAND, Verdict.CLARKE),
+)
+RAY_STEP = Threshold(
+    1e-4, "Distance from the point at which that is looked at.", (Verdict.BOULIGAND, Verdict.CLARKE)
+)
+RAY_SMOOTH = Threshold(
+    1e-3,
+    "Relative change of a gradient over RAY_BESIDE that a curved function may have; across a "
+    "kink it changes by a part of itself.",
+    (Verdict.BOULIGAND, Verdict.CLARKE),
+)
+RATE_APART = Threshold(
+    1e-3,
+    "Relative difference of a rate of values from that of derivatives from which a verdict is "
+    "withdrawn; Simpson's rule between near points leaves far less.",
+    NONE,
+)
+DETACHED_APART = Steps(
+    (1e-3, 0.05),
+    "Relative differences of the function's rate from that with detached values constant from "
+    "which they are apart: the finest that roundings allow.",
+    (Verdict.SURROGATE,),
+)
+RATE_STEPS = Steps(
+    (1e-5, 1e-6, 1e-4, 1e-7, 1e-9, 1e-11, 1e-13, 1e-15),
+    "Distances at which values are held against derivatives. The nearer ones tell for "
+    "functions that bend within them, whose slopes stand out of rounding.",
+    NONE,
+)
+GRADCHECK_BESIDE = Steps(
+    (1e-2, 1e-3, 1e-4),
+    "Distances from a kink at which torch's test is made, relative to the largest input.",
+    NONE,
+)
+NEAR_PART = Threshold(
+    1e-3,
+    "Of the distance from the point: points this near to another almost surely see the same "
+    "sides of all kinks.",
+    NONE,
+)
+LIMIT_STEPS = Steps(
+    (1e-5, 1e-6),
+    "Distances at which gradients along a ray are extrapolated to the point.",
+    (Verdict.BOULIGAND, Verdict.CLARKE),
+)
+SURFACE_ROUNDINGS = Threshold(
+    100.0, "Roundings of a value beside a guard's surface that are told from a step.", JUDGED
+)
+RECORD_NOISE = Threshold(
+    1000.0,
+    "Error bounds by which the recorded value may differ from the function's own: more is "
+    "another program.",
+    NONE,
+)
+
+REFUTED_STEPS = Steps(
+    (1e-6, 1e-7, 1e-9, 1e-10, 1e-12, 1e-13, 1e-16, 1e-18, 1e-24, 1e-26),
+    "Distances, two at a time, at which gradients beside the point must be on the set's side of a "
+    "refuted one; the later pairs are for functions that bend nearer to the point.",
+    (Verdict.NOT_CLARKE,),
+)
+
 # --- the search: enumeration, components, sets ---------------------------------------------------
 
 SAME_FORM = Threshold(
@@ -430,7 +586,184 @@ BESIDE_STEPS = Steps(
     (Verdict.CLARKE, Verdict.NOT_CLARKE),
 )
 
+SPACES_RANK = Threshold(
+    1e-9,
+    "Part of a row that has to be left outside the span of the others for it to be independent "
+    "of them. Components must be independent, so that a row that is nearly dependent joins its "
+    "component, which costs time only.",
+    NONE,
+)
+SLOPES_EQUAL = Threshold(
+    1e-10,
+    "Relative difference, entry by entry, of the slopes of tied candidates in float64 that "
+    "counts as none: they then are one candidate, and no branch is made.",
+    JUDGED,
+)
+ROWS_ROUNDING = Threshold(
+    1e-13,
+    "Rows that differ by less, relative to their size, are the same row computed in another order.",
+    JUDGED,
+)
+HULL_RANK = Threshold(
+    1e-9,
+    "Relative singular value of points below which they lie in a subspace, in which Qhull "
+    "proposes vertices.",
+    NONE,
+)
+HULL_CLEAR = Threshold(
+    1e-9,
+    "By how much, relative to the points' width, a direction has to put a point before all "
+    "others for it to be a vertex without a linear program.",
+    NONE,
+)
+IDENTITY_ZERO = Threshold(
+    1e-13,
+    "A switching function is zero on a branch when its values at random points nearby are this "
+    "small beside its terms: some hundred roundings.",
+    JUDGED,
+)
+UNITS_NARROW = Threshold(
+    1e-8,
+    "Of an entry's size in the set: coordinates are not measured in smaller units than this, "
+    "where a projection in float64 has no digits left.",
+    NONE,
+)
+VALUES_SAME = Threshold(
+    1e-13,
+    "Of a value, at a distance of its own order: more than roundings leave, less than any "
+    "curvature of order one.",
+    JUDGED,
+)
+IN_COMBINATION = Threshold(
+    1e-6,
+    "Multipliers, relative to the largest, of rows that a contradiction needs; a hint for "
+    "which kink to turn next.",
+    NONE,
+)
+PROJECTION_CLOSE = Threshold(
+    1e-12,
+    "Part of the largest entry below which the distance of a projection counts as none.",
+    NONE,
+)
+PROJECTION_GAIN = Threshold(
+    1e-9,
+    "Wolfe's method ends when no element brings the projection nearer by more than this part "
+    "of the squared distance.",
+    NONE,
+)
+WITNESS_MARGIN = Threshold(
+    1e-9,
+    "Margin, relative to row and direction, from which a direction counts as satisfying a row: "
+    "float64 has seven digits left there. Rows are checked again in exact arithmetic.",
+    NONE,
+)
+ROW_VANISHING = Threshold(
+    1e-12,
+    "Rows this small beside the largest of their system have lost their digits and are not "
+    "searched with.",
+    NONE,
+)
+POOL_MARGIN = Threshold(1e-9, "As WITNESS_MARGIN, for the rows of tied windows.", NONE)
+POOL_NOISE = Threshold(
+    1e-4,
+    "A hidden layer's recorded values carry roundings of float32: rows must hold with room for "
+    "them.",
+    (Verdict.BOULIGAND,),
+)
+CUT_SCATTER = Threshold(
+    2.0**-4,
+    "How far cut results are moved to see curvature, relative to their size: as the variables "
+    "are beside the point.",
+    NONE,
+)
+VERTEX_TOLERANCE = Threshold(
+    1e-9,
+    "Distance, in widths of the set, at which a point counts as inside of the hull of the others.",
+    NONE,
+)
+DIRECTION_SPREAD = Threshold(
+    1e6,
+    "A direction with larger differences in size cannot be confirmed by running it in float64.",
+    NONE,
+)
+DIVISOR = Threshold(
+    1e-300, "Keeps a quotient of zeros from dividing by zero; nothing is compared with it.", NONE
+)
+TOWARD_NOISE = Threshold(
+    1e-3, "Random part of a direction towards a gradient, so that it leaves no kink open.", NONE
+)
+
 # --- feasibility: linear rows --------------------------------------------------------------------
+
+COLUMN_ROUNDING = Threshold(
+    1e-12,
+    "Entries this small, relative to their column, are roundings when a system's columns are "
+    "put together.",
+    NONE,
+)
+COLUMN_LARGEST = Threshold(
+    1e120,
+    "Coordinates stop growing well before products of entries and coordinates could overflow.",
+    NONE,
+)
+COMBINATION_NEAR_ZERO = Threshold(
+    1e-5,
+    "Length of a combination of unit rows that may be an exact zero, so that a contradiction "
+    "is tried in exact arithmetic.",
+    NONE,
+)
+COMBINATION_ZERO = Threshold(1e-12, "Length at which it cannot be told from one in float64.", NONE)
+MARGIN_SAFE = Threshold(
+    1e-6, "Margin from which a direction of a part of the rows is not improved.", NONE
+)
+FLUSHED = Threshold(
+    2.0**-1019,
+    "What numbers below the smallest normal one, 2^-1022, may lose when they are flushed to "
+    "zero, with room for a few: an absolute error in every bound.",
+    NONE,
+)
+GRAM_NOISE = Threshold(1e-14, "Relative eigenvalue of a Gram matrix that is rounding.", NONE)
+PIVOT_RANK = Threshold(
+    1e-10,
+    "Relative size of a diagonal of R that counts as zero when columns for an exact "
+    "elimination are chosen; the elimination itself is exact.",
+    NONE,
+)
+MARGIN_COMFORTABLE = Threshold(
+    1e-6, "A direction with less margin is kept, but a better one is looked for.", NONE
+)
+SUPPORTS = Steps(
+    (1e-9, 1e-5),
+    "Relative sizes below which a multiplier is taken for zero before a contradiction is "
+    "sought among the rest exactly.",
+    NONE,
+)
+NEWTON_ENDS = Steps(
+    (1e-2, 1e-7),
+    "Relative residuals at which Newton's method stops, the first and the last time.",
+    NONE,
+)
+VIOLATED = Threshold(
+    1e-6, "Violations, relative to the largest, of rows that an active set starts with.", NONE
+)
+CGLS_ENDS = Threshold(
+    1e-6, "Part of the squared residual at which a least-squares solve stops.", NONE
+)
+NORM_NONE = Threshold(
+    1e-15, "Norm of a projection, relative to the largest entry, that is a few roundings.", NONE
+)
+HULL_TOLERANCE = Threshold(
+    1e-9,
+    "Error of a coordinate, relative to the largest entry, up to which a point is in a hull, "
+    "where the caller names no bounds.",
+    NONE,
+)
+HIGHS_TOLERANCE = Threshold(
+    1e-10, "HiGHS's tolerances, the smallest it takes; what it finds is checked exactly.", NONE
+)
+WEIGHT_NEGATIVE = Threshold(
+    1e-9, "A refined weight may be this much below zero, and is then zero.", NONE
+)
 
 # --- operators: rules, pieces, formulas ----------------------------------------------------------
 
@@ -457,6 +790,52 @@ QUOTIENT_ROUNDINGS = Threshold(
     "Roundings of the program's largest value that a value of the result may be off by, so that "
     "a central difference with step h is off by as many over h.",
     (Verdict.NOT_CLARKE,),
+)
+
+DECLARED_ASIDE = Threshold(
+    1e-3,
+    "Relative distance at which a declared Function is compared with its pieces once more.",
+    JUDGED,
+)
+DECLARED_CLEAR = Threshold(
+    1e-2,
+    "Of that distance, what a switching function must leave between it and zero for the "
+    "comparison to count.",
+    JUDGED,
+)
+SLOPE_SINGLE = Threshold(
+    1e-7,
+    "Slopes of one operation that differ by no more are the same piece's: some float64 kernels "
+    "hold constants rounded to float32 (hardsigmoid: 1/6).",
+    JUDGED,
+)
+TANGENTS_EQUAL = Threshold(
+    1e-11,
+    "Relative difference of the float64 tangents of tied candidates that counts as none.",
+    JUDGED,
+)
+CANCELS = Threshold(
+    1e-6,
+    "A sum of coefficients this much smaller than its terms counts as rounding: the bias has "
+    "then cancelled.",
+    (Verdict.BOULIGAND,),
+)
+PROBABILITY_EXTREME = Threshold(
+    2e-12,
+    "binary_cross_entropy's derivative divides by max(x (1 - x), 1e-12): where that is the "
+    "bound, with room for rounding.",
+    NONE,
+)
+RANK_DEFICIENT = Threshold(
+    1e-6, "Ratio of singular values below which a matrix is not trusted to be of full rank.", NONE
+)
+NORM_AT_LIMIT = Threshold(
+    1e-6, "A norm of another order than 2 within this part of renorm's limit counts as at it.", NONE
+)
+SHIFT_APART = Threshold(
+    1e-6,
+    "A switching function moves with its input if it moves by 1 within this when the input does.",
+    NONE,
 )
 
 # --- time ----------------------------------------------------------------------------------------

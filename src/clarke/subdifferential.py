@@ -26,7 +26,10 @@ from clarke.decide.refute import (
 )
 from clarke.errors import BudgetError, InputError, OutOfTimeError, UnsupportedError
 from clarke.feasibility import find_witness
-from clarke.numerics import SET_SECONDS
+from clarke.numerics import (
+    SET_SECONDS,
+    VERTEX_TOLERANCE,
+)
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, select_along, selected_gradient
 from clarke.undo import leaves_no_trace
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Vector = Sequence[torch.Tensor] | torch.Tensor
 
-_TOLERANCE = 1e-9
 _LISTED = 20_000
 
 
@@ -179,7 +181,7 @@ class Subdifferential:
         self._require_complete()
         with Deadline.after(seconds) as deadline:
             points = self._found(deadline)
-            return torch.from_numpy(points[vertex_indices(points, _TOLERANCE, deadline)])
+            return torch.from_numpy(points[vertex_indices(points, VERTEX_TOLERANCE, deadline)])
 
     def contains(
         self,

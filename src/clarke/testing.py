@@ -19,16 +19,16 @@ from torch.autograd.gradcheck import (
 
 from clarke.check import check
 from clarke.errors import CaptureError, InputError, in_a_line
-from clarke.numerics import CHECK_SECONDS
+from clarke.numerics import (
+    CHECK_SECONDS,
+    GRADCHECK_BESIDE,
+)
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from clarke.report import Report
-
-# Distances from the kink at which torch's test is made, relative to the largest input.
-_BESIDE = (1e-2, 1e-3, 1e-4)
 
 
 def gradcheck(  # noqa: PLR0913 - torch's signature
@@ -279,7 +279,7 @@ def _beside(rows: _Rows, row: _Row, options: dict[str, Any]) -> GradcheckError |
     for witness in certificate.witnesses if certificate is not None else ():
         size = max((float(d.abs().max()) for d in witness.direction if d.numel()), default=0.0)
         failure: GradcheckError | None = None
-        for distance in _BESIDE if size else ():
+        for distance in GRADCHECK_BESIDE if size else ():
             shifts = [d * (distance / size) for d in witness.direction]
             failure = _torchs_failure(function, rows.moved(row.variables, shifts), options)
             if failure is None:

@@ -25,6 +25,7 @@ from clarke.constraints import build_rows
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.errors import OutOfTimeError
 from clarke.feasibility import Outcome, find_witness
+from clarke.numerics import WITNESS_MARGIN
 from clarke.steering import Program
 from clarke.verdict import Verdict
 
@@ -267,7 +268,7 @@ def joint_verdict(group: Group, deadline: Deadline = UNLIMITED) -> tuple[Verdict
     if missing:
         return Verdict.UNDECIDED, f"The rows of the parts are not all at hand: {missing}."
     rows = [p.rows for p in kinked if p.rows is not None]
-    found_direction = find_witness(_stack(rows), margin=1e-9, deadline=deadline)
+    found_direction = find_witness(_stack(rows), margin=WITNESS_MARGIN, deadline=deadline)
     if found_direction.outcome is Outcome.WITNESS:
         return (
             Verdict.BOULIGAND,

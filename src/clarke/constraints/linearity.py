@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.constraints.directions import random_tangents
+from clarke.numerics import VARIES_APART
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     Along = Callable[[Sequence[torch.Tensor]], torch.Tensor]
 
 _ROUNDS = 2  # each lets an error pass with a probability of some 1e-4
-_APART = 1e-4
 _FACTORS = (0.7320508075688772, 1.4142135623730951)
 
 
@@ -46,6 +46,6 @@ def really_vary(
         both = tuple(a * u + b * v for u, v in zip(one, two, strict=True))
         first, second, sums = along(one), along(two), along(both)
         size = (a * first).abs() + (b * second).abs()
-        linear = (sums - a * first - b * second).abs() <= _APART * size
+        linear = (sums - a * first - b * second).abs() <= VARIES_APART * size
         genuine &= linear & (size > 0)
     return genuine

@@ -24,6 +24,7 @@ from clarke.constraints.surfaces import jumps_beside
 from clarke.deadline import rung
 from clarke.kinks import Hazard
 from clarke.kinks.steps import ComparisonRule
+from clarke.numerics import JUMP_USUAL, NULL_ALL, NULL_OWN, TANGENTS_PARALLEL
 from clarke.torch_private import forward_mode, unpack_dual
 
 if TYPE_CHECKING:
@@ -32,15 +33,9 @@ if TYPE_CHECKING:
     from clarke.capture import OpRecord
     from clarke.steering import Probe, Program, Run, Site
 
-# In float64; relative to the candidates of one kink, and to the largest tangent of the operation.
-_OWN = 1e-11
-_ALL = 1e-13
-# Of the usual size of what a mask picks from: a jump of less than this times _OWN is rounding.
-_TINY = 1e-5
 _RADIUS = 0.25
 _MOVED = 0.5
 _BEYOND_FIRST_ORDER = (Hazard.STEP, Hazard.INFINITE_SLOPE)
-_PARALLEL = 1e-8  # relative difference of tangents that are proportional
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,7 +226,7 @@ def _null_kinks(
         slopes = tangent(use.difference)
         gap = unpack_dual(use.difference)[0].detach()
         null[kinks[slopes.abs() > 0]] = False
-        jump = gap.abs() > _OWN * max(use.scale, _TINY * sizes[number])
+        jump = gap.abs() > NULL_OWN * max(use.scale, JUMP_USUAL * sizes[number])
         jumping[kinks[jump]] = True
         null[kinks[jump]] = False
     return null, jumping, suspects
@@ -301,7 +296,9 @@ def _torn_kinks(program: Program, first: Run, second: Run) -> torch.Tensor:
         gaps = tangent(one.difference), tangent(two.difference)
         sides = [own[one.kink] for own in slopes]
         left, right = gaps[0] * sides[1], gaps[1] * sides[0]
-        parallel = (left - right).abs() <= _PARALLEL * torch.maximum(left.abs(), right.abs())
+        parallel = (left - right).abs() <= TANGENTS_PARALLEL * torch.maximum(
+            left.abs(), right.abs()
+        )
         # Without a first-order switching function the sides must agree by themselves.
         flat = (sides[0] == 0) & (sides[1] == 0) & (gaps[0].abs() + gaps[1].abs() > 0)
         torn[one.kink[~parallel | flat]] = True
@@ -321,7 +318,7 @@ def _compared_slopes(program: Program, run: Run) -> torch.Tensor:
 
 def negligible(site: Site, probe: Probe) -> torch.Tensor:
     """Differences of candidates' tangents that are rounding: (K,), or one number for all."""
-    bound = _ALL * _largest_tangent(probe.call.args)
+    bound = NULL_ALL * _largest_tangent(probe.call.args)
     if not is_choice(site):
         # A region kink often compares with a constant: its own size is then no yardstick.
         return bound
@@ -329,7 +326,7 @@ def negligible(site: Site, probe: Probe) -> torch.Tensor:
     slopes = tangent(probe.candidates).to(torch.float64).abs()
     size = torch.zeros(touch.count, dtype=torch.float64)
     size.scatter_reduce_(0, touch.owner, slopes, "amax")
-    return torch.maximum(_OWN * size, bound)
+    return torch.maximum(NULL_OWN * size, bound)
 
 
 def is_choice(site: Site) -> bool:

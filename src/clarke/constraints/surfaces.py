@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.kinks.steps import ComparisonRule
+from clarke.numerics import ON_SURFACE, SIDES_APART, SIDES_LEFT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 _MOST = 16  # comparisons looked at; their surfaces are visited one by one
 _NEWTON = 6
-_ON = 1e-12
-_APART = 1e-7
-_LEFT = 1e-5
 _SLACK = 100.0
 
 
@@ -81,7 +79,7 @@ def _run_on_surface(
         grads = torch.autograd.grad(value, run.leaves, retain_graph=True, materialize_grads=True)
         size = sum(float((g * g).sum()) for g in grads)
         first = first or abs(float(value.detach()))
-        if abs(float(value.detach())) <= _ON:
+        if abs(float(value.detach())) <= ON_SURFACE:
             return run, abs(float(value.detach())) / first if first > 0 else 0.0
         if size == 0:
             return None
@@ -97,7 +95,11 @@ def _sides_differ(run: Run, left: float, kink: int, sizes: Sequence[float]) -> b
         own = use.difference.detach()[use.kink == kink]
         scale = _scale_of(use, kink)
         # What grows with the compared difference is as small as Newton's method has left that.
-        if bool((own.abs() > max(_APART * max(scale, _LEFT * size), _SLACK * left * size)).any()):
+        if bool(
+            (
+                own.abs() > max(SIDES_APART * max(scale, SIDES_LEFT * size), _SLACK * left * size)
+            ).any()
+        ):
             return True
     return False
 

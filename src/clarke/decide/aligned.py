@@ -18,6 +18,7 @@ import torch
 from clarke.capture import Ref
 from clarke.constraints import flatten, random_tangents, unflatten
 from clarke.kinks.formulas import symmetric_part
+from clarke.numerics import ALIGNED_SOLVED, DIVISOR, EIGENVALUES_NEAR
 from clarke.steering import Pieces
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
     from clarke.steering import Program
 
 _MOST: Final = 256  # conditions; each costs a backward pass
-_NEAR: Final = 1e-9  # relative difference of eigenvalues that are taken for one
 _FACTORS: Final = frozenset({"_linalg_eigh", "_linalg_svd"})
-_SOLVED: Final = 1e-8
 
 
 def aligned_direction(
@@ -70,11 +69,11 @@ def aligned_direction(
     table, right = np.stack(rows), np.asarray(wanted)
     inverse = np.linalg.pinv(table)
     exact = inverse @ right
-    if float(np.abs(table @ exact - right).max()) > _SOLVED:
+    if float(np.abs(table @ exact - right).max()) > ALIGNED_SOLVED:
         return None
     noise = flatten(random_tangents(program, generator))
     free = noise - inverse @ (table @ noise)
-    size = float(np.linalg.norm(exact)) / max(float(np.linalg.norm(free)), 1e-300)
+    size = float(np.linalg.norm(exact)) / max(float(np.linalg.norm(free)), DIVISOR)
     return unflatten(exact + 0.1 * size * free, program.point)
 
 
@@ -101,7 +100,7 @@ def _of_singular_values(
     rows, columns = matrix.shape[-2:]
     for own in matrix.reshape(-1, rows, columns):
         left, sigmas, right = torch.linalg.svd(own.detach(), full_matrices=False)
-        zero = sigmas <= _NEAR * sigmas[:1]
+        zero = sigmas <= EIGENVALUES_NEAR * sigmas[:1]
         count = sigmas.numel()
         for i, j in _meeting(sigmas, alone=zero):
             here, there = (left[:, a] @ own @ right[b] for a, b in ((i, j), (j, i)))
@@ -119,7 +118,7 @@ def _of_singular_values(
 
 def _meeting(values: torch.Tensor, alone: torch.Tensor | None = None) -> Iterator[tuple[int, int]]:
     """Pairs i <= j of sorted values that meet; with those that are special even alone."""
-    near = _NEAR * float(values.abs().max())
+    near = EIGENVALUES_NEAR * float(values.abs().max())
     close = (values[:, None] - values[None, :]).abs() <= near
     special = close.sum(1) > 1 if alone is None else (close.sum(1) > 1) | alone
     for i in special.nonzero().squeeze(1).tolist():

@@ -27,7 +27,15 @@ from clarke.decide.verification import (
     no_more,
 )
 from clarke.errors import BudgetError
-from clarke.numerics import BESIDE_STEPS, FOLLOWS, GRANTED, OUTSIDE, SET_AGREES, WEIGHTS_CONVEX
+from clarke.numerics import (
+    BESIDE_STEPS,
+    FOLLOWS,
+    GRANTED,
+    OUTSIDE,
+    SET_AGREES,
+    TOWARD_NOISE,
+    WEIGHTS_CONVEX,
+)
 from clarke.steering import Program, natural_gradient, select_along, selected_gradient
 
 if TYPE_CHECKING:
@@ -316,7 +324,7 @@ def limit_beside(
 ) -> tuple[torch.Tensor, ...] | None:
     """The limiting gradient along a direction close to one, if the gradients there show it."""
     noise = flatten(_random(program, generator))
-    direction = unflatten(toward + 1e-3 * noise, program.point)
+    direction = unflatten(toward + TOWARD_NOISE * noise, program.point)
     choices, _ = select_along(program, direction)
     found = selected_gradient(program, choices)
     shown = confirm(lambda point: natural_gradient(program, point), program.point, direction, found)

@@ -32,6 +32,7 @@ from clarke.numerics import (
     BESIDE_RATIO,
     BESIDE_ROUNDINGS,
     BESIDE_ULPS,
+    NEAR_PART,
 )
 from clarke.steering import Pieces
 
@@ -198,7 +199,7 @@ class Beside:
         """Points so close to `point` that almost surely they see the same sides of all kinks."""
         return [
             [
-                q + 1e-3 * away * r
+                q + NEAR_PART * away * r
                 for q, r in zip(point, random_tangents(self.program, self._generator), strict=True)
             ]
             for _ in range(2)

@@ -13,6 +13,7 @@ from clarke.decide.limits import Limits
 from clarke.decide.limitset import Component, LimitSet
 from clarke.decide.live import Live
 from clarke.errors import BudgetError
+from clarke.numerics import SPACES_RANK
 from clarke.steering import selected_gradient
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from clarke.steering import Program
 
     Array = NDArray[np.float64]
-
-_RANK = 1e-9
 
 
 def enumerate_components(
@@ -83,7 +82,7 @@ def _groups(enumeration: Enumeration) -> list[list[int]] | None:
 
     for i, row in enumerate(expansions):
         for j, value in zip(basis, row, strict=True):
-            if abs(value) > _RANK:
+            if abs(value) > SPACES_RANK:
                 parent[root(i)] = root(j)
     first: dict[int, int] = {}
     for i, kink in enumerate(owners):
@@ -107,7 +106,7 @@ def _expand(normals: Array, deadline: Deadline) -> tuple[list[int], Array]:
             for d in directions:
                 rest = rest - (rest @ d) * d
         norm = float(np.linalg.norm(rest))
-        if norm > _RANK:
+        if norm > SPACES_RANK:
             basis.append(i)
             directions.append(rest / norm)
     solution = np.linalg.lstsq(normals[basis].T, normals.T, rcond=None)[0]

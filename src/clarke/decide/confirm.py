@@ -14,14 +14,19 @@ import torch
 
 from clarke.decide.tolerance import peak, relative_difference
 from clarke.errors import OutOfTimeError
-from clarke.numerics import CONFIRM_FINER, CONFIRM_STEPS, CONFIRMED, UNIT
+from clarke.numerics import (
+    CONFIRM_ALIKE,
+    CONFIRM_FINER,
+    CONFIRM_STEPS,
+    CONFIRMED,
+    UNIT,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     Gradient = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
 
-_ALIKE = 1e-6  # what is less is not what is missing
 _SHRINKS = 0.2  # an error that tends to zero falls tenfold with a tenfold smaller step
 USUAL_FINEST = CONFIRM_STEPS[-1]
 
@@ -37,7 +42,7 @@ class Confirmation:
     @property
     def shortcoming(self) -> str:
         """What is missing, as it completes "gradients along a witness"."""
-        if self.error > _ALIKE:
+        if self.error > CONFIRM_ALIKE:
             return f"differ from its own by {self.error:.1e}"
         return f"are its own at the distance {self.step:.0e} only, not at those around it"
 

@@ -19,7 +19,12 @@ from clarke.decide.held import free_tangents
 from clarke.decide.model import Culprit, Decision
 from clarke.decide.tolerance import REPLAY_SPACING, coarsest_epsilon, peak
 from clarke.errors import ReplayError
-from clarke.numerics import BESIDE_ULPS, CONFIRM_FINER, CONFIRM_STEPS
+from clarke.numerics import (
+    BESIDE_ULPS,
+    CONFIRM_FINER,
+    CONFIRM_STEPS,
+    DETACHED_APART,
+)
 from clarke.steering import Pieces, Program, analyse, select_along, selected_gradient
 from clarke.verdict import Verdict
 
@@ -32,7 +37,6 @@ if TYPE_CHECKING:
 
     Value = Callable[[Sequence[torch.Tensor]], float]
 
-_APART = (1e-3, 0.05)  # relative: the finest that roundings allow
 _STAYS = 0.5  # of a difference that a step ten times smaller does not take away
 _WIDER = 3.0
 _ROUNDINGS = 100.0
@@ -262,7 +266,7 @@ def _apart(
             moved = [p + step * d for p, d in zip(program.point, direction, strict=True)]
             return (value(moved) - here) / step
 
-        found = (_parts(slope, expected, noise, least, share) for share in _APART)
+        found = (_parts(slope, expected, noise, least, share) for share in DETACHED_APART)
         parts = next((p for p in found if p is not None), None)
         if parts is not None:
             apart.append(parts)

@@ -12,13 +12,11 @@ from clarke.deadline import rung
 from clarke.decide.model import Culprit
 from clarke.decide.tolerance import of_tensors, relative_difference
 from clarke.kinks.smooth import why_not
+from clarke.numerics import NAMED_PART, NAMED_STEP
 from clarke.steering import Pieces, Program, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-_STEP = 1e-6
-_PART = 1e-3
 
 
 def adjoints(run: Run) -> dict[int, torch.Tensor]:
@@ -51,13 +49,13 @@ def _first_parting(
 def name_disagreement(program: Program, direction: Sequence[torch.Tensor]) -> tuple[Culprit, ...]:
     """The operation at which adjoints at the point and just beside it part."""
     size = max((float(d.abs().max()) for d in direction if d.numel()), default=1.0) or 1.0
-    moved = [p + _STEP / size * d for p, d in zip(program.point, direction, strict=True)]
+    moved = [p + NAMED_STEP / size * d for p, d in zip(program.point, direction, strict=True)]
     here = adjoints(program.run(pieces=Pieces.NATURAL))
     there = adjoints(program.run(moved, pieces=Pieces.NATURAL))
     known = set(here) & set(there)
     return _first_parting(
         program,
-        lambda s: relative_difference([here[s]], [there[s]], of_tensors([here[s]])) <= _PART,
+        lambda s: relative_difference([here[s]], [there[s]], of_tensors([here[s]])) <= NAMED_PART,
         known,
         "its derivative here is not the limit of its derivatives nearby",
     )
@@ -69,7 +67,7 @@ def name_formula(program: Program, weights: Mapping[int, torch.Tensor]) -> tuple
     there = adjoints(program.run(weights=weights))
     found = _first_parting(
         program,
-        lambda s: relative_difference([here[s]], [there[s]], of_tensors([here[s]])) <= _PART,
+        lambda s: relative_difference([here[s]], [there[s]], of_tensors([here[s]])) <= NAMED_PART,
         set(here) & set(there),
         "autograd's formula for it does not hold here",
     )

@@ -26,7 +26,12 @@ from clarke.errors import BudgetError
 from clarke.feasibility import find_witness
 from clarke.kinks.choices import ChoiceRule
 from clarke.kinks.steps import ComparisonRule
-from clarke.numerics import ROW_ENTRIES
+from clarke.numerics import (
+    ROW_ENTRIES,
+    ROWS_ROUNDING,
+    SLOPES_EQUAL,
+    WITNESS_MARGIN,
+)
 from clarke.steering import aliases, selected_gradient, shared_memory
 
 if TYPE_CHECKING:
@@ -41,8 +46,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_EQUAL = 1e-10  # relative difference of gradients, computed in float64, that counts as none
-_ROUNDING = 1e-13  # rows that differ by less are the same row, computed in another order
 _WIDE = 64  # above this many variables, directions are searched in a random subspace
 
 
@@ -325,7 +328,7 @@ class Enumeration:
         if self._lines:
             known = np.stack(self._lines)
             for sign in (1, -1):
-                same = np.flatnonzero(np.abs(known - sign * unit).max(axis=1) <= _ROUNDING)
+                same = np.flatnonzero(np.abs(known - sign * unit).max(axis=1) <= ROWS_ROUNDING)
                 if len(same):
                     return int(same[0]), sign
         self._lines.append(unit)
@@ -372,7 +375,7 @@ class Enumeration:
         slopes = candidates[mine]
         # Entry by entry: a difference of 1 is one beside slopes of 1e12 that all candidates share.
         sizes = np.abs(slopes).max(axis=0, initial=0.0)
-        room = np.maximum(_EQUAL * sizes, _ROUNDING * sizes.max(initial=0.0))
+        room = np.maximum(SLOPES_EQUAL * sizes, ROWS_ROUNDING * sizes.max(initial=0.0))
         if isinstance(kink.site.rule, ChoiceRule):
             return self._tied_options(kink, kink.site.rule, mine.tolist(), members, slopes, room)
         boolean = kink.site.rule.by_value
@@ -390,7 +393,7 @@ class Enumeration:
             rows, decided = [], True
             for level, above in _levels(kink.site.rule, members):
                 sign = _side(kink.site.rule, member, above)
-                if np.abs(levels[level]).max(initial=0.0) <= _EQUAL * scale:
+                if np.abs(levels[level]).max(initial=0.0) <= SLOPES_EQUAL * scale:
                     decided = False
                     continue
                 form = Form(kink.site.position, level * touch.count + kink.index, None, sign)
@@ -400,7 +403,7 @@ class Enumeration:
 
     def _settled(self, kink: _Kink, node: _Node, levels: Array, scale: float) -> bool:
         """Whether both sides of a comparison stay equal in this branch: it keeps its answer."""
-        if np.abs(levels).max(initial=0.0) > _EQUAL * scale:
+        if np.abs(levels).max(initial=0.0) > SLOPES_EQUAL * scale:
             return False
         weights = pinned_weights(self._program, node.choices, node.pinned, self._generator)
         run = self._program.run(
@@ -412,7 +415,7 @@ class Enumeration:
         )
         values = primal(run.probes[kink.site.position].switching).reshape(-1).abs()
         largest = float(values.max())
-        return float(values[kink.index]) <= _ROUNDING * max(largest, 1.0)
+        return float(values[kink.index]) <= ROWS_ROUNDING * max(largest, 1.0)
 
     def _tied_options(
         self,
@@ -573,7 +576,7 @@ class Enumeration:
             return direction
         values = rows @ direction
         sizes = np.linalg.norm(rows, axis=1) * np.linalg.norm(direction)
-        if bool(np.all(values > 1e-9 * sizes)):
+        if bool(np.all(values > WITNESS_MARGIN * sizes)):
             return direction
         found = find_witness(
             rows, deadline=self._program.deadline

@@ -9,14 +9,13 @@ from scipy.spatial import ConvexHull, QhullError
 
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.feasibility import convex_weights
+from clarke.numerics import HULL_CLEAR, HULL_RANK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
-_RANK = 1e-9
-_CLEAR = 1e-9
 _FLAT = 3  # up to this dimension Qhull is fast for any number of points
 _ROOM = 6
 _FEW = 300
@@ -81,7 +80,7 @@ def _candidates(points: Array) -> tuple[list[int], frozenset[int]]:
         own = values[block, np.arange(len(block))].copy()
         values[block, np.arange(len(block))] = -np.inf
         size = np.abs(flat).max() * np.linalg.norm(outward[block], axis=1)
-        clear.update(block[own - values.max(0) > _CLEAR * size].tolist())
+        clear.update(block[own - values.max(0) > HULL_CLEAR * size].tolist())
     return kept, frozenset(clear)
 
 
@@ -89,6 +88,6 @@ def _coordinates(points: Array) -> Array:
     """(k, rank) coordinates in the affine hull, scaled to unit size in every direction."""
     moved = points - points.mean(0)
     left, sizes, _ = np.linalg.svd(moved, full_matrices=False)
-    rank = int((sizes > _RANK * sizes.max(initial=0.0)).sum()) if len(sizes) else 0
+    rank = int((sizes > HULL_RANK * sizes.max(initial=0.0)).sum()) if len(sizes) else 0
     found: Array = left[:, :rank] * np.sqrt(len(points))
     return found

@@ -10,6 +10,7 @@ import torch
 
 from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
 from clarke.decide.live import primal
+from clarke.numerics import IDENTITY_ZERO
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _TESTS = 2
 _PARTLY = 6
-_ZERO = 1e-13
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def vanishes_nearby(
                 value -= float(values[form.minus])
             terms.append(y * form.sign * value)
         size = sum(abs(t) for t in terms)
-        if not abs(sum(terms)) <= _ZERO * size:  # NaN fails
+        if not abs(sum(terms)) <= IDENTITY_ZERO * size:  # NaN fails
             return False
     return True
 

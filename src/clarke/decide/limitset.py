@@ -15,8 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide.project import CLOSE, project
-from clarke.numerics import EXACT_ENTRY_SECONDS, SET_ROUNDINGS, UNIT
+from clarke.decide.project import project
+from clarke.numerics import (
+    EXACT_ENTRY_SECONDS,
+    PROJECTION_CLOSE,
+    SET_ROUNDINGS,
+    UNIT,
+    UNITS_NARROW,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +32,6 @@ if TYPE_CHECKING:
     from clarke.decide.enumerate import Cell, Exclusion
 
     Array = NDArray[np.float64]
-
-_NARROW = 1e-8  # of an entry's size: less is not told apart in the units of what is allowed
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +142,7 @@ class LimitSet:
         component's have one gradient, that is a limit whichever it is. Where switching functions
         vanish to first order, as that of ``|x * y|`` at 0, no direction says which.
         """
-        bound = CLOSE * self._size()
+        bound = PROJECTION_CLOSE * self._size()
         return self._restricted(
             [c.certain() or ([0] if c.spread() <= bound else []) for c in self.components]
         )
@@ -187,7 +191,7 @@ class LimitSet:
         spans = self.spans(target)
         apart = spans > allowed
         origin = np.zeros(len(target))
-        for units in (spans, np.maximum(allowed, _NARROW * spans)):
+        for units in (spans, np.maximum(allowed, UNITS_NARROW * spans)):
             factors = np.where(apart, 1.0 / np.where(apart, units, 1.0), 0.0)
             near = self.seen_from(target, factors).nearest(origin, deadline)
             room = allowed * factors

@@ -12,6 +12,7 @@ from clarke.constraints import find_relevant, tangent
 from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
 from clarke.errors import BudgetError
 from clarke.kinks import Hazard
+from clarke.numerics import VALUES_SAME
 from clarke.torch_private import forward_mode, unpack_dual
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from clarke.steering import Program, Run, Site
 
-# Of a value, at a distance of its own order: more than roundings leave, less than any curvature.
-_SAME = 1e-13
 _PARTLY = 6
 
 
@@ -63,12 +62,12 @@ def find_live(program: Program, generator: torch.Generator) -> Live:
             values = primal(probe.switching)
             scale = float(values.abs().max()) if values.numel() else 0.0
             if site.rule.by_value and k:
-                own = values.reshape(-1).abs() <= 1e-13 * max(scale, 1.0)
+                own = values.reshape(-1).abs() <= VALUES_SAME * max(scale, 1.0)
                 constant[site.first : site.first + k] &= own
             else:
                 constant[site.first : site.first + k] = False
     first = _taylor_gaps(program, weights, generator)
-    affine = first <= _SAME
+    affine = first <= VALUES_SAME
     return Live(relevance.relevant & ~constant, constant, affine)
 
 

@@ -14,7 +14,12 @@ from clarke.deadline import rung
 from clarke.decide.model import Witness
 from clarke.decide.search import witness_selection
 from clarke.feasibility import convex_weights
-from clarke.numerics import ARRAY_ENTRIES, SET_ROUNDINGS, UNIT
+from clarke.numerics import (
+    ARRAY_ENTRIES,
+    IN_COMBINATION,
+    SET_ROUNDINGS,
+    UNIT,
+)
 from clarke.steering import select_along, selected_gradient
 
 if TYPE_CHECKING:
@@ -36,7 +41,6 @@ _LARGE = 100_000  # variables from which on every try takes seconds
 _TRIES = 16
 _SIZED = 64  # rows of one contradiction up to which their sizes are computed
 _LOOKS = 1000  # selections looked at for one that no known contradiction excludes
-_IN_COMBINATION = 1e-6  # multipliers, relative to the largest, of rows that a contradiction needs
 
 
 def mix_opposites(
@@ -203,7 +207,7 @@ class _Neighbours:
 
     def exclude(self, turned: Turns, rows: RowOperator, multipliers: NDArray[np.float64]) -> None:
         """Note that the rows of a selection contradict each other."""
-        used = np.flatnonzero(multipliers > _IN_COMBINATION * multipliers.max())
+        used = np.flatnonzero(multipliers > IN_COMBINATION * multipliers.max())
         own = dict(turned)
         kinks = np.unique(rows.kinks.numpy()[used]).tolist()
         self._look_up_costs(rows, used.tolist())

@@ -19,7 +19,15 @@ from clarke.decide.sober import sober_gradient
 from clarke.decide.tolerance import peak
 from clarke.decide.vectors import used_vectors
 from clarke.kinks import Hazard
-from clarke.numerics import BESIDE_AGREES, BESIDE_FAR, BESIDE_RATE, NOISE_BESIDE, VANISHING_BESIDE
+from clarke.numerics import (
+    BESIDE_AGREES,
+    BESIDE_FAR,
+    BESIDE_RATE,
+    LIMIT_STEPS,
+    LIMIT_TOLERANCE,
+    NOISE_BESIDE,
+    VANISHING_BESIDE,
+)
 from clarke.steering import Pieces, Program, natural_gradient
 from clarke.verdict import Verdict
 
@@ -31,7 +39,6 @@ if TYPE_CHECKING:
     from clarke.decide.confirm import Gradient
     from clarke.decide.model import Culprit
 
-_TOLERANCE = 1e-6
 _SHARPEST = 5  # samples at which values are held against a limit of gradients
 
 
@@ -151,7 +158,7 @@ def limit_along(
     gradient: Gradient | Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]],
     point: Sequence[torch.Tensor],
     direction: Sequence[torch.Tensor],
-    tolerance: float = _TOLERANCE,
+    tolerance: float = LIMIT_TOLERANCE,
     bounds: Sequence[torch.Tensor] = (),
 ) -> tuple[torch.Tensor, ...] | None:
     """The limit of ``gradient(point + t direction)`` for t to 0, or None if it does not settle."""
@@ -165,7 +172,7 @@ def limit_along(
         moved = [p + step * factor * d for p, d in zip(point, direction, strict=True)]
         return [g.to(torch.float64) for g in gradient(moved)]
 
-    wide, near = at(1e-5), at(1e-6)
+    wide, near = at(LIMIT_STEPS[0]), at(LIMIT_STEPS[1])
     if not all(bool(torch.isfinite(g).all()) for g in (*wide, *near)):
         return None
     limit = tuple((10 * n - w) / 9 for n, w in zip(near, wide, strict=True))

@@ -12,7 +12,11 @@ import torch
 
 from clarke.constraints import flatten, random_tangents, unflatten
 from clarke.kinks.steps import ComparisonRule
-from clarke.numerics import BESIDE_GRID, BESIDE_PARTS
+from clarke.numerics import (
+    BESIDE_GRID,
+    BESIDE_PARTS,
+    SURFACE_ROUNDINGS,
+)
 from clarke.steering import Pieces
 
 if TYPE_CHECKING:
@@ -88,7 +92,7 @@ def _parts_at(program: Program, point: Sequence[torch.Tensor], generator: torch.
         return float(program.run(at, pieces=Pieces.NATURAL, grad=False).output.sum())
 
     here = value(point)
-    rounding = 1e2 * torch.finfo(program.dtype).eps * max(abs(here), 1.0)
+    rounding = SURFACE_ROUNDINGS * torch.finfo(program.dtype).eps * max(abs(here), 1.0)
     for _ in range(2):
         ray = random_tangents(program, generator)
         for sign in (1.0, -1.0):

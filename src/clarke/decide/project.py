@@ -9,6 +9,7 @@ import numpy as np
 
 from clarke.deadline import UNLIMITED
 from clarke.feasibility import minimum_norm_point
+from clarke.numerics import PROJECTION_CLOSE, PROJECTION_GAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 Name = TypeVar("Name")
 
 ROUNDS = 400
-CLOSE = 1e-12
-_GAIN = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +62,7 @@ def project(
             elements have equal names.
         target: (n,) the target.
         start: (n,) the first direction.
-        size: Of the entries; `CLOSE` of it counts as none.
+        size: Of the entries; `PROJECTION_CLOSE` of it counts as none.
         rounds: How many elements to ask for.
         deadline: When to give up.
     """
@@ -76,11 +75,11 @@ def project(
         weights = minimum_norm_point(stacked, deadline)
         rest = weights @ stacked
         norm = float(np.linalg.norm(rest))
-        if norm <= CLOSE * size:
+        if norm <= PROJECTION_CLOSE * size:
             break
         name, element = extreme(-rest)
         candidate = element - target
-        if float(rest @ (rest - candidate)) <= _GAIN * norm * norm or name in names:
+        if float(rest @ (rest - candidate)) <= PROJECTION_GAIN * norm * norm or name in names:
             break
         keep = weights > 0
         names = [a for a, k in zip(names, keep, strict=True) if k] + [name]

@@ -19,7 +19,12 @@ from clarke.decide.model import Witness, ray_witness, weighted_sum
 from clarke.decide.nonfinite import limit_along
 from clarke.decide.tolerance import larger, of_tensors, relative_difference
 from clarke.feasibility import convex_weights
-from clarke.numerics import RAY_LIMIT
+from clarke.numerics import (
+    RAY_BESIDE,
+    RAY_LIMIT,
+    RAY_SMOOTH,
+    RAY_STEP,
+)
 from clarke.steering import Pieces, natural_gradient
 
 if TYPE_CHECKING:
@@ -33,9 +38,6 @@ if TYPE_CHECKING:
 
 _PAIRS = 3  # random rays, each with its opposite
 _OWN = 8  # rays along gradients of the values that meet
-_BESIDE = 1e-5
-_STEP = 1e-4
-_SMOOTH = 1e-3  # relative change of a gradient over _BESIDE that a curved function may have
 
 
 @rung("looking for limits along rays")
@@ -154,14 +156,14 @@ def is_smooth_along(program: Program, direction: Tensors, generator: torch.Gener
     """
     size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
     scale = max((float(p.abs().max()) for p in program.point if p.numel()), default=0.0)
-    step = _STEP * max(scale, 1.0) / size
+    step = RAY_STEP * max(scale, 1.0) / size
     for _ in range(2):
         noise = random_tangents(program, generator)
         around = [
             natural_gradient(
                 program,
                 [
-                    p + step * (d + sign * _BESIDE * size * r)
+                    p + step * (d + sign * RAY_BESIDE * size * r)
                     for p, d, r in zip(program.point, direction, noise, strict=True)
                 ],
                 Pieces.TRUE,
@@ -170,6 +172,6 @@ def is_smooth_along(program: Program, direction: Tensors, generator: torch.Gener
         ]
         if not all(bool(torch.isfinite(g).all()) for a in around for g in a):
             return False
-        if relative_difference(around[0], around[1], of_tensors(around[0])) > _SMOOTH:
+        if relative_difference(around[0], around[1], of_tensors(around[0])) > RAY_SMOOTH:
             return False
     return True

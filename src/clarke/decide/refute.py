@@ -31,6 +31,7 @@ from clarke.numerics import (
     QUOTIENT_ROUNDINGS,
     QUOTIENT_SHARE,
     QUOTIENT_STEPS,
+    REFUTED_STEPS,
     SAME_GRADIENT,
     SET_AGREES,
     VERIFIED_CELLS,
@@ -51,8 +52,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _SAMPLES = 8
-# Two distances each; the later ones for functions that bend nearer to the point.
-_STEPS = ((1e-6, 1e-7), (1e-9, 1e-10), (1e-12, 1e-13), (1e-16, 1e-18), (1e-24, 1e-26))
+_STEPS = tuple(zip(REFUTED_STEPS[::2], REFUTED_STEPS[1::2], strict=True))
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,11 @@ from clarke.decide.model import Settings, Witness
 from clarke.decide.tolerance import peak
 from clarke.feasibility import Feasibility, Outcome, find_witness
 from clarke.kinks.choices import ChoiceRule
-from clarke.numerics import LONGEST_CHAIN
+from clarke.numerics import (
+    LONGEST_CHAIN,
+    ROW_VANISHING,
+    WITNESS_MARGIN,
+)
 from clarke.steering import selected_gradient
 
 if TYPE_CHECKING:
@@ -24,9 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clarke.steering import Program, Site
-
-_MARGIN = 1e-9
-_VANISHING = 1e-12
 
 
 @rung("looking for a direction that selects the pieces")
@@ -50,7 +51,7 @@ def witness_selection(
     m, n = rows.shape
     if m * n <= settings.dense_entries and m <= 512:
         matrix = rows.dense()
-        found = find_witness(matrix, margin=_MARGIN, deadline=program.deadline)
+        found = find_witness(matrix, margin=WITNESS_MARGIN, deadline=program.deadline)
         if found.direction is None:
             return None, found
         direction = unflatten(found.direction, program.point)
@@ -103,12 +104,14 @@ def _generate_columns(
         add(direction)
     if not basis:
         add(random_tangents(program, generator))
-    best = find_witness(np.stack(columns, 1), margin=_MARGIN, deadline=program.deadline)
+    best = find_witness(np.stack(columns, 1), margin=WITNESS_MARGIN, deadline=program.deadline)
     if best.outcome is not Outcome.WITNESS:
         order = _order(rows)
         if order is not None:
             add(order)
-            best = find_witness(np.stack(columns, 1), margin=_MARGIN, deadline=program.deadline)
+            best = find_witness(
+                np.stack(columns, 1), margin=WITNESS_MARGIN, deadline=program.deadline
+            )
     for _ in range(settings.rounds):
         if best.outcome is Outcome.WITNESS:
             break
@@ -122,7 +125,7 @@ def _generate_columns(
             add(pull)
         if len(basis) == before:
             add(random_tangents(program, generator))
-        best = find_witness(np.stack(columns, 1), margin=_MARGIN, deadline=program.deadline)
+        best = find_witness(np.stack(columns, 1), margin=WITNESS_MARGIN, deadline=program.deadline)
     return basis, np.stack(columns, 1), best
 
 
@@ -201,7 +204,7 @@ def _vanishes(
 ) -> bool:
     """Whether a combination of rows vanishes next to the largest of its terms, up to rounding."""
     own = np.where(np.arange(y.size) == int(y.argmax()), y, 0.0)
-    return peak(combined) <= _VANISHING * peak(rows.transposed_times(torch.from_numpy(own)))
+    return peak(combined) <= ROW_VANISHING * peak(rows.transposed_times(torch.from_numpy(own)))
 
 
 def _bias_shifts(rows: RowOperator) -> list[tuple[torch.Tensor, ...]]:

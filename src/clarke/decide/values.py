@@ -17,6 +17,7 @@ from clarke.decide.held import free_tangents
 from clarke.decide.model import Decision
 from clarke.decide.tolerance import coarsest_epsilon
 from clarke.errors import OutOfTimeError
+from clarke.numerics import RATE_APART, RATE_STEPS, RECORD_NOISE
 from clarke.steering import Pieces, Program
 from clarke.verdict import Verdict
 
@@ -27,10 +28,7 @@ if TYPE_CHECKING:
 
     Value = Callable[[Sequence[torch.Tensor]], float]
 
-# The nearer ones tell for functions that bend within them, whose slopes stand out of rounding.
-_STEPS = (1e-5, 1e-6, 1e-4, 1e-7, 1e-9, 1e-11, 1e-13, 1e-15)
 _RAYS = 3
-_APART = 1e-3  # relative
 _SPAN = 0.5  # of the distance from the point, between the ends of a quotient
 _ROUNDINGS = 64
 
@@ -70,7 +68,7 @@ def judge_values(
     ]
     noise = _ROUNDINGS * torch.finfo(torch.float64).eps * max(sizes, default=1.0)
     here = value(program.point)
-    if abs(here - float(run.output)) > 1e3 * noise:
+    if abs(here - float(run.output)) > RECORD_NOISE * noise:
         why = (
             f"The recorded operations give {float(run.output):.6g}, but the function's value is "
             f"{here:.6g}: it changed a tensor out of clarke's sight (by assigning to `.data`, "
@@ -119,7 +117,7 @@ def _contradicted_along(
 ) -> bool:
     """Whether quotients between two points of a ray are wrong wherever rounding lets them tell."""
     told = False
-    for step in _STEPS:
+    for step in RATE_STEPS:
         near, middle, far = (
             [p + t * step * d for p, d in zip(program.point, ray, strict=True)]
             for t in (1, 1 + _SPAN / 2, 1 + _SPAN)
@@ -137,7 +135,7 @@ def _contradicted_along(
         # Simpson's rule, between points so near that terms of higher order alone, which is all
         # that x**6 or a determinant has at 0, do not show.
         gap = abs(quotient - (slopes[0] + 4 * slopes[1] + slopes[2]) / 6)
-        size = _APART * max(abs(quotient), *(abs(s) for s in slopes))
+        size = RATE_APART * max(abs(quotient), *(abs(s) for s in slopes))
         if not size > 10 * noise / (_SPAN * step):
             continue
         told = True

@@ -22,6 +22,7 @@ from clarke.fast.layers import (
 )
 from clarke.fast.ties import Ties, find_ties
 from clarke.feasibility import Outcome, find_witness
+from clarke.numerics import POOL_MARGIN, POOL_NOISE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,10 +35,7 @@ if TYPE_CHECKING:
 Index = Any  # NDArray[np.intp]
 
 _MOST_ROWS = 20_000
-_MARGIN = 1e-9
 _MANY = 64  # elements for each tie from which on whole arrays are quicker
-# A hidden layer's recorded values carry roundings of float32: rows must hold with room for them.
-_NOISE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,13 +260,13 @@ def settle(graph: Graph, layer: PoolLayer, rivals: Rivals) -> torch.Tensor | Non
         shape=(len(rows), len(used) * width),
     )
     matrix.eliminate_zeros()
-    found = find_witness(matrix, margin=_MARGIN)
+    found = find_witness(matrix, margin=POOL_MARGIN)
     if found.outcome is not Outcome.WITNESS or found.direction is None:
         return None
     if graph.maker(layer.conv, 0) is not None:
         parts = found.direction.reshape(len(used), width)[block]
         gained = (rows * parts).sum(axis=1)
-        if bool((gained <= _NOISE * sizes * np.abs(parts).sum(axis=1)).any()):
+        if bool((gained <= POOL_NOISE * sizes * np.abs(parts).sum(axis=1)).any()):
             return None
     direction = torch.zeros((shape[0], width), dtype=torch.float64)
     direction[torch.from_numpy(used)] = torch.from_numpy(found.direction.reshape(len(used), width))

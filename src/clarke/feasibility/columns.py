@@ -8,9 +8,7 @@ import numpy as np
 
 from clarke.feasibility.outcome import FloatArray, IndexArray
 from clarke.feasibility.system import System
-
-_ROUNDING = 1e-12
-_LARGEST = 1e120  # stop well before products of entries and coordinates could overflow
+from clarke.numerics import COLUMN_LARGEST, COLUMN_ROUNDING
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +79,11 @@ def extend(system: System, peeling: Peeling, direction: FloatArray) -> FloatArra
     for settled in reversed(peeling.rounds):
         part = system.matrix[settled.rows]
         # Beside 1, what rounding could take away again when large contributions cancel.
-        wanted = 1.0 + _ROUNDING * (abs(part) @ np.abs(d))
+        wanted = 1.0 + COLUMN_ROUNDING * (abs(part) @ np.abs(d))
         missing = np.maximum(wanted - part @ d, 0.0)
         size = np.zeros_like(d)
         np.maximum.at(size, settled.columns, missing / np.abs(settled.entries))
-        if not size.max() < _LARGEST:
+        if not size.max() < COLUMN_LARGEST:
             return None
         d[settled.columns] = (np.sign(settled.entries) * size[settled.columns]) + 0.0
     return d

@@ -17,16 +17,20 @@ from clarke.feasibility.nearest import RESOLUTIONS, from_gram, weights_of_neares
 from clarke.feasibility.outcome import Budget, Candidate, FloatArray, Method, spread
 from clarke.feasibility.parallel import merge_parallel
 from clarke.feasibility.system import System, components, restrict
+from clarke.numerics import (
+    COMBINATION_NEAR_ZERO,
+    COMBINATION_ZERO,
+    MARGIN_SAFE,
+    NEWTON_ENDS,
+    VIOLATED,
+)
 
-_NEAR_ZERO = 1e-5  # length of a combination of unit rows that may be an exact zero
-_ZERO = 1e-12  # length at which it cannot be told from one
 _FIRST_ROWS = 600  # rows with which the active set starts
 _CHANGES = 25  # times the active set may change
 _FIRST_STEPS = 10  # Newton steps before other methods are tried
-_COARSE, _FINE = 1e-2, 1e-7  # |Aᵀy| / |y| at which Newton's method stops, first and last time
+_COARSE, _FINE = NEWTON_ENDS  # |Aᵀy| / |y| at which Newton's method stops, first and last time
 _NARROW = 1000  # rank up to which the minimum-norm point is cheaper than Newton's method
 _CLEAR = 0.1  # value of a unit row from which Newton's direction is kept for it
-_SAFE = 1e-6  # margin from which a part's direction is not improved
 
 
 def candidates(system: System, budget: Budget) -> Iterator[Candidate]:
@@ -51,7 +55,7 @@ def _dense(system: System, budget: Budget) -> Iterator[Candidate]:
         weights = weights_of_nearest(rows, resolution, budget.deadline)
         if weights is not None:
             d = weights @ rows
-            if np.linalg.norm(d) < _NEAR_ZERO:
+            if np.linalg.norm(d) < COMBINATION_NEAR_ZERO:
                 yield Candidate(Method.MIN_NORM_POINT, multipliers=weights / system.norms)
             if (rows @ d).min() > 0:
                 yield Candidate(Method.MIN_NORM_POINT, direction=d)
@@ -117,7 +121,7 @@ def _by_component(
                 if margin > best:
                     best = margin
                     direction[columns] = found.direction / smallest
-                if best >= _SAFE:
+                if best >= MARGIN_SAFE:
                     break
         if best <= 0:
             return
@@ -133,7 +137,7 @@ def _active_set(
     """
     m, limit, work = system.shape[0], budget.active_rows, 0
     order = np.argsort(-violation, kind="stable")[: min(_FIRST_ROWS, limit)]
-    chosen = np.sort(order[violation[order] > 1e-6 * violation.max()])
+    chosen = np.sort(order[violation[order] > VIOLATED * violation.max()])
     for _ in range(changes + 1):
         if len(chosen) == 0:
             return
@@ -146,10 +150,10 @@ def _active_set(
         work += int(np.count_nonzero(weights)) * points.size
         d = part.T @ weights
         squared = float(d @ d)
-        if squared < _NEAR_ZERO**2:
+        if squared < COMBINATION_NEAR_ZERO**2:
             multipliers = spread(weights / system.norms[chosen], chosen, m)
             yield Candidate(Method.ACTIVE_SET, multipliers=multipliers)
-            if squared < _ZERO**2:
+            if squared < COMBINATION_ZERO**2:
                 return
         values = rows @ d
         if values.min() > 0:

@@ -21,9 +21,9 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
+from clarke.numerics import FLUSHED, UNIT
+
 _Array = NDArray[np.float64]
-_UNIT = 2.0**-53
-_FLUSHED = 2.0**-1019  # more than the smallest normal number, 2⁻¹⁰²², twice
 
 
 def verify_witness(rows: Any, direction: ArrayLike) -> bool:
@@ -92,8 +92,8 @@ def rounding_bound(size: _Array, count: int, largest: float, factors: _Array) ->
         largest: the largest |a|.
         factors: all b.
     """
-    flushed = _FLUSHED * (1.0 + largest) * (1.0 + float(np.abs(factors).max(initial=0.0)))
-    return (count + 2) * (2.0 * _UNIT * size + flushed)
+    flushed = FLUSHED * (1.0 + largest) * (1.0 + float(np.abs(factors).max(initial=0.0)))
+    return (count + 2) * (2.0 * UNIT * size + flushed)
 
 
 def exact_dot(a: _Array, b: _Array) -> int:

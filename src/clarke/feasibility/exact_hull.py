@@ -14,6 +14,7 @@ from clarke.feasibility.exact import (
     require_finite,
     rounding_bound,
 )
+from clarke.numerics import UNIT
 
 _BLOCK = 1 << 22  # entries held at once beside the caller's own arrays
 
@@ -60,7 +61,7 @@ def verify_membership(
         raise ValueError("allowed must be one finite number, at least 0, for each coordinate.")
     exact = [Fraction(tolerance) * Fraction(largest)] * len(room)
     exact = exact if allowed is None else [Fraction(r) for r in room.tolist()]
-    slack = (len(w) + 4) * 2.0**-51  # covers W and the rounding of the limits
+    slack = (len(w) + 4) * 4 * UNIT  # covers W and the rounding of the limits
     accept, reject = room * (1 - slack), room * (1 + slack)
     step = max(1, _BLOCK // max(1, len(support)))
     for start in range(0, p.shape[1], step):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from clarke.feasibility.outcome import Budget, FloatArray
+from clarke.numerics import CGLS_ENDS
 
 _ENOUGH = 0.3  # aᵢ·d from which a row counts as solved; 1 would gain little margin
 
@@ -78,7 +79,7 @@ def _least_squares(
     x, image = np.zeros(matrix.shape[1]), np.zeros(matrix.shape[0])
     gradient = matrix.T @ residual
     search, squared = gradient.copy(), float(gradient @ gradient)
-    target = 1e-6 * squared
+    target = CGLS_ENDS * squared
     for _ in range(budget.inner_steps):
         budget.deadline.ask()
         if squared <= target:

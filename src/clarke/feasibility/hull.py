@@ -16,6 +16,7 @@ from clarke.feasibility.nearest import (
     scale,
 )
 from clarke.feasibility.outcome import FloatArray
+from clarke.numerics import HULL_TOLERANCE, NORM_NONE, PROJECTION_GAIN
 
 _BLOCK = 1 << 22  # entries held at once beside the points
 
@@ -62,8 +63,8 @@ def minimum_norm_point(points: ArrayLike, deadline: Deadline = UNLIMITED) -> Flo
         if norm < length:
             best, length = weights, norm
         if (
-            norm <= 1e-15 * largest
-            or _gap(array, origin, -nearest / norm, power) >= (1 - 1e-9) * norm
+            norm <= NORM_NONE * largest
+            or _gap(array, origin, -nearest / norm, power) >= (1 - PROJECTION_GAIN) * norm
         ):
             break
     if best is None:
@@ -76,7 +77,7 @@ def convex_weights(
     points: ArrayLike,
     target: ArrayLike,
     *,
-    tolerance: float = 1e-9,
+    tolerance: float = HULL_TOLERANCE,
     allowed: ArrayLike | None = None,
     deadline: Deadline = UNLIMITED,
 ) -> FloatArray | None:
@@ -127,7 +128,7 @@ def separating_direction(
     points: ArrayLike,
     target: ArrayLike,
     *,
-    tolerance: float = 1e-9,
+    tolerance: float = HULL_TOLERANCE,
     deadline: Deadline = UNLIMITED,
 ) -> Separation | None:
     """A direction that strictly separates the target from conv(points), by projection onto it.
@@ -162,7 +163,7 @@ def separating_direction(
         better = gap > required and (best is None or gap > best.gap)
         if better and verify_separation(array, goal, direction):
             best = Separation(direction, gap, distance)
-        if gap >= (1 - 1e-9) * distance:
+        if gap >= (1 - PROJECTION_GAIN) * distance:
             break
     if best is None:
         return None

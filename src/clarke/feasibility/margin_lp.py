@@ -7,6 +7,7 @@ import scipy.optimize
 
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.feasibility.outcome import FloatArray
+from clarke.numerics import HIGHS_TOLERANCE
 
 
 def largest_margin(
@@ -32,8 +33,8 @@ def largest_margin(
         bounds=[(-1.0, 1.0)] * r + [(None, None)],
         method="highs",
         options={
-            "primal_feasibility_tolerance": 1e-10,
-            "dual_feasibility_tolerance": 1e-10,
+            "primal_feasibility_tolerance": float(HIGHS_TOLERANCE),
+            "dual_feasibility_tolerance": float(HIGHS_TOLERANCE),
             **({"time_limit": max(left, 0.0)} if left < np.inf else {}),
         },
     )

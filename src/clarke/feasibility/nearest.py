@@ -12,11 +12,14 @@ import scipy.optimize
 
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.feasibility.outcome import FloatArray
-from clarke.numerics import FLOPS
+from clarke.numerics import (
+    FLOPS,
+    GRAM_NOISE,
+    WEIGHT_NEGATIVE,
+)
 
 _BLOCK = 1 << 22  # entries held at once beside the points
 _MODERATE = 200  # exponent up to which sums of squares are safe
-_NOISE = 1e-14  # relative eigenvalue of a Gram matrix that is rounding
 # Scalings of the points against the row Σw = 1; larger ones resolve hulls that come closer to zero.
 RESOLUTIONS = (1.0, 2.0**12, 2.0**24)
 
@@ -116,7 +119,7 @@ class Differences:
 def from_gram(gram: FloatArray) -> FloatArray:
     """Coordinates C (k, r) with C Cᵀ equal to the Gram matrix up to rounding."""
     values, vectors = scipy.linalg.eigh(gram, driver="evd")
-    keep = values > len(gram) * _NOISE * max(float(values[-1]), 0.0)
+    keep = values > len(gram) * GRAM_NOISE * max(float(values[-1]), 0.0)
     result: FloatArray = vectors[:, keep] * np.sqrt(values[keep])
     return result
 
@@ -170,7 +173,7 @@ def _refine(blocks: Differences, gram: FloatArray, weights: FloatArray) -> Float
             product += block @ (u @ block)
         u[support] += scipy.linalg.cho_solve(factor, ones - product[support] / unit - u.sum())
     total = float(u.sum())
-    if not total > 0 or not (u / total).min() > -1e-9:
+    if not total > 0 or not (u / total).min() > -WEIGHT_NEGATIVE:
         return weights
     positive: FloatArray = np.maximum(u, 0.0)
     positive /= positive.sum()

@@ -10,8 +10,7 @@ import scipy.linalg
 
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.feasibility.outcome import FloatArray, IndexArray
-
-_RANK = 1e-10  # relative size of a diagonal of R that counts as zero
+from clarke.numerics import PIVOT_RANK
 
 
 def exact_multipliers(
@@ -77,7 +76,7 @@ def _independent(block: FloatArray) -> IndexArray:
     """Indices of a well-conditioned maximal set of independent columns."""
     triangle, order = scipy.linalg.qr(block, mode="r", pivoting=True, check_finite=False)
     diagonal = np.abs(np.diag(triangle))
-    rank = int((diagonal > _RANK * diagonal[0]).sum()) if diagonal[0] > 0 else 0
+    rank = int((diagonal > PIVOT_RANK * diagonal[0]).sum()) if diagonal[0] > 0 else 0
     return np.asarray(order[:rank], dtype=np.intp)
 
 

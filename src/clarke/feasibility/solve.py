@@ -22,17 +22,20 @@ from clarke.feasibility.outcome import (
 )
 from clarke.feasibility.rational import as_floats, coprime, exact_multipliers
 from clarke.feasibility.system import System, build, load, restrict
-from clarke.numerics import EXACT_ENTRY_SECONDS
+from clarke.numerics import (
+    EXACT_ENTRY_SECONDS,
+    MARGIN_COMFORTABLE,
+    SUPPORTS,
+    WITNESS_MARGIN,
+)
 
-_COMFORTABLE = 1e-6  # a direction with less margin is kept, but a better one is looked for
-_SUPPORTS = (1e-9, 1e-5)  # relative sizes below which a multiplier is taken for zero
 _BLOCK_ENTRIES = 1 << 23  # largest dense block of rows in a contradiction
 
 
 def find_witness(
     rows: Any,
     *,
-    margin: float = 1e-9,
+    margin: float = WITNESS_MARGIN,
     budget: Budget | None = None,
     deadline: Deadline = UNLIMITED,
 ) -> Feasibility:
@@ -123,7 +126,7 @@ class _Search:
                     start[columns] = found.direction / smallest
                     if self._direction(extend(self._system, peeling, start), methods):
                         return True
-                    if core.margin(found.direction) >= _COMFORTABLE:
+                    if core.margin(found.direction) >= MARGIN_COMFORTABLE:
                         return False  # a better one for the core would not help
         return False
 
@@ -138,12 +141,12 @@ class _Search:
             self._best_margin = margin
             if margin > self._required and verify_witness(self._rows, direction):
                 self._best = Feasibility(Outcome.WITNESS, direction, None, None, methods, margin)
-        return self._best is not None and margin >= _COMFORTABLE
+        return self._best is not None and margin >= MARGIN_COMFORTABLE
 
     def _contradiction(self, weights: FloatArray, methods: tuple[Method, ...]) -> bool:
         """Gate for a contradiction: make the multipliers of the scaled rows exact; check them."""
         previous = -1
-        for relative in _SUPPORTS:
+        for relative in SUPPORTS:
             support = np.flatnonzero(weights > relative * weights.max())
             if len(support) == previous or len(support) > self._budget.exact_support:
                 continue

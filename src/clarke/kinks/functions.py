@@ -12,7 +12,11 @@ from clarke.errors import RegistrationError
 from clarke.kinks.model import Call, Hazard
 from clarke.kinks.regions import RegionRule
 from clarke.kinks.registry import default_registry
-from clarke.numerics import OWN_ROUNDINGS
+from clarke.numerics import (
+    DECLARED_ASIDE,
+    DECLARED_CLEAR,
+    OWN_ROUNDINGS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +26,6 @@ if TYPE_CHECKING:
     Parts = Callable[..., torch.Tensor | tuple[torch.Tensor, ...]]
 
 _ROUNDINGS = 256
-_ASIDE = 1e-3  # relative; where the forward is compared with the pieces once more
-_CLEAR = 1e-2  # of that, what a switching function must leave between it and zero
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def _beside(value: Any, generator: torch.Generator) -> Any:
     if not isinstance(value, torch.Tensor) or not value.is_floating_point():
         return value
     noise = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value.dtype)
-    return value + _ASIDE * noise * value.abs().clamp(min=1)
+    return value + DECLARED_ASIDE * noise * value.abs().clamp(min=1)
 
 
 def _difference(
@@ -153,7 +155,7 @@ def _difference(
         )
     compared = torch.ones(value.shape, dtype=torch.bool)
     for switch in rule.split(call) if clear else ():
-        compared &= (switch.abs() > _CLEAR * _ASIDE).expand(value.shape)
+        compared &= (switch.abs() > DECLARED_CLEAR * DECLARED_ASIDE).expand(value.shape)
     tensors = [a for a in (*args, value) if isinstance(a, torch.Tensor) and a.is_floating_point()]
     size = max(
         (float(torch.nan_to_num(a.abs(), 0.0, 0.0, 0.0).max()) for a in tensors if a.numel()),

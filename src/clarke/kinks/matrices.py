@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
+from clarke.numerics import DIVISOR
+
 if TYPE_CHECKING:
     from clarke.kinks.singular import Singular
 
@@ -49,7 +51,7 @@ def general_eigenvalues_meet(call: Singular) -> torch.Tensor:
         return torch.tensor(False)
     gaps = (values.unsqueeze(-1) - values.unsqueeze(-2)).abs()
     gaps = gaps + torch.diag(torch.full((count,), torch.inf, dtype=gaps.dtype))
-    near = _rounding(gaps, count) ** 0.5 * matrix.abs().amax((-2, -1)).clamp(min=1e-300)
+    near = _rounding(gaps, count) ** 0.5 * matrix.abs().amax((-2, -1)).clamp(min=DIVISOR)
     return torch.as_tensor((gaps.amin((-2, -1)) <= near).any())
 
 

@@ -14,6 +14,7 @@ import torch
 
 from clarke.capture import Keep
 from clarke.kinks.model import Call, Hazard, KinkRule, Touch
+from clarke.numerics import DIVISOR, SLOPE_SINGLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from clarke.capture import OpRecord
 
 _ROUNDINGS = 8  # derivatives of one operation in one dtype differ by a few roundings only
-_SINGLE = 1e-7  # some float64 kernels hold constants rounded to float32 (hardsigmoid: 1/6)
 
 
 def _shape_of(call: Call) -> torch.Size:
@@ -124,7 +124,7 @@ class RegionRule(KinkRule):
             pieces = self.pieces(Call(call.func, tuple(args), call.kwargs))
             values = torch.stack([_expand(p, elements.numel()).detach() for p in pieces])
             slopes = torch.stack([_slopes(_expand(p, elements.numel()), inputs) for p in pieces])
-        match = max(_ROUNDINGS * max(torch.finfo(x.dtype).eps for x in inputs), _SINGLE)
+        match = max(_ROUNDINGS * max(torch.finfo(x.dtype).eps for x in inputs), SLOPE_SINGLE)
         weights, improper = _weights(returned, slopes, members, owner, match)
         hazards: dict[Hazard, torch.Tensor] = {}
         if bool(improper.any()):
@@ -242,7 +242,7 @@ def _weights(
     if pair.numel():
         difference = own[pair + 1] - own[pair]
         length = (difference * difference).sum(1)
-        share = ((want[pair] - own[pair]) * difference).sum(1) / length.clamp(min=1e-300)
+        share = ((want[pair] - own[pair]) * difference).sum(1) / length.clamp(min=DIVISOR)
         share = torch.where((share - 0.5).abs() < match, torch.full_like(share, 0.5), share)
         rest = (own[pair] + share[:, None] * difference - want[pair]).abs().amax(1)
         good = (rest <= match * scale[owner[pair]]) & (share > 0) & (share < 1) & (length > 0)

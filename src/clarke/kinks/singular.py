@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.kinks.model import Call, Hazard, Touch, UnsteeredRule
+from clarke.numerics import NORM_AT_LIMIT, PROBABILITY_EXTREME, RANK_DEFICIENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -224,7 +225,7 @@ def rank_is_deficient(call: Singular) -> torch.Tensor:
     values = torch.linalg.svdvals(call.args[0])
     if values.numel() == 0:
         return torch.tensor(False)
-    return torch.as_tensor((values[..., -1] <= 1e-6 * values[..., 0]).any())
+    return torch.as_tensor((values[..., -1] <= RANK_DEFICIENT * values[..., 0]).any())
 
 
 def on_a_cell_border(call: Singular) -> torch.Tensor:
@@ -272,7 +273,7 @@ def length_is_the_limit(call: Singular) -> torch.Tensor:
     others = [d for d in range(x.dim()) if d != dim % x.dim()]
     size = torch.linalg.vector_norm(x, order, others)
     if float(order) != 2:
-        return torch.as_tensor(size >= limit * (1 - 1e-6))
+        return torch.as_tensor(size >= limit * (1 - NORM_AT_LIMIT))
     near = NEAR * torch.finfo(x.dtype).eps * limit
     return torch.as_tensor((size - limit).abs() <= near)
 
@@ -280,7 +281,7 @@ def length_is_the_limit(call: Singular) -> torch.Tensor:
 def probability_is_extreme(call: Singular) -> torch.Tensor:
     """binary_cross_entropy: where the derivative, but not the value, is clamped."""
     x = call.args[0]
-    return torch.as_tensor(x * (1 - x) <= 2e-12)
+    return torch.as_tensor(x * (1 - x) <= PROBABILITY_EXTREME)
 
 
 def has_repeats(call: Singular) -> torch.Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.kinks.regions import RegionRule
+from clarke.numerics import TANGENTS_EQUAL
 from clarke.steering.program import Pieces, Probe, Program, Run, Site
 from clarke.torch_private import forward_mode, unpack_dual
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     from clarke.kinks import Touch
     from clarke.steering.noise import Errors
-
-_EQUAL = 1e-11  # float64 tangents of tied candidates that count as equal, relative
 
 
 def gradient_of(run: Run, program: Program) -> tuple[torch.Tensor, ...]:
@@ -126,7 +125,7 @@ def _best(touch: Touch, slopes: torch.Tensor) -> torch.Tensor:
         sizes = torch.bincount(touch.owner, minlength=touch.count)
         start = torch.cumsum(sizes, 0) - sizes
         wanted = slopes[by_kink][start + torch.minimum(touch.ranks.greater, sizes - 1)]
-    return (slopes - wanted[touch.owner]).abs() <= _EQUAL * size[touch.owner]
+    return (slopes - wanted[touch.owner]).abs() <= TANGENTS_EQUAL * size[touch.owner]
 
 
 def _own_is_best(site: Site, slopes: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.capture import Ref, input_slots
-from clarke.numerics import SINGLE_CONSTANTS
+from clarke.numerics import (
+    RANDOM_BITS,
+    SINGLE_CONSTANTS,
+)
 from clarke.steering.memory import aliases, shared_memory
 
 if TYPE_CHECKING:
@@ -225,7 +228,7 @@ class Noise:
             bits = value.detach().to(torch.float64).view(torch.int64) >> _KEPT
             bits = bits.bitwise_xor_(mixed).mul_(_FIRST)
             bits = bits.bitwise_xor_(bits >> 29).mul_(_SECOND)
-            random = bits.to(torch.float64).mul_(unit * 2.0**-63)
+            random = bits.to(torch.float64).mul_(unit * RANDOM_BITS)
             # What an operation computes once for all elements, as a mean, is off for all alike.
             error = random * value + side * value.abs()
             if least:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from clarke.numerics import CUT_SCATTER
 from clarke.torch_private import make_dual, unpack_dual
-
-_SCATTER = 2.0**-4  # of a cut result, as of the variables beside the point
 
 
 class Nudges:
@@ -64,7 +63,7 @@ class Nudges:
         value = unpack_dual(flat[elements])[0].detach()
         if self.scatter is not None:
             random = torch.randn(leaf.shape, dtype=self.dtype, generator=self.scatter)
-            leaf = (1.0 + value.abs()) * random.to(dtype) * _SCATTER
+            leaf = (1.0 + value.abs()) * random.to(dtype) * CUT_SCATTER
         return flat.index_put((elements,), value + leaf).reshape(out.shape)
 
     def adjoints(self, target: torch.Tensor, count: int) -> torch.Tensor:

@@ -300,8 +300,6 @@ class Program:
                     out = state.store_in_place(op, call, out)
                 state.bind(op, read, out, site, forced=pieces is Pieces.FORCED)
         output = state.env[self.analysis.trace.output]
-        if not grad and tangents is None:
-            output = output.detach()  # a recorded operation may have turned gradients on
         return Run(output, probes, tuple(state.masks.uses), state.leaves, nudges, state.env)
 
     @cached_property

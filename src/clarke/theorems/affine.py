@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.numerics import CANCELS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # Larger leaves are weights: the affine form of their own entries would only cost memory.
 LARGEST_BIAS = 1 << 20
-_CANCELS = 1e-6  # a sum of coefficients this much smaller than its terms counts as rounding
 
 
 class Low(IntEnum):
@@ -140,7 +141,7 @@ def added_forms(
             ia, ib = a.index.expand(shape), b.index.expand(shape)
             ca, cb = a.coef.expand(shape), right_factor * b.coef.expand(shape)
             total = ca + cb
-            rounding = (total != 0) & (total.abs() < _CANCELS * (ca.abs() + cb.abs()))
+            rounding = (total != 0) & (total.abs() < CANCELS * (ca.abs() + cb.abs()))
             same = (ia == ib) | (ca == 0) | (cb == 0)
             if bool((same & ~rounding).all()):
                 found[leaf] = Form(total, torch.where(ca == 0, ib, ia), added=True)

@@ -15,6 +15,7 @@ import torch
 from clarke.constraints import RowOperator, build_rows
 from clarke.deadline import rung
 from clarke.kinks.regions import RegionRule
+from clarke.numerics import DIRECTION_SPREAD
 from clarke.theorems.affine import bits
 from clarke.theorems.walk import Context, Structure, walk
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from clarke.steering import Program, Site
 
 _GROUPS = 64  # each costs a pass; deeper programs are left to the general search
-_SPREAD = 1e6  # a direction with larger differences in size cannot be confirmed by running it
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +186,7 @@ def _combine(
         values = values + factor * moved
     values = rows.times(direction).to(torch.float64)
     sizes = [float(d.abs().max()) for d in direction if d.numel() and bool((d != 0).any())]
-    if not bool((values > 0).all()) or max(sizes) > _SPREAD * min(sizes):
+    if not bool((values > 0).all()) or max(sizes) > DIRECTION_SPREAD * min(sizes):
         return None
     margin = float(values.min() / values.max())
     return BiasShift(tuple(direction), values, rows.kinks, margin)

@@ -11,6 +11,7 @@ import torch
 from clarke.capture import OpRecord, Ref
 from clarke.kinks import Call
 from clarke.kinks.regions import RegionRule
+from clarke.numerics import SHIFT_APART
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +89,7 @@ def _measure(
         return None
     # All switching functions must be x minus a number, for the kinks to be where we look.
     values = [0.0 - float(s) for s in splits]
-    if any(abs(float(o) - float(s) - 1) > 1e-6 for s, o in zip(splits, ones, strict=True)):
+    if any(abs(float(o) - float(s) - 1) > SHIFT_APART for s, o in zip(splits, ones, strict=True)):
         return None
     if sorted(set(values)) != values:
         return None

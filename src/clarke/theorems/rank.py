@@ -10,12 +10,12 @@ import numpy as np
 import scipy.linalg
 
 from clarke.capture import digest
+from clarke.numerics import DIVISOR, UNIT
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from typing_extensions import Self
 
-_UNIT = 2.0**-53
 _EXACT = 40  # largest size for which elimination in rationals settles what bounds do not
 
 
@@ -107,8 +107,8 @@ def _defect(inverse: NDArray[np.float64], square: NDArray[np.float64]) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         gap = np.abs(np.eye(n) - inverse @ square)
         size = np.abs(inverse) @ np.abs(square)
-        bound = gap + 4 * (n + 2) * _UNIT * (size + 1) + n * 1e-300
-        total = float(bound.sum(axis=1).max()) * (1 + 4 * n * _UNIT)
+        bound = gap + 4 * (n + 2) * UNIT * (size + 1) + n * DIVISOR
+        total = float(bound.sum(axis=1).max()) * (1 + 4 * n * UNIT)
     return total if np.isfinite(total) else float("inf")
 
 
