@@ -286,8 +286,10 @@ def _parts(
     ]
     if not usable:
         return None
-    gaps = [abs(slope(s) - expected) for s in usable[-2:]]
-    found = max(abs(slope(usable[-1])), abs(expected))
+    finest = usable[-1]
+    coarser = usable[-2] if len(usable) > 1 else 10 * finest
+    gaps = [abs(slope(s) - expected) for s in (coarser, finest)]
+    found = max(abs(slope(finest)), abs(expected))
     if found == 0:
         return None
-    return gaps[-1] > share * found and (len(gaps) == 1 or gaps[-1] > _STAYS * gaps[0])
+    return gaps[-1] > share * found and gaps[-1] > _STAYS * gaps[0]
