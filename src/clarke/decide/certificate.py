@@ -11,6 +11,7 @@ import torch
 from clarke.constraints import flatten
 from clarke.decide.confirm import USUAL_FINEST, confirm
 from clarke.decide.finest import finest_step
+from clarke.decide.guards import lipschitz_around_guards
 from clarke.decide.model import weighted_sum
 from clarke.decide.rounding import rounding_noise
 from clarke.decide.tolerance import (
@@ -83,7 +84,7 @@ class Certificate(Recomputed):
         examined = []
         for i, witness in enumerate(self.witnesses):
             try:
-                examined.append(examine(program, witness, generator))
+                examined.append(examine(program, witness, generator, lipschitz_around_guards))
             except Defect as error:
                 raise Defect(f"witness {i}: {error}") from error
         own = replace(
