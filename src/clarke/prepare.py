@@ -64,7 +64,7 @@ class Prepared:
         """Ways to the function's value: by running it, and in float64 from what was recorded."""
         if self.opened is None:
             return (self.value,)
-        return (self.value, opened_value(self.opened, self.registry, self.slots, self.deadline))
+        return (self.value, opened_value(self.opened, self.slots, self.deadline))
 
     @property
     def slots(self) -> tuple[int, ...]:

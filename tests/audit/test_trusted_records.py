@@ -19,7 +19,8 @@ def audited(function, leaves, *, quick=True):
     """The last step of an audit of one backward call."""
     for leaf in leaves:
         leaf.grad = None
-    with clarke.audit(lambda _report: None, settings=Settings(quick=quick)) as watching:
+    settings = Settings(quick=quick)
+    with clarke.audit(lambda _report: None, settings=settings, seconds=None) as watching:
         function().backward()
     return watching.steps[-1]
 

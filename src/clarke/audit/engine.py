@@ -92,7 +92,9 @@ class Interceptor:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        setattr(torch.autograd, _NAME, self._original)
+        """Let go of the engine; also where that has been done, or was never needed."""
+        if getattr(torch.autograd, _NAME, None) is self:
+            setattr(torch.autograd, _NAME, self._original)
 
     def __call__(self, roots: Any, *args: Any, **kwargs: Any) -> Any:
         """Stand in for the engine."""

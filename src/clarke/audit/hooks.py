@@ -50,6 +50,8 @@ class HookSpy:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self._on_node is None:
+            return  # interrupted on the way in
         torch.Tensor.register_hook = self._on_tensor  # type: ignore[method-assign]
         _HookMixin._register_hook = self._on_node  # type: ignore[method-assign]  # noqa: SLF001 - as above
 

@@ -181,7 +181,7 @@ def judge(
         decision = decide(trace, registry, case.slots, gradient, settings, deadline=deadline)
         if not decision.verdict.correct or case.opened is None:
             return decision
-        value = opened_value(case.opened, registry, case.slots, deadline)
+        value = opened_value(case.opened, case.slots, deadline)
         return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
 
 

@@ -154,6 +154,7 @@ class Audit:
         self._stepping: OptimizerAside | None = None
         self._notice: CompileNotice | None = None
         self._opened = ExitStack()
+        self._patches: tuple[HookSpy | Interceptor, ...] = ()
         self._interceptor = Interceptor(self._backward)
         self._places = Places()
         self._accumulation = Accumulation(self._sum_taken)
@@ -191,13 +192,18 @@ class Audit:
         recorder.places.on_root = self._look_for_others
         self._look_for_others(recorder=recorder)
         notice = CompileNotice(partial(_without_hooks, recorder, stepping))
-        with ExitStack() as opened:
-            opened.enter_context(self._interceptor)
-            opened.enter_context(spy)
-            opened.enter_context(recorder)
-            opened.enter_context(stepping)
-            opened.enter_context(notice)
-            self._opened = opened.pop_all()
+        self._patches = (spy, self._interceptor)
+        try:
+            with ExitStack() as opened:
+                opened.enter_context(self._interceptor)
+                opened.enter_context(spy)
+                opened.enter_context(recorder)
+                opened.enter_context(stepping)
+                opened.enter_context(notice)
+                self._opened = opened.pop_all()
+        except BaseException:
+            self._unpatch()  # what a KeyboardInterrupt kept from being noted
+            raise
         self._recorder, self._spy, self._stepping = recorder, spy, stepping
         self._notice = notice
         return self
@@ -209,7 +215,15 @@ class Audit:
             self._accumulation.doubts.end()
             opened.close()
         finally:
-            opened.close()  # what a KeyboardInterrupt left in there
+            try:
+                opened.close()  # what a KeyboardInterrupt left in there
+            finally:
+                self._unpatch()  # and what it had taken out and not yet done
+
+    def _unpatch(self) -> None:
+        """Put torch's own functions back where that has not been done."""
+        for patch in self._patches:
+            patch.__exit__()
 
     def subscribe(
         self,

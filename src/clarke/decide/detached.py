@@ -25,15 +25,13 @@ from clarke.numerics import (
     CONFIRM_STEPS,
     DETACHED_APART,
 )
-from clarke.steering import Pieces, Program, analyse, select_along, selected_gradient
+from clarke.steering import Analysis, Pieces, Program, select_along, selected_gradient
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from clarke.capture import Trace
-    from clarke.kinks import Registry
-    from clarke.steering import Analysis
 
     Value = Callable[[Sequence[torch.Tensor]], float]
 
@@ -76,11 +74,13 @@ def numbers_read(trace: Trace) -> tuple[Culprit, ...]:
     )
 
 
-def opened_value(
-    opened: Trace, registry: Registry, variables: Sequence[int], deadline: Deadline = UNLIMITED
-) -> Value:
-    """The value at another point of a recorded program whose detached parts were recorded too."""
-    program = Program(analyse(opened, registry, deadline), variables, deadline=deadline)
+def opened_value(opened: Trace, variables: Sequence[int], deadline: Deadline = UNLIMITED) -> Value:
+    """The value at another point of a recorded program whose detached parts were recorded too.
+
+    Its kinks do not matter, and of what was detached they could not be found.
+    """
+    analysis = Analysis(opened, {}, (), 0, opened)
+    program = Program(analysis, variables, deadline=deadline)
     return lambda point: float(program.run(tuple(point), pieces=Pieces.NATURAL, grad=False).output)
 
 

@@ -186,6 +186,15 @@ def only_guards(program: Program, relevance: Relevance) -> bool:
     )
 
 
+def lipschitz_around_guards(program: Program, relevance: Relevance) -> bool:
+    """Whether guards alone jump, and not the function around them, as far as samples tell."""
+    if not only_guards(program, relevance):
+        return False
+    own = selected_gradient(program, weights=ad_weights(program))
+    found = surroundings(program, own, relevance, fresh_generator(), program.deadline)
+    return not isinstance(found, str)
+
+
 def judge_guard(
     program: Program,
     gradient: Tensors,

@@ -39,7 +39,7 @@ from clarke.numerics import (
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from typing_extensions import Self
@@ -241,8 +241,15 @@ def same_numbers(left: NDArray[np.float64], right: NDArray[np.float64]) -> bool:
     return bool((np.abs(left - right) <= SAME_GRADIENT * np.abs(left)).all())
 
 
-def examine(program: Program, witness: Witness, generator: torch.Generator) -> Examined:
+def examine(
+    program: Program,
+    witness: Witness,
+    generator: torch.Generator,
+    guarded: Callable[[Program, Relevance], bool],
+) -> Examined:
     """Find a witness's kinks, rows and gradient again and compare.
+
+    `guarded` tells whether only guards jump, and not the function around them.
 
     Raises:
         Defect: It does not hold.
@@ -252,7 +259,7 @@ def examine(program: Program, witness: Witness, generator: torch.Generator) -> E
     if relevance.lost_masks:
         raise Defect("a tied comparison cannot be followed, so that selections say nothing")
     if set(relevance.hazards) - {Hazard.IMPROPER}:
-        return _examine_ray(program, witness, relevance)
+        return _examine_ray(program, witness, relevance, guarded)
     _check_unnamed(program, witness.choices, relevance)
     claimed = torch.zeros(program.analysis.count, dtype=torch.bool)
     claimed[torch.from_numpy(witness.kinks)] = True
@@ -303,9 +310,15 @@ def _check_unnamed(
         raise Defect("AD mixes pieces at a relevant kink, and the selection names none of them")
 
 
-def _examine_ray(program: Program, witness: Witness, relevance: Relevance) -> Examined:
+def _examine_ray(
+    program: Program,
+    witness: Witness,
+    relevance: Relevance,
+    guarded: Callable[[Program, Relevance], bool],
+) -> Examined:
     """A limit along a ray needs a function that is Lipschitz continuous around the point."""
-    if not set(relevance.hazards) <= LIPSCHITZ or used_vectors(program.analysis) is not None:
+    lipschitz = set(relevance.hazards) <= LIPSCHITZ or guarded(program, relevance)
+    if not lipschitz or used_vectors(program.analysis) is not None:
         raise Defect("a point is touched at which no limit of gradients proves anything")
     if len(witness.rows) or witness.choices:
         raise Defect("a point is touched that selections cannot express")

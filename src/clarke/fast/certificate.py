@@ -128,9 +128,8 @@ class LayerCertificate:
         if bool(relevance.relevant.any()):
             witnesses = (self._joint(program, relevance.relevant, own),)
             weights = (1.0,)
-        elif self.directions:
-            raise Defect("there are directions, but no kink that needs one")
         else:
+            # Then directions need nothing of themselves: contents tell less than the program.
             ahead = random_tangents(program, generator)
             rays = (ahead, tuple(-d for d in ahead))
             witnesses = tuple(ray_witness(d, own) for d in rays)
