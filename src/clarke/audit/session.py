@@ -332,8 +332,17 @@ class Audit:
 
     def _add(self, step: Step, report: Report | None, group: Group | None = None) -> None:
         self._history.add(step, group)
-        for callback in self._subscribers:
-            callback(step, report)
+        if not self._subscribers:
+            return
+        # What they read (verifying a proof, for one) decides no branch of the program.
+        reads = None if self._recorder is None else tuple(self._recorder.reads)
+        try:
+            for callback in self._subscribers:
+                callback(step, report)
+        finally:
+            if self._recorder is not None and reads is not None:
+                self._recorder.reads.clear()
+                self._recorder.reads.extend(reads)
 
     def _answer(self, report: Report, location: Location, *, repaired: bool) -> None:
         """Do what the user asked for about a wrong gradient."""

@@ -71,15 +71,24 @@ class _Findings:
 
 
 @dataclass(frozen=True, eq=False)
+class Pending:
+    """What is known of a program whose touched kinks may or may not matter."""
+
+    graph: Graph
+    found: _Findings
+    variables: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Declined:
     """No quick verdict: the reason, and the operation in question if it is one.
 
-    With `late`, the gradient may yet bring one.
+    With `pending`, `QuickJudge.settle` may yet find one when the gradient is there.
     """
 
     reason: str
     op: OpRecord | None = None
-    late: bool = False
+    pending: Pending | None = None
 
     def __str__(self) -> str:
         place = "" if self.op is None else f"{self.op.shown} at {self.op.location}: "
@@ -142,11 +151,26 @@ class QuickJudge:
         if found.in_doubt:
             if found.settled:
                 return Declined("a kink is touched that no bias settles")
-            if gradient is None and (found.in_parts or _size(trace) > _EARLY):
-                return Declined("the gradient decides what a touched kink is worth", late=True)
-            if self._may_matter(trace, variables, gradient if found.in_parts else None, deadline):
-                return Declined("a kink is touched that no bias settles")
+            pending = Pending(graph, found, tuple(variables))
+            if gradient is not None or not (found.in_parts or _size(trace) > _EARLY):
+                return self.settle(pending, gradient, deadline, proof=proof)
+            return Declined("the gradient decides what a touched kink is worth", pending=pending)
         return self._verdict(graph, found, tuple(variables), tuple(gradient or ()), proof=proof)
+
+    def settle(
+        self,
+        pending: Pending,
+        gradient: Sequence[torch.Tensor] | None,
+        deadline: Deadline = UNLIMITED,
+        *,
+        proof: bool = True,
+    ) -> Decision | Declined:
+        """SMOOTH where no touched kink matters; the rest as `decide`."""
+        graph, found = pending.graph, pending.found
+        held = gradient if found.in_parts else None
+        if self._may_matter(graph.trace, pending.variables, held, deadline):
+            return Declined("a kink is touched that no bias settles")
+        return self._verdict(graph, found, pending.variables, tuple(gradient or ()), proof=proof)
 
     def _may_matter(
         self,
