@@ -20,6 +20,7 @@ from clarke.fast.codes import Coder
 from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
+from clarke.fast.same import agree
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind
@@ -168,7 +169,9 @@ class QuickJudge:
         """SMOOTH where no touched kink matters; the rest as `decide`."""
         graph, found = pending.graph, pending.found
         held = gradient if found.in_parts else None
-        if self._may_matter(graph.trace, pending.variables, held, deadline):
+        with torch.enable_grad():  # to see what a kink reaches
+            matters = self._may_matter(graph.trace, pending.variables, held, deadline)
+        if matters:
             return Declined("a kink is touched that no bias settles")
         return self._verdict(graph, found, pending.variables, tuple(gradient or ()), proof=proof)
 
@@ -286,7 +289,7 @@ class QuickJudge:
         if not op.differentiated or touch.hazards:
             return "a kink is touched that no bias settles"
         if op.short_name not in SHIFTED:
-            found.in_doubt = True
+            found.in_doubt = found.in_doubt or not agree(graph, position, touch.elements)
             found.counts.append(TouchCount(op, elements, touch.count, 0, touch))
             return ""
         found.counts.append(TouchCount(op, elements, touch.count, touch.count, touch))
