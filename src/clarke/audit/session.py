@@ -142,7 +142,7 @@ class Audit:
         self._schedule = Schedule(every, sample, confirm_every, self._settings.seed)
         self._wrt = None if wrt is None else tuple(wrt)
         self._registry = default_registry()
-        self._compiled = Compiled()
+        self._compiled = Compiled(patient=True)
         self._operators = Operators(self._registry.keeps)
         self._quick = QuickJudge(self._registry, self._settings.seed, self._compiled)
         # Of use to a step that is judged quickly; the others would pay for it in vain.

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.capture import DeclaredFunction, ZeroFinder, without_values
-from clarke.constraints import find_relevant
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Decision, TouchCount
-from clarke.decide.hazards import obstacle
-from clarke.decide.tolerance import relative_difference, relative_tolerance
-from clarke.decide.verification import ad_weights
 from clarke.fast.certificate import LayerCertificate
 from clarke.fast.codes import Coder
+from clarke.fast.doubt import may_matter
 from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
@@ -28,7 +25,7 @@ from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.lowering import lower
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.table_lowerings import COMPLEX_ONLY
-from clarke.steering import Program, analyse, selected_gradient
+from clarke.steering import analyse
 from clarke.steering.adapt import can_replay_random
 from clarke.verdict import Verdict
 
@@ -169,38 +166,11 @@ class QuickJudge:
         """SMOOTH where no touched kink matters; the rest as `decide`."""
         graph, found = pending.graph, pending.found
         held = gradient if found.in_parts else None
-        with torch.enable_grad():  # to see what a kink reaches
-            matters = self._may_matter(graph.trace, pending.variables, held, deadline)
-        if matters:
+        analysis = analyse(graph.trace, self._registry, deadline)
+        generator = torch.Generator().manual_seed(self._seed)
+        if may_matter(analysis, pending.variables, held, generator, deadline):
             return Declined("a kink is touched that no bias settles")
         return self._verdict(graph, found, pending.variables, tuple(gradient or ()), proof=proof)
-
-    def _may_matter(
-        self,
-        trace: Trace,
-        variables: Sequence[int],
-        gradient: Sequence[torch.Tensor] | None,
-        deadline: Deadline,
-    ) -> bool:
-        """Whether some touched kink changes the result: one replay tells where none does.
-
-        A `gradient` is held against that of the recorded pieces.
-        """
-        analysis = analyse(trace, self._registry, deadline)
-        sites = [s for s in analysis.sites.values() if s.touch.count]
-        if any(s.rule.by_value or s.rule.doubtful for s in sites):
-            return True
-        if obstacle(analysis, sees_values=False) is not None:
-            return True
-        program = Program(analysis, variables, deadline=deadline)
-        generator = torch.Generator().manual_seed(self._seed)
-        relevance = find_relevant(program, generator)
-        if bool(relevance.relevant.any() or relevance.hazards or relevance.lost_masks):
-            return True
-        if gradient is None:
-            return False
-        own = selected_gradient(program, weights=ad_weights(program))
-        return relative_difference(own, gradient) > relative_tolerance(trace)
 
     # ------------------------------------------------------------------ one operation
 
