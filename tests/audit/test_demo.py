@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 import clarke
 from clarke.cli import make_app
 from clarke.experiments.digits import DigitsNet, Training, measure_overhead, read_digits
+from clarke.experiments.kinked import judge_at_a_kink
 from clarke.report.runs import read_run
 
 
@@ -90,6 +91,20 @@ def test_the_command_in_json(tmp_path, monkeypatch):
     assert data["judged"] == 2
     assert data["overhead"]["ratio"] > 1
     assert sum(data["verdicts"].values()) == 2
+    assert data["kink"]["verdict"] == "NOT_CLARKE"
+    assert data["kink"]["repaired"]
+
+
+def test_a_loss_that_goes_wrong_is_found_explained_and_repaired(data):
+    found = judge_at_a_kink(data)
+    assert found.report.verdict is clarke.Verdict.NOT_CLARKE
+    assert found.repaired
+    assert found.error > 0.1
+    assert found.left < 1e-6
+    text = str(found.report)
+    assert "kinked.py" in text
+    assert "binary_cross_entropy_with_logits" in text
+    assert found.report.certificate.verify()
 
 
 def test_bad_usage(tmp_path):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -360,3 +361,40 @@ def test_numba_that_cannot_be_used_is_no_numba(monkeypatch):
     monkeypatch.delattr("clarke.compiled.shared", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Fails(), *sys.meta_path])
     assert not Compiled().can_take(1 << 30)
+
+
+def test_an_audit_compiles_in_the_background_once_it_pays(monkeypatch, caplog):
+    started, go_on = [], threading.Event()
+
+    def compile_slowly():
+        started.append(threading.current_thread() is threading.main_thread())
+        go_on.wait(10)
+        return loops
+
+    monkeypatch.delitem(sys.modules, "clarke.compiled.shared", raising=False)
+    monkeypatch.setattr(clarke.compiled, "_compile", compile_slowly)
+    monkeypatch.setattr(clarke.compiled, "_PAYS", 3 << 18)
+    patient = Compiled(patient=True)
+    with caplog.at_level("INFO", "clarke"):
+        assert not patient.can_take(1 << 17)  # too small to count
+        assert not patient.can_take(1 << 18)
+        assert not patient.can_take(1 << 18)
+        assert not started
+        for _ in range(5):
+            assert not patient.can_take(1 << 18)  # it goes on without
+    assert len(caplog.records) == 1
+    go_on.set()
+    assert patient._compiling._done.wait(10)
+    assert patient.can_take(1 << 18)
+    assert started == [False]
+
+
+def test_a_background_that_fails_leaves_everything_as_it_is(monkeypatch):
+    monkeypatch.delitem(sys.modules, "clarke.compiled.shared", raising=False)
+    monkeypatch.setattr(clarke.compiled, "_compile", lambda: None)
+    monkeypatch.setattr(clarke.compiled, "_PAYS", 1)
+    patient = Compiled(patient=True)
+    patient.can_take(1 << 18)
+    assert patient._compiling._done.wait(10)
+    assert not patient.can_take(1 << 18)
+    assert not patient.can_take(1 << 18)

@@ -143,7 +143,7 @@ class Audit:
         self._schedule = Schedule(every, sample, confirm_every, self._settings.seed)
         self._wrt = None if wrt is None else tuple(wrt)
         self._registry = default_registry()
-        self._compiled = Compiled()
+        self._compiled = Compiled(patient=True)
         self._operators = Operators(self._registry.keeps)
         self._quick = QuickJudge(self._registry, self._settings.seed, self._compiled)
         # Of use to a step that is judged quickly; the others would pay for it in vain.
@@ -370,8 +370,17 @@ class Audit:
 
     def _add(self, step: Step, report: Report | None, group: Group | None = None) -> None:
         self._history.add(step, group)
-        for callback in self._subscribers:
-            callback(step, report)
+        if not self._subscribers:
+            return
+        # What they read (verifying a proof, for one) decides no branch of the program.
+        reads = None if self._recorder is None else tuple(self._recorder.reads)
+        try:
+            for callback in self._subscribers:
+                callback(step, report)
+        finally:
+            if self._recorder is not None and reads is not None:
+                self._recorder.reads.clear()
+                self._recorder.reads.extend(reads)
 
     def _answer(self, report: Report, location: Location, *, repaired: bool) -> None:
         """Do what the user asked for about a wrong gradient."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from clarke.audit.penalized import Penalized
     from clarke.capture import Recorder
     from clarke.decide import Settings
-    from clarke.fast import QuickJudge
+    from clarke.fast import Pending, QuickJudge
     from clarke.kinks import Registry
 
 
@@ -95,7 +95,7 @@ class Turn:
         self._backup: GradBackup | None = None
         self._watch: LeafWatch | None = None
         self._early: Decision | None = None
-        self._late = False  # the quick judge asks for the gradient
+        self._pending: Pending | None = None  # the quick judge asks for the gradient
         self.result: Any = None
         self.decision: Decision | None = None
         self.gradient: tuple[torch.Tensor, ...] = ()
@@ -180,7 +180,7 @@ class Turn:
         except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
             return case
         if not isinstance(found, Decision):
-            self._late = found.late
+            self._pending = found.pending
             return case
         rows_wanted = self.group is not None and self._accumulation.accumulating
         if rows_wanted and found.verdict is not Verdict.SMOOTH:
@@ -211,7 +211,7 @@ class Turn:
                     certificate = replace(early.certificate, gradient=self.gradient)
                     self.decision = replace(early, certificate=certificate)
                 return
-            self.decision = self._judged_late(case) or judge(
+            self.decision = self._judged_late() or judge(
                 case,
                 self.gradient,
                 self._registry,
@@ -220,13 +220,15 @@ class Turn:
                 deadline=self._deadline,
             )
 
-    def _judged_late(self, case: Case) -> Decision | None:
+    def _judged_late(self) -> Decision | None:
         """What the quick judge finds with the gradient, where it asked for that."""
         quick = self._orders.quick
-        if quick is None or not self._late:
+        if quick is None or self._pending is None or not all_finite(self.gradient):
             return None
         try:
-            found = quick.decide(case.trace, case.slots, self.gradient, self._deadline)
+            found = quick.settle(
+                self._pending, self.gradient, self._deadline, proof=self._orders.proof
+            )
         except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
             return None
         return found if isinstance(found, Decision) else None

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from clarke import audit
 from clarke.cli.status import exit_status
 from clarke.experiments.digits import Overhead, Training, measure_overhead, read_digits
+from clarke.experiments.kinked import Kinked, judge_at_a_kink
 from clarke.integrations.recording import step_record
 from clarke.report.runs import RunWriter
 
@@ -43,7 +44,8 @@ def demo(
     """Train a convolutional network on scikit-learn's handwritten digits, every gradient judged.
 
     Convolution, BatchNorm, ReLU and maxpool, twice, then a linear layer. Prints the accuracy, the
-    verdicts, how often each layer stood at a kink, and what the audit costs.
+    verdicts, how often each layer stood at a kink, and what the audit costs. Then one step of a
+    loss that goes wrong at a kink, with the proof and the repaired gradient.
     """
     folder = out or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}"  # noqa: DTZ005 - the user's clock
     training = Training(read_digits(), seed=seed)
@@ -59,17 +61,27 @@ def demo(
                 tick(f"loss {loss:.3f}")
         tick = follow("timing", _TIMED)
         overhead = measure_overhead(training, _TIMED, lambda: tick(""))
+        tick = follow("kink", 1)
+        kinked = judge_at_a_kink(training.data)
+        tick("")
     summary = watch.summary()
     found = {
         "accuracy": training.accuracy(),
         "overhead": {**vars(overhead), "ratio": overhead.ratio},
+        "kink": {
+            "verdict": kinked.report.verdict.name,
+            "repaired": kinked.repaired,
+            "error": kinked.error,
+            "left": kinked.left,
+        },
         **summary.to_dict(),
     }
     writer.finish(found)
     if as_json:
         typer.echo(json.dumps({"folder": str(folder), **found}, indent=2))
     else:
-        for line in _lines(found["accuracy"], summary, overhead, folder):
+        lines = _lines(found["accuracy"], summary, overhead, folder)
+        for line in (*lines, *_kink_lines(kinked)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(exit_status((s.correct for s in watch.steps if s.looked), strict=strict))
 
@@ -86,6 +98,20 @@ def _lines(accuracy: float, summary: Summary, overhead: Overhead, folder: Path) 
     yield f"  (medians of {overhead.steps} each, in turn, in this process)"
     yield ""
     yield f"The run is in {folder}: steps.jsonl, summary.json."
+
+
+def _kink_lines(kinked: Kinked) -> Iterator[str]:
+    yield ""
+    yield "Now a loss that goes wrong at a kink: clamp(x, min=0) - x * t + log1p(exp(-abs(x))),"
+    yield "in the first step of a layer that starts at zero, so that every logit x is 0:"
+    yield ""
+    yield str(kinked.report)
+    yield ""
+    if kinked.repaired:
+        yield (
+            f"Autograd's gradient was off by {kinked.error:.3g}. "
+            f'With audit("repair"), .grad is off by {kinked.left:.3g}.'
+        )
 
 
 def _settings(steps: int, seed: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from clarke.compiled.background import Compiling
 from clarke.compiled.loops import MIX_FACTORS, MIX_SHIFTS, TiedLoop
 from clarke.compiled.team import Team
 
@@ -31,8 +32,10 @@ Geometry = tuple[Pair, Pair, Pair, Pair]  # kernel, stride, padding, dilation
 # From so many elements on the loops are quicker; from so many, loading numba is worth it.
 _SMALL = 1 << 12
 _LARGE = 1 << 18
+# So many elements in large arrays take longer to go through in passes than compiling takes.
+_PAYS = 1 << 29
 # From so many on, torch's other threads are asked to help.
-_SHARED = 1 << 15
+_SHARED = 1 << 19
 _FLOATS = (torch.float32, torch.float64)
 
 
@@ -86,21 +89,37 @@ class Compiled:
 
     Args:
         always: Take arrays of any size, not only those that are worth it.
+        patient: Compile on another thread, once so many elements have come that it pays; do
+            without until then.
     """
 
-    def __init__(self, *, always: bool = False) -> None:
+    def __init__(self, *, always: bool = False, patient: bool = False) -> None:
         self._always = always
+        self._patient = patient
         self._functions: ModuleType | None = None
         self._team: Team | None = None
         self._tried = False
+        self._seen = 0  # elements in large arrays
+        self._compiling: Compiling | None = None
 
     def can_take(self, elements: int) -> bool:
         """Whether there are compiled loops, and so many elements are worth them."""
-        if (self._always or elements >= _LARGE) and not self._tried:
-            self._tried = True
-            self._functions = _compile()
-            self._team = None if self._functions is None else Team.of_torch()
+        if not self._tried and (self._always or elements >= _LARGE):
+            self._try(elements)
         return self._functions is not None and (self._always or elements >= _SMALL)
+
+    def _try(self, elements: int) -> None:
+        self._seen += elements
+        # What this process has compiled before is there at once.
+        if self._patient and f"{__name__}.shared" not in sys.modules and self._compiling is None:
+            if self._seen < _PAYS:
+                return
+            self._compiling = Compiling(_compile)
+        if self._compiling is not None and not self._compiling.is_done():
+            return
+        self._tried = True
+        self._functions = _compile() if self._compiling is None else self._compiling.result()
+        self._team = None if self._functions is None else Team.of_torch()
 
     def has_zero(self, values: NDArray[Any]) -> bool:
         """Whether some of (K,) contiguous float32 or float64 numbers is zero, of either sign."""

@@ -2,6 +2,14 @@
 
 from clarke.fast.certificate import LayerCertificate
 from clarke.fast.early import EarlyTies
-from clarke.fast.judge import Declined, QuickJudge, all_finite, let_go
+from clarke.fast.judge import Declined, Pending, QuickJudge, all_finite, let_go
 
-__all__ = ["Declined", "EarlyTies", "LayerCertificate", "QuickJudge", "all_finite", "let_go"]
+__all__ = [
+    "Declined",
+    "EarlyTies",
+    "LayerCertificate",
+    "Pending",
+    "QuickJudge",
+    "all_finite",
+    "let_go",
+]

@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.capture import DeclaredFunction, ZeroFinder, without_values
-from clarke.constraints import find_relevant
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Decision, TouchCount
-from clarke.decide.hazards import obstacle
-from clarke.decide.rounding import Rounding, spacings
-from clarke.decide.tolerance import within
-from clarke.decide.verification import ad_weights
 from clarke.fast.certificate import LayerCertificate
 from clarke.fast.codes import Coder
+from clarke.fast.doubt import may_matter
 from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
+from clarke.fast.same import agree
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind
@@ -28,7 +25,7 @@ from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.lowering import lower
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.table_lowerings import COMPLEX_ONLY
-from clarke.steering import Program, analyse, selected_gradient
+from clarke.steering import analyse
 from clarke.steering.adapt import can_replay_random
 from clarke.verdict import Verdict
 
@@ -72,15 +69,24 @@ class _Findings:
 
 
 @dataclass(frozen=True, eq=False)
+class Pending:
+    """What is known of a program whose touched kinks may or may not matter."""
+
+    graph: Graph
+    found: _Findings
+    variables: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Declined:
     """No quick verdict: the reason, and the operation in question if it is one.
 
-    With `late`, the gradient may yet bring one.
+    With `pending`, `QuickJudge.settle` may yet find one when the gradient is there.
     """
 
     reason: str
     op: OpRecord | None = None
-    late: bool = False
+    pending: Pending | None = None
 
     def __str__(self) -> str:
         place = "" if self.op is None else f"{self.op.shown} at {self.op.location}: "
@@ -143,41 +149,28 @@ class QuickJudge:
         if found.in_doubt:
             if found.settled:
                 return Declined("a kink is touched that no bias settles")
-            if gradient is None and (found.in_parts or _size(trace) > _EARLY):
-                return Declined("the gradient decides what a touched kink is worth", late=True)
-            if self._may_matter(trace, variables, gradient if found.in_parts else None, deadline):
-                return Declined("a kink is touched that no bias settles")
+            pending = Pending(graph, found, tuple(variables))
+            if gradient is not None or not (found.in_parts or _size(trace) > _EARLY):
+                return self.settle(pending, gradient, deadline, proof=proof)
+            return Declined("the gradient decides what a touched kink is worth", pending=pending)
         return self._verdict(graph, found, tuple(variables), tuple(gradient or ()), proof=proof)
 
-    def _may_matter(
+    def settle(
         self,
-        trace: Trace,
-        variables: Sequence[int],
+        pending: Pending,
         gradient: Sequence[torch.Tensor] | None,
-        deadline: Deadline,
-    ) -> bool:
-        """Whether some touched kink changes the result: one replay tells where none does.
-
-        A `gradient` is held against that of the recorded pieces.
-        """
-        analysis = analyse(trace, self._registry, deadline)
-        sites = [s for s in analysis.sites.values() if s.touch.count]
-        if any(s.rule.by_value or s.rule.doubtful for s in sites):
-            return True
-        if obstacle(analysis, sees_values=False) is not None:
-            return True
-        program = Program(analysis, variables, deadline=deadline)
+        deadline: Deadline = UNLIMITED,
+        *,
+        proof: bool = True,
+    ) -> Decision | Declined:
+        """SMOOTH where no touched kink matters; the rest as `decide`."""
+        graph, found = pending.graph, pending.found
+        held = gradient if found.in_parts else None
+        analysis = analyse(graph.trace, self._registry, deadline)
         generator = torch.Generator().manual_seed(self._seed)
-        relevance = find_relevant(program, generator)
-        if bool(relevance.relevant.any() or relevance.hazards or relevance.lost_masks):
-            return True
-        if gradient is None:
-            return False
-        own = selected_gradient(program, weights=ad_weights(program))
-        if within(own, gradient, spacings(gradient, [g.dtype for g in gradient])):
-            return False
-        rounding = Rounding(program, own, weights=ad_weights(program))
-        return not rounding.covers(gradient) or rounding.vague(gradient)
+        if may_matter(analysis, pending.variables, held, generator, deadline):
+            return Declined("a kink is touched that no bias settles")
+        return self._verdict(graph, found, pending.variables, tuple(gradient or ()), proof=proof)
 
     # ------------------------------------------------------------------ one operation
 
@@ -266,7 +259,7 @@ class QuickJudge:
         if not op.differentiated or touch.hazards:
             return "a kink is touched that no bias settles"
         if op.short_name not in SHIFTED:
-            found.in_doubt = True
+            found.in_doubt = found.in_doubt or not agree(graph, position, touch.elements)
             found.counts.append(TouchCount(op, elements, touch.count, 0, touch))
             return ""
         found.counts.append(TouchCount(op, elements, touch.count, touch.count, touch))

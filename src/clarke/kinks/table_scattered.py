@@ -108,7 +108,7 @@ def _hit_table(
     numel = x.value.numel()
     own = torch.arange(numel)
     if not include:
-        own[target.unique()] = -1
+        own[target] = -1
     table = _listing(target, numel, numel, own)
     return _grouped(lo, [x, src], table, list(x.value.shape), reduce)
 
