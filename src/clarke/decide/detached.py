@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.capture import refilled
 from clarke.constraints import flatten
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.beside import Beside
@@ -75,7 +76,12 @@ def numbers_read(trace: Trace) -> tuple[Culprit, ...]:
 def opened_value(
     opened: Trace, registry: Registry, variables: Sequence[int], deadline: Deadline = UNLIMITED
 ) -> Value:
-    """The value at another point of a recorded program whose detached parts were recorded too."""
+    """The value at another point of a recorded program whose detached parts were recorded too.
+
+    Of what ran where nobody differentiated, results that nobody took are not kept.
+    """
+    if any(op.kept and len(op.outputs) > len(op.kept_outputs) + 1 for op in opened.ops):
+        opened = refilled(replace(opened, emptied=True), registry.keeps, deadline)
     program = Program(analyse(opened, registry, deadline), variables, deadline=deadline)
     return lambda point: float(program.run(tuple(point), pieces=Pieces.NATURAL, grad=False).output)
 
