@@ -29,7 +29,11 @@ def without_values(trace: Trace, repeatable: Callable[[Any], bool]) -> Trace:
         trace: What ran.
         repeatable: Whether an operator overload returns the same when it runs again.
     """
-    ops = tuple(op.bare() if repeatable(op.func) else op for op in trace.ops)
+    ops = tuple(
+        # Casts of whole numbers keep their results alone; of others, they keep more.
+        op if not repeatable(op.func) or (op.kept_outputs and not op.kept) else op.bare()
+        for op in trace.ops
+    )
     return replace(trace, ops=ops, emptied=True)
 
 

@@ -32,6 +32,41 @@ COMPILED: Final = (
 )
 
 
+# Their derivatives need no values, so autograd frees nothing of them with the graph. (Measured; a
+# product with a number is none of them.)
+_SAVE_NOTHING = frozenset(
+    f"aten::{name}"
+    for name in (
+        "add",
+        "sub",
+        "neg",
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "expand",
+        "sum",
+        "mean",
+        "cat",
+        "stack",
+        "transpose",
+        "t",
+        "permute",
+        "squeeze",
+        "unsqueeze",
+        "select",
+        "slice",
+        "clone",
+        "alias",
+        "detach",
+        "unbind",
+        "split",
+        "chunk",
+        "flip",
+        "roll",
+    )
+)
+
+
 def collect_trace(
     recorder: Recorder,
     output: torch.Tensor,
@@ -186,21 +221,29 @@ def release_nodes(recorder: Recorder, output: torch.Tensor) -> None:
     if slot is None:
         return
     todo = [slot]
-    seen: set[int] = set()
+    found: dict[int, Node] = {}
     if slot.producer is not None:
         recorder.forget_reads(slot.producer.index)
     while todo:
-        current = todo.pop()
-        before = list(current.storage.writers)
-        if current.producer is not None:
-            before.append(current.producer)
-        for node in before:
-            if node.index in seen:
-                continue
-            seen.add(node.index)
-            if node.differentiated:
+        for node in _made_by(todo.pop()):
+            if node.index not in found and node.differentiated:
+                found[node.index] = node
                 todo.extend(node.inputs)
-                node.release()
+    # What saves nothing, down to the leaves, autograd lets differentiate again.
+    whole: set[int] = set()
+    for index in sorted(found):
+        node = found[index]
+        behind = [n for x in node.inputs for n in _made_by(x) if n.differentiated]
+        if node.func._schema.name in _SAVE_NOTHING and all(n.index in whole for n in behind):
+            whole.add(index)
+        else:
+            node.release()
+
+
+def _made_by(slot: Slot) -> list[Node]:
+    """What computed a value, or wrote to its memory."""
+    producer = [] if slot.producer is None else [slot.producer]
+    return [*slot.storage.writers, *producer]
 
 
 def _frozen(found: Mapping[K, V]) -> Mapping[K, V]:

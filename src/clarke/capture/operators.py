@@ -9,6 +9,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from clarke.capture.live import Node
     from clarke.capture.trace import Keep
 
 # Operations whose result has as many entries as a mask has true ones.
@@ -23,6 +24,44 @@ _COUNTING = frozenset(
     {"aten::nonzero", "aten::_unique", "aten::_unique2", "aten::unique_dim"}
     | {"aten::unique_consecutive", "aten::unique_dim_consecutive", "aten::nonzero_numpy"}
 )
+
+_WHOLE = frozenset(f"aten::{n}" for n in ("floor", "ceil", "round", "trunc", "sign", "sgn"))
+_KEEPS_WHOLE = frozenset(
+    f"aten::{n}"
+    for n in (
+        *("abs", "add", "clamp", "clamp_max", "clamp_min", "maximum", "minimum", "mul", "neg"),
+        *("amax", "amin", "max", "min", "prod", "relu", "sub", "sum"),
+        *("clone", "expand", "flip", "permute", "reshape", "select", "slice", "squeeze", "stack"),
+        *("t", "transpose", "unsqueeze", "view"),
+    )
+)
+_WHOLE_DEPTH = 8
+
+
+def is_whole(node: Node | None, depth: int = _WHOLE_DEPTH) -> bool:
+    """Whether what an operation gave is whole numbers, whatever it read.
+
+    Nothing on the way may have been cut off, so that where they jump is known of those that made
+    them whole.
+    """
+    if node is None or depth == 0 or node.hidden_write:
+        return False
+    name: str = node.func._schema.name
+    if name in _WHOLE:
+        return bool(node.kwargs.get("decimals", 0) == 0)
+    if name == "aten::_to_copy":
+        return all(not (s.dtype.is_floating_point or s.dtype.is_complex) for s in node.inputs)
+    numbers = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, float)]
+    return (
+        name in _KEEPS_WHOLE
+        and bool(node.inputs)
+        and all(a.is_integer() for a in numbers)
+        and all(
+            not s.dtype.is_floating_point
+            or (is_whole(s.producer, depth - 1) and not s.storage.writers)
+            for s in node.inputs
+        )
+    )
 
 
 def reads_shape_only(func: Any) -> bool:
@@ -44,10 +83,12 @@ class Operator:
         cuts: Its results do not depend differentiably on what it reads.
         overwrites: What it writes to does not depend on what was there.
         reads: It hands values, or how many there are of a kind, to Python.
+        casts: It may turn numbers into whole ones.
         counts: Its result has as many entries as a mask has true ones.
     """
 
     __slots__ = (
+        "casts",
         "counts",
         "cuts",
         "draws",
@@ -69,6 +110,7 @@ class Operator:
         self.overwrites = self.draws or name in _OVERWRITING
         detaches = func is torch.ops.aten.detach.default
         self.cuts = detaches or name.endswith("_like") or name.startswith("aten::new_")
+        self.casts = name == "aten::_to_copy"
         self.counts = name in _SHAPED
         returned = [str(r.type) for r in func._schema.returns]
         self.reads = name in _COUNTING or (

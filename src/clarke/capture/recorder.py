@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import (
 
 from clarke.capture.functions import is_from_custom, is_result_of, running_function
 from clarke.capture.live import Node, Read, Slot, Storage, Writes
-from clarke.capture.operators import Operator, Operators, reads_shape_only
+from clarke.capture.operators import Operator, Operators, is_whole, reads_shape_only
 from clarke.capture.places import Places
 from clarke.capture.saving import saves_otherwise
 from clarke.capture.signs import ZeroFinder, signs_tell
@@ -588,6 +588,7 @@ class Recorder(TorchDispatchMode):
         self._applied = None
         func = operator.func
         node = Node(self.count, func, location)
+        whole = operator.casts and self._are_whole(args[0], kwargs.get("dtype"))
         reading = _Reading(self._read, location)
         varied: list[int] = []
         found_args = list(args)
@@ -627,7 +628,7 @@ class Recorder(TorchDispatchMode):
         signs = keeps is Keep.SIGNS and not kwargs and signs_tell(args[0])
         if signs:
             node.zeros = self._zeros.find(args[0])
-        elif keeps is not Keep.NOTHING:
+        elif keeps is not Keep.NOTHING and not whole:  # where those jump, what made them knows
             self._keep_inputs(node, args, kwargs, written)
         out = func(*args, **kwargs)
         if keeps is Keep.VALUES:
@@ -641,6 +642,16 @@ class Recorder(TorchDispatchMode):
             # Also of an in-place ReLU: its result may be overwritten in turn, and is then copied.
             node.kept_outputs = {0: self._kept_value(node, out, [])}
         return out
+
+    def _are_whole(self, tensor: torch.Tensor, dtype: torch.dtype | None) -> bool:
+        """Whether a cast finds whole numbers; they are then not cut off before it."""
+        if dtype is None or dtype.is_floating_point or dtype.is_complex:
+            return False
+        slot: Slot | None = self._slot(tensor)
+        if slot is None or slot.storage.writers or not is_whole(slot.producer):
+            return False
+        slot.masked = slot.masked or not tensor.requires_grad
+        return True
 
     def _look(self, node: Node, operator: Operator, args: tuple[Any, ...], out: Any) -> None:
         """Note what can be seen of an operation's values only now."""

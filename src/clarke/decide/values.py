@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from clarke.decide.confirm import Gradient
+    from clarke.steering import Run
 
     Value = Callable[[Sequence[torch.Tensor]], float]
 
@@ -61,12 +62,7 @@ def judge_values(
         return decision
     program = Program(analysis, variables, deadline=deadline)
     run = program.run(pieces=Pieces.NATURAL, grad=False)
-    sizes = [
-        float(torch.nan_to_num(t.detach().abs(), 0.0, 0.0, 0.0).max())
-        for t in run.tensors.values()
-        if t.is_floating_point() and t.numel()
-    ]
-    noise = _ROUNDINGS * torch.finfo(torch.float64).eps * max(sizes, default=1.0)
+    noise = _noise(run)
     here = value(program.point)
     if abs(here - float(run.output)) > RECORD_NOISE * noise:
         why = (
@@ -94,6 +90,16 @@ def judge_values(
         analysis=analysis,
         relevance=decision.relevance,
     )
+
+
+def _noise(run: Run) -> float:
+    """How far roundings of the values may be off."""
+    sizes = [
+        float(torch.nan_to_num(t.detach().abs(), 0.0, 0.0, 0.0).max())
+        for t in run.tensors.values()
+        if t.is_floating_point() and t.numel()
+    ]
+    return _ROUNDINGS * torch.finfo(torch.float64).eps * max(sizes, default=1.0)
 
 
 def _contradicted(program: Program, value: Value, gradient: Gradient, noise: float) -> bool:
@@ -124,6 +130,8 @@ def _contradicted_along(
         )
         try:
             quotient = (value(far) - value(near)) / (_SPAN * step)
+            # At a point of zeros no value shows how large those are that cancel beside it.
+            noise = max(noise, _noise(program.run(tuple(far), pieces=Pieces.NATURAL, grad=False)))
             slopes = [
                 sum(float((g * d).sum()) for g, d in zip(gradient(at), ray, strict=True))
                 for at in (near, middle, far)

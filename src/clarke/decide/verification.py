@@ -206,11 +206,16 @@ def _check_flags(trace: Trace, variables: Sequence[int]) -> None:
             continue
         results = [s for s in op.outputs if s is not None]
         if op.differentiated:
-            live.update(results)
+            # No path goes through whole numbers: `argmax().float()` is a constant.
+            live.update(s for s in results if _is_real(trace.slot_dtypes.get(s)))
         elif classify(op.name) not in (OpClass.CONSTANT, OpClass.DISCRETE) and any(
             trace.slot_dtypes[s].is_floating_point for s in results
         ):
             raise Defect(f"{op.shown} reads differentiated values, but is recorded as constant")
+
+
+def _is_real(dtype: torch.dtype | None) -> bool:
+    return dtype is None or dtype.is_floating_point or dtype.is_complex
 
 
 def fresh_generator() -> torch.Generator:

@@ -25,10 +25,14 @@ class CastRule(ConstantRule):
         return Keep.DISCRETE
 
     def speaks_for(self, op: OpRecord) -> bool:
-        return 0 in op.kept and op.kept[0].is_floating_point() and 0 in op.kept_outputs
+        real = 0 not in op.kept or op.kept[0].is_floating_point()
+        return real and 0 in op.kept_outputs
 
     def find(self, op: OpRecord) -> Touch:
-        x, whole = op.kept[0], op.kept_outputs[0]
+        whole = op.kept_outputs[0]
+        x = op.kept.get(0)
+        if x is None:  # whole before: it jumps where what made it so does
+            return jump_touch(op, torch.zeros(whole.shape, dtype=torch.bool), whole.reshape(-1))
         jumps = (x != 0) & (x == x.trunc()) & torch.isfinite(x)
         return jump_touch(op, jumps, whole.to(torch.float64).reshape(-1))
 
