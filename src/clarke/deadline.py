@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from contextlib import contextmanager
+from numbers import Real
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
 
 from clarke.errors import InputError, OutOfTimeError
@@ -204,13 +205,13 @@ def _filled(doing: str, values: tuple[object, ...]) -> str:
     return doing.format(*values) if values else doing
 
 
-def check_seconds(seconds: float | None) -> None:
+def check_seconds(seconds: object) -> None:
     """Refuse what is no time limit.
 
     Raises:
         InputError: The limit is neither None nor a positive number.
     """
-    if seconds is not None and not seconds > 0:
+    if seconds is not None and not (isinstance(seconds, Real) and seconds > 0):
         raise InputError(
             f"A time limit has to be a positive number of seconds, not {seconds!r}; "
             "None stands for no limit."

@@ -85,10 +85,11 @@ def gradcheck(  # noqa: PLR0913 - torch's signature
         "masked": masked,
     }
     arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
+    __tracebackhide__ = True  # a failing test shows its own line and the message, not this function
     try:
         failure = _failure(func, arguments, options, seconds)
         if failure is not None:
-            raise failure
+            raise failure.with_traceback(None)
     except GradcheckError:
         if raise_exception:
             raise

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # As code objects have it: links are not followed.
 _TORCH_FOLDER = f"{Path(torch.__file__).parent}{os.sep}"
 _OWN_FOLDER = f"{Path(__file__).parents[1]}{os.sep}"
+# Python's own modules, which call back (contextlib, functools); what is installed may lie below.
+_PYTHON_FOLDER = f"{Path(os.__file__).parent}{os.sep}"
+_INSTALLED = (f"{_PYTHON_FOLDER}site-packages{os.sep}", f"{_PYTHON_FOLDER}dist-packages{os.sep}")
 # The project's own example programs and experiments count as user code.
 _OWN_EXCEPTIONS = tuple(
     _OWN_FOLDER + name for name in ("cli" + os.sep + "programs", "experiments" + os.sep)
@@ -212,4 +215,6 @@ class Places:
     def _is_foreign(filename: str) -> bool:
         if filename.startswith(_OWN_EXCEPTIONS):
             return False
+        if filename.startswith(_PYTHON_FOLDER) and not filename.startswith(_INSTALLED):
+            return True
         return filename.startswith((_TORCH_FOLDER, _OWN_FOLDER, "<"))

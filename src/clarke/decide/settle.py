@@ -57,7 +57,7 @@ class Steep:
             return "Values beside the point are not bounded"
         if self.jump > 0:
             return (
-                f"Values beside the point stay {self.jump:.1e} away from its own, however near "
+                f"Values beside the point stay {self.jump:.2g} away from its own, however near "
                 "they are"
             )
         return "Difference quotients grow without bound towards the point"

@@ -96,7 +96,8 @@ def _message(bad: list[tuple[Step, Report | None]]) -> str:
         if step.verdict is not step.joint and step.joint is not None:
             lines.append(f"the accumulated sum: {step.joint_reason or step.joint.value}")
         lines.append(str(report) if report is not None else step.reason)
-        lines += [f"  named     {c}" for c in step.culprits]
+        if report is None or step.verdict is not step.joint:  # a report names them itself
+            lines += [f"  named     {c}" for c in dict.fromkeys(map(str, step.culprits))]
     if len(bad) > _SHOWN:
         lines += ["", f"and {len(bad) - _SHOWN} more"]
     return "\n".join(lines)

@@ -74,13 +74,18 @@ def kink_text(kink: KinkSummary) -> str:
 
 
 def tensors_text(tensors: Sequence[torch.Tensor]) -> str:
-    """Short tensors in full, long ones by shape."""
-    return ", ".join(_tensor_text(t) for t in tensors) or "(no variables)"
+    """Short tensors in full, long ones by shape; an audit copies no gradients of common steps."""
+    return ", ".join(_tensor_text(t) for t in tensors) or "(not copied)"
 
 
 def _tensor_text(tensor: torch.Tensor) -> str:
     if tensor.numel() > _SHOWN:
         return f"<{'x'.join(map(str, tensor.shape))}>"
     if tensor.dim() == 0:
-        return f"{tensor.item():.6g}"
-    return "[" + ", ".join(f"{v:.6g}" for v in tensor.reshape(-1).tolist()) + "]"
+        return _number(tensor.item())
+    return "[" + ", ".join(_number(v) for v in tensor.reshape(-1).tolist()) + "]"
+
+
+def _number(value: float) -> str:
+    """Six digits; zero without a sign, which says nothing about a gradient."""
+    return f"{value or 0.0:.6g}"
