@@ -400,3 +400,51 @@ LONGEST_CHAIN = Threshold(
     "ordering them; each costs a pass over the ties.",
     NONE,
 )
+
+# --- hunts: which points are looked at; every verdict is that of `check` -------------------------
+
+HUNT_SECONDS = Threshold(20.0, "Time limit of a hunt: what a person waits for.", NONE)
+HUNT_CHECK_SECONDS = Threshold(
+    2.0, "Time limit of `check` at one point of a hunt: a tenth of the hunt's own.", NONE
+)
+HUNT_SHRINK_SHARE = Threshold(
+    0.4, "Share of the time left that shrinking one find may take; the search goes on after.", NONE
+)
+HUNT_PATIENCE = Threshold(
+    250,
+    "Points in a row without a new kink, or pair of kinks, after which a hunt ends: some 2 s.",
+    NONE,
+)
+HUNT_REPEATS = Threshold(
+    3,
+    "Checks at points that touch the same kinks and look alike: a kink can be harmless at one "
+    "point and not at the next.",
+    NONE,
+)
+HUNT_NEAR = Threshold(
+    8, "Nearby points whose gradients are compared with the one at the point, before `check`.", NONE
+)
+HUNT_STEP = Threshold(
+    1 / 3,
+    "Power of the unit roundoff that says how far away these are: 6e-6 in float64, 5e-3 in "
+    "float32, where a difference of gradients is neither rounding nor curvature.",
+    NONE,
+)
+HUNT_LIKE = Threshold(
+    1e-3,
+    "Difference of two gradients, to their size or to 1, that counts as none before `check`: "
+    "curvature over the step; a smaller fault is not looked for.",
+    NONE,
+)
+HUNT_CLOSE = Threshold(
+    1e-6, "Relative distance at which a solution is taken for the round number beside it.", NONE
+)
+HUNT_NEWTON = Threshold(
+    6, "Newton steps towards a kink: two where it is linear, five where it is not.", NONE
+)
+HUNT_LISTED = Threshold(
+    64, "Switching functions, entries and touched kinks of one run that are looked at.", NONE
+)
+HUNT_ULPS = Threshold(
+    3, "Floating point neighbours of a solution at which a switching function may be zero.", NONE
+)

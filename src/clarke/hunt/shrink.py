@@ -1,0 +1,128 @@
+"""Make a point with a fault simpler for as long as the fault stays."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from clarke.hunt.subject import Point
+
+_SIMPLE = (0.0, 1.0, -1.0, 2.0, -2.0, 3.0, 0.5, -0.5, 4.0, 5.0, 10.0, 0.25, 0.1, 100.0, 1000.0)
+
+
+def shrunk(point: Point, holds: Callable[[Point], bool]) -> Point:
+    """The simplest point found at which `holds` is still true.
+
+    Args:
+        point: Where it is true.
+        holds: Whether the fault is there; false when time is up.
+    """
+    for _ in range(3):
+        before = point
+        for change in (_whole, _together, _single):
+            point = _greedy(point, change, holds)
+        if all(torch.equal(a, b) for a, b in zip(before, point, strict=True)):
+            break
+    return point
+
+
+def complexity(value: float) -> tuple[int, int, float, bool]:
+    """How hard a number is to read: zero, whole numbers, short decimals; small ones first."""
+    if value == 0:
+        return (0, 0, 0.0, math.copysign(1, value) < 0)
+    digits = len(repr(abs(value)).replace("e", "").replace("-", "").replace(".", "").strip("0"))
+    return (1, 0 if value in _SIMPLE else digits, abs(value), value < 0)
+
+
+def rows_dropped(point: Point, holds: Callable[[Point], bool]) -> Point:
+    """The point with fewer rows in all inputs that have as many, where the fault stays."""
+    sizes = {x.shape[0] for x in point if x.dim()}
+    if len(sizes) != 1:
+        return point
+    row = 0
+    while row < next(x.shape[0] for x in point if x.dim()):
+        size = next(x.shape[0] for x in point if x.dim())
+        keep = [i for i in range(size) if i != row]
+        if not keep:
+            break
+        fewer = tuple(x[keep] if x.dim() else x for x in point)
+        if holds(fewer):
+            point = fewer
+        else:
+            row += 1
+    return point
+
+
+def _greedy(
+    point: Point,
+    change: Callable[[Point, int], Iterator[Point]],
+    holds: Callable[[Point], bool],
+) -> Point:
+    """Take the first simplification that holds, place by place."""
+    place = 0
+    while True:
+        tried = False
+        for simpler in change(point, place):
+            tried = True
+            if _weight(simpler) < _weight(point) and holds(simpler):
+                point = simpler
+                break
+        if not tried:
+            return point
+        place += 1
+
+
+def _weight(point: Point) -> tuple[object, ...]:
+    """What shrinking makes less: non-zero entries, then digits, distinct values and sizes."""
+    values = [v for x in point for v in x.reshape(-1).tolist()]
+    ranks = [complexity(v) for v in values]
+    return (
+        sum(r[0] for r in ranks),
+        sum(r[1] for r in ranks),
+        sum(r[2] for r in ranks),
+        sum(r[3] for r in ranks),
+    )
+
+
+def _simpler(value: float) -> Iterator[float]:
+    rounded = [float(f"{value:.{digits}g}") for digits in (1, 2, 3)] if math.isfinite(value) else []
+    for candidate in (*_SIMPLE, *rounded):
+        if complexity(candidate) < complexity(value):
+            yield candidate
+
+
+def _whole(point: Point, place: int) -> Iterator[Point]:
+    """All of an input at once: zeros, ones, rounded."""
+    if place >= len(point):
+        return
+    x = point[place]
+    for new in (torch.zeros_like(x), torch.ones_like(x), x.round(), (10 * x).round() / 10):
+        yield (*point[:place], new, *point[place + 1 :])
+
+
+def _together(point: Point, place: int) -> Iterator[Point]:
+    """All entries of one size at once, so that what is equal or opposite stays so."""
+    sizes = sorted({abs(v) for x in point for v in x.reshape(-1).tolist()} - {0.0}, reverse=True)
+    if place >= len(sizes):
+        return
+    size = sizes[place]
+    for new in _simpler(size):
+        yield tuple(torch.where(x.abs() == size, x.sign() * new, x) for x in point)
+
+
+def _single(point: Point, place: int) -> Iterator[Point]:
+    """One entry."""
+    for i, x in enumerate(point):
+        if place < x.numel():
+            for new in _simpler(float(x.reshape(-1)[place])):
+                changed = x.clone()
+                changed.view(-1)[place] = new
+                yield (*point[:i], changed, *point[i + 1 :])
+            yield point  # there was an entry, even if nothing is simpler
+            return
+        place -= x.numel()
