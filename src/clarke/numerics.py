@@ -416,13 +416,16 @@ HUNT_PATIENCE = Threshold(
     NONE,
 )
 HUNT_REPEATS = Threshold(
-    3,
-    "Checks at points that touch the same kinks and look alike: a kink can be harmless at one "
-    "point and not at the next.",
+    6,
+    "Checks at points that touch the same kinks: a kink can be harmless at one point and not at "
+    "the next.",
     NONE,
 )
 HUNT_NEAR = Threshold(
-    8, "Nearby points whose gradients are compared with the one at the point, before `check`.", NONE
+    16,
+    "Nearby points whose gradients, mixed, may give the one at the point: then it is right but for "
+    "what `check` would tell, and is not looked at.",
+    NONE,
 )
 HUNT_STEP = Threshold(
     1 / 3,

@@ -53,7 +53,7 @@ def endless(
 ) -> Iterator[Point]:
     """Random points, for ever: changes of points that touched something new, and solutions."""
     while True:
-        point = _base(subject.example, archive, values, rng)
+        point = _base(rng.choice(subject.examples), archive, values, rng)
         for _ in range(rng.choice((0, 1, 1, 2, 3))):
             point = rng.choice(_CHANGES)(point, values, rng)
         if rng.random() < 0.5:

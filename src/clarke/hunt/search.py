@@ -112,6 +112,7 @@ class _Search:
         self._seen: set[Place] = set()
         self._touched: set[Place] = set()
         self._checks: Counter[Any] = Counter()
+        self._done: set[Any] = set()  # touched places that were judged often enough
         self._archive: list[Point] = []
         self._finds: dict[Any, Find] = {}
         self._nowhere: dict[Any, Find] = {}
@@ -123,14 +124,17 @@ class _Search:
         """Visit points until nothing new is found, or time is up."""
         subject, values = self._subject, pool(first.constants)
         kept = [p for p in self._corpus.points() if self._fits(p)]
-        for point in itertools.chain(kept, systematic(subject.example, values)):
+        simple = (systematic(example, values) for example in subject.examples)
+        for point in itertools.chain(kept, *simple):
             if self._deadline.passed:
                 return
             self._visit(point)
         values = pool(tuple(self._constants))
+        # Without any kink there is nothing to hunt, unless a branch hides it.
+        patience = HUNT_PATIENCE if self._seen else HUNT_PATIENCE / 8
         idle = 0
         points = endless(subject, values, self._archive, rng)
-        while idle < HUNT_PATIENCE and not self._deadline.passed:
+        while idle < patience and not self._deadline.passed:
             idle = 0 if self._visit(next(points)) else idle + 1
 
     def outcome(self) -> Hunt:
@@ -148,14 +152,14 @@ class _Search:
     def _fits(self, point: Point) -> bool:
         example = self._subject.example
         return len(point) == len(example) and all(
-            p.dtype == e.dtype and p.dim() == e.dim() for p, e in zip(point, example, strict=True)
+            p.dtype == e.dtype and p.shape[1:] == e.shape[1:] for p, e in zip(point, example, strict=True)
         )
 
     def _visit(self, point: Point) -> bool:
         """Look at a point, and judge it where it is suspicious; whether it touches what is new."""
-        look = self._subject.tries(point)
+        look = self._subject.tries(point, self._done)
         self._points += 1
-        if look is None or not look.valued:
+        if look is None:
             return False
         self._constants.update(dict.fromkeys(look.constants))
         self._seen |= look.sites
@@ -164,11 +168,12 @@ class _Search:
         self._features |= new
         if new:
             self._archive.append(point)
-        if look.odd or not look.finite:
+        if look.odd and not self._explained(look):
             key = (look.touched, look.finite)
             self._checks[key] += 1
-            if self._checks[key] <= HUNT_REPEATS and not self._explained(look):
-                self._judge(point)
+            if self._checks[key] >= HUNT_REPEATS:
+                self._done.add(key)
+            self._judge(point)
         return bool(new)
 
     def _explained(self, look: Look) -> bool:
@@ -205,7 +210,7 @@ class _Search:
                 return False
             look = self._subject.tries(tried)
             self._points += 1
-            if look is None or not look.valued or not (look.odd or not look.finite):
+            if look is None or not look.odd:
                 return False
             again = self._check(tried)
             same = again is not None and _same_fault(best[0], again)

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.hunt.subject import rows_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from clarke.hunt.subject import Point
 
+_COUNTED = 10  # whole numbers up to here are equally easy to read
 _SIMPLE = (0.0, 1.0, -1.0, 2.0, -2.0, 3.0, 0.5, -0.5, 4.0, 5.0, 10.0, 0.25, 0.1, 100.0, 1000.0)
 
 
@@ -36,23 +39,18 @@ def complexity(value: float) -> tuple[int, int, float, bool]:
     if value == 0:
         return (0, 0, 0.0, math.copysign(1, value) < 0)
     digits = len(repr(abs(value)).replace("e", "").replace("-", "").replace(".", "").strip("0"))
-    return (1, 0 if value in _SIMPLE else digits, abs(value), value < 0)
+    small = value.is_integer() and abs(value) <= _COUNTED
+    return (1, 0 if small else digits, abs(value), value < 0)
 
 
 def rows_dropped(point: Point, holds: Callable[[Point], bool]) -> Point:
     """The point with fewer rows in all inputs that have as many, where the fault stays."""
-    sizes = {x.shape[0] for x in point if x.dim()}
-    if len(sizes) != 1:
-        return point
-    row = 0
-    while row < next(x.shape[0] for x in point if x.dim()):
-        size = next(x.shape[0] for x in point if x.dim())
+    row, size = 0, rows_of(point)
+    while size is not None and row < size and size > 1:
         keep = [i for i in range(size) if i != row]
-        if not keep:
-            break
         fewer = tuple(x[keep] if x.dim() else x for x in point)
         if holds(fewer):
-            point = fewer
+            point, size = fewer, size - 1
         else:
             row += 1
     return point

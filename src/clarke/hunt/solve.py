@@ -120,6 +120,8 @@ class _System:
             gaps, rows = at(values)
             if not bool(gaps.any()):
                 break
+            if not bool(torch.isfinite(rows).all() and torch.isfinite(gaps).all()):
+                return
             columns = _columns(rows, rng)
             step = torch.linalg.lstsq(
                 rows[:, columns].double(), -gaps.double()[:, None], driver="gelsd"

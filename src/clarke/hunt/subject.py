@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from scipy.optimize import nnls
 
 from clarke.check import check
-from clarke.errors import ClarkeError
+from clarke.constraints import flatten
+from clarke.errors import ClarkeError, InputError
 from clarke.numerics import HUNT_LIKE, HUNT_LISTED, HUNT_NEAR, HUNT_STEP
 from clarke.prepare import prepared
 from clarke.steering import analyse
 from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from clarke.prepare import Prepared
     from clarke.report import Report
@@ -54,16 +60,15 @@ class Look:
         sites: The operations with kinks.
         touched: Those whose kinks are touched.
         features: Touched kinks, and pairs of them: what coverage counts.
-        valued: The function's value is finite.
         finite: So is the gradient.
-        odd: The gradient is unlike all that were sampled nearby, so that it has to be judged.
+        odd: The function's value is finite, and the gradient is not finite or no mixture of those
+            sampled nearby: it has to be judged.
         constants: Numbers that stand in the program.
     """
 
     sites: frozenset[Place]
     touched: frozenset[Place]
     features: frozenset[Any]
-    valued: bool
     finite: bool
     odd: bool
     constants: tuple[float, ...]
@@ -103,7 +108,23 @@ class Subject:
             for old, new in zip(self.moved, point, strict=True)
         }
         wrt = None if self.wrt is None or vary else [fresh.get(id(w), w) for w in self.wrt]
-        return tuple(fresh.get(id(a), a) for a in self.arguments), wrt
+        rows, left = rows_of(self.example), rows_of(point)
+        given = [
+            a[:left] if left != rows and _rows_like(a, rows) and id(a) not in fresh else a
+            for a in self.arguments
+        ]
+        return tuple(fresh.get(id(a), a) for a in given), wrt
+
+    @cached_property
+    def examples(self) -> tuple[Point, ...]:
+        """The example, after its first row and its first two where the function takes them."""
+        rows = rows_of(self.example)
+        fewer = [
+            tuple(x[:n].clone() if x.dim() else x for x in self.example)
+            for n in (1, 2)
+            if rows is not None and n < rows
+        ]
+        return (*(p for p in fewer if self.tries(p) is not None), self.example)
 
     def judge(self, point: Point, seconds: float) -> Report:
         """`check` at a point."""
@@ -111,30 +132,50 @@ class Subject:
         return check(self.function, arguments, wrt=wrt, seconds=seconds)
 
     @leaves_no_trace
-    def look(self, point: Point) -> Look:
-        """One recorded run at a point, and gradients beside it."""
+    def look(self, point: Point, skip: Collection[Any] = ()) -> Look:
+        """One recorded run at a point, and gradients beside it.
+
+        Args:
+            point: Where.
+            skip: Sets of touched places at which nobody asks whether the gradient is odd.
+        """
+        if not all(bool(torch.isfinite(x).all()) for x in point):
+            raise InputError("Not a point: an entry is not finite.")
         arguments, wrt = self.call(point)
         with prepared(self.function, arguments, wrt) as run:
             analysis = analyse(run.trace, run.registry, run.deadline)
             sites = analysis.ordered()
             touched = [s for s in sites if s.touch.count]
             finite = all(bool(torch.isfinite(g).all()) for g in run.gradient)
+            places = frozenset(place_of(s) for s in touched)
+            odd = (places, finite) not in skip and (not finite or bool(touched) and _is_odd(run))
+            if odd:
+                odd = math.isfinite(run.value([x.detach() for x in run.leaves]))
             return Look(
                 frozenset(place_of(s) for s in sites),
-                frozenset(place_of(s) for s in touched),
+                places,
                 frozenset(_features(touched)) | ({"nonfinite"} if not finite else set()),
-                math.isfinite(run.value([x.detach() for x in run.leaves])),
                 finite,
-                bool(touched) and finite and _is_odd(run),
+                odd,
                 tuple(dict.fromkeys(_constants(analysis))),
             )
 
-    def tries(self, point: Point) -> Look | None:
+    def tries(self, point: Point, skip: Collection[Any] = ()) -> Look | None:
         """`look`, or None where the function does not take the point."""
         try:
-            return self.look(point)
+            return self.look(point, skip)
         except Exception:  # noqa: BLE001 - in whatever way it says so
             return None
+
+
+def rows_of(point: Point) -> int | None:
+    """How many rows all inputs have that have any; None where they differ."""
+    sizes = {x.shape[0] for x in point if x.dim()}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _rows_like(value: Any, rows: int | None) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == rows
 
 
 def is_float(value: Any) -> bool:
@@ -169,23 +210,40 @@ def _features(touched: Sequence[Site]) -> Iterator[Any]:
 
 
 def _is_odd(run: Prepared) -> bool:
-    """Whether the gradient is unlike those at points beside, so that only a proof can tell."""
+    """Whether the gradient is no mixture of those at points beside, so that a proof has to tell."""
     generator = torch.Generator().manual_seed(0)
     here = [x.detach() for x in run.leaves]
-    for _ in range(int(HUNT_NEAR)):
+    own = flatten(run.gradient)
+    samples: list[NDArray[np.float64]] = []
+    for tried in range(1, int(HUNT_NEAR) + 1):
         moved = []
         for x in here:
             noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
             step = torch.finfo(x.dtype).eps ** float(HUNT_STEP)
             moved.append(x + step * x.abs().clamp(min=1) * noise)
         try:
-            beside = run.beside(moved)
+            beside = flatten(run.beside(moved))
         except ClarkeError:
             continue
-        pairs = zip(run.gradient, beside, strict=True)
-        if all(torch.allclose(g, b, rtol=HUNT_LIKE, atol=HUNT_LIKE) for g, b in pairs):
+        if not bool(np.isfinite(beside).all()):
+            continue
+        if np.allclose(own, beside, rtol=HUNT_LIKE, atol=HUNT_LIKE):
+            return False
+        samples.append(beside)
+        if samples and tried & (tried - 1) == 0 and _is_mixture(own, np.stack(samples)):
             return False
     return True
+
+
+def _is_mixture(own: NDArray[np.float64], samples: NDArray[np.float64]) -> bool:
+    """Whether a gradient is a convex combination of others, up to `HUNT_LIKE` in each entry."""
+    scale = np.maximum(np.abs(samples).max(0), np.abs(own)).clip(min=1)
+    columns = np.vstack([(samples / scale).T, np.ones(len(samples))])
+    try:
+        weights, _ = nnls(columns, np.append(own / scale, 1.0))
+    except RuntimeError:  # too many iterations
+        return False
+    return bool(np.abs(columns @ weights - np.append(own / scale, 1.0)).max() <= HUNT_LIKE)
 
 
 def _constants(analysis: Analysis) -> Iterator[float]:
