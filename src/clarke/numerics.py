@@ -411,12 +411,12 @@ HUNT_SHRINK_SHARE = Threshold(
     0.4, "Share of the time left that shrinking one find may take; the search goes on after.", NONE
 )
 HUNT_PATIENCE = Threshold(
-    250,
-    "Points in a row without a new kink, or pair of kinks, after which a hunt ends: some 2 s.",
+    200,
+    "Points in a row without a new kink, or pair of kinks, after which a hunt ends: some 1 s.",
     NONE,
 )
 HUNT_REPEATS = Threshold(
-    6,
+    4,
     "Checks at points that touch the same kinks: a kink can be harmless at one point and not at "
     "the next.",
     NONE,

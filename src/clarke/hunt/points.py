@@ -56,19 +56,19 @@ def endless(
         point = _base(rng.choice(subject.examples), archive, values, rng)
         for _ in range(rng.choice((0, 1, 1, 2, 3))):
             point = rng.choice(_CHANGES)(point, values, rng)
-        if rng.random() < 0.5:
+        if rng.random() < 0.75:
             yield point
         else:
-            yield from solved(subject, point, rng.choice((1, 1, 2, 2, 3)), rng)
+            yield from solved(subject, point, rng)
 
 
 def _base(
     example: Point, archive: Sequence[Point], values: Sequence[float], rng: random.Random
 ) -> Point:
     kind = rng.random()
-    if archive and kind < 0.4:
+    if archive and kind < 0.35:
         return rng.choice(archive)
-    if kind < 0.6:
+    if kind < 0.45:
         return example
     if kind < 0.8:  # small numbers, on a coarse grid
         grid = rng.choice((1.0, 0.5, 0.25))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from clarke.hunt.subject import Point
 
 _COUNTED = 10  # whole numbers up to here are equally easy to read
+_PAIRED = 12  # entries up to which every two are moved together
+_DIGITS = 1e9  # what a sum of numbers with few digits loses to rounding
 _SIMPLE = (0.0, 1.0, -1.0, 2.0, -2.0, 3.0, 0.5, -0.5, 4.0, 5.0, 10.0, 0.25, 0.1, 100.0, 1000.0)
 
 
@@ -27,7 +29,7 @@ def shrunk(point: Point, holds: Callable[[Point], bool]) -> Point:
     """
     for _ in range(3):
         before = point
-        for change in (_whole, _together, _single):
+        for change in (_whole, _together, _single, _along):
             point = _greedy(point, change, holds)
         if all(torch.equal(a, b) for a, b in zip(before, point, strict=True)):
             break
@@ -124,3 +126,33 @@ def _single(point: Point, place: int) -> Iterator[Point]:
             yield point  # there was an entry, even if nothing is simpler
             return
         place -= x.numel()
+
+
+def _along(point: Point, place: int) -> Iterator[Point]:
+    """An unwieldy entry becomes simple, and others move with it, so that a sum or product stays."""
+    flat = [(i, j) for i, x in enumerate(point) for j in range(x.numel())]
+    if place >= len(flat):
+        return
+    i, j = flat[place]
+    value = float(point[i].reshape(-1)[j])
+    yield point
+    if not complexity(value)[1]:
+        return
+    others = flat if len(flat) <= _PAIRED else ()
+    for new in (0.0, 1.0, -1.0, float(round(value)), 2.0, 0.5):
+        shift = new - value
+        yield tuple(_round(x + shift) for x in point)
+        for other in others:
+            if other == (i, j):
+                continue
+            a, b = other
+            old = float(point[a].reshape(-1)[b])
+            for moved in (old + shift, old - shift, old * new / value, old * value / (new or 1.0)):
+                changed = [x.clone() for x in point]
+                changed[i].view(-1)[j] = new
+                changed[a].view(-1)[b] = float(f"{moved:.12g}")
+                yield tuple(changed)
+
+
+def _round(x: torch.Tensor) -> torch.Tensor:
+    return (x * _DIGITS).round() / _DIGITS

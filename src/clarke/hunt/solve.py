@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,17 +25,18 @@ if TYPE_CHECKING:
     from clarke.hunt.subject import Point, Subject
     from clarke.steering import Site
 
+_SYSTEMS = 4  # for one recorded run
 # Steps of a decimal or binary grid on which people write numbers, the coarsest first.
 _GRIDS = (1.0, 0.5, 0.25, 0.1, 0.125, 0.05, 0.01, 0.001)
 
 
 @leaves_no_trace
 def solved(
-    subject: Subject, point: Point, count: int, rng: random.Random
+    subject: Subject, point: Point, rng: random.Random, counts: Sequence[int] = (1, 1, 2, 2, 3)
 ) -> tuple[Point, ...]:
-    """Points near `point` on the kinks of up to `count` switching functions at once.
+    """Points near `point` on the kinks of several switching functions at once.
 
-    The switching functions are drawn at random; those on which the recorded operations are
+    The switching functions, and how many, are drawn at random; those on which the recorded operations are
     exactly zero are returned, round ones first.
     """
     arguments, _ = subject.call(point, vary=True)
@@ -46,14 +48,13 @@ def solved(
         used = [x for x in used if id(x) in slots]
         if not used or not analysis.sites:
             return ()
-        sites = [rng.choice(list(analysis.ordered())) for _ in range(count)]
-        draws = [rng.random() for _ in sites]
         program = Program(analysis, [slots[id(x)] for x in used], dtype=used[0].dtype)
-        system = _System(program, sites, draws)
-        try:
-            found = tuple(system.solutions([x.detach() for x in used], rng))
-        except (ClarkeError, RuntimeError, IndexError):
-            return ()
+        found: list[list[torch.Tensor]] = []
+        for _ in range(_SYSTEMS):
+            sites = [rng.choice(list(analysis.ordered())) for _ in range(rng.choice(counts))]
+            system = _System(program, sites, [rng.random() for _ in sites])
+            with contextlib.suppress(ClarkeError, RuntimeError, IndexError):
+                found += system.solutions([x.detach() for x in used], rng)
     first = {id(x): i for i, x in enumerate(used)}
     order = [first.get(i) for i in moved]
     return tuple(
