@@ -103,9 +103,7 @@ def check(
     return report
 
 
-def given_gradient(
-    gradient: Any, variables: Sequence[torch.Tensor]
-) -> tuple[torch.Tensor, ...]:
+def given_gradient(gradient: Any, variables: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """A gradient that came from anywhere, one tensor for each variable.
 
     Raises:
@@ -114,8 +112,8 @@ def given_gradient(
     parts = list(gradient) if isinstance(gradient, (tuple, list)) else [gradient]
     if len(parts) != len(variables):
         raise InputError(
-            f"`gradient` has {len(parts)} parts, and there are {len(variables)} variables. Pass one "
-            "for each, in the order of `wrt`, or else of the inputs that require gradients."
+            f"`gradient` has {len(parts)} parts, and there are {len(variables)} variables. Pass "
+            "one for each, in the order of `wrt`, or else of the inputs that require gradients."
         )
     found = []
     for i, (part, x) in enumerate(zip(parts, variables, strict=True)):

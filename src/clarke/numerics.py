@@ -451,3 +451,9 @@ HUNT_LISTED = Threshold(
 HUNT_ULPS = Threshold(
     3, "Floating point neighbours of a solution at which a switching function may be zero.", NONE
 )
+BACKWARD_ALIKE = Threshold(
+    1e-3,
+    "Difference of values, to their size or to 1, up to which a custom Function computes what its "
+    "reference does: kernels may round coarsely, other formulas differ by more.",
+    NONE,
+)

@@ -72,7 +72,10 @@ def test_hulls_of_several_kinks_by_brute_force():
     ("gradient", "says"),
     [
         ([torch.zeros(1, dtype=F64)] * 2, "has 2 parts, and there are 1 variables"),
-        (torch.zeros(2, dtype=F64), r"Part 0 of `gradient` has shape \(2,\), and its variable \(1,\)"),
+        (
+            torch.zeros(2, dtype=F64),
+            r"Part 0 of `gradient` has shape \(2,\), and its variable \(1,\)",
+        ),
         (torch.zeros(1), "Part 0 of `gradient` is torch.float32, and its variable torch.float64"),
         (torch.full((1,), torch.nan, dtype=F64), "Part 0 of `gradient` holds NaN or infinity"),
     ],

@@ -388,7 +388,9 @@ _SHAPES = {
     "signed_margin": ((4,), (4,)),
     "triplet": ((2, 3), (2, 3), (2, 3)),
     "ppo": ((4,), (4,), (4,)),
-    **dict.fromkeys(("axis_angle", "projection", "pairwise", "norm", "median", "box_sdf"), ((3, 3),)),
+    **dict.fromkeys(
+        ("axis_angle", "projection", "pairwise", "norm", "median", "box_sdf"), ((3, 3),)
+    ),
     "sparsemax": ((3, 2),),
 }
 _NAMES = tuple(n.removesuffix("_wrong") for n in list(globals()) if n.endswith("_wrong"))

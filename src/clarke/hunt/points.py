@@ -147,12 +147,12 @@ def _row(point: Point, values: Sequence[float], rng: random.Random) -> Point:
     return _with(point, i, rows.reshape(x.shape))
 
 
-def _rounded(point: Point, values: Sequence[float], rng: random.Random) -> Point:
+def _rounded(point: Point, _: Sequence[float], rng: random.Random) -> Point:
     i = _some(point, rng)
     return _with(point, i, point[i].round())
 
 
-def _extreme(point: Point, values: Sequence[float], rng: random.Random) -> Point:
+def _extreme(point: Point, _: Sequence[float], rng: random.Random) -> Point:
     """A power of ten, or a limit of the type, in one entry."""
     i = _some(point, rng)
     info = torch.finfo(point[i].dtype)

@@ -48,7 +48,7 @@ def _ending(inputs: Sequence[Any]) -> list[str]:
 def _written(value: Any) -> str:
     if not isinstance(value, torch.Tensor):
         return repr(value)
-    shown = str(number(value.tolist())).replace("inf", "float('inf')").replace("nan", "float('nan')")
+    shown = str(number(value.tolist()))
     more = ", requires_grad=True" if value.requires_grad else ""
     shape = "" if value.numel() else f".reshape({tuple(value.shape)})"
     return f"torch.tensor({shown}, dtype={value.dtype}{more}){shape}"
@@ -92,10 +92,13 @@ def _needed(function: types.FunctionType) -> list[str] | None:
             lines.append(f"{name} = {value!r}")
         elif isinstance(value, types.FunctionType) and value is not function:
             module = str(value.__module__)
-            helper = None if module.startswith("torch") else _defined(value)
-            if helper is None and not module.startswith("torch"):
+            if module.startswith("torch"):
+                lines.append(f"from {module} import {value.__name__} as {name}")
+                continue
+            helper = _defined(value)
+            if helper is None:
                 return None
-            lines += helper[1:-1] if helper else [f"from {module} import {value.__name__} as {name}"]
+            lines += helper[1:-1]  # without the import of torch and the name f
         else:
             return None
     return lines

@@ -17,7 +17,7 @@ from clarke.hunt.model import Find, Hunt
 from clarke.hunt.points import endless, pool, systematic
 from clarke.hunt.script import script_of
 from clarke.hunt.shrink import rows_dropped, shrunk
-from clarke.hunt.subject import Subject, is_float
+from clarke.hunt.subject import Place, Subject
 from clarke.numerics import (
     HUNT_CHECK_SECONDS,
     HUNT_PATIENCE,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from clarke.hunt.subject import Look, Place, Point
+    from clarke.hunt.subject import Look, Point
     from clarke.report import Report
 
 
@@ -39,7 +39,7 @@ def hunt(
     function: Callable[..., Any],
     example_inputs: Sequence[Any] | torch.Tensor,
     *,
-    seconds: float = HUNT_SECONDS,
+    seconds: float | None = HUNT_SECONDS,
     seed: int = 0,
     wrt: Sequence[torch.Tensor] | None = None,
     corpus: str | Path | None = None,
@@ -152,7 +152,8 @@ class _Search:
     def _fits(self, point: Point) -> bool:
         example = self._subject.example
         return len(point) == len(example) and all(
-            p.dtype == e.dtype and p.shape[1:] == e.shape[1:] for p, e in zip(point, example, strict=True)
+            p.dtype == e.dtype and p.shape[1:] == e.shape[1:]
+            for p, e in zip(point, example, strict=True)
         )
 
     def _visit(self, point: Point) -> bool:
@@ -246,8 +247,6 @@ def _kind(report: Report) -> Verdict | None:
 
 
 def _places(report: Report) -> frozenset[Place]:
-    from clarke.hunt.subject import Place
-
     return frozenset(
         Place(c.operation, c.location.file, c.location.line, c.location.module)
         for c in report.culprits
@@ -261,6 +260,3 @@ def _key(report: Report) -> tuple[Verdict | None, frozenset[Place]]:
 def _same_fault(report: Report, other: Report) -> bool:
     """The same kind, by the same operations or fewer of them."""
     return _kind(report) is _kind(other) and _places(other) <= _places(report)
-
-
-__all__ = ["hunt", "is_float"]

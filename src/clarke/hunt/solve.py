@@ -20,7 +20,7 @@ from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from clarke.hunt.subject import Point, Subject
     from clarke.steering import Site
@@ -36,8 +36,8 @@ def solved(
 ) -> tuple[Point, ...]:
     """Points near `point` on the kinks of several switching functions at once.
 
-    The switching functions, and how many, are drawn at random; those on which the recorded operations are
-    exactly zero are returned, round ones first.
+    The switching functions, and how many, are drawn at random; the points are those at which
+    the recorded operations make them exactly zero, round numbers first.
     """
     arguments, _ = subject.call(point, vary=True)
     moved = {id(a): a for a in arguments if isinstance(a, torch.Tensor) and a.requires_grad}
@@ -85,9 +85,9 @@ class _System:
                 return run.tensors[value.slot] if isinstance(value, Ref) else value
 
             call = Call(op.func, tuple(actual(a) for a in op.args), op.kwargs)
-            groups = list(_gaps(site, call))
-            if groups:
-                found.append(groups[int(draw * len(groups))].reshape(-1))
+            gap = _gap(site, call, draw)
+            if gap is not None:
+                found.append(gap.reshape(-1))
         if not found:
             raise IndexError("no equations")
         return torch.cat(found), run.leaves
@@ -116,20 +116,26 @@ class _System:
                 rows.append(torch.cat([g.reshape(-1) for g in grads]))
             return equations.detach()[: int(HUNT_LISTED)], torch.stack(rows)
 
-        values = flat.clone()
+        values, before = flat.clone(), torch.inf
+        columns: torch.Tensor | None = None
         for _ in range(int(HUNT_NEWTON)):
             gaps, rows = at(values)
-            if not bool(gaps.any()):
+            left = float(gaps.abs().max())
+            stuck = left > before / 2  # it goes nowhere, or is as near as it gets
+            before = min(left, before)
+            if left == 0 or stuck:
                 break
             if not bool(torch.isfinite(rows).all() and torch.isfinite(gaps).all()):
                 return
-            columns = _columns(rows, rng)
+            columns = _columns(rows, rng) if columns is None else columns
             step = torch.linalg.lstsq(
                 rows[:, columns].double(), -gaps.double()[:, None], driver="gelsd"
             )[0][:, 0]
             if not bool(torch.isfinite(step).all()):
                 return
             values[columns] += step.to(values)
+        if before > HUNT_CLOSE * float(flat.abs().amax().clamp(min=1)):
+            return
         changed = (values != flat).nonzero().squeeze(1)
         for tried in _variants(values, changed):
             if self._zero(split(tried)):
@@ -167,30 +173,47 @@ def _variants(values: torch.Tensor, changed: torch.Tensor) -> Iterator[torch.Ten
                 yield moved.clone()
 
 
-def _gaps(site: Site, call: Call) -> Iterator[torch.Tensor]:
-    """What has to vanish for a kink of the operation to be touched: values, each for itself."""
-    rule = site.rule
-    x = call.args[0]
-    listed: Callable[[torch.Tensor], Any] = lambda t: t.reshape(-1)[: int(HUNT_LISTED)]  # noqa: E731
+def _gap(site: Site, call: Call, draw: float) -> torch.Tensor | None:
+    """What has to vanish for a kink of the operation to be touched: one of many, by `draw`."""
+    rule, x = site.rule, call.args[0]
     if isinstance(rule, RegionRule):
-        for split in rule.split(call):
-            yield from listed(split)
+        choices = rule.split(call)
     elif isinstance(rule, ComparisonRule):
-        yield from listed(torch.as_tensor(call.args[0] - call.args[1]))
-    elif isinstance(rule, ChoiceRule):
-        flat = listed(x)
-        for i in range(len(flat)):
-            yield from (flat[i] - flat[j] for j in range(i))
+        choices = (torch.as_tensor(call.args[0] - call.args[1]),)
     elif isinstance(rule, StepRule):
-        yield from listed(x - x.detach().round())
-        yield from listed(x - x.detach().floor() - 0.5)
+        choices = (x - x.detach().round(), x - x.detach().floor() - 0.5)
+    elif isinstance(rule, ChoiceRule):
+        flat = x.reshape(-1)
+        first, second = divmod(int(draw * len(flat) ** 2), max(len(flat), 1))
+        return None if first == second else flat[first] - flat[second]
     else:
-        # Singular points: an argument that is zero or one, alone, by rows and as a whole.
-        for value in call.args[:2]:
-            if isinstance(value, torch.Tensor) and value.is_floating_point():
-                yield from listed(value)
-                yield from listed(value - 1)
-                yield from listed(value + 1)
-                yield listed(value)
-                if value.dim():
-                    yield from value.reshape(-1, value.shape[-1])[: int(HUNT_LISTED)]
+        return _singular(call, draw)
+    which, draw = _part(len(choices), draw)
+    return _entry(choices[which], draw)
+
+
+def _singular(call: Call, draw: float) -> torch.Tensor | None:
+    """An argument that is zero or one: in one entry, in a row, or as a whole."""
+    given = [a for a in call.args[:2] if isinstance(a, torch.Tensor) and a.is_floating_point()]
+    if not given:
+        return None
+    which, draw = _part(len(given), draw)
+    value = given[which]
+    kind, draw = _part(5, draw)
+    if kind == 0:
+        return value.reshape(-1)[: int(HUNT_LISTED)]
+    if kind == 1 and value.dim():
+        rows = value.reshape(-1, value.shape[-1])
+        return rows[int(draw * len(rows))] if len(rows) else None
+    return _entry(value - (0, 0, 0, 1, -1)[kind], draw)
+
+
+def _part(count: int, draw: float) -> tuple[int, float]:
+    """One of `count`, and a number in [0, 1) for what is drawn from it."""
+    whole = int(draw * count)
+    return whole, draw * count - whole
+
+
+def _entry(values: torch.Tensor, draw: float) -> torch.Tensor | None:
+    flat = values.reshape(-1)
+    return flat[int(draw * len(flat))] if len(flat) else None

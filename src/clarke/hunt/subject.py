@@ -148,7 +148,7 @@ class Subject:
             touched = [s for s in sites if s.touch.count]
             finite = all(bool(torch.isfinite(g).all()) for g in run.gradient)
             places = frozenset(place_of(s) for s in touched)
-            odd = (places, finite) not in skip and (not finite or bool(touched) and _is_odd(run))
+            odd = (places, finite) not in skip and (not finite or (bool(touched) and _is_odd(run)))
             if odd:
                 odd = math.isfinite(run.value([x.detach() for x in run.leaves]))
             return Look(
@@ -195,18 +195,21 @@ def place_of(site: Site) -> Place:
 
 
 def _features(touched: Sequence[Site]) -> Iterator[Any]:
-    """Touched kinks with what meets there, and pairs of kinks of different operations."""
-    listed: list[tuple[int, int]] = []
+    """Touched kinks with how many pieces meet there, and pairs of kinks of different operations.
+
+    Of a pair it counts whether both are at one element: rows of a batch are much alike.
+    """
+    listed: list[tuple[int, set[int]]] = []
     for site in touched:
         touch = site.touch
-        for k, element in enumerate(touch.elements[: int(HUNT_LISTED)].tolist()):
-            members = tuple(touch.members[touch.owner == k][: int(HUNT_LISTED)].tolist())
-            yield site.position, element, members
-            listed.append((site.position, element))
-    listed = listed[: int(HUNT_LISTED) // 4]
-    for i, first in enumerate(listed):
-        yield from ((first, second) for second in listed[i + 1 :])
-    yield frozenset(site.position for site in touched)
+        elements = touch.elements[: int(HUNT_LISTED)].tolist()
+        sizes = torch.bincount(touch.owner, minlength=touch.count).tolist()
+        yield from ((site.position, e, n) for e, n in zip(elements, sizes, strict=False))
+        listed.append((site.position, set(elements)))
+    for i, (first, its) in enumerate(listed):
+        for second, others in listed[i + 1 :]:
+            yield first, second, bool(its & others), its == others
+    yield frozenset(position for position, _ in listed)
 
 
 def _is_odd(run: Prepared) -> bool:
