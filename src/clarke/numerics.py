@@ -405,7 +405,7 @@ LONGEST_CHAIN = Threshold(
 
 HUNT_SECONDS = Threshold(20.0, "Time limit of a hunt: what a person waits for.", NONE)
 HUNT_CHECK_SECONDS = Threshold(
-    2.0, "Time limit of `check` at one point of a hunt: a tenth of the hunt's own.", NONE
+    5.0, "Time limit of `check` at one point of a hunt: a quarter of the hunt's own.", NONE
 )
 HUNT_SHRINK_SHARE = Threshold(
     0.4, "Share of the time left that shrinking one find may take; the search goes on after.", NONE
@@ -447,6 +447,9 @@ HUNT_NEWTON = Threshold(
 )
 HUNT_LISTED = Threshold(
     64, "Switching functions, entries and touched kinks of one run that are looked at.", NONE
+)
+HUNT_LARGE = Threshold(
+    1e4, "Entries from which a point is an extreme, and is not the start of others.", NONE
 )
 HUNT_ULPS = Threshold(
     3, "Floating point neighbours of a solution at which a switching function may be zero.", NONE

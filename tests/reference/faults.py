@@ -117,7 +117,7 @@ def iou_right(a, b):
 
 def box_distance_wrong(a, b):
     d = a - b
-    return (d.clamp(min=0) + 3 * d.clamp(max=0)).clamp(min=0).sum() - (b - a).clamp(min=0).sum()
+    return (d.clamp(min=0) + d.clamp(max=0)).sum()
 
 
 def box_distance_right(a, b):

@@ -77,7 +77,7 @@ class Hunt:
             lines += ["", f"{number}. {_FAULTS.get(find.report.verdict, 'a fault')}", str(find)]
         lines.append("")
         lines += [
-            f"no gradient exists: {', '.join(str(c) for c in f.report.culprits[:1])} at "
+            f"nothing to return: {', '.join(str(c) for c in f.report.culprits[:1])} at "
             + "; ".join(in_words(x) for x in f.inputs)
             for f in self.nowhere
         ]

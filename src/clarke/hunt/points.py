@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from clarke.hunt.subject import Point, Subject
 
+_EXTREMES = (1e3, -1e3, 1e-30, 1e30, -1e30)
 _SPECIAL = (0.0, 1.0, -1.0, 0.5, 2.0, -0.5, -2.0, 3.0)
 
 
@@ -43,6 +44,8 @@ def systematic(example: Point, values: Sequence[float]) -> Iterator[Point]:
     for i, x in enumerate(example):
         for entry, v in itertools.product(range(min(x.numel(), 8)), values[:4]):
             yield _with(example, i, _set(x, entry, v))
+    for i, v in itertools.product(range(len(example)), _EXTREMES):
+        yield _with(example, i, torch.full_like(example[i], v))
 
 
 def endless(
@@ -53,7 +56,7 @@ def endless(
 ) -> Iterator[Point]:
     """Random points, for ever: changes of points that touched something new, and solutions."""
     while True:
-        point = _base(rng.choice(subject.examples), archive, values, rng)
+        point = _base(_sized(subject.examples, rng), archive, values, rng)
         for _ in range(rng.choice((0, 1, 1, 2, 3))):
             point = rng.choice(_CHANGES)(point, values, rng)
         if rng.random() < 0.75:
@@ -71,14 +74,20 @@ def _base(
     if kind < 0.45:
         return example
     if kind < 0.8:  # small numbers, on a coarse grid
-        grid = rng.choice((1.0, 0.5, 0.25))
-        draw: Callable[[], float] = lambda: rng.randint(-3, 3) * grid  # noqa: E731
+        grid, top = rng.choice((1.0, 1.0, 0.5, 0.25)), rng.choice((1, 2, 3))
+        low = rng.choice((0, -top))  # few different numbers: many coincidences
+        draw: Callable[[], float] = lambda: rng.randint(low, top) * grid  # noqa: E731
     else:
         draw = lambda: rng.choice(values)  # noqa: E731
     return tuple(
         torch.tensor([draw() for _ in range(x.numel())], dtype=x.dtype).reshape(x.shape)
         for x in example
     )
+
+
+def _sized(examples: Sequence[Point], rng: random.Random) -> Point:
+    """An example, the smallest one more often: it is cheap, and every entry of it counts."""
+    return examples[0] if rng.random() < 0.6 else rng.choice(examples)
 
 
 def _with(point: Point, i: int, value: torch.Tensor) -> Point:

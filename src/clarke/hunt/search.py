@@ -20,6 +20,7 @@ from clarke.hunt.shrink import rows_dropped, shrunk
 from clarke.hunt.subject import Place, Subject
 from clarke.numerics import (
     HUNT_CHECK_SECONDS,
+    HUNT_LARGE,
     HUNT_PATIENCE,
     HUNT_REPEATS,
     HUNT_SECONDS,
@@ -124,8 +125,8 @@ class _Search:
         """Visit points until nothing new is found, or time is up."""
         subject, values = self._subject, pool(first.constants)
         kept = [p for p in self._corpus.points() if self._fits(p)]
-        simple = (systematic(example, values) for example in subject.examples)
-        for point in itertools.chain(kept, *simple):
+        smallest = subject.examples[0]  # one row of a batch, where the function takes it
+        for point in itertools.chain(kept, [subject.example], systematic(smallest, values)):
             if self._deadline.passed:
                 return
             self._visit(point)
@@ -167,14 +168,14 @@ class _Search:
         self._touched |= look.touched
         new = look.features - self._features
         self._features |= new
-        if new:
+        if new and all(bool((x.abs() < HUNT_LARGE).all()) for x in point):
             self._archive.append(point)
         if look.odd and not self._explained(look):
             key = (look.touched, look.finite)
             self._checks[key] += 1
             if self._checks[key] >= HUNT_REPEATS:
                 self._done.add(key)
-            self._judge(point)
+            self._judge(point, key)
         return bool(new)
 
     def _explained(self, look: Look) -> bool:
@@ -195,32 +196,54 @@ class _Search:
         except Exception:  # noqa: BLE001 - the function may raise whatever it likes there
             return None
 
-    def _judge(self, point: Point) -> None:
+    def _judge(self, point: Point, key: Any) -> None:
         report = self._check(point)
         if report is None:
             return
         if report.verdict is Verdict.UNDECIDED:
             self._undecided += 1
+            self._checks[key] += 1  # dear, and likely to be the same again
         if _kind(report) is None or _key(report) in (*self._finds, *self._nowhere):
             return
-        until = self._deadline.part(float(HUNT_SHRINK_SHARE))
-        best = [report]
+        self._keep(*self._simplest(report, point))
 
-        def holds(tried: Point) -> bool:
-            if until.passed:
-                return False
-            look = self._subject.tries(tried)
-            self._points += 1
-            if look is None or not look.odd:
-                return False
-            again = self._check(tried)
-            same = again is not None and _same_fault(best[0], again)
-            if same and again is not None:
-                best[0] = again
-            return same
+    def _simplest(self, report: Report, point: Point) -> tuple[Report, Point]:
+        """The same fault at a simpler point.
 
-        point = shrunk(rows_dropped(point, holds), holds)
-        self._keep(best[0], point)
+        First with `check` at the end alone; where it then denies the fault, or tells of another,
+        with no more kinks touched than at the start, and at last with `check` at every step.
+        """
+        start = self._subject.tries(point)
+        best = report
+        for level in range(3):
+            until = self._deadline.part(float(HUNT_SHRINK_SHARE))
+
+            def holds(tried: Point, level: int = level, until: Deadline = until) -> bool:
+                nonlocal best
+                look = None if until.passed else self._subject.tries(tried)
+                self._points += 1
+                if look is None or not look.odd or start is None or look.finite != start.finite:
+                    return False
+                if level == 0:
+                    return True
+                if not look.touched <= start.touched:
+                    return False
+                if level == 1:
+                    return True
+                again = self._check(tried)
+                if again is None or not _same_fault(report, again):
+                    return False
+                best = again
+                return True
+
+            simple = shrunk(rows_dropped(point, holds), holds)
+            simple = tuple(x + 0.0 for x in simple)  # no negative zeros
+            again = self._check(simple)
+            if again is not None and _same_fault(report, again):
+                return again, simple
+            if again is not None and _kind(again) is not None:
+                self._keep(again, simple)  # a fault of its own
+        return best, point
 
     def _keep(self, report: Report, point: Point) -> None:
         key = _key(report)

@@ -45,17 +45,12 @@ def check_backward(
         WrongGradientError: A wrong gradient; the message names the component.
     """
     arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
-    fresh = {
-        id(a): a.detach().clone().requires_grad_()
-        for a in arguments
-        if isinstance(a, torch.Tensor) and a.requires_grad
-    }
+    fresh = {id(a): a.detach().clone().requires_grad_() for a in leaves_of(arguments)}
     arguments = tuple(fresh.get(id(a), a) for a in arguments)
     leaves = list(fresh.values())
     if not leaves:
         raise InputError("No input requires a gradient. Call requires_grad_() on one.")
-    is_class = isinstance(function, type)
-    run: Callable[..., Any] = function.apply if is_class else function  # type: ignore[attr-defined]
+    run: Callable[..., Any] = getattr(function, "apply", function)
     with torch.enable_grad():
         output, expected = _flat(run(*arguments)), _flat(reference(*arguments))
     if output.shape != expected.shape or not torch.allclose(
@@ -75,8 +70,9 @@ def check_backward(
 
         def component(*given: Any, at: int = i) -> torch.Tensor:
             # What a component does not depend on has the gradient zero.
-            nothing = sum((0 * x).sum() for x in given if _varies(x))
-            return _flat(reference(*given))[at] + nothing
+            nothing = torch.stack([(0 * x).sum() for x in leaves_of(given)]).sum()
+            value: torch.Tensor = _flat(reference(*given))[at]
+            return value + nothing
 
         report = check(component, arguments, wrt=leaves, seconds=seconds, gradient=gradient)
         if raise_exception and report.verdict is Verdict.NOT_CLARKE:
@@ -87,8 +83,9 @@ def check_backward(
     return tuple(reports)
 
 
-def _varies(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.requires_grad
+def leaves_of(arguments: Sequence[Any]) -> list[torch.Tensor]:
+    """The arguments that require gradients."""
+    return [a for a in arguments if isinstance(a, torch.Tensor) and a.requires_grad]
 
 
 def _flat(output: Any) -> torch.Tensor:
