@@ -12,7 +12,7 @@ from clarke import Verdict
 from clarke.hunt.model import in_words
 
 F64 = torch.float64
-QUICK = ("softplus", "leaky", "elu", "norm", "signed_margin")
+QUICK = ("softplus", "leaky", "norm")
 SIMPLE = (0, 0.1, 0.5, 1, 2, 3, 4, 5, 6, 10, 100, 1000)
 
 
@@ -25,9 +25,8 @@ def run(script):
 
 def assert_shows(find):
     """The find holds, and its script shows with torch alone what the report says."""
-    again = clarke.check(lambda: None, ()) if find is None else find.report
-    assert again.verdict in (Verdict.NOT_CLARKE, Verdict.NONFINITE)
-    assert again.element is not None
+    assert find.report.verdict in (Verdict.NOT_CLARKE, Verdict.NONFINITE)
+    assert find.report.element is not None
     assert "clarke" not in find.script
     assert 5 <= len(find.script.splitlines()) <= 15
     first, *beside = run(find.script).splitlines()
@@ -60,12 +59,8 @@ def test_finds_nothing_where_all_is_right(name):
     assert "no proof" in str(found)
 
 
-def rows(lower, upper):
-    return [pytest.param(c, id=c.name) for c in CASES[lower:upper]]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("one", rows(0, None))
+@pytest.mark.parametrize("one", CASES, ids=lambda c: c.name)
 def test_finds_every_known_fault(one):
     found = clarke.hunt(one.wrong, one.example(), seconds=20)
     assert found, str(found)
@@ -74,7 +69,7 @@ def test_finds_every_known_fault(one):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("one", rows(0, None))
+@pytest.mark.parametrize("one", CASES, ids=lambda c: c.name)
 def test_accuses_no_right_twin(one):
     found = clarke.hunt(one.right, one.example(), seconds=20)
     assert not found, str(found)
@@ -115,21 +110,13 @@ def test_a_threshold_inside_of_an_affine_map_is_solved_for():
 
 
 def test_two_kinks_at_once():
-    """Right on each kink, wrong where both meet (codimension 2)."""
-
-    def function(x, y):
-        inner = torch.minimum(x, y)
-        return (torch.relu(inner) - torch.relu(-inner)).sum() if False else _both(x, y)
-
-    def _both(x, y):
-        return (torch.maximum(x, 2 * y).clamp(min=0)).sum()
-
+    """Of codimension 2: right on each kink alone, wrong where x and y are zero together."""
     found = clarke.hunt(
-        function, (torch.ones(1, dtype=F64, requires_grad=True), torch.ones(1, dtype=F64))
+        case("max_by_masks").wrong,
+        (torch.ones(1, dtype=F64, requires_grad=True), 2 * torch.ones(1, dtype=F64)),
     )
-    for find in found.finds:
-        assert find.report.verdict is Verdict.NOT_CLARKE
-        assert not any(v.any() for v in find.inputs)
+    assert [f.report.verdict for f in found.finds] == [Verdict.NOT_CLARKE]
+    assert not any(v.any() for v in found.finds[0].inputs)
 
 
 def test_targets_move_and_other_arguments_stay():
@@ -160,9 +147,7 @@ def test_inputs_require_gradients_where_nothing_else_does():
 
 
 def test_the_same_seed_finds_the_same():
-    one, two = (
-        clarke.hunt(case("leaky").wrong, case("leaky").example(), seed=3) for _ in range(2)
-    )
+    one, two = (clarke.hunt(case("leaky").wrong, case("leaky").example(), seed=3) for _ in range(2))
     assert one.points == two.points
     assert [in_words(f.inputs[0]) for f in one.finds] == [in_words(f.inputs[0]) for f in two.finds]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from clarke.verdict import Verdict
@@ -88,10 +89,12 @@ class Hunt:
         return "\n".join(lines).rstrip()
 
 
-_FAULTS = {
-    Verdict.NOT_CLARKE: "a wrong gradient",
-    Verdict.NONFINITE: "a gradient that is not finite, although a valid one exists",
-}
+_FAULTS = MappingProxyType(
+    {
+        Verdict.NOT_CLARKE: "a wrong gradient",
+        Verdict.NONFINITE: "a gradient that is not finite, although a valid one exists",
+    }
+)
 
 
 def _headline(hunt: Hunt) -> str:
