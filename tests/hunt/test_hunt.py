@@ -5,11 +5,11 @@ import io
 
 import pytest
 import torch
-from reference.faults import CASES
 
 import clarke
 from clarke import Verdict
 from clarke.hunt.model import in_words
+from reference.faults import CASES
 
 F64 = torch.float64
 QUICK = ("softplus", "leaky", "norm")
@@ -111,10 +111,8 @@ def test_a_threshold_inside_of_an_affine_map_is_solved_for():
 
 def test_two_kinks_at_once():
     """Of codimension 2: right on each kink alone, wrong where x and y are zero together."""
-    found = clarke.hunt(
-        case("max_by_masks").wrong,
-        (torch.ones(1, dtype=F64, requires_grad=True), 2 * torch.ones(1, dtype=F64)),
-    )
+    start = [torch.ones(1, dtype=F64, requires_grad=True) for _ in range(2)]
+    found = clarke.hunt(case("max_by_masks").wrong, start)
     assert [f.report.verdict for f in found.finds] == [Verdict.NOT_CLARKE]
     assert not any(v.any() for v in found.finds[0].inputs)
 

@@ -54,7 +54,7 @@ def test_solutions_are_exact_zeros():
         return torch.relu(3 * x - 7 * y + 0.3).sum() + (torch.exp(x) - 2).abs().sum()
 
     subject = Subject(function, [x.requires_grad_() for x in tensors([0.4], [0.9])], None)
-    rng = random.Random(0)
+    rng = random.Random(0)  # noqa: S311 - no secret
     met = set()
     for _ in range(20):
         for point in solved(subject, subject.example, rng):

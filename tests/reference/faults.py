@@ -19,23 +19,24 @@ class Case:
         name: What it computes.
         wrong: Wrong at a point that one has to find.
         right: The same, or much the same, and right everywhere.
-        shapes: Of its arguments; only the first requires a gradient.
-        spread: Size of the random example.
+        shapes: Of its arguments.
+        variables: How many of them require gradients.
     """
 
     name: str
     wrong: Callable[..., torch.Tensor]
     right: Callable[..., torch.Tensor]
     shapes: tuple[tuple[int, ...], ...]
-    spread: float = 1.0
+    variables: int = 1
 
     def example(self) -> tuple[torch.Tensor, ...]:
         generator = torch.Generator().manual_seed(len(self.name))
         made = [
-            self.spread * torch.randn(s, generator=generator, dtype=torch.float64)
-            for s in self.shapes
+            torch.randn(s, generator=generator, dtype=torch.float64).requires_grad_(
+                i < self.variables
+            )
+            for i, s in enumerate(self.shapes)
         ]
-        made[0].requires_grad_()
         return tuple(made)
 
 
@@ -395,6 +396,12 @@ _SHAPES = {
 }
 _NAMES = tuple(n.removesuffix("_wrong") for n in list(globals()) if n.endswith("_wrong"))
 CASES = tuple(
-    Case(n, globals()[f"{n}_wrong"], globals()[f"{n}_right"], _SHAPES.get(n, ((4,),)))
+    Case(
+        n,
+        globals()[f"{n}_wrong"],
+        globals()[f"{n}_right"],
+        _SHAPES.get(n, ((4,),)),
+        2 if n == "max_by_masks" else 1,
+    )
     for n in _NAMES
 )
