@@ -18,6 +18,7 @@ from clarke.errors import (
 )
 from clarke.explain import explain
 from clarke.grad import grad
+from clarke.hunt import Find, Hunt, hunt
 from clarke.kinks import register_function, register_kink
 from clarke.report import Report
 from clarke.subdifferential import Subdifferential, subdifferential
@@ -31,6 +32,8 @@ __all__ = [
     "CaptureError",
     "ClarkeError",
     "Explanation",
+    "Find",
+    "Hunt",
     "InputError",
     "Limits",
     "OnWrong",
@@ -49,6 +52,7 @@ __all__ = [
     "check",
     "explain",
     "grad",
+    "hunt",
     "register_function",
     "register_kink",
     "subdifferential",

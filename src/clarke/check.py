@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
 from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import judge_detached
 from clarke.decide.unseen import judge_unseen
 from clarke.decide.values import judge_values
-from clarke.errors import ModifiedSinceError, OutOfTimeError, WrongGradientError
+from clarke.errors import InputError, ModifiedSinceError, OutOfTimeError, WrongGradientError
 from clarke.numerics import CHECK_SECONDS
 from clarke.prepare import prepared
 from clarke.report import Report, build_report
@@ -17,8 +20,6 @@ from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    import torch
 
     from clarke.prepare import Prepared
 
@@ -32,6 +33,7 @@ def check(
     raise_exception: bool = False,
     settings: Settings | None = None,
     seconds: float | None = CHECK_SECONDS,
+    gradient: Any = None,
 ) -> Report:
     """Judge whether the gradient that AD returns for ``function(*inputs)`` is a Clarke gradient.
 
@@ -49,30 +51,36 @@ def check(
         seconds: Time limit of clarke's own work, runs of the function beside the point included;
             the first run is not. When it ends, the verdict is `UNDECIDED` and says what was
             tried. None for no limit.
+        gradient: Judge this gradient instead of autograd's: from another framework, a handwritten
+            kernel, a compiled program. One array or tensor for each variable, in the order of
+            `wrt`, of its shape and type; a single one need not be in a sequence.
 
     Returns:
         A `Report` with verdict, gradient, touched kinks and certificate.
 
     Raises:
-        InputError: The call cannot be answered (no gradient, several outputs, complex numbers).
+        InputError: The call cannot be answered (no gradient, several outputs, complex numbers), or
+            `gradient` is none for these variables.
         CaptureError: The program ran where clarke cannot watch (inference mode, torch.compile).
         WrongGradientError: With `raise_exception`, a proved wrong gradient.
     """
-    gradient: tuple[torch.Tensor, ...] = ()
+    judged: tuple[torch.Tensor, ...] = ()
     decision, spent = Decision(Verdict.UNDECIDED, ""), 0.0
     settings = settings or Settings()
     try:
         with prepared(function, inputs, wrt, seconds) as run:
-            gradient = run.gradient
             _refuse_rewritten(run)
+            own = gradient is None
+            judged = run.gradient if own else given_gradient(gradient, run.leaves)
             decision = decide(
                 run.trace,
                 run.registry,
                 run.slots,
-                gradient,
+                judged,
                 settings,
                 run.rerun,
                 sees_values=True,
+                given=not own,
                 deadline=run.deadline,
             )
             holding = f"holding the verdict {decision.verdict.name} against the function's values"
@@ -92,7 +100,7 @@ def check(
         )
     except ModifiedSinceError as error:
         decision = Decision(Verdict.UNDECIDED, str(error))
-    report = build_report(decision, gradient, spent)
+    report = build_report(decision, judged, spent)
     if raise_exception and report.verdict is Verdict.NOT_CLARKE:
         raise WrongGradientError(str(report), report)
     return report
@@ -105,3 +113,37 @@ def _refuse_rewritten(run: Prepared) -> None:
             "max_norm of an embedding does), so autograd differentiates by another value than the "
             "one given. Rewrite it outside of the function."
         )
+
+
+def given_gradient(gradient: Any, variables: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """A gradient that came from anywhere, one tensor for each variable.
+
+    Raises:
+        InputError: It has other shapes or types than the variables, or is not finite.
+    """
+    parts = list(gradient) if isinstance(gradient, (tuple, list)) else [gradient]
+    if len(parts) != len(variables):
+        raise InputError(
+            f"`gradient` has {len(parts)} parts, and there are {len(variables)} variables. Pass "
+            "one for each, in the order of `wrt`, or else of the inputs that require gradients."
+        )
+    found = []
+    for i, (part, x) in enumerate(zip(parts, variables, strict=True)):
+        g = part if isinstance(part, torch.Tensor) else torch.as_tensor(np.asarray(part))
+        if g.shape != x.shape:
+            raise InputError(
+                f"Part {i} of `gradient` has shape {tuple(g.shape)}, and its variable "
+                f"{tuple(x.shape)}. Pass the gradient with respect to that variable."
+            )
+        if g.dtype != x.dtype:
+            raise InputError(
+                f"Part {i} of `gradient` is {g.dtype}, and its variable {x.dtype}: its roundings "
+                "would count as errors, or its errors as roundings. Compute both in one type."
+            )
+        if not bool(torch.isfinite(g).all()):
+            raise InputError(
+                f"Part {i} of `gradient` holds NaN or infinity, which is no gradient of any "
+                "function. Pass finite values; for autograd's own leave `gradient` out."
+            )
+        found.append(g.detach().clone())
+    return tuple(found)

@@ -892,6 +892,66 @@ LONGEST_CHAIN = Threshold(
     NONE,
 )
 
+# --- hunts: which points are looked at; every verdict is that of `check` -------------------------
+
+HUNT_SECONDS = Threshold(20.0, "Time limit of a hunt: what a person waits for.", NONE)
+HUNT_CHECK_SECONDS = Threshold(
+    5.0, "Time limit of `check` at one point of a hunt: a quarter of the hunt's own.", NONE
+)
+HUNT_SHRINK_SHARE = Threshold(
+    0.4, "Share of the time left that shrinking one find may take; the search goes on after.", NONE
+)
+HUNT_PATIENCE = Threshold(
+    200,
+    "Points in a row without a new kink, or pair of kinks, after which a hunt ends: some 1 s.",
+    NONE,
+)
+HUNT_REPEATS = Threshold(
+    4,
+    "Checks at points that touch the same kinks: a kink can be harmless at one point and not at "
+    "the next.",
+    NONE,
+)
+HUNT_NEAR = Threshold(
+    16,
+    "Nearby points whose gradients, mixed, may give the one at the point: then it is right but for "
+    "what `check` would tell, and is not looked at.",
+    NONE,
+)
+HUNT_STEP = Threshold(
+    1 / 3,
+    "Power of the unit roundoff that says how far away these are: 6e-6 in float64, 5e-3 in "
+    "float32, where a difference of gradients is neither rounding nor curvature.",
+    NONE,
+)
+HUNT_LIKE = Threshold(
+    1e-3,
+    "Difference of two gradients, to their size or to 1, that counts as none before `check`: "
+    "curvature over the step; a smaller fault is not looked for.",
+    NONE,
+)
+HUNT_CLOSE = Threshold(
+    1e-6, "Relative distance at which a solution is taken for the round number beside it.", NONE
+)
+HUNT_NEWTON = Threshold(
+    6, "Newton steps towards a kink: two where it is linear, five where it is not.", NONE
+)
+HUNT_LISTED = Threshold(
+    64, "Switching functions, entries and touched kinks of one run that are looked at.", NONE
+)
+HUNT_LARGE = Threshold(
+    1e4, "Entries from which a point is an extreme, and is not the start of others.", NONE
+)
+HUNT_ULPS = Threshold(
+    3, "Floating point neighbours of a solution at which a switching function may be zero.", NONE
+)
+BACKWARD_ALIKE = Threshold(
+    1e-3,
+    "Difference of values, to their size or to 1, up to which a custom Function computes what its "
+    "reference does: kernels may round coarsely, other formulas differ by more.",
+    NONE,
+)
+
 
 def page() -> str:
     """The Markdown of docs/numerics.md: every threshold by section, as it stands in this file."""

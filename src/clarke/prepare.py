@@ -45,6 +45,7 @@ class Prepared:
         value: The function's value at other values of the variables, by running it again.
         rerun: AD's gradient at other values of the variables, by running the function again; None
             unless all variables are float64, or where it would draw other random numbers.
+        beside: The same for variables of any type, as a hint: not for proofs.
         rewritten: Where the function changed one of its variables before using it, if it did.
         deadline: When the call has to have an answer; counted from the end of the user's own run.
     """
@@ -56,6 +57,7 @@ class Prepared:
     gradient: tuple[torch.Tensor, ...]
     value: Callable[[Sequence[torch.Tensor]], float]
     rerun: Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]] | None
+    beside: Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]]
     deadline: Deadline
     rewritten: Location | None = None
 
@@ -154,6 +156,7 @@ def prepared(
                 gradient,
                 rerun.value,
                 rerun.gradient if every else None,
+                rerun.gradient,
                 deadline,
                 _rewritten([x for x in leaves if id(x) in changed], recorder),
             )

@@ -43,6 +43,7 @@ SUBCOMMANDS = (
     Subcommand("run", "Audit an unmodified training script.", passes_on=True),
     Subcommand("report", "Show the report of a run as a page of HTML."),
     Subcommand("explain", "Which theorem covers a model, and which layer blocks it."),
+    Subcommand("hunt", "Look for points at which a function's gradient is wrong."),
     Subcommand("reproduce", "Repeat the experiments of the paper."),
     Subcommand("validate", "Compare the paper's conditions with exact answers."),
     Subcommand("ops", "What PyTorch returns at the kinks of its operations, measured."),

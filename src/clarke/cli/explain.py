@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
-import sys
-import traceback
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -15,9 +11,8 @@ import typer
 
 import clarke
 from clarke.cli.status import Exit
-from clarke.errors import ClarkeError, InputError, in_a_line
-
-_NOT_SHOWN = tuple(str(Path(m.__file__).parent) for m in (torch, clarke) if m.__file__)
+from clarke.cli.target import load, told
+from clarke.errors import ClarkeError, InputError
 
 _EXAMPLE = """
 The factory takes no arguments and returns the model together with an example input: a tensor, a
@@ -57,7 +52,7 @@ def explain(
         raise
     except Exception as error:
         raise InputError(
-            f"The model cannot be run on the example: {_told(error)}. "
+            f"The model cannot be run on the example: {told(error)}. "
             "Does the example have the shape that it takes?"
         ) from error
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
@@ -66,24 +61,11 @@ def explain(
 
 
 def _load(target: str, shape: str) -> tuple[Any, Any]:
-    name, colon, attribute = target.partition(":")
-    if not colon or not name or not attribute:
-        raise InputError(f"{target!r} is not of the form module:factory.{_EXAMPLE}")
-    here = str(Path.cwd())
-    if here not in sys.path:  # as `python -m` does
-        sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except Exception as error:
-        if not isinstance(error, (ImportError, AttributeError)):
-            raise InputError(f"{target!r} cannot be imported: {_told(error)}.") from error
-        raise InputError(f"{target!r} cannot be imported: {error}.{_EXAMPLE}") from error
+    found = load(target, _EXAMPLE)
     try:
         made = found if isinstance(found, torch.nn.Module) else found()
     except Exception as error:
-        raise InputError(f"{target} raised {_told(error)}.{_EXAMPLE}") from error
+        raise InputError(f"{target} raised {told(error)}.{_EXAMPLE}") from error
     if shape:
         if not re.fullmatch(r"\d+(,\d+)*", shape):
             raise InputError(f"--shape takes numbers separated by commas, not {shape!r}.")
@@ -93,10 +75,3 @@ def _load(target: str, shape: str) -> tuple[Any, Any]:
     if not (isinstance(made, tuple) and len(made) == 2):
         raise InputError(f"{target} returned no example input, and --shape is not given.{_EXAMPLE}")
     return made
-
-
-def _told(error: Exception) -> str:
-    """An exception in a line, with the line of code that it comes from."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith(_NOT_SHOWN)] or frames
-    return f"{in_a_line(error).rstrip('.')} ({own[-1].filename}:{own[-1].lineno})"

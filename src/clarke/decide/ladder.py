@@ -73,6 +73,7 @@ def decide(
     run_gradient: Gradient | None = None,
     *,
     sees_values: bool = False,
+    given: bool = False,
     deadline: Deadline = UNLIMITED,
 ) -> Decision:
     """Judge a gradient.
@@ -87,6 +88,7 @@ def decide(
             recorded operations are run again in float64.
         sees_values: The verdict will be held against values of the program itself
             (`judge_detached`).
+        given: The gradient is somebody else's, and need not be that of any selection.
         deadline: When to give up with UNDECIDED, saying what was tried.
     """
     try:
@@ -105,7 +107,9 @@ def decide(
             analysis=analysis,
         )
     try:
-        found = _decide(analysis, variables, tuple(gradient), settings, run_gradient, deadline)
+        found = _decide(
+            analysis, variables, tuple(gradient), settings, run_gradient, deadline, given=given
+        )
     except (ReplayError, OutOfTimeError) as error:
         late = isinstance(error, OutOfTimeError)
         return Decision(Verdict.UNDECIDED, str(error), analysis=analysis, out_of_time=late)
@@ -124,6 +128,8 @@ def _decide(
     settings: Settings,
     run_gradient: Gradient | None,
     deadline: Deadline,
+    *,
+    given: bool,
 ) -> Decision:
     generator = torch.Generator().manual_seed(settings.seed)
     program = Program(analysis, variables, deadline=deadline)
@@ -131,6 +137,7 @@ def _decide(
         return judge_nonfinite(program, gradient, generator)
     relevance = find_relevant(program, generator)
     context = _Context(program, gradient, relevance, settings, generator, run_gradient)
+    context.given = given
     try:
         return _climb(context)
     except OutOfTimeError as error:
@@ -180,6 +187,7 @@ class _Context:
         self.settings = settings
         self.generator = generator
         self.run = run
+        self.given = False  # the gradient may be anything, and differ without a reason in the trace
         self._estimated = False
 
     def within(self, share: float) -> Program:
@@ -214,7 +222,9 @@ class _Context:
     def smooth(self) -> Decision:
         direction = random_tangents(self.program, self.generator)
         own = self.own
-        if self.differs and (wrong_functions(self.program.analysis) or self.is_torchs_own):
+        if self.differs and (
+            self.given or wrong_functions(self.program.analysis) or self.is_torchs_own
+        ):
             return self.exact(self.mismatch(own))
         # Opposite rays: a branch that the trace does not show parts them.
         ahead = ray_witness(direction, own)

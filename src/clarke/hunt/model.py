@@ -1,0 +1,133 @@
+"""What a hunt returns: finds, and what was and was not visited."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from clarke.hunt.subject import Place
+    from clarke.report import Report
+
+
+@dataclass(frozen=True, eq=False)
+class Find:
+    """A point at which the gradient is wrong, made as simple as it could be.
+
+    Attributes:
+        report: What `clarke.check` says there: verdict, gradient, right value, culprits, proof.
+        inputs: The arguments of the function; those that require gradients do here, too.
+        script: A short program that shows it with torch alone.
+    """
+
+    report: Report
+    inputs: tuple[Any, ...]
+    script: str
+
+    def __str__(self) -> str:
+        shown = "\n".join(f"  input {i}   {in_words(x)}" for i, x in enumerate(self.inputs))
+        return f"{shown}\n{textwrap.indent(str(self.report), '  ')}"
+
+
+@dataclass(frozen=True, eq=False)
+class Hunt:
+    """The outcome of `clarke.hunt`; true when it found something.
+
+    Attributes:
+        finds: One for each distinct fault: wrong gradients, and NaN or infinity where a valid
+            gradient exists.
+        nowhere: Points at which there is nothing to return (a step, an infinite slope), one for
+            each place; a warning rather than a fault of autograd's.
+        visited: Operations with kinks that were touched.
+        unreached: Those seen of which no kink was touched.
+        points: How many points were run.
+        undecided: At how many of them `check` could not decide.
+        seconds: What it took.
+    """
+
+    finds: tuple[Find, ...]
+    nowhere: tuple[Find, ...]
+    visited: tuple[Place, ...]
+    unreached: tuple[Place, ...]
+    points: int
+    undecided: int
+    seconds: float
+
+    def __bool__(self) -> bool:
+        return bool(self.finds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The outcome as plain data for JSON."""
+        return {
+            "finds": [_find_to_dict(f) for f in self.finds],
+            "nowhere": [_find_to_dict(f) for f in self.nowhere],
+            "visited": [str(p) for p in self.visited],
+            "unreached": [str(p) for p in self.unreached],
+            "points": self.points,
+            "undecided": self.undecided,
+            "seconds": self.seconds,
+        }
+
+    def __str__(self) -> str:
+        lines = [_headline(self)]
+        for number, find in enumerate(self.finds, start=1):
+            lines += ["", f"{number}. {_FAULTS.get(find.report.verdict, 'a fault')}", str(find)]
+        lines.append("")
+        lines += [
+            f"nothing to return: {', '.join(str(c) for c in f.report.culprits[:1])} at "
+            + "; ".join(in_words(x) for x in f.inputs)
+            for f in self.nowhere
+        ]
+        lines += _listed("kinks visited:  ", self.visited)
+        lines += _listed("kinks unreached:", self.unreached)
+        if self.undecided:
+            lines.append(f"undecided at {self.undecided} of the points that looked suspicious")
+        return "\n".join(lines).rstrip()
+
+
+_FAULTS = MappingProxyType(
+    {
+        Verdict.NOT_CLARKE: "a wrong gradient",
+        Verdict.NONFINITE: "a gradient that is not finite, although a valid one exists",
+    }
+)
+
+
+def _headline(hunt: Hunt) -> str:
+    if hunt.finds:
+        many = f"{len(hunt.finds)} fault" + ("s" if len(hunt.finds) > 1 else "")
+        return f"FOUND {many} of the gradient, at {hunt.points} points."
+    return (
+        f"Found no wrong gradient at {hunt.points} points. That is no proof: "
+        "clarke.explain gives one, where a theorem applies."
+    )
+
+
+def _listed(title: str, places: tuple[Place, ...]) -> list[str]:
+    if not places:
+        return []
+    text = f"{title} " + ", ".join(str(p) for p in places)
+    return textwrap.wrap(text, 79, subsequent_indent=" " * (len(title) + 1))
+
+
+def _find_to_dict(find: Find) -> dict[str, Any]:
+    inputs = [x.tolist() if hasattr(x, "tolist") else repr(x) for x in find.inputs]
+    return {"report": find.report.to_dict(), "inputs": inputs, "script": find.script}
+
+
+def in_words(value: Any) -> str:
+    """An input as a person would write it."""
+    return str(number(value.tolist())) if hasattr(value, "tolist") else repr(value)
+
+
+def number(value: Any) -> Any:
+    """Nested lists of numbers, where whole numbers have no digits behind the point."""
+    if isinstance(value, list):
+        return [number(v) for v in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return int(value)
+    return value
