@@ -52,6 +52,24 @@ def never_trace(function: Callable[..., Any], *, calls_too: bool) -> None:
         _FRAMES.set_code_exec_strategy(function.__code__, strategy(action.SKIP, below))
 
 
+def runs_compiled() -> bool:
+    """Whether the caller runs in what dynamo has compiled, where it does not watch.
+
+    Never without the names of torch 2.13.
+    """
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    stance = getattr(getattr(dynamo, "_stance", None), "stance", "default")
+    if dynamo is None or stance == "force_eager":
+        return False
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "compile_wrapper" and code.co_filename == dynamo.__file__:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
 def is_traced() -> bool:
     """Whether torch is looking at a program, not running it: compiling, exporting, tracing."""
     return TracingContext.try_get() is not None or tracing_graph() is not None

@@ -115,3 +115,41 @@ def test_strict_counts_a_used_sum(tmp_path, monkeypatch, used, status):
     (tmp_path / "s.py").write_text(SCRIPT.format(to_none=True, clip="", extra=used))
     done = CliRunner().invoke(make_app("run"), ["run", "--strict", "--out", "r", "s.py"])
     assert done.exit_code == status, done.output
+
+
+SHARED = {
+    "a sum": lambda p: (p + 1).sum(),
+    "a view": lambda p: p.view(2, 2).t() - 3,
+    "cut and joined": lambda p: torch.cat([p[:2], p[1:].flip(0)]).mean(0, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("part", SHARED.values(), ids=SHARED)
+def test_a_shared_part_that_saves_nothing_is_differentiated_twice(part):
+    p = nn.Parameter(torch.arange(4.0))
+    with clarke.audit() as watch:
+        for _ in range(2):
+            shared = part(p)
+            shared.square().sum().backward()
+            shared.pow(3).sum().backward()
+            p.grad = None
+    assert [s.verdict for s in watch.steps] == [Verdict.SMOOTH] * 4
+
+
+def test_a_shared_part_at_a_kink_is_judged_each_time():
+    p = nn.Parameter(torch.zeros(2))
+    with clarke.audit(lambda report: None) as watch:
+        shared = p + 0.0
+        shared.relu().sum().backward()
+        p.grad = None
+        (shared.relu() - (-shared).relu()).sum().backward()
+    assert [s.verdict for s in watch.steps] == [Verdict.BOULIGAND, Verdict.NOT_CLARKE]
+
+
+def test_what_saves_values_stays_the_programs_own_error():
+    p = nn.Parameter(torch.ones(2))
+    with clarke.audit():
+        shared = p * p
+        shared.sum().backward()
+        with pytest.raises(RuntimeError, match="second time"):
+            shared.sum().backward()

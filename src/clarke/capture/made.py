@@ -30,6 +30,11 @@ class Made(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # as of the recorder
 
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Asked by dynamo: whether programs are compiled as if nobody watched."""
+        return True
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from clarke.capture.recorder import Recorder
 from clarke.errors import CaptureError
-from clarke.torch_private import never_trace, watching_dynamo
+from clarke.torch_private import never_trace, runs_compiled, watching_dynamo
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -30,13 +30,14 @@ class RefusingRecorder(Recorder):
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
-        """Asked by dynamo: it then compiles nothing, and runs the program as it is written."""
-        return False
+        """Asked by dynamo: if it compiled nothing here, it would never again."""
+        return True
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if watching_dynamo() not in (None, False) and not self.paused:
+        watched = watching_dynamo() not in (None, False)
+        if not self.paused and (watched or runs_compiled()):
             self._refuse()
         return super().__torch_dispatch__(func, types, args, kwargs)
 
