@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from clarke.cli import make_app
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("tests/*.md")])
 
 # Commands that print the same on every machine; the others' pages show no output to compare.
 REPEATABLE = frozenset({"examples"})

@@ -131,6 +131,10 @@ class Subdifferential:
         self._limits = limits
         self._gradient = gradient
 
+    def __repr__(self) -> str:
+        found = f"combinations of pieces={self._limits.count}"
+        return f"Subdifferential({found}, complete={self.complete}, AD={self._gradient})"
+
     @property
     def gradient(self) -> tuple[torch.Tensor, ...]:
         """What AD returned."""

@@ -86,3 +86,22 @@ def test_a_check_raises_no_warnings_of_torch(dtype):
         clarke.check(
             lambda x: x.norm() + x.relu().sum(), (zeros(2).to(dtype).detach().requires_grad_(),)
         )
+
+
+def test_what_a_set_and_a_membership_show_is_what_they_say():
+    x = zeros(1)
+    found = clarke.subdifferential(lambda x: x.abs().sum(), (x,))
+    assert repr(found).startswith("Subdifferential(combinations of pieces=2, complete=True, AD=")
+    inside = found.contains(torch.zeros(1, dtype=torch.float64))
+    outside = found.contains(torch.full((1,), 3.0, dtype=torch.float64))
+    assert str(inside) == "inside: a convex combination of 2 limiting gradient(s)"
+    assert str(outside) == "outside: 2 away from the set"
+
+
+def test_a_warning_does_not_say_twice_that_a_gradient_is_wrong():
+    weight = zeros(2)
+    with pytest.warns(clarke.WrongGradientWarning) as caught, clarke.audit() as audit:
+        (torch.relu(weight) - torch.relu(-weight)).sum().backward()
+    assert "is wrong: the gradient is not in the Clarke subdifferential" in str(caught[0].message)
+    assert "WRONG" not in str(caught[0].message)
+    assert " 100 " in str(audit.summary())  # percent of the elements, not 1e+02

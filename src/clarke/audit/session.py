@@ -384,7 +384,8 @@ class Audit:
 
     def _answer(self, report: Report, location: Location, *, repaired: bool) -> None:
         """Do what the user asked for about a wrong gradient."""
-        message = f"The gradient computed at {location} is wrong. {report.reason}"
+        why = report.reason.removeprefix("WRONG: ")
+        message = f"The gradient computed at {location} is wrong: {why}"
         if self._callback is not None:
             self._callback(report)
         elif self._policy is OnWrong.RAISE:

@@ -98,7 +98,7 @@ def places_text(places: tuple[PlaceStatistics, ...]) -> list[str]:
             place_name(p),
             p.operation,
             f"{p.elements_per_step:.0f}",
-            f"{100 * p.touched_share:.2g}",
+            _percent(100 * p.touched_share),
             str(p.steps_touched),
             str(p.steps_relevant) + ("+" if p.steps_open else ""),
             f"{p.mean_relevant:.2f}" if p.steps_relevant else "-",
@@ -130,6 +130,11 @@ def places_text(places: tuple[PlaceStatistics, ...]) -> list[str]:
         subsequent_indent="  ",
     )
     return lines
+
+
+def _percent(value: float) -> str:
+    """Two digits, or three of a hundred."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _end(text: str, width: int) -> str:

@@ -62,6 +62,13 @@ class Membership(Recomputed):
     point: tuple[torch.Tensor, ...]
     seal: str = ""
 
+    def __str__(self) -> str:
+        if self.inside is None:
+            return "undecided: not proved inside, and not proved outside"
+        if not self.inside:
+            return f"outside: {self.distance:.4g} away from the set"
+        return f"inside: a convex combination of {len(self.weights)} limiting gradient(s)"
+
     def __bool__(self) -> bool:
         if self.inside is None:
             raise UnsupportedError(
