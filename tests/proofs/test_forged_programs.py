@@ -28,7 +28,6 @@ NUMBER = int(os.environ.get("CLARKE_FUZZ", "0")) or 4
 MANY = settings(max_examples=NUMBER, deadline=None, suppress_health_check=list(HealthCheck))
 LARGEST_DENOMINATOR = 1 << 12
 TRIES = 12
-TOLERANCE = 1e-7  # of programs in float64
 
 
 def judged(case):
@@ -85,8 +84,10 @@ def test_a_wrong_gradient_cannot_be_proved_right(case, seed):
     generator = torch.Generator().manual_seed(seed % 2**32)
     claimed = tuple(g.to(torch.float64) for g in report.gradient)
     for witness in made_up(program, claimed, generator):
-        forged = Certificate(program, claimed, program.point, (witness,), (1.0,), TOLERANCE)
-        assert not forged.sealed().verify()
+        for tolerance in (1e-12, 1e-7):  # of programs in float64
+            room = tuple(torch.full_like(p, tolerance) for p in program.point)
+            forged = Certificate(program, claimed, program.point, (witness,), (1.0,), room)
+            assert not forged.sealed().verify()
 
 
 def made_up(program, claimed, generator):
@@ -119,8 +120,8 @@ def test_a_right_gradient_cannot_be_refuted(case):
     limits = proof.limits
     for _ in range(3):
         limits = replace(limits, base=limits.base + 1.0)
-        near = limits.nearest(gradient)
-        if near.distance == 0:
+        near = limits.place(gradient, proof.allowed)
+        if near.direction is None:
             continue
         forged = Refutation(
             program=program,
@@ -131,5 +132,6 @@ def test_a_right_gradient_cannot_be_refuted(case):
             direction=near.direction,
             gap=near.gap,
             distance=near.distance,
+            allowed=proof.allowed,
         )
         assert not forged.sealed().verify()

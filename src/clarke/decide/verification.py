@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from clarke.capture import digest, input_slots, refilled, without_values
+from clarke.capture import Origin, digest, input_slots, refilled, without_values
 from clarke.constraints import build_rows, find_relevant, flatten, resolve
 from clarke.deadline import Deadline
 from clarke.decide.confirm import USUAL_FINEST, confirm
@@ -195,12 +195,15 @@ def rebuilt(trace: Trace, variables: Sequence[int], deadline: Deadline) -> Progr
 
 
 def _check_flags(trace: Trace, variables: Sequence[int]) -> None:
-    """Whether every operation on differentiated values is recorded as differentiated.
+    """Whether variables, and operations on differentiated values, are recorded as such.
 
     Kinks are looked for at those only. What the program detached stands in a trace as a tensor that
     it read, so that only operations with integer or truth values may cut a path.
     """
-    live = {*variables, *(e.slot for e in trace.leaves())}
+    leaves = {slot for slot, e in trace.externals.items() if e.origin is Origin.LEAF}
+    if len({*variables}) != len(variables) or not leaves.issuperset(variables):
+        raise Defect("a variable is named twice, or recorded as what does not vary")
+    live = leaves
     for op in trace.ops:
         if live.isdisjoint(input_slots(op)):
             continue
