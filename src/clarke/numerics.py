@@ -439,6 +439,11 @@ HUNT_LIKE = Threshold(
     "curvature over the step; a smaller fault is not looked for.",
     NONE,
 )
+HUNT_JUMP = Threshold(
+    1e-2,
+    "Change of the value over such a step, to its size or to 1, that looks like a jump.",
+    NONE,
+)
 HUNT_CLOSE = Threshold(
     1e-6, "Relative distance at which a solution is taken for the round number beside it.", NONE
 )
