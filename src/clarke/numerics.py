@@ -454,7 +454,11 @@ HUNT_LISTED = Threshold(
     64, "Switching functions, entries and touched kinks of one run that are looked at.", NONE
 )
 HUNT_LARGE = Threshold(
-    1e4, "Entries from which a point is an extreme, and is not the start of others.", NONE
+    1e4,
+    "Entries from which a point is an extreme: squares and exponentials overflow in sound programs "
+    "too, so that faults are told apart, and the point is not the start of others. The same for "
+    "entries below the inverse cube of it.",
+    NONE,
 )
 HUNT_ULPS = Threshold(
     3, "Floating point neighbours of a solution at which a switching function may be zero.", NONE

@@ -170,9 +170,20 @@ def test_a_function_that_refuses_most_points_is_hunted_where_it_runs():
         return (x.clamp(min=0.5) + x.clamp(max=0.5)).sum()
 
     found = clarke.hunt(picky, torch.full((2,), 0.75, dtype=F64, requires_grad=True))
-    # A branch on a number of the input: check gives no NOT_CLARKE, hence there is no find.
-    assert not found
+    assert found.finds[0].inputs[0].tolist() == [0.5]
     assert found.points > 10
+
+
+def test_overflow_at_huge_entries_is_told_apart():
+    """The square overflows, and is cut off: NaN, where zero is right."""
+    found = clarke.hunt(
+        lambda x: torch.relu(1 - torch.sqrt(x**2 + 1)).sum(),
+        torch.full((1,), 0.75, dtype=F64, requires_grad=True),
+        seconds=None,
+    )
+    assert not found, str(found)
+    assert [f.report.verdict for f in found.extreme] == [Verdict.NONFINITE]
+    assert "\noverflow: pow at [" in str(found)
 
 
 def test_calls_that_make_no_sense_are_refused():
