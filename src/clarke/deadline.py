@@ -210,7 +210,7 @@ def check_seconds(seconds: object) -> None:
     Raises:
         InputError: The limit is neither None nor a positive number.
     """
-    if seconds is not None and not (isinstance(seconds, Real) and float(seconds) > 0):
+    if seconds is not None and not (isinstance(seconds, (int, float)) and seconds > 0):
         raise InputError(
             f"A time limit has to be a positive number of seconds, not {seconds!r}; "
             "None stands for no limit."

@@ -930,6 +930,11 @@ HUNT_LIKE = Threshold(
     "curvature over the step; a smaller fault is not looked for.",
     NONE,
 )
+HUNT_JUMP = Threshold(
+    1e-2,
+    "Change of the value over such a step, to its size or to 1, that looks like a jump.",
+    NONE,
+)
 HUNT_CLOSE = Threshold(
     1e-6, "Relative distance at which a solution is taken for the round number beside it.", NONE
 )
@@ -940,7 +945,11 @@ HUNT_LISTED = Threshold(
     64, "Switching functions, entries and touched kinks of one run that are looked at.", NONE
 )
 HUNT_LARGE = Threshold(
-    1e4, "Entries from which a point is an extreme, and is not the start of others.", NONE
+    1e4,
+    "Entries from which a point is an extreme: squares and exponentials overflow in sound programs "
+    "too, so that faults are told apart, and the point is not the start of others. The same for "
+    "entries below the inverse cube of it.",
+    NONE,
 )
 HUNT_ULPS = Threshold(
     3, "Floating point neighbours of a solution at which a switching function may be zero.", NONE

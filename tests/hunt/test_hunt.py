@@ -41,7 +41,7 @@ def case(name):
 
 @pytest.mark.parametrize("name", QUICK)
 def test_finds_a_fault_and_makes_it_simple(name):
-    found = clarke.hunt(case(name).wrong, case(name).example(), seconds=20)
+    found = clarke.hunt(case(name).wrong, case(name).example(), seconds=None)
     assert found
     for find in found.finds:
         assert_shows(find)
@@ -53,7 +53,7 @@ def test_finds_a_fault_and_makes_it_simple(name):
 
 @pytest.mark.parametrize("name", QUICK)
 def test_finds_nothing_where_all_is_right(name):
-    found = clarke.hunt(case(name).right, case(name).example(), seconds=20)
+    found = clarke.hunt(case(name).right, case(name).example(), seconds=None)
     assert not found, str(found)
     assert str(found).startswith("Found no wrong gradient at ")
     assert "no proof" in str(found)
@@ -62,7 +62,7 @@ def test_finds_nothing_where_all_is_right(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("one", CASES, ids=lambda c: c.name)
 def test_finds_every_known_fault(one):
-    found = clarke.hunt(one.wrong, one.example(), seconds=20)
+    found = clarke.hunt(one.wrong, one.example(), seconds=None)
     assert found, str(found)
     for find in found.finds:
         assert_shows(find)
@@ -71,7 +71,7 @@ def test_finds_every_known_fault(one):
 @pytest.mark.slow
 @pytest.mark.parametrize("one", CASES, ids=lambda c: c.name)
 def test_accuses_no_right_twin(one):
-    found = clarke.hunt(one.right, one.example(), seconds=20)
+    found = clarke.hunt(one.right, one.example(), seconds=None)
     assert not found, str(found)
 
 
@@ -79,17 +79,17 @@ def test_what_was_visited_and_what_was_not_is_said():
     def function(x):
         return torch.relu(x).sum() + torch.relu(x * x + 1).sum()
 
-    found = clarke.hunt(function, torch.randn(2, dtype=F64, requires_grad=True))
+    found = clarke.hunt(function, torch.randn(2, dtype=F64, requires_grad=True), seconds=None)
     assert not found
     assert [p.operation for p in found.visited] == ["relu"]
     assert found.points > 10
     assert found.undecided == 0
-    assert 0 < found.seconds < 20
+    assert found.seconds > 0
 
     def never(x):
         return torch.relu(x * x + 1).sum()
 
-    found = clarke.hunt(never, torch.randn(2, dtype=F64, requires_grad=True))
+    found = clarke.hunt(never, torch.randn(2, dtype=F64, requires_grad=True), seconds=None)
     assert [p.operation for p in found.unreached] == ["relu"]
     assert found.unreached[0].line == never.__code__.co_firstlineno + 1
     assert "kinks unreached: relu at test_hunt.py" in str(found)
@@ -103,16 +103,21 @@ def test_a_threshold_inside_of_an_affine_map_is_solved_for():
         return (torch.relu(a) - torch.relu(-a) + torch.relu(a) * torch.relu(b)).sum()
 
     start = (torch.ones(1, dtype=F64, requires_grad=True), torch.ones(1, dtype=F64))
-    found = clarke.hunt(function, start)
+    found = clarke.hunt(function, start, seconds=None)
     assert found
-    x, y = (float(v) for v in found.finds[0].inputs)
+    x, y = (v.item() for v in found.finds[0].inputs)
     assert 3 * x + 2 * y - 7 == 0
 
 
 def test_two_kinks_at_once():
-    """Of codimension 2: right on each kink alone, wrong where x and y are zero together."""
+    """The median of (x, y, 0) by a sum: right at ties of two, wrong where all three meet."""
+
+    def function(x, y):
+        t = torch.cat([x, y, torch.zeros(1, dtype=F64)])
+        return t.sum() - t.max(0).values - t.min(0).values
+
     start = [torch.ones(1, dtype=F64, requires_grad=True) for _ in range(2)]
-    found = clarke.hunt(case("max_by_masks").wrong, start)
+    found = clarke.hunt(function, start, seconds=None)
     assert [f.report.verdict for f in found.finds] == [Verdict.NOT_CLARKE]
     assert not any(v.any() for v in found.finds[0].inputs)
 
@@ -130,7 +135,7 @@ def test_targets_move_and_other_arguments_stay():
         2,
     )
     before = [x.clone() for x in example[:2]]
-    found = clarke.hunt(function, example)
+    found = clarke.hunt(function, example, seconds=None)
     assert found
     assert found.finds[0].inputs[2:] == ("abc", 2)
     assert torch.equal(found.finds[0].inputs[0], found.finds[0].inputs[1])
@@ -145,7 +150,10 @@ def test_inputs_require_gradients_where_nothing_else_does():
 
 
 def test_the_same_seed_finds_the_same():
-    one, two = (clarke.hunt(case("leaky").wrong, case("leaky").example(), seed=3) for _ in range(2))
+    one, two = (
+        clarke.hunt(case("leaky").wrong, case("leaky").example(), seed=3, seconds=None)
+        for _ in range(2)
+    )
     assert one.points == two.points
     assert [in_words(f.inputs[0]) for f in one.finds] == [in_words(f.inputs[0]) for f in two.finds]
 
@@ -162,9 +170,20 @@ def test_a_function_that_refuses_most_points_is_hunted_where_it_runs():
         return (x.clamp(min=0.5) + x.clamp(max=0.5)).sum()
 
     found = clarke.hunt(picky, torch.full((2,), 0.75, dtype=F64, requires_grad=True))
-    # A branch on a number of the input: check gives no NOT_CLARKE, hence there is no find.
-    assert not found
+    assert found.finds[0].inputs[0].tolist() == [0.5]
     assert found.points > 10
+
+
+def test_overflow_at_huge_entries_is_told_apart():
+    """The square overflows, and is cut off: NaN, where zero is right."""
+    found = clarke.hunt(
+        lambda x: torch.relu(1 - torch.sqrt(x**2 + 1)).sum(),
+        torch.full((1,), 0.75, dtype=F64, requires_grad=True),
+        seconds=None,
+    )
+    assert not found, str(found)
+    assert [f.report.verdict for f in found.extreme] == [Verdict.NONFINITE]
+    assert "\noverflow: pow at [" in str(found)
 
 
 def test_calls_that_make_no_sense_are_refused():
@@ -188,7 +207,7 @@ def test_a_step_is_told_apart_from_a_fault():
     def step(x):
         return torch.where(x > 0, 1 + x, x).sum()
 
-    found = clarke.hunt(step, torch.randn(1, dtype=F64, requires_grad=True))
+    found = clarke.hunt(step, torch.randn(1, dtype=F64, requires_grad=True), seconds=None)
     assert not found
     assert [f.report.verdict for f in found.nowhere] == [Verdict.NOT_LIPSCHITZ]
     assert "nothing to return: " in str(found)

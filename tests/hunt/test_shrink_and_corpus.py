@@ -43,6 +43,13 @@ def test_two_entries_that_only_move_together():
     assert (a.tolist(), b.tolist()) in [([1.0], [0.0]), ([0.0], [-1.0])]
 
 
+def test_parallel_vectors_become_unit_vectors():
+    point = tensors([1.7, -2.3], [1.7, -2.3])
+    a, b = shrunk(point, lambda p: torch.equal(p[0], p[1]) and bool(p[0].any()))
+    assert a.tolist() == b.tolist()
+    assert sorted(a.abs().tolist()) == [0.0, 1.0]
+
+
 def test_rows_that_do_not_matter_are_dropped():
     point = tensors([[1.0], [2.0], [3.0]], [4.0, 5.0, 6.0], 7.0)
     found = rows_dropped(point, lambda p: bool((p[0] == 2).any()))
@@ -51,7 +58,7 @@ def test_rows_that_do_not_matter_are_dropped():
 
 def test_solutions_are_exact_zeros():
     def function(x, y):
-        return torch.relu(3 * x - 7 * y + 0.3).sum() + (torch.exp(x) - 2).abs().sum()
+        return torch.relu(3 * x - 7 * y + 0.25).sum() + (torch.exp(x) - 2).abs().sum()
 
     subject = Subject(function, [x.requires_grad_() for x in tensors([0.4], [0.9])], None)
     rng = random.Random(0)  # noqa: S311 - no secret

@@ -270,11 +270,11 @@ def clamp_chain_right(x):
     return (high + (x - high)).sum()
 
 
-def max_by_masks_wrong(a, b):
-    return ((a >= b) * a + (b >= a) * b).sum()
+def max_by_parts_wrong(a, b):
+    return ((a - b).clamp(min=0) + torch.minimum(a, b)).sum()
 
 
-def max_by_masks_right(a, b):
+def max_by_parts_right(a, b):
     return torch.where(a >= b, a, b).sum()
 
 
@@ -383,7 +383,7 @@ def signed_margin_right(a, b):
 
 
 _SHAPES = {
-    **dict.fromkeys(("bce", "huber", "wing", "pinball", "max_by_masks", "logaddexp"), ((4,), (4,))),
+    **dict.fromkeys(("bce", "huber", "wing", "pinball", "max_by_parts", "logaddexp"), ((4,), (4,))),
     **dict.fromkeys(("iou", "box_distance", "giou", "diou"), ((2, 4), (2, 4))),
     **dict.fromkeys(("contrastive", "angle", "cosine"), ((2, 3), (2, 3))),
     "signed_margin": ((4,), (4,)),
@@ -401,7 +401,7 @@ CASES = tuple(
         globals()[f"{n}_wrong"],
         globals()[f"{n}_right"],
         _SHAPES.get(n, ((4,),)),
-        2 if n == "max_by_masks" else 1,
+        2 if n == "max_by_parts" else 1,
     )
     for n in _NAMES
 )

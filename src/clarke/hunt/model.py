@@ -42,6 +42,8 @@ class Hunt:
             gradient exists.
         nowhere: Points at which there is nothing to return (a step, an infinite slope), one for
             each place; a warning rather than a fault of autograd's.
+        extreme: Faults at entries of 10 000 and more, or next to nothing, where much overflows
+            that is sound elsewhere.
         visited: Operations with kinks that were touched.
         unreached: Those seen of which no kink was touched.
         points: How many points were run.
@@ -51,6 +53,7 @@ class Hunt:
 
     finds: tuple[Find, ...]
     nowhere: tuple[Find, ...]
+    extreme: tuple[Find, ...]
     visited: tuple[Place, ...]
     unreached: tuple[Place, ...]
     points: int
@@ -65,6 +68,7 @@ class Hunt:
         return {
             "finds": [_find_to_dict(f) for f in self.finds],
             "nowhere": [_find_to_dict(f) for f in self.nowhere],
+            "extreme": [_find_to_dict(f) for f in self.extreme],
             "visited": [str(p) for p in self.visited],
             "unreached": [str(p) for p in self.unreached],
             "points": self.points,
@@ -77,11 +81,12 @@ class Hunt:
         for number, find in enumerate(self.finds, start=1):
             lines += ["", f"{number}. {_FAULTS.get(find.report.verdict, 'a fault')}", str(find)]
         lines.append("")
-        lines += [
-            f"nothing to return: {', '.join(str(c) for c in f.report.culprits[:1])} at "
-            + "; ".join(in_words(x) for x in f.inputs)
-            for f in self.nowhere
-        ]
+        for title, apart in (("nothing to return", self.nowhere), ("overflow", self.extreme)):
+            lines += [
+                f"{title}: {', '.join(c.operation for c in f.report.culprits[:1])} at "
+                + "; ".join(in_words(x) for x in f.inputs)
+                for f in apart
+            ]
         lines += _listed("kinks visited:  ", self.visited)
         lines += _listed("kinks unreached:", self.unreached)
         if self.undecided:

@@ -117,6 +117,7 @@ class _Search:
         self._archive: list[Point] = []
         self._finds: dict[Any, Find] = {}
         self._nowhere: dict[Any, Find] = {}
+        self._extreme: dict[Any, Find] = {}
         self._points = 0
         self._undecided = 0
         self._constants: dict[float, None] = {}
@@ -143,6 +144,7 @@ class _Search:
         return Hunt(
             tuple(self._finds.values()),
             tuple(self._nowhere.values()),
+            tuple(self._extreme.values()),
             tuple(sorted(self._touched)),
             tuple(sorted(self._seen - self._touched)),
             self._points,
@@ -168,7 +170,7 @@ class _Search:
         self._touched |= look.touched
         new = look.features - self._features
         self._features |= new
-        if new and all(bool((x.abs() < HUNT_LARGE).all()) for x in point):
+        if new and not any(_is_extreme(x) for x in point):
             self._archive.append(point)
         if look.odd and not self._explained(look):
             key = (look.touched, look.finite)
@@ -180,7 +182,11 @@ class _Search:
 
     def _explained(self, look: Look) -> bool:
         """Whether a fault that is known already can be the reason, and was seen often enough."""
-        keys = [k for k in (*self._finds, *self._nowhere) if k[1] <= look.touched and k[1]]
+        keys = [
+            k
+            for k in (*self._finds, *self._nowhere, *self._extreme)
+            if k[1] <= look.touched and k[1]
+        ]
         if not keys:
             return False
         again = ("explained", keys[0])
@@ -203,7 +209,7 @@ class _Search:
         if report.verdict is Verdict.UNDECIDED:
             self._undecided += 1
             self._checks[key] += 1  # dear, and likely to be the same again
-        if _kind(report) is None or _key(report) in (*self._finds, *self._nowhere):
+        if _kind(report) is None or _key(report) in (*self._finds, *self._nowhere, *self._extreme):
             return
         self._keep(*self._simplest(report, point))
 
@@ -247,13 +253,24 @@ class _Search:
 
     def _keep(self, report: Report, point: Point) -> None:
         key = _key(report)
-        found = self._finds if _kind(report) is not Verdict.NOT_LIPSCHITZ else self._nowhere
+        found = self._finds
+        if any(_is_extreme(x) for x in point):
+            found = self._extreme
+        elif _kind(report) is Verdict.NOT_LIPSCHITZ:
+            found = self._nowhere
         if key in found:
             return
         inputs, _ = self._subject.call(point)
         found[key] = Find(report, inputs, script_of(self._subject.function, inputs))
         if found is self._finds:
             self._corpus.keep(point)
+
+
+def _is_extreme(x: torch.Tensor) -> bool:
+    """Whether an entry is so large, or so small, that sound programs overflow."""
+    size = x.abs().to(torch.float64)
+    tiny = (size > 0) & (size < HUNT_LARGE**-3)
+    return bool(((size >= HUNT_LARGE) | tiny).any())
 
 
 def _kind(report: Report) -> Verdict | None:

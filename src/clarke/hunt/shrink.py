@@ -29,7 +29,7 @@ def shrunk(point: Point, holds: Callable[[Point], bool]) -> Point:
     """
     for _ in range(3):
         before = point
-        for change in (_whole, _together, _single, _along):
+        for change in (_whole, _aligned, _together, _single, _along):
             point = _greedy(point, change, holds)
         if all(torch.equal(a, b) for a, b in zip(before, point, strict=True)):
             break
@@ -103,6 +103,20 @@ def _whole(point: Point, place: int) -> Iterator[Point]:
     x = point[place]
     for new in (torch.zeros_like(x), torch.ones_like(x), x.round(), (10 * x).round() / 10):
         yield (*point[:place], new, *point[place + 1 :])
+
+
+def _aligned(point: Point, place: int) -> Iterator[Point]:
+    """Entries that correspond in all inputs of one shape, so that vectors stay parallel."""
+    size = max((x.numel() for x in point), default=0)
+    if place >= size:
+        return
+    alike = [x.numel() == size for x in point]
+    for new in (0.0, 1.0):
+        changed = [x.clone() for x in point]
+        for x, chosen in zip(changed, alike, strict=True):
+            if chosen:
+                x.view(-1)[place] = new
+        yield tuple(changed)
 
 
 def _together(point: Point, place: int) -> Iterator[Point]:

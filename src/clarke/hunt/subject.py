@@ -14,7 +14,7 @@ from scipy.optimize import nnls
 from clarke.check import check
 from clarke.constraints import flatten
 from clarke.errors import ClarkeError, InputError
-from clarke.numerics import HUNT_LIKE, HUNT_LISTED, HUNT_NEAR, HUNT_STEP
+from clarke.numerics import HUNT_JUMP, HUNT_LIKE, HUNT_LISTED, HUNT_NEAR, HUNT_STEP
 from clarke.prepare import prepared
 from clarke.steering import analyse
 from clarke.undo import leaves_no_trace
@@ -218,12 +218,18 @@ def _is_odd(run: Prepared) -> bool:
     here = [x.detach() for x in run.leaves]
     own = flatten(run.gradient)
     samples: list[NDArray[np.float64]] = []
+    value = run.value(here)
     for tried in range(1, int(HUNT_NEAR) + 1):
         moved = []
         for x in here:
             noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
             step = torch.finfo(x.dtype).eps ** float(HUNT_STEP)
             moved.append(x + step * x.abs().clamp(min=1) * noise)
+        if tried == 1:  # a step, on whichever side
+            sides = (moved, [2 * x - m for x, m in zip(here, moved, strict=True)])
+            jumps = [abs(run.value(side) - value) for side in sides]
+            if max(jumps) > HUNT_JUMP * max(1.0, abs(value)):
+                return True
         try:
             beside = flatten(run.beside(moved))
         except ClarkeError:
