@@ -224,6 +224,7 @@ class Audit:
         """Put torch's own functions back where that has not been done."""
         for patch in self._patches:
             patch.__exit__()
+        self._patches = ()  # they hold the record
 
     def subscribe(
         self,
