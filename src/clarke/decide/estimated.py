@@ -82,7 +82,9 @@ def judge_by_estimate(
     found = found or _outside(
         outer, program, judged, rounding, generator, confirm=confirm, deadline=deadline
     )
-    found = found or _wrong_part(outer, program, judged, rounding, generator, confirm=confirm)
+    found = found or _wrong_part(
+        outer, program, judged, rounding, generator, confirm=confirm, deadline=deadline
+    )
     return None if found is None else replace(found, relevance=relevance)
 
 
@@ -158,6 +160,7 @@ def _wrong_part(
     generator: torch.Generator,
     *,
     confirm: bool,
+    deadline: Deadline,
 ) -> Decision | None:
     """A refutation of one small part, enumerated without all others."""
     own = flatten(judged[0])
@@ -168,7 +171,8 @@ def _wrong_part(
         left, live = _PARTS, find_live(program, generator)
     except BudgetError:
         return None
-    for atoms, entries in parts:
+    for at, (atoms, entries) in enumerate(parts):
+        deadline.ask("looking for a wrong part: {} of {}", at, len(parts))
         kinks = kinks_of(outer, atoms)
         if not kinks or len(kinks) > _LARGE or outer.regular(atoms) or left == 0:
             continue
