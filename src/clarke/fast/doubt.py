@@ -11,6 +11,7 @@ from clarke.decide.hazards import obstacle
 from clarke.decide.rounding import Rounding, spacings
 from clarke.decide.tolerance import within
 from clarke.decide.verification import ad_weights
+from clarke.numerics import QUICK_BOUND
 from clarke.steering import Program, selected_gradient
 
 if TYPE_CHECKING:
@@ -51,5 +52,11 @@ def may_matter(
         own = selected_gradient(program, weights=ad_weights(program))
         if within(own, gradient, spacings(gradient, [g.dtype for g in gradient])):
             return False
-        rounding = Rounding(program, own, weights=ad_weights(program))
-        return not rounding.covers(gradient) or rounding.vague(gradient)
+        bounds = Rounding(program, own, weights=ad_weights(program)).bounds
+        # Where a bound is of the size of its tensor, agreement tells little: the ladder looks closer.
+        tells = all(
+            float(b.max()) <= QUICK_BOUND * float(g.abs().max())
+            for b, g in zip(bounds, own, strict=True)
+            if b.numel()
+        )
+        return not (tells and within(own, gradient, bounds))

@@ -266,8 +266,12 @@ def _additions(op: OpRecord, call: Call) -> float:
     indices = [i for i in given if isinstance(i, torch.Tensor) and i.dtype == torch.int64]
     if not indices or not all(i.numel() for i in indices):
         return 1.0
-    places = torch.stack([i.reshape(-1) for i in torch.broadcast_tensors(*indices)])
-    return float(places.unique(dim=1, return_counts=True)[1].max())
+    place = torch.zeros((), dtype=torch.int64)
+    for index in torch.broadcast_tensors(*indices):
+        low, high = index.aminmax()
+        place = place * (high - low + 1) + (index - low)
+    ordered = place.reshape(-1).sort().values
+    return float(ordered.unique_consecutive(return_counts=True)[1].max())
 
 
 def _is_floating(value: torch.Tensor) -> bool:
