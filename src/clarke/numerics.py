@@ -143,8 +143,8 @@ RANDOM_BITS = Threshold(2.0**-63, "Turns 63 random bits into a number in [0, 1).
 
 QUICK_BOUND = Threshold(
     1e-2,
-    "Part of a tensor's largest entry up to which rounding may move its entries for a quick verdict "
-    "to rest on agreement; beyond, the ladder asks what the terms amount to.",
+    "Part of a tensor's largest entry up to which rounding may move its entries for a quick "
+    "verdict to rest on agreement; beyond, it is asked what the terms amount to.",
     NONE,
 )
 

@@ -52,11 +52,14 @@ def may_matter(
         own = selected_gradient(program, weights=ad_weights(program))
         if within(own, gradient, spacings(gradient, [g.dtype for g in gradient])):
             return False
-        bounds = Rounding(program, own, weights=ad_weights(program)).bounds
-        # Where a bound is of the size of its tensor, agreement tells little: the ladder looks closer.
+        rounding = Rounding(program, own, weights=ad_weights(program))
+        bounds = rounding.bounds
+        if not within(own, gradient, bounds):
+            return True
+        # Where a bound is of the size of its tensor, agreement may tell little.
         tells = all(
             float(b.max()) <= QUICK_BOUND * float(g.abs().max())
             for b, g in zip(bounds, own, strict=True)
             if b.numel()
         )
-        return not (tells and within(own, gradient, bounds))
+        return not tells and rounding.vague(gradient)
