@@ -75,6 +75,7 @@ def test_nothing_is_found_where_nothing_is_planted():
         assert not found, f"seed {seed}\n{found}"
 
 
+@pytest.mark.slow
 def test_one_planted_fault_of_each_kind():
     for codimension in (1, 2):
         assert clarke.hunt(program(0, codimension), example(0), seconds=None), codimension
