@@ -91,7 +91,7 @@ def _differs(program: Program, value: Value, seed: int) -> bool:
     sizes = [float(t.norm()) for t in tensors.values()]
     # What comes after may make more of a rounding: ``acos`` near one.
     sizes += [float((a * tensors[s]).norm()) for s, a in adjoints.items() if s in tensors]
-    expected, found = float(run.output), value(moved)
+    expected, found = float(run.output.detach()), value(moved)
     if not (math.isfinite(expected) and math.isfinite(found)):
         return False
     return abs(expected - found) > UNSEEN_ROUNDINGS * epsilon * max(sizes, default=1.0)

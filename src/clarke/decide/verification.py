@@ -22,6 +22,7 @@ from clarke.deadline import Deadline
 from clarke.decide.confirm import USUAL_FINEST, confirm
 from clarke.decide.hazards import LIPSCHITZ, obstacle
 from clarke.decide.rays import is_smooth_along
+from clarke.decide.surroundings import only_guards, surroundings
 from clarke.decide.vectors import used_vectors
 from clarke.errors import ClarkeError, OutOfTimeError, in_a_line
 from clarke.feasibility import verify_witness
@@ -202,13 +203,17 @@ def _check_flags(trace: Trace, variables: Sequence[int]) -> None:
     """
     live = {*variables, *(e.slot for e in trace.leaves())}
     for op in trace.ops:
-        if live.isdisjoint(input_slots(op)):
+        read = live.intersection(input_slots(op))
+        if not read:
             continue
         results = [s for s in op.outputs if s is not None]
         if op.differentiated:
             live.update(results)
-        elif classify(op.name) not in (OpClass.CONSTANT, OpClass.DISCRETE) and any(
-            trace.slot_dtypes[s].is_floating_point for s in results
+        # No derivative comes through a mask that is cast to numbers.
+        elif (
+            classify(op.name) not in (OpClass.CONSTANT, OpClass.DISCRETE)
+            and any(trace.slot_dtypes[s].is_floating_point for s in results)
+            and any(trace.slot_dtypes[s].is_floating_point for s in read)
         ):
             raise Defect(f"{op.shown} reads differentiated values, but is recorded as constant")
 
@@ -306,7 +311,12 @@ def _check_unnamed(
 def _examine_ray(program: Program, witness: Witness, relevance: Relevance) -> Examined:
     """A limit along a ray needs a function that is Lipschitz continuous around the point."""
     if not set(relevance.hazards) <= LIPSCHITZ or used_vectors(program.analysis) is not None:
-        raise Defect("a point is touched at which no limit of gradients proves anything")
+        if used_vectors(program.analysis) is not None or not only_guards(program, relevance):
+            raise Defect("a point is touched at which no limit of gradients proves anything")
+        own = selected_gradient(program, weights=ad_weights(program))
+        found = surroundings(program, own, relevance, fresh_generator(), program.deadline)
+        if isinstance(found, str):
+            raise Defect(found)
     if len(witness.rows) or witness.choices:
         raise Defect("a point is touched that selections cannot express")
     return Examined(tuple(g.to(torch.float64) for g in witness.gradient), ray=True)
