@@ -93,3 +93,27 @@ def test_a_mask_cast_to_numbers_verifies():
     found = clarke.check(function, (point(0.0, 2.0),))
     assert found.correct
     assert found.certificate.verify(seconds=60)
+
+
+DECLARED = {
+    # One variable, and the detached value has memory of its own
+    "divided by its norm": lambda x: (x / x.norm().detach()).sum(),
+    "weighed by its sum": lambda x: (x * x.sum().detach()).sum(),
+    # The function is zero everywhere; with the detached value held constant it is x - c
+    "a difference from itself": lambda x: (
+        torch.relu(x - x.detach()).sum() - torch.relu(x.detach() - x).sum()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DECLARED)
+@pytest.mark.parametrize("quick", [True, False])
+def test_one_answer_to_what_is_detached(name, quick):
+    function = DECLARED[name]
+    x = point(1.0, 2.0)
+    assert clarke.check(function, (x,)).verdict is Verdict.SURROGATE
+    with clarke.audit(settings=clarke.Settings(quick=quick), seconds=20) as audit:
+        function(x).backward()
+    assert audit.steps[0].verdict is Verdict.SURROGATE
+    with pytest.raises(clarke.UnsupportedError, match="declares a derivative"):
+        clarke.grad(function, (x,))
