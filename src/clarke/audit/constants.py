@@ -42,7 +42,7 @@ def independent(opened: Trace, trace: Trace, variables: Sequence[int]) -> bool:
         for e in opened.externals.values()
         if not own.isdisjoint(_memory(e))
     }
-    written = 1
+    written = -1
     while written != len(moved):  # what is written to may have been read under another name before
         written = len(moved)
         for op in opened.ops:

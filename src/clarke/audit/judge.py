@@ -179,7 +179,7 @@ def judge(
     with alone():
         trace = refilled(case.trace, registry.keeps, deadline)
         decision = decide(trace, registry, case.slots, gradient, settings, deadline=deadline)
-        if not decision.verdict.correct or case.opened is None:
+        if decision.verdict.correct is None or case.opened is None:
             return decision
         value = opened_value(case.opened, case.slots, deadline)
         return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision

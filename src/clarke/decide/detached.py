@@ -115,7 +115,7 @@ def judge_detached(
     values: Sequence[Value],
     deadline: Deadline = UNLIMITED,
 ) -> Decision:
-    """SURROGATE in place of a positive verdict that the function's values contradict.
+    """SURROGATE in place of a verdict, right or wrong, that the function's values contradict.
 
     A number that was read into Python may have decided a branch in a way that nothing shows. Then
     what was run again along rays is all that is known: BOULIGAND in place of SMOOTH, and UNDECIDED
@@ -143,6 +143,8 @@ def judge_detached(
             analysis=analysis,
             relevance=decision.relevance,
         )
+    if decision.verdict is Verdict.NOT_CLARKE:
+        return declared_rate(analysis, variables, values, deadline) or decision
     if not decision.verdict.correct:
         return decision
     places = held_constant(analysis.trace)

@@ -15,7 +15,7 @@ from clarke.decide.certificate import Certificate, replay_bounds
 from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_formula, name_nonfinite_value
 from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
-from clarke.decide.guards import judge_guard, only_guards
+from clarke.decide.guards import judge_guard
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
 from clarke.decide.mixture import mix_neighbours, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
@@ -36,6 +36,7 @@ from clarke.decide.rounding import (
     spacings,
 )
 from clarke.decide.search import witness_selection
+from clarke.decide.surroundings import only_guards
 from clarke.decide.tolerance import added, larger, relative_difference, within
 from clarke.decide.vectors import used_vectors
 from clarke.decide.verification import ad_weights

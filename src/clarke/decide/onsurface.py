@@ -5,12 +5,14 @@ Rays from the point do not see it: ``(x * x + y * y) * (x > 0)`` comes back to 0
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from clarke.constraints import flatten, random_tangents, unflatten
+from clarke.decide.beside import Beside
 from clarke.kinks.steps import ComparisonRule
 from clarke.numerics import (
     BESIDE_GRID,
@@ -87,19 +89,20 @@ def _on_surface(
 
 def _parts_at(program: Program, point: Sequence[torch.Tensor], generator: torch.Generator) -> bool:
     """Whether values around another point leave its own by more than a multiple of the distance."""
-
-    def value(at: Sequence[torch.Tensor]) -> float:
-        return float(program.run(at, pieces=Pieces.NATURAL, grad=False).output.sum())
-
-    here = value(point)
-    rounding = SURFACE_ROUNDINGS * torch.finfo(program.dtype).eps * max(abs(here), 1.0)
+    beside = Beside(program, generator, pieces=Pieces.NATURAL, deadline=program.deadline)
+    here = beside.look(point)
+    least = SURFACE_ROUNDINGS * torch.finfo(program.dtype).eps * max(abs(here.value), 1.0)
     for _ in range(2):
         ray = random_tangents(program, generator)
         for sign in (1.0, -1.0):
             rates = []
             for step in BESIDE_PARTS:
-                near = value([p + sign * step * d for p, d in zip(point, ray, strict=True)])
-                rates.append((abs(near - here) - rounding) / step)
+                moved = [p + sign * step * d for p, d in zip(point, ray, strict=True)]
+                near = beside.look(moved)
+                # Beside a quotient of differences values are rounding, the more the nearer.
+                own = here.error + near.error
+                rounding = max(own, least) if math.isfinite(own) else least
+                rates.append((abs(near.value - here.value) - rounding) / step)
             # Not a number is not near either.
             if not rates[1] <= 1.2 * abs(rates[0]) + 2 * rounding / BESIDE_PARTS[0]:
                 return True

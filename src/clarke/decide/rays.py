@@ -150,28 +150,30 @@ def _own_directions(program: Program, gradient: Tensors, relevance: Relevance) -
 
 
 def is_smooth_along(program: Program, direction: Tensors, generator: torch.Generator) -> bool:
-    """Whether the function is differentiable on the ray: gradients around it do not differ.
+    """Whether the function is differentiable on the ray: gradients on it and around it agree.
 
-    A random ray avoids all kinks; one along special directions need not.
+    A random ray avoids all kinks; one along special directions need not. It may also stay where a
+    guard's comparison is tied, on a branch that holds on the ray and nowhere around it.
     """
     size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
     scale = max((float(p.abs().max()) for p in program.point if p.numel()), default=0.0)
     step = RAY_STEP * max(scale, 1.0) / size
+
+    def at(noise: Tensors, sign: float) -> tuple[torch.Tensor, ...]:
+        moved = [
+            p + step * (d + sign * RAY_BESIDE * size * r)
+            for p, d, r in zip(program.point, direction, noise, strict=True)
+        ]
+        return natural_gradient(program, moved, Pieces.TRUE)
+
+    on = at(random_tangents(program, generator), 0.0)
     for _ in range(2):
         noise = random_tangents(program, generator)
-        around = [
-            natural_gradient(
-                program,
-                [
-                    p + step * (d + sign * RAY_BESIDE * size * r)
-                    for p, d, r in zip(program.point, direction, noise, strict=True)
-                ],
-                Pieces.TRUE,
-            )
-            for sign in (1.0, -1.0)
-        ]
+        around = [on, at(noise, 1.0), at(noise, -1.0)]
         if not all(bool(torch.isfinite(g).all()) for a in around for g in a):
             return False
-        if relative_difference(around[0], around[1], of_tensors(around[0])) > RAY_SMOOTH:
+        if any(
+            relative_difference(a, around[1], of_tensors(around[1])) > RAY_SMOOTH for a in around
+        ):
             return False
     return True

@@ -205,14 +205,18 @@ def _check_flags(trace: Trace, variables: Sequence[int]) -> None:
         raise Defect("a variable is named twice, or recorded as what does not vary")
     live = leaves
     for op in trace.ops:
-        if live.isdisjoint(input_slots(op)):
+        read = live.intersection(input_slots(op))
+        if not read:
             continue
         results = [s for s in op.outputs if s is not None]
         if op.differentiated:
             # No path goes through whole numbers: `argmax().float()` is a constant.
             live.update(s for s in results if _is_real(trace.slot_dtypes.get(s)))
-        elif classify(op.name) not in (OpClass.CONSTANT, OpClass.DISCRETE) and any(
-            trace.slot_dtypes[s].is_floating_point for s in results
+        # No derivative comes through a mask that is cast to numbers.
+        elif (
+            classify(op.name) not in (OpClass.CONSTANT, OpClass.DISCRETE)
+            and any(trace.slot_dtypes[s].is_floating_point for s in results)
+            and any(trace.slot_dtypes[s].is_floating_point for s in read)
         ):
             raise Defect(f"{op.shown} reads differentiated values, but is recorded as constant")
 
