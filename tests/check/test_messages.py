@@ -88,6 +88,13 @@ def test_a_check_raises_no_warnings_of_torch(dtype):
         )
 
 
+def test_a_difference_is_told_as_a_number():
+    def branching(x):
+        return x.sum() * (2 if x.sum().item() > 0 else 1)
+
+    assert "differ from its own by 0.5" in clarke.check(branching, (zeros(1),)).reason
+
+
 def test_what_a_set_and_a_membership_show_is_what_they_say():
     x = zeros(1)
     found = clarke.subdifferential(lambda x: x.abs().sum(), (x,))

@@ -43,7 +43,7 @@ class Confirmation:
     def shortcoming(self) -> str:
         """What is missing, as it completes "gradients along a witness"."""
         if self.error > CONFIRM_ALIKE:
-            return f"differ from its own by {self.error:.1e}"
+            return f"differ from its own by {self.error:.2g}"
         return f"are its own at the distance {self.step:.0e} only, not at those around it"
 
 

@@ -497,7 +497,7 @@ class _Context:
             return replace(
                 otherwise,
                 reason="The gradient is not a combination of limiting gradients, but misses them "
-                f"by {proof.distance:.1e} only, no more than its type can tell apart.",
+                f"by {proof.distance:.2g} only, no more than its type can tell apart.",
             )
         defects = proof.own_defects(run=self.settings.confirm is Confirm.ALWAYS)
         if defects:
@@ -526,7 +526,7 @@ class _Context:
     def mismatch(self, own: tuple[torch.Tensor, ...]) -> Decision:
         gap = relative_difference(own, self.gradient)
         return self.undecided(
-            f"AD's gradient differs from the derivative of the selected pieces by {gap:.1e}, "
+            f"AD's gradient differs from the derivative of the selected pieces by {gap:.2g}, "
             "relative: some operation's own derivative formula is not that of its pieces.",
             culprits=wrong_functions(self.program.analysis) or self._disagreement(None),
         )
