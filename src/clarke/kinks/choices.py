@@ -171,8 +171,9 @@ class ReductionRule(ChoiceRule):
         sizes = torch.bincount(owner, minlength=count)
         column = torch.arange(members.numel()) - (torch.cumsum(sizes, 0) - sizes)[owner]
         worst = -torch.inf if self.sign > 0 else torch.inf
-        rows = torch.full((count, int(sizes.max())), worst, dtype=flat.dtype)
-        rows[owner, column] = flat[members].detach()
+        # In float64: a third in float32 is none, and three of them are no mean.
+        rows = torch.full((count, int(sizes.max())), worst, dtype=torch.float64)
+        rows[owner, column] = flat[members].detach().to(torch.float64)
         with torch.enable_grad():
             rows.requires_grad_()
             if op.func._schema.name.endswith(("amax", "amin")):
@@ -180,7 +181,7 @@ class ReductionRule(ChoiceRule):
             else:  # the full reductions take no dimension: one kink
                 out = op.func(rows)
             (slope,) = torch.autograd.grad(out.sum(), [rows])
-        return slope[owner, column].to(torch.float64)
+        return slope[owner, column]
 
 
 @dataclass(frozen=True)
