@@ -162,3 +162,17 @@ def test_other_threads_step_as_they_would():
         assert isinstance(_get_current_dispatch_mode(), Recorder)
     assert seen == [None]
     assert [s.verdict for s in watching.steps] == [clarke.Verdict.BOULIGAND]
+
+
+def test_where_steps_are_not_seen_any_leaf_may_be_an_optimizers():
+    """A compiled program takes the hooks away that tell which leaves are stepped."""
+    torch.compile(lambda x: x + 1, backend="eager")(torch.zeros(1))
+    z = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.SGD([z], lr=0.0)
+    with clarke.audit(lambda report: None) as audit:
+        for _ in range(2):
+            loss = (torch.relu(z) - torch.relu(-z)).sum()
+            torch.autograd.grad(loss, [z], create_graph=True)
+            loss.backward()
+            optimizer.step()
+    assert audit.steps[-1].verdict is clarke.Verdict.NOT_CLARKE

@@ -22,6 +22,7 @@ class Penalized:
 
     def __init__(self) -> None:
         self._leaves: TensorTable[bool] = TensorTable()
+        self._sees_steps = True
 
     def note(self, call: BackwardCall) -> None:
         """Look at a call that the user makes."""
@@ -38,5 +39,9 @@ class Penalized:
                 if self._leaves.get(x):
                     self._leaves.set(x, False)
 
+    def stop_seeing_steps(self) -> None:
+        """From now on optimizers step unseen, so that any leaf may be one of theirs."""
+        self._sees_steps = False
+
     def __contains__(self, leaf: torch.Tensor) -> bool:
-        return self._leaves.get(leaf) is True
+        return self._sees_steps and self._leaves.get(leaf) is True

@@ -191,7 +191,7 @@ class Audit:
         )
         recorder.places.on_root = self._look_for_others
         self._look_for_others(recorder=recorder)
-        notice = CompileNotice(partial(_without_hooks, recorder, stepping))
+        notice = CompileNotice(partial(_without_hooks, recorder, stepping, self._penalized))
         self._patches = (spy, self._interceptor)
         try:
             with ExitStack() as opened:
@@ -416,10 +416,11 @@ def _interrupted(number: int, location: Location, error: BaseException, seconds:
     return replace(step, verdict=undecided, joint=undecided, looked=True, seconds=seconds)
 
 
-def _without_hooks(recorder: Recorder, stepping: OptimizerAside) -> None:
+def _without_hooks(recorder: Recorder, stepping: OptimizerAside, penalized: Penalized) -> None:
     """What torch.compile would notice of an audit: global hooks."""
     recorder.places.do_without_hooks()
     stepping.stop()
+    penalized.stop_seeing_steps()
 
 
 def _unseen(number: int, location: Location, reason: str) -> Step:
