@@ -85,7 +85,9 @@ def check(
             )
             holding = f"holding the verdict {decision.verdict.name} against the function's values"
             with run.deadline.during(holding):
-                decision = judge_detached(decision, run.slots, run.values, run.deadline)
+                if decision.verdict.correct is not None:
+                    # Only then: what a custom Function ran inside cannot always be run again.
+                    decision = judge_detached(decision, run.slots, run.values, run.deadline)
                 if run.rerun is not None and settings.confirm is Confirm.ALWAYS:
                     decision = judge_values(decision, run.slots, run.value, run.rerun, run.deadline)
                 decision = judge_unseen(decision, run.slots, run.value, run.deadline)
