@@ -92,7 +92,9 @@ class Interceptor:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        setattr(torch.autograd, _NAME, self._original)
+        # Safe to ask for at any moment, also before it is installed.
+        if getattr(torch.autograd, _NAME, None) is self:
+            setattr(torch.autograd, _NAME, self._original)
 
     def __call__(self, roots: Any, *args: Any, **kwargs: Any) -> Any:
         """Stand in for the engine."""

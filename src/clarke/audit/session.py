@@ -191,16 +191,26 @@ class Audit:
         recorder.places.on_root = self._look_for_others
         self._look_for_others(recorder=recorder)
         notice = CompileNotice(partial(_without_hooks, recorder, stepping))
-        with ExitStack() as opened:
-            opened.enter_context(self._interceptor)
+        opened = ExitStack()
+        try:
+            # Its end comes first: a KeyboardInterrupt between the two leaves nothing behind.
+            opened.push(self._interceptor.__exit__)
+            self._interceptor.__enter__()
             opened.enter_context(spy)
             opened.enter_context(recorder)
             opened.enter_context(stepping)
             opened.enter_context(notice)
-            self._opened = opened.pop_all()
-        self._recorder, self._spy, self._stepping = recorder, spy, stepping
-        self._notice = notice
-        return self
+            self._opened = opened
+            self._recorder, self._spy, self._stepping = recorder, spy, stepping
+            self._notice = notice
+            return self  # an interrupt at this line, too, closes what is open
+        except BaseException:
+            self._recorder = self._spy = self._stepping = self._notice = None
+            try:
+                opened.close()
+            finally:
+                opened.close()  # what a KeyboardInterrupt left in there
+            raise
 
     def __exit__(self, *exc: object) -> None:
         self._recorder = self._spy = self._stepping = self._notice = None
