@@ -543,6 +543,10 @@ REFUTED_STEPS = Steps(
     (Verdict.NOT_CLARKE,),
 )
 
+SURFACE_ASIDE = Threshold(
+    0.5, "How far, in its own length, a ray that stays on a guard's surface is turned off it.", NONE
+)
+
 # --- the search: enumeration, components, sets ---------------------------------------------------
 
 SAME_FORM = Threshold(

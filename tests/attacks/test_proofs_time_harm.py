@@ -1,5 +1,6 @@
 """What attackers found: forged records, calls without end, harm to the program that is watched."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -68,3 +69,42 @@ def test_a_judge_warns_of_nothing(recwarn):
     """Numbers are read from values without their gradients: torch warns of the first that is."""
     clarke.check(lambda x: (torch.relu(x) - torch.relu(2 * x)).sum(), (leaf(0.0),), seconds=None)
     assert not [w for w in recwarn if "requires_grad" in str(w.message)]
+
+
+class Interrupting:
+    """Raises KeyboardInterrupt where the n-th line of the code that opens an audit begins."""
+
+    def __init__(self, at):
+        self.left = at
+
+    def __call__(self, frame, event, _arg):
+        name = frame.f_code.co_filename
+        if not name.endswith(("audit/session.py", "audit/engine.py")):
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self
+
+
+def test_an_interrupt_while_an_audit_opens_leaves_none_running():
+    engine = torch.autograd._engine_run_backward
+    for at in range(1000):
+        audit = clarke.audit()
+        interrupting = Interrupting(at)
+        earlier = sys.gettrace()
+        sys.settrace(interrupting)
+        try:
+            audit.__enter__()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(earlier)
+        if interrupting.left >= 0:
+            audit.__exit__(None, None, None)
+            break
+        assert torch.autograd._engine_run_backward is engine, at
+    assert 10 < at < 1000
+    assert torch.autograd._engine_run_backward is engine

@@ -193,20 +193,29 @@ class Audit:
         self._look_for_others(recorder=recorder)
         notice = CompileNotice(partial(_without_hooks, recorder, stepping, self._penalized))
         self._patches = (spy, self._interceptor)
+        opened = ExitStack()
         try:
-            with ExitStack() as opened:
-                opened.enter_context(self._interceptor)
-                opened.enter_context(spy)
-                opened.enter_context(recorder)
-                opened.enter_context(stepping)
-                opened.enter_context(notice)
-                self._opened = opened.pop_all()
+            # Its end comes first: a KeyboardInterrupt between the two leaves nothing behind.
+            opened.push(self._interceptor.__exit__)
+            self._interceptor.__enter__()
+            opened.enter_context(spy)
+            opened.enter_context(recorder)
+            opened.enter_context(stepping)
+            opened.enter_context(notice)
+            self._opened = opened
+            self._recorder, self._spy, self._stepping = recorder, spy, stepping
+            self._notice = notice
+            return self  # an interrupt at this line, too, closes what is open
         except BaseException:
-            self._unpatch()  # what a KeyboardInterrupt kept from being noted
+            self._recorder = self._spy = self._stepping = self._notice = None
+            try:
+                opened.close()
+            finally:
+                try:
+                    opened.close()  # what a KeyboardInterrupt left in there
+                finally:
+                    self._unpatch()  # and what it kept from being noted
             raise
-        self._recorder, self._spy, self._stepping = recorder, spy, stepping
-        self._notice = notice
-        return self
 
     def __exit__(self, *exc: object) -> None:
         self._recorder = self._spy = self._stepping = self._notice = None

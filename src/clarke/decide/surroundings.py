@@ -20,7 +20,7 @@ from clarke.errors import ReplayError
 from clarke.kinks import Hazard
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.steps import ComparisonRule
-from clarke.numerics import BESIDE_AGREES
+from clarke.numerics import BESIDE_AGREES, SURFACE_ASIDE
 from clarke.steering import select_along
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     Tensors = tuple[torch.Tensor, ...]
 
 _AXES = 4  # variables up to which rays along the coordinates are looked at too
-_ASIDE = 0.5  # of its length, how far a ray is turned off a surface
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +154,7 @@ def _aside(program: Program, direction: Tensors, generator: torch.Generator) -> 
     """A ray beside one along which a guard holds, but nowhere around it."""
     size = max(float(d.abs().max()) for d in direction if d.numel())
     noise = random_tangents(program, generator)
-    return tuple(d + _ASIDE * size * r for d, r in zip(direction, noise, strict=True))
+    return tuple(d + SURFACE_ASIDE * size * r for d, r in zip(direction, noise, strict=True))
 
 
 def _other_kinks(program: Program, relevance: Relevance) -> bool | str:
