@@ -31,7 +31,14 @@ from clarke.numerics import (
     TOO_WIDE,
     UNIT,
 )
-from clarke.steering import Errors, Program, select_along, selected_gradient, unit_roundoff
+from clarke.steering import (
+    Errors,
+    Program,
+    natural_gradient,
+    select_along,
+    selected_gradient,
+    unit_roundoff,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,6 +96,7 @@ class Rounding:
     ) -> None:
         self._program = program
         self._choices, self._weights = choices, weights
+        self._double = double
         self._gradient = tuple(g.detach().to(torch.float64) for g in gradient)
         trace = program.analysis.trace
         kinds = {d for d in trace.slot_dtypes.values() if d.is_floating_point or d.is_complex}
@@ -158,6 +166,8 @@ class Rounding:
         differ by a factor that rounding does not explain: errors of many entries cancel in their
         sum, and a part of the gradient itself does not.
         """
+        if self._is_run_again(other):
+            return False
         bounds = self.bounds  # so that there are samples
         for number, (most, g, o) in enumerate(
             zip(self._largest, self._gradient, other, strict=True)
@@ -176,6 +186,27 @@ class Rounding:
                 if noise > TOO_WIDE * whole:
                     return True
         return False
+
+    def _is_run_again(self, other: Sequence[torch.Tensor]) -> bool:
+        """Whether the recorded operations, run again in their own type, return just that.
+
+        Then nothing but they made it. In half precision that would say little of a backward pass
+        that is coarsely wrong.
+        """
+        trace = self._program.analysis.trace
+        kinds = {d for d in trace.slot_dtypes.values() if d.is_floating_point or d.is_complex}
+        if self._double or kinds != {torch.float32}:
+            return False
+        program = self._program
+        again = Program(program.analysis, program.variables, torch.float32, program.deadline)
+        try:
+            found = natural_gradient(again)
+        except ReplayError:
+            return False
+        held = [torch.float32] * len(found)
+        return _within(
+            [(f - o).abs() for f, o in zip(found, other, strict=True)], spacings(found, held)
+        )
 
     def _sample(self) -> None:
         self._count += 1
