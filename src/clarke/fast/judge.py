@@ -25,6 +25,7 @@ from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.lowering import lower
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.table_lowerings import COMPLEX_ONLY
+from clarke.kinks.table_scattered import scattered
 from clarke.steering import analyse
 from clarke.steering.adapt import can_replay_random
 from clarke.verdict import Verdict
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 # A replay holds all values again: of more elements than these only when autograd has let go of its.
 _EARLY = 1 << 20
 _SUMMED = frozenset({torch.float32, torch.float64})
+
+_BY_INDEX = frozenset(
+    name.partition(".")[0].rstrip("_") for name, _ in scattered() if name != "embedding"
+)
 
 
 @dataclass(frozen=True)
@@ -195,6 +200,9 @@ class QuickJudge:
         if lowering is not None:
             parts = self._parts(op)
             if parts is not None:
+                if op.short_name.rstrip("_") in _BY_INDEX:
+                    # Its formula does not hold where indices meet: only the gradient tells.
+                    found.in_doubt = found.in_parts = True
                 return self._look_at_parts(parts, graph.trace, found)
             if known.kind is OpKind.UNKNOWN:
                 return "the operation is not known"
