@@ -66,7 +66,7 @@ def test_a_guarded_interval_is_smooth_inside_and_steps_at_its_border(epsilon, dt
     assert inside.verdict is Verdict.SMOOTH
     report = clarke.check(f, (leaf(epsilon, dtype),))  # by half of epsilon
     assert report.verdict is Verdict.NOT_LIPSCHITZ
-    assert f"{epsilon / 2:.1e}" in report.reason
+    assert f"{epsilon / 2:.2g}" in report.reason
 
 
 def test_a_step_below_rounding_is_none():
@@ -252,7 +252,7 @@ def test_a_kink_beside_a_small_number_is_still_seen():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("beta", "threshold", "step"), [(1, 20, "2.1e-09"), (2, 20, "1.0e-09"), (1, 3, "4.9e-02")]
+    ("beta", "threshold", "step"), [(1, 20, "2.1e-09"), (2, 20, "1e-09"), (1, 3, "0.049")]
 )
 def test_softplus_steps_at_its_threshold(beta, threshold, step, dtype):
     x = leaf(threshold / beta, dtype)

@@ -39,7 +39,7 @@ def test_calls_not_looked_at_and_sums_are_kept(tmp_path):
     writer.finish({})
     run = read_run(tmp_path)
     assert run.steps == steps
-    assert run.sums() == {Verdict.UNDECIDED: 1}
+    assert run.sums() == {Verdict.UNDECIDED: 1, Verdict.NOT_CLARKE: 1}
     assert [s.outcome for s in run.steps] == [
         None,
         Verdict.SMOOTH,

@@ -197,7 +197,9 @@ class Beside:
         # Rounding wobbles from point to point: its slope is its size by the distance.
         blur = 4 * unit * sum(terms[slot] for slot in read if slot in terms)
         reach = step * np.maximum(np.abs(self._point), 1.0)
-        noise = blur / reach if blur > 0 else np.zeros_like(moved)
+        noise = np.zeros_like(moved)
+        if blur > 0 and step < math.inf:
+            noise = blur / reach
         return Sample(moved, value, error, flatten(gradient), noise)
 
     def _near(self, point: Sequence[torch.Tensor], away: float) -> list[list[torch.Tensor]]:

@@ -13,7 +13,7 @@ from clarke.decide.confirm import USUAL_FINEST, confirm
 from clarke.decide.finest import finest_step
 from clarke.decide.guards import lipschitz_around_guards
 from clarke.decide.rounding import Rounding, least_bounds, rounding_of_selections
-from clarke.decide.tolerance import REPLAY_SPACING, added, coarsest_epsilon, larger
+from clarke.decide.tolerance import REPLAY_SPACING, added, coarsest_epsilon, larger, ray_bounds
 from clarke.decide.verification import (
     Defect,
     Recomputed,
@@ -25,7 +25,7 @@ from clarke.decide.verification import (
     no_more,
 )
 from clarke.feasibility import verify_membership
-from clarke.numerics import CONFIRMED, GRANTED, RAY_LIMIT, WEIGHTS_CONVEX
+from clarke.numerics import CONFIRMED, GRANTED, WEIGHTS_CONVEX
 from clarke.steering import Pieces, Program, natural_gradient, selected_gradient
 
 if TYPE_CHECKING:
@@ -133,7 +133,12 @@ class Certificate(Recomputed):
         least = least_bounds(program, self.gradient, self.witnesses, self.weights)
         most = added(added(coarse.most, replay), least)
         for g in rays:
-            most = added(most, tuple(RAY_LIMIT * t.abs() for t in larger(g, self.gradient)))
+            most = added(
+                most,
+                ray_bounds(
+                    larger(tuple(t.abs() for t in g), tuple(t.abs() for t in self.gradient))
+                ),
+            )
         if not no_more(self.bounds, most, GRANTED):
             raise Defect("more counts as rounding than the program can leave")
         if self.replay_bounds and not no_more(

@@ -37,14 +37,14 @@ from clarke.decide.rounding import (
 )
 from clarke.decide.search import witness_selection
 from clarke.decide.surroundings import only_guards
-from clarke.decide.tolerance import added, larger, relative_difference, within
+from clarke.decide.tolerance import added, larger, ray_bounds, relative_difference, within
 from clarke.decide.vectors import used_vectors
 from clarke.decide.verification import ad_weights
 from clarke.errors import BudgetError, OutOfTimeError, ReplayError
 from clarke.kinks import Hazard, default_registry
 from clarke.kinks.embeddings import held_rows
 from clarke.kinks.smooth import why_not
-from clarke.numerics import CONFIRMED, EXACT_SHARE, RAY_LIMIT, SEARCH_SHARE
+from clarke.numerics import CONFIRMED, EXACT_SHARE, SEARCH_SHARE
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 from clarke.theorems import bias_shift
 from clarke.verdict import Verdict
@@ -451,7 +451,7 @@ class _Context:
         sizes = tuple(g.detach().to(torch.float64).abs() for g in self.gradient)
         for w in witnesses:
             sizes = larger(sizes, tuple(g.abs() for g in w.gradient))
-        return tuple(RAY_LIMIT * s for s in sizes)
+        return ray_bounds(sizes)
 
     def exact(self, otherwise: Decision) -> Decision:
         """Enumerate all selections: membership, or a proof that the gradient is wrong."""

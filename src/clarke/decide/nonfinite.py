@@ -109,6 +109,8 @@ def _surroundings(
     own = natural_gradient(program, pieces=Pieces.TRUE)
     beside = Beside(program, generator)
     ordinary = not beside.guarded and all(bool(torch.isfinite(g).all()) for g in own)
+    if ordinary:  # held where the narrower type had it, it would vanish in float64 too
+        beside = Beside(program, generator, pieces=Pieces.NATURAL)
     found: NDArray[np.float64] | None = None
     for direction in beside.rays(RAY_PAIRS):
         samples = beside.along(direction)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.numerics import UNIT
+from clarke.numerics import NOISE_BESIDE, RAY_LIMIT, UNIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,3 +79,12 @@ def within(
         bool(((a.detach().to(torch.float64) - b.detach().to(torch.float64)).abs() <= r).all())
         for a, b, r in zip(left, right, bounds, strict=True)
     )
+
+
+def ray_bounds(sizes: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """What an extrapolation along a ray leaves open of entries of these sizes.
+
+    Entries that are roundings of the largest one are taken for zero there.
+    """
+    lost = NOISE_BESIDE * peak(sizes)
+    return tuple(RAY_LIMIT * s + lost for s in sizes)
