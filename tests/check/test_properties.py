@@ -12,7 +12,7 @@ from clarke import Verdict
 from clarke.decide import Certificate
 from reference import KNOWN, ad_gradient, cases, contains, exact, line_gradient, to_torch
 
-MANY = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # AD's thirds are rounded; all values here have small denominators.
 LARGEST_DENOMINATOR = 1 << 12
 POSITIVE = (Verdict.SMOOTH, Verdict.BOULIGAND, Verdict.CLARKE)
