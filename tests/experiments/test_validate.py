@@ -1,5 +1,8 @@
 """`clarke validate`: Algorithm 1 as in the paper, random networks, no contradictions."""
 
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -97,10 +100,20 @@ def test_nothing_contradicts():
     assert [c.answers for c in cases] == [c.answers for c in again]
 
 
-def test_processes_change_nothing():
-    alone = [case.answers for part in validate(1, seed=3) for case in part]
-    shared = [case.answers for part in validate(1, seed=3, jobs=2) for case in part]
-    assert alone == shared
+def test_processes_change_nothing(tmp_path):
+    # In a fresh interpreter: what other tests leave in this one is handed to new processes.
+    program = """
+        from clarke.experiments.validate import validate
+
+        if __name__ == "__main__":
+            alone = [case.answers for part in validate(1, seed=3) for case in part]
+            shared = [case.answers for part in validate(1, seed=3, jobs=2) for case in part]
+            assert alone and alone == shared
+    """
+    script = tmp_path / "both.py"
+    script.write_text(textwrap.dedent(program), encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_wrong_gradient_is_counted_as_one():
