@@ -20,7 +20,7 @@ from clarke.decide.rounding import Rounding, allowed_error
 from clarke.decide.tolerance import added, within
 from clarke.decide.verification import (
     Defect,
-    Recomputed,
+    WithoutSelection,
     ad_weights,
     fresh_generator,
     is_replayed,
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clarke.deadline import Deadline
-    from clarke.decide.model import Witness
     from clarke.decide.outer import Outer
 
     Array = NDArray[np.float64]
@@ -61,7 +60,7 @@ def _fresh(program: Program) -> Outer:
 
 
 @dataclass(frozen=True, eq=False)
-class OuterRefutation(Recomputed):
+class OuterRefutation(WithoutSelection):
     """Proof that a gradient lies outside of everything that pieces chosen freely can give.
 
     Attributes:
@@ -86,16 +85,6 @@ class OuterRefutation(Recomputed):
     distance: float
     kinks: tuple[int, ...]
     seal: str = ""
-
-    @property
-    def witnesses(self) -> tuple[Witness, ...]:
-        """None: no selection is named."""
-        return ()
-
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """As `witnesses`."""
-        return ()
 
     def recompute(self, program: Program, *, run: bool) -> None:
         """Compute the estimate from scratch and separate again; with `run`, look nearby as well."""
@@ -142,7 +131,7 @@ class OuterRefutation(Recomputed):
 
 
 @dataclass(frozen=True, eq=False)
-class RegularProof(Recomputed):
+class RegularProof(WithoutSelection):
     """Proof of membership where the function is a sum of pieces that all bend the same way.
 
     There the generalized gradients are the means of the candidates' gradients for *any* weights at
@@ -163,16 +152,6 @@ class RegularProof(Recomputed):
     shares: Array
     bounds: tuple[torch.Tensor, ...]
     seal: str = ""
-
-    @property
-    def witnesses(self) -> tuple[Witness, ...]:
-        """None: no selection is named."""
-        return ()
-
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """As `witnesses`."""
-        return ()
 
     def recompute(self, program: Program, *, run: bool) -> None:
         """Compute the structure from scratch and check signs, weights and their mean again."""

@@ -20,7 +20,7 @@ from clarke.decide.normal import outer_estimate
 from clarke.decide.rounding import allowed_error, rounding_of_selections
 from clarke.decide.verification import (
     Defect,
-    Recomputed,
+    WithoutSelection,
     fresh_generator,
     is_replayed,
 )
@@ -76,7 +76,7 @@ class _Rate(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Refutation(Recomputed):
+class Refutation(WithoutSelection):
     """Proof that a gradient is not a Clarke gradient.
 
     Attributes:
@@ -106,16 +106,6 @@ class Refutation(Recomputed):
     allowed: Array
     part: tuple[int, ...] = ()
     seal: str = ""
-
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """None: no mixture is claimed."""
-        return ()
-
-    @property
-    def witnesses(self) -> tuple[Witness, ...]:
-        """None: all selections count."""
-        return ()
 
     @property
     def points(self) -> Array:

@@ -169,6 +169,20 @@ class Recomputed(ABC):
         """
 
 
+class WithoutSelection(Recomputed):
+    """A proof that names no selection: it speaks of all of them."""
+
+    @property
+    def witnesses(self) -> tuple[Witness, ...]:
+        """None: no selection is named."""
+        return ()
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """None: no mixture is claimed."""
+        return ()
+
+
 def rebuilt(trace: Trace, variables: Sequence[int], deadline: Deadline) -> Program:
     """The program of a trace, from its operations and what they read alone.
 
