@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import TypeAlias
 
+    from clarke.capture.applied import Application
     from clarke.capture.trace import Location
 
 T = TypeVar("T")
@@ -165,8 +166,8 @@ class Slot:
         # An alias and its version before something unrecorded wrote there, after it had been read.
         self.rewritten: tuple[torch.Tensor, int] | None = None
         self.masked = False  # an integer or boolean computed from differentiated values
-        # Computed from differentiated values inside a reentrant checkpoint, where autograd is off
-        # and no tensor says that it requires a gradient.
+        # Computed from differentiated values inside a reentrant checkpoint or a custom Function,
+        # where autograd is off and no tensor says that it requires a gradient.
         self.virtual = False
         self.within: Node | None = None  # the declared Function in whose forward it was made
 
@@ -215,6 +216,7 @@ class Node:
         "released",
         "resaved",
         "varied",
+        "within",
         "writers_before",
         "zeros",
     )
@@ -241,11 +243,12 @@ class Node:
         self.resaved = False  # autograd saved its tensors in another form
         self.zeros: torch.Tensor | None = None  # where the input was zero, if signs are kept
         self.early: object = None  # what an early look at its values found
+        self.within: Application | None = None  # the custom Function whose forward ran it
 
     def release(self) -> None:
         """Forget everything; called when the user's own graph has been freed."""
         self.args = self.inputs = ()
         self.kwargs = self.kept = self.kept_lists = self.kept_named = NOTHING_KEPT
         self.drawn = self.kept_outputs = NOTHING_KEPT
-        self.zeros = self.early = None
+        self.zeros = self.early = self.within = None
         self.released = True

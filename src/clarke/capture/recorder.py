@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import (
     _pop_mode_temporarily,
 )
 
+from clarke.capture.applied import Application, Beside, running
 from clarke.capture.functions import is_from_custom, is_result_of, running_function
 from clarke.capture.live import Node, Read, Slot, Storage, Writes
 from clarke.capture.operators import Operator, Operators, is_whole, reads_shape_only
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
     EarlyLook = Callable[[Node, tuple[Any, ...], Any], object]
 
+_DETACH = torch.ops.aten.detach.default
+_ALIAS = torch.ops.aten.alias.default
 _SCALAR = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - has no public name
 _VERSIONS = torch._C.DispatchKey.ADInplaceOrView
 _READS_REMEMBERED = 10_000
@@ -176,6 +179,8 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self._functions = functions
         self._applied: tuple[object, Node] | None = None
+        self._inside = False  # where autograd is off, but what runs is differentiated
+        self._application: tuple[object, Application] | None = None
         self.places = places or Places()
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
         self.saw_inference = False
@@ -330,8 +335,12 @@ class Recorder(TorchDispatchMode):
         slot: Slot | None = self._slot(tensor)
         if slot is not None and tensor.requires_grad:
             made_by = slot.producer
-            if made_by is not None and made_by.differentiated:
-                return slot  # the common case, which none of what follows is about
+            common = made_by is not None and made_by.differentiated
+            if not (self._inside or (common and not (slot.virtual or slot.storage.writers))):
+                # Also what was made of comparisons or integers, or written part by part.
+                common = self.note_result(slot, tensor) or common
+            if common:
+                return slot  # which none of what follows is about
         if slot is None or _became_variable(slot, tensor):
             slot = self._new_slot(tensor, location)
             self._make_constant(slot.storage)
@@ -351,12 +360,14 @@ class Recorder(TorchDispatchMode):
             if not self._is_applied(slot, tensor):
                 self._hold(slot, tensor)
         elif slot.producer is not None and not (
-            tensor.requires_grad or slot.masked or slot.virtual
+            tensor.requires_grad or slot.masked or (slot.virtual and self._inside)
         ):
             # Computed from differentiated values, but cut off: from here on a constant.
             by_value = slot.producer.differentiated and not reads_shape_only(slot.producer.func)
             slot.stopped = slot.stopped or by_value
-            if by_value:
+            if slot.virtual:  # kept by a forward, or a result that its author calls a constant
+                slot.cut_by, slot.virtual = overload_of(_DETACH), False
+            elif by_value:
                 slot.cut_by = overload_of(slot.producer.func)
             elif slot.stopped:
                 slot.cut_by = next((s.cut_by for s in slot.producer.inputs if s.cut_by), "")
@@ -404,6 +415,8 @@ class Recorder(TorchDispatchMode):
     def _is_applied(self, slot: Slot, tensor: torch.Tensor) -> bool:
         """Whether a tensor is what a declared Function returned; makes it the producer."""
         node, slot.within = slot.within, None
+        if node is None and self._applied is not None:
+            node = self._applied[1]  # it came from elsewhere: from NumPy, from a kernel
         if node is None or node.outputs or not is_result_of(tensor, node.func):
             return False
         slot.producer, slot.stopped = node, False
@@ -468,14 +481,45 @@ class Recorder(TorchDispatchMode):
             cut = relevant or (bool(written) and any(self._is_detached(t) for t in tensors))
             self.note_writes(written, cut=cut)
             return func(*args, **kwargs)
-        location, checkpointed = self.places.here()
+        location, application = self._here(func)
         if operator.reads:
-            self._note_reads(operator, tensors, location)
+            self._note_reads(operator, tensors, location, application)
             if func is _SCALAR:
                 return func(*args, **kwargs)
-        if not (torch.is_grad_enabled() or checkpointed):
+        if not (torch.is_grad_enabled() or self._inside):
             return self._run_stopped(func, args, kwargs, written, location)
-        return self._record(operator, args, kwargs, written, location, checkpointed=checkpointed)
+        return self._record(operator, args, kwargs, written, location, application)
+
+    def _here(self, func: Any) -> tuple[Location, Application | None]:
+        """Where an operation runs, and the custom Function in whose forward it does."""
+        location, self._inside = self.places.here()
+        if not self._inside and (func is _DETACH or self._application is not None):
+            self._inside = self.places.in_forward()  # which may switch gradients on
+        return location, self._running(location) if self._inside else None
+
+    def _running(self, location: Location) -> Application | None:
+        """The custom Function in whose forward the program is, if its parts are recorded."""
+        found = running(self._functions.keys(), self.places.forwards())
+        if isinstance(found, Beside):
+            self._inside = found is Beside.PROGRAM
+            return None
+        kind, args, run = found
+        if self._application is not None and self._application[0] is run:
+            return self._application[1]
+        application = Application(kind, args, location)
+        self._application = (run, application)
+        for position, value in enumerate(args):
+            if isinstance(value, torch.Tensor) and (value.requires_grad or self._is_marked(value)):
+                application.given[position] = self._read(value, location)
+        return application
+
+    def note_result(self, slot: Slot, tensor: torch.Tensor) -> bool:
+        """A tensor has a gradient that was made without: whether a custom Function returned it."""
+        slot.virtual = False
+        made_by = slot.storage.writers[-1] if slot.storage.writers else slot.producer
+        if made_by is None or made_by.within is None:
+            return False
+        return made_by.within.note_result(tensor, slot.number)
 
     def _is_unwatched(self, func: Any) -> bool:
         """Whether the mode is one in which nothing can be recorded; notes which."""
@@ -542,7 +586,8 @@ class Recorder(TorchDispatchMode):
 
     def note_read(self, tensor: torch.Tensor) -> None:
         """The values of a tensor go into Python, unseen by the dispatcher."""
-        if not self.paused:
+        # What a declared Function's forward reads is part of what was declared.
+        if not (self.paused or (self._functions and running_function(self._functions))):
             self._note_read(tensor, self.places.here()[0])
 
     def _note_read(self, tensor: torch.Tensor, location: Location) -> None:
@@ -555,12 +600,18 @@ class Recorder(TorchDispatchMode):
             self.reads.append(Read(self.count, weakref.ref(slot), held, location, slot.number))
 
     def _note_reads(
-        self, operator: Operator, tensors: list[torch.Tensor], location: Location
+        self,
+        operator: Operator,
+        tensors: list[torch.Tensor],
+        location: Location,
+        application: Application | None,
     ) -> None:
         """Numbers, or how many there are of a kind; of masks the operations tell that later."""
         for tensor in tensors:
             if operator.func is _SCALAR or tensor.is_floating_point():
                 self._note_read(tensor, location)
+            if application is not None and tensor.is_floating_point():
+                application.reads.append(location)
 
     def begin_epoch(self) -> None:
         """A graph has been freed: what was cut off before is a constant for what comes."""
@@ -581,13 +632,14 @@ class Recorder(TorchDispatchMode):
         kwargs: dict[str, Any],
         written: list[torch.Tensor],
         location: Location,
-        *,
-        checkpointed: bool,
+        application: Application | None,
     ) -> Any:
         self.count += 1
-        self._applied = None
         func = operator.func
-        node = Node(self.count, func, location)
+        # Where gradients are off anyway, a detach cuts nothing off.
+        passes = application is not None and func is _DETACH
+        node = Node(self.count, _ALIAS if passes else func, location)
+        node.within = application
         whole = operator.casts and self._are_whole(args[0], kwargs.get("dtype"))
         reading = _Reading(self._read, location)
         varied: list[int] = []
@@ -604,6 +656,7 @@ class Recorder(TorchDispatchMode):
             reading.varied = differentiated
             node.kwargs = {k: reading.refs(v) for k, v in kwargs.items()}
             differentiated = reading.varied
+        self._applied = None
         node.inputs = tuple(reading.inputs)
         node.differentiated = differentiated
         node.resaved = differentiated and saves_otherwise()
@@ -633,7 +686,7 @@ class Recorder(TorchDispatchMode):
         out = func(*args, **kwargs)
         if keeps is Keep.VALUES:
             self._look(node, operator, args, out)
-        opened = checkpointed and differentiated and not operator.cuts
+        opened = self._inside and differentiated and (passes or not operator.cuts)
         keeps_results = keeps is not Keep.NOTHING and not signs
         self._bind_outputs(
             node, operator, out, written, masked=masked, keeps=keeps_results, virtual=opened
