@@ -550,6 +550,13 @@ APPLIED_JUMP = Threshold(
     "jumps there; of a slope a thousandth of that.",
     (Verdict.SURROGATE,),
 )
+GRADCHECK_ROWS = Threshold(
+    1e-12,
+    "Difference, relative to the largest entry of its row, up to which a row of autograd's "
+    "Jacobian is that of the selections that were proved: roundings in float64. Others are judged "
+    "by themselves.",
+    (Verdict.BOULIGAND, Verdict.CLARKE),
+)
 GRADCHECK_BESIDE = Steps(
     (1e-2, 1e-3, 1e-4),
     "Distances from a kink at which torch's test is made, relative to the largest input.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from contextlib import ExitStack
 from dataclasses import replace
@@ -71,6 +72,7 @@ def audit(
     settings: Settings | None = None,
     wrt: Sequence[torch.Tensor] | None = None,
     seconds: float | None = STEP_SECONDS,
+    total_seconds: float | None = None,
 ) -> Audit:
     """Judge every backward call inside a ``with`` block.
 
@@ -95,6 +97,8 @@ def audit(
         seconds: Time limit of clarke's own work on each judged call (recording not included). When
             it ends, that gradient stays `UNDECIDED`, with what was tried, and the training goes
             on. None for no limit.
+        total_seconds: Time limit of that work on all calls together. When it has been spent,
+            later calls are not looked at. None for no limit.
 
     Returns:
         An `Audit`; use it as a context manager.
@@ -110,6 +114,7 @@ def audit(
         settings=settings,
         wrt=wrt,
         seconds=seconds,
+        total_seconds=total_seconds,
     )
 
 
@@ -131,9 +136,12 @@ class Audit:
         settings: Settings | None = None,
         wrt: Sequence[torch.Tensor] | None = None,
         seconds: float | None = STEP_SECONDS,
+        total_seconds: float | None = None,
     ) -> None:
         check_seconds(seconds)
+        check_seconds(total_seconds)
         self._seconds = seconds
+        self._left = math.inf if total_seconds is None else total_seconds
         self._settings = settings or Settings()
         self._callback: Callable[[Report], None] | None = None
         if callable(on_wrong) and not isinstance(on_wrong, OnWrong):
@@ -307,9 +315,12 @@ class Audit:
             call = replace(call, refused=recorder.stands_aside)
         number = self._history.calls + 1
         location = recorder.places.here()[0]
-        if not self._schedule.looks_at(number):
+        why = "" if self._schedule.looks_at(number) else "Left out by `every` or `sample`."
+        if self._left <= 0:
+            why = "Left out, since the time for all calls (`total_seconds`) has been spent."
+        if why:
             result = run_call(call, recorder)
-            self._add(_unseen(number, location, "Left out by `every` or `sample`."), None)
+            self._add(_unseen(number, location, why), None)
             return result
         orders = Orders(
             number,
@@ -380,6 +391,7 @@ class Audit:
 
     def _add(self, step: Step, report: Report | None, group: Group | None = None) -> None:
         self._history.add(step, group)
+        self._left -= step.seconds
         if not self._subscribers:
             return
         # What they read (verifying a proof, for one) decides no branch of the program.
