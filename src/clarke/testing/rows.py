@@ -146,7 +146,7 @@ class Rows:
             ) as run:
                 analysis = analyse(run.trace, run.registry, run.deadline)
                 program = Program(analysis, run.slots, deadline=run.deadline)
-                if obstacle(analysis, sees_values=True) is not None:
+                if run.trace.applied or obstacle(analysis, sees_values=True) is not None:
                     return every
                 relevance = find_relevant(program, torch.Generator().manual_seed(0), Mixing.ALL)
                 if relevance.lost_masks or relevance.hazards:
