@@ -128,6 +128,7 @@ class Slot:
         "__weakref__",
         "cut_by",
         "dtype",
+        "epoch",
         "held",
         "history",
         "key",
@@ -146,12 +147,14 @@ class Slot:
     def __init__(
         self,
         number: int,
+        epoch: int,
         storage: Storage,
         dtype: torch.dtype,
         version: int,
         location: Location,
     ) -> None:
         self.number = number
+        self.epoch = epoch  # how many backward calls had freed their graph when it was made
         self.storage = storage
         self.dtype = dtype
         self.version = version

@@ -303,6 +303,7 @@ class Recorder(TorchDispatchMode):
         self._slot_count += 1
         slot = Slot(
             self._slot_count,
+            self.epoch,
             self._storage_of(tensor),
             tensor.dtype,
             tensor._version if not tensor.is_inference() else 0,
@@ -333,14 +334,10 @@ class Recorder(TorchDispatchMode):
 
     def _read(self, tensor: torch.Tensor, location: Location) -> Slot:
         slot: Slot | None = self._slot(tensor)
-        if slot is not None and tensor.requires_grad:
-            made_by = slot.producer
-            common = made_by is not None and made_by.differentiated
-            if not (self._inside or (common and not (slot.virtual or slot.storage.writers))):
-                # Also what was made of comparisons or integers, or written part by part.
-                common = self.note_result(slot, tensor) or common
-            if common:
-                return slot  # which none of what follows is about
+        if slot is not None and tensor.requires_grad and self._is_followed(slot, tensor):
+            return slot  # the common case, which none of what follows is about
+        if slot is not None and slot.epoch < self.epoch:
+            self._make_past(slot, tensor)
         if slot is None or _became_variable(slot, tensor):
             slot = self._new_slot(tensor, location)
             self._make_constant(slot.storage)
@@ -375,6 +372,30 @@ class Recorder(TorchDispatchMode):
             self._histories.add(slot)
             self._hold(slot, tensor)
         return slot
+
+    def _is_followed(self, slot: Slot, tensor: torch.Tensor) -> bool:
+        """Whether the record knows what a tensor with a gradient was computed by."""
+        made_by = slot.producer
+        common = made_by is not None and made_by.differentiated
+        if self._inside or (common and not (slot.virtual or slot.storage.writers)):
+            return common
+        # Also what was made of comparisons or integers, or written part by part.
+        return self.note_result(slot, tensor) or common
+
+    def _make_past(self, slot: Slot, tensor: torch.Tensor) -> None:
+        """Make a constant of what was made of detached values before the last graph was freed.
+
+        What a policy without gradients has made of its own actions, step after step, is one long
+        chain otherwise.
+        """
+        made_by = slot.producer
+        if tensor.requires_grad or slot.storage.writers:
+            return
+        if made_by is not None and made_by.differentiated:
+            return
+        slot.producer, slot.masked, slot.stopped, slot.cut_by = None, False, False, ""
+        if slot.held is None:
+            self._hold(slot, tensor)
 
     def _make_constant(self, storage: Storage) -> None:
         """Hold a buffer that got its shape from a variable, once a view of it is read.
