@@ -615,6 +615,18 @@ ROWS_ROUNDING = Threshold(
     "Rows that differ by less, relative to their size, are the same row computed in another order.",
     JUDGED,
 )
+NORM_RANK = Threshold(
+    1e-12,
+    "Second singular value, relative to the first, of the slopes of a norm's argument up to which "
+    "that moves along one line: some thousand roundings. The norm is then an absolute value.",
+    JUDGED,
+)
+NORM_SLACK = Threshold(
+    1e-9,
+    "Of an entry's largest size: what least squares in float64 may leave of the greatest slope of "
+    "a norm over a cone of directions.",
+    (Verdict.NOT_CLARKE,),
+)
 HULL_RANK = Threshold(
     1e-9,
     "Relative singular value of points below which they lie in a subspace, in which Qhull "

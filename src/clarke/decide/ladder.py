@@ -20,7 +20,8 @@ from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
 from clarke.decide.mixture import mix_neighbours, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
 from clarke.decide.nonfinite import judge_nonfinite
-from clarke.decide.rays import mean_of_limits
+from clarke.decide.norms import place_among_norms, random_rays
+from clarke.decide.rays import mean_of_limits, mean_toward
 from clarke.decide.refute import (
     enumerate_exactly,
     mix_cells,
@@ -157,7 +158,8 @@ def _climb(context: _Context) -> Decision:
         if relevance.lost_masks or vectors:
             return hazard
         if kinds <= LIPSCHITZ:
-            return context.limits() or hazard
+            found = context.limits()
+            return found or (context.norms(hazard) if kinds == {Hazard.CONE} else hazard)
         guarded = hazard.verdict is Verdict.UNDECIDED and only_guards(program, relevance)
         return context.guarded(hazard) if guarded else hazard
     if not bool(relevance.relevant.any()):
@@ -203,9 +205,46 @@ class _Context:
             found = mean_of_limits(*rest, added(self.rounding.bounds, self.plain))
         if found is None:
             return None
-        witnesses, weights, theorem = found
+        return self._limits(*found)
+
+    def _limits(
+        self, witnesses: tuple[Witness, ...], weights: tuple[float, ...], theorem: str
+    ) -> Decision:
         verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
         return self.accept(verdict, witnesses, weights, theorem, self._along_rays(witnesses))
+
+    def norms(self, otherwise: Decision) -> Decision:
+        """The selections of all other kinks, with a ball of slopes at each norm of zero."""
+        program, rest = self.within(EXACT_SHARE), (self.generator, self.settings.exact)
+        judged, bounds = self.judged
+        try:
+            placed = place_among_norms(program, flatten(judged), *rest)
+        except BudgetError as error:
+            late = isinstance(error, OutOfTimeError)
+            otherwise = replace(otherwise, reason=f"{otherwise.reason} {error}", out_of_time=late)
+            placed = None
+        proof = placed and placed.refute(flatten(judged), flatten(bounds))
+        if proof is None or placed is None:
+            rays = random_rays(program, self.generator) if placed is None else placed.rays(judged)
+            room = added(bounds, self.plain)
+            found = mean_toward(program, self.gradient, rays, self.generator, room)
+            return (found and self._limits(*found)) or otherwise
+        if is_rounding(proof, self.rounding) or proof.own_defects(
+            run=self.settings.confirm is Confirm.ALWAYS
+        ):
+            return otherwise
+        nearest = placed.nearest(judged, self.generator)
+        return Decision(
+            Verdict.NOT_CLARKE,
+            f"{Verdict.NOT_CLARKE.value} It is {proof.distance:.3g} away from all that pieces and "
+            "directions of norms of zero give.",
+            proof.sealed(),
+            "norms among pieces",
+            culprits=otherwise.culprits,
+            analysis=program.analysis,
+            relevance=self.relevance,
+            element=nearest,
+        )
 
     def guarded(self, otherwise: Decision) -> Decision:
         """The function beside a guard, whose branch at the point holds nowhere else."""

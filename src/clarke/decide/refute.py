@@ -173,25 +173,10 @@ class Refutation(WithoutSelection):
         return self.nearby_on_the_other_side() or self._values_on_the_other_side()
 
     def nearby_on_the_other_side(self) -> bool:
-        """Gradients just beside the point must be separated from g as the set is.
-
-        At a distance that rounding loses they are g itself, and prove nothing.
-        """
-        return any(self._separated_at(steps) for steps in _STEPS)
-
-    def _separated_at(self, steps: tuple[float, ...]) -> bool:
-        generator = torch.Generator().manual_seed(1)
-        limit = float(self.direction @ self.gradient)
-        for _ in range(_SAMPLES):
-            direction = [
-                torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in self.program.point
-            ]
-            for step in steps:
-                moved = [p + step * d for p, d in zip(self.program.point, direction, strict=True)]
-                value = float(self.direction @ flatten(natural_gradient(self.program, moved)))
-                if not limit - value > 0.25 * self.gap:
-                    return False
-        return True
+        """Gradients just beside the point must be separated from g as the set is."""
+        return gradients_on_the_other_side(
+            self.program, self.gradient, self.direction, 0.25 * self.gap
+        )
 
     def _values_on_the_other_side(self) -> bool:
         """The function's own values near the point must change as the set says, not as g says.
@@ -229,6 +214,29 @@ class Refutation(WithoutSelection):
         size = max(largest_value(r, first) for r in runs)
         noise = QUOTIENT_ROUNDINGS * torch.finfo(torch.float64).eps * size / step
         return _Rate((high - low) / (2 * step), noise)
+
+
+def gradients_on_the_other_side(
+    program: Program, gradient: Array, direction: Array, gap: float
+) -> bool:
+    """Whether gradients just beside the point are separated from another by more than a gap.
+
+    At a distance that rounding loses they are that one itself, and prove nothing.
+    """
+    limit = float(direction @ gradient)
+
+    def separated(steps: tuple[float, ...]) -> bool:
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(_SAMPLES):
+            ray = [torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in program.point]
+            for step in steps:
+                moved = [p + step * d for p, d in zip(program.point, ray, strict=True)]
+                value = float(direction @ flatten(natural_gradient(program, moved)))
+                if not limit - value > gap:
+                    return False
+        return True
+
+    return any(separated(steps) for steps in _STEPS)
 
 
 def largest_value(run: Run, slots: Container[int | None]) -> float:

@@ -360,13 +360,15 @@ class Program:
             call = Call(call.func, (call.args[0].clone(), *call.args[1:]), call.kwargs)
         selection = touch.base
         mixture = weights.get(site.position) if weights else None
+        if rule.by_weights and mixture is None:
+            mixture = (choices or {}).get(site.position, touch.weights)
         if touch.count:
             if rule.by_value and mixture is not None:
                 state.share(site, mixture, mixed=isinstance(rule, ComparisonRule))
             if isinstance(rule, ComparisonRule):
                 mixture = None  # a mask cannot be mixed; what it selects is, where it is used
             choice = None if mixture is not None else touch.chosen()
-            if choices and site.position in choices:
+            if choices and site.position in choices and not rule.by_weights:
                 choice = choices[site.position]
             if chooser is not None:
                 choice = chooser(site, _probe(site, call, None))
