@@ -362,6 +362,17 @@ CONFIRM_FINER = Steps(
     "kinks still see that the point has moved.",
     POSITIVE,
 )
+CONFIRM_SLOWLY = Threshold(
+    0.5,
+    "Part of an error that may be left with a tenfold smaller step, seven times in a row, where "
+    "gradients change as a root of the distance does: of ``|x| ** 1.5`` a third is left.",
+    POSITIVE,
+)
+CONFIRM_NEAR = Threshold(
+    1e-3,
+    "Relative error to which it has come down then, at a distance of 1e-9.",
+    POSITIVE,
+)
 CONFIRM_MOVES = Threshold(
     4.0,
     "Spacings by which the input of a touched kink has to move for a step to tell its sides apart.",
@@ -626,6 +637,18 @@ NORM_SLACK = Threshold(
     "Of an entry's largest size: what least squares in float64 may leave of the greatest slope of "
     "a norm over a cone of directions.",
     (Verdict.NOT_CLARKE,),
+)
+MEETING_APART = Threshold(
+    1e-9,
+    "Of the largest slope: how much two branches of a step may differ on the face on which they "
+    "meet; the error of a linear program in float64.",
+    JUDGED,
+)
+JUMP_ROUNDINGS = Threshold(
+    2.0**-48,
+    "Of a value, sixteen units of double precision: branches of a step whose values at the point "
+    "differ by no more agree but for rounding.",
+    JUDGED,
 )
 HULL_RANK = Threshold(
     1e-9,

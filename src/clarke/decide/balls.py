@@ -19,21 +19,17 @@ import numpy as np
 import scipy.optimize
 import torch
 
-from clarke.constraints import flatten
 from clarke.deadline import rung
 from clarke.decide.enumerate import Cell, Enumeration, Option
 from clarke.decide.identity import Form
 from clarke.decide.live import find_live
 from clarke.decide.project import Projection, project
-from clarke.decide.verification import fresh_generator
 from clarke.errors import BudgetError
 from clarke.kinks.cones import cone_rule, cone_touch
 from clarke.numerics import NORM_RANK, SLOPES_EQUAL
 from clarke.steering import Analysis, Program, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from clarke.decide.cone import Cone
@@ -252,9 +248,7 @@ def with_cones(program: Program) -> Program:
         sites[position] = (
             site if rule is None else replace(site, rule=rule, touch=cone_touch(site.touch, rule))
         )
-    other = Analysis(
-        analysis.trace, sites, analysis.unknown, analysis.count, analysis.recorded
-    )
+    other = Analysis(analysis.trace, sites, analysis.unknown, analysis.count, analysis.recorded)
     return Program(other, program.variables, program.dtype, program.deadline)
 
 

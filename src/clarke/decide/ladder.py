@@ -17,6 +17,7 @@ from clarke.decide.disagree import name_disagreement, name_formula, name_nonfini
 from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
 from clarke.decide.guards import judge_guard
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
+from clarke.decide.meeting import JumpsBesideError, only_branches
 from clarke.decide.mixture import mix_neighbours, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
 from clarke.decide.nonfinite import judge_nonfinite
@@ -160,8 +161,11 @@ def _climb(context: _Context) -> Decision:
         if kinds <= LIPSCHITZ:
             found = context.limits()
             return found or (context.norms(hazard) if kinds == {Hazard.CONE} else hazard)
-        guarded = hazard.verdict is Verdict.UNDECIDED and only_guards(program, relevance)
-        return context.guarded(hazard) if guarded else hazard
+        if hazard.verdict is not Verdict.UNDECIDED:
+            return hazard
+        found = context.guarded(hazard) if only_guards(program, relevance) else hazard
+        branches = found.verdict is Verdict.UNDECIDED and only_branches(program, relevance)
+        return context.exact(found) if branches else found
     if not bool(relevance.relevant.any()):
         return context.smooth()
     if not bool((relevance.relevant & relevance.mixed).any()):
@@ -320,7 +324,7 @@ class _Context:
 
     def apart(self) -> Decision | None:
         """What the outer estimate tells, for the whole or part by part; asked once."""
-        if self._estimated:
+        if self._estimated or Hazard.STEP in self.relevance.hazards:
             return None
         self._estimated = True
         return judge_by_estimate(
@@ -511,6 +515,12 @@ class _Context:
             exact = enumerate_exactly(
                 self.within(EXACT_SHARE), self.generator, replace(self.settings.exact, kinks=kinks)
             )
+        except JumpsBesideError as error:
+            return replace(
+                otherwise,
+                verdict=Verdict.NOT_LIPSCHITZ,
+                reason=f"{error} There is no Clarke subdifferential here.",
+            )
         except BudgetError as error:
             beside = self.neighbours() or self.apart()
             if beside is not None:
@@ -522,6 +532,8 @@ class _Context:
         mixed = mix_cells(exact, program, own, allowed)
         if mixed is not None:
             witnesses, weights = mixed
+            if exact.live.branches:  # what a selection is at a step shows beside it only
+                witnesses = tuple(ray_witness(w.direction, w.gradient) for w in witnesses)
             verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
             room = unflatten(flatten(bounds) + rounding_of_selections(program), program.point)
             return self.accept(verdict, witnesses, weights, "exact enumeration", room)
