@@ -90,6 +90,12 @@ TOO_WIDE = Threshold(
     "terms added up with random signs, from which on agreement within rounding says nothing.",
     POSITIVE,
 )
+DROWNED = Threshold(
+    2.0**-8,
+    "Part of an entry's terms that its error is when the entry, of which the error is a good part, "
+    "is noise: in sums that happen to cancel errors are some roundings of the terms.",
+    POSITIVE,
+)
 SINGLE_CONSTANTS = Threshold(
     2.0**-24,
     "Relative error of kernels that compute with constants rounded to float32 in every type: "

@@ -270,6 +270,12 @@ class _Context:
             self.given or wrong_functions(self.program.analysis) or self.is_torchs_own
         ):
             return self.exact(self.mismatch(own))
+        if not self.given and self.rounding.drowned(self.gradient):
+            return self.undecided(
+                "No kink matters here, but what rounding makes of the gradient is as large as its "
+                "terms: digits cancel, as in (exp(x) - 1) / x near 0. Write it so that they do not "
+                "(torch.expm1(x) / x), or run the program in a wider type."
+            )
         # Opposite rays: a branch that the trace does not show parts them.
         ahead = ray_witness(direction, own)
         back = replace(ahead, direction=tuple(-d for d in direction))
