@@ -16,7 +16,7 @@ from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_formula, name_nonfinite_value
 from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
 from clarke.decide.guards import judge_guard
-from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
+from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle, writes_shown
 from clarke.decide.meeting import JumpsBesideError, only_branches
 from clarke.decide.mixture import mix_neighbours, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
@@ -46,7 +46,7 @@ from clarke.errors import BudgetError, OutOfTimeError, ReplayError
 from clarke.kinks import Hazard, default_registry
 from clarke.kinks.embeddings import held_rows
 from clarke.kinks.smooth import why_not
-from clarke.numerics import CONFIRMED, EXACT_SHARE, SEARCH_SHARE
+from clarke.numerics import CONFIRMED, EXACT_SHARE, POSITIVE, SEARCH_SHARE
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 from clarke.theorems import bias_shift
 from clarke.verdict import Verdict
@@ -100,7 +100,12 @@ def decide(
         return Decision(Verdict.UNDECIDED, str(error), out_of_time=True)
     blocked = obstacle(analysis, sees_values=sees_values)
     if blocked is not None:
-        return blocked
+        shown = writes_shown(trace, registry, deadline)
+        rest = (registry, variables, gradient, settings, run_gradient)
+        if shown is None:
+            return blocked
+        found = decide(shown, *rest, sees_values=sees_values, given=True, deadline=deadline)
+        return found if found.verdict in POSITIVE else blocked
     if len(variables) != len(gradient):
         return Decision(
             Verdict.UNDECIDED,

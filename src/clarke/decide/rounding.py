@@ -42,7 +42,7 @@ from clarke.steering import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     Tensors = tuple[torch.Tensor, ...]
 
 _DOUBLE_SEEDS = 64, 65
+_MANY_SIGNS = 24  # where it counts that none of some terms cancel
 _SIGNS = 4  # gradients with random signs: half of all pairs of equal terms agree in one of two
 
 
@@ -108,7 +109,9 @@ class Rounding:
         held = [trace.slot_dtypes.get(s, torch.float64) for s in program.variables]
         if double:
             held = [torch.float64] * len(held)
-        self._least = spacings(self._gradient, held)
+        # A formula that gives NaN at the point has no roundings that could be granted.
+        finite = tuple(torch.nan_to_num(g, 0.0, 0.0, 0.0) for g in self._gradient)
+        self._least = spacings(finite, held)
         self._largest = tuple(torch.zeros_like(g) for g in self._gradient)
         self._along = [0.0] * len(self._gradient)
         self._count = 0
@@ -154,8 +157,11 @@ class Rounding:
     @cached_property
     def _ranges(self) -> Tensors:
         """For each entry, its size if the terms that add up to it had signs at random."""
+        return self._with_signs(range(_SIGNS))
+
+    def _with_signs(self, seeds: Iterable[int]) -> Tensors:
         found = tuple(g.abs() for g in self._gradient)
-        for seed in range(_SIGNS):
+        for seed in seeds:
             turned = self._run(Errors(seed, signs=True))
             if turned is not None:
                 found = tuple(torch.maximum(f, t.abs()) for f, t in zip(found, turned, strict=True))
@@ -216,8 +222,11 @@ class Rounding:
         suspects = [a > TOO_WIDE * g.abs() for a, g in zip(gaps, self._gradient, strict=True)]
         if not any(bool(s.any()) for s in suspects):
             return False
+        largest = max((float(g.abs().max()) for g in self._gradient if g.numel()), default=0.0)
+        terms = self._with_signs(range(_MANY_SIGNS))
         return any(
-            bool((a > DROWNED * t).any()) for a, t in zip(gaps, self._ranges, strict=True)
+            bool((a > DROWNED * t.clamp(min=largest)).any())
+            for a, t in zip(gaps, terms, strict=True)
         )
 
     def _is_run_again(self, other: Sequence[torch.Tensor]) -> bool:
