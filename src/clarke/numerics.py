@@ -368,6 +368,11 @@ CONFIRM_FINER = Steps(
     "kinks still see that the point has moved.",
     POSITIVE,
 )
+AXIS_STEPS = Steps(
+    (1e-2, 1e-4, 1e-6),
+    "Distances on a coordinate axis at which the function is steep if it is so all along it.",
+    (Verdict.NOT_LIPSCHITZ,),
+)
 CONFIRM_SLOWLY = Threshold(
     0.5,
     "Part of an error that may be left with a tenfold smaller step, seven times in a row, where "

@@ -10,7 +10,7 @@ import torch
 from clarke.capture import Origin, input_slots, refilled, without_values
 from clarke.deadline import rung
 from clarke.decide.model import Culprit, Decision, culprit_of
-from clarke.decide.settle import steep_beside
+from clarke.decide.settle import steep_beside, steep_on_axes
 from clarke.decide.vectors import used_vectors
 from clarke.kinks import Hazard, OpKind
 from clarke.kinks.embeddings import is_scaled
@@ -240,6 +240,8 @@ def judge_hazards(
     jumping = bool(kinds & {Hazard.STEP, Hazard.INFINITE_SLOPE})
     jumping = jumping or used_vectors(program.analysis) is not None
     steep = steep_beside(program, generator) if jumping else None
+    if steep is None and Hazard.INFINITE_SLOPE in kinds:
+        steep = steep_on_axes(program, generator)
     if steep is not None:
         return Decision(
             Verdict.NOT_LIPSCHITZ,

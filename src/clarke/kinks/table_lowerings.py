@@ -262,6 +262,12 @@ def _copysign(lo: Lowerer) -> _Parts | None:
     return (lo(_ATEN.mul.Tensor, lo(_ATEN.abs.default, x), value),)
 
 
+def _ldexp(lo: Lowerer) -> _Parts | None:
+    """By its values: autograd takes the power in whole numbers, 0 for a negative exponent."""
+    x, exponent = lo.arg(0, "self"), lo.arg(1, "other")
+    return (lo(_ATEN.mul.Tensor, x, lo(_ATEN.pow.Scalar, 2.0, exponent)),)
+
+
 def _clamp_between(lo: Lowerer) -> _Parts | None:
     """Bounds that meet, and may part: a maximum and a minimum tell the pieces apart."""
     x, low, high = lo.arg(0, "self"), lo.arg(1, "min"), lo.arg(2, "max")
@@ -368,6 +374,7 @@ def lowerings() -> Iterator[tuple[str, Lowering]]:
     yield "copysign.Scalar", _copysign
     yield "copysign.Tensor", _copysign
     yield "clamp.Tensor", _clamp_between
+    yield "ldexp.Tensor", _ldexp
     yield from scattered()
     yield "grid_sampler_2d", grid_sampler
     yield "grid_sampler_3d", grid_sampler
