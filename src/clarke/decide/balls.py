@@ -5,9 +5,9 @@ argument of a norm moves as ``J d``:
 
 - ``J = 0``: the norm adds nothing;
 - J of rank 1: the norm is the absolute value of a linear form, a kink like any other;
-- a larger rank: the norm adds ``J' u`` with ``u = J d / |J d|``, d in C. The greatest inner product of
-  a direction with such an element is known exactly, which is enough to project on the hull, and to
-  prove that a gradient lies outside of it.
+- a larger rank: the norm adds ``J' u`` with ``u = J d / |J d|``, d in C. The greatest inner
+  product of a direction with such an element is known exactly, which is enough to project on the
+  hull, and to prove that a gradient lies outside of it.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class BallCell(Cell):
                 moved = self.spanned @ slope.T
                 shares, _ = scipy.optimize.nnls(moved.T, (term @ toward) / size)
                 found.append(shares @ self.spanned)
-        for _ in range(_RANDOM):
-            found.append(generator.exponential(size=len(self.spanned)) ** 2 @ self.spanned)
+        shares = generator.exponential(size=(_RANDOM, len(self.spanned))) ** 2
+        found += list(shares @ self.spanned)
         return [d + _INWARD * float(np.abs(d).max()) * self.direction for d in found]
 
     def _vectors(self, slope: Array) -> Array | None:
@@ -216,12 +216,11 @@ class Balls:
     def size(self) -> Array:
         """(n,) the largest that an entry can be."""
         each = [np.abs(c.gradient) for c in self.cells]
-        for cell in self.cells:
-            if isinstance(cell, BallCell):
-                each.append(
-                    np.abs(cell.gradient)
-                    + np.sum([np.linalg.norm(t, axis=0) for t in cell.terms], axis=0)
-                )
+        each += [
+            np.abs(c.gradient) + np.sum([np.linalg.norm(t, axis=0) for t in c.terms], axis=0)
+            for c in self.cells
+            if isinstance(c, BallCell)
+        ]
         found: Array = np.max(each, axis=0)
         return found
 

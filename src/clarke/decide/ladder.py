@@ -21,7 +21,7 @@ from clarke.decide.meeting import JumpsBesideError, only_branches
 from clarke.decide.mixture import mix_neighbours, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
 from clarke.decide.nonfinite import judge_nonfinite
-from clarke.decide.norms import place_among_norms, random_rays
+from clarke.decide.norms import BallRefutation, judge_norms
 from clarke.decide.rays import mean_of_limits, mean_toward
 from clarke.decide.refute import (
     enumerate_exactly,
@@ -224,36 +224,25 @@ class _Context:
 
     def norms(self, otherwise: Decision) -> Decision:
         """The selections of all other kinks, with a ball of slopes at each norm of zero."""
-        program, rest = self.within(EXACT_SHARE), (self.generator, self.settings.exact)
         judged, bounds = self.judged
-        try:
-            placed = place_among_norms(program, flatten(judged), *rest)
-        except BudgetError as error:
-            late = isinstance(error, OutOfTimeError)
-            otherwise = replace(otherwise, reason=f"{otherwise.reason} {error}", out_of_time=late)
-            placed = None
-        proof = placed and placed.refute(flatten(judged), flatten(bounds))
-        if proof is None or placed is None:
-            rays = random_rays(program, self.generator) if placed is None else placed.rays(judged)
-            room = added(bounds, self.plain)
-            found = mean_toward(program, self.gradient, rays, self.generator, room)
-            return (found and self._limits(*found)) or otherwise
-        if is_rounding(proof, self.rounding) or proof.own_defects(
-            run=self.settings.confirm is Confirm.ALWAYS
-        ):
-            return otherwise
-        nearest = placed.nearest(judged, self.generator)
-        return Decision(
-            Verdict.NOT_CLARKE,
-            f"{Verdict.NOT_CLARKE.value} It is {proof.distance:.3g} away from all that pieces and "
-            "directions of norms of zero give.",
-            proof.sealed(),
-            "norms among pieces",
-            culprits=otherwise.culprits,
-            analysis=program.analysis,
-            relevance=self.relevance,
-            element=nearest,
+        found = judge_norms(
+            self.within(EXACT_SHARE),
+            judged,
+            bounds,
+            self.generator,
+            self.settings.exact,
+            otherwise,
         )
+        if isinstance(found, Decision):
+            proof = found.certificate
+            wrong = isinstance(proof, BallRefutation) and not (
+                is_rounding(proof, self.rounding)
+                or proof.own_defects(run=self.settings.confirm is Confirm.ALWAYS)
+            )
+            return found if wrong else otherwise
+        room = added(bounds, self.plain)
+        mean = mean_toward(self.program, self.gradient, found, self.generator, room)
+        return otherwise if mean is None else self._limits(*mean)
 
     def guarded(self, otherwise: Decision) -> Decision:
         """The function beside a guard, whose branch at the point holds nowhere else."""
