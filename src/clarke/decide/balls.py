@@ -26,7 +26,7 @@ from clarke.decide.live import find_live
 from clarke.decide.project import Projection, project
 from clarke.errors import BudgetError
 from clarke.kinks.cones import cone_rule, cone_touch
-from clarke.numerics import NORM_RANK, SLOPES_EQUAL
+from clarke.numerics import NORM_RANK, RAY_INWARD, SLOPES_EQUAL
 from clarke.steering import Analysis, Program, Site
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     Name = tuple[int, tuple[float, ...]]
 
 _RANDOM = 3  # directions tried in every cell
-_INWARD = 2.0**-20  # how far a direction on the border of a cell is moved inside of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +79,7 @@ class BallCell(Cell):
                 found.append(shares @ self.spanned)
         shares = generator.exponential(size=(_RANDOM, len(self.spanned))) ** 2
         found += list(shares @ self.spanned)
-        return [d + _INWARD * float(np.abs(d).max()) * self.direction for d in found]
+        return [d + RAY_INWARD * float(np.abs(d).max()) * self.direction for d in found]
 
     def _vectors(self, slope: Array) -> Array | None:
         """Unit vectors that generate the cone in which a norm's argument moves."""
