@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten, random_tangents, unflatten
-from clarke.decide.balls import BallCell, Balls, balls_around, with_cones
+from clarke.decide.balls import BallCell, Balls, balls_around
 from clarke.decide.limits import Limits
 from clarke.decide.rays import limits_along
 from clarke.decide.refute import gradients_on_the_other_side
@@ -23,6 +23,7 @@ from clarke.numerics import (
     VERIFIED_KINKS,
     VERIFIED_NODES,
 )
+from clarke.steering.cones import with_cones
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
