@@ -153,11 +153,13 @@ class KinkRule(ABC):
     Attributes:
         by_value: The pieces are constants (comparisons, sign): they matter through the operations
             that multiply by them or select with them, not by their own derivatives.
+        by_weights: A selection is not one candidate but a sum of them with weights of any sign.
         doubtful: Autograd's own formula for the operation holds for some programs only, so that
             a replay with the rule's must be compared with what autograd returned.
     """
 
     by_value: ClassVar[bool] = False
+    by_weights: ClassVar[bool] = False
     doubtful: ClassVar[bool] = False
 
     @property
