@@ -107,7 +107,8 @@ def _sums_exactly(
     if len(weights) == 1 and weights[0] == 1:
         bits, others = block[0].view(np.int64), part.view(np.int64)
         zero: NDArray[np.bool_] = ((bits << 1) == 0) & ((others << 1) == 0)  # of either sign
-        return zero | (bits == others)
+        same: NDArray[np.bool_] = zero | (bits == others)
+        return same
     low, high = _extent(weights[:, None])
     lows, highs = _extent(block)
     own, top = _extent(part[None])
