@@ -120,9 +120,10 @@ class Door(io.IOBase):
             begin: Done first, once.
             end: Done in any case; twice, where it was interrupted. It has to bear that.
         """
-        waiting = _waiting(begin, end)
-        next(waiting)
-        self.close = waiting.close  # type: ignore[method-assign]
+        # Held from the start: left to the garbage collector, it would end something later.
+        self._waiting = _waiting(begin, end)
+        self.close = self._waiting.close  # type: ignore[method-assign]
+        next(self._waiting)
 
 
 def _waiting(begin: Callable[[], object], end: Callable[[], object]) -> Generator[None, None, None]:

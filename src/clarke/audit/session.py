@@ -211,7 +211,7 @@ class Audit:
             return self  # an interrupt at this line, too, ends what has begun
         except BaseException:
             try:
-                self._end()
+                self._door.close()
             finally:
                 self._end()
             raise
