@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,8 @@ from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import declared_rate, opened_value
 from clarke.errors import CaptureError, ClarkeError, InputError, OutOfTimeError, in_a_line
+from clarke.torch_private import vmap_nesting
+from clarke.undo import contextmanager
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -122,9 +123,7 @@ def _is_transformed() -> bool:
     """Whether torch.func or autograd's own vmap (``is_grads_batched``) is running."""
     if torch._C._are_functorch_transforms_active():  # noqa: SLF001 - has no public name
         return True
-    level = torch._C._vmapmode_increment_nesting()  # noqa: SLF001 - as above
-    torch._C._vmapmode_decrement_nesting()  # noqa: SLF001 - as above
-    return bool(level > 1)
+    return vmap_nesting() > 0
 
 
 def _scalar(call: BackwardCall, recorder: Recorder) -> torch.Tensor:
@@ -185,7 +184,7 @@ def judge(
         return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
 
 
-@contextlib.contextmanager
+@contextmanager
 def alone() -> Iterator[None]:
     """Run clarke's own computations as if nothing of the user's were switched on.
 
@@ -203,8 +202,11 @@ def alone() -> Iterator[None]:
         saving_plainly(),
     ):
         try:
-            yield
-        finally:
+            try:
+                yield
+            finally:
+                torch.set_rng_state(state)
+        finally:  # an interrupt may have come before it
             torch.set_rng_state(state)
 
 

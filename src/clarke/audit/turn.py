@@ -16,6 +16,7 @@ from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Decision
 from clarke.errors import CaptureError
 from clarke.fast import LayerCertificate, all_finite, let_go
+from clarke.undo import at_the_end, contextmanager
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Turn:
             if self.error is not None:
                 self.decision = undecided(self.error)
 
-    @contextlib.contextmanager
+    @contextmanager
     def _timed(self) -> Iterator[None]:
         """What is left of the call's time for a part of clarke's work on it."""
         started = time.perf_counter()
@@ -160,6 +161,7 @@ class Turn:
             untouched = self._early is not None and not orders.whole and are_fresh(case.leaves)
             if accumulates and not untouched:
                 self._watch = LeafWatch(case.leaves)
+                at_the_end(self._watch.stop)
                 self._watch.start()
 
     def _judged_early(self, case: Case) -> Case:
@@ -233,7 +235,7 @@ class Turn:
             return None
         return found if isinstance(found, Decision) else None
 
-    @contextlib.contextmanager
+    @contextmanager
     def _unnoted(self) -> Iterator[None]:
         """Hooks that replays register are none of the user's."""
         spy = self._orders.spy
