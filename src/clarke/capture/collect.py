@@ -252,11 +252,12 @@ def _frozen(found: Mapping[K, V]) -> Mapping[K, V]:
 
 
 def _op_record(node: Node) -> OpRecord:
+    args, kwargs = node.arguments()
     return OpRecord(
         index=node.index,
         func=node.func,
-        args=node.args,
-        kwargs=_frozen(node.kwargs),
+        args=args,
+        kwargs=_frozen(kwargs),
         outputs=node.outputs,
         differentiated=node.differentiated,
         location=node.location,

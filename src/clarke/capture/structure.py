@@ -18,7 +18,7 @@ import torch
 
 from clarke.capture.asserts import in_assertion
 from clarke.capture.collect import external_of, saves_nothing, values_of
-from clarke.capture.live import NOTHING_KEPT
+from clarke.capture.live import NOTHING_KEPT, TENSOR
 from clarke.capture.memory import is_there
 from clarke.capture.trace import External, OpRecord, Ref, ScalarRead, Trace
 
@@ -138,7 +138,7 @@ class Structure:
                 node.func is not func
                 or node.location is not location
                 or len(node.inputs) != len(inputs)
-                or tuple(map(type, node.args)) != types
+                or tuple(map(type, node.pattern)) != types
                 or _flags(node) != flags
             ):
                 return None
@@ -184,7 +184,7 @@ def structure_of(trace: Trace, reached: Reached) -> Structure | None:
             (
                 node.func,
                 node.location,
-                tuple(map(type, node.args)),
+                tuple(map(type, node.pattern)),
                 tuple([numbers[s.number] for s in node.inputs]),
                 tuple([s.dtype for s in node.inputs]),
                 _numbered(node.outputs, numbers),
@@ -246,7 +246,7 @@ class Retraced:
     def same_arguments(self, position: int) -> bool:
         """Whether an operation has the arguments, but for tensors, that the structure shows."""
         node, op = self.nodes[position], self.structure.trace.ops[position]
-        return not node.kwargs and _same_arguments(node.args, op.args)
+        return not node.named and _same_arguments(node.pattern, op.args)
 
     def trace(self, repeatable: Callable[[Any], bool] | None = None) -> Trace:
         """The trace of the run, as `collect_trace` makes it, but for the numbers.
@@ -257,10 +257,11 @@ class Retraced:
         ops = list(self.structure.trace.ops)
         for position, node in enumerate(self.nodes):
             op = ops[position]
-            if not _same_arguments(node.args, op.args) or node.kwargs:
+            if node.named or not _same_arguments(node.pattern, op.args):
+                args, kwargs = node.arguments()
                 op = op.holding(
-                    args=tuple([_reference(a, self.numbers) for a in node.args]),
-                    kwargs=_named(node.kwargs, self.numbers),
+                    args=tuple([_reference(a, self.numbers) for a in args]),
+                    kwargs=_named(kwargs, self.numbers),
                 )
             if _holds(node) and not (repeatable is not None and _is_let_go(node, repeatable)):
                 op = op.holding(**values_of(node))
@@ -334,7 +335,7 @@ def _flags(node: Node) -> tuple[Any, ...]:
         len(node.kept_outputs),
         len(node.kept_lists),
         len(node.drawn),
-        tuple(node.kwargs) if node.kwargs else (),
+        tuple(node.named) if node.named else (),
     )
 
 
@@ -452,12 +453,12 @@ def _reference(value: Any, numbers: Mapping[int, int]) -> Any:
 
 
 def _same_arguments(args: tuple[Any, ...], known: tuple[Any, ...]) -> bool:
-    """Whether arguments of the same types are the same but for the numbers of tensors.
+    """Whether arguments of the same types are the same but for tensors.
 
     Zeros are not told apart by comparing them, so that they count as others.
     """
     for own, other in zip(args, known, strict=True):
-        if own is other or type(own) is Ref:
+        if own is other or own is TENSOR:
             continue
         if not own or own != other or isinstance(own, (list, tuple)):
             return False
