@@ -35,7 +35,8 @@ class _Undo:
         self._state.restore()
         for action in reversed(self.actions):
             action()
-        self._state.restore()
+        if self.actions:
+            self._state.restore()
 
 
 _running: Final[ContextVar[_Undo | None]] = ContextVar("clarke_undo", default=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -23,6 +23,7 @@ from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import declared_rate, opened_value
 from clarke.errors import CaptureError, ClarkeError, InputError, OutOfTimeError, in_a_line
 from clarke.fast import Familiar, QuickJudge
+from clarke.torch_private import saved_tensors_hooks
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from clarke.audit.penalized import Penalized
     from clarke.capture import Reached
     from clarke.kinks import Registry
+
+
+_AS_IT_IS: Final = contextlib.nullcontext()
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,11 +215,8 @@ def _scalar(call: BackwardCall, recorder: Recorder) -> torch.Tensor:
         raise InputError("Nothing that the backward call starts at requires a gradient.")
     first, weight = pairs[0]
     if len(pairs) == 1 and first.numel() == 1 and recorder.slot_of(first) is not None:
-        recorder.paused = True
-        try:
-            plain = bool((weight.detach() == 1).all())
-        finally:
-            recorder.paused = False
+        with torch._C._DisableTorchDispatch():  # noqa: SLF001 - has no public name
+            plain = weight.detach().item() == 1
         if plain:
             return first
     with (
@@ -269,9 +270,9 @@ def alone() -> Iterator[None]:
         torch._C.DisableTorchFunction(),
         torch._C._DisableTorchDispatch(),  # noqa: SLF001 - has no public name
         torch.enable_grad(),
-        torch.autocast("cpu", enabled=False),
-        torch.autograd.set_detect_anomaly(False),
-        saving_plainly(),
+        torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else _AS_IT_IS,
+        torch.autograd.set_detect_anomaly(False) if torch.is_anomaly_enabled() else _AS_IT_IS,
+        saving_plainly() if saved_tensors_hooks() is not None else _AS_IT_IS,
     ):
         try:
             yield

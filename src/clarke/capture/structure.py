@@ -133,31 +133,39 @@ class Structure:
         numbers: dict[int, int] = {}
         outside: dict[int, Slot] = {}
         for node, form in zip(nodes, forms, strict=True):
-            func, location, types, inputs, dtypes, outputs, flags = form
+            func, location, types, inputs, outputs, flags = form
             if (
                 node.func is not func
                 or node.location is not location
-                or len(node.inputs) != len(inputs)
                 or tuple(map(type, node.pattern)) != types
-                or _flags(node) != flags
+                or flags != _flags(node)
             ):
                 return None
-            for slot, number, dtype in zip(node.inputs, inputs, dtypes, strict=True):
+            read = []
+            for slot in node.inputs:
                 own = numbers.get(slot.number)
                 if own is None:
                     own = numbers[slot.number] = len(numbers)
                     outside[own] = slot
-                if own != number or slot.dtype is not dtype:
-                    return None
-            if _numbered(node.outputs, numbers) != outputs:
+                read.append((own, slot.dtype))
+            if read != inputs:
                 return None
+            made = node.outputs
+            if len(made) == 1 and made[0] is not None:
+                if numbers.setdefault(made[0], len(numbers)) != outputs[0]:
+                    return None
+            elif _numbered(made, numbers) != outputs:
+                return None
+        if not all(_holds(nodes[i]) for i in self.holding):
+            return None  # let go by an earlier call
         if numbers.get(reached.output.number) != self.trace.output:
             return None
         if tuple([_read(r, numbers) for r in reached.reads]) != self._reads:
             return None
         kinds = self.outside
-        if any(_kind(slot) is not kinds.get(number) for number, slot in outside.items()):
-            return None
+        for number, slot in outside.items():
+            if _kind(slot) is not kinds[number]:
+                return None
         return Retraced(self, nodes, numbers, outside)
 
     def freed(self, nodes: Sequence[Node]) -> Iterator[Node]:
@@ -185,8 +193,7 @@ def structure_of(trace: Trace, reached: Reached) -> Structure | None:
                 node.func,
                 node.location,
                 tuple(map(type, node.pattern)),
-                tuple([numbers[s.number] for s in node.inputs]),
-                tuple([s.dtype for s in node.inputs]),
+                [(numbers[s.number], s.dtype) for s in node.inputs],
                 _numbered(node.outputs, numbers),
                 _flags(node),
             )
@@ -331,18 +338,13 @@ def _flags(node: Node) -> tuple[Any, ...]:
         node.hidden_write,
         node.writers_before,
         node.zeros is None,
-        len(node.kept),
-        len(node.kept_outputs),
-        len(node.kept_lists),
-        len(node.drawn),
         tuple(node.named) if node.named else (),
     )
 
 
 def _holds(node: Node) -> bool:
-    return bool(
-        node.kept or node.kept_outputs or node.kept_lists or node.kept_named or node.drawn
-    ) or (node.zeros is not None)
+    kept = node.kept or node.kept_outputs or node.kept_lists or node.kept_named or node.drawn
+    return node.zeros is not None or bool(kept)
 
 
 def _is_let_go(node: Node, repeatable: Callable[[Any], bool]) -> bool:
@@ -369,7 +371,9 @@ def _kind(slot: Slot) -> Outside | None:
     if storage.snapshot is not None or storage.writers or tensor.is_inference():
         return None
     original = tensor if slot.key is None else slot.key()
-    if (original is not None and not storage.holds(original)) or not is_there(tensor):
+    if original is not None and not storage.holds(original):
+        return None
+    if not is_there(tensor):
         return None
     if tensor.requires_grad:
         unchanged = tensor.is_leaf and tensor._version == slot.version
@@ -412,7 +416,7 @@ def _address(slot: Slot) -> int:
 
 def _freed(nodes: Sequence[Node], forms: Sequence[_Form]) -> tuple[int, ...]:
     """Positions of the operations that autograd's own graph loses with its values."""
-    maker = {n: i for i, form in enumerate(forms) for n in form[5] if n is not None}
+    maker = {n: i for i, form in enumerate(forms) for n in form[4] if n is not None}
     found: set[int] = set()
     whole: set[int] = set()
     todo = [len(nodes) - 1]
@@ -420,9 +424,9 @@ def _freed(nodes: Sequence[Node], forms: Sequence[_Form]) -> tuple[int, ...]:
         position = todo.pop()
         if position not in found and nodes[position].differentiated:
             found.add(position)
-            todo += [maker[n] for n in forms[position][3] if n in maker]
+            todo += [maker[n] for n, _ in forms[position][3] if n in maker]
     for position in sorted(found):
-        behind = [maker[n] for n in forms[position][3] if n in maker]
+        behind = [maker[n] for n, _ in forms[position][3] if n in maker]
         if saves_nothing(nodes[position]) and all(
             i in whole for i in behind if nodes[i].differentiated
         ):

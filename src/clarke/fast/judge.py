@@ -438,10 +438,12 @@ def _without_values(count: TouchCount) -> TouchCount:
 
 def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
     """Whether no entry is NaN or infinite; one pass over each tensor."""
+    if len(tensors) == 1 and tensors[0].numel() == 1 and not tensors[0].is_complex():
+        return math.isfinite(tensors[0].detach().item())
     plain = [t for t in tensors if t.layout == torch.strided and t.dtype in _SUMMED]
     if len(plain) == len(tensors) and plain and len({t.dtype for t in plain}) == 1:
         # A sum is the quickest pass there is, and finite only if all entries are.
-        sums = [t.detach().sum() for t in plain]
+        sums = [(t.detach() if t.requires_grad else t).sum() for t in plain]
         if math.isfinite(float(sums[0] if len(sums) == 1 else torch.stack(sums).sum())):
             return True
     ends: dict[torch.dtype, list[torch.Tensor]] = {}
