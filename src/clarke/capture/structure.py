@@ -464,6 +464,8 @@ def _same_arguments(args: tuple[Any, ...], known: tuple[Any, ...]) -> bool:
     for own, other in zip(args, known, strict=True):
         if own is other or own is TENSOR:
             continue
-        if not own or own != other or isinstance(own, (list, tuple)):
+        if not own or own != other:
+            return False
+        if isinstance(own, (list, tuple)) and not type(own[0]) is type(other[0]) is int:
             return False
     return True

@@ -19,7 +19,7 @@ from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
 from clarke.fast.repertoire import Repertoire
-from clarke.fast.same import agree
+from clarke.fast.same import CHOICES, agree
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind
@@ -117,6 +117,8 @@ class QuickJudge:
         self._scratch = Scratch()
         self._coder = Coder(seed, compiled)
         self.repertoire = Repertoire(registry)
+        # What AD does at ties of a minimum or maximum, in words, by operator and type.
+        self._choices: dict[tuple[Any, torch.dtype], str] = {}
 
     def decide(
         self,
@@ -322,6 +324,12 @@ class QuickJudge:
             above = touch is not None and bool(touch.mixed().any() | (touch.chosen() != 0).any())
             found.slopes[position] = not above
         else:
+            places = known.rule.places(op)
+            if places is not None:
+                count = self._without_listing(graph, position, *places)
+                if count is not None:
+                    found.counts.append(count)
+                    return ""
             touch = known.rule.find(op)
             elements = max(touch.base.numel(), touch.count)
         if touch is None or touch.count == 0:
@@ -330,11 +338,29 @@ class QuickJudge:
         if not op.differentiated or touch.hazards:
             return "a kink is touched that no bias settles"
         if op.short_name not in SHIFTED:
-            found.in_doubt = found.in_doubt or not agree(graph, position, touch.elements)
+            same = agree(graph, position, touch.elements)
+            if op.short_name in CHOICES:
+                # By formula: the same at every tie of numbers of one type.
+                self._choices[op.func, op.kept[0].dtype] = touch.choice()
+            found.in_doubt = found.in_doubt or not same
             found.counts.append(TouchCount(op, elements, touch.count, 0, touch))
             return ""
         found.counts.append(TouchCount(op, elements, touch.count, touch.count, touch))
         return _shift(graph, position, touch, found)
+
+    def _without_listing(
+        self, graph: Graph, position: int, elements: int, touched: torch.Tensor
+    ) -> TouchCount | None:
+        """The count of an operation of which that is all there is to know; else None."""
+        op = graph.trace.ops[position]
+        if not touched.numel():
+            return TouchCount(op, elements, 0, 0)
+        if op.short_name not in CHOICES or not op.differentiated:
+            return None
+        choice = self._choices.get((op.func, op.kept[0].dtype))
+        if choice is None or not agree(graph, position, touched):
+            return None
+        return TouchCount(op, elements, touched.numel(), 0, choice=choice)
 
     def _pool(self, graph: Graph, position: int, found: _Findings) -> str:
         op = graph.trace.ops[position]

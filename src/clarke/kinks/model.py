@@ -118,6 +118,24 @@ class Touch:
             ranks=None if self.ranks is None else self.ranks.only(stay),
         )
 
+    def choice(self) -> str:
+        """What AD chose at the touched kinks, in words."""
+        if self.hazards:
+            return next(iter(self.hazards)).value
+        mixed = self.mixed()
+        parts = []
+        if bool(mixed.any()):
+            shares = self.weights[mixed[self.owner] & (self.weights > 0)].unique().tolist()
+            shown = ", ".join(f"{s:.4g}" for s in shares[:4])
+            parts.append(f"mixes the tied pieces with weights {shown}")
+        if not bool(mixed.all()):
+            if self.base.dtype == torch.int64:
+                parts.append("follows one of the tied elements")
+            else:
+                pieces = self.chosen()[~mixed].unique().tolist()
+                parts.append("piece " + ", ".join(str(p) for p in pieces[:4]))
+        return " and ".join(parts)
+
     def mixed(self) -> torch.Tensor:
         """(K,) bool: AD's proxy mixes several candidates instead of selecting one."""
         largest = torch.zeros(self.count, dtype=torch.float64)
@@ -169,6 +187,14 @@ class KinkRule(ABC):
     @abstractmethod
     def find(self, op: OpRecord) -> Touch:
         """The kinks touched by `op`, from the values kept in the record."""
+
+    def places(self, op: OpRecord) -> tuple[int, torch.Tensor] | None:
+        """How many elements `op` has, and the flat positions of the touched ones.
+
+        What `find` finds, without what AD chose there, in a small part of its time; None where the
+        rule has no such way.
+        """
+        return None
 
     @abstractmethod
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
