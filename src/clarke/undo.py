@@ -41,7 +41,8 @@ class _Undo:
                 action()
             except Exception as error:  # noqa: BLE001 - the others have to be done, too
                 failures.append(error)
-        self._state.restore()
+        if self.actions:
+            self._state.restore()
         if failures:
             raise failures[0]
 

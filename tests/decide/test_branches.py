@@ -61,9 +61,7 @@ def test_wrong_among_branches():
 
 def test_branches_that_do_not_meet():
     """At (t, 0) with t > 0 the first is t and the other 0: a jump on the way to the point."""
-    report = clarke.check(
-        lambda x: torch.where((x > 0).all(), x.sum(), zero()), point([0.0, 0.0])
-    )
+    report = clarke.check(lambda x: torch.where((x > 0).all(), x.sum(), zero()), point([0.0, 0.0]))
     assert report.verdict is Verdict.NOT_LIPSCHITZ
 
 

@@ -14,11 +14,11 @@ import torch
 from torch.autograd.function import _HookMixin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from typing_extensions import Self
 
-    from clarke.capture import Recorder, Trace
+    from clarke.capture import Recorder
 
 
 class HookSpy:
@@ -68,9 +68,12 @@ class HookSpy:
         else:
             self._slots.add(slot.number)
 
-    def reaches(self, trace: Trace) -> bool:
-        """Whether a hook may change a gradient inside of this trace.
+    def reaches(self, slots: Iterable[int]) -> bool:
+        """Whether a hook may change a gradient of one of these values.
 
         Of a hook on a node it is not known to which graph it belongs: from then on, to all.
+
+        Args:
+            slots: Their numbers in the record.
         """
-        return self._nodes or not self._slots.isdisjoint(trace.slot_dtypes)
+        return self._nodes or not self._slots.isdisjoint(slots)

@@ -19,7 +19,7 @@ from clarke.audit.statistics import PlaceCounter
 from clarke.audit.step import Step
 from clarke.audit.stepping import OptimizerAside
 from clarke.audit.summary import Summary
-from clarke.audit.turn import Orders, Turn, run_call
+from clarke.audit.turn import Orders, Turn, forget, run_call
 from clarke.capture import Operators, Places, Recorder
 from clarke.compiled import Compiled
 from clarke.deadline import check_seconds
@@ -306,6 +306,7 @@ class Audit:
         location = recorder.places.here()[0]
         if not self._schedule.looks_at(number):
             result = run_call(call, recorder)
+            forget(call, recorder)
             self._add(_unseen(number, location, "Left out by `every` or `sample`."), None)
             return result
         orders = Orders(

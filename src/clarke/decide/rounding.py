@@ -201,7 +201,9 @@ class Rounding:
         Either it is apart from this one by a good part of the entry's terms, or roundings of
         float64, in which both are told, already move it by that: ``(exp(x) - 1) / x`` at 1e-15.
         """
-        kinds = {d for d in self._program.analysis.trace.slot_dtypes.values() if d.is_floating_point}
+        kinds = {
+            d for d in self._program.analysis.trace.slot_dtypes.values() if d.is_floating_point
+        }
         if not kinds <= {torch.float32, torch.float64}:
             return False  # of half precision `vague` says it
         # What underflows on the way is lost as it should be.

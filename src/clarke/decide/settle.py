@@ -122,9 +122,7 @@ def steep_on_axes(
         found: Steep | None = None
         for step in AXIS_STEPS:
             other = copy.copy(program)
-            other.point = tuple(
-                p + step * d for p, d in zip(program.point, direction, strict=True)
-            )
+            other.point = tuple(p + step * d for p, d in zip(program.point, direction, strict=True))
             found = steep_beside(other, generator, deadline)
             if found is None or math.isnan(found.jump):
                 found = None

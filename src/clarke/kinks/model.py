@@ -176,6 +176,14 @@ class KinkRule(ABC):
     def find(self, op: OpRecord) -> Touch:
         """The kinks touched by `op`, from the values kept in the record."""
 
+    def places(self, op: OpRecord) -> tuple[int, torch.Tensor] | None:
+        """How many elements `op` has, and the flat positions of the touched ones.
+
+        What `find` finds, without what AD chose there, in a small part of its time; None where the
+        rule has no such way.
+        """
+        return None
+
     @abstractmethod
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         """The operation with the given selection for every output element: analytic.

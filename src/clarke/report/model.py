@@ -74,6 +74,13 @@ class Report:
     seconds: float = 0.0
     out_of_time: bool = False
 
+    def bare(self) -> Report:
+        """The same without tensors."""
+        made = object.__new__(Report)
+        made.__dict__.update(self.__dict__)
+        made.__dict__.update(gradient=(), certificate=None, element=None)
+        return made
+
     @property
     def correct(self) -> bool | None:
         """True if proved a Clarke gradient, False if proved not to be one, None otherwise."""
