@@ -932,8 +932,8 @@ class Recorder(TorchDispatchMode):
         node.hidden_write = True
         if func._schema.name.endswith("_"):
             reading = _Reading(self._read, location)
-            node.args = tuple(reading.refs(a) for a in args)
-            node.kwargs = {k: reading.refs(v) for k, v in kwargs.items()}
+            node.pattern = tuple(reading.pattern(a) for a in args)
+            node.named = {k: reading.pattern(v) for k, v in kwargs.items()}
             node.inputs = tuple(reading.inputs)
             node.writers_before = _writers(node.inputs)
             node.outputs = (reading.inputs[0].number,)
