@@ -124,7 +124,7 @@ class Refutation(WithoutSelection):
         if self.part:
             entries = part_entries(program, self.part)
             live = find_live(program, fresh_generator())
-            limits = part_limits(program, live, self.part, entries, fresh_generator(), _verified())
+            limits = part_limits(program, live, self.part, entries, fresh_generator(), verified())
         else:
             limits = recomputed_limits(program)
         check_same(self.limits, limits)
@@ -278,10 +278,10 @@ def recomputed_limits(program: Program) -> LimitSet:
     Raises:
         BudgetError: That is out of reach.
     """
-    return enumerate_exactly(program, fresh_generator(), _verified()).limits
+    return enumerate_exactly(program, fresh_generator(), verified()).limits
 
 
-def _verified() -> Limits:
+def verified() -> Limits:
     """How much a verification enumerates."""
     return Limits(nodes=int(VERIFIED_NODES), cells=int(VERIFIED_CELLS), kinks=int(VERIFIED_KINKS))
 
