@@ -40,6 +40,7 @@ from clarke.decide.verification import (
     fresh_generator,
     is_replayed,
 )
+from clarke.kinks.lowering import recorded_index
 from clarke.proof.container import refuse
 from clarke.proof.plain import fields, items, number, truth, whole
 from clarke.steering import selected_gradient
@@ -122,7 +123,7 @@ def touched(program: Program) -> torch.Tensor:
     numbers = {op.index: i for i, op in enumerate(program.analysis.recorded.ops)}
     parts: dict[int, int] = {}
     for site in program.analysis.ordered():
-        op = numbers[site.touch.op.index]
+        op = numbers[recorded_index(site.touch.op.index)]
         part = parts[op] = parts.get(op, -1) + 1
         row = torch.tensor([[op, part]]).expand(site.touch.count, 2)
         found.append(torch.cat([row, site.touch.elements[:, None]], 1))
