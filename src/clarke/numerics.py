@@ -229,6 +229,10 @@ PROOF_VALUES = Threshold(
     NONE,
 )
 
+KEPT_BYTES = Threshold(
+    2.0**31, "Bytes of kept steps after which an audit keeps no more of them.", NONE
+)
+
 # --- masks and comparisons -----------------------------------------------------------------------
 
 FORK_NOISE = Threshold(

@@ -49,7 +49,7 @@ from clarke.verdict import Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from clarke.steering import Program, Site
+    from clarke.steering import Program
 
     Tensors = dict[str, torch.Tensor]
     Parts = tuple[torch.Tensor, ...]
@@ -376,16 +376,18 @@ def _read_membership(
     )
 
 
-_READERS: Mapping[
-    str, Callable[[Any, Program, Parts, Mapping[str, torch.Tensor]], Recomputed]
-] = MappingProxyType({
-    "witnesses": _read_certificate,
-    "limits": _read_limits,
-    "pieces that bend one way": _read_regular,
-    "separation": _read_refutation,
-    "outer estimate": _read_outer,
-    "membership": _read_membership,
-})
+_READERS: Mapping[str, Callable[[Any, Program, Parts, Mapping[str, torch.Tensor]], Recomputed]] = (
+    MappingProxyType(
+        {
+            "witnesses": _read_certificate,
+            "limits": _read_limits,
+            "pieces that bend one way": _read_regular,
+            "separation": _read_refutation,
+            "outer estimate": _read_outer,
+            "membership": _read_membership,
+        }
+    )
+)
 
 
 def gradient_of(proof: Recomputed) -> Parts:

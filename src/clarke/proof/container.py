@@ -82,7 +82,9 @@ def read_bytes(path: Path) -> bytes:
             raise refuse(f"{path} has {size} bytes, more than {PROOF_BYTES:.0f}")
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}. Name a file of a proof.") from error
+        raise InputError(
+            f"Cannot read {path}: {error.strerror}. Name a file of a proof."
+        ) from error
 
 
 def canonical(content: Any) -> bytes:
@@ -120,7 +122,7 @@ def _entries(raw: bytes) -> tuple[bytes, bytes, bytes]:
             text, data, told = (archive.read(i) for i in infos)
     except ProofError:
         raise
-    except Exception as error:  # noqa: BLE001 - zipfile fails in many ways on what is no zip
+    except Exception as error:
         raise refuse(f"the zip cannot be read ({in_a_line(error)})") from error
     return text, data, told
 

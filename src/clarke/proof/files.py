@@ -79,8 +79,10 @@ class Stored:
             raise refuse("it holds a step that is still to be judged, and no proof")
         first_run(self.trace, deadline)
         program = rebuilt(self.trace, self.variables, deadline)
-        gradient = () if self.claim.get("kind") == "membership" else each(
-            "gradient", program, self.tensors
+        gradient = (
+            ()
+            if self.claim.get("kind") == "membership"
+            else each("gradient", program, self.tensors)
         )
         return read(self.claim, program, gradient, self.tensors)
 

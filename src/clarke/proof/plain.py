@@ -196,7 +196,10 @@ def program_from_plain(plain: Any, tensors: Mapping[str, torch.Tensor]) -> tuple
             if slot not in known:
                 raise refuse(f"operation {i} reads slot {slot}, which nothing has made")
         known.update(s for s in op.outputs if s is not None)
-    reads = [fields(r, {"slot", "shape", "place"}, "a read") for r in items(plain["scalar_reads"], "reads")]
+    reads = [
+        fields(r, {"slot", "shape", "place"}, "a read")
+        for r in items(plain["scalar_reads"], "reads")
+    ]
     dtypes = plain["dtypes"]
     if not isinstance(dtypes, dict) or not all(
         k.isdecimal() and isinstance(v, str) and v in _DTYPES for k, v in dtypes.items()

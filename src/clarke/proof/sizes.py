@@ -51,9 +51,7 @@ class _Bounded(TorchDispatchMode):
         self.last = "the program"
         self._total = 0
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self.last = str(func)
         shapes = {k: "meta" if k == "device" else _shape(v) for k, v in kwargs.items()}
