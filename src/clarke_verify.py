@@ -441,7 +441,7 @@ POINTWISE = {
     "silu": lambda r, w, x: r.mul(x, sigmoid(r, w, x)),
     "relu": lambda r, w, x: r.largest([ZERO, x], w),
     "abs": lambda r, w, x: r.largest([r.add((x, -1)), x], w),
-    "maximum": lambda r, w, x, y: r.largest([x, y], w),
+    "maximum": lambda r, w, x, y: r.largest([y, x], w),
     "minimum": lambda r, w, x, y: smallest(r, w, [x, y]),
     "hardtanh": lambda r, w, x, low=Node(F(-1)), high=ONE: clamp(r, w, x, low, high),
     "clamp_max": lambda r, w, x, high: clamp(r, w, x, None, high),
@@ -460,6 +460,7 @@ POINTWISE = {
     **dict.fromkeys(("zeros_like", "zero"), lambda r, w, x: ZERO),
     "ones_like": lambda r, w, x: ONE,
 }
+BY_SIGN = {f"aten::{k}" for k in ("relu", "abs", "maximum", "minimum", "leaky_relu")}  # numbered so here
 REDUCED = {
     "sum": lambda r, w, nodes: r.add(*[(n, 1) for n in nodes]),
     "mean": lambda r, w, nodes: r.add(*[(n, F(1, len(nodes))) for n in nodes]),
@@ -734,11 +735,12 @@ def witnessed(content, tensors, touched, value, gradient, unit):
                 raise (Rejected if strict is False else CannotTell)(told)
         if content["verdict"] == "SMOOTH" and matter:
             raise Rejected(f"a kink that matters is touched, at operation {next(iter(matter))[0]}")
-        kinks = tensors["touched"][1]
+        kinks, program = tensors["touched"][1], content["program"]
         pairs = iter(tensors[f"witness.{k}.selection"][1])
         for kink, piece in zip(pairs, pairs):
             where = (kinks[3 * kink], kinks[3 * kink + 2])
-            if where in matter and run.pieces.get(where, piece) != piece:
+            by_sign = program["ops"][where[0]]["op"].split(".")[0].strip("_") in BY_SIGN
+            if where in matter and by_sign and run.pieces.get(where, piece) != piece:
                 raise Rejected(f"witness {k} selects another piece at operation {where[0]}")
         own = [result.g.get(("x", n), (F(0), 0.0)) for n in range(len(gradient))]
         claimed = flat(f"witness.{k}.gradient", content, tensors)
