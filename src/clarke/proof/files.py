@@ -77,8 +77,8 @@ class Stored:
         """
         if self.claim == _NOTHING:
             raise refuse("it holds a step that is still to be judged, and no proof")
-        first_run(self.trace, deadline)
-        program = rebuilt(self.trace, self.variables, deadline)
+        trace = first_run(self.trace, deadline)
+        program = rebuilt(trace, self.variables, deadline)
         gradient = (
             ()
             if self.claim.get("kind") == "membership"
@@ -224,12 +224,14 @@ def load(path: str | PathLike[str]) -> Stored:
     content = fields(content, set(_KEYS), "the file")
     if content["format"] != FORMAT:
         raise refuse("its format is another one")
-    if type(content["version"]) is not int or content["version"] != VERSION:
+    if type(content["version"]) is not int:
+        raise refuse("its version is no number")
+    if content["version"] != VERSION:
         raise UnsupportedError(
             f"{path} is of version {content['version']!r} of the format, and this clarke reads "
             f"version {VERSION}. Use the clarke that wrote it."
         )
-    if content["verdict"] not in Verdict.__members__:
+    if text(content["verdict"]) not in Verdict.__members__:
         raise refuse("its verdict is not known")
     trace, variables = program_from_plain(content["program"], tensors)
     found = Stored(

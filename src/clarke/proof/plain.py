@@ -70,7 +70,6 @@ def program_to_plain(trace: Trace, variables: Sequence[int], tensors: Tensors) -
             {"slot": r.slot, "shape": r.shape, "place": _place(r.location, places)}
             for r in trace.scalar_reads
         ],
-        "dtypes": {str(s): _name(d) for s, d in sorted(trace.slot_dtypes.items())},
         "places": [[p.module, p.file, p.line, p.function] for p in places],
     }
 
@@ -101,10 +100,8 @@ def _op_to_plain(
         "args": [_value_to_plain(a, op) for a in op.args],
         "named": {k: _value_to_plain(v, op) for k, v in op.kwargs.items()},
         "results": list(op.outputs),
-        "varied": sorted(op.varied),
         "flags": [f for f in _FLAGS if getattr(op, f)],
         "place": _place(op.location, places),
-        "part_of": op.stands_for,
     }
     if default_registry().known(op.func).kind is OpKind.RANDOM:
         for kind, kept in (("read", op.kept), ("drawn", op.drawn), ("made", op.kept_outputs)):
@@ -152,7 +149,7 @@ def _external_to_plain(
     found: dict[str, Any] = {
         "slot": e.slot,
         "origin": e.origin.name,
-        "storage": e.storage,
+        "memory": None if e.snapshot is None else e.storage,
         "name": e.name,
         "stopped": e.stopped,
         "cut_by": e.cut_by,
@@ -180,7 +177,7 @@ def program_from_plain(plain: Any, tensors: Mapping[str, torch.Tensor]) -> tuple
     Raises:
         ProofError: Anything is out of place.
     """
-    keys = {"ops", "read", "output", "variables", "scalar_reads", "dtypes", "places"}
+    keys = {"ops", "read", "output", "variables", "scalar_reads", "places"}
     plain = fields(plain, keys, "program")
     places = [_location(p) for p in items(plain["places"], "places")]
     read = [
@@ -200,11 +197,6 @@ def program_from_plain(plain: Any, tensors: Mapping[str, torch.Tensor]) -> tuple
         fields(r, {"slot", "shape", "place"}, "a read")
         for r in items(plain["scalar_reads"], "reads")
     ]
-    dtypes = plain["dtypes"]
-    if not isinstance(dtypes, dict) or not all(
-        k.isdecimal() and isinstance(v, str) and v in _DTYPES for k, v in dtypes.items()
-    ):
-        raise refuse("program.dtypes is no table of dtypes by slot")
     trace = Trace(
         ops=ops,
         externals=MappingProxyType(externals),
@@ -213,13 +205,10 @@ def program_from_plain(plain: Any, tensors: Mapping[str, torch.Tensor]) -> tuple
             ScalarRead(whole(r["slot"], "a read"), _at(places, r["place"]), truth(r["shape"]))
             for r in reads
         ),
-        slot_dtypes=MappingProxyType({int(k): _DTYPES[v] for k, v in dtypes.items()}),
         emptied=True,
     )
     if trace.output not in known:
         raise refuse(f"program.output is slot {trace.output}, which nothing has made")
-    if not known.issuperset(trace.slot_dtypes):
-        raise refuse("program.dtypes names a slot that nothing has made")
     variables = [whole(v, "program.variables") for v in items(plain["variables"], "variables")]
     if not externals.keys() >= set(variables):
         raise refuse("program.variables names a slot that the program does not read")
@@ -297,14 +286,14 @@ def _op(
     plain: Any, position: int, places: list[Location], tensors: Mapping[str, torch.Tensor]
 ) -> OpRecord:
     what = f"operation {position}"
-    keys = {"op", "args", "named", "results", "varied", "flags", "place", "part_of"}
+    keys = {"op", "args", "named", "results", "flags", "place"}
     plain = fields(plain, keys, what)
     func = _overload(plain["op"], what)
     named = plain["named"]
     if not isinstance(named, dict):
         raise refuse(f"the named arguments of {what} are no table")
     flags = items(plain["flags"], what)
-    if not set(flags) <= set(_FLAGS) or len(set(flags)) != len(flags):
+    if flags != [f for f in _FLAGS if f in flags]:
         raise refuse(f"{what} has flags that are not known")
     results = items(plain["results"], what)
     kept: dict[str, dict[int, torch.Tensor]] = {"read": {}, "drawn": {}, "made": {}}
@@ -323,9 +312,7 @@ def _op(
         kept=MappingProxyType(kept["read"]),
         drawn=MappingProxyType(kept["drawn"]),
         kept_outputs=MappingProxyType(kept["made"]),
-        varied=frozenset(whole(v, what) for v in items(plain["varied"], what)),
         location=_at(places, plain["place"]),
-        stands_for=text(plain["part_of"]),
         **{f: f in flags for f in _FLAGS},
     )
 
@@ -377,22 +364,24 @@ def _external(
     plain: Any, position: int, places: list[Location], tensors: Mapping[str, torch.Tensor]
 ) -> External:
     what = f"program.read[{position}]"
-    keys = {"slot", "origin", "storage", "name", "stopped", "cut_by", "rewritten", "place", "view"}
+    keys = {"slot", "origin", "memory", "name", "stopped", "cut_by", "rewritten", "place", "view"}
     plain = fields(plain, keys, what)
-    slot, storage = whole(plain["slot"], what), whole(plain["storage"], what)
-    if plain["origin"] not in Origin.__members__:
+    slot, memory = whole(plain["slot"], what), plain["memory"]
+    storage = slot if memory is None else whole(memory, what)
+    if text(plain["origin"]) not in Origin.__members__:
         raise refuse(f"{what} has an origin that is not known")
     origin = Origin[plain["origin"]]
-    own, snapshot = tensors.get(f"slot.{slot}"), tensors.get(f"memory.{storage}")
-    if (own is None) == (snapshot is None or plain["view"] is None):
-        raise refuse(f"{what} has not one tensor")
+    own = None if memory is not None else tensors.get(f"slot.{slot}")
+    snapshot = None if memory is None else tensors.get(f"memory.{storage}")
+    if (own is None and snapshot is None) or (snapshot is not None and plain["view"] is None):
+        raise refuse(f"{what} has no tensor")
     flat = snapshot if own is None else own
     tensor = flat if plain["view"] is None else _viewed(flat, plain["view"], what)
     if tensor is None:
         raise refuse(f"{what} has no tensor")
     if origin is Origin.LEAF:
-        if not tensor.is_floating_point():
-            raise refuse(f"{what} is a leaf of whole numbers")
+        if not tensor.is_floating_point() or plain["stopped"] or plain["cut_by"]:
+            raise refuse(f"{what} is a leaf, and does not vary")
         tensor = tensor.detach().requires_grad_()
     return External(
         slot=slot,

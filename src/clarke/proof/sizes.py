@@ -12,7 +12,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from clarke.capture import Keep, refilled
+from dataclasses import replace
+
+from clarke.capture import dtypes_of
 from clarke.errors import OutOfTimeError, ProofError, in_a_line
 from clarke.numerics import PROOF_VALUES
 from clarke.proof.container import refuse
@@ -29,18 +31,20 @@ _BY_VALUE = frozenset({"nonzero", "masked_select", "index", "_unique2", "unique_
 def first_run(trace: Trace, deadline: Deadline) -> Trace:
     """Run a program of a file once, no operation of it larger than the bounds.
 
+    Returns the program with the dtypes of its tensors.
+
     Raises:
         ProofError: It cannot run, is too large, or does not make what the file says.
     """
     bounded = _Bounded()
     try:
         with bounded:
-            found = refilled(trace, lambda _: Keep.NOTHING, deadline)
+            found = dtypes_of(trace, deadline)
     except (ProofError, OutOfTimeError):
         raise
     except Exception as error:
         raise refuse(f"{bounded.last} cannot run on what it reads ({in_a_line(error)})") from error
-    return found
+    return replace(trace, slot_dtypes=found)
 
 
 class _Bounded(TorchDispatchMode):

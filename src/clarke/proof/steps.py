@@ -32,9 +32,9 @@ def judge_stored(
     registry = default_registry()
     try:
         with Deadline.after(seconds) as deadline:
-            first_run(stored.trace, deadline)
+            trace = first_run(stored.trace, deadline)
             return decide(
-                refilled(stored.trace, registry.keeps, deadline),
+                refilled(trace, registry.keeps, deadline),
                 registry,
                 stored.variables,
                 stored.gradient,
