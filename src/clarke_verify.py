@@ -23,7 +23,7 @@ ENTRIES = ("proof.json", "tensors.safetensors", "sha256")
 KINDS = {"F64": "d", "F32": "f", "F16": "e", "BF16": "H", "I64": "q", "I32": "i", "I16": "h",
          "I8": "b", "U8": "B", "BOOL": "?"}  # fmt: skip
 UNIT = {"F32": -24, "F16": -11, "BF16": -8, "float32": -24, "float16": -11, "bfloat16": -8}
-MOST_BYTES, MOST_WORK, MOST_CELLS, MOST_BITS, BITS = 1 << 28, 4_000_000, 4_000, 1 << 15, 200
+MOST_BYTES, MOST_WORK, MOST_CELLS, MOST_BITS, BITS = 1 << 28, 2_000_000, 2_000, 1 << 15, 200
 
 
 class Rejected(Exception):
@@ -195,11 +195,13 @@ class Run:
     they name, and all others stay open ("tree"); with neither, those of the point itself ("point").
     """
 
+    work = 0  # of all evaluations of a file together
+
     def __init__(self, touched, direction=None, choices=None):
         self.mode = "point" if direction is None else "along" if choices is None else "tree"
         self.touched, self.d, self.choices = touched, direction, choices or {}
         self.kinks, self.conditions, self.arguments, self.open = [], [], [], []
-        self.atoms, self.pieces, self.seen, self.ties, self.loose, self.work, self.subs = {}, {}, set(), set(), set(), 0, {}
+        self.atoms, self.pieces, self.masks, self.seen, self.ties, self.loose, self.subs = {}, {}, set(), set(), set(), set(), {}
 
     def leaf(self, v, n):
         d = self.d[n] if self.d else F(0)
@@ -210,7 +212,7 @@ class Run:
         pairs = [(n, c) for n, c in pairs if n.live and (atom or c != 0)]
         e, g, lo, hi, size = {}, {}, 0, 0, 0.0
         for n, c in pairs:
-            self.work += 1 + len(n.e) + len(n.g)
+            Run.work += 2 + len(n.e) + len(n.g)
             absolute = abs(float(ends(c)[0]))
             for k, x in () if atom else n.e.items():
                 e[k] = e.get(k, 0) + c * x
@@ -219,7 +221,8 @@ class Run:
                 g[k] = (old[0] + c * x, old[1] + absolute * s)
             parts = [x * y for x in ends(c) for y in n.h]
             lo, hi, size = lo + min(parts), hi + max(parts), size + absolute * n.a
-        if self.work > MOST_WORK or max([bits(v), bits(hi), *(bits(x) for x, _ in g.values())]) > MOST_BITS:
+        Run.work += 2
+        if Run.work > MOST_WORK or max([bits(v), bits(hi), *(bits(x) for x, _ in g.values())]) > MOST_BITS:
             stop("the program is too large for exact arithmetic")
         e = {atom: F(1)} if atom else {k: x for k, x in e.items() if x != 0}
         return Node(v, e, {k: x for k, x in g.items() if x[0] != 0}, (lo, hi), size)
@@ -315,6 +318,7 @@ class Run:
         self.arguments += [x] if found == 0 else []
         if found != 0 or self.mode == "point" or not x.e:
             return found
+        self.masks |= {where}
         if self.mode == "along":
             return sign(self.along(x)) or stop(f"the direction leaves the comparison {where} open")
         if key not in self.choices:
@@ -764,6 +768,8 @@ def witnessed(content, tensors, touched, value, gradient, unit):
                 raise (Rejected if strict is False else CannotTell)(told)
         if content["verdict"] == "SMOOTH" and matter:
             raise Rejected(f"a kink that matters is touched, at operation {next(iter(matter))[0]}")
+        if content["verdict"] == "SMOOTH" and run.masks:
+            stop(f"whether the comparison at operation {min(run.masks)[0]} matters")
         kinks, program = tensors["touched"][1], content["program"]
         pairs = iter(tensors[f"witness.{k}.selection"][1])
         for kink, piece in zip(pairs, pairs):
@@ -819,6 +825,7 @@ def contradiction(rows):
     table = [[F(r.get(k, 0)) for r in rows] + [F(0)] for k in atoms] + [[F(1)] * (len(rows) + 1)]
     cost, basis = [-sum(c) for c in zip(*table)], [None] * len(table)
     while rows:
+        Run.work += len(rows) * len(table)
         j = next((j for j in range(len(rows)) if cost[j] < 0), None)
         if j is None:
             return cost[-1] == 0
@@ -833,6 +840,7 @@ def contradiction(rows):
 def verify(path):
     """What was checked and what is assumed, as two lists of sentences."""
     content, tensors = load(path)
+    Run.work = 0
     try:
         if content["format"] != "clarke proof":
             raise Rejected("the format is another one")
