@@ -1,4 +1,4 @@
-"""Files of proofs as a forger writes them: any content, in the right form and with a right digest."""
+"""Files of proofs as a forger writes them: any content, its form and its digest right."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def forged(path: Path, content: Any, tensors: dict[str, Any]) -> Path:
 
 
 def independent(path: Path) -> tuple[int, str]:
-    """What clarke_verify.py says of a file, and why; anything but its own exceptions is an error."""
+    """What clarke_verify.py says of a file, and why; other exceptions than its own are errors."""
     try:
         checked, _ = clarke_verify.verify(str(path))
     except clarke_verify.Rejected as error:
