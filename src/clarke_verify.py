@@ -52,6 +52,18 @@ def canonical(content):
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
+class Tensors(dict):
+    """Shape and numbers by name; which of them were asked for, and what types they have."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.kinds = set(), {}
+
+    def __getitem__(self, name):
+        self.used.add(name)
+        return super().__getitem__(name)
+
+
 def load(path):
     """The JSON and the tensors of a file: {name: (shape, list of numbers)}."""
     with open(path, "rb") as stream:
@@ -76,7 +88,7 @@ def load(path):
         shown += b" " * (-len(shown) % 8)
         if canonical(content) != text or len(shown) != size or data[8 : 8 + size] != shown:
             raise Rejected("the JSON has another form than clarke writes")
-        tensors, position = {}, 8 + size
+        tensors, position = Tensors(), 8 + size
         for name in sorted(header):
             kind, shape = KINDS[header[name]["dtype"]], header[name]["shape"]
             if set(header[name]) != {"dtype", "shape", "data_offsets"} or min([0, *shape]) < 0:
@@ -91,9 +103,9 @@ def load(path):
             if header[name]["dtype"] == "BF16":
                 values = struct.unpack(f"<{count}f", b"".join(struct.pack("<HH", 0, v) for v in values))
             tensors[name], position = (shape, list(values)), end
+            tensors.kinds[name] = header[name]["dtype"]
         if position != len(data):
             raise Rejected("bytes of the tensors belong to none")
-        tensors["kinds"] = {header[n]["dtype"] for n in header if n.startswith(("slot", "memory"))}
     except (Rejected, CannotTell):
         raise
     except Exception as error:
@@ -735,7 +747,14 @@ def apply(run, i, name, args, named):
 
 def flat(name, content, tensors):
     """The entries of one tensor for each variable, one behind the other."""
-    return [F(v) for i in range(len(content["program"]["variables"])) for v in tensors[f"{name}.{i}"][1]]
+    found = []
+    for i, slot in enumerate(content["program"]["variables"]):
+        shape, values = tensors[f"{name}.{i}"]
+        read = next(r for r in content["program"]["read"] if r["slot"] == slot)
+        if shape != (read["view"][0] if read["view"] else tensors[f"slot.{slot}"][0]):
+            raise Rejected(f"tensor {name}.{i} has another shape than its variable")
+        found += map(F, values)
+    return found
 
 def differ(found, sizes, target, unit, what):
     """Whether entries are equal but for roundings, of which their terms allow this much."""
@@ -856,7 +875,11 @@ def verify(path):
         beside(point, touched)
         form(content, "assumed claim format program replayed theorem verdict version written_by")
         form(program, "ops output places read scalar_reads variables")
-        names = str(tensors["kinds"]) + json.dumps(program["ops"])
+        kinds = tensors.kinds
+        names = str([k for n, k in kinds.items() if n.startswith(("slot", "memory"))]) + json.dumps(program["ops"])
+        wrong = [n for n, k in kinds.items() if n.startswith(("grad", "wit", "dir")) and k != "F64" and "selection" not in n]
+        if wrong or kinds["touched"] != "I64":
+            raise Rejected(f"tensor {(wrong or ['touched'])[0]} has another type")
         unit = max((u for name, u in UNIT.items() if f'{name}"' in names or f"{name}'" in names), default=-53)
         if kind == "witnesses" and verdict in ("SMOOTH", "BOULIGAND", "CLARKE"):
             gradient = flat("gradient", content, tensors)
@@ -869,6 +892,8 @@ def verify(path):
             raise Rejected(f"{kind} are no proof of {verdict}")
         else:
             stop(f"a proof by {kind}")
+        if kind != "membership" and set(tensors) - tensors.used:
+            raise Rejected(f"tensor {min(set(tensors) - tensors.used)} belongs to nothing")
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
         raise Rejected(f"a field is missing or has another form ({type(error).__name__} {error})") from error
     names = sorted({op["op"] for op in program["ops"]})

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import clarke_verify
-from clarke.errors import ProofError
+from clarke.errors import ProofError, UnsupportedError
 from clarke.proof import load
 from clarke.proof.container import pack, unpack
 
@@ -44,6 +44,8 @@ def own(path: Path, seconds: float = 60) -> tuple[int, str]:
         defects = load(path).defects(seconds=seconds)
     except ProofError as error:
         return REJECTED, str(error)
+    except UnsupportedError as error:
+        return CANNOT_TELL, str(error)
     return (REJECTED, "; ".join(defects)) if defects else (CHECKED, "")
 
 

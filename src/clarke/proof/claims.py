@@ -338,7 +338,10 @@ def _direction(target: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
 
 
 def _read_membership(
-    claim: Any, program: Program, gradient: Parts, tensors: Mapping[str, torch.Tensor]
+    claim: Any,
+    program: Program,
+    gradient: Parts,  # noqa: ARG001 - it is about a vector of its own
+    tensors: Mapping[str, torch.Tensor],
 ) -> Recomputed:
     fields(claim, {"kind", "inside", "asked", "atoms"}, "claim")
     inside = truth(claim["inside"])

@@ -1,8 +1,8 @@
 """The container of a proof: a zip of plain JSON, safetensors and a digest, in one fixed form.
 
-A file has exactly one form for its contents: entries are stored and not compressed, JSON is written
-in one way, tensors lie one behind the other. A reader takes what it found, writes it again and
-compares all bytes, so that nothing can hide in a file and nothing in it can be larger than the file.
+A file has exactly one form for its contents: entries are not compressed, JSON is written in one
+way, tensors lie one behind the other. A reader takes what it found, writes it again and
+compares all bytes, so that nothing hides in a file, and nothing in it is larger than the file.
 """
 
 from __future__ import annotations
@@ -113,18 +113,22 @@ def _entries(raw: bytes) -> tuple[bytes, bytes, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(raw)) as archive:
             infos = archive.infolist()
-            if [i.filename for i in infos] != [JSON, TENSORS, DIGEST]:
-                raise refuse(f"its entries are not {JSON}, {TENSORS} and {DIGEST}")
-            if any(i.compress_type != zipfile.ZIP_STORED for i in infos):
-                raise refuse("an entry is compressed")
-            if sum(i.file_size for i in infos) > len(raw):
-                raise refuse("an entry says that it is larger than the file")
+            _check_entries(infos, len(raw))
             text, data, told = (archive.read(i) for i in infos)
     except ProofError:
         raise
     except Exception as error:
         raise refuse(f"the zip cannot be read ({in_a_line(error)})") from error
     return text, data, told
+
+
+def _check_entries(infos: list[zipfile.ZipInfo], size: int) -> None:
+    if [i.filename for i in infos] != [JSON, TENSORS, DIGEST]:
+        raise refuse(f"its entries are not {JSON}, {TENSORS} and {DIGEST}")
+    if any(i.compress_type != zipfile.ZIP_STORED for i in infos):
+        raise refuse("an entry is compressed")
+    if sum(i.file_size for i in infos) > size:
+        raise refuse("an entry says that it is larger than the file")
 
 
 def _parsed(text: bytes) -> Any:

@@ -178,8 +178,8 @@ def save_certificate(
 def _changed() -> ModifiedSinceError:
     return ModifiedSinceError(
         "The certificate, or a tensor that its program read, has changed since the gradient was "
-        "judged, so that its file would be about another program. Save it before anything writes to "
-        "the parameters, for example before optimizer.step()."
+        "judged, so that its file would be about another program. Save it before anything writes "
+        "to the parameters, for example before optimizer.step()."
     )
 
 

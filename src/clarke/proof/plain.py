@@ -143,8 +143,8 @@ def _external_to_plain(
     tensor = e.tensor.detach()
     if tensor.layout != torch.strided:
         raise UnsupportedError(
-            f"The program reads a sparse tensor at {e.location}, for which a file of a proof has no "
-            "form. Verify the certificate where it was made."
+            f"The program reads a sparse tensor at {e.location}, for which a file of a proof has "
+            "no form. Verify the certificate where it was made."
         )
     found: dict[str, Any] = {
         "slot": e.slot,
@@ -265,9 +265,10 @@ def _location(plain: Any) -> Location:
 
 
 def _at(places: list[Location], index: Any) -> Location:
-    if not 0 <= whole(index, "a place") < len(places):
+    number = whole(index, "a place")
+    if not 0 <= number < len(places):
         raise refuse("a place is not in program.places")
-    return places[index]
+    return places[number]
 
 
 def _slots(op: OpRecord) -> list[int]:
@@ -313,7 +314,10 @@ def _op(
         drawn=MappingProxyType(kept["drawn"]),
         kept_outputs=MappingProxyType(kept["made"]),
         location=_at(places, plain["place"]),
-        **{f: f in flags for f in _FLAGS},
+        differentiated="differentiated" in flags,
+        reads_stopped="reads_stopped" in flags,
+        hidden_write="hidden_write" in flags,
+        resaved="resaved" in flags,
     )
 
 

@@ -6,13 +6,12 @@ first, which tells how large its results would be, and only then on values.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-
-from dataclasses import replace
 
 from clarke.capture import dtypes_of
 from clarke.errors import OutOfTimeError, ProofError, in_a_line
