@@ -20,9 +20,11 @@ from clarke.decide.verification import (
 )
 from clarke.errors import InputError, ModifiedSinceError, ProofError, UnsupportedError
 from clarke.kinks.smooth import OpClass, classify
-from clarke.proof.claims import each, gradient_of, named, proved, read, touched, write
+from clarke.proof.checked import fields, text, truth
+from clarke.proof.claims import gradient_of, named, proved, touched, write
 from clarke.proof.container import pack, read_bytes, refuse, unpack
-from clarke.proof.plain import fields, program_from_plain, program_to_plain, text, truth
+from clarke.proof.plain import program_from_plain, program_to_plain
+from clarke.proof.reading import each, read
 from clarke.proof.sizes import first_run
 from clarke.verdict import Verdict
 

@@ -24,6 +24,7 @@ from clarke.capture import (
 )
 from clarke.errors import UnsupportedError
 from clarke.kinks import OpKind, default_registry
+from clarke.proof.checked import fields, items, text, truth, whole
 from clarke.proof.container import refuse
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ _FORMATS = MappingProxyType(
     }
 )
 _FLAGS = ("differentiated", "reads_stopped", "hidden_write", "resaved")
-_MOST = 1_000_000  # operations, tensors, items of an argument
 
 
 def program_to_plain(trace: Trace, variables: Sequence[int], tensors: Tensors) -> dict[str, Any]:
@@ -213,48 +213,6 @@ def program_from_plain(plain: Any, tensors: Mapping[str, torch.Tensor]) -> tuple
     if not externals.keys() >= set(variables):
         raise refuse("program.variables names a slot that the program does not read")
     return trace, variables
-
-
-def fields(value: Any, keys: set[str], what: str) -> dict[str, Any]:
-    """A JSON object with exactly these keys."""
-    if not isinstance(value, dict) or set(value) != keys:
-        raise refuse(f"{what} has not the fields {', '.join(sorted(keys))}")
-    return value
-
-
-def items(value: Any, what: str) -> list[Any]:
-    """A JSON list that is not too long."""
-    if not isinstance(value, list) or len(value) > _MOST:
-        raise refuse(f"{what} is no list, or too long")
-    return value
-
-
-def whole(value: Any, what: str) -> int:
-    """A JSON integer of 64 bits."""
-    if type(value) is not int or not -(2**63) <= value < 2**63:
-        raise refuse(f"{what} holds what is no whole number")
-    return value
-
-
-def number(value: Any, what: str) -> float:
-    """A JSON number with a fraction."""
-    if type(value) is not float:
-        raise refuse(f"{what} holds what is no number")
-    return value
-
-
-def truth(value: Any) -> bool:
-    """A JSON truth value."""
-    if type(value) is not bool:
-        raise refuse("a truth value is neither true nor false")
-    return value
-
-
-def text(value: Any) -> str:
-    """A JSON string."""
-    if not isinstance(value, str):
-        raise refuse("a name is no text")
-    return value
 
 
 def _location(plain: Any) -> Location:
