@@ -13,6 +13,7 @@ from clarke.audit.engine import Interceptor, levels_up_to
 from clarke.audit.groups import Accumulation, unjudged
 from clarke.audit.history import History
 from clarke.audit.hooks import HookSpy
+from clarke.audit.keep import Keeper
 from clarke.audit.penalized import Penalized
 from clarke.audit.policy import OnWrong, Schedule
 from clarke.audit.statistics import PlaceCounter
@@ -42,6 +43,7 @@ from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from os import PathLike
 
     from typing_extensions import Self
 
@@ -70,6 +72,7 @@ def audit(
     settings: Settings | None = None,
     wrt: Sequence[torch.Tensor] | None = None,
     seconds: float | None = STEP_SECONDS,
+    keep: str | PathLike[str] | None = None,
 ) -> Audit:
     """Judge every backward call inside a ``with`` block.
 
@@ -94,6 +97,8 @@ def audit(
         seconds: Time limit of clarke's own work on each judged call (recording not included). When
             it ends, that gradient stays `UNDECIDED`, with what was tried, and the training goes
             on. None for no limit.
+        keep: A folder, made if it is not there: calls whose gradient is not proved right are kept
+            in it, as files that ``clarke judge`` takes up the ladder later.
 
     Returns:
         An `Audit`; use it as a context manager.
@@ -109,6 +114,7 @@ def audit(
         settings=settings,
         wrt=wrt,
         seconds=seconds,
+        keep=keep,
     )
 
 
@@ -137,9 +143,11 @@ class Audit:
         settings: Settings | None = None,
         wrt: Sequence[torch.Tensor] | None = None,
         seconds: float | None = STEP_SECONDS,
+        keep: str | PathLike[str] | None = None,
     ) -> None:
         check_seconds(seconds)
         self._seconds = seconds
+        self._keeper = None if keep is None else Keeper(keep)
         self._settings = settings or Settings()
         self._callback: Callable[[Report], None] | None = None
         if callable(on_wrong) and not isinstance(on_wrong, OnWrong):
@@ -335,6 +343,8 @@ class Audit:
             self._add(_unseen(number, location, "It reaches none of the leaves of `wrt`."), None)
             return turn.result
         self._warn_of_failure(turn.error, location)
+        if self._keeper is not None:
+            turn.keep(self._keeper)
         wrong = turn.decision.verdict is Verdict.NOT_CLARKE
         if wrong and self._policy is OnWrong.REPAIR:
             turn.repair()

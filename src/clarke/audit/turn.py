@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from clarke.audit.engine import BackwardCall
     from clarke.audit.groups import Accumulation, Group
     from clarke.audit.hooks import HookSpy
+    from clarke.audit.keep import Keeper
     from clarke.audit.penalized import Penalized
     from clarke.capture import Recorder
     from clarke.decide import Settings
@@ -285,6 +286,12 @@ class Turn:
         familiar = case.familiar
         slots = case.trace().slot_dtypes if familiar is None else familiar.retraced.numbers
         return self._orders.confirmed or spy is None or spy.reaches(slots)
+
+    def keep(self, keeper: Keeper) -> None:
+        """Let the call be kept, if its gradient is not proved right."""
+        if self.decision is not None and self._case is not None and self.gradient:
+            with alone():
+                keeper.keep(self._orders.number, self._case, self.gradient, self.decision)
 
     def repair(self) -> bool:
         """Put the decision's correct gradient in the place of AD's; False if it has none."""

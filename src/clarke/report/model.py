@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from clarke.errors import InputError
+from clarke.proof import save_certificate
 from clarke.report.text import report_text
 
 if TYPE_CHECKING:
+    from os import PathLike
+    from pathlib import Path
+
     import torch
 
     from clarke.decide import Culprit, Proof
@@ -125,6 +130,21 @@ class Report:
             "seconds": self.seconds,
             "out_of_time": self.out_of_time,
         }
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the proof to a file, which ``clarke verify`` and ``clarke_verify.py`` check.
+
+        Raises:
+            InputError: The verdict has no proof.
+            UnsupportedError: The program holds what has no form in a file.
+            ModifiedSinceError: Its tensors have changed since.
+        """
+        if self.certificate is None:
+            raise InputError(
+                f"{self.verdict.name} comes without a proof that could be saved. Look at "
+                "report.certificate, which is None."
+            )
+        return save_certificate(self.certificate, path, verdict=self.verdict, theorem=self.theorem)
 
     def __str__(self) -> str:
         return report_text(self)
