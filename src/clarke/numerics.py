@@ -514,6 +514,12 @@ LIMIT_TOLERANCE = Threshold(
     "their extrapolated limit.",
     (Verdict.BOULIGAND, Verdict.CLARKE),
 )
+RAY_INWARD = Threshold(
+    2.0**-20,
+    "How far, of its own size, a direction on the border of a cell is moved inside of it. The "
+    "limits along it are those of the border but for as much.",
+    NONE,
+)
 RAY_BESIDE = Threshold(
     1e-5,
     "Distance from a ray, relative to that from the point, at which gradients must be those on "

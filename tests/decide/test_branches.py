@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 from torch.nn.functional import relu
 
 import clarke
@@ -22,8 +22,8 @@ def zero():
 
 
 def unpooled(x):
-    pooled, where = F.max_pool2d(x.reshape(1, 1, 2, 2), 2, return_indices=True)
-    return F.max_unpool2d(pooled, where, 2).square().sum()
+    pooled, where = functional.max_pool2d(x.reshape(1, 1, 2, 2), 2, return_indices=True)
+    return functional.max_unpool2d(pooled, where, 2).square().sum()
 
 
 BOULIGAND = {
@@ -34,7 +34,7 @@ BOULIGAND = {
     "unpooled tie": (unpooled, [1.0, 1.0, 0.0, 0.5]),
     "median and kthvalue": (lambda x: x.median() * 2 - x.kthvalue(2).values, [1.0, 1.0, 0.0]),
     "rrelu without training": (lambda x: torch.rrelu(x).sum(), [0.0, 1.0]),
-    "hinge embedding": (lambda x: F.hinge_embedding_loss(x, -torch.ones_like(x)), [1.0]),
+    "hinge embedding": (lambda x: functional.hinge_embedding_loss(x, -torch.ones_like(x)), [1.0]),
 }
 
 
@@ -129,7 +129,7 @@ def test_steep_all_along_an_axis():
 def test_similarity_to_a_vector_shorter_than_eps(place, verdict):
     """The norm is clamped while gradients are off; AD's gradient is right all the same."""
     other = torch.tensor([1.0, 2.0], dtype=torch.float64)
-    report = clarke.check(lambda x: F.cosine_similarity(x, other, dim=0), point(place))
+    report = clarke.check(lambda x: functional.cosine_similarity(x, other, dim=0), point(place))
     assert report.verdict is verdict
     assert report.certificate.verify()
 
@@ -280,7 +280,7 @@ def look_around(loss, n):
 
 @pytest.mark.parametrize("seed", range(16))
 def test_random_branches_against_their_surroundings(seed):
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - no secret
     n = rng.randint(1, 3)
     loss = random_program(rng, n)
     nearby, jump = look_around(loss, n)

@@ -181,7 +181,7 @@ def beside(loss, n, count=300):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_against_gradients_beside_the_point(seed):
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - no secret
     n = rng.randint(1, 3)
     loss, x = random_program(rng, n), point(*[0.0] * n)
     nearby = beside(loss, n)

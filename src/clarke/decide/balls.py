@@ -5,9 +5,9 @@ argument of a norm moves as ``J d``:
 
 - ``J = 0``: the norm adds nothing;
 - J of rank 1: the norm is the absolute value of a linear form, a kink like any other;
-- a larger rank: the norm adds ``J' u`` with ``u = J d / |J d|``, d in C. The greatest inner product of
-  a direction with such an element is known exactly, which is enough to project on the hull, and to
-  prove that a gradient lies outside of it.
+- a larger rank: the norm adds ``J' u`` with ``u = J d / |J d|``, d in C. The greatest inner
+  product of a direction with such an element is known exactly, which is enough to project on the
+  hull, and to prove that a gradient lies outside of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from clarke.decide.live import find_live
 from clarke.decide.project import Projection, project
 from clarke.errors import BudgetError
 from clarke.kinks.cones import cone_rule, cone_touch
-from clarke.numerics import NORM_RANK, SLOPES_EQUAL
+from clarke.numerics import NORM_RANK, RAY_INWARD, SLOPES_EQUAL
 from clarke.steering import Analysis, Program, Site
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     Name = tuple[int, tuple[float, ...]]
 
 _RANDOM = 3  # directions tried in every cell
-_INWARD = 2.0**-20  # how far a direction on the border of a cell is moved inside of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +77,9 @@ class BallCell(Cell):
                 moved = self.spanned @ slope.T
                 shares, _ = scipy.optimize.nnls(moved.T, (term @ toward) / size)
                 found.append(shares @ self.spanned)
-        for _ in range(_RANDOM):
-            found.append(generator.exponential(size=len(self.spanned)) ** 2 @ self.spanned)
-        return [d + _INWARD * float(np.abs(d).max()) * self.direction for d in found]
+        shares = generator.exponential(size=(_RANDOM, len(self.spanned))) ** 2
+        found += list(shares @ self.spanned)
+        return [d + RAY_INWARD * float(np.abs(d).max()) * self.direction for d in found]
 
     def _vectors(self, slope: Array) -> Array | None:
         """Unit vectors that generate the cone in which a norm's argument moves."""
@@ -216,12 +215,11 @@ class Balls:
     def size(self) -> Array:
         """(n,) the largest that an entry can be."""
         each = [np.abs(c.gradient) for c in self.cells]
-        for cell in self.cells:
-            if isinstance(cell, BallCell):
-                each.append(
-                    np.abs(cell.gradient)
-                    + np.sum([np.linalg.norm(t, axis=0) for t in cell.terms], axis=0)
-                )
+        each += [
+            np.abs(c.gradient) + np.sum([np.linalg.norm(t, axis=0) for t in c.terms], axis=0)
+            for c in self.cells
+            if isinstance(c, BallCell)
+        ]
         found: Array = np.max(each, axis=0)
         return found
 

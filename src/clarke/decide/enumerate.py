@@ -18,7 +18,7 @@ from clarke.capture import input_slots
 from clarke.constraints import flatten
 from clarke.constraints.relevance import nearby_point
 from clarke.decide.cone import Cone, Vector, integer_row
-from clarke.decide.identity import Form, pinned_weights, vanishes_nearby
+from clarke.decide.identity import Form, Nearby, pinned_weights, vanishes_nearby
 from clarke.decide.limits import Limits
 from clarke.decide.linear import LinearParts, linear_parts, require_room
 from clarke.decide.live import primal
@@ -227,6 +227,7 @@ class Enumeration:
         self._exclusions: list[Exclusion] = []
         self._known: dict[tuple[int, int], list[Option]] = {}
         self._nodes = 0
+        self._nearby = Nearby(program, generator)
         self._lines: list[Array] = []
         self._linear: LinearParts | None = None
 
@@ -353,6 +354,8 @@ class Enumeration:
         """Whether no point near w has this selection."""
         if self._live.affine and self._subspace is None:
             return True  # the cone is exact, and so is first order
+        if self._turns_back(node):
+            return True
         found = find_witness(
             np.stack([r.values for r in node.rows]), deadline=self._program.deadline
         )
@@ -370,6 +373,17 @@ class Enumeration:
             found.multipliers,
             self._generator,
         )
+
+    def _turns_back(self, node: Node) -> bool:
+        """Whether the last condition and an earlier one want opposite signs of one function."""
+        last = node.rows[-1]
+        for row in node.rows[:-1]:
+            if row.positive != last.negative:
+                continue
+            sizes = [1.0 / float(np.abs(r.values).max()) for r in (row, last)]
+            if self._nearby.are_one((row.form, last.form), sizes):
+                return True
+        return False
 
     def _options(self, kink: Kink, node: Node) -> list[Option]:
         """The candidates that differ in gradient, with the rows that select each."""

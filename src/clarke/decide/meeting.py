@@ -1,10 +1,11 @@
 """Whether the branches of comparisons that jump meet: the function is continuous all around.
 
-``where((x > 0).any(), relu(x).sum(), 0)`` takes at 0 a branch by several comparisons at once, each of
-which alone would jump. With every selection enumerated, and all functions affine, each cell is a cone
-of directions on which the function is linear. If all have the point's own value, and any two agree
-where their closures meet, the function is continuous and piecewise linear around the point: its
-limiting gradients are those of the cells. If two differ on a common face, it jumps beside the point.
+``where((x > 0).any(), relu(x).sum(), 0)`` takes at 0 a branch by several comparisons at once, each
+of which alone would jump. With every selection enumerated, and all functions affine, each cell is a
+cone of directions on which the function is linear. If all have the point's own value, and any two
+agree where their closures meet, the function is continuous and piecewise linear around the point:
+its limiting gradients are those of the cells. If two differ on a common face, it jumps beside the
+point.
 """
 
 from __future__ import annotations

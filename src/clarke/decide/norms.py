@@ -15,6 +15,7 @@ from clarke.decide.rays import limits_along
 from clarke.decide.refute import gradients_on_the_other_side
 from clarke.decide.rounding import allowed_error, rounding_of_selections
 from clarke.decide.verification import Defect, WithoutSelection, fresh_generator, is_replayed
+from clarke.errors import BudgetError
 from clarke.numerics import (
     NORM_SLACK,
     SET_AGREES,
@@ -22,10 +23,12 @@ from clarke.numerics import (
     VERIFIED_KINKS,
     VERIFIED_NODES,
 )
+from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from clarke.decide.model import Decision
     from clarke.decide.project import Projection
     from clarke.steering import Program
 
@@ -155,19 +158,44 @@ class Placed:
         )
 
 
-def place_among_norms(
-    program: Program, gradient: Array, generator: torch.Generator, limits: Limits
-) -> Placed:
-    """Enumerate the selections around norms of zero, and project a gradient on their hull.
+def judge_norms(
+    program: Program,
+    gradient: Tensors,
+    bounds: Tensors,
+    generator: torch.Generator,
+    limits: Limits,
+    otherwise: Decision,
+) -> Decision | list[Tensors]:
+    """A refutation, or rays along which the gradient may be a mean of limits.
 
-    Raises:
-        BudgetError: The problem is too large, or of another kind.
+    Args:
+        program: The program.
+        gradient: The gradient.
+        bounds: How far each entry may be off.
+        generator: Private randomness.
+        limits: Budget.
+        otherwise: The undecided verdict, which names the norms.
     """
-    balls = balls_around(with_cones(program), generator, limits)
-    return Placed(program, balls, balls.place(gradient, program))
+    try:
+        balls = balls_around(with_cones(program), generator, limits)
+        placed = Placed(program, balls, balls.place(flatten(gradient), program))
+    except BudgetError:
+        return _random_rays(program, generator)
+    proof = placed.refute(flatten(gradient), flatten(bounds))
+    if proof is None:
+        return placed.rays(gradient)
+    return replace(
+        otherwise,
+        verdict=Verdict.NOT_CLARKE,
+        reason=f"{Verdict.NOT_CLARKE.value} It is {proof.distance:.3g} away from all that pieces "
+        "and directions of norms of zero give.",
+        certificate=proof.sealed(),
+        theorem="norms among pieces",
+        element=placed.nearest(gradient, generator),
+    )
 
 
-def random_rays(program: Program, generator: torch.Generator) -> list[Tensors]:
+def _random_rays(program: Program, generator: torch.Generator) -> list[Tensors]:
     """Rays where nothing better is known, each with its opposite."""
     found = [tuple(random_tangents(program, generator)) for _ in range(_RAYS)]
     return [d for one in found for d in (one, tuple(-x for x in one))]

@@ -1,8 +1,8 @@
-"""The Euclidean norm at zero: one kink, whose pieces are the linear forms ``u . v`` with ``|u| = 1``.
+"""The Euclidean norm at zero: a kink whose pieces are linear forms ``u . v`` with ``|u| = 1``.
 
-Near zero ``|v|`` is ``u . v`` with ``u = v / |v|``. In a branch of the program where ``v`` moves along
-one line these are two pieces, as of an absolute value; where it moves in more dimensions there is one
-for every direction.
+Near zero ``|v|`` is ``u . v`` with ``u = v / |v|``. In a branch of the program where ``v`` moves
+along one line these are two pieces, as of an absolute value; where it moves in more dimensions
+there is one for every direction.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ class Lows:
         self._known[op.outputs[0]] = lower_bound(op, lows)
 
     def is_tame_power(self, op: OpRecord) -> bool:
-        """Whether an operation is a power above 1 of what is never negative: its slope at 0 is 0."""
+        """Whether an operation is a power above 1 of what is never negative: flat at 0."""
         base = op.args[0] if op.short_name == "pow" else None
         exponent = op.args[1] if len(op.args) > 1 else None
         if not isinstance(base, Ref) or not isinstance(exponent, (int, float)):
