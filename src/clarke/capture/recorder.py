@@ -879,6 +879,21 @@ class Recorder(TorchDispatchMode):
             for key, value in kept.items()
         }
 
+    def _hidden_node(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], location: Location
+    ) -> Node:
+        """The record of a write to a differentiated tensor while gradients are off."""
+        node = Node(self.count, func, location)
+        node.hidden_write = True
+        if func._schema.name.endswith("_"):
+            reading = _Reading(self._read, location)
+            node.args = tuple(reading.refs(a) for a in args)
+            node.kwargs = {k: reading.refs(v) for k, v in kwargs.items()}
+            node.inputs = tuple(reading.inputs)
+            node.writers_before = _writers(node.inputs)
+            node.outputs = (reading.inputs[0].number,)
+        return node
+
     def _stopped_node(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], location: Location
     ) -> Node | None:
@@ -926,8 +941,7 @@ class Recorder(TorchDispatchMode):
             if slot is not None and tensor.requires_grad and not tensor.is_leaf:
                 self._protect(tensor)
                 self.count += 1
-                node = Node(self.count, func, location)
-                node.hidden_write = True
+                node = self._hidden_node(func, args, kwargs, location)
                 self._add_writer(slot.storage, node)
             else:
                 # A leaf's new value is its own, as when a module draws its first weights.

@@ -11,7 +11,7 @@ import torch
 from clarke.constraints import flatten, unflatten
 from clarke.decide.confirm import USUAL_FINEST, confirm
 from clarke.decide.finest import finest_step
-from clarke.decide.guards import lipschitz_around_guards
+from clarke.decide.refute import lipschitz_around_steps
 from clarke.decide.rounding import Rounding, least_bounds, rounding_of_selections
 from clarke.decide.tolerance import REPLAY_SPACING, added, coarsest_epsilon, larger, ray_bounds
 from clarke.decide.verification import (
@@ -79,7 +79,7 @@ class Certificate(Recomputed):
         examined = []
         for i, witness in enumerate(self.witnesses):
             try:
-                examined.append(examine(program, witness, generator, lipschitz_around_guards))
+                examined.append(examine(program, witness, generator, lipschitz_around_steps))
             except Defect as error:
                 raise Defect(f"witness {i}: {error}") from error
         own = replace(

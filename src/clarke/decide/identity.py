@@ -98,7 +98,10 @@ def pinned_weights(
         touch = site.touch
         held = torch.tensor([site.first + i in pinned for i in range(touch.count)])
         choice = choices.get(position)
-        fixed = touch.chosen() if choice is None else choice
-        pure = (touch.members == fixed[touch.owner]).to(torch.float64)
+        if site.rule.by_weights:
+            pure = touch.weights if choice is None else choice
+        else:
+            fixed = touch.chosen() if choice is None else choice
+            pure = (touch.members == fixed[touch.owner]).to(torch.float64)
         weights[position] = torch.where(held[touch.owner], pure, random)
     return weights

@@ -16,11 +16,13 @@ from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_formula, name_nonfinite_value
 from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
 from clarke.decide.guards import judge_guard
-from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
+from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle, writes_shown
+from clarke.decide.meeting import JumpsBesideError, only_branches
 from clarke.decide.mixture import mix_neighbours, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
 from clarke.decide.nonfinite import judge_nonfinite
-from clarke.decide.rays import mean_of_limits
+from clarke.decide.norms import place_among_norms, random_rays
+from clarke.decide.rays import mean_of_limits, mean_toward
 from clarke.decide.refute import (
     enumerate_exactly,
     mix_cells,
@@ -44,7 +46,7 @@ from clarke.errors import BudgetError, OutOfTimeError, ReplayError
 from clarke.kinks import Hazard, default_registry
 from clarke.kinks.embeddings import held_rows
 from clarke.kinks.smooth import why_not
-from clarke.numerics import CONFIRMED, EXACT_SHARE, SEARCH_SHARE
+from clarke.numerics import CONFIRMED, EXACT_SHARE, POSITIVE, SEARCH_SHARE
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 from clarke.theorems import bias_shift
 from clarke.verdict import Verdict
@@ -98,7 +100,12 @@ def decide(
         return Decision(Verdict.UNDECIDED, str(error), out_of_time=True)
     blocked = obstacle(analysis, sees_values=sees_values)
     if blocked is not None:
-        return blocked
+        shown = writes_shown(trace, registry, deadline)
+        rest = (registry, variables, gradient, settings, run_gradient)
+        if shown is None:
+            return blocked
+        found = decide(shown, *rest, sees_values=sees_values, given=True, deadline=deadline)
+        return found if found.verdict in POSITIVE else blocked
     if len(variables) != len(gradient):
         return Decision(
             Verdict.UNDECIDED,
@@ -157,9 +164,13 @@ def _climb(context: _Context) -> Decision:
         if relevance.lost_masks or vectors:
             return hazard
         if kinds <= LIPSCHITZ:
-            return context.limits() or hazard
-        guarded = hazard.verdict is Verdict.UNDECIDED and only_guards(program, relevance)
-        return context.guarded(hazard) if guarded else hazard
+            found = context.limits()
+            return found or (context.norms(hazard) if kinds == {Hazard.CONE} else hazard)
+        if hazard.verdict is not Verdict.UNDECIDED:
+            return hazard
+        found = context.guarded(hazard) if only_guards(program, relevance) else hazard
+        branches = found.verdict is Verdict.UNDECIDED and only_branches(program, relevance)
+        return context.exact(found) if branches else found
     if not bool(relevance.relevant.any()):
         return context.smooth()
     if not bool((relevance.relevant & relevance.mixed).any()):
@@ -203,9 +214,46 @@ class _Context:
             found = mean_of_limits(*rest, added(self.rounding.bounds, self.plain))
         if found is None:
             return None
-        witnesses, weights, theorem = found
+        return self._limits(*found)
+
+    def _limits(
+        self, witnesses: tuple[Witness, ...], weights: tuple[float, ...], theorem: str
+    ) -> Decision:
         verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
         return self.accept(verdict, witnesses, weights, theorem, self._along_rays(witnesses))
+
+    def norms(self, otherwise: Decision) -> Decision:
+        """The selections of all other kinks, with a ball of slopes at each norm of zero."""
+        program, rest = self.within(EXACT_SHARE), (self.generator, self.settings.exact)
+        judged, bounds = self.judged
+        try:
+            placed = place_among_norms(program, flatten(judged), *rest)
+        except BudgetError as error:
+            late = isinstance(error, OutOfTimeError)
+            otherwise = replace(otherwise, reason=f"{otherwise.reason} {error}", out_of_time=late)
+            placed = None
+        proof = placed and placed.refute(flatten(judged), flatten(bounds))
+        if proof is None or placed is None:
+            rays = random_rays(program, self.generator) if placed is None else placed.rays(judged)
+            room = added(bounds, self.plain)
+            found = mean_toward(program, self.gradient, rays, self.generator, room)
+            return (found and self._limits(*found)) or otherwise
+        if is_rounding(proof, self.rounding) or proof.own_defects(
+            run=self.settings.confirm is Confirm.ALWAYS
+        ):
+            return otherwise
+        nearest = placed.nearest(judged, self.generator)
+        return Decision(
+            Verdict.NOT_CLARKE,
+            f"{Verdict.NOT_CLARKE.value} It is {proof.distance:.3g} away from all that pieces and "
+            "directions of norms of zero give.",
+            proof.sealed(),
+            "norms among pieces",
+            culprits=otherwise.culprits,
+            analysis=program.analysis,
+            relevance=self.relevance,
+            element=nearest,
+        )
 
     def guarded(self, otherwise: Decision) -> Decision:
         """The function beside a guard, whose branch at the point holds nowhere else."""
@@ -227,6 +275,12 @@ class _Context:
             self.given or wrong_functions(self.program.analysis) or self.is_torchs_own
         ):
             return self.exact(self.mismatch(own))
+        if not self.given and self.rounding.drowned(self.gradient):
+            return self.undecided(
+                "No kink matters here, but what rounding makes of the gradient is as large as its "
+                "terms: digits cancel, as in (exp(x) - 1) / x near 0. Write it so that they do not "
+                "(torch.expm1(x) / x), or run the program in a wider type."
+            )
         # Opposite rays: a branch that the trace does not show parts them.
         ahead = ray_witness(direction, own)
         back = replace(ahead, direction=tuple(-d for d in direction))
@@ -281,7 +335,7 @@ class _Context:
 
     def apart(self) -> Decision | None:
         """What the outer estimate tells, for the whole or part by part; asked once."""
-        if self._estimated:
+        if self._estimated or Hazard.STEP in self.relevance.hazards:
             return None
         self._estimated = True
         return judge_by_estimate(
@@ -472,6 +526,12 @@ class _Context:
             exact = enumerate_exactly(
                 self.within(EXACT_SHARE), self.generator, replace(self.settings.exact, kinks=kinks)
             )
+        except JumpsBesideError as error:
+            return replace(
+                otherwise,
+                verdict=Verdict.NOT_LIPSCHITZ,
+                reason=f"{error} There is no Clarke subdifferential here.",
+            )
         except BudgetError as error:
             beside = self.neighbours() or self.apart()
             if beside is not None:
@@ -483,6 +543,8 @@ class _Context:
         mixed = mix_cells(exact, program, own, allowed)
         if mixed is not None:
             witnesses, weights = mixed
+            if exact.live.branches:  # what a selection is at a step shows beside it only
+                witnesses = tuple(ray_witness(w.direction, w.gradient) for w in witnesses)
             verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
             room = unflatten(flatten(bounds) + rounding_of_selections(program), program.point)
             return self.accept(verdict, witnesses, weights, "exact enumeration", room)

@@ -26,9 +26,10 @@ class KinkSummary:
         elements: Output elements seen.
         touched: Elements at which several pieces meet.
         relevant: Touched elements whose piece can change the gradient; None if not found out.
-        choice: What AD chose, in words.
+        choice: What autograd chose, in words.
         nonzero: For a maxpool after a ReLU, touched elements of a value other than zero; None
             where they were not told apart.
+        slopes: A few of the slopes that AD took, where one argument varies. An audit keeps none.
     """
 
     operation: str
@@ -40,6 +41,7 @@ class KinkSummary:
     relevant: int | None
     choice: str
     nonzero: int | None = None
+    slopes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
