@@ -232,12 +232,12 @@ class _Context:
             late = isinstance(error, OutOfTimeError)
             otherwise = replace(otherwise, reason=f"{otherwise.reason} {error}", out_of_time=late)
             placed = None
-        proof = placed and placed.refute(flatten(judged), flatten(bounds))
+        proof = None if placed is None else placed.refute(flatten(judged), flatten(bounds))
         if proof is None or placed is None:
             rays = random_rays(program, self.generator) if placed is None else placed.rays(judged)
             room = added(bounds, self.plain)
             found = mean_toward(program, self.gradient, rays, self.generator, room)
-            return (found and self._limits(*found)) or otherwise
+            return otherwise if found is None else self._limits(*found)
         if is_rounding(proof, self.rounding) or proof.own_defects(
             run=self.settings.confirm is Confirm.ALWAYS
         ):
