@@ -162,10 +162,13 @@ class CutProgram:
         total = sum(i.numel() for i in self.look.inputs)
         found = np.zeros((m, total))
         if values.requires_grad:
+            took = 0.0
             for start in range(0, m, _CHUNK):
-                deadline.ask("differentiating the program between its kinks")
+                deadline.afford(took, "differentiating the program between its kinks")
+                began = deadline.spent
                 stop = min(start + _CHUNK, m)
                 found[start:stop] = self._backward(values, start, stop, deadline)
+                took = deadline.spent - began
         return self._parted(found, 1)
 
     def _backward(self, values: torch.Tensor, start: int, stop: int, deadline: Deadline) -> Array:

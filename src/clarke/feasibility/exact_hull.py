@@ -65,8 +65,7 @@ def verify_membership(
     room = np.full(len(t), tolerance * largest) if allowed is None else np.asarray(allowed, float)
     if room.shape != t.shape or not (np.isfinite(room).all() and bool((room >= 0).all())):
         raise ValueError("allowed must be one finite number, at least 0, for each coordinate.")
-    exact = [Fraction(tolerance) * Fraction(largest)] * len(room)
-    exact = exact if allowed is None else [Fraction(r) for r in room.tolist()]
+    whole = Fraction(tolerance) * Fraction(largest)
     slack = (len(w) + 4) * 4 * UNIT  # covers W and the rounding of the limits
     accept, reject = room * (1 - slack), room * (1 + slack)
     step = max(1, _BLOCK // max(1, len(support)))
@@ -90,7 +89,8 @@ def verify_membership(
                 deadline.afford(left, "adding up {} entries exactly", len(unsettled))
             column = [Fraction(x) for x in block[:, j].tolist()]
             moment = sum((a * b for a, b in zip(weight, column, strict=True)), Fraction(0))
-            if abs(moment - total * Fraction(float(part[j]))) > exact[start + j] * total:
+            exact = whole if allowed is None else Fraction(float(room[start + j]))
+            if abs(moment - total * Fraction(float(part[j]))) > exact * total:
                 return False
     return True
 
