@@ -29,6 +29,7 @@ LAYERS = (
     "theorems/",
     "decide/",
     "fast/",
+    "proof/",
     "report/",
     "world.py",
     "prepare.py",

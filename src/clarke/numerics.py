@@ -224,6 +224,21 @@ VERIFIED_NODES = Threshold(
 VERIFIED_CELLS = Threshold(10_000.0, "Cells up to which a verification enumerates again.", NONE)
 VERIFIED_KINKS = Threshold(256.0, "Kinks up to which a verification enumerates again.", NONE)
 
+PROOF_BYTES = Threshold(
+    2.0**32, "Bytes up to which a file of a proof is read; a tensor in it is never larger.", NONE
+)
+PROOF_JSON = Threshold(2.0**26, "Bytes up to which text in a file of a proof is read.", NONE)
+PROOF_VALUES = Threshold(
+    2.0**29,
+    "Elements that one operation of a program read from a file may make, or all its operations "
+    "together sixteen times over.",
+    NONE,
+)
+
+KEPT_BYTES = Threshold(
+    2.0**31, "Bytes of kept steps after which an audit keeps no more of them.", NONE
+)
+
 # --- masks and comparisons -----------------------------------------------------------------------
 
 FORK_NOISE = Threshold(

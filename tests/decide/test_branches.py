@@ -185,6 +185,21 @@ def test_digits_that_are_left_are_enough(function, place, dtype):
     assert clarke.check(function, point(place, dtype=dtype)).verdict is Verdict.SMOOTH
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("loss", [torch.nn.MSELoss(), torch.nn.HuberLoss()])
+def test_a_residual_of_zero_is_no_noise(loss, dtype):
+    """A target network that equals the network: all digits cancel, and the gradient is 0."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)).to(
+        dtype
+    )
+    batch = torch.rand(5, 3, dtype=dtype)
+    target = net(batch).detach()
+    for goal in (target, target * (1 + torch.finfo(dtype).eps)):
+        report = clarke.check(lambda goal=goal: loss(net(batch), goal))
+        assert report.verdict is Verdict.SMOOTH, str(report)
+
+
 def guarded(x):
     s = torch.where(x == 0, 1.0, x)
     return torch.where(x == 0, 1.0, torch.sin(s) / s)

@@ -201,7 +201,8 @@ class Certificate(Recomputed):
         allowed = flatten(self.bounds)
         if points.size > 1_000_000:  # exact arithmetic adds nothing to a sum of this size
             return bool((np.abs(weights @ points - target) <= allowed).all())
-        return bool(verify_membership(points, weights, target, allowed=allowed))
+        deadline = self.program.deadline
+        return verify_membership(points, weights, target, allowed=allowed, deadline=deadline)
 
 
 def replay_bounds(program: Program, witnesses: Sequence[Witness]) -> tuple[torch.Tensor, ...]:

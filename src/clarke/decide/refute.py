@@ -130,7 +130,7 @@ class Refutation(WithoutSelection):
             live = find_live(program, fresh_generator())
             if live.branches:
                 raise Defect("a step has no parts that can be judged apart")
-            limits = part_limits(program, live, self.part, entries, fresh_generator(), _verified())
+            limits = part_limits(program, live, self.part, entries, fresh_generator(), verified())
         else:
             limits = recomputed_limits(program)
         check_same(self.limits, limits)
@@ -308,10 +308,10 @@ def recomputed_limits(program: Program) -> LimitSet:
     Raises:
         BudgetError: That is out of reach.
     """
-    return enumerate_exactly(program, fresh_generator(), _verified()).limits
+    return enumerate_exactly(program, fresh_generator(), verified()).limits
 
 
-def _verified() -> Limits:
+def verified() -> Limits:
     """How much a verification enumerates."""
     return Limits(nodes=int(VERIFIED_NODES), cells=int(VERIFIED_CELLS), kinks=int(VERIFIED_KINKS))
 

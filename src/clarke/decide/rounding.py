@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     Tensors = tuple[torch.Tensor, ...]
 
 _DOUBLE_SEEDS = 64, 65
+_POINT_SEEDS = 66, 67, 68
 _MANY_SIGNS = 24  # where it counts that none of some terms cancel
 _SIGNS = 4  # gradients with random signs: half of all pairs of equal terms agree in one of two
 
@@ -232,10 +233,39 @@ class Rounding:
             return False
         largest = max((float(g.abs().max()) for g in self._gradient if g.numel()), default=0.0)
         terms = self._with_signs(range(_MANY_SIGNS))
+        drowned = [a > DROWNED * t.clamp(min=largest) for a, t in zip(gaps, terms, strict=True)]
+        if not any(bool(d.any()) for d in drowned):
+            return False
         return any(
-            bool((a > DROWNED * t.clamp(min=largest)).any())
-            for a, t in zip(gaps, terms, strict=True)
+            bool((d & (a > b)).any())
+            for d, a, b in zip(drowned, gaps, self._nearby_changes, strict=True)
         )
+
+    @cached_property
+    def _nearby_changes(self) -> Tensors:
+        """For each entry, how far it moves when the point does, by roundings of its own type.
+
+        A difference of two equal values has no digit right, and neither has its gradient; yet a
+        square of it is as small as that. What some point that rounds to this one has for its
+        gradient is no noise, wherever digits were lost on the way to it.
+        """
+        trace, found = self._program.analysis.trace, self._least
+        for seed in _POINT_SEEDS:
+            generator = torch.Generator().manual_seed(seed)
+            moved = []
+            for slot, p in zip(self._program.variables, self._program.point, strict=True):
+                unit = unit_roundoff(trace.slot_dtypes.get(slot, torch.float64))
+                share = torch.rand(p.shape, generator=generator, dtype=torch.float64) * 2 - 1
+                moved.append(p * (1 + 2 * unit * share.to(p.device)))
+            try:
+                there = selected_gradient(self._program, self._choices, moved, self._weights)
+            except ReplayError:
+                continue
+            changes = (
+                ROUNDING_MARGIN * (t - g).abs() for t, g in zip(there, self._gradient, strict=True)
+            )
+            found = tuple(torch.maximum(a, b) for a, b in zip(found, changes, strict=True))
+        return found
 
     def _is_run_again(self, other: Sequence[torch.Tensor]) -> bool:
         """Whether the recorded operations, run again in their own type, return just that.

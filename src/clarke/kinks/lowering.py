@@ -19,6 +19,11 @@ from clarke.capture import OpRecord, Ref
 _APART = 1 << 40  # numbers of parts stay clear of those of recorded operations
 
 
+def recorded_index(index: int) -> int:
+    """The number of the recorded operation of which an operation is, or is a part."""
+    return index % _APART
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """A tensor in a lowering: its place in the trace, and its recorded value."""
