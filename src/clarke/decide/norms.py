@@ -64,6 +64,24 @@ class BallRefutation(WithoutSelection):
     distance: float
     seal: str = ""
 
+    @staticmethod
+    def claimed(program: Program, gradient: Array, direction: Array) -> BallRefutation:
+        """What a direction claims to prove; whether it does is for `recompute`.
+
+        Raises:
+            BudgetError: The selections are out of reach.
+        """
+        balls = _recomputed(program)
+        return BallRefutation(
+            program,
+            program.point,
+            gradient,
+            is_replayed(program, gradient),
+            direction,
+            _gap(balls, gradient, direction),
+            balls.place(gradient, program).distance,
+        )
+
     def recompute(self, program: Program, *, run: bool) -> None:
         """Enumerate again, and separate again."""
         size = sum(p.numel() for p in program.point)
@@ -73,10 +91,7 @@ class BallRefutation(WithoutSelection):
             raise Defect("AD's gradient of the program is not the one that is refuted")
         if not abs(float(np.linalg.norm(self.direction)) - 1) <= SET_AGREES:
             raise Defect("the direction is not a unit vector")
-        limits = Limits(
-            nodes=int(VERIFIED_NODES), cells=int(VERIFIED_CELLS), kinks=int(VERIFIED_KINKS)
-        )
-        balls = balls_around(with_cones(program), fresh_generator(), limits)
+        balls = _recomputed(program)
         allowed = allowed_error(program, replayed=self.replayed) + roundings(balls, program)
         gap = _gap(balls, self.gradient, self.direction)
         if not gap > float(np.abs(self.direction) @ allowed):
@@ -96,6 +111,11 @@ class BallRefutation(WithoutSelection):
         ):
             return ("gradients at nearby points are not on the other side",)
         return ()
+
+
+def _recomputed(program: Program) -> Balls:
+    limits = Limits(nodes=int(VERIFIED_NODES), cells=int(VERIFIED_CELLS), kinks=int(VERIFIED_KINKS))
+    return balls_around(with_cones(program), fresh_generator(), limits)
 
 
 def _gap(balls: Balls, gradient: Array, direction: Array) -> float:

@@ -19,6 +19,7 @@ from clarke.decide.confirm import USUAL_FINEST
 from clarke.decide.guards import LimitProof
 from clarke.decide.membership import Membership
 from clarke.decide.model import Witness
+from clarke.decide.norms import BallRefutation
 from clarke.decide.refute import (
     Refutation,
 )
@@ -59,6 +60,9 @@ def write(proof: Recomputed, tensors: Tensors) -> dict[str, Any]:
         case OuterRefutation():
             tensors["direction"] = torch.from_numpy(proof.direction)
             return {"kind": "outer estimate"}
+        case BallRefutation():
+            tensors["direction"] = torch.from_numpy(proof.direction)
+            return {"kind": "norms among pieces"}
         case Membership():
             return _write_membership(proof, tensors)
         case _:
