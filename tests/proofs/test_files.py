@@ -122,6 +122,17 @@ def test_a_quick_verdict_of_an_audit_is_saved(tmp_path):
     assert independent(path) == (CHECKED, "BOULIGAND")
 
 
+def test_running_statistics_that_are_put_back_change_no_proof(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Linear(2, 1)).double()
+    x = torch.randn(4, 3, dtype=torch.float64)
+    report = clarke.check(lambda: net(x).sum(), ())
+    assert report.certificate.verify()
+    path = report.save(tmp_path / "norm.clarke")
+    assert own(path) == (CHECKED, "")
+    assert independent(path) == (CHECKED, "SMOOTH")
+
+
 def test_a_fresh_process_verifies_by_both(zoo):
     paths = [str(zoo["nested"]), str(zoo["wrong"])]
     done = subprocess.run(
