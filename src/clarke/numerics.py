@@ -90,6 +90,12 @@ TOO_WIDE = Threshold(
     "terms added up with random signs, from which on agreement within rounding says nothing.",
     POSITIVE,
 )
+DROWNED = Threshold(
+    2.0**-8,
+    "Part of an entry's terms that its error is when the entry, of which the error is a good part, "
+    "is noise: in sums that happen to cancel errors are some roundings of the terms.",
+    POSITIVE,
+)
 SINGLE_CONSTANTS = Threshold(
     2.0**-24,
     "Relative error of kernels that compute with constants rounded to float32 in every type: "
@@ -377,6 +383,22 @@ CONFIRM_FINER = Steps(
     "kinks still see that the point has moved.",
     POSITIVE,
 )
+AXIS_STEPS = Steps(
+    (1e-2, 1e-4, 1e-6),
+    "Distances on a coordinate axis at which the function is steep if it is so all along it.",
+    (Verdict.NOT_LIPSCHITZ,),
+)
+CONFIRM_SLOWLY = Threshold(
+    0.5,
+    "Part of an error that may be left with a tenfold smaller step, seven times in a row, where "
+    "gradients change as a root of the distance does: of ``|x| ** 1.5`` a third is left.",
+    POSITIVE,
+)
+CONFIRM_NEAR = Threshold(
+    1e-3,
+    "Relative error to which it has come down then, at a distance of 1e-9.",
+    POSITIVE,
+)
 CONFIRM_MOVES = Threshold(
     4.0,
     "Spacings by which the input of a touched kink has to move for a step to tell its sides apart.",
@@ -491,6 +513,12 @@ LIMIT_TOLERANCE = Threshold(
     "Difference, relative to the entry, up to which gradients along a ray have arrived at "
     "their extrapolated limit.",
     (Verdict.BOULIGAND, Verdict.CLARKE),
+)
+RAY_INWARD = Threshold(
+    2.0**-20,
+    "How far, of its own size, a direction on the border of a cell is moved inside of it. The "
+    "limits along it are those of the border but for as much.",
+    NONE,
 )
 RAY_BESIDE = Threshold(
     1e-5,
@@ -628,6 +656,30 @@ SLOPES_EQUAL = Threshold(
 ROWS_ROUNDING = Threshold(
     1e-13,
     "Rows that differ by less, relative to their size, are the same row computed in another order.",
+    JUDGED,
+)
+NORM_RANK = Threshold(
+    1e-12,
+    "Second singular value, relative to the first, of the slopes of a norm's argument up to which "
+    "that moves along one line: some thousand roundings. The norm is then an absolute value.",
+    JUDGED,
+)
+NORM_SLACK = Threshold(
+    1e-9,
+    "Of an entry's largest size: what least squares in float64 may leave of the greatest slope of "
+    "a norm over a cone of directions.",
+    (Verdict.NOT_CLARKE,),
+)
+MEETING_APART = Threshold(
+    1e-9,
+    "Of the largest slope: how much two branches of a step may differ on the face on which they "
+    "meet; the error of a linear program in float64.",
+    JUDGED,
+)
+JUMP_ROUNDINGS = Threshold(
+    2.0**-48,
+    "Of a value, sixteen units of double precision: branches of a step whose values at the point "
+    "differ by no more agree but for rounding.",
     JUDGED,
 )
 HULL_RANK = Threshold(

@@ -150,6 +150,7 @@ class Subdifferential:
         """Every selection was either proved active or excluded: the set is exactly known."""
         return all(cell.certain for c in self._limits.components for cell in c.cells)
 
+    @leaves_no_trace
     def bouligand(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the elements of the Bouligand subdifferential, variables flattened in order.
 
@@ -160,6 +161,7 @@ class Subdifferential:
         self._require_complete()
         return self.found(seconds=seconds)
 
+    @leaves_no_trace
     def found(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the limiting gradients that directions prove: all of them where `complete`.
 
@@ -175,6 +177,7 @@ class Subdifferential:
             return np.zeros((0, len(self._limits.base)))
         return distinct(self._listed(limits), self._rounding, deadline)
 
+    @leaves_no_trace
     def vertices(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the vertices of the Clarke subdifferential, variables flattened in order.
 
@@ -187,6 +190,7 @@ class Subdifferential:
             points = self._found(deadline)
             return torch.from_numpy(points[vertex_indices(points, VERTEX_TOLERANCE, deadline)])
 
+    @leaves_no_trace
     def contains(
         self,
         vector: Vector,
@@ -240,6 +244,7 @@ class Subdifferential:
             self._program.point,
         )
 
+    @leaves_no_trace
     def min_norm(self, *, seconds: float | None = SET_SECONDS) -> tuple[torch.Tensor, ...]:
         """The element of smallest Euclidean norm, one tensor per variable.
 
@@ -251,11 +256,13 @@ class Subdifferential:
             near = self._limits.nearest(np.zeros(len(self._limits.base)), deadline)
         return unflatten(near.point, self._program.point)
 
+    @leaves_no_trace
     def directional(self, direction: Vector, *, seconds: float | None = SET_SECONDS) -> float:
         """The directional derivative ``lim (f(w + t d) - f(w)) / t``, t falling to zero."""
         with Deadline.after(seconds) as deadline:
             return self._slope_along(self._flat(direction), deadline)
 
+    @leaves_no_trace
     def is_stationary(self, *, seconds: float | None = SET_SECONDS) -> Stationarity:
         """Whether zero is in the set; and a direction of first-order descent if there is one.
 
@@ -284,6 +291,7 @@ class Subdifferential:
         choices, _ = select_along(program, unflatten(direction, program.point))
         return float(flatten(selected_gradient(program, choices)) @ direction)
 
+    @leaves_no_trace
     def plot(self, path: str | None = None, *, seconds: float | None = SET_SECONDS) -> Any:
         """Draw the set in two or three dimensions with AD's gradient (needs the extra `plot`).
 

@@ -103,7 +103,12 @@ def accepted(proof, other, allowed="", bound=lambda forged: forged):
     return count, wrong
 
 
-@pytest.mark.parametrize("name", ZOO)
+LONG = ("wrong with exclusions", "wrong maxima")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in ZOO]
+)
 def test_no_forged_certificate_verifies(name):
     proof = judged(name)
     assert proof.defects() == ()

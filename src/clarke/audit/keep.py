@@ -49,7 +49,7 @@ class Keeper:
             if self._bytes >= KEPT_BYTES:
                 raise InputError(f"{self.folder} holds {KEPT_BYTES:.0f} bytes of steps already")
             path = self.folder / f"step-{number:06d}.clarke"
-            save_step(case.trace, case.slots, gradient, path)
+            save_step(case.trace(), case.slots, gradient, path)
         except ClarkeError as error:
             self.left_out[str(error)] = number
             return None

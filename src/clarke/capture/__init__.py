@@ -14,6 +14,7 @@ from clarke.capture.recorder import Recorder
 from clarke.capture.refusing import RefusingRecorder
 from clarke.capture.saving import saving_plainly
 from clarke.capture.signs import Signs, ZeroFinder
+from clarke.capture.structure import Reached, Retraced, Structure, reach, structure_of
 from clarke.capture.trace import (
     External,
     Keep,
@@ -42,11 +43,14 @@ __all__ = [
     "Origin",
     "Places",
     "PythonReads",
+    "Reached",
     "Recorder",
     "Ref",
     "RefusingRecorder",
+    "Retraced",
     "ScalarRead",
     "Signs",
+    "Structure",
     "TensorTable",
     "Trace",
     "Writes",
@@ -58,9 +62,11 @@ __all__ = [
     "input_slots",
     "is_there",
     "overload_of",
+    "reach",
     "refilled",
     "refuse_missing",
     "release_nodes",
     "saving_plainly",
+    "structure_of",
     "without_values",
 ]

@@ -12,9 +12,11 @@ from clarke.constraints import build_rows, flatten, unflatten
 from clarke.deadline import UNLIMITED, Deadline, rung
 from clarke.decide.components import enumerate_components
 from clarke.decide.enumerate import Enumeration
+from clarke.decide.guards import lipschitz_around_guards
 from clarke.decide.limits import Limits
 from clarke.decide.limitset import Component, LimitSet, separates
 from clarke.decide.live import Live, find_live
+from clarke.decide.meeting import check_meeting, only_branches
 from clarke.decide.model import Witness
 from clarke.decide.normal import outer_estimate
 from clarke.decide.rounding import allowed_error, rounding_of_selections
@@ -24,6 +26,7 @@ from clarke.decide.verification import (
     fresh_generator,
     is_replayed,
 )
+from clarke.errors import BudgetError
 from clarke.feasibility import find_witness, verify_witness
 from clarke.numerics import (
     GRANTED,
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from clarke.constraints import Relevance
     from clarke.decide.enumerate import Cell
     from clarke.decide.outer import Outer
     from clarke.steering import Program, Run
@@ -124,6 +128,8 @@ class Refutation(WithoutSelection):
         if self.part:
             entries = part_entries(program, self.part)
             live = find_live(program, fresh_generator())
+            if live.branches:
+                raise Defect("a step has no parts that can be judged apart")
             limits = part_limits(program, live, self.part, entries, fresh_generator(), verified())
         else:
             limits = recomputed_limits(program)
@@ -173,25 +179,10 @@ class Refutation(WithoutSelection):
         return self.nearby_on_the_other_side() or self._values_on_the_other_side()
 
     def nearby_on_the_other_side(self) -> bool:
-        """Gradients just beside the point must be separated from g as the set is.
-
-        At a distance that rounding loses they are g itself, and prove nothing.
-        """
-        return any(self._separated_at(steps) for steps in _STEPS)
-
-    def _separated_at(self, steps: tuple[float, ...]) -> bool:
-        generator = torch.Generator().manual_seed(1)
-        limit = float(self.direction @ self.gradient)
-        for _ in range(_SAMPLES):
-            direction = [
-                torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in self.program.point
-            ]
-            for step in steps:
-                moved = [p + step * d for p, d in zip(self.program.point, direction, strict=True)]
-                value = float(self.direction @ flatten(natural_gradient(self.program, moved)))
-                if not limit - value > 0.25 * self.gap:
-                    return False
-        return True
+        """Gradients just beside the point must be separated from g as the set is."""
+        return gradients_on_the_other_side(
+            self.program, self.gradient, self.direction, 0.25 * self.gap
+        )
 
     def _values_on_the_other_side(self) -> bool:
         """The function's own values near the point must change as the set says, not as g says.
@@ -229,6 +220,29 @@ class Refutation(WithoutSelection):
         size = max(largest_value(r, first) for r in runs)
         noise = QUOTIENT_ROUNDINGS * torch.finfo(torch.float64).eps * size / step
         return _Rate((high - low) / (2 * step), noise)
+
+
+def gradients_on_the_other_side(
+    program: Program, gradient: Array, direction: Array, gap: float
+) -> bool:
+    """Whether gradients just beside the point are separated from another by more than a gap.
+
+    At a distance that rounding loses they are that one itself, and prove nothing.
+    """
+    limit = float(direction @ gradient)
+
+    def separated(steps: tuple[float, ...]) -> bool:
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(_SAMPLES):
+            ray = [torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in program.point]
+            for step in steps:
+                moved = [p + step * d for p, d in zip(program.point, ray, strict=True)]
+                value = float(direction @ flatten(natural_gradient(program, moved)))
+                if not limit - value > gap:
+                    return False
+        return True
+
+    return any(separated(steps) for steps in _STEPS)
 
 
 def largest_value(run: Run, slots: Container[int | None]) -> float:
@@ -269,7 +283,23 @@ def enumerate_exactly(
         BudgetError: The problem is too large, or selections do not describe it.
     """
     live = find_live(program, generator)
-    return Exact(enumerate_components(program, live, generator, limits), live)
+    found = enumerate_components(program, live, generator, limits)
+    if live.branches:
+        check_meeting(program, [c for part in found.components for c in part.cells])
+    return Exact(found, live)
+
+
+def lipschitz_around_steps(program: Program, relevance: Relevance) -> bool:
+    """Whether guards and branches alone jump, and not the function around them."""
+    if lipschitz_around_guards(program, relevance):
+        return True
+    if not only_branches(program, relevance):
+        return False
+    try:
+        recomputed_limits(program)
+    except BudgetError:
+        return False
+    return True
 
 
 def recomputed_limits(program: Program) -> LimitSet:

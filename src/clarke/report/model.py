@@ -31,9 +31,10 @@ class KinkSummary:
         elements: Output elements seen.
         touched: Elements at which several pieces meet.
         relevant: Touched elements whose piece can change the gradient; None if not found out.
-        choice: What AD chose, in words.
+        choice: What autograd chose, in words.
         nonzero: For a maxpool after a ReLU, touched elements of a value other than zero; None
             where they were not told apart.
+        slopes: A few of the slopes that AD took, where one argument varies. An audit keeps none.
     """
 
     operation: str
@@ -45,6 +46,7 @@ class KinkSummary:
     relevant: int | None
     choice: str
     nonzero: int | None = None
+    slopes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +78,13 @@ class Report:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     out_of_time: bool = False
+
+    def bare(self) -> Report:
+        """The same without tensors."""
+        made = object.__new__(Report)
+        made.__dict__.update(self.__dict__)
+        made.__dict__.update(gradient=(), certificate=None, element=None)
+        return made
 
     @property
     def correct(self) -> bool | None:
