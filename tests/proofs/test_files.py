@@ -35,11 +35,21 @@ from reference.proofs import (
 )
 from reference.zoo import ZOO, leaf, lemma2
 
+ZOO = {
+    **ZOO,
+    "wrong norms": (
+        lambda x: 3 * torch.relu(x[0]) - 3 * torch.relu(-x[0]) + x.norm(),
+        leaf(0.0, 0.0),
+        Verdict.NOT_CLARKE,
+    ),
+}
+
 # What the checker without clarke has no argument for; it says so, and never that they are wrong.
 BEYOND = {
     "rays": "the operator aten::linalg_vector_norm.default",
     "eigenvalues": "the operator aten::diag_embed.default",
     "sorted": "the operator aten::sort.default",
+    "wrong norms": "the operator aten::linalg_vector_norm.default",
     "regular": "a proof by pieces that bend one way",
     "guard": "the operator aten::sin.default",
     "wrong guard": "a proof by limits",

@@ -10,12 +10,14 @@ import torch
 
 from clarke.constraints import build_rows, find_relevant, flatten
 from clarke.decide.apart import OuterRefutation, RegularProof, refute_outside
+from clarke.decide.balls import balls_around, with_cones
 from clarke.decide.certificate import Certificate, replay_bounds
 from clarke.decide.guards import LimitProof
 from clarke.decide.live import find_live
 from clarke.decide.membership import Membership, allowed_for
 from clarke.decide.model import Witness
 from clarke.decide.normal import outer_estimate
+from clarke.decide.norms import BallRefutation
 from clarke.decide.refute import (
     Refutation,
     part_entries,
@@ -247,6 +249,24 @@ def _read_outer(
     )
 
 
+def _read_balls(
+    claim: Any, program: Program, gradient: Parts, tensors: Mapping[str, torch.Tensor]
+) -> Recomputed:
+    fields(claim, {"kind"}, "claim")
+    target = flatten(gradient)
+    direction = _direction(target, tensors)
+    balls = balls_around(with_cones(program), fresh_generator(), verified())
+    return BallRefutation(
+        program=program,
+        point=program.point,
+        gradient=target,
+        replayed=is_replayed(program, target),
+        direction=direction,
+        gap=float(direction @ target - direction @ balls.extreme(direction)[1]),
+        distance=balls.place(target, program).distance,
+    )
+
+
 def _direction(target: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     found = array("direction", tensors)
     if found.shape != target.shape or not np.isfinite(found).all():
@@ -304,6 +324,7 @@ _READERS: Mapping[str, Callable[[Any, Program, Parts, Mapping[str, torch.Tensor]
             "pieces that bend one way": _read_regular,
             "separation": _read_refutation,
             "outer estimate": _read_outer,
+            "norms of zero": _read_balls,
             "membership": _read_membership,
         }
     )
