@@ -229,7 +229,7 @@ PROOF_BYTES = Threshold(
 )
 PROOF_JSON = Threshold(2.0**26, "Bytes up to which text in a file of a proof is read.", NONE)
 PROOF_VALUES = Threshold(
-    2.0**29,
+    2.0**27,
     "Elements that one operation of a program read from a file may make, or all its operations "
     "together sixteen times over.",
     NONE,

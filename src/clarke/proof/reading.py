@@ -313,7 +313,7 @@ _READERS: Mapping[str, Callable[[Any, Program, Parts, Mapping[str, torch.Tensor]
             "pieces that bend one way": _read_regular,
             "separation": _read_refutation,
             "outer estimate": _read_outer,
-            "norms among pieces": _read_norms,
+            "norms of zero": _read_norms,
             "membership": _read_membership,
         }
     )
