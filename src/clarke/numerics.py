@@ -615,6 +615,18 @@ ROWS_ROUNDING = Threshold(
     "Rows that differ by less, relative to their size, are the same row computed in another order.",
     JUDGED,
 )
+DEPENDENT_DENOMINATOR = Threshold(
+    1000,
+    "Ratios of integers up to this are what a row's coefficients in others are made, where they "
+    "differ by ROWS_ROUNDING only: a random number is so near to one of them once in 1e7.",
+    NONE,
+)
+EXACT_ROW_BITS = Threshold(
+    26,
+    "Bits of integers from which rows may be results of rounding. Products of shorter ones are "
+    "exact in float64, so that such rows mean what they say.",
+    NONE,
+)
 HULL_RANK = Threshold(
     1e-9,
     "Relative singular value of points below which they lie in a subspace, in which Qhull "
@@ -889,6 +901,18 @@ ROW_ENTRIES = Threshold(
     10_000_000,
     "Entries of the rows of one kink in the exact enumeration, which are kept as Python's integers "
     "beside float64: some 40 bytes each, 400 MB in all.",
+    NONE,
+)
+LISTED_AT_ONCE = Threshold(
+    9,
+    "Kinks from which those that do not depend on each other are taken for hyperplanes, whose "
+    "chambers are found level by level; fewer are split one by one.",
+    NONE,
+)
+EXACT_ROW_WORK = Threshold(
+    20_000_000,
+    "Products of integers in the elimination of rows from which they are left to a search in a "
+    "random subspace: some 5 s.",
     NONE,
 )
 ARRAY_ENTRIES = Threshold(

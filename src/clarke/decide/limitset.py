@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clarke.deadline import UNLIMITED, Deadline
+from clarke.decide.flat import ChamberCells
 from clarke.decide.project import project
 from clarke.numerics import (
     EXACT_ENTRY_SECONDS,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from clarke.decide.enumerate import Cell, Exclusion
+    from clarke.decide.cells import Cell, Exclusion
 
     Array = NDArray[np.float64]
 
@@ -45,12 +46,19 @@ class Component:
     """
 
     changes: Array
-    cells: tuple[Cell, ...]
+    cells: Sequence[Cell]
     exclusions: tuple[Exclusion, ...]
 
     def certain(self) -> list[int]:
         """The cells that directions prove."""
+        if isinstance(self.cells, ChamberCells):
+            return np.flatnonzero(self.cells.sure).tolist()
         return [i for i, cell in enumerate(self.cells) if cell.certain]
+
+    @property
+    def complete(self) -> bool:
+        """Whether directions prove all of them."""
+        return len(self.certain()) == len(self.cells)
 
     def spread(self) -> float:
         """The largest difference between two changes, in any entry; NaN if one is not finite."""
@@ -58,6 +66,11 @@ class Component:
 
     def restricted(self, cells: list[int]) -> Component:
         """The same with some cells only."""
+        if len(cells) == len(self.cells):
+            return self
+        if isinstance(self.cells, ChamberCells):
+            which = np.array(cells, dtype=np.intp)
+            return Component(self.changes[which], self.cells.taken(which), self.exclusions)
         return Component(self.changes[cells], tuple(self.cells[i] for i in cells), self.exclusions)
 
 

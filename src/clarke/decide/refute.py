@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from clarke.decide.enumerate import Cell
+    from clarke.decide.cells import Cell
     from clarke.decide.outer import Outer
     from clarke.steering import Program, Run
 
