@@ -213,10 +213,25 @@ SET_AGREES = Threshold(
     (Verdict.NOT_CLARKE,),
 )
 VERIFIED_NODES = Threshold(
-    200_000.0, "Nodes of the search tree up to which a verification enumerates again.", NONE
+    1e7, "Nodes of the search tree up to which a verification enumerates again.", NONE
 )
-VERIFIED_CELLS = Threshold(10_000.0, "Cells up to which a verification enumerates again.", NONE)
-VERIFIED_KINKS = Threshold(256.0, "Kinks up to which a verification enumerates again.", NONE)
+VERIFIED_CELLS = Threshold(1e7, "Cells up to which a verification enumerates again.", NONE)
+VERIFIED_KINKS = Threshold(4096.0, "Kinks up to which a verification enumerates again.", NONE)
+SET_SMALL = Threshold(
+    12, "Kinks up to which a set is listed at once, 4096 combinations of pieces at most.", NONE
+)
+SET_LISTED = Threshold(
+    1e6,
+    "Combinations of pieces up to which the elements of a set are returned as one array; more are "
+    "streamed, or asked about without listing them.",
+    NONE,
+)
+SMALLEST_OFF = Threshold(
+    1e-6,
+    "How far a smallest element may be from the true one, relative to the set's size, as the "
+    "support function along it tells.",
+    NONE,
+)
 
 # --- masks and comparisons -----------------------------------------------------------------------
 
@@ -582,6 +597,13 @@ OUTSIDE = Threshold(
     "A gradient is outside of an outer estimate when it misses it by more than this part of the "
     "absolute terms of the estimate's support function, besides the tolerance for gradients.",
     (Verdict.NOT_CLARKE,),
+)
+
+RELATIVE_INSIDE = Threshold(
+    1e-6,
+    "Weights this far from 0 and 1 at every kink that give zero show that it is inside of a set, "
+    "not on its border.",
+    NONE,
 )
 
 FOLLOWS = Threshold(

@@ -84,7 +84,9 @@ class Chambers:
         return ""
 
     def _rows(self) -> tuple[Row, ...]:
-        return _stretched(self.merged.rows, [-e for e in np.log2(self.stretch).astype(int).tolist()])
+        return _stretched(
+            self.merged.rows, [-e for e in np.log2(self.stretch).astype(int).tolist()]
+        )
 
 
 def chambers(rows: Iterable[Row], deadline: Deadline = UNLIMITED) -> Chambers:

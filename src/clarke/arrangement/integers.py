@@ -137,7 +137,5 @@ def basis(rows: Sequence[Row]) -> tuple[list[int], list[int]]:
 
 def exact_sign(row: Row, point: Array) -> int:
     """The sign of ``row . point`` for a point of floats, in rational arithmetic."""
-    total = sum(
-        (v * Fraction(float(x)) for v, x in zip(row, point, strict=True) if v), Fraction(0)
-    )
+    total = sum((v * Fraction(float(x)) for v, x in zip(row, point, strict=True) if v), Fraction(0))
     return (total > 0) - (total < 0)

@@ -14,6 +14,7 @@ the walls are as many as the chambers that they add.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,7 +99,7 @@ def _in_the_plane(rows: Sequence[Row]) -> Half:
     across = [p * b - q * a for a, b in rows[1:]]
     zeros = [-x / y for x, y in zip(along, across, strict=True)]
     order = sorted(range(len(zeros)), key=zeros.__getitem__)
-    for i, j in zip(order, order[1:], strict=False):
+    for i, j in pairwise(order):
         if not zeros[i] < zeros[j]:
             raise ThinChamberError("Two hyperplanes meet a third too close to each other.")
     ends = np.array([zeros[i] for i in order])
@@ -149,7 +150,7 @@ class _Levels:
     def _cut(self, k: int, signs: Signs, points: Array) -> tuple[Signs, Array]:
         on_wall, at = self._on_wall(k)
         cut = _matched(signs[:, :k], on_wall)
-        high, low = self._aside(k, on_wall, at)
+        high, low = self._aside(k, at)
         whole = ~cut
         rest, left = signs[whole], points[whole]
         rest[:, k] = self._sides(k, left)
@@ -174,7 +175,7 @@ class _Levels:
         points[:, column] = found.points @ (-own[others] / own[column])
         return signs, points
 
-    def _aside(self, k: int, signs: Signs, points: Array) -> tuple[Array, Array]:
+    def _aside(self, k: int, points: Array) -> tuple[Array, Array]:
         """Points on both sides of the wall, half as far from it as the other walls allow."""
         normal = self._floats[k] / np.abs(self._floats[k]).max()
         values = np.abs(points @ self._floats[:k].T)
@@ -218,8 +219,11 @@ def _certify(rows: Sequence[Row], floats: Array, signs: Signs, points: Array) ->
     clear = np.where(signs, values, -values) > size
     for i in np.flatnonzero(~clear.all(axis=1)).tolist():
         doubtful = np.flatnonzero(~clear[i]).tolist()
-        if all((exact_sign(rows[j], points[i]) > 0) == bool(signs[i, j]) and
-               exact_sign(rows[j], points[i]) for j in doubtful):
+        if all(
+            (exact_sign(rows[j], points[i]) > 0) == bool(signs[i, j])
+            and exact_sign(rows[j], points[i])
+            for j in doubtful
+        ):
             continue
         points[i] = _widest(rows, floats, signs[i])
 

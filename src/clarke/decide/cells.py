@@ -1,4 +1,4 @@
-"""What an enumeration finds: selections, each with what proves it, and branches that were dropped."""
+"""What an enumeration finds: selections with what proves them, and branches that were dropped."""
 
 from __future__ import annotations
 

@@ -39,9 +39,8 @@ def enumerate_components(
     """
     limits = limits or Limits()
     size = sum(p.numel() for p in program.point)
-    whole = Enumeration(program, live, generator, limits)
-    groups = _groups(whole) if live.affine else None
-    if groups is None or len(groups) < 2:
+    whole, groups = _whole_and_groups(program, live, generator, limits)
+    if groups is None:
         cells = whole.run()
         stacked = gradients_of(cells.cells, size)
         return LimitSet(np.zeros(size), (Component(stacked, cells.cells, cells.exclusions),))
@@ -58,6 +57,33 @@ def enumerate_components(
         changes = gradients_of(cells.cells, size) - base
         components.append(Component(changes, cells.cells, cells.exclusions))
     return LimitSet(base, tuple(components))
+
+
+def count_combinations(
+    program: Program, live: Live, generator: torch.Generator, limits: Limits
+) -> int:
+    """How many selections there are, without listing them where kinks do not depend on each other.
+
+    Raises:
+        BudgetError: Some group needs more work than `limits` allow.
+    """
+    whole, groups = _whole_and_groups(program, live, generator, limits)
+    total = 1
+    for group in groups or [live.kinks.nonzero().flatten().tolist()]:
+        mask = torch.zeros_like(live.kinks)
+        mask[group] = True
+        part = Live(mask, live.constant, live.affine)
+        total *= Enumeration(program, part, generator, limits, whole).count()
+    return total
+
+
+def _whole_and_groups(
+    program: Program, live: Live, generator: torch.Generator, limits: Limits
+) -> tuple[Enumeration, list[list[int]] | None]:
+    """An enumeration of all kinks, and the groups if there are several."""
+    whole = Enumeration(program, live, generator, limits)
+    groups = _groups(whole) if live.affine else None
+    return whole, None if groups is None or len(groups) < 2 else groups
 
 
 def gradients_of(cells: Sequence[Cell], size: int) -> Array:

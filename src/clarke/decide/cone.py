@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from clarke.arrangement import Row, primitive
 from clarke.deadline import UNLIMITED, Deadline
 
+
 def _dot(a: Row, b: Row) -> int:
     return sum(x * y for x, y in zip(a, b, strict=True))
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from clarke.arrangement import Row, ThinChamberError, integer_row
 from clarke.capture import input_slots
 from clarke.constraints import flatten
 from clarke.constraints.relevance import nearby_point
-from clarke.arrangement import Row, ThinChamberError, integer_row
 from clarke.decide.cells import Cell, Cells, Exclusion
 from clarke.decide.cone import Cone
-from clarke.decide.flat import Fork, chamber_cells
+from clarke.decide.flat import Fork, chamber_cells, planes_of
 from clarke.decide.identity import Form, pinned_weights, vanishes_nearby
 from clarke.decide.limits import Limits
 from clarke.decide.linear import LinearParts, linear_parts, require_room
@@ -250,13 +250,32 @@ class Enumeration:
             found.append((kink, options))
         return found
 
+    def count(self) -> int:
+        """How many cells there are; they are listed only where kinks depend on each other."""
+        self._linear = linear_parts(self._program, self._sites, independent=self._independent())
+        found = self._forks()
+        if found is None:
+            return len(self.run().cells)
+        return planes_of(found[0], self._limits, self.deadline).count if found[0] else 1
+
     def _at_once(self) -> Cells | None:
-        """All cells of many kinks with two sides each that do not depend on each other."""
-        few = len(self._kinks) < LISTED_AT_ONCE
+        """All cells of kinks with two sides each that do not depend on each other."""
+        found = self._forks()
+        if found is None or not found[0] or self._linear is None:
+            return None
+        try:
+            cells = chamber_cells(*found, self._own, self._linear, self._limits, self.deadline)
+        except ThinChamberError:
+            return None
+        return Cells(cells, ())
+
+    def _forks(self) -> tuple[list[Fork], dict[int, torch.Tensor]] | None:
+        """The kinks as hyperplanes, and the choices of those that have one candidate only."""
+        few = len(self._kinks) < LISTED_AT_ONCE and not self._limits.rounding
         if few or self._linear is None or not self._live.affine:
             return None
         every = self._flat_options()
-        if every is None:
+        if every is None or len(every) ** 2 * self._n > EXACT_ROW_WORK:
             return None
         forks = []
         fixed = {p: self._program.analysis.sites[p].touch.chosen() for p in self._sites}
@@ -268,15 +287,7 @@ class Enumeration:
             if fork is None:
                 return None
             forks.append(fork)
-        if len(forks) * len(forks) * self._n > EXACT_ROW_WORK:
-            return None
-        try:
-            cells = chamber_cells(
-                forks, fixed, self._own, self._linear, self._limits, self.deadline
-            )
-        except ThinChamberError:
-            return None
-        return Cells(cells, ())
+        return forks, fixed
 
     # ------------------------------------------------------------ one node
 

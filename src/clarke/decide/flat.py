@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from clarke.arrangement import (
-    Chambers,
     ThinChamberError,
     chambers,
     count_chambers,
@@ -210,9 +209,9 @@ def chamber_cells(
         signs[which] = np.packbits(positive, axis=1)
         gradients[which] = below + positive @ gains
         directions[which], sure[which] = _made_sure(rows, positive, inside, deadline)
-    return ChamberCells(
-        tuple(forks), fixed, own, signs, gradients, directions, sure, planes.rank
-    )
+    if len(np.unique(signs, axis=0)) != found.count:
+        raise ThinChamberError("A chamber was found twice.")
+    return ChamberCells(tuple(forks), fixed, own, signs, gradients, directions, sure, planes.rank)
 
 
 def _gains(

@@ -26,7 +26,7 @@ from clarke.numerics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -127,6 +127,11 @@ class LimitSet:
 
     base: Array
     components: tuple[Component, ...]
+
+    @property
+    def size(self) -> int:
+        """How many variables there are, n."""
+        return len(self.base)
 
     @property
     def count(self) -> int:
@@ -232,6 +237,17 @@ class LimitSet:
         for c in self.components:
             points = (points[:, None, :] + c.changes[None, :, :]).reshape(-1, len(self.base))
         return points
+
+    def blocks(self, size: int) -> Iterator[tuple[Array, tuple[NDArray[np.intp], ...]]]:
+        """All combinations in the order of `elements`, so many at a time, and their cells."""
+        shape = tuple(len(c.changes) for c in self.components)
+        for start in range(0, self.count, size):
+            which = np.arange(start, min(start + size, self.count))
+            cells = np.unravel_index(which, shape)
+            points = np.repeat(self.base[None, :], len(which), axis=0)
+            for c, own in zip(self.components, cells, strict=True):
+                points += c.changes[own]
+            yield points, cells
 
     def extreme(self, direction: Array) -> tuple[int, ...]:
         """The combination with the largest inner product."""

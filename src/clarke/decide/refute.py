@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from clarke.constraints import build_rows, flatten, unflatten
-from clarke.deadline import UNLIMITED, Deadline, rung
+from clarke.deadline import UNLIMITED, rung
 from clarke.decide.components import enumerate_components
+from clarke.decide.elements import distinct
 from clarke.decide.enumerate import Enumeration
 from clarke.decide.limits import Limits
 from clarke.decide.limitset import Component, LimitSet, separates
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
     from clarke.decide.cells import Cell
     from clarke.decide.outer import Outer
+    from clarke.decide.regularset import RegularSet
     from clarke.steering import Program, Run
 
     Array = NDArray[np.float64]
@@ -112,7 +114,8 @@ class Refutation(WithoutSelection):
         """(k, n) the distinct elements, for sets of up to 4096 combinations."""
         if self.limits.count > 4096:
             return np.zeros((0, len(self.gradient)))
-        return distinct(self.limits.elements(), self.allowed)
+        points = self.limits.elements()
+        return points[distinct(points, self.allowed, UNLIMITED)]
 
     def recompute(self, program: Program, *, run: bool) -> None:
         """Enumerate again, with every exclusion; separate in exact arithmetic."""
@@ -241,21 +244,9 @@ def largest_value(run: Run, slots: Container[int | None]) -> float:
     return max(found, default=1.0)
 
 
-def distinct(points: Array, allowed: Array, deadline: Deadline = UNLIMITED) -> Array:
-    """The distinct rows of (k, n) points, up to what entries may be off, in order of appearance."""
-    kept = np.empty_like(points)
-    count = 0
-    for p in points:
-        deadline.ask("telling {} elements apart", len(points))
-        if not bool((np.abs(kept[:count] - p) <= 2 * allowed).all(axis=1).any()):
-            kept[count] = p
-            count += 1
-    return kept[:count]
-
-
-def rounding_of_set(program: Program, limits: LimitSet) -> Array:
+def rounding_of_set(program: Program, limits: LimitSet | RegularSet) -> Array:
     """(n,) how far rounding alone may have moved entries of the set's elements."""
-    found: Array = rounding_of_selections(program) + limits.roundings(np.zeros(len(limits.base)))
+    found: Array = rounding_of_selections(program) + limits.roundings(np.zeros(limits.size))
     return found
 
 
@@ -272,13 +263,18 @@ def enumerate_exactly(
     return Exact(enumerate_components(program, live, generator, limits), live)
 
 
-def recomputed_limits(program: Program) -> LimitSet:
+def recomputed_limits(program: Program, *, rounding: bool = False) -> LimitSet:
     """All selections that cannot be excluded, enumerated again for a verification.
+
+    Args:
+        program: The program.
+        rounding: As in `Limits`.
 
     Raises:
         BudgetError: That is out of reach.
     """
-    return enumerate_exactly(program, fresh_generator(), _verified()).limits
+    limits = replace(_verified(), rounding=rounding)
+    return enumerate_exactly(program, fresh_generator(), limits).limits
 
 
 def _verified() -> Limits:
