@@ -21,6 +21,7 @@ from clarke.decide.refute import rounding_of_set
 from clarke.decide.source import (
     Source,
     descent_candidates,
+    granted_more,
     listed_elements,
     placed,
     rank_of,
@@ -248,7 +249,7 @@ class Subdifferential:
             found = placed(self._source, target, allowed, deadline)
             if not found.inside and tolerance is None:
                 # What cancels in the set's computation is looked for where it could matter.
-                found = placed(self._source, target, allowed + self._rounding, deadline)
+                found = granted_more(self._source, found, self._rounding, deadline)
             parts = tuple(p.detach().clone() for p in parts)
             return replace(found, vector=parts, asked=tolerance).sealed()
 

@@ -9,6 +9,7 @@ estimate again, computed from scratch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,17 +100,30 @@ class RegularSet:
 
     def roundings(self, target: Array) -> Array:
         """(n,) what adding up float64 numbers can do to an entry of an element or the target."""
-        found: Array = SET_ROUNDINGS * UNIT * (self._sizes() + np.abs(target))
+        found: Array = SET_ROUNDINGS * UNIT * (self._sizes + np.abs(target))
         return found
 
     def spans(self, target: Array) -> Array:
         """(n,) the largest distance of each entry of an element from the target's."""
-        found = np.zeros(self.size)
-        for i, unit in enumerate(np.eye(self.size)):
-            ends = [s * self.outer.extreme(s * unit)[0] for s in (1.0, -1.0)]
-            found[i] = max(abs(e - target[i]) for e in ends)
+        low, high = self._ends
+        found: Array = np.maximum(np.abs(low - target), np.abs(high - target))
         return found
 
+    @cached_property
+    def _ends(self) -> tuple[Array, Array]:
+        """(n,) the smallest and the largest value of each entry in the set."""
+        outer, atoms = self.outer, self.outer.atoms
+        if outer.mixing is None:
+            forms = outer.out[atoms.owner, None] * _matrix(outer)[atoms.form]
+            low, high = np.full((2, atoms.count, self.size), np.inf)
+            np.minimum.at(low, atoms.owner, forms)
+            np.minimum.at(high, atoms.owner, -forms)
+            return outer.base + low.sum(0), outer.base - high.sum(0)
+        units = np.eye(self.size)
+        high = np.array([outer.extreme(u)[0] for u in units])
+        return np.array([-outer.extreme(-u)[0] for u in units]), high
+
+    @cached_property
     def _sizes(self) -> Array:
         """(n,) the sum of the absolute terms of an entry."""
         outer, atoms = self.outer, self.outer.atoms
@@ -191,7 +205,7 @@ class RegularSet:
 
     def _by_elements(self, target: Array, units: Array, deadline: Deadline) -> Mixed:
         """The nearest mean of elements in chosen directions."""
-        size = float((self._sizes() / units).max(initial=0.0))
+        size = float((self._sizes / units).max(initial=0.0))
         picks: dict[bytes, Array] = {}
 
         def extreme(direction: Array) -> tuple[bytes, Array]:
@@ -317,7 +331,7 @@ class RegularSet:
 
     def noise_along(self, direction: Array) -> float:
         """What roundings of the estimate's terms may amount to along a direction."""
-        return float(OUTSIDE * self._sizes() @ np.abs(direction))
+        return float(OUTSIDE * self._sizes @ np.abs(direction))
 
 
 def _matrix(outer: Outer) -> Array:

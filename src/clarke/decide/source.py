@@ -65,7 +65,7 @@ class Source:
     @cached_property
     def regular(self) -> RegularSet | None:
         """The set without a list, where there are many kinks and all pieces bend one way."""
-        if int(self.live.kinks.sum()) <= SET_SMALL:
+        if self._pieces() <= SET_SMALL:
             return None
         return RegularSet.of(self.program, self._generator(), self.program.deadline)
 
@@ -73,6 +73,15 @@ class Source:
     def size(self) -> int:
         """How many variables there are, n."""
         return sum(p.numel() for p in self.program.point)
+
+    def _pieces(self) -> int:
+        """How many pieces could be taken instead of AD's, kink by kink."""
+        total = 0
+        for site in self.program.analysis.sites.values():
+            touch = site.touch
+            mine = self.live.kinks[site.first : site.first + touch.count]
+            total += int(mine[touch.owner].sum()) - int(mine.sum())
+        return total
 
     @property
     def either(self) -> RegularSet | LimitSet:
@@ -182,6 +191,19 @@ def _placed_in_listed(blank: Membership, limits: LimitSet, deadline: Deadline) -
     distance = far.distance if near is None or far.inside is False else near.distance
     decided = None if far.direction is None else False
     return replace(blank, inside=decided, distance=distance, direction=far.direction)
+
+
+def granted_more(
+    source: Source, found: Membership, more: Array, deadline: Deadline
+) -> Membership:
+    """The same question when entries may be off by more."""
+    allowed = found.allowed + more
+    known, d = source.regular, found.direction
+    if known is not None and d is not None:
+        gap = known.outer.gap(found.target, d)
+        if gap > float(np.abs(d) @ allowed):
+            return replace(found, allowed=allowed)
+    return placed(source, found.target, allowed, deadline)
 
 
 def _placed_in_regular(blank: Membership, found: RegularSet, deadline: Deadline) -> Membership:
