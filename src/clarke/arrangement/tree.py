@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Signs = NDArray[np.bool_]
 
+Reached = tuple[int, ...]  # chambers, hyperplanes and all hyperplanes, of the whole search
+
 
 class ThinChamberError(BudgetError):
     """A chamber holds no direction of floats that its rows can be checked on."""
@@ -60,12 +62,15 @@ class Half:
     points: Array
 
 
-def half_chambers(rows: Sequence[Row], deadline: Deadline = UNLIMITED) -> Half:
+def half_chambers(
+    rows: Sequence[Row], deadline: Deadline = UNLIMITED, reached: Reached = ()
+) -> Half:
     """The chambers of distinct hyperplanes on the first one's positive side.
 
     Args:
         rows: Primitive integer rows, none zero, no two of one hyperplane.
         deadline: Asked at every level.
+        reached: What the whole search has reached, where this is a part of it.
 
     Raises:
         ThinChamberError: A chamber is too thin for floating point directions.
@@ -75,7 +80,7 @@ def half_chambers(rows: Sequence[Row], deadline: Deadline = UNLIMITED) -> Half:
     size = len(rows[0])
     if len(columns) < size:
         narrow = [tuple([row[j] for j in columns]) for row in rows]
-        found = half_chambers(narrow, deadline)
+        found = half_chambers(narrow, deadline, reached)
         points = np.zeros((len(found.points), size))
         points[:, columns] = found.points
         return Half(found.signs, points)
@@ -85,7 +90,7 @@ def half_chambers(rows: Sequence[Row], deadline: Deadline = UNLIMITED) -> Half:
         return _in_the_plane(rows)
     first = set(independent)
     order = [*independent, *(i for i in range(len(rows)) if i not in first)]
-    found = _Levels([rows[i] for i in order], deadline).run()
+    found = _Levels([rows[i] for i in order], deadline, reached).run()
     back = np.empty(len(order), dtype=np.intp)
     back[order] = np.arange(len(order))
     return Half(found.signs[:, back], found.points)
@@ -123,8 +128,8 @@ def _in_the_plane(rows: Sequence[Row]) -> Half:
 class _Levels:
     """Hyperplane after hyperplane; the first ones are a basis of all."""
 
-    def __init__(self, rows: Sequence[Row], deadline: Deadline) -> None:
-        self._rows, self._deadline = rows, deadline
+    def __init__(self, rows: Sequence[Row], deadline: Deadline, reached: Reached) -> None:
+        self._rows, self._deadline, self._reached = rows, deadline, reached
         self._floats = as_floats(rows)
 
     def run(self) -> Half:
@@ -137,18 +142,20 @@ class _Levels:
             signs[:, k] = numbers >> (k - 1) & 1
         wanted = np.where(signs[:, :size], 1.0, -1.0)
         units = np.abs(self._floats[:size]).max(axis=1, keepdims=True)
-        points = np.linalg.solve(self._floats[:size] / units, wanted.T).T
+        try:
+            points = np.linalg.solve(self._floats[:size] / units, wanted.T).T
+        except np.linalg.LinAlgError as error:
+            raise ThinChamberError("Some rows depend on others but for rounding.") from error
         points /= np.abs(points).max(axis=1, keepdims=True)
         self._certify(size, signs, points)
         for k in range(size, count):
-            self._deadline.ask(
-                "{} chambers of the first {} of {} hyperplanes", 2 * len(points), k, count
-            )
-            signs, points = self._cut(k, signs, points)
+            reached = self._reached or (2 * len(points), k, count)
+            self._deadline.ask("{} chambers of the first {} of {} hyperplanes", *reached)
+            signs, points = self._cut(k, signs, points, reached)
         return Half(signs, points)
 
-    def _cut(self, k: int, signs: Signs, points: Array) -> tuple[Signs, Array]:
-        on_wall, at = self._on_wall(k)
+    def _cut(self, k: int, signs: Signs, points: Array, reached: Reached) -> tuple[Signs, Array]:
+        on_wall, at = self._on_wall(k, reached)
         cut = _matched(signs[:, :k], on_wall)
         high, low = self._aside(k, at)
         whole = ~cut
@@ -161,12 +168,12 @@ class _Levels:
         self._certify(k + 1, split, new)
         return np.concatenate([rest, split]), np.concatenate([left, new])
 
-    def _on_wall(self, k: int) -> tuple[Signs, Array]:
+    def _on_wall(self, k: int, reached: Reached) -> tuple[Signs, Array]:
         """The chambers of the first k hyperplanes that the next one cuts, and points on it."""
         wall = self._rows[k]
         column = pivot_of(wall)
         traces = merged(on_hyperplane(self._rows[:k], wall, column))
-        found = half_chambers(traces.rows, self._deadline)
+        found = half_chambers(traces.rows, self._deadline, reached)
         signs = found.signs[:, traces.owner] ^ traces.turned
         points = np.empty((len(found.points), len(wall)))
         others = [j for j in range(len(wall)) if j != column]

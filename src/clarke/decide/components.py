@@ -61,8 +61,8 @@ def enumerate_components(
 
 def count_combinations(
     program: Program, live: Live, generator: torch.Generator, limits: Limits
-) -> int:
-    """How many selections there are, without listing them where kinks do not depend on each other.
+) -> int | None:
+    """How many selections there are, without listing them; None where kinks depend on each other.
 
     Raises:
         BudgetError: Some group needs more work than `limits` allow.
@@ -73,7 +73,10 @@ def count_combinations(
         mask = torch.zeros_like(live.kinks)
         mask[group] = True
         part = Live(mask, live.constant, live.affine)
-        total *= Enumeration(program, part, generator, limits, whole).count()
+        found = Enumeration(program, part, generator, limits, whole).count()
+        if found is None:
+            return None
+        total *= found
     return total
 
 

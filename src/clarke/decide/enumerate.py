@@ -250,12 +250,12 @@ class Enumeration:
             found.append((kink, options))
         return found
 
-    def count(self) -> int:
-        """How many cells there are; they are listed only where kinks depend on each other."""
+    def count(self) -> int | None:
+        """How many cells there are, without listing them; None if that takes a list."""
         self._linear = linear_parts(self._program, self._sites, independent=self._independent())
         found = self._forks()
         if found is None:
-            return len(self.run().cells)
+            return None
         return planes_of(found[0], self._limits, self.deadline).count if found[0] else 1
 
     def _at_once(self) -> Cells | None:

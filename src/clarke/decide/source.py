@@ -112,10 +112,12 @@ class Source:
 
     def count(self, deadline: Deadline) -> int:
         """How many combinations of pieces there are."""
-        if self.known is not None:
-            return self.known.count
-        program = self.program.within(deadline)
-        return count_combinations(program, self.live, self._generator(), self.limits)
+        if self.known is None:
+            program = self.program.within(deadline)
+            found = count_combinations(program, self.live, self._generator(), self.limits)
+            if found is not None:
+                return found
+        return self.listed(deadline).count
 
 
 def listed_elements(
@@ -128,15 +130,16 @@ def listed_elements(
     Raises:
         BudgetError: They are too many for one array.
     """
-    limits = source.listed(deadline).certain()
-    if limits is None:
-        return np.zeros((0, source.size)), None
-    if limits.count > SET_LISTED or limits.count * limits.size > ARRAY_ENTRIES:
+    count = source.count(deadline)
+    if count > SET_LISTED or count * source.size > ARRAY_ENTRIES:
         raise BudgetError(
-            f"The set has {limits.count} combinations of pieces, too many to list. contains(), "
+            f"The set has {count} combinations of pieces, too many to list. contains(), "
             "min_norm() and directional() answer without listing them; stream() gives them one "
             "block after the other."
         )
+    limits = source.listed(deadline).certain()
+    if limits is None:
+        return np.zeros((0, source.size)), None
     points = limits.elements()
     kept = distinct(points, allowed, deadline)
     if len(limits.components) > 1:
@@ -193,9 +196,7 @@ def _placed_in_listed(blank: Membership, limits: LimitSet, deadline: Deadline) -
     return replace(blank, inside=decided, distance=distance, direction=far.direction)
 
 
-def granted_more(
-    source: Source, found: Membership, more: Array, deadline: Deadline
-) -> Membership:
+def granted_more(source: Source, found: Membership, more: Array, deadline: Deadline) -> Membership:
     """The same question when entries may be off by more."""
     allowed = found.allowed + more
     known, d = source.regular, found.direction
