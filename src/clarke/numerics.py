@@ -599,6 +599,12 @@ OUTSIDE = Threshold(
     (Verdict.NOT_CLARKE,),
 )
 
+SOLVER_ZERO = Threshold(
+    1e-9,
+    "Weights of a linear program's solution, relative to the largest, that count as zero when it "
+    "is solved to the last digits; what comes of it is held against its proof.",
+    NONE,
+)
 RELATIVE_INSIDE = Threshold(
     1e-6,
     "Weights this far from 0 and 1 at every kink that give zero show that it is inside of a set, "

@@ -22,7 +22,15 @@ from clarke.decide.normal import outer_estimate
 from clarke.decide.outer import Outer, Rows
 from clarke.decide.project import project
 from clarke.errors import BudgetError
-from clarke.numerics import FLOPS, OUTSIDE, RELATIVE_INSIDE, SET_ROUNDINGS, UNIT, UNITS_NARROW
+from clarke.numerics import (
+    FLOPS,
+    OUTSIDE,
+    RELATIVE_INSIDE,
+    SET_ROUNDINGS,
+    SOLVER_ZERO,
+    UNIT,
+    UNITS_NARROW,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -148,7 +156,7 @@ class RegularSet:
         units[~apart] = np.inf
         near = self._near(target, units, deadline)
         found = self._judged(target, allowed, near, units)
-        if found.inside is None and self.outer.mixing is None and not self._is_box:
+        if found.inside is None:
             found = self._by_program(target, allowed, units, near, deadline)
         return found
 
@@ -250,32 +258,56 @@ class RegularSet:
     def _by_program(
         self, target: Array, allowed: Array, units: Array, near: Mixed, deadline: Deadline
     ) -> Located:
-        """By a linear program over the weights, with its multipliers as a direction."""
-        outer, atoms = self.outer, self.outer.atoms
+        """By a linear program, with its multipliers as a direction.
+
+        Its unknowns are how often every candidate is taken: those of one kink together as often as
+        the kink counts in the result and in the candidates that are taken elsewhere.
+        """
         keep = np.isfinite(units)
-        columns = (outer.out[atoms.owner, None] * _matrix(outer)[atoms.form] / units)[:, keep].T
-        sums = csr_array(
-            (np.ones(len(atoms.form)), (atoms.owner, np.arange(len(atoms.form)))),
-            shape=(atoms.count, len(atoms.form)),
+        columns, sums, ends = self._flows()
+        rows = columns / units[keep, None] if keep.all() else columns[keep] / units[keep, None]
+        right = np.concatenate([((target - self.outer.base) / units)[keep], ends])
+        count, off = rows.shape[1], int(keep.sum())
+        slack, empty = eye_array(off), csr_array((len(ends), off))
+        whole = vstack(
+            [hstack([csr_array(rows), slack, -slack]), hstack([sums, empty, empty])], format="csr"
         )
-        slack = eye_array(int(keep.sum()))
-        empty = csr_array((atoms.count, int(keep.sum())))
-        rows = vstack([hstack([csr_array(columns), slack, -slack]), hstack([sums, empty, empty])])
-        right = np.concatenate([((target - outer.base) / units)[keep], np.ones(atoms.count)])
-        cost = np.concatenate([np.zeros(len(atoms.form)), np.ones(2 * int(keep.sum()))])
+        cost = np.concatenate([np.zeros(count), np.ones(2 * off)])
         options = {} if np.isinf(deadline.left) else {"time_limit": max(deadline.left, 0.0)}
-        found = linprog(cost, A_eq=rows, b_eq=right, method="highs", options=options)
+        found = linprog(cost, A_eq=whole, b_eq=right, method="highs", options=options)
         if found.x is None:
-            deadline.ask("solving a linear program of {} weights", len(atoms.form))
+            deadline.ask("solving a linear program of {} weights", count)
             return Located(None, near, None)
-        shares = np.maximum(found.x[: len(atoms.form)], 0.0)
-        shares /= np.bincount(atoms.owner, weights=shares)[atoms.owner]
+        taken = _polished(whole[:, :count], right, found.x[:count])
+        shares = self._shared(taken)
         mixed = Mixed(self.element(shares), shares[None], np.ones(1))
         if bool((np.abs(mixed.point - target) <= allowed).all()):
             return Located(True, mixed, None)
         direction = np.zeros(self.size)
-        direction[keep] = found.eqlin.marginals[: int(keep.sum())] / units[keep]
+        direction[keep] = found.eqlin.marginals[:off] / units[keep]
         return self._separated(target, allowed, direction, near)
+
+    def _flows(self) -> tuple[Array, csr_array, Array]:
+        """What taking a candidate once adds, (n, L); the sums for every kink, and their ends."""
+        outer, atoms = self.outer, self.outer.atoms
+        sign = np.where(self._counts_down(), -1.0, 1.0)
+        places = np.arange(len(atoms.form))
+        columns = (sign[atoms.owner, None] * _matrix(outer)[atoms.form]).T
+        sums = csr_array((np.ones(len(places)), (atoms.owner, places)))
+        if outer.mixing is not None:
+            sums = sums - csr_array(np.abs(outer.mixing[atoms.form])).T
+        return columns, csr_array(sums), np.abs(outer.out)
+
+    def _shared(self, taken: Array) -> Array:
+        """(L,) weights of candidates from how often they are taken."""
+        atoms = self.outer.atoms
+        sums = np.bincount(atoms.owner, weights=taken, minlength=atoms.count)
+        shares = np.divide(
+            taken, sums[atoms.owner], out=np.zeros_like(taken), where=sums[atoms.owner] > 0
+        )
+        first = np.unique(atoms.owner, return_index=True)[1]
+        shares[first[sums == 0]] = 1.0
+        return shares
 
     # ------------------------------------------------------------ minima
 
@@ -332,6 +364,17 @@ class RegularSet:
     def noise_along(self, direction: Array) -> float:
         """What roundings of the estimate's terms may amount to along a direction."""
         return float(OUTSIDE * self._sizes @ np.abs(direction))
+
+
+def _polished(rows: csr_array, right: Array, taken: Array) -> Array:
+    """A solution to the last digits: a linear program's is good to 1e-7."""
+    found = np.maximum(taken, 0.0)
+    used = np.flatnonzero(found > SOLVER_ZERO * found.max(initial=0.0))
+    dense = rows[:, used].toarray()
+    for _ in range(2):
+        step = np.linalg.lstsq(dense, right - rows @ found, rcond=None)[0]
+        found[used] = np.maximum(found[used] + step, 0.0)
+    return found
 
 
 def _matrix(outer: Outer) -> Array:
