@@ -68,7 +68,7 @@ def vertices(points: Array, directions: Array | None, allowed: Array, deadline: 
     if directions is None or len(points) < 2:
         return np.array(vertex_indices(points, VERTEX_TOLERANCE, deadline), dtype=np.intp)
     clear = np.zeros(len(points), dtype=bool)
-    room = 4 * allowed + VERTEX_TOLERANCE * np.ptp(points, axis=0)
+    room = 4 * allowed
     step = max(_BLOCK // len(points), 1)
     for sign in (1.0, -1.0):
         rest = np.flatnonzero(~clear)

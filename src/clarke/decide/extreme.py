@@ -48,6 +48,7 @@ def vertex_indices(
     kept, clear = _candidates(points)
     if known is not None:
         clear = clear | frozenset(known.tolist())
+        kept = sorted(clear.union(kept))
     unclear = [i for i in kept if i not in clear]
     for done, i in enumerate(unclear):
         deadline.ask("telling vertices: {} of {} points", done, len(unclear))

@@ -15,7 +15,7 @@ from clarke.arrangement import (
     integer_row,
 )
 from clarke.decide.cells import Cell
-from clarke.decide.dependent import Rank, exact_rank, made_dependent
+from clarke.decide.dependent import Dependent, Rank, exact_rank, made_dependent
 from clarke.errors import BudgetError
 from clarke.feasibility import find_witness
 from clarke.numerics import ARRAY_ENTRIES, EXACT_ROW_BITS, WITNESS_MARGIN
@@ -145,24 +145,29 @@ def planes_of(forks: Sequence[Fork], limits: Limits, deadline: Deadline) -> Plan
     first: dict[int, Fork] = {}
     for fork in forks:
         first.setdefault(fork.line, fork)
-    leaders = [f for f in first.values() if not f.turned]
-    if len(leaders) < len(first):
-        leaders = list(first.values())
+    leaders = list(first.values())
     rows = []
     for fork in leaders:
         deadline.ask("writing rows in integers")
         rows.append(integer_row((-fork.row if fork.turned else fork.row).tolist()))
-    exact = Planes(tuple(rows), None, exact_rank(tuple(rows)), count_chambers(rows, deadline))
-    if not limits.rounding or max(abs(v) for row in rows for v in row) < 1 << int(EXACT_ROW_BITS):
-        return exact
-    values = np.stack([-f.row if f.turned else f.row for f in leaders])
-    found = made_dependent(values)
-    if found is None:
-        return exact
-    count = count_chambers(found.rows, deadline)
-    if count >= exact.count:
-        return exact
-    return Planes(found.rows, found.lift, found.rank, count)
+    rank = exact_rank(tuple(rows))
+    declared = _declared(leaders, rows) if limits.rounding else None
+    if declared is not None and declared.rank.rank < rank.rank:
+        count = count_chambers(declared.rows, deadline)
+        return Planes(declared.rows, declared.lift, declared.rank, count)
+    exact = count_chambers(rows, deadline)
+    if declared is not None:
+        count = count_chambers(declared.rows, deadline)
+        if count < exact:
+            return Planes(declared.rows, declared.lift, declared.rank, count)
+    return Planes(tuple(rows), None, rank, exact)
+
+
+def _declared(leaders: Sequence[Fork], rows: Sequence[Row]) -> Dependent | None:
+    """Rows that depend on each other as these do but for rounding, where they may be rounded."""
+    if max(abs(v) for row in rows for v in row) < 1 << int(EXACT_ROW_BITS):
+        return None
+    return made_dependent(np.stack([-f.row if f.turned else f.row for f in leaders]))
 
 
 def chamber_cells(

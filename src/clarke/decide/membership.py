@@ -155,7 +155,7 @@ class Membership(Recomputed):
         d = self._unit_direction()
         if self.shares is not None:
             raise Defect("elements that add up to a vector are no proof that it is outside")
-        if not found.outer.gap(self.target, d) > float(np.abs(d) @ self.allowed):
+        if not found.gap(self.target, d) > float(np.abs(d) @ self.allowed):
             raise Defect("the direction does not separate the vector from the set")
         near = found.place(self.target, self.allowed).nearest
         self._check_distance(float(np.linalg.norm(near.point - self.target)))

@@ -24,7 +24,6 @@ from clarke.decide.project import project
 from clarke.errors import BudgetError
 from clarke.numerics import (
     FLOPS,
-    OUTSIDE,
     RELATIVE_INSIDE,
     SET_ROUNDINGS,
     SOLVER_ZERO,
@@ -174,7 +173,7 @@ class RegularSet:
         length = float(np.linalg.norm(direction))
         if length > 0:
             unit = direction / length
-            if self.outer.gap(target, unit) > float(np.abs(unit) @ allowed):
+            if self.gap(target, unit) > float(np.abs(unit) @ allowed):
                 return Located(False, near, unit)
         return Located(None, near, None)
 
@@ -361,9 +360,13 @@ class RegularSet:
         p = mixed.point
         return float(p @ p) + self.outer.extreme(-p)[0]
 
-    def noise_along(self, direction: Array) -> float:
-        """What roundings of the estimate's terms may amount to along a direction."""
-        return float(OUTSIDE * self._sizes @ np.abs(direction))
+    def gap(self, target: Array, direction: Array) -> float:
+        """By how much a direction separates a vector from the set; negative if it may not.
+
+        Less what roundings of the set's terms may amount to.
+        """
+        room = float(self.roundings(target) @ np.abs(direction))
+        return float(target @ direction) - self.outer.extreme(direction)[0] - room
 
 
 def _polished(rows: csr_array, right: Array, taken: Array) -> Array:

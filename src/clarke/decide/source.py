@@ -200,10 +200,10 @@ def granted_more(source: Source, found: Membership, more: Array, deadline: Deadl
     """The same question when entries may be off by more."""
     allowed = found.allowed + more
     known, d = source.regular, found.direction
-    if known is not None and d is not None:
-        gap = known.outer.gap(found.target, d)
-        if gap > float(np.abs(d) @ allowed):
-            return replace(found, allowed=allowed)
+    if known is None or d is None:
+        return placed(source, found.target, allowed, deadline)
+    if known.gap(found.target, d) > float(np.abs(d) @ allowed):
+        return replace(found, allowed=allowed)
     return placed(source, found.target, allowed, deadline)
 
 
