@@ -605,6 +605,12 @@ SOLVER_ZERO = Threshold(
     "is solved to the last digits; what comes of it is held against its proof.",
     NONE,
 )
+MINIMUM_FLAT = Threshold(
+    1e-9,
+    "Slopes this small beside the gradient count as none when a local minimum is looked for: "
+    "what a linear program leaves open.",
+    NONE,
+)
 RELATIVE_INSIDE = Threshold(
     1e-6,
     "Weights this far from 0 and 1 at every kink that give zero show that it is inside of a set, "

@@ -12,6 +12,7 @@ import torch
 
 from clarke.constraints import flatten, resolve, unflatten
 from clarke.deadline import UNLIMITED, Deadline
+from clarke.decide.absnormal import AbsNormalForm, abs_normal_form
 from clarke.decide.detached import declared_rate, numbers_read
 from clarke.decide.elements import vertices
 from clarke.decide.hazards import obstacle
@@ -25,6 +26,7 @@ from clarke.decide.source import (
     listed_elements,
     placed,
     rank_of,
+    slopes_around,
     smallest_element,
 )
 from clarke.errors import InputError, OutOfTimeError, UnsupportedError
@@ -57,6 +59,24 @@ class Stationarity:
     """
 
     stationary: bool | None
+    descent: tuple[torch.Tensor, ...] | None
+    slope: float
+
+
+@dataclass(frozen=True, eq=False)
+class LocalMinimum:
+    """Whether the function is nowhere smaller near the point.
+
+    Attributes:
+        minimum: It is (True), it is not (False), or first order does not tell (None).
+        strict: It grows at least linearly in every direction (True), not in every (False), or that
+            is not known (None).
+        descent: If it is no minimum, one tensor per variable along which the function falls.
+        slope: The directional derivative along `descent`.
+    """
+
+    minimum: bool | None
+    strict: bool | None
     descent: tuple[torch.Tensor, ...] | None
     slope: float
 
@@ -289,6 +309,40 @@ class Subdifferential:
         if best is None or best[0] >= -float(np.abs(best[1]) @ self._rounding):
             return Stationarity(inside, None, 0.0)
         return Stationarity(inside, unflatten(best[1], self._program.point), best[0])
+
+    def is_local_minimum(self, *, seconds: float | None = SET_SECONDS) -> LocalMinimum:
+        """Whether the point is a local minimum, as far as directional derivatives tell.
+
+        If all are positive it is a strict one, and if one is negative it is none. If some are zero
+        and none is negative, it is one where the function is piecewise linear; else `minimum` is
+        None: curvature decides.
+
+        Raises:
+            UnsupportedError: The set is not completely known.
+        """
+        self._require_complete()
+        with Deadline.after(seconds) as deadline:
+            slopes = slopes_around(self._source, self._rounding, deadline)
+            if slopes.falls is not None:
+                unit = slopes.falls / float(np.linalg.norm(slopes.falls))
+                at = unflatten(unit, self._program.point)
+                return LocalMinimum(False, False, at, self._slope_along(unit, deadline))
+            if slopes.rises:
+                return LocalMinimum(True, True, None, 0.0)
+            flat = slopes.flat and self._source.is_piecewise_linear
+            return LocalMinimum(True if flat else None, slopes.rises, None, 0.0)
+
+    def abs_normal_form(self, *, seconds: float | None = SET_SECONDS) -> AbsNormalForm:
+        """The function's first order as ``z = c + Z x + L |z|``, ``y = b + J x + Y |z|``.
+
+        The form that nonsmooth solvers exchange; `x` is the step from the point. It can be called,
+        and is then a program again.
+
+        Raises:
+            UnsupportedError: A kink has more than two pieces.
+        """
+        with Deadline.after(seconds) as deadline:
+            return abs_normal_form(self._program.within(deadline), self._source.generator())
 
     def _slope_along(self, direction: Array, deadline: Deadline) -> float:
         program = self._program.within(deadline)

@@ -18,6 +18,12 @@ from clarke.decide.flat import ChamberCells
 from clarke.decide.limitset import LimitSet
 from clarke.decide.live import Live, find_live
 from clarke.decide.membership import Membership
+from clarke.decide.minimum import (
+    Slopes,
+    is_piecewise_linear,
+    slopes_of_list,
+    slopes_of_regular,
+)
 from clarke.decide.refute import joint_direction
 from clarke.decide.regularset import RegularSet
 from clarke.errors import BudgetError, UnsupportedError
@@ -54,25 +60,31 @@ class Source:
     seed: int
     known: LimitSet | None = None
 
-    def _generator(self) -> torch.Generator:
+    def generator(self) -> torch.Generator:
+        """A fresh one, always the same."""
         return torch.Generator().manual_seed(self.seed)
 
     @cached_property
     def live(self) -> Live:
         """The kinks that can change the gradient."""
-        return find_live(self.program, self._generator())
+        return find_live(self.program, self.generator())
 
     @cached_property
     def regular(self) -> RegularSet | None:
         """The set without a list, where there are many kinks and all pieces bend one way."""
         if self._pieces() <= SET_SMALL:
             return None
-        return RegularSet.of(self.program, self._generator(), self.program.deadline)
+        return RegularSet.of(self.program, self.generator(), self.program.deadline)
 
     @property
     def size(self) -> int:
         """How many variables there are, n."""
         return sum(p.numel() for p in self.program.point)
+
+    @cached_property
+    def is_piecewise_linear(self) -> bool:
+        """Whether the function is, near the point."""
+        return self.live.affine and is_piecewise_linear(self.program, self.generator())
 
     def _pieces(self) -> int:
         """How many pieces could be taken instead of AD's, kink by kink."""
@@ -100,7 +112,7 @@ class Source:
         if self.known is None:
             live, program = self.live, self.program.within(deadline)
             with deadline.during("enumerating all selections"):
-                found = enumerate_components(program, live, self._generator(), self.limits)
+                found = enumerate_components(program, live, self.generator(), self.limits)
             if not found.finite:
                 raise UnsupportedError(
                     "The set cannot be computed: autograd's gradient with fixed pieces is NaN or "
@@ -114,7 +126,7 @@ class Source:
         """How many combinations of pieces there are."""
         if self.known is None:
             program = self.program.within(deadline)
-            found = count_combinations(program, self.live, self._generator(), self.limits)
+            found = count_combinations(program, self.live, self.generator(), self.limits)
             if found is not None:
                 return found
         return self.listed(deadline).count
@@ -273,6 +285,14 @@ def _downhill(rows: Array, gradient: Array, inside: Array, deadline: Deadline) -
         return []
     outcome = find_witness(stacked, deadline=deadline)
     return [] if outcome.direction is None else [outcome.direction]
+
+
+def slopes_around(source: Source, allowed: Array, deadline: Deadline) -> Slopes:
+    """What directional derivatives at the point say."""
+    found = slopes_of_regular(source, allowed, deadline)
+    if found is None:
+        found = slopes_of_list(source.listed(deadline), allowed, deadline)
+    return found
 
 
 def smallest_element(source: Source, deadline: Deadline) -> tuple[torch.Tensor, ...]:
