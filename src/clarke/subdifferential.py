@@ -14,7 +14,6 @@ from clarke.constraints import flatten, resolve, unflatten
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.absnormal import AbsNormalForm, abs_normal_form
 from clarke.decide.detached import declared_rate, numbers_read
-from clarke.decide.elements import vertices
 from clarke.decide.hazards import obstacle
 from clarke.decide.limits import Limits
 from clarke.decide.membership import Membership, allowed_for
@@ -24,6 +23,7 @@ from clarke.decide.source import (
     descent_candidates,
     granted_more,
     listed_elements,
+    listed_vertices,
     placed,
     rank_of,
     slopes_around,
@@ -229,7 +229,7 @@ class Subdifferential:
             BudgetError: As `bouligand`.
         """
         with Deadline.after(seconds) as deadline:
-            return torch.from_numpy(listed_elements(self._source, self._rounding, deadline)[0])
+            return torch.from_numpy(listed_elements(self._source, self._rounding, deadline))
 
     def vertices(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the vertices of the Clarke subdifferential, variables flattened in order.
@@ -240,11 +240,7 @@ class Subdifferential:
         """
         self._require_complete()
         with Deadline.after(seconds) as deadline:
-            points, directions = listed_elements(self._source, self._rounding, deadline)
-            if self._source.regular is not None:
-                return torch.from_numpy(points)  # every one is the only gradient somewhere
-            kept = vertices(points, directions, self._rounding, deadline)
-            return torch.from_numpy(points[kept])
+            return torch.from_numpy(listed_vertices(self._source, self._rounding, deadline))
 
     def contains(
         self,

@@ -13,9 +13,9 @@ from clarke.constraints import unflatten
 from clarke.deadline import UNLIMITED
 from clarke.decide.components import count_combinations, enumerate_components
 from clarke.decide.dependent import Rank
-from clarke.decide.elements import distinct
+from clarke.decide.elements import distinct, vertices
 from clarke.decide.flat import ChamberCells
-from clarke.decide.limitset import LimitSet
+from clarke.decide.limitset import Component, LimitSet
 from clarke.decide.live import Live, find_live
 from clarke.decide.membership import Membership
 from clarke.decide.minimum import (
@@ -28,7 +28,7 @@ from clarke.decide.refute import joint_direction
 from clarke.decide.regularset import RegularSet
 from clarke.errors import BudgetError, UnsupportedError
 from clarke.feasibility import find_witness
-from clarke.numerics import ARRAY_ENTRIES, SET_LISTED, SET_SMALL
+from clarke.numerics import ARRAY_ENTRIES, HULL_RANK, SET_LISTED, SET_SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,35 +132,74 @@ class Source:
         return self.listed(deadline).count
 
 
-def listed_elements(
-    source: Source, allowed: Array, deadline: Deadline
-) -> tuple[Array, Array | None]:
-    """(k, n) the distinct limiting gradients that are proved, and a direction towards each.
-
-    Directions only where there is one group of kinks.
+def listed_elements(source: Source, allowed: Array, deadline: Deadline) -> Array:
+    """(k, n) the distinct limiting gradients that are proved.
 
     Raises:
         BudgetError: They are too many for one array.
     """
-    count = source.count(deadline)
-    if count > SET_LISTED or count * source.size > ARRAY_ENTRIES:
+    _require_few(source.count(deadline), source.size)
+    limits = source.listed(deadline).certain()
+    if limits is None:
+        return np.zeros((0, source.size))
+    points = limits.elements()
+    return points[distinct(points, allowed, deadline)]
+
+
+def _require_few(count: int, size: int) -> None:
+    if count > SET_LISTED or count * size > ARRAY_ENTRIES:
         raise BudgetError(
             f"The set has {count} combinations of pieces, too many to list. contains(), "
             "min_norm() and directional() answer without listing them; stream() gives them one "
             "block after the other."
         )
+
+
+def listed_vertices(source: Source, allowed: Array, deadline: Deadline) -> Array:
+    """(k, n) those of them that are vertices of the hull.
+
+    Raises:
+        BudgetError: The limiting gradients are too many for one array.
+    """
+    if source.regular is not None:
+        # Each is the only gradient around some direction, and largest there.
+        return listed_elements(source, allowed, deadline)
+    _require_few(source.count(deadline), source.size)
     limits = source.listed(deadline).certain()
     if limits is None:
-        return np.zeros((0, source.size)), None
-    points = limits.elements()
-    kept = distinct(points, allowed, deadline)
-    if len(limits.components) > 1:
-        return points[kept], None
-    cells = limits.components[0].cells
-    if isinstance(cells, ChamberCells):
-        return points[kept], cells.directions[kept]
-    found = [cells[i].direction for i in kept.tolist()]
-    return points[kept], np.stack([d if d is not None else np.zeros(limits.size) for d in found])
+        return np.zeros((0, source.size))
+    kept = [c.restricted(_corners(c, allowed, deadline).tolist()) for c in limits.components]
+    points = LimitSet(limits.base, tuple(kept)).elements()
+    points = points[distinct(points, allowed, deadline)]
+    if len(kept) == 1 or _are_independent(limits):
+        return points
+    return points[vertices(points, None, allowed, deadline)]
+
+
+def _corners(component: Component, allowed: Array, deadline: Deadline) -> NDArray[np.intp]:
+    """The cells whose changes are vertices of a component's hull, one for each."""
+    first = distinct(component.changes, allowed, deadline)
+    if isinstance(component.cells, ChamberCells):
+        directions = component.cells.directions[first]
+    else:
+        found = [component.cells[i].direction for i in first.tolist()]
+        size = component.changes.shape[1]
+        directions = np.stack([np.zeros(size) if d is None else d for d in found])
+    return first[vertices(component.changes[first], directions, allowed, deadline)]
+
+
+def _are_independent(limits: LimitSet) -> bool:
+    """Whether the components lie in independent spaces: sums of vertices are vertices then."""
+    parts = [c.changes - c.changes.mean(axis=0) for c in limits.components]
+    parts = [p / (np.abs(p).max() or 1.0) for p in parts]
+    bases = []
+    for part in parts:
+        _, sizes, axes = np.linalg.svd(part, full_matrices=False)
+        bases.append(axes[sizes > HULL_RANK * max(sizes[0], 1.0)])
+    whole = np.concatenate(bases)
+    return not len(whole) or bool(
+        len(whole) <= limits.size and np.linalg.svd(whole, compute_uv=False)[-1] > HULL_RANK
+    )
 
 
 def rank_of(limits: LimitSet) -> Rank | None:
