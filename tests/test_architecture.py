@@ -30,6 +30,7 @@ LAYERS = (
     "theorems/",
     "decide/",
     "fast/",
+    "proof/",
     "report/",
     "world.py",
     "prepare.py",

@@ -15,8 +15,9 @@ from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.absnormal import AbsNormalForm, abs_normal_form
 from clarke.decide.detached import declared_rate, numbers_read
 from clarke.decide.hazards import obstacle
-from clarke.decide.limits import Limits
+from clarke.decide.limits import set_limits
 from clarke.decide.membership import Membership, allowed_for
+from clarke.decide.minimum import LocalMinimum
 from clarke.decide.refute import rounding_of_set
 from clarke.decide.source import (
     Source,
@@ -30,7 +31,7 @@ from clarke.decide.source import (
     smallest_element,
 )
 from clarke.errors import InputError, OutOfTimeError, UnsupportedError
-from clarke.numerics import SET_SECONDS, VERIFIED_CELLS, VERIFIED_NODES
+from clarke.numerics import SET_SECONDS
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, select_along, selected_gradient
 from clarke.undo import leaves_no_trace
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clarke.decide.dependent import Rank
+    from clarke.decide.limits import Limits
     from clarke.decide.limitset import LimitSet
 
     Array = NDArray[np.float64]
@@ -59,24 +61,6 @@ class Stationarity:
     """
 
     stationary: bool | None
-    descent: tuple[torch.Tensor, ...] | None
-    slope: float
-
-
-@dataclass(frozen=True, eq=False)
-class LocalMinimum:
-    """Whether the function is nowhere smaller near the point.
-
-    Attributes:
-        minimum: It is (True), it is not (False), or first order does not tell (None).
-        strict: It grows at least linearly in every direction (True), not in every (False), or that
-            is not known (None).
-        descent: If it is no minimum, one tensor per variable along which the function falls.
-        slope: The directional derivative along `descent`.
-    """
-
-    minimum: bool | None
-    strict: bool | None
     descent: tuple[torch.Tensor, ...] | None
     slope: float
 
@@ -132,9 +116,8 @@ def subdifferential(
         declared = declared_rate(analysis, run.slots, run.values, run.deadline)
         if declared is not None:
             raise UnsupportedError(f"The set cannot be computed: {declared.reason}")
-        if limits is None:
-            limits = Limits(nodes=int(VERIFIED_NODES), cells=int(VERIFIED_CELLS), kinks=1 << 16)
-        source = Source(program, replace(limits, rounding=not exact), seed)
+        budget = set_limits() if limits is None else limits
+        source = Source(program, replace(budget, rounding=not exact), seed)
         if source.regular is None:
             source.listed(run.deadline)
     return Subdifferential(source, run.gradient)
@@ -183,6 +166,7 @@ class Subdifferential:
         """
         return rank_of(self.limits)
 
+    @leaves_no_trace
     def count(self, *, seconds: float | None = SET_SECONDS) -> int:
         """How many combinations of pieces occur beside the point, without listing them.
 
@@ -191,6 +175,7 @@ class Subdifferential:
         with Deadline.after(seconds) as deadline:
             return self._source.count(deadline)
 
+    @leaves_no_trace
     def stream(
         self, block: int = 4096, *, seconds: float | None = SET_SECONDS
     ) -> Iterator[torch.Tensor]:
@@ -208,9 +193,9 @@ class Subdifferential:
         with Deadline.after(seconds) as deadline:
             limits = self._source.listed(deadline)
         self._require_complete()
-        for points, _ in limits.blocks(block):
-            yield torch.from_numpy(points)
+        return (torch.from_numpy(points) for points in limits.blocks(block))
 
+    @leaves_no_trace
     def bouligand(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the elements of the Bouligand subdifferential, variables flattened in order.
 
@@ -222,6 +207,7 @@ class Subdifferential:
         self._require_complete()
         return self.found(seconds=seconds)
 
+    @leaves_no_trace
     def found(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the limiting gradients that directions prove: all of them where `complete`.
 
@@ -231,6 +217,7 @@ class Subdifferential:
         with Deadline.after(seconds) as deadline:
             return torch.from_numpy(listed_elements(self._source, self._rounding, deadline))
 
+    @leaves_no_trace
     def vertices(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the vertices of the Clarke subdifferential, variables flattened in order.
 
@@ -242,6 +229,7 @@ class Subdifferential:
         with Deadline.after(seconds) as deadline:
             return torch.from_numpy(listed_vertices(self._source, self._rounding, deadline))
 
+    @leaves_no_trace
     def contains(
         self,
         vector: Vector,
@@ -269,6 +257,7 @@ class Subdifferential:
             parts = tuple(p.detach().clone() for p in parts)
             return replace(found, vector=parts, asked=tolerance).sealed()
 
+    @leaves_no_trace
     def min_norm(self, *, seconds: float | None = SET_SECONDS) -> tuple[torch.Tensor, ...]:
         """The element of smallest Euclidean norm, one tensor per variable.
 
@@ -279,11 +268,13 @@ class Subdifferential:
         with Deadline.after(seconds) as deadline:
             return smallest_element(self._source, deadline)
 
+    @leaves_no_trace
     def directional(self, direction: Vector, *, seconds: float | None = SET_SECONDS) -> float:
         """The directional derivative ``lim (f(w + t d) - f(w)) / t``, t falling to zero."""
         with Deadline.after(seconds) as deadline:
             return self._slope_along(self._flat(direction), deadline)
 
+    @leaves_no_trace
     def is_stationary(self, *, seconds: float | None = SET_SECONDS) -> Stationarity:
         """Whether zero is in the set; and a direction of first-order descent if there is one.
 
@@ -306,6 +297,7 @@ class Subdifferential:
             return Stationarity(inside, None, 0.0)
         return Stationarity(inside, unflatten(best[1], self._program.point), best[0])
 
+    @leaves_no_trace
     def is_local_minimum(self, *, seconds: float | None = SET_SECONDS) -> LocalMinimum:
         """Whether the point is a local minimum, as far as directional derivatives tell.
 
@@ -328,6 +320,7 @@ class Subdifferential:
             flat = slopes.flat and self._source.is_piecewise_linear
             return LocalMinimum(True if flat else None, slopes.rises, None, 0.0)
 
+    @leaves_no_trace
     def abs_normal_form(self, *, seconds: float | None = SET_SECONDS) -> AbsNormalForm:
         """The function's first order as ``z = c + Z x + L |z|``, ``y = b + J x + Y |z|``.
 
@@ -345,6 +338,7 @@ class Subdifferential:
         choices, _ = select_along(program, unflatten(direction, program.point))
         return float(flatten(selected_gradient(program, choices)) @ direction)
 
+    @leaves_no_trace
     def plot(self, path: str | None = None, *, seconds: float | None = SET_SECONDS) -> Any:
         """Draw the set in two or three dimensions with AD's gradient (needs the extra `plot`).
 

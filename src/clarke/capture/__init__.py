@@ -1,6 +1,6 @@
 """What ran: a dispatch mode writes an immutable Trace. Records, judges nothing."""
 
-from clarke.capture.again import refilled, without_values
+from clarke.capture.again import dtypes_of, refilled, without_values
 from clarke.capture.collect import COMPILED, collect_opened, collect_trace, release_nodes
 from clarke.capture.digest import digest
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
@@ -14,6 +14,7 @@ from clarke.capture.recorder import Recorder
 from clarke.capture.refusing import RefusingRecorder
 from clarke.capture.saving import saving_plainly
 from clarke.capture.signs import Signs, ZeroFinder
+from clarke.capture.structure import Reached, Retraced, Structure, reach, structure_of
 from clarke.capture.trace import (
     External,
     Keep,
@@ -42,11 +43,14 @@ __all__ = [
     "Origin",
     "Places",
     "PythonReads",
+    "Reached",
     "Recorder",
     "Ref",
     "RefusingRecorder",
+    "Retraced",
     "ScalarRead",
     "Signs",
+    "Structure",
     "TensorTable",
     "Trace",
     "Writes",
@@ -54,12 +58,15 @@ __all__ = [
     "collect_opened",
     "collect_trace",
     "digest",
+    "dtypes_of",
     "input_slots",
     "is_there",
     "overload_of",
+    "reach",
     "refilled",
     "refuse_missing",
     "release_nodes",
     "saving_plainly",
+    "structure_of",
     "without_values",
 ]

@@ -11,7 +11,7 @@ import torch
 from clarke.constraints import flatten, unflatten
 from clarke.decide.confirm import USUAL_FINEST, confirm
 from clarke.decide.finest import finest_step
-from clarke.decide.guards import lipschitz_around_guards
+from clarke.decide.refute import lipschitz_around_steps
 from clarke.decide.rounding import Rounding, least_bounds, rounding_of_selections
 from clarke.decide.tolerance import REPLAY_SPACING, added, coarsest_epsilon, larger, ray_bounds
 from clarke.decide.verification import (
@@ -79,7 +79,7 @@ class Certificate(Recomputed):
         examined = []
         for i, witness in enumerate(self.witnesses):
             try:
-                examined.append(examine(program, witness, generator, lipschitz_around_guards))
+                examined.append(examine(program, witness, generator, lipschitz_around_steps))
             except Defect as error:
                 raise Defect(f"witness {i}: {error}") from error
         own = replace(
@@ -200,7 +200,8 @@ class Certificate(Recomputed):
         allowed = flatten(self.bounds)
         if points.size > 1_000_000:  # exact arithmetic adds nothing to a sum of this size
             return bool((np.abs(weights @ points - target) <= allowed).all())
-        return bool(verify_membership(points, weights, target, allowed=allowed))
+        deadline = self.program.deadline
+        return verify_membership(points, weights, target, allowed=allowed, deadline=deadline)
 
 
 def replay_bounds(program: Program, witnesses: Sequence[Witness]) -> tuple[torch.Tensor, ...]:

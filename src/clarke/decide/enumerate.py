@@ -21,7 +21,7 @@ from clarke.constraints.relevance import nearby_point
 from clarke.decide.cells import Cell, Cells, Exclusion
 from clarke.decide.cone import Cone
 from clarke.decide.flat import Fork, chamber_cells, planes_of
-from clarke.decide.identity import Form, pinned_weights, vanishes_nearby
+from clarke.decide.identity import Form, Nearby, pinned_weights, vanishes_nearby
 from clarke.decide.limits import Limits
 from clarke.decide.linear import LinearParts, linear_parts, require_room
 from clarke.decide.live import primal
@@ -55,7 +55,9 @@ _WIDE = 64  # above this many variables, directions are searched in a random sub
 
 
 @dataclass(frozen=True, eq=False)
-class _Kink:
+class Kink:
+    """One touched kink on which an enumeration branches."""
+
     number: int
     site: Site
     index: int
@@ -81,7 +83,7 @@ class _Row:
 
 
 @dataclass(frozen=True, eq=False)
-class _Option:
+class Option:
     """One candidate of a kink with the rows it needs.
 
     Attributes:
@@ -90,12 +92,16 @@ class _Option:
         decided: First order settles it: no condition has a vanishing gradient while the
             candidates' gradients differ.
         pinned: The candidate was chosen among several that differ.
+        shares: The weights of a kink's candidates, where they are selected so.
+        free: Nothing was chosen: any unit vector may be the weights.
     """
 
     choice: int
     rows: tuple[_Row, ...]
     decided: bool = True
     pinned: bool = True
+    shares: Array | None = None
+    free: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +118,16 @@ class Derivatives:
 
 
 @dataclass(frozen=True, eq=False)
-class _Node:
+class Node:
+    """A branch: choices so far, and the directions that lead there."""
+
     cone: Cone | None
     choices: dict[int, torch.Tensor]
     rows: tuple[_Row, ...] = ()
     kinks: tuple[int, ...] = ()
     pinned: frozenset[int] = frozenset()
     sides: int = 0
+    free: tuple[int, ...] = ()
 
 
 class Enumeration:
@@ -155,7 +164,7 @@ class Enumeration:
                 f"most {self._limits.kinks}."
             )
         self._kinks = [
-            _Kink(site.first + i, site, i)
+            Kink(site.first + i, site, i)
             for site in program.analysis.ordered()
             for i in live.kinks[site.first : site.first + site.touch.count]
             .nonzero()
@@ -174,8 +183,9 @@ class Enumeration:
         self._depends: dict[int, tuple[int, ...]] = {}
         self._cells: list[Cell] = []
         self._exclusions: list[Exclusion] = []
-        self._known: dict[tuple[int, int], list[_Option]] = {}
+        self._known: dict[tuple[int, int], list[Option]] = {}
         self._nodes = 0
+        self._nearby = Nearby(program, generator)
         self._lines: list[Array] = []
         self._linear: LinearParts | None = None
 
@@ -193,7 +203,7 @@ class Enumeration:
         whole = self._at_once()
         if whole is not None:
             return whole
-        stack = [(0, _Node(Cone.whole(dimension), {}))]
+        stack = [(0, Node(Cone.whole(dimension), {}))]
         while stack:
             depth, node = stack.pop()
             self._nodes += 1
@@ -236,11 +246,11 @@ class Enumeration:
                 owners += [kink.number] * len(option.rows)
         return (np.stack(rows) if rows else None), owners
 
-    def _flat_options(self) -> list[tuple[_Kink, list[_Option]]] | None:
+    def _flat_options(self) -> list[tuple[Kink, list[Option]]] | None:
         """Every kink's options, where they are the same in all branches; else None."""
         if not self._independent() or any(k.site.rule.by_value for k in self._kinks):
             return None
-        root = _Node(Cone.whole(1), {})
+        root = Node(Cone.whole(1), {})
         found = []
         for kink in self._kinks:
             self._program.deadline.ask("differentiating {} kinks", len(self._kinks))
@@ -291,12 +301,17 @@ class Enumeration:
 
     # ------------------------------------------------------------ one node
 
-    def _enter(self, kink: _Kink, option: _Option, node: _Node) -> _Node | None:
+    def _enter(self, kink: Kink, option: Option, node: Node) -> Node | None:
         position = kink.site.position
         choices = dict(node.choices)
+        touch = kink.site.touch
         own = choices.get(position)
-        own = kink.site.touch.chosen() if own is None else own.clone()
-        own[kink.index] = option.choice
+        if option.shares is not None:
+            own = touch.weights.clone() if own is None else own.clone()
+            own[touch.owner == kink.index] = torch.from_numpy(option.shares)
+        else:
+            own = touch.chosen() if own is None else own.clone()
+            own[kink.index] = option.choice
         choices[position] = own
         cone, closed, sides = node.cone, False, node.sides
         for row in option.rows:
@@ -307,13 +322,14 @@ class Enumeration:
             cut = None if opposed else cone.cut(row.exact, self.deadline)
             closed = cut is None
             cone = cone if cut is None else cut
-        child = _Node(
+        child = Node(
             cone if option.decided and not closed else None,
             choices,
             (*node.rows, *option.rows),
             (*node.kinks, *([kink.number] * len(option.rows))),
             node.pinned | {kink.number} if option.pinned else node.pinned,
             sides,
+            (*node.free, kink.number) if option.free else node.free,
         )
         if closed and self._excluded(child):
             self._exclusions.append(Exclusion(np.stack([r.values for r in child.rows])))
@@ -342,10 +358,12 @@ class Enumeration:
         self._lines.append(unit)
         return len(self._lines) - 1, 1
 
-    def _excluded(self, node: _Node) -> bool:
+    def _excluded(self, node: Node) -> bool:
         """Whether no point near w has this selection."""
         if self._live.affine and self._subspace is None:
             return True  # the cone is exact, and so is first order
+        if self._turns_back(node):
+            return True
         found = find_witness(
             np.stack([r.values for r in node.rows]), deadline=self._program.deadline
         )
@@ -364,7 +382,18 @@ class Enumeration:
             self._generator,
         )
 
-    def _options(self, kink: _Kink, node: _Node) -> list[_Option]:
+    def _turns_back(self, node: Node) -> bool:
+        """Whether the last condition and an earlier one want opposite signs of one function."""
+        last = node.rows[-1]
+        for row in node.rows[:-1]:
+            if row.positive != last.negative:
+                continue
+            sizes = [1.0 / float(np.abs(r.values).max()) for r in (row, last)]
+            if self._nearby.are_one((row.form, last.form), sizes):
+                return True
+        return False
+
+    def _options(self, kink: Kink, node: Node) -> list[Option]:
         """The candidates that differ in gradient, with the rows that select each."""
         gradients = self._gradients(kink.site, node)
         known = self._known.get((kink.number, id(gradients)))
@@ -375,8 +404,8 @@ class Enumeration:
         return known
 
     def _list_options(
-        self, kink: _Kink, node: _Node, candidates: Array, switching: Array
-    ) -> list[_Option]:
+        self, kink: Kink, node: Node, candidates: Array, switching: Array
+    ) -> list[Option]:
         touch = kink.site.touch
         mine = np.flatnonzero((touch.owner == kink.index).numpy())
         members = touch.members[torch.from_numpy(mine)].tolist()
@@ -388,14 +417,14 @@ class Enumeration:
             return self._tied_options(kink, kink.site.rule, mine.tolist(), members, slopes, room)
         boolean = kink.site.rule.by_value
         if bool((np.ptp(slopes, axis=0) <= room).all()) and not boolean:
-            return [_Option(int(touch.chosen()[kink.index]), (), pinned=False)]
+            return [Option(int(touch.chosen()[kink.index]), (), pinned=False)]
         levels = switching[:, kink.index]
         scale = float(np.abs(switching).max(initial=0.0))
         if isinstance(kink.site.rule, ComparisonRule) and self._settled(kink, node, levels, scale):
-            return [_Option(int(touch.chosen()[kink.index]), ())]
+            return [Option(int(touch.chosen()[kink.index]), ())]
         if isinstance(kink.site.rule, ComparisonRule) and kink.site.rule.isolated:
             # Equality holds on a null set only: limits of gradients do not see it.
-            return [_Option(int(kink.site.rule.below), ())]
+            return [Option(int(kink.site.rule.below), ())]
         options = []
         for member in members:
             rows, decided = [], True
@@ -406,10 +435,10 @@ class Enumeration:
                     continue
                 form = Form(kink.site.position, level * touch.count + kink.index, None, sign)
                 rows.append(self._row(sign * levels[level], form))
-            options.append(_Option(member, tuple(rows), decided))
+            options.append(Option(member, tuple(rows), decided))
         return options
 
-    def _settled(self, kink: _Kink, node: _Node, levels: Array, scale: float) -> bool:
+    def _settled(self, kink: Kink, node: Node, levels: Array, scale: float) -> bool:
         """Whether both sides of a comparison stay equal in this branch: it keeps its answer."""
         if np.abs(levels).max(initial=0.0) > SLOPES_EQUAL * scale:
             return False
@@ -427,13 +456,13 @@ class Enumeration:
 
     def _tied_options(
         self,
-        kink: _Kink,
+        kink: Kink,
         rule: ChoiceRule,
         places: list[int],
         members: list[int],
         slopes: Array,
         room: Array,
-    ) -> list[_Option]:
+    ) -> list[Option]:
         """Tied elements; those with equal gradients count as one where functions are affine."""
 
         def equal(i: int, others: list[int]) -> NDArray[np.bool_]:
@@ -468,12 +497,12 @@ class Enumeration:
                 for j, same in zip(leaders, equal(i, leaders).tolist(), strict=True)
                 if j != i and not same
             )
-            options.append(_Option(members[i], rows, pinned=len(leaders) > 1))
+            options.append(Option(members[i], rows, pinned=len(leaders) > 1))
         return options
 
     # ------------------------------------------------------------ gradients
 
-    def _gradients(self, site: Site, node: _Node) -> tuple[Array, Array]:
+    def _gradients(self, site: Site, node: Node) -> tuple[Array, Array]:
         """Gradients of a site's candidates (M, n) and switching functions (levels, K, n)."""
         before = tuple(p for p in self._sites if p < site.position)
         depends = self._depends.get(site.position)
@@ -514,7 +543,7 @@ class Enumeration:
             return out
 
         candidates = each(probe.candidates)
-        if isinstance(site.rule, ChoiceRule):
+        if isinstance(site.rule, ChoiceRule) or site.rule.by_weights:
             return candidates, np.zeros((0, touch.count, self._n))
         switching = each(probe.switching).reshape(-1, touch.count, self._n)
         return candidates, switching
@@ -546,7 +575,7 @@ class Enumeration:
                 reach[name] = reach.get(name, set()) | mine
         return before
 
-    def _leaf(self, node: _Node) -> Cell:
+    def _leaf(self, node: Node) -> Cell:
         rows = np.stack([r.values for r in node.rows]) if node.rows else np.zeros((0, self._n))
         return Cell(
             choices=node.choices,
@@ -592,7 +621,7 @@ class Enumeration:
         return found.direction
 
 
-def _fork(kink: _Kink, options: list[_Option]) -> Fork | None:
+def _fork(kink: Kink, options: list[Option]) -> Fork | None:
     """A kink with one hyperplane between its two options; None if it is another."""
     if len(options) != 2 or any(len(o.rows) != 1 for o in options):
         return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clarke.numerics import SET_NODES
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -20,3 +22,9 @@ class Limits:
     cells: int = 4_000
     kinks: int = 256
     rounding: bool = False
+
+
+def set_limits() -> Limits:
+    """What a set is enumerated with that was asked for as such: time and memory bound it."""
+    most = int(SET_NODES)
+    return Limits(nodes=most, cells=most, kinks=most)

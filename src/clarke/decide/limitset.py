@@ -238,8 +238,8 @@ class LimitSet:
             points = (points[:, None, :] + c.changes[None, :, :]).reshape(-1, len(self.base))
         return points
 
-    def blocks(self, size: int) -> Iterator[tuple[Array, tuple[NDArray[np.intp], ...]]]:
-        """All combinations in the order of `elements`, so many at a time, and their cells."""
+    def blocks(self, size: int) -> Iterator[Array]:
+        """All combinations in the order of `elements`, so many at a time."""
         shape = tuple(len(c.changes) for c in self.components)
         for start in range(0, self.count, size):
             which = np.arange(start, min(start + size, self.count))
@@ -247,7 +247,7 @@ class LimitSet:
             points = np.repeat(self.base[None, :], len(which), axis=0)
             for c, own in zip(self.components, cells, strict=True):
                 points += c.changes[own]
-            yield points, cells
+            yield points
 
     def extreme(self, direction: Array) -> tuple[int, ...]:
         """The combination with the largest inner product."""

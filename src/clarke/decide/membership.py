@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from clarke.constraints import flatten
+from clarke.decide.limits import set_limits
 from clarke.decide.limitset import separates
 from clarke.decide.refute import recomputed_limits, rounding_of_set
 from clarke.decide.regularset import RegularSet
@@ -104,7 +105,7 @@ class Membership(Recomputed):
             return
         if self.shares is not None:
             raise Defect("weights of pieces prove nothing where pieces bend both ways")
-        limits = recomputed_limits(program, rounding=not self.exact)
+        limits = recomputed_limits(program, replace(set_limits(), rounding=not self.exact))
         self._check_allowed(program, limits)
         if self.inside:
             self._check_inside(limits.certain())

@@ -46,6 +46,24 @@ class Slopes:
     flat: bool
 
 
+@dataclass(frozen=True, eq=False)
+class LocalMinimum:
+    """Whether the function is nowhere smaller near the point.
+
+    Attributes:
+        minimum: It is (True), it is not (False), or first order does not tell (None).
+        strict: It grows at least linearly in every direction (True), not in every (False), or that
+            is not known (None).
+        descent: If it is no minimum, one tensor per variable along which the function falls.
+        slope: The directional derivative along `descent`.
+    """
+
+    minimum: bool | None
+    strict: bool | None
+    descent: tuple[torch.Tensor, ...] | None
+    slope: float
+
+
 def slopes_of_list(limits: LimitSet, allowed: Array, deadline: Deadline) -> Slopes:
     """The smallest slope in every cell, by a linear program over its directions of size one."""
     rises = True

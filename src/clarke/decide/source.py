@@ -11,7 +11,7 @@ import torch
 
 from clarke.constraints import unflatten
 from clarke.deadline import UNLIMITED
-from clarke.decide.components import count_combinations, enumerate_components
+from clarke.decide.components import count_combinations
 from clarke.decide.dependent import Rank
 from clarke.decide.elements import distinct, vertices
 from clarke.decide.flat import ChamberCells
@@ -24,7 +24,7 @@ from clarke.decide.minimum import (
     slopes_of_list,
     slopes_of_regular,
 )
-from clarke.decide.refute import joint_direction
+from clarke.decide.refute import enumerate_exactly, joint_direction
 from clarke.decide.regularset import RegularSet
 from clarke.errors import BudgetError, UnsupportedError
 from clarke.feasibility import find_witness
@@ -110,9 +110,8 @@ class Source:
             UnsupportedError: Some gradient is not finite.
         """
         if self.known is None:
-            live, program = self.live, self.program.within(deadline)
-            with deadline.during("enumerating all selections"):
-                found = enumerate_components(program, live, self.generator(), self.limits)
+            program = self.program.within(deadline)
+            found = enumerate_exactly(program, self.generator(), self.limits, self.live).limits
             if not found.finite:
                 raise UnsupportedError(
                     "The set cannot be computed: autograd's gradient with fixed pieces is NaN or "

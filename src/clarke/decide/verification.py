@@ -37,6 +37,7 @@ from clarke.numerics import (
     SAME_GRADIENT,
 )
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
+from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -139,6 +140,7 @@ class Recomputed(ABC):
         """
         return not self.defects(run=run, seconds=seconds)
 
+    @leaves_no_trace
     def defects(self, *, run: bool = True, seconds: float | None = None) -> tuple[str, ...]:
         """What is wrong with the proof, in words; empty when it holds. Arguments as `verify`."""
         with Deadline.after(seconds) as deadline:
