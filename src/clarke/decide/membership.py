@@ -96,21 +96,17 @@ class Membership(Recomputed):
         size = sum(p.numel() for p in program.point)
         if self.target.shape != (size,) or not same_numbers(flatten(self.vector), self.target):
             raise Defect("the vector is not the one that was asked about")
-        if self.regular:
-            own = RegularSet.of(program, fresh_generator(), program.deadline)
-            if own is None:
-                raise Defect("the function bends both ways")
-            self._check_allowed(program, own)
-            self._check_regular(own)
+        found = recomputed_set(program, exact=self.exact, regular=self.regular)
+        self._check_allowed(program, found)
+        if isinstance(found, RegularSet):
+            self._check_regular(found)
             return
         if self.shares is not None:
             raise Defect("weights of pieces prove nothing where pieces bend both ways")
-        limits = recomputed_limits(program, replace(set_limits(), rounding=not self.exact))
-        self._check_allowed(program, limits)
         if self.inside:
-            self._check_inside(limits.certain())
+            self._check_inside(found.certain())
         else:
-            self._check_outside(limits)
+            self._check_outside(found)
 
     def _check_allowed(self, program: Program, limits: LimitSet | RegularSet) -> None:
         """Neither more nor less may count as rounding than follows from program and vector."""
@@ -158,8 +154,7 @@ class Membership(Recomputed):
             raise Defect("elements that add up to a vector are no proof that it is outside")
         if not found.gap(self.target, d) > float(np.abs(d) @ self.allowed):
             raise Defect("the direction does not separate the vector from the set")
-        near = found.place(self.target, self.allowed).nearest
-        self._check_distance(float(np.linalg.norm(near.point - self.target)))
+        self._check_distance(found.place(self.target, self.allowed).distance)
 
     def _check_shares(self, found: RegularSet, shares: Array) -> None:
         atoms = found.outer.atoms
@@ -192,6 +187,20 @@ class Membership(Recomputed):
     def _check_distance(self, found: float) -> None:
         if not abs(found - self.distance) <= SET_AGREES * found:
             raise Defect("the distance to the set is another one")
+
+
+def recomputed_set(program: Program, *, exact: bool, regular: bool) -> LimitSet | RegularSet:
+    """The set from nothing but the program, as a membership says that it was found.
+
+    Raises:
+        Defect: All pieces were said to bend one way, and they do not.
+    """
+    if not regular:
+        return recomputed_limits(program, replace(set_limits(), rounding=not exact))
+    found = RegularSet.of(program, fresh_generator(), program.deadline)
+    if found is None:
+        raise Defect("the function bends both ways")
+    return found
 
 
 def allowed_for(

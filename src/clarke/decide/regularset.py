@@ -67,11 +67,13 @@ class Located:
         inside: In the set (True), outside (False), or too near its border to tell (None).
         nearest: The element found nearest to it.
         direction: (n,) if outside, a unit vector that separates.
+        distance: To the nearest element.
     """
 
     inside: bool | None
     nearest: Mixed
     direction: Array | None
+    distance: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,16 +168,17 @@ class RegularSet:
     def _judged(self, target: Array, allowed: Array, near: Mixed, units: Array) -> Located:
         off = target - near.point
         if bool((np.abs(off) <= allowed).all()):
-            return Located(True, near, None)
+            return Located(True, near, None, float(np.linalg.norm(off)))
         return self._separated(target, allowed, off / units**2, near)
 
     def _separated(self, target: Array, allowed: Array, direction: Array, near: Mixed) -> Located:
         length = float(np.linalg.norm(direction))
+        distance = float(np.linalg.norm(target - near.point))
         if length > 0:
             unit = direction / length
             if self.gap(target, unit) > float(np.abs(unit) @ allowed):
-                return Located(False, near, unit)
-        return Located(None, near, None)
+                return Located(False, near, unit, distance)
+        return Located(None, near, None, distance)
 
     # ------------------------------------------------------------ the nearest element
 
@@ -276,12 +279,13 @@ class RegularSet:
         found = linprog(cost, A_eq=whole, b_eq=right, method="highs", options=options)
         if found.x is None:
             deadline.ask("solving a linear program of {} weights", count)
-            return Located(None, near, None)
+            return Located(None, near, None, float(np.linalg.norm(target - near.point)))
         taken = _polished(whole[:, :count], right, found.x[:count])
         shares = self._shared(taken)
         mixed = Mixed(self.element(shares), shares[None], np.ones(1))
-        if bool((np.abs(mixed.point - target) <= allowed).all()):
-            return Located(True, mixed, None)
+        miss = mixed.point - target
+        if bool((np.abs(miss) <= allowed).all()):
+            return Located(True, mixed, None, float(np.linalg.norm(miss)))
         direction = np.zeros(self.size)
         direction[keep] = found.eqlin.marginals[:off] / units[keep]
         return self._separated(target, allowed, direction, near)

@@ -259,8 +259,7 @@ def granted_more(source: Source, found: Membership, more: Array, deadline: Deadl
 
 def _placed_in_regular(blank: Membership, found: RegularSet, deadline: Deadline) -> Membership:
     place = found.place(blank.target, blank.allowed, deadline)
-    near = place.nearest
-    distance = float(np.linalg.norm(near.point - blank.target))
+    near, distance = place.nearest, place.distance
     if not place.inside:
         return replace(blank, inside=place.inside, distance=distance, direction=place.direction)
     elements = np.stack([found.element(s) for s in near.shares])
