@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Taken = Callable[[int, str], None]
 
+_SPARE = 64  # references that may be to what is settled
+
 
 @dataclass(frozen=True, eq=False)
 class Version:
@@ -69,6 +71,9 @@ class Doubts:
         self._optimized: TensorTable[bool] = TensorTable()
         self._known: list[TensorWeakRef] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._open.entries)
+
     def of(self, leaf: torch.Tensor) -> str:
         """Why the sum that a leaf's ``.grad`` holds is not known, or "" if it is."""
         doubt = self._open.get(leaf)
@@ -87,7 +92,7 @@ class Doubts:
         """From call `number` on, what ``.grad`` of a leaf holds is not all known."""
         reference = TensorWeakRef(leaf)
         self._open.set(leaf, _Doubt(number, why, reference, Version.of(leaf, recorder)))
-        if len(self._known) > 2 * len(self._open):
+        if len(self._known) > 2 * len(self._open) + _SPARE:
             self._known = [r for r in self._known if (x := r()) is not None and self.of(x)]
         self._known.append(reference)
 

@@ -13,11 +13,11 @@ Everything else is UNDECIDED.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch.utils.weak import TensorWeakRef
 
 from clarke.audit.doubts import Doubts, Version, is_nonzero
 from clarke.capture import TensorTable
@@ -71,7 +71,8 @@ class Group:
     """The calls whose gradients the same ``.grad`` holds; `broken` says why no sum is judged.
 
     `size` counts all calls, `parts` holds those that are not smooth. `doubtful` says why some of
-    the leaves that the last call added to hold more than these.
+    the leaves that the last call added to hold more than these. Of `counted_calls`, a history has
+    counted the verdict `counted` on their sum.
     """
 
     number: int
@@ -80,13 +81,15 @@ class Group:
     versions: dict[int, Version] = field(default_factory=dict)
     broken: str = ""
     doubtful: str = ""
+    counted_calls: int = 0
+    counted: Verdict | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class _Held:
     """What ``.grad`` of a leaf was after the last call."""
 
-    gradient: TensorWeakRef
+    gradient: weakref.ref[torch.Tensor]
     version: Version
     group: Group
 
@@ -113,12 +116,15 @@ class Accumulation:
         doubtful: list[tuple[torch.Tensor, str]] = []
         fresh: set[int] = set()
         for leaf in leaves:
-            gradient, why = leaf.grad, self.doubts.of(leaf)
-            self.doubts.settle(leaf)
-            held = self._held.get(leaf)
+            gradient, why = leaf.grad, ""
+            if self.doubts:
+                why = self.doubts.of(leaf)
+                self.doubts.settle(leaf)
             if gradient is None:
                 fresh.add(self._number(leaf))
-            elif held is not None and held.gradient() is gradient and held.version.is_of(gradient):
+                continue
+            held = self._held.get(leaf)
+            if held is not None and held.gradient() is gradient and held.version.is_of(gradient):
                 earlier = held.group.versions.get(self._number(leaf))
                 if not why and (earlier is None or not earlier.is_of(leaf)):
                     why = "a parameter changed between the parts"
@@ -174,10 +180,10 @@ class Accumulation:
             The verdict on the accumulated sum, and its explanation.
         """
         for leaf in case.leaves:
-            if leaf.grad is not None:
-                gradient = TensorWeakRef(leaf.grad)
-                version = Version.of(leaf.grad, recorder)
-                self._held.set(leaf, _Held(gradient, version, group))
+            gradient = leaf.grad
+            if gradient is not None:
+                version = Version.of(gradient, recorder)
+                self._held.set(leaf, _Held(weakref.ref(gradient), version, group))
         group.size += 1
         if decision.verdict is not Verdict.SMOOTH and not group.broken:
             group.parts.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 from clarke.audit.summary import Summary
 from clarke.verdict import Verdict
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clarke.report import Report
 
 KEPT: Final = 10_000  # steps and reports; about 1 kB each
+_GROUPS = 64  # so many may be gone ones
 _PROOFS_KEPT = 8  # wrong gradients whose proof, with its tensors, stays in `reports`
 
 
@@ -38,9 +39,9 @@ class History:
         self._seconds = 0.0
         self._verdicts: Counter[Verdict] = Counter()
         self._joint: Counter[Verdict] = Counter()
-        # Of every group that may go on: its calls so far, and the verdict on their sum that was
-        # counted. A group lives as long as a ``.grad`` that holds its sum.
-        self._groups: WeakKeyDictionary[Group, tuple[int, Verdict | None]] = WeakKeyDictionary()
+        # By number. A group lives as long as a ``.grad`` that holds its sum.
+        self._groups: dict[int, ref[Group]] = {}
+        self._prune_at = _GROUPS
         self.calls = 0
         self.judged = 0
 
@@ -61,7 +62,7 @@ class History:
             self._proofs += 1
             report = replace(report, gradient=tuple(g.clone() for g in report.gradient))
         else:
-            report = replace(report, gradient=(), certificate=None, element=None)
+            report = report.bare()
         if len(self._reports) == self._reports.maxlen and self._reports[0].gradient:
             self._proved.append(self._reports[0])
         self._reports.append(report)
@@ -82,8 +83,8 @@ class History:
             self._verdicts[step.verdict] += 1
         if group is None:
             return
-        parts, before = self._groups.get(group, (0, None))
-        self._count_sum(group, parts + 1, before, step)
+        group.counted_calls += 1
+        self._count_sum(group, step)
 
     def amend(self, number: int, why: str) -> Step | None:
         """Say of the sum that call `number` was the last to add to that it cannot be judged.
@@ -96,19 +97,25 @@ class History:
             return None
         step = replace(self._steps[place], joint=Verdict.UNDECIDED, joint_reason=why)
         self._steps[place] = step
-        for group, (parts, before) in list(self._groups.items()):
-            if group.number == step.group:
-                self._count_sum(group, parts, before, step)
+        entry = self._groups.get(step.group)
+        group = None if entry is None else entry()
+        if group is not None:
+            self._count_sum(group, step)
         return step
 
-    def _count_sum(self, group: Group, parts: int, before: Verdict | None, step: Step) -> None:
+    def _count_sum(self, group: Group, step: Step) -> None:
         """Count the verdict on a group's sum, in place of the one on its earlier calls."""
-        now = step.joint if parts > 1 or step.joint is not step.verdict else None
-        if before is not None:
-            self._joint[before] -= 1
+        several = group.counted_calls > 1 or step.joint is not step.verdict
+        now = step.joint if several else None
+        if group.counted is not None:
+            self._joint[group.counted] -= 1
         if now is not None:
             self._joint[now] += 1
-        self._groups[group] = (parts, now)
+        group.counted = now
+        self._groups[group.number] = ref(group)
+        if len(self._groups) > self._prune_at:
+            self._groups = {n: g for n, g in self._groups.items() if g() is not None}
+            self._prune_at = max(_GROUPS, 2 * len(self._groups))
 
     def summary(self, places: tuple[PlaceStatistics, ...]) -> Summary:
         """Statistics over all steps."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
 from clarke.audit.constants import attached, independent
 from clarke.capture import (
-    External,
     Recorder,
+    Trace,
     collect_opened,
     collect_trace,
+    reach,
     refilled,
     saving_plainly,
 )
@@ -21,15 +22,22 @@ from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import declared_rate, opened_value
 from clarke.errors import CaptureError, ClarkeError, InputError, OutOfTimeError, in_a_line
+from clarke.fast import Familiar, QuickJudge
+from clarke.torch_private import saved_tensors_hooks, vmap_nesting
+from clarke.undo import contextmanager
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
 
     from clarke.audit.engine import BackwardCall
     from clarke.audit.penalized import Penalized
-    from clarke.capture import Trace
+    from clarke.capture import Reached
     from clarke.kinks import Registry
+
+
+_AS_IT_IS: Final = contextlib.nullcontext()
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,18 +45,34 @@ class Case:
     """What is to be judged, taken before the engine frees the graph.
 
     Attributes:
-        trace: What ran.
+        source: What ran, or a program that ran before and did so again, whose trace is yet to be
+            made.
         opened: The same with what detached values were computed from, where there are any.
         slots: External slots of the variables.
         leaves: The variables themselves.
         positions: For `torch.autograd.grad`, the position of each variable among the results.
+        reached: What is there to know the program by the next time.
+        dropped: Of a known program, the operations whose values have been let go.
     """
 
-    trace: Trace
+    source: Trace | Familiar
     opened: Trace | None
     slots: tuple[int, ...]
     leaves: tuple[torch.Tensor, ...]
     positions: tuple[int, ...]
+    reached: Reached | None = None
+    dropped: Callable[[Any], bool] | None = None
+
+    @property
+    def familiar(self) -> Familiar | None:
+        """The known program, if it is one whose trace has not been made."""
+        return self.source if isinstance(self.source, Familiar) else None
+
+    def trace(self) -> Trace:
+        """What ran."""
+        if isinstance(self.source, Familiar):
+            return self.source.retraced.trace(self.dropped)
+        return self.source
 
 
 def prepare(
@@ -57,8 +81,17 @@ def prepare(
     wrt: Sequence[torch.Tensor] | None,
     penalized: Penalized,
     deadline: Deadline = UNLIMITED,
+    quick: QuickJudge | None = None,
 ) -> Case | None:
     """The case of a call; None if it reaches none of `wrt`.
+
+    Args:
+        call: The call.
+        recorder: The record.
+        wrt: The leaves to judge, or None for all that it reaches.
+        penalized: Those that are not judged beside others, unless `wrt` names them.
+        deadline: When to give up.
+        quick: Knows the programs that ran before; None to analyse every one.
 
     Raises:
         ClarkeError: The call cannot be judged; says why.
@@ -74,57 +107,98 @@ def prepare(
             "clarke does not follow. Pass the tensors themselves."
         )
     output = _scalar(call, recorder)
+    reached = None if quick is None else reach(recorder, output)
+    if quick is not None and reached is not None:
+        case = _familiar(call, quick, reached, wrt, penalized)
+        if case is not None:
+            return case
     trace = collect_trace(recorder, output, deadline=deadline)
-    chosen = _chosen(call, trace)
-    if wrt is None and not call.inputs:
-        chosen = [c for c in chosen if c[1].tensor not in penalized] or chosen
-    if wrt is not None:
-        wanted = {id(x) for x in wrt}
-        chosen = [(p, e) for p, e in chosen if id(e.tensor) in wanted]
-        if not chosen:
-            return None
-    unique: dict[int, tuple[int, External]] = {}
-    for position, e in chosen:
-        unique.setdefault(e.slot, (position, e))
-    if any(e.tensor.is_complex() for _, e in unique.values()):
-        raise InputError("A variable is complex; a Clarke gradient needs real variables.")
+    unique = _chosen(call, {e.slot: e.tensor for e in trace.leaves()}, wrt, penalized)
+    if wrt is not None and not unique:
+        return None
     opened = collect_opened(recorder, output, trace)
     if opened is not None and independent(opened, trace, tuple(unique)):
         trace, opened = attached(trace), None
     return Case(
-        trace=trace,
+        source=trace,
         opened=opened,
         slots=tuple(unique),
-        leaves=tuple(e.tensor for _, e in unique.values()),
+        leaves=tuple(x for _, x in unique.values()),
         positions=tuple(p for p, _ in unique.values()),
+        reached=reached if opened is None else None,
     )
 
 
-def _chosen(call: BackwardCall, trace: Trace) -> list[tuple[int, External]]:
-    """The leaves that the call differentiates with respect to, with their place in `inputs`."""
-    known = {id(e.tensor): e for e in trace.leaves()}
-    if not call.inputs:
-        return [(0, e) for e in known.values()]
-    chosen = []
-    for position, x in enumerate(call.inputs):
-        if id(x) in known:
-            chosen.append((position, known[id(x)]))
-        elif x.grad_fn is not None:
-            raise CaptureError(
-                f"Input {position} of the backward call was itself computed from other "
-                "tensors. clarke judges gradients with respect to leaves: differentiate with "
-                "respect to a leaf, for example x.detach().requires_grad_()."
-            )
-    return chosen
+def _familiar(
+    call: BackwardCall,
+    quick: QuickJudge,
+    reached: Reached,
+    wrt: Sequence[torch.Tensor] | None,
+    penalized: Penalized,
+) -> Case | None:
+    """The case of a call whose program is known; None for any other, and where it reaches none."""
+    found = quick.repertoire.find(reached)
+    if found is None:
+        return None
+    retraced, plans = found
+    leaves = {number: retraced.leaf(number) for number in retraced.structure.leaves}
+    unique = _chosen(call, leaves, wrt, penalized)
+    if not unique or retraced.cut_from(unique):
+        return None
+    plan = quick.repertoire.plan(retraced.structure, plans, tuple(unique))
+    if plan is None:
+        return None
+    return Case(
+        source=Familiar(retraced, plan),
+        opened=None,
+        slots=tuple(unique),
+        leaves=tuple([x for _, x in unique.values()]),
+        positions=tuple([p for p, _ in unique.values()]),
+    )
+
+
+def _chosen(
+    call: BackwardCall,
+    leaves: Mapping[int, torch.Tensor],
+    wrt: Sequence[torch.Tensor] | None,
+    penalized: Penalized,
+) -> dict[int, tuple[int, torch.Tensor]]:
+    """The leaves to judge, by slot, with their place in `inputs`.
+
+    Raises:
+        ClarkeError: Some input is no leaf, or a leaf is complex.
+    """
+    chosen: list[tuple[int, int]] = [(0, slot) for slot in leaves]
+    if call.inputs:
+        known = {id(x): slot for slot, x in leaves.items()}
+        chosen = []
+        for position, x in enumerate(call.inputs):
+            if id(x) in known:
+                chosen.append((position, known[id(x)]))
+            elif x.grad_fn is not None:
+                raise CaptureError(
+                    f"Input {position} of the backward call was itself computed from other "
+                    "tensors. clarke judges gradients with respect to leaves: differentiate with "
+                    "respect to a leaf, for example x.detach().requires_grad_()."
+                )
+    elif wrt is None and penalized:
+        chosen = [c for c in chosen if leaves[c[1]] not in penalized] or chosen
+    if wrt is not None:
+        wanted = {id(x) for x in wrt}
+        chosen = [c for c in chosen if id(leaves[c[1]]) in wanted]
+    unique: dict[int, tuple[int, torch.Tensor]] = {}
+    for position, slot in chosen:
+        unique.setdefault(slot, (position, leaves[slot]))
+    if any(x.is_complex() for _, x in unique.values()):
+        raise InputError("A variable is complex; a Clarke gradient needs real variables.")
+    return unique
 
 
 def _is_transformed() -> bool:
     """Whether torch.func or autograd's own vmap (``is_grads_batched``) is running."""
     if torch._C._are_functorch_transforms_active():  # noqa: SLF001 - has no public name
         return True
-    level = torch._C._vmapmode_increment_nesting()  # noqa: SLF001 - as above
-    torch._C._vmapmode_decrement_nesting()  # noqa: SLF001 - as above
-    return bool(level > 1)
+    return vmap_nesting() > 0
 
 
 def _scalar(call: BackwardCall, recorder: Recorder) -> torch.Tensor:
@@ -140,11 +214,8 @@ def _scalar(call: BackwardCall, recorder: Recorder) -> torch.Tensor:
         raise InputError("Nothing that the backward call starts at requires a gradient.")
     first, weight = pairs[0]
     if len(pairs) == 1 and first.numel() == 1 and recorder.slot_of(first) is not None:
-        recorder.paused = True
-        try:
-            plain = bool((weight.detach() == 1).all())
-        finally:
-            recorder.paused = False
+        with torch._C._DisableTorchDispatch():  # noqa: SLF001 - has no public name
+            plain = weight.detach().item() == 1
         if plain:
             return first
     with (
@@ -177,7 +248,7 @@ def judge(
     """
     settings = replace(settings, confirm=Confirm.ALWAYS if confirmed else Confirm.NEVER)
     with alone():
-        trace = refilled(case.trace, registry.keeps, deadline)
+        trace = refilled(case.trace(), registry.keeps, deadline)
         decision = decide(trace, registry, case.slots, gradient, settings, deadline=deadline)
         if decision.verdict.correct is None or case.opened is None:
             return decision
@@ -185,7 +256,7 @@ def judge(
         return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
 
 
-@contextlib.contextmanager
+@contextmanager
 def alone() -> Iterator[None]:
     """Run clarke's own computations as if nothing of the user's were switched on.
 
@@ -198,13 +269,16 @@ def alone() -> Iterator[None]:
         torch._C.DisableTorchFunction(),
         torch._C._DisableTorchDispatch(),  # noqa: SLF001 - has no public name
         torch.enable_grad(),
-        torch.autocast("cpu", enabled=False),
-        torch.autograd.set_detect_anomaly(False),
-        saving_plainly(),
+        torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else _AS_IT_IS,
+        torch.autograd.set_detect_anomaly(False) if torch.is_anomaly_enabled() else _AS_IT_IS,
+        saving_plainly() if saved_tensors_hooks() is not None else _AS_IT_IS,
     ):
         try:
-            yield
-        finally:
+            try:
+                yield
+            finally:
+                torch.set_rng_state(state)
+        finally:  # an interrupt may have come before it
             torch.set_rng_state(state)
 
 

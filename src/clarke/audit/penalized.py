@@ -43,5 +43,8 @@ class Penalized:
         """From now on optimizers step unseen, so that any leaf may be one of theirs."""
         self._sees_steps = False
 
+    def __bool__(self) -> bool:
+        return self._sees_steps and len(self._leaves) > 0
+
     def __contains__(self, leaf: torch.Tensor) -> bool:
         return self._sees_steps and self._leaves.get(leaf) is True

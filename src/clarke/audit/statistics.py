@@ -148,7 +148,7 @@ def _from_counts(found: Sequence[TouchCount]) -> dict[_Key, _Counts]:
         counts = step.setdefault(key, _Counts())
         counts.elements += count.elements
         counts.touched += count.touched
-        counts.tied += count.touched if count.touch is None else 0
+        counts.tied += count.touched if count.touch is None and not count.choice else 0
         counts.relevant += count.relevant
         counts.nonzero += count.nonzero or 0
     return step

@@ -11,11 +11,12 @@ import torch
 
 from clarke.audit.judge import Case, alone, judge, prepare, undecided
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
-from clarke.capture import release_nodes
+from clarke.capture import release_nodes, without_values
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Decision
 from clarke.errors import CaptureError
 from clarke.fast import LayerCertificate, all_finite, let_go
+from clarke.undo import at_the_end, contextmanager
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from clarke.audit.engine import BackwardCall
     from clarke.audit.groups import Accumulation, Group
     from clarke.audit.hooks import HookSpy
+    from clarke.audit.keep import Keeper
     from clarke.audit.penalized import Penalized
     from clarke.capture import Recorder
     from clarke.decide import Settings
-    from clarke.fast import Pending, QuickJudge
+    from clarke.fast import Declined, Pending, QuickJudge
     from clarke.kinks import Registry
 
 
@@ -113,21 +115,39 @@ class Turn:
             except Exception as error:  # noqa: BLE001 - no failure here may reach the training
                 self.error, self._case = error, None
         try:
-            self.result = run_call(self._call, self._recorder)
+            self._call_engine()
         finally:
             if self._watch is not None:
                 self._watch.stop()
         with self._timed():
-            if self.error is None and self._case is not None:
-                try:
+            try:
+                if self.error is None and self._case is not None:
                     with self._unnoted():
                         self._judge(self._case)
-                except Exception as error:  # noqa: BLE001 - as above
-                    self.error = error
+            except Exception as error:  # noqa: BLE001 - as above
+                self.error = error
+            finally:
+                self._release()
             if self.error is not None:
                 self.decision = undecided(self.error)
 
-    @contextlib.contextmanager
+    def _call_engine(self) -> None:
+        try:
+            self.result = run_call(self._call, self._recorder)
+        except BaseException:
+            if self._early is not None:
+                self._release()
+            raise
+        if self._case is None or self._case.familiar is None:
+            forget(self._call, self._recorder)
+
+    def _release(self) -> None:
+        """Forget a known program, of which nothing is kept; others are forgotten at once."""
+        familiar = None if self._case is None else self._case.familiar
+        if familiar is not None and frees_graph(self._call):
+            familiar.retraced.release(self._recorder)
+
+    @contextmanager
     def _timed(self) -> Iterator[None]:
         """What is left of the call's time for a part of clarke's work on it."""
         started = time.perf_counter()
@@ -148,7 +168,10 @@ class Turn:
         if self._call.refused:
             raise CaptureError(self._call.refused)
         orders = self._orders
-        case = prepare(self._call, self._recorder, orders.wrt, orders.penalized, self._deadline)
+        quick = None if orders.confirmed or self._call.create_graph else orders.quick
+        case = prepare(
+            self._call, self._recorder, orders.wrt, orders.penalized, self._deadline, quick
+        )
         if case is None:
             return
         accumulates = self._call.accumulates
@@ -160,6 +183,7 @@ class Turn:
             untouched = self._early is not None and not orders.whole and are_fresh(case.leaves)
             if accumulates and not untouched:
                 self._watch = LeafWatch(case.leaves)
+                at_the_end(self._watch.stop)
                 self._watch.start()
 
     def _judged_early(self, case: Case) -> Case:
@@ -174,9 +198,7 @@ class Turn:
         if not all_finite(self._call.roots):
             return case  # what overflowed may have lost a slope on the way
         try:
-            found = quick.decide(
-                case.trace, case.slots, None, self._deadline, proof=self._orders.proof
-            )
+            found = self._quickly(case, quick)
         except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
             return case
         if not isinstance(found, Decision):
@@ -185,10 +207,22 @@ class Turn:
         rows_wanted = self.group is not None and self._accumulation.accumulating
         if rows_wanted and found.verdict is not Verdict.SMOOTH:
             return case  # its rows are to be put together with those of other calls
-        self._early, trace = let_go(found, case.trace, self._registry)
-        if not self._call.retain_graph and not self._call.inputs:
-            forget(self._call, self._recorder)
-        return replace(case, trace=trace)
+        self._early = let_go(found, quick.repeatable)
+        if case.familiar is not None:
+            if frees_graph(self._call):
+                case.familiar.retraced.drop_values(quick.repeatable)
+            return replace(case, dropped=quick.repeatable)
+        forget(self._call, self._recorder)
+        return replace(case, source=without_values(case.trace(), quick.repeatable), reached=None)
+
+    def _quickly(self, case: Case, quick: QuickJudge) -> Decision | Declined:
+        proof = self._orders.proof
+        if case.familiar is not None:
+            return quick.recall(case.familiar, self._deadline, proof=proof)
+        trace = case.trace()
+        if case.reached is not None:
+            quick.repertoire.learn(trace, case.reached)
+        return quick.decide(trace, case.slots, None, self._deadline, proof=proof)
 
     def _judge(self, case: Case) -> None:
         with alone():
@@ -233,7 +267,7 @@ class Turn:
             return None
         return found if isinstance(found, Decision) else None
 
-    @contextlib.contextmanager
+    @contextmanager
     def _unnoted(self) -> Iterator[None]:
         """Hooks that replays register are none of the user's."""
         spy = self._orders.spy
@@ -249,7 +283,15 @@ class Turn:
     def _needs_replay(self, case: Case) -> bool:
         """Whether the recorded values alone do not tell what gradient the user gets."""
         spy = self._orders.spy
-        return self._orders.confirmed or spy is None or spy.reaches(case.trace)
+        familiar = case.familiar
+        slots = case.trace().slot_dtypes if familiar is None else familiar.retraced.numbers
+        return self._orders.confirmed or spy is None or spy.reaches(slots)
+
+    def keep(self, keeper: Keeper) -> None:
+        """Let the call be kept, if its gradient is not proved right."""
+        if self.decision is not None and self._case is not None and self.gradient:
+            with alone():
+                keeper.keep(self._orders.number, self._case, self.gradient, self.decision)
 
     def repair(self) -> bool:
         """Put the decision's correct gradient in the place of AD's; False if it has none."""
@@ -309,15 +351,21 @@ class Turn:
 def run_call(call: BackwardCall, recorder: Recorder) -> Any:
     """Let autograd do what the user asked for, unrecorded unless its results have a graph."""
     with contextlib.nullcontext() if call.create_graph else recorder.aside():
-        result = call.run()
-    # With `inputs`, autograd keeps what lies before them; so does the record, until it is dropped.
-    if not call.retain_graph and not call.inputs:
-        forget(call, recorder)
-    return result
+        return call.run()
+
+
+def frees_graph(call: BackwardCall) -> bool:
+    """Whether nothing of what a call differentiates is left afterwards.
+
+    With `inputs`, autograd keeps what lies before them; so does the record, until it is dropped.
+    """
+    return not call.retain_graph and not call.inputs
 
 
 def forget(call: BackwardCall, recorder: Recorder) -> None:
-    """Drop the record of what a call differentiates."""
+    """Drop the record of what a call differentiates, where autograd drops its graph."""
+    if not frees_graph(call):
+        return
     for root in call.roots:
         if isinstance(root, torch.Tensor):
             release_nodes(recorder, root)

@@ -1,6 +1,6 @@
 """What ran: a dispatch mode writes an immutable Trace. Records, judges nothing."""
 
-from clarke.capture.again import refilled, without_values
+from clarke.capture.again import dtypes_of, refilled, without_values
 from clarke.capture.applied import Applied
 from clarke.capture.collect import COMPILED, collect_opened, collect_trace, release_nodes
 from clarke.capture.digest import digest
@@ -15,6 +15,7 @@ from clarke.capture.recorder import Recorder
 from clarke.capture.refusing import RefusingRecorder
 from clarke.capture.saving import saving_plainly
 from clarke.capture.signs import Signs, ZeroFinder
+from clarke.capture.structure import Reached, Retraced, Structure, reach, structure_of
 from clarke.capture.trace import (
     External,
     Keep,
@@ -44,11 +45,14 @@ __all__ = [
     "Origin",
     "Places",
     "PythonReads",
+    "Reached",
     "Recorder",
     "Ref",
     "RefusingRecorder",
+    "Retraced",
     "ScalarRead",
     "Signs",
+    "Structure",
     "TensorTable",
     "Trace",
     "Writes",
@@ -56,12 +60,15 @@ __all__ = [
     "collect_opened",
     "collect_trace",
     "digest",
+    "dtypes_of",
     "input_slots",
     "is_there",
     "overload_of",
+    "reach",
     "refilled",
     "refuse_missing",
     "release_nodes",
     "saving_plainly",
+    "structure_of",
     "without_values",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import repeat
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from clarke.capture.asserts import in_assertion
 from clarke.capture.functions import is_from_compiled, is_from_custom
@@ -239,7 +239,7 @@ def release_nodes(recorder: Recorder, output: torch.Tensor) -> None:
     for index in sorted(found):
         node = found[index]
         behind = [n for x in node.inputs for n in _made_by(x) if n.differentiated]
-        if node.func._schema.name in _SAVE_NOTHING and all(n.index in whole for n in behind):
+        if saves_nothing(node) and all(n.index in whole for n in behind):
             whole.add(index)
         else:
             node.release()
@@ -257,28 +257,48 @@ def _frozen(found: Mapping[K, V]) -> Mapping[K, V]:
 
 
 def _op_record(node: Node, applied: list[Application]) -> OpRecord:
-    signs = None if node.zeros is None else Signs(node.kept_outputs[0], node.zeros)
+    args, kwargs = node.arguments()
     return OpRecord(
         index=node.index,
         func=node.func,
-        args=node.args,
-        kwargs=_frozen(node.kwargs),
+        args=args,
+        kwargs=_frozen(kwargs),
         outputs=node.outputs,
         differentiated=node.differentiated,
-        kept=_frozen(node.kept) if signs is None else StandIn(signs),
-        kept_outputs=_frozen(node.kept_outputs),
         location=node.location,
         reads_stopped=node.reads_stopped,
-        kept_lists=_frozen(node.kept_lists),
-        kept_named=_frozen(node.kept_named),
-        drawn=_frozen(node.drawn),
         varied=node.varied,
         hidden_write=node.hidden_write,
         resaved=node.resaved,
-        signs=signs,
-        early=node.early,
         within=None if node.within is None else applied.index(node.within),
+        **values_of(node),
     )
+
+
+def values_of(node: Node) -> dict[str, Any]:
+    """What a record of an operation holds of its values."""
+    signs = None if node.zeros is None else Signs(node.kept_outputs[0], node.zeros)
+    return {
+        "kept": _frozen(node.kept) if signs is None else StandIn(signs),
+        "kept_outputs": _frozen(node.kept_outputs),
+        "kept_lists": _frozen(node.kept_lists),
+        "kept_named": _frozen(node.kept_named),
+        "drawn": _frozen(node.drawn),
+        "signs": signs,
+        "early": node.early,
+    }
+
+
+def saves_nothing(node: Node) -> bool:
+    """Whether autograd needs no values to differentiate an operation."""
+    return node.func._schema.name in _SAVE_NOTHING
+
+
+def external_of(slot: Slot) -> External:
+    """What a trace says of a tensor that no operation made."""
+    if slot.held is None:  # pragma: no cover - asked of those only that are held
+        raise CaptureError("internal: a tensor that was read is not held")
+    return _external(slot, slot.held)
 
 
 def _external(slot: Slot, tensor: torch.Tensor) -> External:

@@ -8,15 +8,17 @@ an iteration, the iteration's record goes with it; nothing accumulates over a tr
 from __future__ import annotations
 
 import weakref
-from functools import partial
+from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-import torch
+from clarke.capture.trace import Ref
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import TypeAlias
+
+    import torch
 
     from clarke.capture.applied import Application
     from clarke.capture.trace import Location
@@ -27,9 +29,6 @@ Grown: TypeAlias = "list[T] | tuple[()]"
 # Containers stay empty for most operations, and every new one brings the garbage collector nearer.
 NOTHING_KEPT: Final[Mapping[Any, Any]] = MappingProxyType({})
 
-_is_gone = torch.UntypedStorage._expired  # noqa: SLF001 - as torch's own StorageWeakRef
-_free = torch.UntypedStorage._free_weak_ref  # noqa: SLF001 - the other half of `_weak_ref`
-
 
 def _grown(found: Grown[T], item: T) -> list[T]:
     if isinstance(found, tuple):
@@ -39,33 +38,32 @@ def _grown(found: Grown[T], item: T) -> list[T]:
 
 
 class Memory:
-    """Some of torch's memory; while this is held, its address is given to no other.
+    """Some of torch's memory, told apart from whatever has the same address later.
 
     Args:
-        memory: torch's own object, None where there is none (sparse tensors).
+        memory: torch's own object, None where there is none (sparse tensors). It is the same as
+            long as the memory is there, whether Python holds it or not.
     """
 
-    __slots__ = ("__weakref__", "_frees", "_reserved")
+    __slots__ = ("__weakref__", "_memory")
 
     def __init__(self, memory: torch.UntypedStorage | None) -> None:
-        # What `torch.multiprocessing.reductions.StorageWeakRef` does, without two more objects.
-        self._reserved: Any = 0
-        self._frees: Any = None
-        if memory is not None:
-            self._reserved = memory._weak_ref()  # noqa: SLF001 - as there
-            # A `__del__` of Python's would swallow a KeyboardInterrupt; this is C all through.
-            self._frees = weakref.ref(self, partial(next, map(_free, (self._reserved,))))
+        self._memory = None if memory is None else weakref.ref(memory)
+
+    def is_at(self, memory: torch.UntypedStorage) -> bool:
+        """Whether it is this one."""
+        return self._memory is not None and self._memory() is memory
 
     def holds(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor lies there still: ``.data`` may have been given other memory.
 
         True where there is no memory to compare.
         """
-        return not self._reserved or bool(tensor.untyped_storage()._cdata == self._reserved)
+        return self._memory is None or self._memory() is tensor.untyped_storage()
 
     def is_alive(self) -> bool:
         """Whether a tensor lies there at all."""
-        return bool(self._reserved) and not _is_gone(self._reserved)
+        return self._memory is not None and self._memory() is not None
 
 
 class Writes(Memory):
@@ -98,7 +96,7 @@ class Storage(Memory):
     )
 
     def __init__(self, number: int, memory: torch.UntypedStorage | None) -> None:
-        super().__init__(memory)
+        self._memory = None if memory is None else weakref.ref(memory)
         self.number = number
         self.writers: Grown[Node] = ()
         self.snapshot: torch.Tensor | None = None
@@ -195,12 +193,29 @@ class Read(NamedTuple):
     shape: bool = False
 
 
+class Tensor(Enum):
+    """Stands in the place of a tensor among an operation's arguments."""
+
+    HERE = "a tensor"
+
+
+TENSOR: Final = Tensor.HERE
+
+
+def _filled(value: Any, inputs: Iterator[Slot]) -> Any:
+    """An argument with references to the next of `inputs` in the place of tensors."""
+    if value is TENSOR:
+        return Ref(next(inputs).number)
+    if isinstance(value, (list, tuple)) and TENSOR in value:
+        return type(value)([_filled(v, inputs) for v in value])
+    return value
+
+
 class Node:
     """One executed operation, with slots in the place of tensors."""
 
     __slots__ = (
         "__weakref__",
-        "args",
         "differentiated",
         "drawn",
         "early",
@@ -212,9 +227,10 @@ class Node:
         "kept_lists",
         "kept_named",
         "kept_outputs",
-        "kwargs",
         "location",
+        "named",
         "outputs",
+        "pattern",
         "reads_stopped",
         "released",
         "resaved",
@@ -228,8 +244,9 @@ class Node:
         self.index = index
         self.func = func
         self.location = location
-        self.args: tuple[Any, ...] = ()
-        self.kwargs: Mapping[str, Any] = NOTHING_KEPT
+        # Arguments, with `TENSOR` in the place of every tensor: `inputs` has these in order.
+        self.pattern: tuple[Any, ...] = ()
+        self.named: Mapping[str, Any] = NOTHING_KEPT
         self.inputs: tuple[Slot, ...] = ()
         self.writers_before: tuple[int, ...] = ()  # of each input's memory; empty if none had any
         self.outputs: tuple[int | None, ...] = ()
@@ -248,10 +265,23 @@ class Node:
         self.early: object = None  # what an early look at its values found
         self.within: Application | None = None  # the custom Function whose forward ran it
 
+    def arguments(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """The positional and the named arguments, with a `Ref` in the place of every tensor."""
+        inputs = iter(self.inputs)
+        args = tuple([_filled(value, inputs) for value in self.pattern])
+        if not self.named:
+            return args, NOTHING_KEPT
+        return args, {name: _filled(value, inputs) for name, value in self.named.items()}
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The positional arguments, with a `Ref` in the place of every tensor."""
+        return self.arguments()[0]
+
     def release(self) -> None:
         """Forget everything; called when the user's own graph has been freed."""
-        self.args = self.inputs = ()
-        self.kwargs = self.kept = self.kept_lists = self.kept_named = NOTHING_KEPT
+        self.pattern = self.inputs = ()
+        self.named = self.kept = self.kept_lists = self.kept_named = NOTHING_KEPT
         self.drawn = self.kept_outputs = NOTHING_KEPT
         self.zeros = self.early = self.within = None
         self.released = True

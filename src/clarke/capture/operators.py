@@ -48,10 +48,10 @@ def is_whole(node: Node | None, depth: int = _WHOLE_DEPTH) -> bool:
         return False
     name: str = node.func._schema.name
     if name in _WHOLE:
-        return bool(node.kwargs.get("decimals", 0) == 0)
+        return bool(node.named.get("decimals", 0) == 0)
     if name == "aten::_to_copy":
         return all(not (s.dtype.is_floating_point or s.dtype.is_complex) for s in node.inputs)
-    numbers = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, float)]
+    numbers = [a for a in (*node.pattern, *node.named.values()) if isinstance(a, float)]
     return (
         name in _KEEPS_WHOLE
         and bool(node.inputs)
@@ -85,6 +85,8 @@ class Operator:
         reads: It hands values, or how many there are of a kind, to Python.
         casts: It may turn numbers into whole ones.
         counts: Its result has as many entries as a mask has true ones.
+        lists: Some of its tensors may come in lists.
+        tensors_named: Some of its tensors may be keyword arguments.
     """
 
     __slots__ = (
@@ -94,9 +96,11 @@ class Operator:
         "draws",
         "func",
         "keep",
+        "lists",
         "overwrites",
         "reads",
         "shape_only",
+        "tensors_named",
         "written",
         "written_names",
     )
@@ -116,6 +120,9 @@ class Operator:
         self.reads = name in _COUNTING or (
             bool(returned) and not any("Tensor" in r for r in returned)
         )
+        kinds = [(a.kwarg_only, str(a.type)) for a in getattr(func._schema, "arguments", ())]
+        self.lists = any("Tensor" in kind and "[" in kind for _, kind in kinds)
+        self.tensors_named = any(named and "Tensor" in kind for named, kind in kinds)
         positions, names = set(), set()
         for i, argument in enumerate(func._schema.arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:

@@ -7,9 +7,11 @@ import sys
 import threading
 import weakref
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+import torch.nn.modules.module as torch_module
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from clarke.capture.trace import Location
@@ -17,8 +19,11 @@ from clarke.torch_private import is_behind_the_scenes
 from clarke.undo import at_the_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import CodeType, FrameType
+
+    # The user's code, its line, and whether a reentrant checkpoint is running.
+    _Found = tuple[CodeType, int, bool]
 
 # As code objects have it: links are not followed.
 _TORCH_FOLDER = f"{Path(torch.__file__).parent}{os.sep}"
@@ -41,6 +46,11 @@ _NO_GRAD_FORWARDS = (
     str(Path(_TORCH_FOLDER, "_library", "autograd.py")),
 )
 _CALL_OF_MODULE: Final = torch.nn.Module._call_impl.__code__  # noqa: SLF001 - what `__call__` runs
+# Where torch keeps them; their handles take them out of there.
+_GLOBAL_HOOKS: Final[Any] = (
+    torch_module._global_forward_pre_hooks,  # noqa: SLF001 - have no public name
+    torch_module._global_forward_hooks,  # noqa: SLF001 - as above
+)
 FUNCTION_FILE: Final = str(Path(_TORCH_FOLDER, "autograd", "function.py"))
 # What runs a custom Function; in torch 2.14 it leaves no frame.
 APPLY: Final = getattr(torch.autograd.Function.apply, "__code__", None)
@@ -50,6 +60,9 @@ def is_transparent(kind: type) -> bool:
     """Whether autograd runs again what a Function's forward runs, and differentiates that."""
     code = getattr(getattr(kind, "forward", None), "__code__", None)
     return code is not None and code.co_filename in _NO_GRAD_FORWARDS
+
+
+_NO_NAMES: Final[Mapping[int, str]] = MappingProxyType({})
 
 
 def _forwards_of_functions() -> dict[int, CodeType]:
@@ -84,6 +97,9 @@ class Places:
     def __init__(self) -> None:
         self._stack: list[str] = []
         self._roots: list[torch.nn.Module] = []
+        # Of every running module, the user's line that called it, once somebody has looked for it.
+        self._called_from: list[_Found | None] = []
+        self._below_root: Mapping[int, str] = _NO_NAMES  # paths of the modules of the first root
         self._names: weakref.WeakKeyDictionary[torch.nn.Module, dict[int, str]] = (
             weakref.WeakKeyDictionary()
         )
@@ -93,7 +109,6 @@ class Places:
         self._passed: dict[int, bool] = {}  # code that is skipped: a no-grad forward?
         self._cache: dict[tuple[str, int, int], Location] = {}
         self._forwards: dict[int, CodeType] | None = None
-        self._handles: list[Any] = []
         self._by_frames = False
         self._thread = 0
         self.on_root: Callable[[torch.nn.Module], None] | None = None
@@ -102,16 +117,20 @@ class Places:
         """Install the two hooks (removed by `stop`)."""
         self._thread = threading.get_ident()
         at_the_end(self.stop)
-        self._handles.append(register_module_forward_pre_hook(self._enter))
-        self._handles.append(register_module_forward_hook(self._leave, always_call=True))
+        register_module_forward_pre_hook(self._enter)
+        register_module_forward_hook(self._leave, always_call=True)
 
     def stop(self) -> None:
         """Remove the hooks and forget the module stack."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []  # only now: a KeyboardInterrupt may have the rest removed again
+        # By what they are: an interrupt may have come between a hook and the note of its handle.
+        own = (self._enter, self._leave)
+        for hooks in _GLOBAL_HOOKS:
+            for number in [n for n, hook in list(hooks.items()) if hook in own]:
+                torch_module._global_forward_hooks_always_called.pop(number, None)  # noqa: SLF001 - has no public name
+                hooks.pop(number, None)
         self._stack.clear()
         self._roots.clear()
+        self._called_from.clear()
         self._by_frames = False
 
     def do_without_hooks(self) -> None:
@@ -122,11 +141,17 @@ class Places:
     def _enter(self, module: torch.nn.Module, _args: Any) -> None:
         if threading.get_ident() != self._thread:
             return
-        if not self._roots and self.on_root is not None:
-            self.on_root(module)
+        if not self._roots:
+            if self.on_root is not None:
+                self.on_root(module)
+            self._below_root = self._names.get(module, _NO_NAMES)
         self._roots.append(module)
-        above = self._stack[-1] if self._stack else ""
-        self._stack.append(self._path(module, self._roots[0], above))
+        path = self._below_root.get(id(module))
+        if path is None:
+            path = self._path(module, self._roots[0], self._stack[-1] if self._stack else "")
+            self._below_root = self._names.get(self._roots[0], _NO_NAMES)
+        self._stack.append(path)
+        self._called_from.append(None)
 
     def _leave(self, module: torch.nn.Module, _args: Any, _output: Any) -> None:
         if threading.get_ident() != self._thread:
@@ -134,11 +159,13 @@ class Places:
         if self._roots and self._roots[-1] is module:
             self._roots.pop()
             self._stack.pop()
+            self._called_from.pop()
         # A module whose pre-hook raised leaves no entry; unwind to the one that is leaving.
         elif any(entered is module for entered in self._roots):
             while self._roots:
                 last = self._roots.pop()
                 self._stack.pop()
+                self._called_from.pop()
                 if last is module:
                     break
 
@@ -170,34 +197,62 @@ class Places:
 
         A reentrant checkpoint its function, or a custom Function its forward.
         """
-        user = sys._getframe(2)
+        start = sys._getframe(2)
+        if self._by_frames:
+            user, checkpointed, _ = self._users_frame(start, to_module=False)
+            found = user.f_code, user.f_lineno, checkpointed
+            module = self._path_by_frames(start)
+        elif not torch.is_grad_enabled():
+            user, checkpointed, _ = self._users_frame(start, to_module=False)
+            found = user.f_code, user.f_lineno, checkpointed or self._forward_above(user)
+            module = self._stack[-1] if self._stack else ""
+        else:
+            found = self._found(start)
+            module = self._stack[-1] if self._stack else ""
+        code, line, checkpointed = found
+        key = (module, id(code), line)
+        location = self._cache.get(key)
+        if location is None:
+            # `_seen` holds the code object, since the walk above has come to it.
+            location = Location(module, code.co_filename, line, code.co_name)
+            self._cache[key] = location
+        return location, checkpointed
+
+    def _found(self, start: FrameType) -> _Found:
+        """The user's line that a frame serves; looked for once above a module that is running."""
+        user, checkpointed, in_module = self._users_frame(start, to_module=bool(self._called_from))
+        if not in_module:
+            return user.f_code, user.f_lineno, checkpointed
+        above = self._called_from[-1]
+        if above is None:
+            caller, below, _ = self._users_frame(user, to_module=False)
+            above = self._called_from[-1] = (caller.f_code, caller.f_lineno, below)
+        return above if above[2] or not checkpointed else (above[0], above[1], True)
+
+    def _users_frame(self, frame: FrameType, *, to_module: bool) -> tuple[FrameType, bool, bool]:
+        """The first frame of the user's, or of a call of a module if that comes first.
+
+        Returns:
+            The frame; whether a function that runs without gradients has been passed; whether it
+            is the call of a module.
+        """
         checkpointed = False
         passed = self._passed
         while True:
-            code = user.f_code
+            code = frame.f_code
+            if to_module and code is _CALL_OF_MODULE:
+                return frame, checkpointed, True
             no_grad_forward = passed.get(id(code))
             if no_grad_forward is None:
                 if not self._passes(code):
-                    break
+                    return frame, checkpointed, False
                 no_grad_forward = passed[id(code)]
             if no_grad_forward:
                 checkpointed = True
-            above = user.f_back
+            above = frame.f_back
             if above is None:
-                break
-            user = above
-        if self._by_frames:
-            module = self._path_by_frames(sys._getframe(2))
-        else:
-            module = self._stack[-1] if self._stack else ""
-        key = (module, id(code), user.f_lineno)
-        found = self._cache.get(key)
-        if found is None:
-            # `_seen` holds the code object, since the walk above has come to it.
-            found = self._cache[key] = Location(key[0], code.co_filename, key[2], code.co_name)
-        if not checkpointed and not torch.is_grad_enabled():
-            checkpointed = self._forward_above(user)
-        return found, checkpointed
+                return frame, checkpointed, False
+            frame = above
 
     def in_forward(self) -> bool:
         """Whether something on the stack runs without gradients that has some."""

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections import deque
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
-from torch.utils._python_dispatch import (
-    TorchDispatchMode,
-    _get_current_dispatch_mode,
-    _pop_mode_temporarily,
-)
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from clarke.capture.applied import Application, Beside, running
 from clarke.capture.functions import is_from_custom, is_result_of, running_function
-from clarke.capture.live import Node, Read, Slot, Storage, Writes
+from clarke.capture.live import TENSOR, Node, Read, Slot, Storage, Writes
 from clarke.capture.operators import Operator, Operators, is_whole, reads_shape_only
 from clarke.capture.places import Places
 from clarke.capture.saving import saves_otherwise
 from clarke.capture.signs import ZeroFinder, signs_tell
-from clarke.capture.trace import Keep, Ref, overload_of
+from clarke.capture.trace import Keep, overload_of
 from clarke.capture.weak import TensorTable
-from clarke.torch_private import never_trace, tracing_graph
+from clarke.torch_private import (
+    at_once,
+    is_entered,
+    is_on_top,
+    leave_mode,
+    mode_flags,
+    never_trace,
+    step_off,
+    step_on,
+    tracing_graph,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from typing_extensions import Self
 
@@ -41,6 +47,9 @@ _DETACH = torch.ops.aten.detach.default
 _ALIAS = torch.ops.aten.alias.default
 _SCALAR = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - has no public name
 _VERSIONS = torch._C.DispatchKey.ADInplaceOrView
+_exclude: Final[Any] = torch._C._dispatch_tls_set_dispatch_key_excluded  # noqa: SLF001 - has no public name
+_COUNTED: Final = partial(_exclude, _VERSIONS, False)
+_NOT_COUNTED: Final = partial(_exclude, _VERSIONS, True)
 _READS_REMEMBERED = 10_000
 _PRUNED = 8
 _SWEPT = 4096  # so many storages may be dead ones
@@ -118,11 +127,10 @@ def _counted_alias(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.is_inference():
         return tensor.detach()
     was = torch._C._dispatch_tls_is_dispatch_key_excluded(_VERSIONS)  # noqa: SLF001 - has no public name
-    torch._C._dispatch_tls_set_dispatch_key_excluded(_VERSIONS, False)  # noqa: SLF001 - as above
-    try:
+    if not was:
         return tensor.detach()
-    finally:
-        torch._C._dispatch_tls_set_dispatch_key_excluded(_VERSIONS, was)  # noqa: SLF001 - as above
+    alias: torch.Tensor = at_once(_COUNTED, tensor.detach, _NOT_COUNTED)[1]
+    return alias
 
 
 class _Reading:
@@ -136,17 +144,49 @@ class _Reading:
         self.inputs: list[Slot] = []
         self.varied = False
 
-    def refs(self, value: Any) -> Any:
-        """The value with references in the place of tensors."""
+    def pattern(self, value: Any) -> Any:
+        """The value with `TENSOR` in the place of tensors."""
         if isinstance(value, torch.Tensor):
             slot = self._read(value, self._location)
             self.inputs.append(slot)
             if value.requires_grad or slot.virtual:
                 self.varied = True
-            return Ref(slot.number)
+            return TENSOR
         if isinstance(value, (list, tuple)) and not _is_of_numbers(value):
-            return type(value)([self.refs(v) for v in value])
+            return type(value)([self.pattern(v) for v in value])
         return value
+
+
+class Aside:
+    """Keeps a recorder from recording; a context manager, or `start` and `stop`.
+
+    Dropped before its end, it does nothing: a generator would step back on whenever the garbage
+    collector comes by.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._stepped_off = False
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Record nothing from here on."""
+        self._recorder.paused = True
+        if is_on_top(self._recorder):
+            self._stepped_off = True
+            step_off()
+
+    def stop(self) -> None:
+        """Record again; also where it does."""
+        if self._stepped_off and not is_entered(self._recorder):
+            step_on(self._recorder)
+        self._stepped_off = False
+        self._recorder.paused = False
 
 
 class Recorder(TorchDispatchMode):
@@ -189,6 +229,7 @@ class Recorder(TorchDispatchMode):
         self.rewritten: dict[int, Location] = {}
         self.stands_aside = ""  # why nothing at all is recorded
         self.paused = False
+        self._flags: tuple[bool, ...] = ()
         self.count = 0
         self._operators = keep if isinstance(keep, Operators) else Operators(keep)
         self._zeros = ZeroFinder(compiled)
@@ -225,31 +266,25 @@ class Recorder(TorchDispatchMode):
     def __enter__(self) -> Self:
         never_trace(Recorder.__torch_dispatch__, calls_too=True)
         self.places.start()
+        self._flags = mode_flags()
         try:
             super().__enter__()
         except BaseException:
-            self.places.stop()
+            self.stop()
             raise
         return self
 
     def __exit__(self, *exc: object) -> None:
-        try:
-            super().__exit__(*exc)
-        finally:
-            self.places.stop()
+        self.stop()
 
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
+    def stop(self) -> None:
+        """Record nothing any more; also where that has been done, or was never needed."""
+        leave_mode(self, self._flags)
+        self.places.stop()
+
+    def aside(self) -> Aside:
         """Record nothing meanwhile; on top of the modes, step off, so that nothing goes through."""
-        self.paused = True
-        try:
-            if _get_current_dispatch_mode() is self:
-                with _pop_mode_temporarily():
-                    yield
-            else:
-                yield
-        finally:
-            self.paused = False
+        return Aside(self)
 
     # ---------------------------------------------------------------- lookups
 
@@ -264,7 +299,7 @@ class Recorder(TorchDispatchMode):
             return Writes(None)
         entry = self._watched.get(memory._cdata)
         found = None if entry is None else entry()
-        if found is None:
+        if found is None or not found.is_at(memory):
             found = Writes(memory)
             self._watched[memory._cdata] = weakref.ref(found)
             if len(self._watched) > self._sweep_at:
@@ -282,7 +317,7 @@ class Recorder(TorchDispatchMode):
         address = memory._cdata
         entry = self._storages.get(address)
         found = None if entry is None else entry()
-        if found is None:
+        if found is None or not found.is_at(memory):
             found = Storage(self._slot_count, memory)
             self._storages[address] = weakref.ref(found)
             if len(self._storages) > self._sweep_at:
@@ -292,7 +327,8 @@ class Recorder(TorchDispatchMode):
     def _known_storage(self, tensor: torch.Tensor) -> Storage | None:
         memory = _memory_of(tensor)
         entry = None if memory is None else self._storages.get(memory._cdata)
-        return None if entry is None else entry()
+        found = None if entry is None else entry()
+        return found if found is None or memory is None or found.is_at(memory) else None
 
     def _sweep(self) -> None:
         self._storages = {k: v for k, v in self._storages.items() if v() is not None}
@@ -300,18 +336,18 @@ class Recorder(TorchDispatchMode):
         self._sweep_at = max(_SWEPT, 2 * len(self._storages))
 
     def _new_slot(self, tensor: torch.Tensor, location: Location) -> Slot:
+        slot = self._unset_slot(tensor, location)
+        self._slots.set(tensor, slot)
+        return slot
+
+    def _unset_slot(self, tensor: torch.Tensor, location: Location) -> Slot:
+        """A new slot that is not yet known to be the tensor's."""
         self._slot_count += 1
         slot = Slot(
-            self._slot_count,
-            self.epoch,
-            self._storage_of(tensor),
-            tensor.dtype,
-            tensor._version if not tensor.is_inference() else 0,
-            location,
+            self._slot_count, self.epoch, self._storage_of(tensor), tensor.dtype, 0, location
         )
         if slot.storage.first is None:
             slot.storage.first = weakref.ref(slot)
-        self._slots.set(tensor, slot)
         return slot
 
     def _hold(self, slot: Slot, tensor: torch.Tensor) -> None:
@@ -338,7 +374,10 @@ class Recorder(TorchDispatchMode):
             return slot  # the common case, which none of what follows is about
         if slot is not None and slot.epoch < self.epoch:
             self._make_past(slot, tensor)
-        if slot is None or _became_variable(slot, tensor):
+        if slot is None and tensor.requires_grad:
+            slot = self._unset_slot(tensor, location)  # as a variable, by `_hold`
+            self._make_constant(slot.storage)
+        elif slot is None or _became_variable(slot, tensor):
             slot = self._new_slot(tensor, location)
             self._make_constant(slot.storage)
         elif (
@@ -421,9 +460,7 @@ class Recorder(TorchDispatchMode):
         self.count += 1
         node = Node(self.count, function, location)
         slots = [self._read(a, location) if isinstance(a, torch.Tensor) else None for a in args]
-        node.args = tuple(
-            a if s is None else Ref(s.number) for a, s in zip(args, slots, strict=True)
-        )
+        node.pattern = tuple(a if s is None else TENSOR for a, s in zip(args, slots, strict=True))
         node.inputs = tuple(s for s in slots if s is not None)
         node.writers_before = _writers(node.inputs)
         node.varied = frozenset(i for i, a in enumerate(args) if getattr(a, "requires_grad", False))
@@ -476,16 +513,25 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if self.paused or self.stands_aside or self._is_unwatched(func):
             return func(*args, **kwargs)
-        tensors: list[torch.Tensor] = []
-        gather_tensors(args, tensors)
-        if kwargs:
+        operator = self._operators.of(func)
+        tensors: list[torch.Tensor]
+        if operator.lists:
+            tensors = []
+            gather_tensors(args, tensors)
+        else:
+            tensors = [a for a in args if isinstance(a, torch.Tensor)]
+        if kwargs and operator.tensors_named:
             gather_tensors(kwargs.values(), tensors)
         relevant = False
         for tensor in tensors:
-            if tensor.requires_grad or self._is_marked(tensor):
+            if tensor.requires_grad:
                 relevant = True
                 break
-        operator = self._operators.of(func)
+        else:
+            for tensor in tensors:
+                if self._is_marked(tensor):
+                    relevant = True
+                    break
         names = operator.written_names
         if not relevant and not names:
             # A comparison of a detached value may stand at a tie.
@@ -662,38 +708,25 @@ class Recorder(TorchDispatchMode):
         node = Node(self.count, _ALIAS if passes else func, location)
         node.within = application
         whole = operator.casts and self._are_whole(args[0], kwargs.get("dtype"))
-        reading = _Reading(self._read, location)
-        varied: list[int] = []
-        found_args = list(args)
-        for position, value in enumerate(args):
-            if isinstance(value, (torch.Tensor, list, tuple)):
-                reading.varied = False
-                found_args[position] = reading.refs(value)
-                if reading.varied:
-                    varied.append(position)
-        node.args = tuple(found_args)
-        differentiated = bool(varied)
-        if kwargs:
-            reading.varied = differentiated
-            node.kwargs = {k: reading.refs(v) for k, v in kwargs.items()}
-            differentiated = reading.varied
+        varied = self._read_arguments(node, args, kwargs)
         self._applied = None
-        node.inputs = tuple(reading.inputs)
-        node.differentiated = differentiated
-        node.resaved = differentiated and saves_otherwise()
         node.varied = self._operators.positions(varied)
+        node.resaved = node.differentiated and saves_otherwise()
         masked = written_before = False
-        for slot in reading.inputs:
-            masked = masked or slot.masked
-            node.reads_stopped = node.reads_stopped or slot.stopped
-            written_before = written_before or bool(slot.storage.writers)
+        for slot in node.inputs:
+            if slot.masked:
+                masked = True
+            if slot.stopped:
+                node.reads_stopped = True
+            if slot.storage.writers:
+                written_before = True
         if written_before:
             node.writers_before = _writers(node.inputs)
         if masked and operator.counts:
             # The number of results may go into Python unseen.
             self.reads += [
                 Read(self.count, weakref.ref(s), s, location, s.number, shape=True)
-                for s in reading.inputs
+                for s in node.inputs
                 if s.masked and s.dtype == torch.bool
             ]
         for tensor in written:
@@ -707,7 +740,7 @@ class Recorder(TorchDispatchMode):
         out = func(*args, **kwargs)
         if keeps is Keep.VALUES:
             self._look(node, operator, args, out)
-        opened = self._inside and differentiated and (passes or not operator.cuts)
+        opened = self._inside and node.differentiated and (passes or not operator.cuts)
         keeps_results = keeps is not Keep.NOTHING and not signs
         self._bind_outputs(
             node, operator, out, written, masked=masked, keeps=keeps_results, virtual=opened
@@ -716,6 +749,44 @@ class Recorder(TorchDispatchMode):
             # Also of an in-place ReLU: its result may be overwritten in turn, and is then copied.
             node.kept_outputs = {0: self._kept_value(node, out, [])}
         return out
+
+    def _read_arguments(
+        self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[int]:
+        """Note what an operation reads; returns the positions of what is differentiated."""
+        location, entries = node.location, self._slots.entries
+        inputs: list[Slot] = []
+        varied: list[int] = []
+        pattern = list(args)
+        for position, value in enumerate(args):
+            if isinstance(value, torch.Tensor):
+                requires = value.requires_grad
+                # The common case, which `_read` would find out again: another operation's result.
+                entry = entries.get(id(value)) if requires else None
+                slot: Any = entry.value if entry is not None and entry() is value else None
+                made_by = slot.producer if type(slot) is Slot else None
+                plain = made_by is not None and made_by.differentiated and not slot.virtual
+                if not plain or slot.storage.writers:
+                    slot = self._read(value, location)
+                inputs.append(slot)
+                pattern[position] = TENSOR
+                if requires or slot.virtual:
+                    varied.append(position)
+            elif isinstance(value, (list, tuple)) and not _is_of_numbers(value):
+                reading = _Reading(self._read, location)
+                pattern[position] = reading.pattern(value)
+                inputs += reading.inputs
+                if reading.varied:
+                    varied.append(position)
+        node.pattern = tuple(pattern)
+        node.differentiated = bool(varied)
+        if kwargs:
+            reading = _Reading(self._read, location)
+            node.named = {k: reading.pattern(v) for k, v in kwargs.items()}
+            inputs += reading.inputs
+            node.differentiated = node.differentiated or reading.varied
+        node.inputs = tuple(inputs)
+        return varied
 
     def _are_whole(self, tensor: torch.Tensor, dtype: torch.dtype | None) -> bool:
         """Whether a cast finds whole numbers; they are then not cut off before it."""
@@ -747,6 +818,10 @@ class Recorder(TorchDispatchMode):
     ) -> None:
         """Give the results of an operation their slots, and note what it wrote to."""
         location, differentiated = node.location, node.differentiated
+        if not (written or keeps) and isinstance(out, torch.Tensor):
+            slot = self._made(node, operator, out, masked=masked, virtual=virtual)
+            node.outputs = (slot.number,)
+            return
         outputs: list[int | None] = []
         kept: dict[int, torch.Tensor] = {}
         flat = out if isinstance(out, (list, tuple)) else (out,)
@@ -763,15 +838,7 @@ class Recorder(TorchDispatchMode):
             same = bool(written) and any(t is value for t in written)
             slot = self._slot(value) if same else None
             if slot is None:
-                slot = self._new_slot(value, location)
-                slot.producer = node
-                if operator.shape_only:
-                    slot.key = weakref.ref(value)
-                discrete = not (value.is_floating_point() or value.is_complex())
-                # Of a detached value too: a comparison of it may stand at a tie.
-                slot.masked = masked or (discrete and (differentiated or node.reads_stopped))
-                slot.stopped = node.reads_stopped and not differentiated
-                slot.virtual = virtual and not discrete
+                slot = self._made(node, operator, value, masked=masked, virtual=virtual)
             outputs.append(slot.number)
             if keeps and not value.is_floating_point():
                 kept[position] = value
@@ -788,6 +855,21 @@ class Recorder(TorchDispatchMode):
                 cut = node.reads_stopped and not (differentiated or tensor.requires_grad)
                 if cut and self.epoch == 0:
                     slot.stopped = slot.storage.cut = self._cuts = True
+
+    def _made(
+        self, node: Node, operator: Operator, value: torch.Tensor, *, masked: bool, virtual: bool
+    ) -> Slot:
+        """The slot of a new result."""
+        slot = self._new_slot(value, node.location)
+        slot.producer = node
+        if operator.shape_only:
+            slot.key = weakref.ref(value)
+        discrete = not (value.is_floating_point() or value.is_complex())
+        # Of a detached value too: a comparison of it may stand at a tie.
+        slot.masked = masked or (discrete and (node.differentiated or node.reads_stopped))
+        slot.stopped = node.reads_stopped and not node.differentiated
+        slot.virtual = virtual and not discrete
+        return slot
 
     def _add_writer(self, storage: Storage, node: Node) -> None:
         storage.add_writer(node)
@@ -891,7 +973,7 @@ class Recorder(TorchDispatchMode):
         memory = _memory_of(tensor)
         entry = None if memory is None else self._watched.get(memory._cdata)
         writes = None if entry is None else entry()
-        if writes is not None:
+        if writes is not None and memory is not None and writes.is_at(memory):
             writes.count += 1
 
     def _protect_kept_only(self, storage: Storage) -> None:
@@ -918,6 +1000,21 @@ class Recorder(TorchDispatchMode):
             for key, value in kept.items()
         }
 
+    def _hidden_node(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], location: Location
+    ) -> Node:
+        """The record of a write to a differentiated tensor while gradients are off."""
+        node = Node(self.count, func, location)
+        node.hidden_write = True
+        if func._schema.name.endswith("_"):
+            reading = _Reading(self._read, location)
+            node.pattern = tuple(reading.pattern(a) for a in args)
+            node.named = {k: reading.pattern(v) for k, v in kwargs.items()}
+            node.inputs = tuple(reading.inputs)
+            node.writers_before = _writers(node.inputs)
+            node.outputs = (reading.inputs[0].number,)
+        return node
+
     def _stopped_node(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], location: Location
     ) -> Node | None:
@@ -939,8 +1036,8 @@ class Recorder(TorchDispatchMode):
         self.count += 1
         node = Node(self.count, func, location)
         reading = _Reading(self._read, location)
-        node.args = tuple(reading.refs(a) for a in args)
-        node.kwargs = {k: reading.refs(v) for k, v in kwargs.items()}
+        node.pattern = tuple(reading.pattern(a) for a in args)
+        node.named = {k: reading.pattern(v) for k, v in kwargs.items()}
         node.inputs = tuple(reading.inputs)
         node.writers_before = _writers(node.inputs)
         node.reads_stopped = True
@@ -965,8 +1062,7 @@ class Recorder(TorchDispatchMode):
             if slot is not None and tensor.requires_grad and not tensor.is_leaf:
                 self._protect(tensor)
                 self.count += 1
-                node = Node(self.count, func, location)
-                node.hidden_write = True
+                node = self._hidden_node(func, args, kwargs, location)
                 self._add_writer(slot.storage, node)
             else:
                 # A leaf's new value is its own, as when a module draws its first weights.

@@ -15,6 +15,7 @@ import torch
 if TYPE_CHECKING:
     from clarke.compiled import Compiled
 
+_SMALL = 1 << 14  # elements that are counted in one call, without a copy
 _CHUNK = 1 << 20  # elements; as large as stays in the cache
 
 
@@ -84,6 +85,8 @@ class ZeroFinder:
         several times as long and is done only where there is one.
         """
         values = tensor.detach()
+        if values.numel() <= _SMALL and int(values.count_nonzero()) == values.numel():
+            return torch.zeros(0, dtype=torch.int64)
         if values.is_contiguous():
             flat = values.view(-1)
         elif values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):

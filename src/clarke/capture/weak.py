@@ -25,17 +25,22 @@ class _Entry(weakref.ref["torch.Tensor"], Generic[V]):
 
 
 class TensorTable(Generic[V]):
-    """Values by tensor; an entry goes when its tensor does, at the next `set` or `sweep`."""
+    """Values by tensor; an entry goes when its tensor does, at the next `set` or `sweep`.
+
+    Attributes:
+        entries: By `id` of the tensor; whoever looks at them has to see to it that an entry's
+            tensor is the one in question, as `get` does.
+    """
 
     def __init__(self) -> None:
-        self._entries: dict[int, _Entry[V]] = {}
+        self.entries: dict[int, _Entry[V]] = {}
         # Whose tensors are gone. A callback of Python's would swallow a KeyboardInterrupt.
         self._dead: deque[_Entry[V]] = deque()
         self._forget: Any = self._dead.append
 
     def get(self, tensor: torch.Tensor) -> V | None:
         """The value of a tensor, or None."""
-        entry = self._entries.get(id(tensor))
+        entry = self.entries.get(id(tensor))
         # The caller holds the tensor, so a reference that yields it needs none of the care that
         # torch takes with tensors which only C++ still holds; another tensor at the same address
         # fails the comparison.
@@ -47,20 +52,20 @@ class TensorTable(Generic[V]):
             self.sweep()
         entry: Any = _Entry(tensor, self._forget)
         entry.key, entry.value = id(tensor), value
-        self._entries[entry.key] = entry
+        self.entries[entry.key] = entry
 
     def drop(self, tensor: torch.Tensor) -> None:
         """Forget a tensor's value."""
         if self.get(tensor) is not None:
-            del self._entries[id(tensor)]
+            del self.entries[id(tensor)]
 
     def sweep(self) -> None:
         """Let go the values of tensors that are gone."""
         while self._dead:
             entry = self._dead.pop()
-            if self._entries.get(entry.key) is entry:
-                del self._entries[entry.key]
+            if self.entries.get(entry.key) is entry:
+                del self.entries[entry.key]
 
     def __len__(self) -> int:
         self.sweep()
-        return len(self._entries)
+        return len(self.entries)

@@ -124,6 +124,7 @@ class TouchCount:
         relevant: Those of them that may matter.
         touch: The touched kinks themselves, where they were listed.
         nonzero: For a maxpool after a ReLU: ties of a value other than zero.
+        choice: What AD chose there, in words, where the touched kinks were not listed.
     """
 
     op: OpRecord
@@ -132,6 +133,7 @@ class TouchCount:
     relevant: int
     touch: Touch | None = None
     nonzero: int | None = None
+    choice: str = ""
 
 
 @dataclass(frozen=True, eq=False)

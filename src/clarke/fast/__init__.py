@@ -3,10 +3,12 @@
 from clarke.fast.certificate import LayerCertificate
 from clarke.fast.early import EarlyTies
 from clarke.fast.judge import Declined, Pending, QuickJudge, all_finite, let_go
+from clarke.fast.repertoire import Familiar
 
 __all__ = [
     "Declined",
     "EarlyTies",
+    "Familiar",
     "LayerCertificate",
     "Pending",
     "QuickJudge",

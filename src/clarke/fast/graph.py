@@ -32,6 +32,7 @@ class Graph:
         readers: For every operation, the positions of those that read its outputs.
         needed: Positions of the operations on which the result depends; the others were recorded
             because Python read a value of theirs.
+        writes: Some operation writes to what it reads.
     """
 
     trace: Trace
@@ -41,6 +42,7 @@ class Graph:
     bits: Mapping[int, int]
     readers: tuple[tuple[int, ...], ...]
     needed: frozenset[int]
+    writes: bool
 
     def maker(self, position: int, argument: int) -> int | None:
         """Position of the operation that made a positional tensor argument, or None."""
@@ -114,6 +116,7 @@ def build_graph(trace: Trace, variables: Sequence[int]) -> Graph | None:
         bits,
         tuple(tuple(r) for r in readers),
         frozenset(needed),
+        any(op.func._schema.is_mutable for op in trace.ops),
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import DeclaredFunction, ZeroFinder, without_values
+from clarke.capture import DeclaredFunction, ZeroFinder, is_there, without_values
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Decision, TouchCount
 from clarke.fast.certificate import LayerCertificate
@@ -17,10 +18,11 @@ from clarke.fast.doubt import may_matter
 from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
-from clarke.fast.same import agree
+from clarke.fast.repertoire import Repertoire
+from clarke.fast.same import CHOICES, agree
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
-from clarke.kinks import OpKind
+from clarke.kinks import OpKind, choice_text
 from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.lowering import lower
 from clarke.kinks.singular import SingularRule
@@ -31,12 +33,13 @@ from clarke.steering.adapt import can_replay_random
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
-    from clarke.capture import OpRecord, Trace
+    from clarke.capture import OpRecord, Retraced, Trace
     from clarke.compiled import Compiled
     from clarke.fast.fingerprints import Fingerprints
+    from clarke.fast.repertoire import Familiar, Plan
     from clarke.kinks import KinkRule, Known, Registry, Touch
 
 
@@ -113,6 +116,9 @@ class QuickJudge:
         self._compiled = compiled
         self._scratch = Scratch()
         self._coder = Coder(seed, compiled)
+        self.repertoire = Repertoire(registry)
+        # What AD does at ties of a minimum or maximum, in words, by operator and type.
+        self._choices: dict[tuple[Any, torch.dtype], str] = {}
 
     def decide(
         self,
@@ -145,8 +151,61 @@ class QuickJudge:
         graph = build_graph(trace, variables)
         if graph is None:
             return Declined("an in-place operation overwrites what others read")
-        found = _Findings()
-        for position, op in enumerate(trace.ops):
+        everything = range(len(trace.ops))
+        return self._judged(graph, everything, variables, gradient, deadline, proof=proof)
+
+    def recall(
+        self, familiar: Familiar, deadline: Deadline, *, proof: bool = True
+    ) -> Decision | Declined:
+        """The same of a program that is known, before the gradient is there."""
+        retraced, plan = familiar.retraced, familiar.plan
+        if plan.plain and not proof:
+            found = self._untouched(retraced, plan)
+            if found is not None:
+                return found
+        same = {p for p in plan.typed if retraced.same_arguments(p)}
+        trace = retraced.trace()
+        looked = [p for p in plan.looked if p not in same]
+        graph = replace(plan.graph, trace=trace)
+        variables = tuple(plan.graph.bits)
+        return self._judged(graph, looked, variables, None, deadline, proof=proof)
+
+    def _untouched(self, retraced: Retraced, plan: Plan) -> Decision | None:
+        """That nothing is touched, where ReLUs alone can be."""
+        nodes = retraced.nodes
+        sizes = []
+        for position in plan.relus:
+            node = nodes[position]
+            if node.zeros is None or node.zeros.numel():
+                return None
+            output = node.kept_outputs[0]
+            if not is_there(output):
+                return None
+            sizes.append(output.numel())
+        if not all(retraced.same_arguments(p) for p in plan.typed):
+            return None
+        if plan.smooth is None or plan.sizes != tuple(sizes):
+            ops = retraced.structure.trace.ops
+            counts = [TouchCount(ops[p], n, 0, 0) for p, n in zip(plan.relus, sizes, strict=True)]
+            found = _Findings(counts=counts)
+            plan.sizes = tuple(sizes)
+            plan.smooth = self._verdict(plan.graph, found, (), (), proof=False)
+        return plan.smooth
+
+    def _judged(
+        self,
+        graph: Graph,
+        positions: Iterable[int],
+        variables: Sequence[int],
+        gradient: Sequence[torch.Tensor] | None,
+        deadline: Deadline,
+        *,
+        proof: bool,
+    ) -> Decision | Declined:
+        """What looking at some of the operations says, the others being smooth."""
+        trace, found = graph.trace, _Findings()
+        for position in positions:
+            op = trace.ops[position]
             deadline.ask("judging recorded values: operation {} of {}", position, len(trace.ops))
             trouble = self._look(graph, position, op, found)
             if trouble:
@@ -178,6 +237,10 @@ class QuickJudge:
         if may_matter(analysis, pending.variables, held, generator, deadline):
             return Declined("a kink is touched that no bias settles")
         return self._verdict(graph, found, pending.variables, tuple(gradient or ()), proof=proof)
+
+    def repeatable(self, func: Any) -> bool:
+        """Whether an operator overload returns the same when it runs again."""
+        return self._registry.known(func).kind is not OpKind.RANDOM
 
     # ------------------------------------------------------------------ one operation
 
@@ -261,6 +324,12 @@ class QuickJudge:
             above = touch is not None and bool(touch.mixed().any() | (touch.chosen() != 0).any())
             found.slopes[position] = not above
         else:
+            places = known.rule.places(op)
+            if places is not None:
+                count = self._without_listing(graph, position, *places)
+                if count is not None:
+                    found.counts.append(count)
+                    return ""
             touch = known.rule.find(op)
             elements = max(touch.base.numel(), touch.count)
         if touch is None or touch.count == 0:
@@ -269,11 +338,29 @@ class QuickJudge:
         if not op.differentiated or touch.hazards:
             return "a kink is touched that no bias settles"
         if op.short_name not in SHIFTED:
-            found.in_doubt = found.in_doubt or not agree(graph, position, touch.elements)
+            same = agree(graph, position, touch.elements)
+            if op.short_name in CHOICES:
+                # By formula: the same at every tie of numbers of one type.
+                self._choices[op.func, op.kept[0].dtype] = choice_text(touch)
+            found.in_doubt = found.in_doubt or not same
             found.counts.append(TouchCount(op, elements, touch.count, 0, touch))
             return ""
         found.counts.append(TouchCount(op, elements, touch.count, touch.count, touch))
         return _shift(graph, position, touch, found)
+
+    def _without_listing(
+        self, graph: Graph, position: int, elements: int, touched: torch.Tensor
+    ) -> TouchCount | None:
+        """The count of an operation of which that is all there is to know; else None."""
+        op = graph.trace.ops[position]
+        if not touched.numel():
+            return TouchCount(op, elements, 0, 0)
+        if op.short_name not in CHOICES or not op.differentiated:
+            return None
+        choice = self._choices.get((op.func, op.kept[0].dtype))
+        if choice is None or not agree(graph, position, touched):
+            return None
+        return TouchCount(op, elements, touched.numel(), 0, choice=choice)
 
     def _pool(self, graph: Graph, position: int, found: _Findings) -> str:
         op = graph.trace.ops[position]
@@ -322,13 +409,15 @@ class QuickJudge:
         *,
         proof: bool,
     ) -> Decision:
-        slots = sorted(found.directions, key=lambda s: found.order[s])
-        certificate = LayerCertificate(
-            directions={s: found.directions[s] for s in slots},
-            trace=graph.trace,
-            variables=variables,
-            gradient=gradient,
-        )
+        certificate = None
+        if proof:
+            slots = sorted(found.directions, key=lambda s: found.order[s])
+            certificate = LayerCertificate(
+                directions={s: found.directions[s] for s in slots},
+                trace=graph.trace,
+                variables=variables,
+                gradient=gradient,
+            ).sealed()
         verdict = Verdict.BOULIGAND if found.settled else Verdict.SMOOTH
         theorem = "no relevant kink"
         if found.settled:
@@ -338,7 +427,7 @@ class QuickJudge:
         return Decision(
             verdict,
             verdict.value,
-            certificate.sealed() if proof else None,
+            certificate,
             theorem,
             counts=tuple(found.counts),
         )
@@ -349,34 +438,38 @@ def _size(trace: Trace) -> int:
     return sum(v.numel() for op in trace.ops if op.signs is None for v in op.kept.values())
 
 
-def let_go(decision: Decision, trace: Trace, registry: Registry) -> tuple[Decision, Trace]:
-    """A quick decision on a trace, and that, without the recorded values, which may be large.
+def let_go(decision: Decision, repeatable: Callable[[Any], bool]) -> Decision:
+    """A quick decision without the recorded values, which may be large.
 
     A certificate computes them again when it is verified.
     """
-
-    def repeatable(func: Any) -> bool:
-        return registry.known(func).kind is not OpKind.RANDOM
-
-    def without(count: TouchCount) -> TouchCount:
-        op = count.op.bare()
-        touch = None if count.touch is None else replace(count.touch, op=op)
-        return replace(count, op=op, touch=touch)
-
-    trace = without_values(trace, repeatable)
     certificate = decision.certificate
     if isinstance(certificate, LayerCertificate):
+        trace = without_values(certificate.trace, repeatable)
+        trace = replace(trace, externals=MappingProxyType(dict(trace.externals)))
         certificate = replace(certificate, trace=trace)
-    counts = tuple(without(c) for c in decision.counts)
-    return replace(decision, certificate=certificate, counts=counts), trace
+    counts = decision.counts
+    if any(c.touch is not None or c.op.bare() is not c.op for c in counts):
+        counts = tuple(_without_values(c) for c in counts)
+    elif certificate is decision.certificate:
+        return decision
+    return replace(decision, certificate=certificate, counts=counts)
+
+
+def _without_values(count: TouchCount) -> TouchCount:
+    op = count.op.bare()
+    touch = None if count.touch is None else replace(count.touch, op=op)
+    return replace(count, op=op, touch=touch)
 
 
 def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
     """Whether no entry is NaN or infinite; one pass over each tensor."""
+    if len(tensors) == 1 and tensors[0].numel() == 1 and not tensors[0].is_complex():
+        return math.isfinite(tensors[0].detach().item())
     plain = [t for t in tensors if t.layout == torch.strided and t.dtype in _SUMMED]
     if len(plain) == len(tensors) and plain and len({t.dtype for t in plain}) == 1:
         # A sum is the quickest pass there is, and finite only if all entries are.
-        sums = [t.detach().sum() for t in plain]
+        sums = [(t.detach() if t.requires_grad else t).sum() for t in plain]
         if math.isfinite(float(sums[0] if len(sums) == 1 else torch.stack(sums).sum())):
             return True
     ends: dict[torch.dtype, list[torch.Tensor]] = {}

@@ -38,7 +38,7 @@ def agree(graph: Graph, position: int, elements: torch.Tensor) -> bool:
     left, right = op.kept.get(0), op.kept.get(1)
     if left is None or right is None or left.shape != right.shape:
         return False
-    if any(o.func._schema.is_mutable for o in graph.trace.ops):
+    if graph.writes:
         return False  # a slot may have had other values before
     forms = _Forms(graph, left.shape, elements)
     return forms.argument(position, 0) == forms.argument(position, 1)

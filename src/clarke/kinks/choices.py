@@ -127,6 +127,17 @@ class ReductionRule(ChoiceRule):
             return values
         return (values, touch.op.kept_outputs[1])
 
+    def places(self, op: OpRecord) -> tuple[int, torch.Tensor] | None:
+        x = op.kept[0]
+        dims = self._dims(Call(op.func, (x, *op.args[1:]), op.kwargs))
+        if x.dim() == 0:
+            return None
+        with torch.no_grad():
+            best = x.amax(dims, keepdim=True) if self.sign > 0 else x.amin(dims, keepdim=True)
+            if int((x == best).count_nonzero()) != best.numel():
+                return None
+        return best.numel(), torch.zeros(0, dtype=torch.int64)
+
     def find(self, op: OpRecord) -> Touch:
         x = op.kept[0]
         call = Call(op.func, (x, *op.args[1:]), op.kwargs)

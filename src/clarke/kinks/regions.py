@@ -58,6 +58,27 @@ class RegionRule(KinkRule):
     def keep(self) -> Keep:
         return Keep.SIGNS if self.signs_suffice else Keep.VALUES
 
+    def places(self, op: OpRecord) -> tuple[int, torch.Tensor] | None:
+        call = Call(op.func, tuple(op.kept.get(i, a) for i, a in enumerate(op.args)), op.kwargs)
+        if self.overlap is not None and self._bounds_move(op):
+            return None
+        with torch.no_grad():
+            splits = self.split(call)
+            shape = _shape_of(call)
+            # Most often there is none, which a count tells without a copy.
+            met = [s for s in splits if int(s.count_nonzero()) != s.numel()]
+            if not met:
+                return shape.numel(), torch.zeros(0, dtype=torch.int64)
+            touched = _flat(met[0], shape) == 0
+            for split in met[1:]:
+                touched = touched | (_flat(split, shape) == 0)
+            return shape.numel(), touched.nonzero().squeeze(1)
+
+    @staticmethod
+    def _bounds_move(op: OpRecord) -> bool:
+        """Whether an operation's bounds are differentiated, not its argument alone."""
+        return bool(op.kwargs) or bool(op.varied - {0})
+
     def find(self, op: OpRecord) -> Touch:
         args = tuple(op.kept.get(i, a) for i, a in enumerate(op.args))
         call = Call(op.func, args, op.kwargs)
@@ -72,8 +93,8 @@ class RegionRule(KinkRule):
                 base += s > 0
                 zero = s == 0
                 touched = zero if touched is None else touched | zero
-            movable = bool(op.kwargs) or bool(op.varied - {0})  # the bounds, not the argument alone
-            overlap = self.overlap(call) if self.overlap is not None and movable else None
+            follow = self.overlap is not None and self._bounds_move(op)
+            overlap = self.overlap(call) if follow and self.overlap is not None else None
             if overlap is not None and touched is not None:
                 # Below bounds that coincide the least of them counts, which is a kink of theirs.
                 overlap = _flat(overlap, shape)
@@ -88,12 +109,12 @@ class RegionRule(KinkRule):
         owner = torch.repeat_interleave(torch.arange(elements.numel()), counts)
         start = torch.cumsum(counts, 0) - counts
         members = torch.arange(int(counts.sum())) - start[owner] + low[owner]
-        weights, hazards = self._measure(call, shape, elements, members, owner)
+        weights, hazards, returned = self._measure(call, shape, elements, members, owner)
         if overlap is not None:
             both = overlap[elements]
             if bool(both.any()):
                 hazards[Hazard.OVERLAP] = both.nonzero().squeeze(1)
-        touch = Touch(op, elements, members, owner, weights, hazards, base)
+        touch = Touch(op, elements, members, owner, weights, hazards, base, returned=returned)
         base[elements] = touch.chosen().to(torch.int8)
         return touch
 
@@ -104,8 +125,8 @@ class RegionRule(KinkRule):
         elements: torch.Tensor,
         members: torch.Tensor,
         owner: torch.Tensor,
-    ) -> tuple[torch.Tensor, dict[Hazard, torch.Tensor]]:
-        """AD's weights, by differentiating the operation itself at the touched elements."""
+    ) -> tuple[torch.Tensor, dict[Hazard, torch.Tensor], torch.Tensor | None]:
+        """AD's weights, hazards and slopes, by differentiating the operation at those elements."""
         gathered = tuple(
             _flat(a.detach(), shape)[elements] if isinstance(a, torch.Tensor) else a
             for a in call.args
@@ -135,7 +156,7 @@ class RegionRule(KinkRule):
             step = values[members, owner] != values[low[owner], owner]
             if bool(step.any()):
                 hazards[Hazard.STEP] = owner[step].unique()
-        return weights, hazards
+        return weights, hazards, returned
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         pieces = self.pieces(call)

@@ -56,13 +56,19 @@ class Known:
 
 
 class Registry:
-    """Rules by operator overload."""
+    """Rules by operator overload.
+
+    Attributes:
+        revision: How often something was added.
+    """
 
     def __init__(self) -> None:
         self._rules: dict[str, KinkRule] = {}
         self._complex_rules: dict[str, KinkRule] = {}
         self._lowerings: dict[str, Lowering] = {}
-        self._known: dict[Any, Known] = {}
+        # By identity: an overload's hash is computed in Python, every time.
+        self._known: dict[int, tuple[Any, Known]] = {}
+        self.revision = 0
         self._functions: dict[type, DeclaredFunction] = {}
         self._surrogates: set[type] = set()
 
@@ -100,6 +106,7 @@ class Registry:
             )
         self.add(overload_of(declared), rule)
         self._functions[declared.function] = declared
+        self.revision += 1
 
     def add(self, name: str, rule: KinkRule) -> None:
         """Register a rule under a dispatcher name.
@@ -113,7 +120,11 @@ class Registry:
         if smooth and name not in CONDITIONAL:
             raise RegistrationError(f"{name} is listed as analytic; it cannot have kinks as well.")
         self._rules[name] = rule
+        self._changed()
+
+    def _changed(self) -> None:
         self._known.clear()
+        self.revision += 1
 
     def add_complex(self, name: str, rule: KinkRule) -> None:
         """Register the rule that speaks where an argument is complex.
@@ -126,6 +137,7 @@ class Registry:
         if name not in self._rules or name in self._complex_rules:
             raise RegistrationError(f"{name} has no rule of its own, or two for complex numbers.")
         self._complex_rules[name] = rule
+        self._changed()
 
     def add_lowering(self, name: str, lowering: Lowering) -> None:
         """Register how an operation is written with simpler ones.
@@ -136,7 +148,7 @@ class Registry:
         if name in self._lowerings:
             raise RegistrationError(f"{name} has a lowering already; remove one of the two.")
         self._lowerings[name] = lowering
-        self._known.clear()
+        self._changed()
 
     def names(self) -> tuple[str, ...]:
         """All names with a rule, sorted."""
@@ -144,14 +156,14 @@ class Registry:
 
     def known(self, func: Any) -> Known:
         """What is known of an overload."""
-        found = self._known.get(func)
-        if found is None:
+        entry = self._known.get(id(func))
+        if entry is None:
             name = overload_of(func)
             found = self._by_functional(func, name) or self._look_up(name)
             if found.lowering is None:
                 found = replace(found, lowering=self._lowerings.get(name))
-            self._known[func] = found
-        return found
+            entry = self._known[id(func)] = (func, found)
+        return entry[1]
 
     def _by_functional(self, func: Any, name: str) -> Known | None:
         """What is known of an in-place operation by its functional form alone."""

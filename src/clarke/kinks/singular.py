@@ -30,12 +30,7 @@ def singular_touch(
     op: OpRecord, tests: tuple[tuple[Callable[[Singular], torch.Tensor], Hazard], ...]
 ) -> Touch:
     """The special elements of a recorded operation, by tests of one shape."""
-    call = Singular(
-        op.func,
-        tuple(op.kept.get(i, a) for i, a in enumerate(op.args)),
-        op.kwargs,
-        op.varied,
-    )
+    call = _recorded(op)
     with torch.no_grad():
         masks = [(torch.as_tensor(test(call)).reshape(-1), hazard) for test, hazard in tests]
         touched = torch.zeros(0, dtype=torch.bool)
@@ -50,6 +45,11 @@ def singular_touch(
     ones = torch.ones(count, dtype=torch.float64)
     base = torch.zeros(touched.numel(), dtype=torch.int8)
     return Touch(op, elements, elements, owner, ones, hazards, base)
+
+
+def _recorded(op: OpRecord) -> Singular:
+    args = tuple(op.kept.get(i, a) for i, a in enumerate(op.args))
+    return Singular(op.func, args, op.kwargs, op.varied)
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,14 @@ class SingularRule(UnsteeredRule):
 
     def speaks_for(self, op: OpRecord) -> bool:
         return self.complex_too or super().speaks_for(op)
+
+    def places(self, op: OpRecord) -> tuple[int, torch.Tensor] | None:
+        call = _recorded(op)
+        with torch.no_grad():
+            masks = [torch.as_tensor(t(call)) for t in (self.special, *(m for m, _ in self.more))]
+            if any(bool(mask.any()) for mask in masks):
+                return None
+        return masks[0].numel(), torch.zeros(0, dtype=torch.int64)
 
     def find(self, op: OpRecord) -> Touch:
         return singular_touch(op, ((self.special, self.hazard), *self.more))
@@ -113,6 +121,8 @@ def output_is_zero(call: Singular) -> torch.Tensor:
 def power_is_special(call: Singular) -> torch.Tensor:
     """Where the base is zero and the exponent is varied, or is no non-negative integer."""
     base, exponent = torch.as_tensor(call.args[0]), torch.as_tensor(call.args[1])
+    if 1 not in call.varied and type(call.args[1]) is int and call.args[1] >= 0:
+        return torch.zeros(base.shape, dtype=torch.bool)
     natural = (exponent >= 0) & (exponent == exponent.round())
     # A differentiated exponent needs log(base), which is infinite at zero.
     return (base == 0) & (~natural | (1 in call.varied))
@@ -146,7 +156,8 @@ def logarithm_of_one_minus_one(call: Singular) -> torch.Tensor:
     return torch.as_tensor(torch.broadcast_tensors(x, y == -1)[1])
 
 
-def _dims(x: torch.Tensor, dim: Any) -> list[int]:
+def reduced_dims(x: torch.Tensor, dim: Any) -> list[int]:
+    """The dimensions over which an operation reduces."""
     if dim is None:
         return list(range(x.dim()))
     dims = [dim] if isinstance(dim, int) else list(dim)
@@ -158,7 +169,7 @@ def spread_is_zero(call: Singular) -> torch.Tensor:
     x = call.args[0]
     if x.dim() == 0:
         return torch.tensor(True)
-    dims = _dims(x, call.arg(1, "dim"))
+    dims = reduced_dims(x, call.arg(1, "dim"))
     return torch.as_tensor(x.amax(dims) == x.amin(dims))
 
 
@@ -172,7 +183,7 @@ def norm_of_zero(call: Singular) -> torch.Tensor:
     x = call.args[0]
     if x.numel() == 0 or _norm_order(call) < 1:
         return torch.zeros_like(_has_zero_entry(call))
-    dims = _dims(x, call.arg(2, "dim"))
+    dims = reduced_dims(x, call.arg(2, "dim"))
     return torch.as_tensor(x.abs().amax(dims) == 0) if x.dim() else x == 0
 
 
@@ -203,7 +214,7 @@ def _has_zero_entry(call: Singular) -> torch.Tensor:
     x = call.args[0]
     if x.numel() == 0:
         return torch.zeros(0, dtype=torch.bool)
-    dims = _dims(x, call.arg(2, "dim"))
+    dims = reduced_dims(x, call.arg(2, "dim"))
     return (x == 0).to(torch.int8).amax(dims) > 0 if x.dim() else torch.as_tensor(x == 0)
 
 

@@ -45,6 +45,15 @@ class ComparisonRule(KinkRule):
     def _call(self, op: OpRecord) -> Call:
         return Call(op.func, tuple(op.kept.get(i, a) for i, a in enumerate(op.args)), op.kwargs)
 
+    def places(self, op: OpRecord) -> tuple[int, torch.Tensor] | None:
+        none = torch.zeros(0, dtype=torch.int64)
+        if isinstance(op.args[0], Ref) and op.args[0] == op.args[1]:
+            return op.kept[0].numel(), none
+        with torch.no_grad():
+            gap = _difference(self._call(op))
+            touched = int(gap.count_nonzero()) != gap.numel()
+        return None if touched else (gap.numel(), none)
+
     def find(self, op: OpRecord) -> Touch:
         if isinstance(op.args[0], Ref) and op.args[0] == op.args[1]:
             # x == x asks for NaN only.

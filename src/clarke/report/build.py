@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.kinks import choice_text, slopes_taken
 from clarke.report.model import KinkSummary, Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clarke.decide import Decision, TouchCount
-    from clarke.kinks import Touch
     from clarke.steering import Analysis
 
 
@@ -57,6 +57,7 @@ def summarise_kinks(analysis: Analysis, relevant: torch.Tensor | None) -> tuple[
             touched=touch.count,
             relevant=own,
             choice=choice_text(touch),
+            slopes=slopes_taken(touch),
         )
         found[key] = new if key not in found else _merged(found[key], new)
     return tuple(found.values())
@@ -70,7 +71,7 @@ def summarise_counts(counts: Sequence[TouchCount]) -> tuple[KinkSummary, ...]:
             continue
         where = count.op.location
         key = (count.op.shown, where.module, where.file, where.line)
-        choice = "follows one of the tied elements"
+        choice = count.choice or "autograd took one of the tied elements"
         if count.touch is not None:
             choice = choice_text(count.touch)
         new = KinkSummary(
@@ -90,27 +91,9 @@ def _merged(old: KinkSummary, new: KinkSummary) -> KinkSummary:
         relevant=_sum(old.relevant, new.relevant),
         choice="; ".join(choices),
         nonzero=_sum(old.nonzero, new.nonzero),
+        slopes=tuple(sorted({*old.slopes, *new.slopes})),
     )
 
 
 def _sum(first: int | None, second: int | None) -> int | None:
     return None if first is None or second is None else first + second
-
-
-def choice_text(touch: Touch) -> str:
-    """What AD chose at the touched kinks, in words."""
-    if touch.hazards:
-        return next(iter(touch.hazards)).value
-    mixed = touch.mixed()
-    parts = []
-    if bool(mixed.any()):
-        shares = touch.weights[mixed[touch.owner] & (touch.weights > 0)].unique().tolist()
-        shown = ", ".join(f"{s:.4g}" for s in shares[:4])
-        parts.append(f"mixes the tied pieces with weights {shown}")
-    if not bool(mixed.all()):
-        if touch.base.dtype == torch.int64:
-            parts.append("follows one of the tied elements")
-        else:
-            pieces = touch.chosen()[~mixed].unique().tolist()
-            parts.append("piece " + ", ".join(str(p) for p in pieces[:4]))
-    return " and ".join(parts)

@@ -21,6 +21,7 @@ from clarke.errors import CaptureError, InputError, in_a_line
 from clarke.hunt import hunt
 from clarke.numerics import CHECK_SECONDS, GRADCHECK_BESIDE, HUNT_SECONDS
 from clarke.testing.rows import Row, Rows, differentiable
+from clarke.undo import leaves_no_trace
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Undecided(Enum):
 _OPEN: Final = (Verdict.UNDECIDED, Verdict.SURROGATE)
 
 
+@leaves_no_trace
 def gradcheck(  # noqa: PLR0913 - torch's signature
     func: Callable[..., Any],
     inputs: torch.Tensor | Sequence[Any],

@@ -1,0 +1,471 @@
+"""A program that runs again and again: what stays the same of it, and whether it has run again.
+
+A training step differs from the last one in its values only. A `Structure` holds the rest:
+operations, wiring, types, places. `Structure.retrace` holds the live record of a result against it
+without making a `Trace`. Values, shapes and numbers among the arguments are no part of a structure:
+whoever draws conclusions from one has to look at them every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clarke.capture.asserts import in_assertion
+from clarke.capture.collect import external_of, saves_nothing, values_of
+from clarke.capture.live import NOTHING_KEPT, TENSOR
+from clarke.capture.memory import is_there
+from clarke.capture.trace import External, OpRecord, Ref, ScalarRead, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from clarke.capture.live import Node, Slot
+    from clarke.capture.recorder import Recorder
+    from clarke.capture.trace import Location
+
+    # A value that went into Python (None for one that is gone), where, and whether only its shape.
+    _Seen = tuple[Slot | None, Location, bool]
+    _Form = tuple[Any, ...]
+
+
+class Outside(Enum):
+    """What kind of tensor a program read that none of its operations made."""
+
+    LEAF = "a leaf that requires a gradient, unchanged since it was read"
+    CONSTANT = "a tensor that requires none"
+    CUT = "a tensor that requires none since it was detached"
+
+
+@dataclass(frozen=True, eq=False)
+class Reached:
+    """The part of a record on which a result depends.
+
+    Attributes:
+        nodes: The operations, in evaluation order.
+        output: The result.
+        reads: What went into Python on the way.
+    """
+
+    nodes: tuple[Node, ...]
+    output: Slot
+    reads: tuple[_Seen, ...]
+
+
+def reach(recorder: Recorder, output: torch.Tensor) -> Reached | None:
+    """The operations on which `output` depends; None where only `collect_trace` can tell."""
+    slot = recorder.slot_of(output)
+    if slot is None or slot.producer is None or slot.within is not None or recorder.tampered:
+        return None
+    found: dict[int, Node] = {}
+    if not _walk(slot, found):
+        return None
+    reads: list[_Seen] = []
+    last = max(found) if recorder.reads else 0
+    for read in recorder.reads:
+        if read.at >= last or in_assertion(read.location):
+            continue
+        value = read.slot()
+        if value is None:
+            if read.held is not None:
+                continue
+        elif value.masked and value.producer is not None:
+            more = dict(found)
+            if not _walk(value, more):
+                continue  # from an earlier iteration, whose graph has been freed
+            found = more
+        reads.append((value, read.location, read.shape))
+    return Reached(tuple([found[i] for i in sorted(found)]), slot, tuple(reads))
+
+
+def _walk(slot: Slot, found: dict[int, Node]) -> bool:
+    """Add what made a value; False where part of it is gone, or in a custom Function's forward."""
+    todo = [n for n in (slot.producer, *slot.storage.writers) if n is not None]
+    while todo:
+        node = todo.pop()
+        if node.index in found:
+            continue
+        if node.released or node.within is not None:  # a custom Function's own derivative
+            return False
+        found[node.index] = node
+        for each in node.inputs:
+            made_by = each.producer
+            if made_by is not None:
+                todo.append(made_by)
+        if node.writers_before:
+            for each, count in zip(node.inputs, node.writers_before, strict=True):
+                todo += each.storage.writers[:count]
+    return True
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """All of a trace but values, shapes and arguments that are no tensors.
+
+    Attributes:
+        trace: The trace that it was taken from, without values and tensors. Slots are numbered
+            from 0 on in the order in which the operations read and make them.
+        outside: What no operation made, by its number.
+        leaves: The numbers of the leaves among these, in order.
+        holding: Positions of the operations of which the recorder keeps values.
+        signed: Of these, those of which it keeps signs alone.
+    """
+
+    trace: Trace
+    outside: Mapping[int, Outside]
+    leaves: tuple[int, ...]
+    holding: tuple[int, ...]
+    signed: tuple[int, ...]
+    _forms: tuple[_Form, ...]
+    _reads: tuple[tuple[Any, ...], ...]
+    _freed: tuple[int, ...]
+
+    def retrace(self, reached: Reached) -> Retraced | None:
+        """What ran, in this structure's numbers; None if it was another program."""
+        nodes, forms = reached.nodes, self._forms
+        if len(nodes) != len(forms):
+            return None
+        numbers: dict[int, int] = {}
+        outside: dict[int, Slot] = {}
+        for node, form in zip(nodes, forms, strict=True):
+            func, location, types, inputs, outputs, flags = form
+            if (
+                node.func is not func
+                or node.location is not location
+                or tuple(map(type, node.pattern)) != types
+                or flags != _flags(node)
+            ):
+                return None
+            read = []
+            for slot in node.inputs:
+                own = numbers.get(slot.number)
+                if own is None:
+                    own = numbers[slot.number] = len(numbers)
+                    outside[own] = slot
+                read.append((own, slot.dtype))
+            if read != inputs:
+                return None
+            made = node.outputs
+            if len(made) == 1 and made[0] is not None:
+                if numbers.setdefault(made[0], len(numbers)) != outputs[0]:
+                    return None
+            elif _numbered(made, numbers) != outputs:
+                return None
+        if not all(_holds(nodes[i]) for i in self.holding):
+            return None  # let go by an earlier call
+        if numbers.get(reached.output.number) != self.trace.output:
+            return None
+        if tuple([_read(r, numbers) for r in reached.reads]) != self._reads:
+            return None
+        kinds = self.outside
+        for number, slot in outside.items():
+            if _kind(slot) is not kinds[number]:
+                return None
+        return Retraced(self, nodes, numbers, outside)
+
+    def freed(self, nodes: Sequence[Node]) -> Iterator[Node]:
+        """The operations of which autograd keeps nothing when it frees their graph."""
+        return (nodes[i] for i in self._freed)
+
+
+def structure_of(trace: Trace, reached: Reached) -> Structure | None:
+    """The structure of what was reached, which is what `trace` holds; None if it has none."""
+    nodes = reached.nodes
+    if [n.index for n in nodes] != [op.index for op in trace.ops]:
+        return None
+    if any(n.writers_before or n.hidden_write or n.func._schema.is_mutable for n in nodes):
+        return None
+    numbers: dict[int, int] = {}
+    outside: dict[int, Slot] = {}
+    forms: list[_Form] = []
+    for node in nodes:
+        for slot in node.inputs:
+            if slot.number not in numbers:
+                numbers[slot.number] = len(numbers)
+                outside[numbers[slot.number]] = slot
+        forms.append(
+            (
+                node.func,
+                node.location,
+                tuple(map(type, node.pattern)),
+                [(numbers[s.number], s.dtype) for s in node.inputs],
+                _numbered(node.outputs, numbers),
+                _flags(node),
+            )
+        )
+    kinds = {number: _kind(slot) for number, slot in outside.items()}
+    known = {number: kind for number, kind in kinds.items() if kind is not None}
+    if len(known) != len(kinds) or set(trace.externals) != {s.number for s in outside.values()}:
+        return None
+    if Outside.CUT in known.values() and any(op.reads_stopped for op in trace.ops):
+        return None  # detached from the variables themselves
+    reads = tuple([_read(r, numbers) for r in reached.reads])
+    canonical = Trace(
+        ops=tuple([_renumbered(op.bare(), numbers) for op in trace.ops]),
+        externals=MappingProxyType({}),
+        output=numbers[trace.output],
+        scalar_reads=tuple([ScalarRead(*r) for r in reads]),
+        slot_dtypes=MappingProxyType(
+            {numbers[s]: d for s, d in trace.slot_dtypes.items() if s in numbers}
+        ),
+        emptied=True,
+    )
+    return Structure(
+        trace=canonical,
+        outside=MappingProxyType(known),
+        leaves=tuple([n for n, kind in known.items() if kind is Outside.LEAF]),
+        holding=tuple([i for i, n in enumerate(nodes) if _holds(n)]),
+        signed=tuple([i for i, n in enumerate(nodes) if n.zeros is not None]),
+        _forms=tuple(forms),
+        _reads=reads,
+        _freed=_freed(nodes, forms),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Retraced:
+    """One run of a structure.
+
+    Attributes:
+        structure: What ran.
+        nodes: Its operations, with their values.
+        numbers: The structure's numbers by those of the record.
+        outside: What no operation made, by the structure's number.
+    """
+
+    structure: Structure
+    nodes: tuple[Node, ...]
+    numbers: Mapping[int, int]
+    outside: Mapping[int, Slot]
+
+    def leaf(self, number: int) -> torch.Tensor:
+        """A leaf, by its number."""
+        held = self.outside[number].held
+        if held is None:  # pragma: no cover - a structure has no such leaves
+            raise KeyError(number)
+        return held
+
+    def same_arguments(self, position: int) -> bool:
+        """Whether an operation has the arguments, but for tensors, that the structure shows."""
+        node, op = self.nodes[position], self.structure.trace.ops[position]
+        return not node.named and _same_arguments(node.pattern, op.args)
+
+    def trace(self, repeatable: Callable[[Any], bool] | None = None) -> Trace:
+        """The trace of the run, as `collect_trace` makes it, but for the numbers.
+
+        Args:
+            repeatable: Leave out the values of operations of which this holds.
+        """
+        ops = list(self.structure.trace.ops)
+        for position, node in enumerate(self.nodes):
+            op = ops[position]
+            if node.named or not _same_arguments(node.pattern, op.args):
+                args, kwargs = node.arguments()
+                op = op.holding(
+                    args=tuple([_reference(a, self.numbers) for a in args]),
+                    kwargs=_named(kwargs, self.numbers),
+                )
+            if _holds(node) and not (repeatable is not None and _is_let_go(node, repeatable)):
+                op = op.holding(**values_of(node))
+            ops[position] = op
+        return replace(
+            self.structure.trace,
+            ops=tuple(ops),
+            externals=_Externals(self.outside, self.structure.outside),
+            emptied=repeatable is not None,
+        )
+
+    def cut_from(self, variables: Iterable[int]) -> bool:
+        """Whether detached values may have been computed from some of the leaves."""
+        cut = [s for n, s in self.outside.items() if self.structure.outside[n] is Outside.CUT]
+        return bool(cut) and not _apart(cut, [self.outside[n] for n in variables])
+
+    def drop_values(self, repeatable: Callable[[Any], bool]) -> None:
+        """Let go of what is kept, so that autograd can free its activations as it goes."""
+        for position in self.structure.holding:
+            node = self.nodes[position]
+            if _is_let_go(node, repeatable):
+                node.kept = node.kept_outputs = node.kept_lists = node.kept_named = NOTHING_KEPT
+                node.zeros = node.early = None
+
+    def release(self, recorder: Recorder) -> None:
+        """Forget the run, as autograd has just done with its graph."""
+        recorder.begin_epoch()
+        recorder.forget_reads(self.nodes[-1].index)
+        for node in self.structure.freed(self.nodes):
+            node.release()
+
+
+class _Externals(Mapping[int, External]):
+    """What a run read and did not make; looked at when it is first asked for."""
+
+    def __init__(self, outside: Mapping[int, Slot], kinds: Mapping[int, Outside]) -> None:
+        self._outside, self._kinds = outside, kinds
+        self._made: dict[int, External] | None = None
+
+    def _all(self) -> dict[int, External]:
+        if self._made is None:
+            self._made = {
+                n: replace(external_of(s), slot=n, stopped=False, cut_by="")
+                for n, s in self._outside.items()
+            }
+        return self._made
+
+    def __getitem__(self, slot: int) -> External:
+        return self._all()[slot]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._outside)
+
+    def __len__(self) -> int:
+        return len(self._outside)
+
+
+# ---------------------------------------------------------------- one operation
+
+
+def _flags(node: Node) -> tuple[Any, ...]:
+    return (
+        node.varied,
+        node.differentiated,
+        node.reads_stopped,
+        node.resaved,
+        node.hidden_write,
+        node.writers_before,
+        node.zeros is None,
+        tuple(node.named) if node.named else (),
+    )
+
+
+def _holds(node: Node) -> bool:
+    kept = node.kept or node.kept_outputs or node.kept_lists or node.kept_named or node.drawn
+    return node.zeros is not None or bool(kept)
+
+
+def _is_let_go(node: Node, repeatable: Callable[[Any], bool]) -> bool:
+    """As `without_values` does: casts of whole numbers keep their results alone."""
+    results_alone = node.kept_outputs and not node.kept and node.zeros is None
+    return repeatable(node.func) and not results_alone
+
+
+def _numbered(outputs: tuple[int | None, ...], numbers: dict[int, int]) -> tuple[int | None, ...]:
+    return tuple([None if n is None else numbers.setdefault(n, len(numbers)) for n in outputs])
+
+
+def _read(read: _Seen, numbers: Mapping[int, int]) -> tuple[Any, ...]:
+    slot, location, shape = read
+    # What is no part of the program has a number that nothing else has.
+    return (-1 if slot is None else numbers.get(slot.number, -1)), location, shape
+
+
+def _kind(slot: Slot) -> Outside | None:
+    """What kind of tensor a slot stands for; None where that takes a closer look."""
+    tensor, storage = slot.held, slot.storage
+    if tensor is None or slot.producer is not None or slot.rewritten is not None:
+        return None
+    if storage.snapshot is not None or storage.writers or tensor.is_inference():
+        return None
+    original = tensor if slot.key is None else slot.key()
+    if original is not None and not storage.holds(original):
+        return None
+    if not is_there(tensor):
+        return None
+    if tensor.requires_grad:
+        unchanged = tensor.is_leaf and tensor._version == slot.version
+        return Outside.LEAF if unchanged else None
+    return Outside.CUT if slot.stopped else Outside.CONSTANT
+
+
+def _apart(cut: Sequence[Slot], variables: Sequence[Slot]) -> bool:
+    """Whether nothing that was detached was computed from the variables; False if not known."""
+    own = {id(s.storage) for s in variables} | {_address(s) for s in variables}
+    seen: set[int] = set()
+    todo = list(cut)
+    while todo:
+        slot = todo.pop()
+        if id(slot) in seen:
+            continue
+        seen.add(id(slot))
+        made_by = slot.producer or slot.history
+        if id(slot.storage) in own or slot.storage.writers:
+            return False
+        if made_by is None:
+            held = slot.held
+            if held is None or slot.stopped or (held.requires_grad and not held.is_leaf):
+                return False
+            if _address(slot) in own:
+                return False
+        elif made_by.released or made_by.hidden_write or made_by.func._schema.is_mutable:
+            return False
+        else:
+            todo += made_by.inputs
+    return True
+
+
+def _address(slot: Slot) -> int:
+    """Where a tensor's memory is: arrays of NumPy may be that of several."""
+    if slot.held is None or slot.held.layout != torch.strided:
+        return -1
+    return -1 - slot.held.untyped_storage().data_ptr()
+
+
+def _freed(nodes: Sequence[Node], forms: Sequence[_Form]) -> tuple[int, ...]:
+    """Positions of the operations that autograd's own graph loses with its values."""
+    maker = {n: i for i, form in enumerate(forms) for n in form[4] if n is not None}
+    found: set[int] = set()
+    whole: set[int] = set()
+    todo = [len(nodes) - 1]
+    while todo:
+        position = todo.pop()
+        if position not in found and nodes[position].differentiated:
+            found.add(position)
+            todo += [maker[n] for n, _ in forms[position][3] if n in maker]
+    for position in sorted(found):
+        behind = [maker[n] for n, _ in forms[position][3] if n in maker]
+        if saves_nothing(nodes[position]) and all(
+            i in whole for i in behind if nodes[i].differentiated
+        ):
+            whole.add(position)
+    return tuple(sorted(found - whole))
+
+
+def _renumbered(op: OpRecord, numbers: Mapping[int, int]) -> OpRecord:
+    return op.holding(
+        args=tuple([_reference(a, numbers) for a in op.args]),
+        kwargs=_named(op.kwargs, numbers),
+        outputs=tuple([None if n is None else numbers[n] for n in op.outputs]),
+    )
+
+
+def _named(kwargs: Mapping[str, Any], numbers: Mapping[int, int]) -> Mapping[str, Any]:
+    if not kwargs:
+        return NOTHING_KEPT
+    return MappingProxyType({k: _reference(v, numbers) for k, v in kwargs.items()})
+
+
+def _reference(value: Any, numbers: Mapping[int, int]) -> Any:
+    if isinstance(value, Ref):
+        return Ref(numbers[value.slot])
+    if isinstance(value, (list, tuple)) and any(isinstance(v, Ref) for v in value):
+        return type(value)([_reference(v, numbers) for v in value])
+    return value
+
+
+def _same_arguments(args: tuple[Any, ...], known: tuple[Any, ...]) -> bool:
+    """Whether arguments of the same types are the same but for tensors.
+
+    Zeros are not told apart by comparing them, so that they count as others.
+    """
+    for own, other in zip(args, known, strict=True):
+        if own is other or own is TENSOR:
+            continue
+        if not own or own != other:
+            return False
+        if isinstance(own, (list, tuple)) and not type(own[0]) is type(other[0]) is int:
+            return False
+    return True

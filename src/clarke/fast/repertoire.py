@@ -1,0 +1,164 @@
+"""Programs that have run before, with what holds of them whatever their values are.
+
+A step whose program is among them is judged by the values of its kinks alone: everything about
+wiring and operators is there. A program that is none of them (another branch, another length) is
+analysed in full, and then known. Several are kept; of too many, the one used longest ago goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from clarke.capture import DeclaredFunction, structure_of
+from clarke.fast.graph import Graph, build_graph
+from clarke.fast.layers import RELU
+from clarke.kinks import OpKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clarke.capture import Reached, Retraced, Structure, Trace
+    from clarke.decide import Decision
+    from clarke.kinks import Registry
+
+KEPT: Final = 32  # programs
+_EAGER: Final = 8  # unknown programs in a row that are all taken in
+
+
+@dataclass(eq=False)
+class Plan:
+    """What holds of a program for certain variables, whatever its values are.
+
+    Attributes:
+        graph: Who made what.
+        looked: Positions of the operations at which values or arguments have to be looked at.
+        relus: Of these, the ReLUs of which signs are kept.
+        typed: Of these, those that are smooth with the arguments that they had, of any value.
+        sizes: Of the ReLUs, when none was touched the last time.
+        smooth: The decision then.
+    """
+
+    graph: Graph
+    looked: tuple[int, ...]
+    relus: tuple[int, ...]
+    typed: tuple[int, ...]
+    sizes: tuple[int, ...] = ()
+    smooth: Decision | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but ReLUs can have kinks."""
+        return len(self.looked) == len(self.relus) + len(self.typed)
+
+
+@dataclass(frozen=True, eq=False)
+class Familiar:
+    """A run of a program that is known.
+
+    Attributes:
+        retraced: The run.
+        plan: What holds of the program.
+    """
+
+    retraced: Retraced
+    plan: Plan
+
+
+@dataclass(eq=False)
+class _Known:
+    structure: Structure
+    plans: dict[tuple[int, ...], Plan | None] = field(default_factory=dict)
+    used: int = 0
+
+
+class Repertoire:
+    """The programs of one audit.
+
+    Args:
+        registry: The rules.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._revision = registry.revision
+        self._known: dict[tuple[int, int], list[_Known]] = {}
+        self._count = 0
+        self._time = 0
+        self._missed = 0
+
+    def find(self, reached: Reached) -> tuple[Retraced, dict[tuple[int, ...], Plan | None]] | None:
+        """The program that ran, with the plans for it; None if it is unknown."""
+        if self._revision != self._registry.revision:
+            self._known, self._count = {}, 0
+            self._revision = self._registry.revision
+        self._time += 1
+        for known in self._known.get(_key(reached), ()):
+            retraced = known.structure.retrace(reached)
+            if retraced is not None:
+                known.used, self._missed = self._time, 0
+                return retraced, known.plans
+        return None
+
+    def learn(self, trace: Trace, reached: Reached) -> None:
+        """Take in a program that was not known, unless every step brings another one."""
+        self._missed += 1
+        if self._missed > _EAGER and self._missed & (self._missed - 1):
+            return
+        structure = structure_of(trace, reached)
+        if structure is None:
+            return
+        if self._count == KEPT:
+            self._drop()
+        self._known.setdefault(_key(reached), []).append(_Known(structure, used=self._time))
+        self._count += 1
+
+    def _drop(self) -> None:
+        key, oldest = min(
+            ((k, one) for k, some in self._known.items() for one in some), key=lambda f: f[1].used
+        )
+        self._known[key].remove(oldest)
+        if not self._known[key]:
+            del self._known[key]
+        self._count -= 1
+
+    def plan(
+        self,
+        structure: Structure,
+        plans: dict[tuple[int, ...], Plan | None],
+        variables: Sequence[int],
+    ) -> Plan | None:
+        """What holds of a program for these variables; None where nothing can be said."""
+        key = tuple(variables)
+        if key not in plans:
+            plans[key] = self._plan(structure, key)
+        return plans[key]
+
+    def _plan(self, structure: Structure, variables: tuple[int, ...]) -> Plan | None:
+        graph = build_graph(structure.trace, variables)
+        if graph is None:
+            return None
+        looked, relus, typed = [], [], []
+        for position, op in enumerate(structure.trace.ops):
+            spoilt = op.hidden_write or op.resaved or isinstance(op.func, DeclaredFunction)
+            stopped = op.reads_stopped and position in graph.needed
+            known = self._registry.known(op.func)
+            if not (spoilt or stopped) and (
+                not (op.differentiated or op.reads_stopped)
+                or (known.kind is OpKind.ANALYTIC and known.rule is None and known.lowering is None)
+            ):
+                continue  # locally constant, or smooth wherever it is defined
+            looked.append(position)
+            bare = known.rule is None and known.lowering is None
+            if spoilt or stopped:
+                continue
+            if bare and known.kind is OpKind.DEPENDS and position not in structure.holding:
+                if self._registry.judge(op, structure.trace).kind is OpKind.ANALYTIC:
+                    typed.append(position)
+            elif position in structure.signed and op.short_name in RELU and op.differentiated:
+                relus.append(position)
+        return Plan(graph, tuple(looked), tuple(relus), tuple(typed))
+
+
+def _key(reached: Reached) -> tuple[int, int]:
+    return len(reached.nodes), id(reached.nodes[-1].location)
