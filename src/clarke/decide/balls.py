@@ -20,7 +20,8 @@ import scipy.optimize
 import torch
 
 from clarke.deadline import rung
-from clarke.decide.enumerate import Cell, Enumeration, Option
+from clarke.decide.cells import Cell
+from clarke.decide.enumerate import Enumeration, Option
 from clarke.decide.identity import Form
 from clarke.decide.live import find_live
 from clarke.decide.project import Projection, project
@@ -248,4 +249,4 @@ def balls_around(program: Program, generator: torch.Generator, limits: Limits) -
     found = BallEnumeration(program, live, generator, limits).run()
     if not found.cells:
         raise BudgetError("No selection could be left.")
-    return Balls(found.cells)
+    return Balls(tuple(found.cells))

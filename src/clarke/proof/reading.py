@@ -13,7 +13,7 @@ from clarke.decide.apart import OuterRefutation, RegularProof, refute_outside
 from clarke.decide.certificate import Certificate, replay_bounds
 from clarke.decide.guards import LimitProof
 from clarke.decide.live import find_live
-from clarke.decide.membership import Membership, allowed_for
+from clarke.decide.membership import Membership, allowed_for, recomputed_set
 from clarke.decide.model import Witness
 from clarke.decide.normal import outer_estimate
 from clarke.decide.norms import BallRefutation
@@ -269,22 +269,22 @@ def _read_membership(
     gradient: Parts,  # noqa: ARG001 - it is about a vector of its own
     tensors: Mapping[str, torch.Tensor],
 ) -> Recomputed:
-    fields(claim, {"kind", "inside", "asked", "atoms"}, "claim")
-    inside = truth(claim["inside"])
+    fields(claim, {"kind", "inside", "asked", "atoms", "exact", "regular"}, "claim")
+    inside, exact, regular = (truth(claim[name]) for name in ("inside", "exact", "regular"))
     asked = None if claim["asked"] is None else number(claim["asked"], "claim.asked")
     vector = each("vector", program, tensors, double=False)
     target = flatten(vector)
-    limits = recomputed_limits(program)
-    allowed = allowed_for(limits, vector, target, asked)
+    found = recomputed_set(program, exact=exact, regular=regular)
+    allowed = allowed_for(found, vector, target, asked)
     if asked is None and not inside:
-        allowed = allowed + rounding_of_set(program, limits)
+        allowed = allowed + rounding_of_set(program, found)
     elements, weights = array("elements", tensors, 2), array("weights", tensors)
     if elements.shape != (len(weights), len(target)):
         raise refuse("tensors elements and weights do not fit the vector")
     if inside:
         distance = float(np.linalg.norm(weights @ elements - target))
     else:
-        distance = limits.place(target, allowed, program.deadline).distance
+        distance = found.place(target, allowed, program.deadline).distance
     atoms = [
         tuple(whole(a, "claim.atoms") for a in items(atom, "claim.atoms"))
         for atom in items(claim["atoms"], "claim.atoms")
@@ -300,6 +300,9 @@ def _read_membership(
         atoms=tuple(atoms),
         vector=vector,
         asked=asked,
+        exact=exact,
+        regular=regular,
+        shares=array("shares", tensors, 2) if "shares" in tensors else None,
         program=program,
         point=program.point,
     )
@@ -313,7 +316,7 @@ _READERS: Mapping[str, Callable[[Any, Program, Parts, Mapping[str, torch.Tensor]
             "pieces that bend one way": _read_regular,
             "separation": _read_refutation,
             "outer estimate": _read_outer,
-            "norms among pieces": _read_norms,
+            "norms of zero": _read_norms,
             "membership": _read_membership,
         }
     )
