@@ -275,7 +275,9 @@ def test_every_field_that_is_changed_is_rejected(zoo, tmp_path, name):
         if mine == CHECKED and not set(path) & set(SHOWN):
             assert true_as_it_stands(file), path
         if other == CHECKED and mine == REJECTED:
-            assert set(path) & {*SHOWN, *LEFT_TO_CLARKE}, (path, why)
+            # Of arguments, it knows the meaning and not the form: a stride of 2**70 is one.
+            form = "operation" in why and path[:2] == ("program", "ops")
+            assert form or set(path) & {*SHOWN, *LEFT_TO_CLARKE}, (path, why)
     assert seen["clarke", REJECTED] > 0.7 * len(chosen), seen
 
 
@@ -310,17 +312,16 @@ def test_every_tensor_that_is_changed_is_rejected(zoo, tmp_path, name):
         assert "\n" not in why
         if which.startswith(("gradient", "touched", "witness.0.gradient")) and what != "one ulp":
             assert mine == REJECTED, (which, what)
-            assert other != CHECKED, (which, what)
+            # A vector beside a wrong gradient is wrong too, if not what autograd returned.
+            handed = forged(tmp_path / "handed.clarke", {**content, "replayed": False}, changed)
+            assert other != CHECKED or own(handed)[0] == CHECKED, (which, what)
         elif mine == CHECKED:  # another direction, or a rounding
             assert true_as_it_stands(file), (which, what)
         if other == CHECKED and mine == REJECTED:
-            assert (
-                which == "extra"
-                or what in ("one ulp", "another shape", "another dtype")
-                or (
-                    "direction" in which  # which lies in the cell, if not by as much as clarke asks
-                )
-            ), (which, what, why)
+            # A direction in the cell, if not by as much as clarke asks; pieces of maxima, whose
+            # numbers it does not know; vectors that are wrong as well.
+            known = ("gradient", "direction", "selection")
+            assert what in ("one ulp", "another dtype") or any(k in which for k in known), which
 
 
 def test_changed_bytes_and_cut_files_are_refused_in_one_sentence(zoo, tmp_path):
