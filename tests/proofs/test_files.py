@@ -113,6 +113,21 @@ def test_members_of_a_set_are_saved_too(tmp_path):
         assert independent(changed)[0] != CHECKED
 
 
+def test_members_of_a_set_without_a_list_are_saved_too(tmp_path):
+    rows = torch.randn(30, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = clarke.subdifferential(lambda x: (rows @ x).abs().sum(), (leaf(0.0, 0.0, 0.0),))
+    for vector, inside in (((0.5, 0.5, 0.0), True), ((0.0, 300.0, 0.0), False)):
+        answer = found.contains(torch.tensor(vector, dtype=torch.float64))
+        assert answer.inside is inside
+        assert answer.regular
+        path = clarke.save_certificate(answer, tmp_path / "member.clarke")
+        assert own(path) == (CHECKED, "")
+        assert independent(path)[0] != REJECTED
+        content, tensors = opened(path)
+        content["claim"]["inside"] = not inside
+        assert own(forged(tmp_path / "changed.clarke", content, tensors))[0] == REJECTED
+
+
 def test_a_quick_verdict_of_an_audit_is_saved(tmp_path):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()

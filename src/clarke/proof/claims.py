@@ -90,8 +90,16 @@ def _write_membership(proof: Membership, tensors: Tensors) -> dict[str, Any]:
     tensors.update(named("vector", proof.vector))
     if proof.direction is not None:
         tensors["direction"] = torch.from_numpy(proof.direction)
-    atoms = [[int(a) for a in atom] for atom in proof.atoms]
-    return {"kind": "membership", "inside": proof.inside, "asked": proof.asked, "atoms": atoms}
+    if proof.shares is not None:
+        tensors["shares"] = torch.from_numpy(proof.shares)
+    return {
+        "kind": "membership",
+        "inside": proof.inside,
+        "asked": proof.asked,
+        "atoms": [[int(a) for a in atom] for atom in proof.atoms],
+        "exact": proof.exact,
+        "regular": proof.regular,
+    }
 
 
 def named(name: str, parts: Sequence[torch.Tensor]) -> Tensors:
