@@ -28,6 +28,7 @@ Grown: TypeAlias = "list[T] | tuple[()]"
 # Containers stay empty for most operations, and every new one brings the garbage collector nearer.
 NOTHING_KEPT: Final[Mapping[Any, Any]] = MappingProxyType({})
 
+
 def _grown(found: Grown[T], item: T) -> list[T]:
     if isinstance(found, tuple):
         return [item]
@@ -270,6 +271,11 @@ class Node:
     def args(self) -> tuple[Any, ...]:
         """The positional arguments, with a `Ref` in the place of every tensor."""
         return self.arguments()[0]
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """The named arguments, likewise."""
+        return self.arguments()[1]
 
     def release(self) -> None:
         """Forget everything; called when the user's own graph has been freed."""

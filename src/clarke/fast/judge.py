@@ -186,9 +186,7 @@ class QuickJudge:
             return None
         if plan.smooth is None or plan.sizes != tuple(sizes):
             ops = retraced.structure.trace.ops
-            counts = [
-                TouchCount(ops[p], n, 0, 0) for p, n in zip(plan.relus, sizes, strict=True)
-            ]
+            counts = [TouchCount(ops[p], n, 0, 0) for p, n in zip(plan.relus, sizes, strict=True)]
             found = _Findings(counts=counts)
             plan.sizes = tuple(sizes)
             plan.smooth = self._verdict(plan.graph, found, (), (), proof=False)

@@ -123,7 +123,8 @@ def _picked(graph: Graph, position: int, left: int) -> NDArray[np.uint64] | None
     places = index.detach().numpy()
     below = _codes(graph, position, 0, left)
     if below is None:
-        return mix(places.astype(np.uint64))
+        own: NDArray[np.uint64] = mix(places.astype(np.uint64))
+        return own
     inside = len(places) == 0 or (int(places.min()) >= 0 and int(places.max()) < len(below))
     return below[places] if inside else None
 
