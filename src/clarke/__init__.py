@@ -11,6 +11,7 @@ from clarke.errors import (
     ClarkeError,
     InputError,
     OutOfTimeError,
+    ProofError,
     RegistrationError,
     UnsupportedError,
     WrongGradientError,
@@ -20,6 +21,7 @@ from clarke.explain import explain
 from clarke.grad import grad
 from clarke.hunt import Find, Hunt, hunt
 from clarke.kinks import register_function, register_kink
+from clarke.proof import load_certificate, save_certificate
 from clarke.report import Report
 from clarke.subdifferential import Subdifferential, subdifferential
 from clarke.theorems import Explanation
@@ -38,6 +40,7 @@ __all__ = [
     "Limits",
     "OnWrong",
     "OutOfTimeError",
+    "ProofError",
     "RegistrationError",
     "Report",
     "Settings",
@@ -53,7 +56,9 @@ __all__ = [
     "explain",
     "grad",
     "hunt",
+    "load_certificate",
     "register_function",
     "register_kink",
+    "save_certificate",
     "subdifferential",
 ]

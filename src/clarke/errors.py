@@ -16,6 +16,10 @@ class InputError(ClarkeError, ValueError):
     """The call cannot be answered: no gradient, not a scalar, complex numbers, a freed graph."""
 
 
+class ProofError(ClarkeError, ValueError):
+    """A file is not a proof: cut off, changed or made by hand; says what is out of place."""
+
+
 class CaptureError(ClarkeError, RuntimeError):
     """The program ran in a way that cannot be watched: inference mode, compiled modules."""
 

@@ -90,6 +90,12 @@ TOO_WIDE = Threshold(
     "terms added up with random signs, from which on agreement within rounding says nothing.",
     POSITIVE,
 )
+DROWNED = Threshold(
+    2.0**-8,
+    "Part of an entry's terms that its error is when the entry, of which the error is a good part, "
+    "is noise: in sums that happen to cancel errors are some roundings of the terms.",
+    POSITIVE,
+)
 SINGLE_CONSTANTS = Threshold(
     2.0**-24,
     "Relative error of kernels that compute with constants rounded to float32 in every type: "
@@ -217,6 +223,36 @@ VERIFIED_NODES = Threshold(
 )
 VERIFIED_CELLS = Threshold(10_000.0, "Cells up to which a verification enumerates again.", NONE)
 VERIFIED_KINKS = Threshold(256.0, "Kinks up to which a verification enumerates again.", NONE)
+SET_NODES = Threshold(
+    1e7,
+    "Nodes of the search tree, cells or kinks up to which a set that was asked for is enumerated, "
+    "and again when its answers are verified: memory. Time ends it before that.",
+    NONE,
+)
+SET_SMALL = Threshold(
+    12, "Kinks up to which a set is listed at once, 4096 combinations of pieces at most.", NONE
+)
+SET_LISTED = Threshold(
+    1e6,
+    "Combinations of pieces up to which the elements of a set are returned as one array; more are "
+    "streamed, or asked about without listing them.",
+    NONE,
+)
+
+PROOF_BYTES = Threshold(
+    2.0**32, "Bytes up to which a file of a proof is read; a tensor in it is never larger.", NONE
+)
+PROOF_JSON = Threshold(2.0**26, "Bytes up to which text in a file of a proof is read.", NONE)
+PROOF_VALUES = Threshold(
+    2.0**27,
+    "Elements that one operation of a program read from a file may make, or all its operations "
+    "together sixteen times over.",
+    NONE,
+)
+
+KEPT_BYTES = Threshold(
+    2.0**31, "Bytes of kept steps after which an audit keeps no more of them.", NONE
+)
 
 # --- masks and comparisons -----------------------------------------------------------------------
 
@@ -362,6 +398,22 @@ CONFIRM_FINER = Steps(
     "kinks still see that the point has moved.",
     POSITIVE,
 )
+AXIS_STEPS = Steps(
+    (1e-2, 1e-4, 1e-6),
+    "Distances on a coordinate axis at which the function is steep if it is so all along it.",
+    (Verdict.NOT_LIPSCHITZ,),
+)
+CONFIRM_SLOWLY = Threshold(
+    0.5,
+    "Part of an error that may be left with a tenfold smaller step, seven times in a row, where "
+    "gradients change as a root of the distance does: of ``|x| ** 1.5`` a third is left.",
+    POSITIVE,
+)
+CONFIRM_NEAR = Threshold(
+    1e-3,
+    "Relative error to which it has come down then, at a distance of 1e-9.",
+    POSITIVE,
+)
 CONFIRM_MOVES = Threshold(
     4.0,
     "Spacings by which the input of a touched kink has to move for a step to tell its sides apart.",
@@ -477,6 +529,12 @@ LIMIT_TOLERANCE = Threshold(
     "their extrapolated limit.",
     (Verdict.BOULIGAND, Verdict.CLARKE),
 )
+RAY_INWARD = Threshold(
+    2.0**-20,
+    "How far, of its own size, a direction on the border of a cell is moved inside of it. The "
+    "limits along it are those of the border but for as much.",
+    NONE,
+)
 RAY_BESIDE = Threshold(
     1e-5,
     "Distance from a ray, relative to that from the point, at which gradients must be those on "
@@ -584,6 +642,25 @@ OUTSIDE = Threshold(
     (Verdict.NOT_CLARKE,),
 )
 
+SOLVER_ZERO = Threshold(
+    1e-9,
+    "Weights of a linear program's solution, relative to the largest, that count as zero when it "
+    "is solved to the last digits; what comes of it is held against its proof.",
+    NONE,
+)
+MINIMUM_FLAT = Threshold(
+    1e-9,
+    "Slopes this small beside the gradient count as none when a local minimum is looked for: "
+    "what a linear program leaves open.",
+    NONE,
+)
+RELATIVE_INSIDE = Threshold(
+    1e-6,
+    "Weights this far from 0 and 1 at every kink that give zero show that it is inside of a set, "
+    "not on its border.",
+    NONE,
+)
+
 FOLLOWS = Threshold(
     1e-3,
     "Relative difference of slopes beside the point from those of the first order at it, at one of "
@@ -613,6 +690,42 @@ SLOPES_EQUAL = Threshold(
 ROWS_ROUNDING = Threshold(
     1e-13,
     "Rows that differ by less, relative to their size, are the same row computed in another order.",
+    JUDGED,
+)
+DEPENDENT_DENOMINATOR = Threshold(
+    1000,
+    "Ratios of integers up to this are what a row's coefficients in others are made, where they "
+    "differ by ROWS_ROUNDING only: a random number is so near to one of them once in 1e7.",
+    NONE,
+)
+EXACT_ROW_BITS = Threshold(
+    26,
+    "Bits of integers from which rows may be results of rounding. Products of shorter ones are "
+    "exact in float64, so that such rows mean what they say.",
+    NONE,
+)
+NORM_RANK = Threshold(
+    1e-12,
+    "Second singular value, relative to the first, of the slopes of a norm's argument up to which "
+    "that moves along one line: some thousand roundings. The norm is then an absolute value.",
+    JUDGED,
+)
+NORM_SLACK = Threshold(
+    1e-9,
+    "Of an entry's largest size: what least squares in float64 may leave of the greatest slope of "
+    "a norm over a cone of directions.",
+    (Verdict.NOT_CLARKE,),
+)
+MEETING_APART = Threshold(
+    1e-9,
+    "Of the largest slope: how much two branches of a step may differ on the face on which they "
+    "meet; the error of a linear program in float64.",
+    JUDGED,
+)
+JUMP_ROUNDINGS = Threshold(
+    2.0**-48,
+    "Of a value, sixteen units of double precision: branches of a step whose values at the point "
+    "differ by no more agree but for rounding.",
     JUDGED,
 )
 HULL_RANK = Threshold(
@@ -889,6 +1002,18 @@ ROW_ENTRIES = Threshold(
     10_000_000,
     "Entries of the rows of one kink in the exact enumeration, which are kept as Python's integers "
     "beside float64: some 40 bytes each, 400 MB in all.",
+    NONE,
+)
+LISTED_AT_ONCE = Threshold(
+    9,
+    "Kinks from which those that do not depend on each other are taken for hyperplanes, whose "
+    "chambers are found level by level; fewer are split one by one.",
+    NONE,
+)
+EXACT_ROW_WORK = Threshold(
+    20_000_000,
+    "Products of integers in the elimination of rows from which they are left to a search in a "
+    "random subspace: some 5 s.",
     NONE,
 )
 ARRAY_ENTRIES = Threshold(

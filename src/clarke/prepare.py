@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from clarke.errors import (
     in_a_line,
 )
 from clarke.kinks import default_registry
-from clarke.undo import at_the_end
+from clarke.undo import at_the_end, contextmanager
 from clarke.world import World
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ import itertools
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 from torch._C import _get_dispatch_stack_at, _len_torch_dispatch_stack
@@ -23,8 +25,18 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+T = TypeVar("T")
+
 _OWN_FUNCTIONS = ("torch._functorch._aot_autograd", "torch._higher_order_ops", "torch._dynamo")
 _FRAMES: Final[Any] = torch._C._dynamo.eval_frame  # noqa: SLF001 - has no public name
+
+
+def at_once(*steps: Callable[[], T]) -> list[T]:
+    """Call functions that are C's one after another, with no step of Python's in between.
+
+    An interrupt cannot come between what is counted up and what is counted down again.
+    """
+    return list(map(methodcaller("__call__"), steps))
 
 
 # --- torch.compile -------------------------------------------------------------------------------
@@ -93,6 +105,7 @@ class CompileNotice:
     def __init__(self, notify: Callable[[], None]) -> None:
         self._notify: Callable[[], None] | None = notify
         self._compile: Any = None
+        self._own: Any = self  # what stands in for torch's
 
     def __enter__(self) -> Self:
         self._compile = torch.compile
@@ -102,12 +115,18 @@ class CompileNotice:
             self._tell()
             return self._compile(*args, **kwargs)
 
+        self._own = compile_
         torch.compile = compile_
         self.look()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        torch.compile = self._compile
+        self.stop()
+
+    def stop(self) -> None:
+        """Put torch's own function back, where that is to be done."""
+        if torch.compile is self._own:
+            torch.compile = self._compile
 
     def look(self) -> None:
         """Ask dynamo, which may have been called by another name."""
@@ -126,6 +145,10 @@ class CompileNotice:
 # --- the modes of a thread -----------------------------------------------------------------------
 
 _top_hooks: Final[Any] = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # noqa: SLF001 - has no public name
+_count_up: Final[Any] = torch._C._vmapmode_increment_nesting  # noqa: SLF001 - as above
+_count_down: Final[Any] = torch._C._vmapmode_decrement_nesting  # noqa: SLF001 - as above
+_pop_dispatch: Final = partial(torch._C._pop_torch_dispatch_stack, None)  # noqa: SLF001 - as above
+_push_dispatch: Final[Any] = torch._C._push_on_torch_dispatch_stack  # noqa: SLF001 - as above
 _functions_stacked: Final[Any] = torch._C._len_torch_function_stack  # noqa: SLF001 - as above
 _FLAGS: Final = tuple(  # what torch's dispatch modes keep beside their stack
     name
@@ -142,6 +165,7 @@ class ThreadState:
         self._modes = _modes()
         self._flags = [getattr(_python_dispatch, name) for name in _FLAGS]
         self._functions = _functions_stacked()
+        self._seen = torch._C._is_torch_function_enabled()  # noqa: SLF001 - has no public name
         self._hooks = saved_tensors_hooks()
         self._anomaly = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
         self._autocast = torch.is_autocast_enabled("cpu")
@@ -151,20 +175,13 @@ class ThreadState:
         """Put back what has changed."""
         now = _modes()
         if now != self._modes:
-            common = sum(
-                1
-                for _ in itertools.takewhile(
-                    lambda p: p[0] is p[1], zip(now, self._modes, strict=False)
-                )
-            )
-            for _ in now[common:]:
-                _python_dispatch._pop_mode()  # noqa: SLF001 - has no public name
-            for mode in self._modes[common:]:
-                _python_dispatch._push_mode(mode)  # noqa: SLF001 - as above
+            _stack(self._modes)
         for name, value in zip(_FLAGS, self._flags, strict=True):
             setattr(_python_dispatch, name, value)
         while _functions_stacked() > self._functions:
             _pop_mode()
+        if self._seen and not torch._C._is_torch_function_enabled():  # noqa: SLF001 - as above
+            torch._C.DisableTorchFunction().__exit__(None, None, None)  # of one never entered
         while (found := saved_tensors_hooks()) is not None and found != self._hooks:
             torch._C._autograd._pop_saved_tensors_default_hooks()  # noqa: SLF001 - as above
         torch.set_anomaly_enabled(*self._anomaly)
@@ -174,13 +191,70 @@ class ThreadState:
         torch._C._set_grad_enabled(self._grad)  # noqa: SLF001 - without a mode's eyes
 
 
+def mode_flags() -> tuple[bool, ...]:
+    """What torch keeps of the modes of this thread beside their stack."""
+    return tuple(getattr(_python_dispatch, name) for name in _FLAGS)
+
+
+def leave_mode(mode: Any, flags: tuple[bool, ...]) -> None:
+    """Take a dispatch mode off the stack, wherever it is there; also where it is not.
+
+    Args:
+        mode: The mode.
+        flags: `mode_flags` from before it was entered.
+    """
+    now = _modes()
+    if not any(m is mode for m in now):
+        return
+    for name, value in zip(_FLAGS, flags, strict=True):
+        setattr(_python_dispatch, name, value)
+    _stack(tuple(m for m in now if m is not mode))
+
+
+def is_on_top(mode: Any) -> bool:
+    """Whether operations meet this dispatch mode first."""
+    depth = _len_torch_dispatch_stack()
+    return depth > 0 and _get_dispatch_stack_at(depth - 1) is mode
+
+
+def is_entered(mode: Any) -> bool:
+    """Whether a dispatch mode is on the stack."""
+    return any(m is mode for m in _modes())
+
+
+def step_off() -> None:
+    """Take the uppermost dispatch mode off the stack."""
+    _pop_dispatch()
+
+
+def step_on(mode: Any) -> None:
+    """Put a dispatch mode on top of the stack."""
+    _push_dispatch(mode)
+
+
+def _stack(wanted: tuple[Any, ...]) -> None:
+    """Make these the dispatch modes of this thread."""
+    now = _modes()
+    pairs = zip(now, wanted, strict=False)
+    common = sum(1 for _ in itertools.takewhile(lambda p: p[0] is p[1], pairs))
+    # At once: those above may be the user's.
+    at_once(
+        *[_pop_dispatch] * (len(now) - common),
+        *(partial(_push_dispatch, m) for m in wanted[common:]),
+    )
+
+
 def _modes() -> tuple[Any, ...]:
     return tuple(_get_dispatch_stack_at(i) for i in range(_len_torch_dispatch_stack()))
 
 
 def _autocast_nesting() -> int:
-    torch.autocast_increment_nesting()
-    return int(torch.autocast_decrement_nesting())
+    return int(at_once(torch.autocast_increment_nesting, torch.autocast_decrement_nesting)[1])
+
+
+def vmap_nesting() -> int:
+    """How many of autograd's own vmaps (``is_grads_batched``) are running."""
+    return int(at_once(_count_up, _count_down)[0]) - 1
 
 
 def saved_tensors_hooks() -> tuple[Any, Any] | None:
@@ -270,7 +344,7 @@ def forward_mode() -> memoryview:
 
 def _at_end(level: _OpenLevel, actions: Iterator[Any]) -> Any:
     """Take one step of an iterator when `level` is gone; hold what is returned until then."""
-    return weakref.ref(level, functools.partial(next, actions))
+    return weakref.ref(level, partial(next, actions))
 
 
 def _doors() -> tuple[Any, tuple[tuple[str, Any], tuple[str, Any]]]:

@@ -71,7 +71,7 @@ def test_three_windows_of_which_no_two_contradict_each_other():
     assert sum(report.certificate.weights) == pytest.approx(1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(patches=SETS, data=st.data())
 def test_what_is_said_is_what_the_enumeration_says(patches, data):
     weights = data.draw(

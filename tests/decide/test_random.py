@@ -89,7 +89,7 @@ def test_operations_with_kinks_of_their_own():
     """Nothing stays undecided: the switching functions are affine, so first order is exact."""
     seen = Counter()
 
-    @settings(max_examples=number(15), deadline=None, suppress_health_check=EVERY)
+    @settings(max_examples=number(8), deadline=None, suppress_health_check=EVERY)
     @given(st.integers(1, 4).flatmap(lambda n: cases(n_vars=n, max_kinks=8, native=True)))
     def run(case):
         compare(case, seen)
@@ -102,7 +102,7 @@ def test_kinks_hidden_in_arithmetic():
     """Masks, signs and where: the few that stay undecided are signs that vanish on a region."""
     seen = Counter()
 
-    @settings(max_examples=number(15), deadline=None, suppress_health_check=EVERY)
+    @settings(max_examples=number(8), deadline=None, suppress_health_check=EVERY)
     @given(st.integers(1, 4).flatmap(lambda n: cases(n_vars=n, max_kinks=8)))
     def run(case):
         compare(case, seen)
@@ -113,7 +113,7 @@ def test_kinks_hidden_in_arithmetic():
     assert share_of(seen, "incomplete") <= 0.2, seen
 
 
-@settings(max_examples=number(12), deadline=None, suppress_health_check=EVERY)
+@settings(max_examples=number(8), deadline=None, suppress_health_check=EVERY)
 @given(case=cases(n_vars=2, max_kinks=4, polynomial=True))
 def test_curved_programs_lie_between_their_brackets(case):
     """Known elements are never refuted; what no selection gives is never called right."""

@@ -92,14 +92,15 @@ def test_networks_repeat_and_stand_on_kinks(kind):
 
 
 def test_nothing_contradicts():
-    cases = [case for part in validate(2, seed=7) for case in part]
-    assert len(cases) == 2 * len(NetworkClass) * len(Variables)
+    cases = [case for part in validate(1, seed=7) for case in part]
+    assert len(cases) == len(NetworkClass) * len(Variables)
     assert all(case.touched for case in cases)
     assert not any(contradictions(cases).values())
-    again = [case for part in validate(2, seed=7) for case in part]
+    again = [case for part in validate(1, seed=7) for case in part]
     assert [c.answers for c in cases] == [c.answers for c in again]
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(tmp_path):
     # In a fresh interpreter: what other tests leave in this one is handed to new processes.
     program = """

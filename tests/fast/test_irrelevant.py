@@ -134,7 +134,7 @@ def test_random_programs_are_judged_as_by_the_ladder_whatever_ran_before():
     draw = random.Random(1)  # noqa: S311 - no secret
     quickly = []
     watch = audit(lambda _: None, seconds=None)
-    for number in range(150):
+    for number in range(60):
         shape = draw.choice([(3,), (2, 2), (1, 3)])
         frozen = draw.randrange(6)
         leaves = [_integers(draw, shape).requires_grad_(i != frozen) for i in range(3)]
@@ -150,8 +150,8 @@ def test_random_programs_are_judged_as_by_the_ladder_whatever_ran_before():
             quickly.append(any(k.touched for k in found.kinks))
         else:
             assert found.correct is expected.correct, (number, found.reason, expected)
-    assert len(quickly) > 30
-    assert sum(quickly) > 5
+    assert len(quickly) > 12
+    assert sum(quickly) > 1
 
 
 @pytest.mark.parametrize("word", ["amax", "amin"])

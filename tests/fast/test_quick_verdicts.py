@@ -160,7 +160,7 @@ def integer_net(generator, *, norm):
 def test_what_is_proved_stands_up_to_a_replay_and_to_the_program():
     generator = torch.Generator().manual_seed(0)
     verdicts = []
-    for number in range(120):
+    for number in range(48):
         torch.manual_seed(number)
         net = integer_net(generator, norm=number % 4 == 3)
         x = torch.randint(-1, 2, (2, 1, 4, 4), generator=generator).double()
@@ -169,7 +169,7 @@ def test_what_is_proved_stands_up_to_a_replay_and_to_the_program():
         if isinstance(found, Decision):
             verdicts.append(found.verdict)
             assert found.certificate.defects() == ()
-    assert verdicts.count(Verdict.BOULIGAND) >= 10, len(verdicts)
+    assert verdicts.count(Verdict.BOULIGAND) >= 4, len(verdicts)
 
 
 def test_an_absolute_tolerance_errs_where_ours_does_not():

@@ -145,8 +145,13 @@ BROKEN = (
 )
 
 
+def quick(chosen):
+    """The networks, of which all but one are left to `make test-slow`."""
+    return [pytest.param(n, marks=[pytest.mark.slow] * (n != chosen)) for n in SHAPES]
+
+
 @pytest.mark.parametrize("kind", IMAGES)
-@pytest.mark.parametrize("network", SHAPES)
+@pytest.mark.parametrize("network", quick("vgg11-bn"))
 def test_hard_images_are_counted_right(network, kind):
     torch.manual_seed(1)
     outcome = agreement.compare(
@@ -156,7 +161,7 @@ def test_hard_images_are_counted_right(network, kind):
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-@pytest.mark.parametrize("network", SHAPES)
+@pytest.mark.parametrize("network", quick("resnet18"))
 def test_broken_networks_are_counted_right(network, kind):
     torch.manual_seed(2)
     net = hard_network(SHAPES[network](), kind)

@@ -7,20 +7,15 @@ from contextlib import nullcontext
 import pytest
 import torch
 import torch.autograd.forward_ad as fwd
-import torch.nn.modules.module as torch_module
-import torch.optim.optimizer as torch_optimizer
 from torch import nn
-from torch.autograd.function import _HookMixin
-from torch.overrides import _len_torch_function_stack
-from torch.utils._python_dispatch import _len_torch_dispatch_stack
 
 import clarke
 from clarke.torch_private import forward_mode, make_dual
+from reference.interrupts import forward_mode_works, state
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="this system has no timer that interrupts"
 )
-READERS = ("numpy", "tolist", "__array__", "__dlpack__")
 
 
 class Timer:
@@ -55,36 +50,6 @@ class Timer:
         finally:
             self._armed = False
         return False
-
-
-def state():
-    """What clarke touches of torch."""
-    return {
-        "gradients on": torch.is_grad_enabled(),
-        "dispatch modes": _len_torch_dispatch_stack(),
-        "function modes": _len_torch_function_stack(),
-        "module hooks": len(torch_module._global_forward_hooks),
-        "module pre-hooks": len(torch_module._global_forward_pre_hooks),
-        "optimizer hooks": len(torch_optimizer._global_optimizer_pre_hooks),
-        "readers": [torch.Tensor.__dict__.get(name) for name in READERS],
-        "register_hook": torch.Tensor.register_hook,
-        "node hooks": _HookMixin.__dict__["_register_hook"],
-        "engine": torch.autograd._engine_run_backward,
-        "compile": torch.compile,
-        "default dtype": torch.get_default_dtype(),
-        "anomaly": torch.is_anomaly_enabled(),
-        "saved tensors": torch._C._autograd._top_saved_tensors_default_hooks(True),
-        "autocast": torch.is_autocast_enabled("cpu"),
-        "inference": torch.is_inference_mode_enabled(),
-        "forward mode": torch._C._is_fwd_grad_enabled(),
-    }
-
-
-def forward_mode_works():
-    x = torch.ones(2)
-    with fwd.dual_level():
-        found = fwd.unpack_dual(3 * fwd.make_dual(x, x)).tangent
-    assert found.tolist() == [3.0, 3.0]
 
 
 def hit(timer, function, longest, times):

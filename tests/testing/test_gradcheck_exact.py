@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import assume, event, given
+from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 from torch.autograd.gradcheck import GradcheckError
 
@@ -27,6 +27,7 @@ def is_right(expr, point, bouligand):
     return contains(bouligand, gradient)
 
 
+@settings(max_examples=20, deadline=None)
 @given(case=st.integers(1, 3).flatmap(lambda n: cases(n_vars=n, max_kinks=3)))
 def test_random_programs(case):
     assume(case.touched)

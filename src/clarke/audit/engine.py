@@ -92,9 +92,16 @@ class Interceptor:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
         """Let go of the engine; also where that has been done, or was never needed."""
         if getattr(torch.autograd, _NAME, None) is self:
             setattr(torch.autograd, _NAME, self._original)
+
+    def listen(self) -> None:
+        """The next call is handed over, whatever came of this one."""
+        self._busy = False
 
     def __call__(self, roots: Any, *args: Any, **kwargs: Any) -> Any:
         """Stand in for the engine."""

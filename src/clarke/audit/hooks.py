@@ -30,6 +30,7 @@ class HookSpy:
         self._nodes = False
         self._on_tensor: Any = None
         self._on_node: Any = None
+        self._own: tuple[Any, Any] = (self, self)  # what stands in for torch's
         self.quiet = False  # clarke's own hooks are none of the user's
 
     def __enter__(self) -> Self:
@@ -45,15 +46,20 @@ class HookSpy:
             return on_node.__func__(hooks, hook)
 
         self._on_tensor, self._on_node = on_tensor, on_node
+        self._own = register_hook, _register_hook
         torch.Tensor.register_hook = register_hook  # type: ignore[method-assign]
         _HookMixin._register_hook = staticmethod(_register_hook)  # type: ignore[method-assign]  # noqa: SLF001 - no public name
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._on_node is None:
-            return  # interrupted on the way in
-        torch.Tensor.register_hook = self._on_tensor  # type: ignore[method-assign]
-        _HookMixin._register_hook = self._on_node  # type: ignore[method-assign]  # noqa: SLF001 - as above
+        self.stop()
+
+    def stop(self) -> None:
+        """Put torch's own functions back, where that is to be done."""
+        if torch.Tensor.register_hook is self._own[0]:
+            torch.Tensor.register_hook = self._on_tensor  # type: ignore[method-assign]
+        if _HookMixin._register_hook is self._own[1]:  # noqa: SLF001 - no public name
+            _HookMixin._register_hook = self._on_node  # type: ignore[method-assign]  # noqa: SLF001 - as above
 
     def _note(self, tensor: torch.Tensor) -> None:
         slot = self._recorder.slot_of(tensor)

@@ -23,7 +23,8 @@ from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import declared_rate, opened_value
 from clarke.errors import CaptureError, ClarkeError, InputError, OutOfTimeError, in_a_line
 from clarke.fast import Familiar, QuickJudge
-from clarke.torch_private import saved_tensors_hooks
+from clarke.torch_private import saved_tensors_hooks, vmap_nesting
+from clarke.undo import contextmanager
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -197,9 +198,7 @@ def _is_transformed() -> bool:
     """Whether torch.func or autograd's own vmap (``is_grads_batched``) is running."""
     if torch._C._are_functorch_transforms_active():  # noqa: SLF001 - has no public name
         return True
-    level = torch._C._vmapmode_increment_nesting()  # noqa: SLF001 - as above
-    torch._C._vmapmode_decrement_nesting()  # noqa: SLF001 - as above
-    return bool(level > 1)
+    return vmap_nesting() > 0
 
 
 def _scalar(call: BackwardCall, recorder: Recorder) -> torch.Tensor:
@@ -257,7 +256,7 @@ def judge(
         return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
 
 
-@contextlib.contextmanager
+@contextmanager
 def alone() -> Iterator[None]:
     """Run clarke's own computations as if nothing of the user's were switched on.
 
@@ -275,8 +274,11 @@ def alone() -> Iterator[None]:
         saving_plainly() if saved_tensors_hooks() is not None else _AS_IT_IS,
     ):
         try:
-            yield
-        finally:
+            try:
+                yield
+            finally:
+                torch.set_rng_state(state)
+        finally:  # an interrupt may have come before it
             torch.set_rng_state(state)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from clarke.audit.engine import Interceptor, levels_up_to
 from clarke.audit.groups import Accumulation, unjudged
 from clarke.audit.history import History
 from clarke.audit.hooks import HookSpy
+from clarke.audit.keep import Keeper
 from clarke.audit.penalized import Penalized
 from clarke.audit.policy import OnWrong, Schedule
 from clarke.audit.statistics import PlaceCounter
@@ -38,11 +38,12 @@ from clarke.kinks import default_registry
 from clarke.numerics import STEP_SECONDS
 from clarke.report import Report, build_report
 from clarke.torch_private import CompileNotice, processes
-from clarke.undo import leaves_no_trace
+from clarke.undo import Door, at_the_end, leaves_no_trace
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from os import PathLike
 
     from typing_extensions import Self
 
@@ -71,6 +72,7 @@ def audit(
     settings: Settings | None = None,
     wrt: Sequence[torch.Tensor] | None = None,
     seconds: float | None = STEP_SECONDS,
+    keep: str | PathLike[str] | None = None,
 ) -> Audit:
     """Judge every backward call inside a ``with`` block.
 
@@ -95,6 +97,8 @@ def audit(
         seconds: Time limit of clarke's own work on each judged call (recording not included). When
             it ends, that gradient stays `UNDECIDED`, with what was tried, and the training goes
             on. None for no limit.
+        keep: A folder, made if it is not there: calls whose gradient is not proved right are kept
+            in it, as files that ``clarke judge`` takes up the ladder later.
 
     Returns:
         An `Audit`; use it as a context manager.
@@ -110,7 +114,15 @@ def audit(
         settings=settings,
         wrt=wrt,
         seconds=seconds,
+        keep=keep,
     )
+
+
+class _ThroughTheDoor:
+    """`__exit__` of an audit: for a ``with`` block one that begins in C, as `Door` says why."""
+
+    def __get__(self, audit: Audit | None, kind: type[Audit]) -> Callable[..., None]:
+        return kind._leave if audit is None else audit._door.__exit__  # noqa: SLF001 - its own class
 
 
 class Audit:
@@ -131,9 +143,11 @@ class Audit:
         settings: Settings | None = None,
         wrt: Sequence[torch.Tensor] | None = None,
         seconds: float | None = STEP_SECONDS,
+        keep: str | PathLike[str] | None = None,
     ) -> None:
         check_seconds(seconds)
         self._seconds = seconds
+        self._keeper = None if keep is None else Keeper(keep)
         self._settings = settings or Settings()
         self._callback: Callable[[Report], None] | None = None
         if callable(on_wrong) and not isinstance(on_wrong, OnWrong):
@@ -153,8 +167,10 @@ class Audit:
         self._spy: HookSpy | None = None
         self._stepping: OptimizerAside | None = None
         self._notice: CompileNotice | None = None
-        self._opened = ExitStack()
-        self._patches: tuple[HookSpy | Interceptor, ...] = ()
+        self._door = Door()
+        self._parts: tuple[
+            Interceptor | HookSpy | Recorder | OptimizerAside | CompileNotice, ...
+        ] = ()
         self._interceptor = Interceptor(self._backward)
         self._places = Places()
         self._accumulation = Accumulation(self._sum_taken)
@@ -192,48 +208,33 @@ class Audit:
         recorder.places.on_root = self._look_for_others
         self._look_for_others(recorder=recorder)
         notice = CompileNotice(partial(_without_hooks, recorder, stepping, self._penalized))
-        self._patches = (spy, self._interceptor)
-        opened = ExitStack()
+        self._parts = parts = (self._interceptor, spy, recorder, stepping, notice)
         try:
-            # Its end comes first: a KeyboardInterrupt between the two leaves nothing behind.
-            opened.push(self._interceptor.__exit__)
-            self._interceptor.__enter__()
-            opened.enter_context(spy)
-            opened.enter_context(recorder)
-            opened.enter_context(stepping)
-            opened.enter_context(notice)
-            self._opened = opened
+            # Their ends are known first: an interrupt between any two steps leaves nothing behind.
+            self._door.arm(self._accumulation.doubts.end, self._end)
+            for part in parts:
+                part.__enter__()
             self._recorder, self._spy, self._stepping = recorder, spy, stepping
             self._notice = notice
-            return self  # an interrupt at this line, too, closes what is open
+            return self  # an interrupt at this line, too, ends what has begun
         except BaseException:
-            self._recorder = self._spy = self._stepping = self._notice = None
             try:
-                opened.close()
+                self._door.close()
             finally:
-                try:
-                    opened.close()  # what a KeyboardInterrupt left in there
-                finally:
-                    self._unpatch()  # and what it kept from being noted
+                self._end()
             raise
 
-    def __exit__(self, *exc: object) -> None:
-        self._recorder = self._spy = self._stepping = self._notice = None
-        opened = self._opened
-        try:
-            self._accumulation.doubts.end()
-            opened.close()
-        finally:
-            try:
-                opened.close()  # what a KeyboardInterrupt left in there
-            finally:
-                self._unpatch()  # and what it had taken out and not yet done
+    __exit__ = _ThroughTheDoor()
 
-    def _unpatch(self) -> None:
-        """Put torch's own functions back where that has not been done."""
-        for patch in self._patches:
-            patch.__exit__()
-        self._patches = ()  # they hold the record
+    def _leave(self, *_exc: object) -> None:
+        self._door.close()
+
+    def _end(self) -> None:
+        """End every part, last first; whole, once more, where an interrupt came between."""
+        self._recorder = self._spy = self._stepping = self._notice = None
+        for part in reversed(self._parts):
+            part.stop()
+        self._parts = ()  # they hold the record
 
     def subscribe(
         self,
@@ -301,6 +302,10 @@ class Audit:
         recorder = self._recorder
         if recorder is None:  # pragma: no cover - the interceptor is removed with the recorder
             return call.run()
+        # Should an interrupt come between what is switched and what switches it back:
+        at_the_end(partial(setattr, recorder, "paused", False))
+        at_the_end(partial(setattr, self._spy, "quiet", False))
+        at_the_end(self._interceptor.listen)
         self._penalized.note(call)
         self._look_for_others()
         if recorder.stands_aside:
@@ -338,6 +343,8 @@ class Audit:
             self._add(_unseen(number, location, "It reaches none of the leaves of `wrt`."), None)
             return turn.result
         self._warn_of_failure(turn.error, location)
+        if self._keeper is not None:
+            turn.keep(self._keeper)
         wrong = turn.decision.verdict is Verdict.NOT_CLARKE
         if wrong and self._policy is OnWrong.REPAIR:
             turn.repair()

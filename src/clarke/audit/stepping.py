@@ -7,7 +7,6 @@ through Python. What it writes to is noted before.
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,14 +37,11 @@ class OptimizerAside:
         self._recorder = recorder
         self._penalized = penalized
         self._thread = threading.get_ident()
-        self._aside = ExitStack()
-        self._handles: list[Any] = []
+        self._aside = recorder.aside()
 
     def __enter__(self) -> Self:
-        self._handles = [
-            torch_optimizer.register_optimizer_step_pre_hook(self._before),
-            torch_optimizer.register_optimizer_step_post_hook(self._after),
-        ]
+        torch_optimizer.register_optimizer_step_pre_hook(self._before)
+        torch_optimizer.register_optimizer_step_post_hook(self._after)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -53,14 +49,16 @@ class OptimizerAside:
 
     def stop(self) -> None:
         """Record the steps of optimizers like anything else."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        # By what they are: an interrupt may have come between a hook and the note of its handle.
+        for name in _GLOBAL_HOOKS:
+            hooks: Any = getattr(torch_optimizer, name, None) or {}
+            for number in [n for n, h in list(hooks.items()) if h in (self._before, self._after)]:
+                hooks.pop(number, None)
         self.recover()
 
     def recover(self) -> None:
         """Record again, if a step left without saying so."""
-        self._aside.close()
+        self._aside.stop()
 
     def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         if threading.get_ident() != self._thread:
@@ -70,7 +68,7 @@ class OptimizerAside:
         self._doubts.optimized(p for group in optimizer.param_groups for p in group["params"])
         if _runs_own_code_only(optimizer, args, kwargs):
             self._recorder.note_writes(list(_written(optimizer)))
-            self._aside.enter_context(self._recorder.aside())
+            self._aside.start()
 
     def _after(self, _optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         if threading.get_ident() == self._thread:

@@ -16,6 +16,7 @@ from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Decision
 from clarke.errors import CaptureError
 from clarke.fast import LayerCertificate, all_finite, let_go
+from clarke.undo import at_the_end, contextmanager
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from clarke.audit.engine import BackwardCall
     from clarke.audit.groups import Accumulation, Group
     from clarke.audit.hooks import HookSpy
+    from clarke.audit.keep import Keeper
     from clarke.audit.penalized import Penalized
     from clarke.capture import Recorder
     from clarke.decide import Settings
@@ -145,7 +147,7 @@ class Turn:
         if familiar is not None and frees_graph(self._call):
             familiar.retraced.release(self._recorder)
 
-    @contextlib.contextmanager
+    @contextmanager
     def _timed(self) -> Iterator[None]:
         """What is left of the call's time for a part of clarke's work on it."""
         started = time.perf_counter()
@@ -181,6 +183,7 @@ class Turn:
             untouched = self._early is not None and not orders.whole and are_fresh(case.leaves)
             if accumulates and not untouched:
                 self._watch = LeafWatch(case.leaves)
+                at_the_end(self._watch.stop)
                 self._watch.start()
 
     def _judged_early(self, case: Case) -> Case:
@@ -264,7 +267,7 @@ class Turn:
             return None
         return found if isinstance(found, Decision) else None
 
-    @contextlib.contextmanager
+    @contextmanager
     def _unnoted(self) -> Iterator[None]:
         """Hooks that replays register are none of the user's."""
         spy = self._orders.spy
@@ -283,6 +286,12 @@ class Turn:
         familiar = case.familiar
         slots = case.trace().slot_dtypes if familiar is None else familiar.retraced.numbers
         return self._orders.confirmed or spy is None or spy.reaches(slots)
+
+    def keep(self, keeper: Keeper) -> None:
+        """Let the call be kept, if its gradient is not proved right."""
+        if self.decision is not None and self._case is not None and self.gradient:
+            with alone():
+                keeper.keep(self._orders.number, self._case, self.gradient, self.decision)
 
     def repair(self) -> bool:
         """Put the decision's correct gradient in the place of AD's; False if it has none."""

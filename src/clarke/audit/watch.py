@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from clarke.errors import InputError
+from clarke.torch_private import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +41,7 @@ class LeafWatch:
     def __init__(self, leaves: Sequence[torch.Tensor]) -> None:
         self._leaves = tuple(leaves)
         self._found: list[torch.Tensor | None] = [None] * len(self._leaves)
-        self._undo: list[tuple[torch.Tensor, Any, bool]] = []
+        self._undo: list[tuple[torch.Tensor, Any, bool]] = []  # leaf, hook, was it without any
 
     def start(self) -> None:
         """Add the hooks.
@@ -64,21 +66,21 @@ class LeafWatch:
                 earlier = self._found[position]
                 self._found[position] = part if earlier is None else earlier + part
 
-        bare = _hooks_of(leaf) is None
-        handle = leaf.register_hook(take)
+        self._undo.append((leaf, take, _hooks_of(leaf) is None))
+        leaf.register_hook(take)
         hooks = _hooks_of(leaf)
         if hooks is not None and len(hooks) > 1:
             # Autograd runs them in the order of insertion, which move_to_end does not change.
-            others = [(number, hook) for number, hook in hooks.items() if number != handle.id]
-            for number, _ in others:
-                del hooks[number]
-            hooks.update(others)
-        self._undo.append((leaf, handle, bare))
+            mine = [(number, hook) for number, hook in hooks.items() if hook is take]
+            others = [(number, hook) for number, hook in hooks.items() if hook is not take]
+            at_once(hooks.clear, partial(hooks.update, [*mine, *others]))
 
     def stop(self) -> None:
         """Remove the hooks."""
-        for leaf, handle, bare in self._undo:
-            handle.remove()
+        for leaf, own, bare in self._undo:
+            hooks = _hooks_of(leaf) or {}
+            for number in [n for n, hook in list(hooks.items()) if hook is own]:
+                hooks.pop(number, None)
             if bare and not _hooks_of(leaf):
                 leaf._backward_hooks = None  # noqa: SLF001 - as torch left it
         self._undo = []

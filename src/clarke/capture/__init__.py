@@ -1,6 +1,6 @@
 """What ran: a dispatch mode writes an immutable Trace. Records, judges nothing."""
 
-from clarke.capture.again import refilled, without_values
+from clarke.capture.again import dtypes_of, refilled, without_values
 from clarke.capture.collect import COMPILED, collect_opened, collect_trace, release_nodes
 from clarke.capture.digest import digest
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
@@ -58,6 +58,7 @@ __all__ = [
     "collect_opened",
     "collect_trace",
     "digest",
+    "dtypes_of",
     "input_slots",
     "is_there",
     "overload_of",

@@ -19,7 +19,7 @@ from clarke.capture.trace import Keep, OpRecord, Ref, Trace
 from clarke.deadline import UNLIMITED, Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 def without_values(trace: Trace, repeatable: Callable[[Any], bool]) -> Trace:
@@ -54,13 +54,25 @@ def refilled(trace: Trace, keep: Callable[[Any], Keep], deadline: Deadline = UNL
     return replace(trace, ops=tuple(ops), emptied=False)
 
 
+def dtypes_of(trace: Trace, deadline: Deadline = UNLIMITED) -> Mapping[int, torch.dtype]:
+    """The dtype of every tensor of a program, from running its operations."""
+    refuse_missing(trace)
+    again = _Again(trace, lambda _: Keep.NOTHING)
+    with torch.no_grad():
+        for op in trace.ops:
+            deadline.ask("running operation {} of {}", op.index, len(trace.ops))
+            again.run(op)
+    read = {slot: e.tensor.dtype for slot, e in trace.externals.items()}
+    return MappingProxyType({**read, **{s: v.dtype for s, v in again.values.items()}})
+
+
 class _Again:
     """One repetition; values by slot."""
 
     def __init__(self, trace: Trace, keep: Callable[[Any], Keep]) -> None:
         self._trace = trace
         self._keep = keep
-        self._values: dict[int, torch.Tensor] = {}
+        self.values: dict[int, torch.Tensor] = {}
         self._memory: dict[int, torch.Tensor] = {}
         # What an operation read may be overwritten by a later one.
         self._copies = any(a.is_write for op in trace.ops for a in _aliased(op))
@@ -113,11 +125,11 @@ class _Again:
     def _store(self, op: OpRecord, results: tuple[Any, ...]) -> None:
         for slot, value in zip(op.outputs, results, strict=True):
             if slot is not None:
-                self._values[slot] = value
+                self.values[slot] = value
 
     def _resolve(self, value: Any, *, written: bool) -> Any:
         if isinstance(value, Ref):
-            found = self._values.get(value.slot)
+            found = self.values.get(value.slot)
             return self._external(value.slot, copy=written) if found is None else found
         if isinstance(value, (list, tuple)):
             return type(value)(self._resolve(v, written=written) for v in value) if value else value

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clarke.capture.recorder import gather_tensors
+from clarke.torch_private import leave_mode, mode_flags
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # What Python data has just been made into passes through these, the only sign of its making.
 _LIFTS: Final = frozenset({torch.ops.aten.lift.default, torch.ops.aten.lift_fresh.default})
@@ -25,6 +29,15 @@ class Made(TorchDispatchMode):
         super().__init__()
         self._tensors: set[int] = set()
         self._memory: set[int] = set()
+        self._flags: tuple[bool, ...] = ()
+
+    def __enter__(self) -> Self:
+        self._flags = mode_flags()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        leave_mode(self, self._flags)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

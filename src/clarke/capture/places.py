@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+import torch.nn.modules.module as torch_module
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from clarke.capture.trace import Location
@@ -44,6 +45,11 @@ _NO_GRAD_FORWARDS = (
     str(Path(_TORCH_FOLDER, "_library", "autograd.py")),
 )
 _CALL_OF_MODULE: Final = torch.nn.Module._call_impl.__code__  # noqa: SLF001 - what `__call__` runs
+# Where torch keeps them; their handles take them out of there.
+_GLOBAL_HOOKS: Final[Any] = (
+    torch_module._global_forward_pre_hooks,  # noqa: SLF001 - have no public name
+    torch_module._global_forward_hooks,  # noqa: SLF001 - as above
+)
 FUNCTION_FILE: Final = str(Path(_TORCH_FOLDER, "autograd", "function.py"))
 
 
@@ -92,7 +98,6 @@ class Places:
         self._passed: dict[int, bool] = {}  # code that is skipped: a no-grad forward?
         self._cache: dict[tuple[str, int, int], Location] = {}
         self._forwards: dict[int, CodeType] | None = None
-        self._handles: list[Any] = []
         self._by_frames = False
         self._thread = 0
         self.on_root: Callable[[torch.nn.Module], None] | None = None
@@ -101,14 +106,17 @@ class Places:
         """Install the two hooks (removed by `stop`)."""
         self._thread = threading.get_ident()
         at_the_end(self.stop)
-        self._handles.append(register_module_forward_pre_hook(self._enter))
-        self._handles.append(register_module_forward_hook(self._leave, always_call=True))
+        register_module_forward_pre_hook(self._enter)
+        register_module_forward_hook(self._leave, always_call=True)
 
     def stop(self) -> None:
         """Remove the hooks and forget the module stack."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []  # only now: a KeyboardInterrupt may have the rest removed again
+        # By what they are: an interrupt may have come between a hook and the note of its handle.
+        own = (self._enter, self._leave)
+        for hooks in _GLOBAL_HOOKS:
+            for number in [n for n, hook in list(hooks.items()) if hook in own]:
+                torch_module._global_forward_hooks_always_called.pop(number, None)  # noqa: SLF001 - has no public name
+                hooks.pop(number, None)
         self._stack.clear()
         self._roots.clear()
         self._called_from.clear()

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections import deque
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
-from torch.utils._python_dispatch import (
-    TorchDispatchMode,
-    _get_current_dispatch_mode,
-    _pop_mode_temporarily,
-)
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from clarke.capture.functions import is_from_custom, is_result_of, running_function
 from clarke.capture.live import TENSOR, Node, Read, Slot, Storage, Writes
@@ -23,10 +19,20 @@ from clarke.capture.saving import saves_otherwise
 from clarke.capture.signs import ZeroFinder, signs_tell
 from clarke.capture.trace import Keep, overload_of
 from clarke.capture.weak import TensorTable
-from clarke.torch_private import never_trace, tracing_graph
+from clarke.torch_private import (
+    at_once,
+    is_entered,
+    is_on_top,
+    leave_mode,
+    mode_flags,
+    never_trace,
+    step_off,
+    step_on,
+    tracing_graph,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from typing_extensions import Self
 
@@ -38,6 +44,9 @@ if TYPE_CHECKING:
 
 _SCALAR = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - has no public name
 _VERSIONS = torch._C.DispatchKey.ADInplaceOrView
+_exclude: Final[Any] = torch._C._dispatch_tls_set_dispatch_key_excluded  # noqa: SLF001 - has no public name
+_COUNTED: Final = partial(_exclude, _VERSIONS, False)
+_NOT_COUNTED: Final = partial(_exclude, _VERSIONS, True)
 _READS_REMEMBERED = 10_000
 _PRUNED = 8
 _SWEPT = 4096  # so many storages may be dead ones
@@ -122,11 +131,10 @@ def _counted_alias(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.is_inference():
         return tensor.detach()
     was = torch._C._dispatch_tls_is_dispatch_key_excluded(_VERSIONS)  # noqa: SLF001 - has no public name
-    torch._C._dispatch_tls_set_dispatch_key_excluded(_VERSIONS, False)  # noqa: SLF001 - as above
-    try:
+    if not was:
         return tensor.detach()
-    finally:
-        torch._C._dispatch_tls_set_dispatch_key_excluded(_VERSIONS, was)  # noqa: SLF001 - as above
+    alias: torch.Tensor = at_once(_COUNTED, tensor.detach, _NOT_COUNTED)[1]
+    return alias
 
 
 class _Reading:
@@ -151,6 +159,38 @@ class _Reading:
         if isinstance(value, (list, tuple)) and not _is_of_numbers(value):
             return type(value)([self.pattern(v) for v in value])
         return value
+
+
+class Aside:
+    """Keeps a recorder from recording; a context manager, or `start` and `stop`.
+
+    Dropped before its end, it does nothing: a generator would step back on whenever the garbage
+    collector comes by.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._stepped_off = False
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Record nothing from here on."""
+        self._recorder.paused = True
+        if is_on_top(self._recorder):
+            self._stepped_off = True
+            step_off()
+
+    def stop(self) -> None:
+        """Record again; also where it does."""
+        if self._stepped_off and not is_entered(self._recorder):
+            step_on(self._recorder)
+        self._stepped_off = False
+        self._recorder.paused = False
 
 
 class Recorder(TorchDispatchMode):
@@ -191,6 +231,7 @@ class Recorder(TorchDispatchMode):
         self.rewritten: dict[int, Location] = {}
         self.stands_aside = ""  # why nothing at all is recorded
         self.paused = False
+        self._flags: tuple[bool, ...] = ()
         self.count = 0
         self._operators = keep if isinstance(keep, Operators) else Operators(keep)
         self._zeros = ZeroFinder(compiled)
@@ -227,31 +268,25 @@ class Recorder(TorchDispatchMode):
     def __enter__(self) -> Self:
         never_trace(Recorder.__torch_dispatch__, calls_too=True)
         self.places.start()
+        self._flags = mode_flags()
         try:
             super().__enter__()
         except BaseException:
-            self.places.stop()
+            self.stop()
             raise
         return self
 
     def __exit__(self, *exc: object) -> None:
-        try:
-            super().__exit__(*exc)
-        finally:
-            self.places.stop()
+        self.stop()
 
-    @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
+    def stop(self) -> None:
+        """Record nothing any more; also where that has been done, or was never needed."""
+        leave_mode(self, self._flags)
+        self.places.stop()
+
+    def aside(self) -> Aside:
         """Record nothing meanwhile; on top of the modes, step off, so that nothing goes through."""
-        self.paused = True
-        try:
-            if _get_current_dispatch_mode() is self:
-                with _pop_mode_temporarily():
-                    yield
-            else:
-                yield
-        finally:
-            self.paused = False
+        return Aside(self)
 
     # ---------------------------------------------------------------- lookups
 
@@ -890,6 +925,21 @@ class Recorder(TorchDispatchMode):
             for key, value in kept.items()
         }
 
+    def _hidden_node(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], location: Location
+    ) -> Node:
+        """The record of a write to a differentiated tensor while gradients are off."""
+        node = Node(self.count, func, location)
+        node.hidden_write = True
+        if func._schema.name.endswith("_"):
+            reading = _Reading(self._read, location)
+            node.pattern = tuple(reading.pattern(a) for a in args)
+            node.named = {k: reading.pattern(v) for k, v in kwargs.items()}
+            node.inputs = tuple(reading.inputs)
+            node.writers_before = _writers(node.inputs)
+            node.outputs = (reading.inputs[0].number,)
+        return node
+
     def _stopped_node(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], location: Location
     ) -> Node | None:
@@ -937,8 +987,7 @@ class Recorder(TorchDispatchMode):
             if slot is not None and tensor.requires_grad and not tensor.is_leaf:
                 self._protect(tensor)
                 self.count += 1
-                node = Node(self.count, func, location)
-                node.hidden_write = True
+                node = self._hidden_node(func, args, kwargs, location)
                 self._add_writer(slot.storage, node)
             else:
                 # A leaf's new value is its own, as when a module draws its first weights.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from clarke.torch_private import saved_tensors_hooks
+from clarke.undo import contextmanager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ def saves_otherwise() -> bool:
     return hooks is not None and not _computes_again(hooks[0])
 
 
-@contextlib.contextmanager
+@contextmanager
 def saving_plainly() -> Iterator[None]:
     """Out of reach of the user's `saved_tensors_hooks`, of which the innermost alone count."""
     if saved_tensors_hooks() is None:

@@ -42,6 +42,8 @@ SUBCOMMANDS = (
     Subcommand("demo", "Train a small network under audit and show what it finds."),
     Subcommand("run", "Audit an unmodified training script.", passes_on=True),
     Subcommand("report", "Show the report of a run as a page of HTML."),
+    Subcommand("verify", "Check proofs that were saved to files, by two programs."),
+    Subcommand("judge", "Judge steps again that an audit kept."),
     Subcommand("explain", "Which theorem covers a model, and which layer blocks it."),
     Subcommand("hunt", "Look for points at which a function's gradient is wrong."),
     Subcommand("reproduce", "Repeat the experiments of the paper."),

@@ -61,6 +61,12 @@ def run(
         Path | None,
         typer.Option(help="Folder of the run.  [default: runs/NAME-TIME]", show_default=False),
     ] = None,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="Keep calls that are not proved right, for clarke judge, in FOLDER/kept."
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="End the output with the summary as one line of JSON.")
     ] = False,
@@ -72,7 +78,13 @@ def run(
     program = Program(command[0], tuple(command[1:]), is_module)
     program.require()
     folder = out or new_folder(program.name)
-    watch = audit(on_wrong.value, every=every, sample=sample, seconds=seconds or None)
+    watch = audit(
+        on_wrong.value,
+        every=every,
+        sample=sample,
+        seconds=seconds or None,
+        keep=folder.resolve() / "kept" if keep else None,
+    )
     writer = record(
         watch,
         folder,

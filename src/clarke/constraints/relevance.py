@@ -355,13 +355,15 @@ def _hazards(program: Program, jumping: torch.Tensor) -> dict[Hazard, torch.Tens
 def _reachable(
     program: Program, run: Run, null: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
-    """Kinks, not null, on which the result or an argument of a null or relevant kink depends."""
+    """Kinks, not null, on which the result depends, or an argument of a kink on which it depends.
+
+    What leads to a null kink on which nothing depends is as idle as that.
+    """
     count = program.analysis.count
-    relevant = torch.zeros(count, dtype=torch.bool)
     if run.nudges is None:
         return ~null
-    watched = null.clone()
     target = run.output
+    watched = torch.zeros(count, dtype=torch.bool)
     while True:
         total = target * 1.0
         for position, probe in run.probes.items():
@@ -387,9 +389,7 @@ def _reachable(
             own = watched[use.kink]
             factor = torch.randn(own.shape, dtype=program.dtype, generator=generator)
             total = total + (use.difference * factor * own).sum()
-        reached = run.nudges.adjoints(total, count) > 0
-        grown = relevant | (reached & ~null)
-        if bool((grown == relevant).all()):
-            return relevant
-        relevant = grown
-        watched = watched | relevant
+        reached = watched | (run.nudges.adjoints(total, count) > 0)
+        if bool((reached == watched).all()):
+            return watched & ~null
+        watched = reached

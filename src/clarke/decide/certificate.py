@@ -11,7 +11,7 @@ import torch
 from clarke.constraints import flatten, unflatten
 from clarke.decide.confirm import USUAL_FINEST, confirm
 from clarke.decide.finest import finest_step
-from clarke.decide.guards import lipschitz_around_guards
+from clarke.decide.refute import lipschitz_around_steps
 from clarke.decide.rounding import Rounding, least_bounds, rounding_of_selections
 from clarke.decide.tolerance import REPLAY_SPACING, added, coarsest_epsilon, larger, ray_bounds
 from clarke.decide.verification import (
@@ -23,10 +23,11 @@ from clarke.decide.verification import (
     examine,
     fresh_generator,
     no_more,
+    own_gradient,
 )
 from clarke.feasibility import verify_membership
 from clarke.numerics import CONFIRMED, GRANTED, WEIGHTS_CONVEX
-from clarke.steering import Pieces, Program, natural_gradient, selected_gradient
+from clarke.steering import Pieces, Program, natural_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +80,7 @@ class Certificate(Recomputed):
         examined = []
         for i, witness in enumerate(self.witnesses):
             try:
-                examined.append(examine(program, witness, generator, lipschitz_around_guards))
+                examined.append(examine(program, witness, generator, lipschitz_around_steps))
             except Defect as error:
                 raise Defect(f"witness {i}: {error}") from error
         own = replace(
@@ -126,7 +127,7 @@ class Certificate(Recomputed):
         program = self.program
         if self.finest != USUAL_FINEST and self.finest != self.finest_told():
             raise Defect("the steps along the witnesses are smaller than their kinks can see")
-        own = selected_gradient(program, weights=ad_weights(program))
+        own = own_gradient(program)
         coarse = Rounding(program, own, weights=ad_weights(program))
         replay = replay_bounds(program, self.witnesses)
         rays = [w.gradient for w, e in zip(self.witnesses, examined, strict=True) if e.ray]
@@ -200,13 +201,14 @@ class Certificate(Recomputed):
         allowed = flatten(self.bounds)
         if points.size > 1_000_000:  # exact arithmetic adds nothing to a sum of this size
             return bool((np.abs(weights @ points - target) <= allowed).all())
-        return bool(verify_membership(points, weights, target, allowed=allowed))
+        deadline = self.program.deadline
+        return verify_membership(points, weights, target, allowed=allowed, deadline=deadline)
 
 
 def replay_bounds(program: Program, witnesses: Sequence[Witness]) -> tuple[torch.Tensor, ...]:
     """What rounding in float64 can do to gradients of AD's own pieces and those of witnesses."""
     weights = ad_weights(program)
-    own = selected_gradient(program, weights=weights)
+    own = own_gradient(program)
     bounds = larger(
         Rounding(program, own, weights=weights, double=True).bounds,
         unflatten(rounding_of_selections(program), program.point),

@@ -17,6 +17,8 @@ from clarke.errors import OutOfTimeError
 from clarke.numerics import (
     CONFIRM_ALIKE,
     CONFIRM_FINER,
+    CONFIRM_NEAR,
+    CONFIRM_SLOWLY,
     CONFIRM_STEPS,
     CONFIRMED,
     UNIT,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     Gradient = Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
 
 _SHRINKS = 0.2  # an error that tends to zero falls tenfold with a tenfold smaller step
+_DECADES = 7  # steps in a row over which an error falls that does so slower than the step
 USUAL_FINEST = CONFIRM_STEPS[-1]
 
 
@@ -70,7 +73,7 @@ def confirm(
     size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
     scale = max((float(p.abs().max()) for p in point if p.numel()), default=0.0)
     factor = max(scale, 1.0) / size if size > 0 else 1.0
-    best, at, close, falling, last = float("inf"), 0.0, 0, 0, 0.0
+    best, at, close, falling, slowly, last = float("inf"), 0.0, 0, 0, 0, 0.0
     sizes: tuple[torch.Tensor, ...] = ()
     finer = (s for s in CONFIRM_FINER if s >= finest)
     for step in (*CONFIRM_STEPS, *finer):
@@ -80,7 +83,7 @@ def confirm(
         except OutOfTimeError:
             raise
         except (RuntimeError, ValueError):  # the program is not defined there
-            close, falling, last = 0, 0, 0.0
+            close, falling, slowly, last = 0, 0, 0, 0.0
             continue
         # An entry that vanishes in the limit is measured against those further out.
         sizes = sizes or tuple(torch.nan_to_num(f.abs(), 0.0, 0.0).to(torch.float64) for f in found)
@@ -94,10 +97,11 @@ def confirm(
         # A gradient of NaN is infinitely far away, and so is the next one: that is no approach.
         falls = 0 < last < math.inf and error <= _SHRINKS * last
         falling = falling + 1 if falls else 0
+        slowly = slowly + 1 if 0 < last < math.inf and error <= CONFIRM_SLOWLY * last else 0
         last = error
         if plain < best:
             best, at = plain, step
         close = close + 1 if error <= tolerance else 0
-        if close == 2 or falling == 3:
+        if close == 2 or falling == 3 or (slowly == _DECADES and error <= CONFIRM_NEAR):
             return Confirmation(True, best, at)
     return Confirmation(False, best, at)

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from clarke.arrangement import Row, ThinChamberError, integer_row
 from clarke.capture import input_slots
 from clarke.constraints import flatten
 from clarke.constraints.relevance import nearby_point
-from clarke.decide.cone import Cone, Vector, integer_row
-from clarke.decide.identity import Form, pinned_weights, vanishes_nearby
+from clarke.decide.cells import Cell, Cells, Exclusion
+from clarke.decide.cone import Cone
+from clarke.decide.flat import Fork, chamber_cells, planes_of
+from clarke.decide.identity import Form, Nearby, pinned_weights, vanishes_nearby
 from clarke.decide.limits import Limits
 from clarke.decide.linear import LinearParts, linear_parts, require_room
 from clarke.decide.live import primal
@@ -27,6 +30,8 @@ from clarke.feasibility import find_witness
 from clarke.kinks.choices import ChoiceRule
 from clarke.kinks.steps import ComparisonRule
 from clarke.numerics import (
+    EXACT_ROW_WORK,
+    LISTED_AT_ONCE,
     ROW_ENTRIES,
     ROWS_ROUNDING,
     SLOPES_EQUAL,
@@ -50,54 +55,9 @@ _WIDE = 64  # above this many variables, directions are searched in a random sub
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
-    """One selection that is, or may be, active near the point.
+class Kink:
+    """One touched kink on which an enumeration branches."""
 
-    Attributes:
-        choices: The selection of the live kinks' sites.
-        gradient: (n,) its gradient G.
-        direction: (n,) a direction strictly inside the cell, or None when the selection was merely
-            not excluded.
-        rows: (m, n) the conditions on the direction.
-        kinks: (m,) the kink of each row.
-        own: By site position, (K,) bool: the kinks that the enumeration branched on.
-    """
-
-    choices: Mapping[int, torch.Tensor]
-    gradient: Array
-    direction: Array | None
-    rows: Array
-    kinks: NDArray[np.int64]
-
-    own: Mapping[int, NDArray[np.bool_]]
-
-    def pinned(self, position: int) -> NDArray[np.bool_]:
-        """(K,) which kinks of a site this cell's enumeration branched on."""
-        return self.own[position]
-
-    @property
-    def certain(self) -> bool:
-        """Whether a direction proves that the gradient is a limiting gradient."""
-        return self.direction is not None
-
-
-@dataclass(frozen=True, eq=False)
-class Exclusion:
-    """Rows of a branch that was dropped: some non-negative combination of them vanishes."""
-
-    rows: Array
-
-
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """The outcome of an enumeration: every selection not in it is excluded."""
-
-    cells: tuple[Cell, ...]
-    exclusions: tuple[Exclusion, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Kink:
     number: int
     site: Site
     index: int
@@ -117,13 +77,13 @@ class _Row:
 
     values: Array
     form: Form
-    exact: Vector
+    exact: Row
     positive: int
     negative: int
 
 
 @dataclass(frozen=True, eq=False)
-class _Option:
+class Option:
     """One candidate of a kink with the rows it needs.
 
     Attributes:
@@ -132,12 +92,16 @@ class _Option:
         decided: First order settles it: no condition has a vanishing gradient while the
             candidates' gradients differ.
         pinned: The candidate was chosen among several that differ.
+        shares: The weights of a kink's candidates, where they are selected so.
+        free: Nothing was chosen: any unit vector may be the weights.
     """
 
     choice: int
     rows: tuple[_Row, ...]
     decided: bool = True
     pinned: bool = True
+    shares: Array | None = None
+    free: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,13 +118,16 @@ class Derivatives:
 
 
 @dataclass(frozen=True, eq=False)
-class _Node:
+class Node:
+    """A branch: choices so far, and the directions that lead there."""
+
     cone: Cone | None
     choices: dict[int, torch.Tensor]
     rows: tuple[_Row, ...] = ()
     kinks: tuple[int, ...] = ()
     pinned: frozenset[int] = frozenset()
     sides: int = 0
+    free: tuple[int, ...] = ()
 
 
 class Enumeration:
@@ -197,7 +164,7 @@ class Enumeration:
                 f"most {self._limits.kinks}."
             )
         self._kinks = [
-            _Kink(site.first + i, site, i)
+            Kink(site.first + i, site, i)
             for site in program.analysis.ordered()
             for i in live.kinks[site.first : site.first + site.touch.count]
             .nonzero()
@@ -216,8 +183,9 @@ class Enumeration:
         self._depends: dict[int, tuple[int, ...]] = {}
         self._cells: list[Cell] = []
         self._exclusions: list[Exclusion] = []
-        self._known: dict[tuple[int, int], list[_Option]] = {}
+        self._known: dict[tuple[int, int], list[Option]] = {}
         self._nodes = 0
+        self._nearby = Nearby(program, generator)
         self._lines: list[Array] = []
         self._linear: LinearParts | None = None
 
@@ -232,7 +200,10 @@ class Enumeration:
         """Visit all cells."""
         dimension = self._n if self._subspace is None else self._subspace.shape[1]
         self._linear = linear_parts(self._program, self._sites, independent=self._independent())
-        stack = [(0, _Node(Cone.whole(dimension), {}))]
+        whole = self._at_once()
+        if whole is not None:
+            return whole
+        stack = [(0, Node(Cone.whole(dimension), {}))]
         while stack:
             depth, node = stack.pop()
             self._nodes += 1
@@ -265,30 +236,82 @@ class Enumeration:
 
     def flat_normals(self) -> tuple[Array | None, list[int]]:
         """All rows that any option may need and the kink of each; None if kinks are nested."""
-        if not self._independent() or any(k.site.rule.by_value for k in self._kinks):
+        every = self._flat_options()
+        if every is None or any(len(options) < 2 for _, options in every):
             return None, []
-        root = _Node(Cone.whole(1), {})
         rows, owners = [], []
+        for kink, options in every:
+            for option in options:
+                rows += [r.values for r in option.rows]
+                owners += [kink.number] * len(option.rows)
+        return (np.stack(rows) if rows else None), owners
+
+    def _flat_options(self) -> list[tuple[Kink, list[Option]]] | None:
+        """Every kink's options, where they are the same in all branches; else None."""
+        if not self._independent() or any(k.site.rule.by_value for k in self._kinks):
+            return None
+        root = Node(Cone.whole(1), {})
+        found = []
         for kink in self._kinks:
             self._program.deadline.ask("differentiating {} kinks", len(self._kinks))
             options = self._options(kink, root)
             if not all(o.decided for o in options):
-                return None, []
-            for option in options:
-                rows += [r.values for r in option.rows]
-                owners += [kink.number] * len(option.rows)
-            if len(options) < 2:
-                return None, []
-        return (np.stack(rows) if rows else None), owners
+                return None
+            found.append((kink, options))
+        return found
+
+    def count(self) -> int | None:
+        """How many cells there are, without listing them; None if that takes a list."""
+        self._linear = linear_parts(self._program, self._sites, independent=self._independent())
+        found = self._forks()
+        if found is None:
+            return None
+        return planes_of(found[0], self._limits, self.deadline).count if found[0] else 1
+
+    def _at_once(self) -> Cells | None:
+        """All cells of kinks with two sides each that do not depend on each other."""
+        found = self._forks()
+        if found is None or not found[0] or self._linear is None:
+            return None
+        try:
+            cells = chamber_cells(*found, self._own, self._linear, self._limits, self.deadline)
+        except ThinChamberError:
+            return None
+        return Cells(cells, ())
+
+    def _forks(self) -> tuple[list[Fork], dict[int, torch.Tensor]] | None:
+        """The kinks as hyperplanes, and the choices of those that have one candidate only."""
+        few = len(self._kinks) < LISTED_AT_ONCE and not self._limits.rounding
+        if few or self._linear is None or not self._live.affine:
+            return None
+        every = self._flat_options()
+        if every is None or len(every) ** 2 * self._n > EXACT_ROW_WORK:
+            return None
+        forks = []
+        fixed = {p: self._program.analysis.sites[p].touch.chosen() for p in self._sites}
+        for kink, options in every:
+            if len(options) == 1 and not options[0].rows:
+                fixed[kink.site.position][kink.index] = options[0].choice
+                continue
+            fork = _fork(kink, options)
+            if fork is None:
+                return None
+            forks.append(fork)
+        return forks, fixed
 
     # ------------------------------------------------------------ one node
 
-    def _enter(self, kink: _Kink, option: _Option, node: _Node) -> _Node | None:
+    def _enter(self, kink: Kink, option: Option, node: Node) -> Node | None:
         position = kink.site.position
         choices = dict(node.choices)
+        touch = kink.site.touch
         own = choices.get(position)
-        own = kink.site.touch.chosen() if own is None else own.clone()
-        own[kink.index] = option.choice
+        if option.shares is not None:
+            own = touch.weights.clone() if own is None else own.clone()
+            own[touch.owner == kink.index] = torch.from_numpy(option.shares)
+        else:
+            own = touch.chosen() if own is None else own.clone()
+            own[kink.index] = option.choice
         choices[position] = own
         cone, closed, sides = node.cone, False, node.sides
         for row in option.rows:
@@ -299,13 +322,14 @@ class Enumeration:
             cut = None if opposed else cone.cut(row.exact, self.deadline)
             closed = cut is None
             cone = cone if cut is None else cut
-        child = _Node(
+        child = Node(
             cone if option.decided and not closed else None,
             choices,
             (*node.rows, *option.rows),
             (*node.kinks, *([kink.number] * len(option.rows))),
             node.pinned | {kink.number} if option.pinned else node.pinned,
             sides,
+            (*node.free, kink.number) if option.free else node.free,
         )
         if closed and self._excluded(child):
             self._exclusions.append(Exclusion(np.stack([r.values for r in child.rows])))
@@ -334,10 +358,12 @@ class Enumeration:
         self._lines.append(unit)
         return len(self._lines) - 1, 1
 
-    def _excluded(self, node: _Node) -> bool:
+    def _excluded(self, node: Node) -> bool:
         """Whether no point near w has this selection."""
         if self._live.affine and self._subspace is None:
             return True  # the cone is exact, and so is first order
+        if self._turns_back(node):
+            return True
         found = find_witness(
             np.stack([r.values for r in node.rows]), deadline=self._program.deadline
         )
@@ -356,7 +382,18 @@ class Enumeration:
             self._generator,
         )
 
-    def _options(self, kink: _Kink, node: _Node) -> list[_Option]:
+    def _turns_back(self, node: Node) -> bool:
+        """Whether the last condition and an earlier one want opposite signs of one function."""
+        last = node.rows[-1]
+        for row in node.rows[:-1]:
+            if row.positive != last.negative:
+                continue
+            sizes = [1.0 / float(np.abs(r.values).max()) for r in (row, last)]
+            if self._nearby.are_one((row.form, last.form), sizes):
+                return True
+        return False
+
+    def _options(self, kink: Kink, node: Node) -> list[Option]:
         """The candidates that differ in gradient, with the rows that select each."""
         gradients = self._gradients(kink.site, node)
         known = self._known.get((kink.number, id(gradients)))
@@ -367,8 +404,8 @@ class Enumeration:
         return known
 
     def _list_options(
-        self, kink: _Kink, node: _Node, candidates: Array, switching: Array
-    ) -> list[_Option]:
+        self, kink: Kink, node: Node, candidates: Array, switching: Array
+    ) -> list[Option]:
         touch = kink.site.touch
         mine = np.flatnonzero((touch.owner == kink.index).numpy())
         members = touch.members[torch.from_numpy(mine)].tolist()
@@ -380,14 +417,14 @@ class Enumeration:
             return self._tied_options(kink, kink.site.rule, mine.tolist(), members, slopes, room)
         boolean = kink.site.rule.by_value
         if bool((np.ptp(slopes, axis=0) <= room).all()) and not boolean:
-            return [_Option(int(touch.chosen()[kink.index]), (), pinned=False)]
+            return [Option(int(touch.chosen()[kink.index]), (), pinned=False)]
         levels = switching[:, kink.index]
         scale = float(np.abs(switching).max(initial=0.0))
         if isinstance(kink.site.rule, ComparisonRule) and self._settled(kink, node, levels, scale):
-            return [_Option(int(touch.chosen()[kink.index]), ())]
+            return [Option(int(touch.chosen()[kink.index]), ())]
         if isinstance(kink.site.rule, ComparisonRule) and kink.site.rule.isolated:
             # Equality holds on a null set only: limits of gradients do not see it.
-            return [_Option(int(kink.site.rule.below), ())]
+            return [Option(int(kink.site.rule.below), ())]
         options = []
         for member in members:
             rows, decided = [], True
@@ -398,10 +435,10 @@ class Enumeration:
                     continue
                 form = Form(kink.site.position, level * touch.count + kink.index, None, sign)
                 rows.append(self._row(sign * levels[level], form))
-            options.append(_Option(member, tuple(rows), decided))
+            options.append(Option(member, tuple(rows), decided))
         return options
 
-    def _settled(self, kink: _Kink, node: _Node, levels: Array, scale: float) -> bool:
+    def _settled(self, kink: Kink, node: Node, levels: Array, scale: float) -> bool:
         """Whether both sides of a comparison stay equal in this branch: it keeps its answer."""
         if np.abs(levels).max(initial=0.0) > SLOPES_EQUAL * scale:
             return False
@@ -419,13 +456,13 @@ class Enumeration:
 
     def _tied_options(
         self,
-        kink: _Kink,
+        kink: Kink,
         rule: ChoiceRule,
         places: list[int],
         members: list[int],
         slopes: Array,
         room: Array,
-    ) -> list[_Option]:
+    ) -> list[Option]:
         """Tied elements; those with equal gradients count as one where functions are affine."""
 
         def equal(i: int, others: list[int]) -> NDArray[np.bool_]:
@@ -460,12 +497,12 @@ class Enumeration:
                 for j, same in zip(leaders, equal(i, leaders).tolist(), strict=True)
                 if j != i and not same
             )
-            options.append(_Option(members[i], rows, pinned=len(leaders) > 1))
+            options.append(Option(members[i], rows, pinned=len(leaders) > 1))
         return options
 
     # ------------------------------------------------------------ gradients
 
-    def _gradients(self, site: Site, node: _Node) -> tuple[Array, Array]:
+    def _gradients(self, site: Site, node: Node) -> tuple[Array, Array]:
         """Gradients of a site's candidates (M, n) and switching functions (levels, K, n)."""
         before = tuple(p for p in self._sites if p < site.position)
         depends = self._depends.get(site.position)
@@ -506,7 +543,7 @@ class Enumeration:
             return out
 
         candidates = each(probe.candidates)
-        if isinstance(site.rule, ChoiceRule):
+        if isinstance(site.rule, ChoiceRule) or site.rule.by_weights:
             return candidates, np.zeros((0, touch.count, self._n))
         switching = each(probe.switching).reshape(-1, touch.count, self._n)
         return candidates, switching
@@ -538,7 +575,7 @@ class Enumeration:
                 reach[name] = reach.get(name, set()) | mine
         return before
 
-    def _leaf(self, node: _Node) -> Cell:
+    def _leaf(self, node: Node) -> Cell:
         rows = np.stack([r.values for r in node.rows]) if node.rows else np.zeros((0, self._n))
         return Cell(
             choices=node.choices,
@@ -582,6 +619,27 @@ class Enumeration:
             rows, deadline=self._program.deadline
         )  # a thin cone: look for its widest direction
         return found.direction
+
+
+def _fork(kink: Kink, options: list[Option]) -> Fork | None:
+    """A kink with one hyperplane between its two options; None if it is another."""
+    if len(options) != 2 or any(len(o.rows) != 1 for o in options):
+        return None
+    below, above = options
+    row = above.rows[0]
+    if row.positive != below.rows[0].negative:
+        return None
+    number = row.positive.bit_length() - 1
+    return Fork(
+        kink.number,
+        kink.site.position,
+        kink.index,
+        above.choice,
+        below.choice,
+        row.values,
+        number // 2,
+        number % 2 == 1,
+    )
 
 
 def _levels(rule: KinkRule, members: Sequence[int]) -> list[tuple[int, int]]:

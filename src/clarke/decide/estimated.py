@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from clarke.constraints import Relevance
     from clarke.deadline import Deadline
     from clarke.decide.apart import OuterRefutation
+    from clarke.decide.norms import BallRefutation
     from clarke.decide.outer import Outer
     from clarke.decide.refute import Refutation
     from clarke.decide.rounding import Rounding
@@ -202,6 +203,6 @@ def _wrong_part(
     return None
 
 
-def is_rounding(proof: Refutation | OuterRefutation, rounding: Rounding) -> bool:
+def is_rounding(proof: Refutation | OuterRefutation | BallRefutation, rounding: Rounding) -> bool:
     """Whether a gradient misses the set by no more than rounding in its own types may do."""
     return proof.gap <= float(np.abs(proof.direction) @ flatten(rounding.bounds))

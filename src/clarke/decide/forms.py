@@ -162,13 +162,16 @@ class CutProgram:
         total = sum(i.numel() for i in self.look.inputs)
         found = np.zeros((m, total))
         if values.requires_grad:
+            took = 0.0
             for start in range(0, m, _CHUNK):
-                deadline.ask("differentiating the program between its kinks")
+                deadline.afford(took, "differentiating the program between its kinks")
+                began = deadline.spent
                 stop = min(start + _CHUNK, m)
-                found[start:stop] = self._backward(values, start, stop)
+                found[start:stop] = self._backward(values, start, stop, deadline)
+                took = deadline.spent - began
         return self._parted(found, 1)
 
-    def _backward(self, values: torch.Tensor, start: int, stop: int) -> Array:
+    def _backward(self, values: torch.Tensor, start: int, stop: int, deadline: Deadline) -> Array:
         picks = torch.zeros(stop - start, values.numel(), dtype=values.dtype)
         picks[torch.arange(stop - start), torch.arange(start, stop)] = 1.0
         inputs = self.look.inputs
@@ -184,11 +187,14 @@ class CutProgram:
                     allow_unused=True,
                 )
         except RuntimeError:  # an operation without a batched backward pass
-            each = [
-                torch.autograd.grad(values[i], inputs, retain_graph=True, materialize_grads=True)
-                for i in range(start, stop)
-            ]
-            return np.stack([flatten(g) for g in each])
+            each = []
+            for i in range(start, stop):
+                deadline.ask("differentiating the program between its kinks")
+                one = torch.autograd.grad(
+                    values[i], inputs, retain_graph=True, materialize_grads=True
+                )
+                each.append(flatten(one))
+            return np.stack(each)
         parts = [
             torch.zeros(stop - start, i.numel())
             if g is None  # type: ignore[redundant-expr]

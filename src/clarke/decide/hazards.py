@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from clarke.capture import Origin, input_slots
+from clarke.capture import Origin, input_slots, refilled, without_values
 from clarke.deadline import rung
 from clarke.decide.model import Culprit, Decision, culprit_of
-from clarke.decide.settle import steep_beside
+from clarke.decide.settle import steep_beside, steep_on_axes
 from clarke.decide.vectors import used_vectors
-from clarke.kinks import Hazard
+from clarke.kinks import Hazard, OpKind
 from clarke.kinks.embeddings import is_scaled
 from clarke.kinks.functions import FunctionRule, misdeclared
 from clarke.kinks.smooth import OpClass, classify
@@ -19,8 +20,10 @@ from clarke.steering import Analysis, Program
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from clarke.capture import OpRecord
+    from clarke.capture import OpRecord, Trace
     from clarke.constraints import Relevance
+    from clarke.deadline import Deadline
+    from clarke.kinks import Registry
 
 
 def obstacle(analysis: Analysis, *, sees_values: bool) -> Decision | None:
@@ -85,6 +88,30 @@ def obstacle(analysis: Analysis, *, sees_values: bool) -> Decision | None:
             analysis=analysis,
         )
     return _tied_decisions(analysis, sees_values=sees_values)
+
+
+def writes_shown(trace: Trace, registry: Registry, deadline: Deadline) -> Trace | None:
+    """The function that was computed, where something was written while gradients were off.
+
+    ``F.cosine_similarity`` clamps a norm so. Autograd knows nothing of the write; whether its
+    gradient is right for the function computed all the same is a question like any other. None
+    where nothing was written, or in a way that cannot be repeated.
+    """
+    hidden = [op for op in trace.ops if op.hidden_write]
+    if not hidden or not all(op.args for op in hidden):
+        return None
+    ops = tuple(
+        replace(op, hidden_write=False, differentiated=True, varied=frozenset({0}))
+        if op.hidden_write
+        else op
+        for op in trace.ops
+    )
+
+    def repeatable(func: Any) -> bool:
+        return registry.known(func).kind is not OpKind.RANDOM
+
+    shown = without_values(replace(trace, ops=ops), repeatable)
+    return refilled(shown, registry.keeps, deadline)
 
 
 def _declared(analysis: Analysis) -> Decision | None:
@@ -213,6 +240,8 @@ def judge_hazards(
     jumping = bool(kinds & {Hazard.STEP, Hazard.INFINITE_SLOPE})
     jumping = jumping or used_vectors(program.analysis) is not None
     steep = steep_beside(program, generator) if jumping else None
+    if steep is None and Hazard.INFINITE_SLOPE in kinds:
+        steep = steep_on_axes(program, generator)
     if steep is not None:
         return Decision(
             Verdict.NOT_LIPSCHITZ,

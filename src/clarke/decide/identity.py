@@ -40,6 +40,43 @@ class Form:
     sign: float
 
 
+class Nearby:
+    """Values of all switching functions at random points nearby, whatever the pieces are.
+
+    All kinks run with random mixtures of their pieces, so that an identity of two switching
+    functions which holds in these values holds in every branch: the two are one kink.
+    """
+
+    def __init__(self, program: Program, generator: torch.Generator) -> None:
+        self._program = program
+        self._generator = generator
+        self._runs: list[dict[int, torch.Tensor]] = []
+
+    def are_one(self, forms: Sequence[Form], multipliers: Sequence[float]) -> bool:
+        """Whether a combination of switching functions is zero at all of these points."""
+        if not self._runs:
+            self._look()
+        for values in self._runs:
+            terms = []
+            for form, y in zip(forms, multipliers, strict=True):
+                own = values[form.position]
+                value = float(own[form.plus])
+                if form.minus is not None:
+                    value -= float(own[form.minus])
+                terms.append(y * form.sign * value)
+            if not abs(sum(terms)) <= IDENTITY_ZERO * sum(abs(t) for t in terms):
+                return False
+        return True
+
+    def _look(self) -> None:
+        for partly in (False,) * _TESTS + (True,) * _PARTLY:
+            self._program.deadline.ask()
+            weights, _ = random_mixtures(self._program, self._generator, Mixing.ALL)
+            point = nearby_point(self._program, self._generator, partly=partly)
+            run = self._program.run(point, weights=weights, probe=True, grad=False)
+            self._runs.append({p: primal(v.switching).reshape(-1) for p, v in run.probes.items()})
+
+
 def vanishes_nearby(
     program: Program,
     choices: Mapping[int, torch.Tensor],
@@ -98,7 +135,10 @@ def pinned_weights(
         touch = site.touch
         held = torch.tensor([site.first + i in pinned for i in range(touch.count)])
         choice = choices.get(position)
-        fixed = touch.chosen() if choice is None else choice
-        pure = (touch.members == fixed[touch.owner]).to(torch.float64)
+        if site.rule.by_weights:
+            pure = touch.weights if choice is None else choice
+        else:
+            fixed = touch.chosen() if choice is None else choice
+            pure = (touch.members == fixed[touch.owner]).to(torch.float64)
         weights[position] = torch.where(held[touch.owner], pure, random)
     return weights

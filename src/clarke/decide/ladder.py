@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, resolve, unflatten
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide.certificate import Certificate, replay_bounds
-from clarke.decide.detached import read_into_python
-from clarke.decide.disagree import name_disagreement, name_formula, name_nonfinite_value
+from clarke.decide.context import Context
+from clarke.decide.disagree import name_formula
 from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
 from clarke.decide.guards import judge_guard
-from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle
+from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle, writes_shown
+from clarke.decide.meeting import JumpsBesideError, only_branches
 from clarke.decide.mixture import mix_neighbours, mix_opposites, mix_witnesses
-from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, ray_witness
+from clarke.decide.model import Confirm, Decision, Settings, Witness, ray_witness
 from clarke.decide.nonfinite import judge_nonfinite
-from clarke.decide.rays import mean_of_limits
+from clarke.decide.norms import BallRefutation, judge_norms
+from clarke.decide.rays import mean_of_limits, mean_toward
 from clarke.decide.refute import (
     enumerate_exactly,
     mix_cells,
@@ -28,37 +27,29 @@ from clarke.decide.refute import (
     refute,
     rounding_of_set,
 )
-from clarke.decide.responsible import culprits_of, hints, responsible_kinks, wrong_functions
+from clarke.decide.responsible import hints, wrong_functions
 from clarke.decide.rounding import (
-    Rounding,
-    least_bounds,
     rounding_of_selections,
-    spacings,
 )
 from clarke.decide.search import witness_selection
 from clarke.decide.surroundings import only_guards
-from clarke.decide.tolerance import added, larger, ray_bounds, relative_difference, within
+from clarke.decide.tolerance import added
 from clarke.decide.vectors import used_vectors
 from clarke.decide.verification import ad_weights
 from clarke.errors import BudgetError, OutOfTimeError, ReplayError
 from clarke.kinks import Hazard, default_registry
 from clarke.kinks.embeddings import held_rows
-from clarke.kinks.smooth import why_not
-from clarke.numerics import CONFIRMED, EXACT_SHARE, SEARCH_SHARE
-from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
+from clarke.numerics import EXACT_SHARE, POSITIVE, SEARCH_SHARE
+from clarke.steering import Program, analyse, selected_gradient
 from clarke.theorems import bias_shift
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-
     from clarke.capture import Trace
-    from clarke.constraints import Relevance
     from clarke.decide.confirm import Gradient
     from clarke.decide.mixture import Mixed
-    from clarke.decide.refute import Exact
     from clarke.kinks import Registry
     from clarke.steering import Analysis
 
@@ -98,7 +89,12 @@ def decide(
         return Decision(Verdict.UNDECIDED, str(error), out_of_time=True)
     blocked = obstacle(analysis, sees_values=sees_values)
     if blocked is not None:
-        return blocked
+        shown = writes_shown(trace, registry, deadline)
+        rest = (registry, variables, gradient, settings, run_gradient)
+        if shown is None:
+            return blocked
+        found = decide(shown, *rest, sees_values=sees_values, given=True, deadline=deadline)
+        return found if found.verdict in POSITIVE else blocked
     if len(variables) != len(gradient):
         return Decision(
             Verdict.UNDECIDED,
@@ -137,7 +133,7 @@ def _decide(
     if not all(bool(torch.isfinite(g).all()) for g in gradient):
         return judge_nonfinite(program, gradient, generator)
     relevance = find_relevant(program, generator)
-    context = _Context(program, gradient, relevance, settings, generator, run_gradient)
+    context = _Rungs(program, gradient, relevance, settings, generator, run_gradient)
     context.given = given
     try:
         return _climb(context)
@@ -145,7 +141,7 @@ def _decide(
         return replace(context.undecided(str(error)), out_of_time=True)
 
 
-def _climb(context: _Context) -> Decision:
+def _climb(context: _Rungs) -> Decision:
     program, relevance = context.program, context.relevance
     hazard = judge_hazards(program, relevance, context.generator)
     if hazard is not None:
@@ -157,9 +153,13 @@ def _climb(context: _Context) -> Decision:
         if relevance.lost_masks or vectors:
             return hazard
         if kinds <= LIPSCHITZ:
-            return context.limits() or hazard
-        guarded = hazard.verdict is Verdict.UNDECIDED and only_guards(program, relevance)
-        return context.guarded(hazard) if guarded else hazard
+            found = context.limits()
+            return found or (context.norms(hazard) if kinds == {Hazard.CONE} else hazard)
+        if hazard.verdict is not Verdict.UNDECIDED:
+            return hazard
+        found = context.guarded(hazard) if only_guards(program, relevance) else hazard
+        branches = found.verdict is Verdict.UNDECIDED and only_branches(program, relevance)
+        return context.exact(found) if branches else found
     if not bool(relevance.relevant.any()):
         return context.smooth()
     if not bool((relevance.relevant & relevance.mixed).any()):
@@ -170,30 +170,8 @@ def _climb(context: _Context) -> Decision:
     return context.mixture()
 
 
-class _Context:
-    """What the rungs share."""
-
-    def __init__(
-        self,
-        program: Program,
-        gradient: tuple[torch.Tensor, ...],
-        relevance: Relevance,
-        settings: Settings,
-        generator: torch.Generator,
-        run: Gradient | None,
-    ) -> None:
-        self.program = program
-        self.gradient = gradient
-        self.relevance = relevance
-        self.settings = settings
-        self.generator = generator
-        self.run = run
-        self.given = False  # the gradient may be anything, and differ without a reason in the trace
-        self._estimated = False
-
-    def within(self, share: float) -> Program:
-        """The program with a share of the time that is left, for one rung among several."""
-        return self.program.within(self.program.deadline.part(share))
+class _Rungs(Context):
+    """The arguments, cheapest first."""
 
     def limits(self) -> Decision | None:
         """AD's gradient as a limit of gradients along a ray, or a mean of such limits."""
@@ -203,9 +181,35 @@ class _Context:
             found = mean_of_limits(*rest, added(self.rounding.bounds, self.plain))
         if found is None:
             return None
-        witnesses, weights, theorem = found
+        return self._limits(*found)
+
+    def _limits(
+        self, witnesses: tuple[Witness, ...], weights: tuple[float, ...], theorem: str
+    ) -> Decision:
         verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
-        return self.accept(verdict, witnesses, weights, theorem, self._along_rays(witnesses))
+        return self.accept(verdict, witnesses, weights, theorem, self.along_rays(witnesses))
+
+    def norms(self, otherwise: Decision) -> Decision:
+        """The selections of all other kinks, with a ball of slopes at each norm of zero."""
+        judged, bounds = self.judged
+        found = judge_norms(
+            self.within(EXACT_SHARE),
+            judged,
+            bounds,
+            self.generator,
+            self.settings.exact,
+            otherwise,
+        )
+        if isinstance(found, Decision):
+            proof = found.certificate
+            wrong = isinstance(proof, BallRefutation) and not (
+                is_rounding(proof, self.rounding)
+                or proof.own_defects(run=self.settings.confirm is Confirm.ALWAYS)
+            )
+            return found if wrong else otherwise
+        room = added(bounds, self.plain)
+        mean = mean_toward(self.program, self.gradient, found, self.generator, room)
+        return otherwise if mean is None else self._limits(*mean)
 
     def guarded(self, otherwise: Decision) -> Decision:
         """The function beside a guard, whose branch at the point holds nowhere else."""
@@ -227,6 +231,12 @@ class _Context:
             self.given or wrong_functions(self.program.analysis) or self.is_torchs_own
         ):
             return self.exact(self.mismatch(own))
+        if not self.given and self.rounding.drowned(self.gradient):
+            return self.undecided(
+                "No kink matters here, but what rounding makes of the gradient is as large as its "
+                "terms: digits cancel, as in (exp(x) - 1) / x near 0. Write it so that they do not "
+                "(torch.expm1(x) / x), or run the program in a wider type."
+            )
         # Opposite rays: a branch that the trace does not show parts them.
         ahead = ray_witness(direction, own)
         back = replace(ahead, direction=tuple(-d for d in direction))
@@ -281,7 +291,7 @@ class _Context:
 
     def apart(self) -> Decision | None:
         """What the outer estimate tells, for the whole or part by part; asked once."""
-        if self._estimated:
+        if self._estimated or Hazard.STEP in self.relevance.hazards:
             return None
         self._estimated = True
         return judge_by_estimate(
@@ -321,138 +331,6 @@ class _Context:
             return self.accept(Verdict.BOULIGAND, *mixed, alone)
         return self.accept(Verdict.CLARKE, *mixed, "mixture of witnesses")
 
-    @cached_property
-    def own(self) -> tuple[torch.Tensor, ...]:
-        """The gradient of AD's own pieces, in float64."""
-        return selected_gradient(self.program, weights=ad_weights(self.program))
-
-    @cached_property
-    def rounding(self) -> Rounding:
-        """What rounding in the program's own types can have done to AD's gradient."""
-        return Rounding(self.program, self.own, weights=ad_weights(self.program))
-
-    @cached_property
-    def plain(self) -> tuple[torch.Tensor, ...]:
-        """What the last rounding of AD's gradient alone may have done."""
-        return spacings(self.gradient, [g.dtype for g in self.gradient])
-
-    @cached_property
-    def differs(self) -> bool:
-        """Whether AD's gradient and that of its selection differ by more than rounding."""
-        return not self.rounding.covers(self.gradient)
-
-    @cached_property
-    def judged(self) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-        """What is held against the set, and how far each of its entries may be off.
-
-        AD's own pieces in float64, where what AD returned is that but for roundings: a kink may
-        matter by less than the roundings of a coarse type.
-        """
-        replay = Rounding(self.program, self.own, weights=ad_weights(self.program), double=True)
-        if self.differs:
-            return self.gradient, added(self.rounding.bounds, replay.bounds)
-        return self.own, replay.bounds
-
-    def unwitnessed(self) -> Decision:
-        return self.undecided(
-            "No direction was found that selects AD's pieces at every relevant kink, "
-            "which proves nothing by itself."
-        )
-
-    def accept(
-        self,
-        verdict: Verdict,
-        witnesses: tuple[Witness, ...],
-        weights: tuple[float, ...],
-        theorem: str,
-        allowed: tuple[torch.Tensor, ...] | None = None,
-    ) -> Decision:
-        """A positive verdict, if its certificate holds.
-
-        Args:
-            verdict: The verdict.
-            witnesses: Directions with their gradients.
-            weights: Their convex weights.
-            theorem: The argument.
-            allowed: How far each entry of their sum may be off, apart from AD's roundings.
-        """
-        value = self.program.run(pieces=Pieces.NATURAL, grad=False).output
-        if not bool(torch.isfinite(value).all()):
-            return self.undecided(
-                "The function's own value is not finite here, so that it has no generalized "
-                "gradient, although the gradient that was returned is finite.",
-                culprits=name_nonfinite_value(self.program),
-            )
-        least = least_bounds(self.program, self.gradient, witnesses, weights)
-        certificate = Certificate(
-            program=self.program,
-            gradient=tuple(g.detach().to(torch.float64).clone() for g in self.gradient),
-            point=self.program.point,
-            witnesses=witnesses,
-            weights=weights,
-            bounds=least if allowed is None else added(least, allowed),
-            run_gradient=self.run,
-        )
-        if not certificate.adds_up():
-            bounds = added(self.judged[1] if allowed is None else allowed, least)
-            if allowed is None or not self.differs:
-                bounds = added(bounds, self.rounding.bounds)
-            certificate = replace(certificate, bounds=bounds)
-            if certificate.adds_up() and self.rounding.vague(self.gradient):
-                return self.undecided(
-                    "The gradient agrees with the rules entry by entry as far as the program's own "
-                    "types can tell, but that proves nothing: what rounding can do to it is of the "
-                    "size of its terms, or it is off as a whole by more than rounding explains. "
-                    "Run the program in a wider type."
-                )
-        run = self.settings.confirm is Confirm.ALWAYS
-        with self.program.deadline.during("confirming the verdict"):
-            defects = certificate.own_defects(run=run)
-            if defects and certificate.adds_up():
-                wider = larger(self.rounding.bounds, replay_bounds(self.program, witnesses))
-                certificate = replace(certificate, replay_bounds=wider)
-                defects = certificate.own_defects(run=run)
-        if defects and run and certificate.adds_up():
-            # The function may bend nearer to the point than the usual steps.
-            finest = certificate.finest_told()
-            if finest < certificate.finest:
-                certificate = replace(certificate, finest=finest)
-                defects = certificate.own_defects(run=run)
-        if defects:
-            if not certificate.adds_up():
-                own = self.own_formula()
-                if own is not None:
-                    return own
-            read = read_into_python(self.program.analysis.trace)
-            hint = f" {read[0]}: it may decide a branch." if read else ""
-            return self.undecided(
-                f"The rules say {verdict.name}, but running the program does not confirm it: "
-                f"{defects[0]}.{hint}",
-                culprits=self._disagreement(witnesses[0]) or read,
-            )
-        return Decision(
-            verdict,
-            verdict.value,
-            certificate.sealed(),
-            theorem,
-            analysis=self.program.analysis,
-            relevance=self.relevance,
-        )
-
-    @cached_property
-    def is_torchs_own(self) -> bool:
-        """Whether a replay gets the same gradient from PyTorch's formulas: no hook changed it."""
-        natural = natural_gradient(self.program)
-        room = added(self.rounding.bounds, spacings(natural, [g.dtype for g in self.gradient]))
-        return within(natural, self.gradient, room)
-
-    def _along_rays(self, witnesses: tuple[Witness, ...]) -> tuple[torch.Tensor, ...]:
-        """What the extrapolation of limits along rays leaves open."""
-        sizes = tuple(g.detach().to(torch.float64).abs() for g in self.gradient)
-        for w in witnesses:
-            sizes = larger(sizes, tuple(g.abs() for g in w.gradient))
-        return ray_bounds(sizes)
-
     def exact(self, otherwise: Decision) -> Decision:
         """Enumerate all selections: membership, or a proof that the gradient is wrong."""
         found = self._exact(otherwise)
@@ -472,6 +350,12 @@ class _Context:
             exact = enumerate_exactly(
                 self.within(EXACT_SHARE), self.generator, replace(self.settings.exact, kinks=kinks)
             )
+        except JumpsBesideError as error:
+            return replace(
+                otherwise,
+                verdict=Verdict.NOT_LIPSCHITZ,
+                reason=f"{error} There is no Clarke subdifferential here.",
+            )
         except BudgetError as error:
             beside = self.neighbours() or self.apart()
             if beside is not None:
@@ -483,6 +367,8 @@ class _Context:
         mixed = mix_cells(exact, program, own, allowed)
         if mixed is not None:
             witnesses, weights = mixed
+            if exact.live.branches:  # what a selection is at a step shows beside it only
+                witnesses = tuple(ray_witness(w.direction, w.gradient) for w in witnesses)
             verdict = Verdict.BOULIGAND if len(witnesses) == 1 else Verdict.CLARKE
             room = unflatten(flatten(bounds) + rounding_of_selections(program), program.point)
             return self.accept(verdict, witnesses, weights, "exact enumeration", room)
@@ -502,7 +388,7 @@ class _Context:
         defects = proof.own_defects(run=self.settings.confirm is Confirm.ALWAYS)
         if defects:
             return self.undecided(f"The rules say NOT_CLARKE, but: {defects[0]}.")
-        culprits = self._responsible(exact, allowed)
+        culprits = self.responsible(exact, allowed)
         culprits = culprits or wrong_functions(program.analysis)
         formula = () if culprits else name_formula(program, ad_weights(program))
         formula = () if culprits else formula or self.in_doubt()
@@ -522,76 +408,3 @@ class _Context:
             notes=hints(program, culprits),
             element=None if correct is None else unflatten(correct, program.point),
         )
-
-    def mismatch(self, own: tuple[torch.Tensor, ...]) -> Decision:
-        gap = relative_difference(own, self.gradient)
-        return self.undecided(
-            f"AD's gradient differs from the derivative of the selected pieces by {gap:.2g}, "
-            "relative: some operation's own derivative formula is not that of its pieces.",
-            culprits=wrong_functions(self.program.analysis) or self._disagreement(None),
-        )
-
-    def undecided(self, reason: str, culprits: tuple[Culprit, ...] = ()) -> Decision:
-        if not culprits:
-            sites = [
-                s
-                for s in self.program.analysis.ordered()
-                if bool(self.relevance.relevant[s.first : s.first + s.touch.count].any())
-            ]
-            culprits = tuple(
-                Culprit(s.touch.op.shown, s.touch.op.location, "a relevant kink is touched")
-                for s in sites[:8]
-            )
-        return Decision(
-            Verdict.UNDECIDED,
-            reason,
-            culprits=culprits,
-            analysis=self.program.analysis,
-            relevance=self.relevance,
-        )
-
-    def own_formula(self) -> Decision | None:
-        """What to say where an operation's own formula alone makes AD's gradient differ."""
-        doubtful = self.program.analysis.doubtful.values()
-        if not doubtful:
-            return None
-        true = natural_gradient(self.program, pieces=Pieces.TRUE)
-        natural = natural_gradient(self.program)
-        if relative_difference(true, natural, (), self.judged[1]) <= CONFIRMED:
-            return None
-        culprits = self.in_doubt()
-        return self.undecided(
-            "AD's gradient differs from the derivative of the values that were computed, since "
-            f"an operation's own formula holds for other programs only: {culprits[0]}.",
-            culprits=culprits,
-        )
-
-    def in_doubt(self) -> tuple[Culprit, ...]:
-        """The operations whose own formula is in doubt, and why."""
-        return tuple(
-            Culprit(
-                s.touch.op.shown,
-                s.touch.op.location,
-                why_not(s.touch.op.name) or "autograd's formula for it is not always true",
-            )
-            for s in self.program.analysis.doubtful.values()
-        )
-
-    def _responsible(self, exact: Exact, allowed: NDArray[np.float64]) -> tuple[Culprit, ...]:
-        """The kinks at fault; all that were branched on where time does not allow for less."""
-        try:
-            kinks = responsible_kinks(self.within(SEARCH_SHARE), exact, allowed, self.generator)
-        except OutOfTimeError:
-            kinks = tuple(exact.live.kinks.nonzero().squeeze(1).tolist())
-        return culprits_of(self.program, kinks)
-
-    def _disagreement(self, witness: Witness | None) -> tuple[Culprit, ...]:
-        direction = (
-            witness.direction
-            if witness is not None
-            else random_tangents(self.program, self.generator)
-        )
-        try:
-            return name_disagreement(self.program, direction)
-        except OutOfTimeError:
-            return ()  # the verdict stands without

@@ -62,7 +62,7 @@ def linear_parts(
 ) -> LinearParts | None:
     """The parts, or None if kinks are nested or decide by masks."""
     every = program.analysis.sites
-    if not independent or any(every[p].rule.by_value for p in sites):
+    if not independent or any(every[p].rule.by_value or every[p].rule.by_weights for p in sites):
         return None
     if not sites:
         return None

@@ -10,6 +10,7 @@ import torch
 
 from clarke.constraints import find_relevant, tangent
 from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
+from clarke.decide.meeting import only_branches
 from clarke.errors import BudgetError
 from clarke.kinks import Hazard
 from clarke.numerics import VALUES_SAME
@@ -33,11 +34,13 @@ class Live:
             piece that AD saw is the only one.
         affine: Switching functions and candidates are affine in the variables under every
             selection, so that a first-order contradiction is a contradiction.
+        branches: Comparisons jump, each of which is branched on; the result is affine as well.
     """
 
     kinks: torch.Tensor
     constant: torch.Tensor
     affine: bool
+    branches: bool = False
 
 
 def find_live(program: Program, generator: torch.Generator) -> Live:
@@ -48,7 +51,8 @@ def find_live(program: Program, generator: torch.Generator) -> Live:
     """
     relevance = find_relevant(program, generator, Mixing.ALL)
     beyond = [h for h in relevance.hazards if h is not Hazard.IMPROPER]
-    if beyond or relevance.lost_masks:
+    branches = only_branches(program, relevance)
+    if (beyond and not branches) or relevance.lost_masks:
         what = beyond[0].value if beyond else "a comparison that cannot be followed"
         raise BudgetError(f"Selections do not describe all gradients around the point: {what}.")
     weights, _ = random_mixtures(program, generator, Mixing.ALL)
@@ -66,9 +70,14 @@ def find_live(program: Program, generator: torch.Generator) -> Live:
                 constant[site.first : site.first + k] &= own
             else:
                 constant[site.first : site.first + k] = False
-    first = _taylor_gaps(program, weights, generator)
+    first = _taylor_gaps(program, weights, generator, result=branches)
     affine = first <= VALUES_SAME
-    return Live(relevance.relevant & ~constant, constant, affine)
+    if branches and not affine:
+        raise BudgetError(
+            "Selections do not describe all gradients around the point: a step between functions "
+            "that are not affine."
+        )
+    return Live(relevance.relevant & ~constant, constant, affine, branches)
 
 
 def primal(value: torch.Tensor) -> torch.Tensor:
@@ -83,9 +92,16 @@ def _nearby(
 
 
 def _taylor_gaps(
-    program: Program, weights: Mapping[int, torch.Tensor], generator: torch.Generator
+    program: Program,
+    weights: Mapping[int, torch.Tensor],
+    generator: torch.Generator,
+    *,
+    result: bool,
 ) -> float:
-    """Largest relative error of first-order Taylor expansions at random nearby points."""
+    """Largest relative error of first-order Taylor expansions at random nearby points.
+
+    Of switching functions and candidates; with `result` also of what the program returns.
+    """
     worst = 0.0
     for partly in (False,) * 2 + (True,) * _PARTLY:
         moved = nearby_point(program, generator, partly=partly)
@@ -93,11 +109,15 @@ def _taylor_gaps(
         there = program.run(moved, weights=weights, probe=True, grad=False)
         with forward_mode():
             here = program.run(weights=weights, probe=True, tangents=step, grad=False)
+            if result:
+                own, other = here.output.sum(), there.output.sum()
+                gap = float((primal(own) + tangent(own) - other).abs())
+                worst = max(worst, gap / max(float(other.abs() + tangent(own).abs()), gap or 1.0))
             for position, probe in here.probes.items():
-                other = there.probes[position]
+                beside = there.probes[position]
                 for a, b in (
-                    (probe.switching, other.switching),
-                    (probe.candidates, other.candidates),
+                    (probe.switching, beside.switching),
+                    (probe.candidates, beside.candidates),
                 ):
                     if a.numel() == 0 or not a.is_floating_point():
                         continue

@@ -62,10 +62,8 @@ def mean_of_limits(
     for number in range(len(first) + _PAIRS):
         special = number < len(first)
         direction = first[number] if special else random_tangents(program, generator)
-        if special and not is_smooth_along(program, direction, generator):
-            continue
-        pair = [_limit(program, d, bounds) for d in (direction, tuple(-x for x in direction))]
-        own = [w for w in pair if w is not None]
+        pair = direction, tuple(-x for x in direction)
+        own = list(limits_along(program, pair, generator, bounds))
         limits += own
         for w in own:
             if _equal(w.gradient, gradient, bounds):
@@ -84,6 +82,38 @@ def mean_of_limits(
             return (limit,), (1.0,), "limit along a ray"
         limits.append(limit)
     return _combined(limits, gradient, bounds)
+
+
+def mean_toward(
+    program: Program,
+    gradient: Tensors,
+    directions: Sequence[Tensors],
+    generator: torch.Generator,
+    bounds: Tensors,
+) -> Found | None:
+    """As `mean_of_limits`, along rays that somebody else found."""
+    limits: list[Witness] = []
+    for limit in limits_along(program, directions, generator, bounds):
+        if _equal(limit.gradient, gradient, bounds):
+            return (limit,), (1.0,), "limit along a ray"
+        limits.append(limit)
+    return _combined(limits, gradient, bounds)
+
+
+def limits_along(
+    program: Program,
+    directions: Sequence[Tensors],
+    generator: torch.Generator,
+    bounds: Tensors = (),
+) -> Iterator[Witness]:
+    """The limits of gradients along rays, of those on which the function is smooth."""
+    room = bounds or tuple(torch.zeros_like(p) for p in program.point)
+    for direction in directions:
+        program.deadline.ask("looking for limits along {} rays", len(directions))
+        if is_smooth_along(program, direction, generator):
+            limit = _limit(program, direction, room)
+            if limit is not None:
+                yield limit
 
 
 def _equal(left: Tensors, right: Tensors, bounds: Tensors, of: Sequence[Witness] = ()) -> bool:

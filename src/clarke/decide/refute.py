@@ -9,12 +9,15 @@ import numpy as np
 import torch
 
 from clarke.constraints import build_rows, flatten, unflatten
-from clarke.deadline import UNLIMITED, Deadline, rung
+from clarke.deadline import UNLIMITED, rung
 from clarke.decide.components import enumerate_components
+from clarke.decide.elements import distinct
 from clarke.decide.enumerate import Enumeration
+from clarke.decide.guards import lipschitz_around_guards
 from clarke.decide.limits import Limits
 from clarke.decide.limitset import Component, LimitSet, separates
 from clarke.decide.live import Live, find_live
+from clarke.decide.meeting import check_meeting, only_branches
 from clarke.decide.model import Witness
 from clarke.decide.normal import outer_estimate
 from clarke.decide.rounding import allowed_error, rounding_of_selections
@@ -24,6 +27,7 @@ from clarke.decide.verification import (
     fresh_generator,
     is_replayed,
 )
+from clarke.errors import BudgetError
 from clarke.feasibility import find_witness, verify_witness
 from clarke.numerics import (
     GRANTED,
@@ -45,8 +49,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from clarke.decide.enumerate import Cell
+    from clarke.constraints import Relevance
+    from clarke.decide.cells import Cell
     from clarke.decide.outer import Outer
+    from clarke.decide.regularset import RegularSet
     from clarke.steering import Program, Run
 
     Array = NDArray[np.float64]
@@ -112,7 +118,8 @@ class Refutation(WithoutSelection):
         """(k, n) the distinct elements, for sets of up to 4096 combinations."""
         if self.limits.count > 4096:
             return np.zeros((0, len(self.gradient)))
-        return distinct(self.limits.elements(), self.allowed)
+        points = self.limits.elements()
+        return points[distinct(points, self.allowed, UNLIMITED)]
 
     def recompute(self, program: Program, *, run: bool) -> None:
         """Enumerate again, with every exclusion; separate in exact arithmetic."""
@@ -124,7 +131,9 @@ class Refutation(WithoutSelection):
         if self.part:
             entries = part_entries(program, self.part)
             live = find_live(program, fresh_generator())
-            limits = part_limits(program, live, self.part, entries, fresh_generator(), _verified())
+            if live.branches:
+                raise Defect("a step has no parts that can be judged apart")
+            limits = part_limits(program, live, self.part, entries, fresh_generator(), verified())
         else:
             limits = recomputed_limits(program)
         check_same(self.limits, limits)
@@ -173,25 +182,10 @@ class Refutation(WithoutSelection):
         return self.nearby_on_the_other_side() or self._values_on_the_other_side()
 
     def nearby_on_the_other_side(self) -> bool:
-        """Gradients just beside the point must be separated from g as the set is.
-
-        At a distance that rounding loses they are g itself, and prove nothing.
-        """
-        return any(self._separated_at(steps) for steps in _STEPS)
-
-    def _separated_at(self, steps: tuple[float, ...]) -> bool:
-        generator = torch.Generator().manual_seed(1)
-        limit = float(self.direction @ self.gradient)
-        for _ in range(_SAMPLES):
-            direction = [
-                torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in self.program.point
-            ]
-            for step in steps:
-                moved = [p + step * d for p, d in zip(self.program.point, direction, strict=True)]
-                value = float(self.direction @ flatten(natural_gradient(self.program, moved)))
-                if not limit - value > 0.25 * self.gap:
-                    return False
-        return True
+        """Gradients just beside the point must be separated from g as the set is."""
+        return gradients_on_the_other_side(
+            self.program, self.gradient, self.direction, 0.25 * self.gap
+        )
 
     def _values_on_the_other_side(self) -> bool:
         """The function's own values near the point must change as the set says, not as g says.
@@ -231,6 +225,29 @@ class Refutation(WithoutSelection):
         return _Rate((high - low) / (2 * step), noise)
 
 
+def gradients_on_the_other_side(
+    program: Program, gradient: Array, direction: Array, gap: float
+) -> bool:
+    """Whether gradients just beside the point are separated from another by more than a gap.
+
+    At a distance that rounding loses they are that one itself, and prove nothing.
+    """
+    limit = float(direction @ gradient)
+
+    def separated(steps: tuple[float, ...]) -> bool:
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(_SAMPLES):
+            ray = [torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in program.point]
+            for step in steps:
+                moved = [p + step * d for p, d in zip(program.point, ray, strict=True)]
+                value = float(direction @ flatten(natural_gradient(program, moved)))
+                if not limit - value > gap:
+                    return False
+        return True
+
+    return any(separated(steps) for steps in _STEPS)
+
+
 def largest_value(run: Run, slots: Container[int | None]) -> float:
     """The largest finite number in some tensors of a replay: the measure of its roundings."""
     found = [
@@ -241,47 +258,64 @@ def largest_value(run: Run, slots: Container[int | None]) -> float:
     return max(found, default=1.0)
 
 
-def distinct(points: Array, allowed: Array, deadline: Deadline = UNLIMITED) -> Array:
-    """The distinct rows of (k, n) points, up to what entries may be off, in order of appearance."""
-    kept = np.empty_like(points)
-    count = 0
-    for p in points:
-        deadline.ask("telling {} elements apart", len(points))
-        if not bool((np.abs(kept[:count] - p) <= 2 * allowed).all(axis=1).any()):
-            kept[count] = p
-            count += 1
-    return kept[:count]
-
-
-def rounding_of_set(program: Program, limits: LimitSet) -> Array:
+def rounding_of_set(program: Program, limits: LimitSet | RegularSet) -> Array:
     """(n,) how far rounding alone may have moved entries of the set's elements."""
-    found: Array = rounding_of_selections(program) + limits.roundings(np.zeros(len(limits.base)))
+    found: Array = rounding_of_selections(program) + limits.roundings(np.zeros(limits.size))
     return found
 
 
 @rung("enumerating all selections")
 def enumerate_exactly(
-    program: Program, generator: torch.Generator, limits: Limits | None = None
+    program: Program,
+    generator: torch.Generator,
+    limits: Limits | None = None,
+    live: Live | None = None,
 ) -> Exact:
     """Enumerate the selections around the program's point.
+
+    Args:
+        program: The program.
+        generator: Private randomness.
+        limits: Budget.
+        live: The kinks to branch on, if they are known.
 
     Raises:
         BudgetError: The problem is too large, or selections do not describe it.
     """
-    live = find_live(program, generator)
-    return Exact(enumerate_components(program, live, generator, limits), live)
+    live = find_live(program, generator) if live is None else live
+    found = enumerate_components(program, live, generator, limits)
+    if live.branches:
+        check_meeting(program, [c for part in found.components for c in part.cells])
+    return Exact(found, live)
 
 
-def recomputed_limits(program: Program) -> LimitSet:
+def lipschitz_around_steps(program: Program, relevance: Relevance) -> bool:
+    """Whether guards and branches alone jump, and not the function around them."""
+    if lipschitz_around_guards(program, relevance):
+        return True
+    if not only_branches(program, relevance):
+        return False
+    try:
+        recomputed_limits(program)
+    except BudgetError:
+        return False
+    return True
+
+
+def recomputed_limits(program: Program, limits: Limits | None = None) -> LimitSet:
     """All selections that cannot be excluded, enumerated again for a verification.
+
+    Args:
+        program: The program.
+        limits: Budget, if another than a verdict's.
 
     Raises:
         BudgetError: That is out of reach.
     """
-    return enumerate_exactly(program, fresh_generator(), _verified()).limits
+    return enumerate_exactly(program, fresh_generator(), limits or verified()).limits
 
 
-def _verified() -> Limits:
+def verified() -> Limits:
     """How much a verification enumerates."""
     return Limits(nodes=int(VERIFIED_NODES), cells=int(VERIFIED_CELLS), kinks=int(VERIFIED_KINKS))
 

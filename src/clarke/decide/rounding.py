@@ -18,9 +18,10 @@ import torch
 
 from clarke.constraints import flatten
 from clarke.decide.model import weighted_sum
-from clarke.decide.verification import ad_weights
+from clarke.decide.verification import ad_weights, own_gradient
 from clarke.errors import ReplayError
 from clarke.numerics import (
+    DROWNED,
     ERROR_SIZES,
     MOST_SAMPLES,
     OWN_ERROR_SIZES,
@@ -39,9 +40,10 @@ from clarke.steering import (
     selected_gradient,
     unit_roundoff,
 )
+from clarke.steering.cones import with_cones
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -49,6 +51,9 @@ if TYPE_CHECKING:
 
     Tensors = tuple[torch.Tensor, ...]
 
+_DOUBLE_SEEDS = 64, 65
+_POINT_SEEDS = 66, 67, 68
+_MANY_SIGNS = 24  # where it counts that none of some terms cancel
 _SIGNS = 4  # gradients with random signs: half of all pairs of equal terms agree in one of two
 
 
@@ -94,8 +99,12 @@ class Rounding:
         *,
         double: bool = False,
     ) -> None:
-        self._program = program
-        self._choices, self._weights = choices, weights
+        self._program = held = with_cones(program)
+        cones = {p for p, site in held.analysis.sites.items() if site.rule.by_weights}
+        self._choices, self._weights = (
+            None if part is None else {p: v for p, v in part.items() if p not in cones}
+            for part in (choices, weights)
+        )
         self._double = double
         self._gradient = tuple(g.detach().to(torch.float64) for g in gradient)
         trace = program.analysis.trace
@@ -103,10 +112,12 @@ class Rounding:
         wide = {torch.float64, torch.complex128}
         # In one type: errors of the size of its roundings. float64 cannot show its own.
         self._modes = [True] if double or kinds <= wide else [False, True][: 1 + bool(kinds & wide)]
-        held = [trace.slot_dtypes.get(s, torch.float64) for s in program.variables]
+        types = [trace.slot_dtypes.get(s, torch.float64) for s in program.variables]
         if double:
-            held = [torch.float64] * len(held)
-        self._least = spacings(self._gradient, held)
+            types = [torch.float64] * len(types)
+        # A formula that gives NaN at the point has no roundings that could be granted.
+        finite = tuple(torch.nan_to_num(g, 0.0, 0.0, 0.0) for g in self._gradient)
+        self._least = spacings(finite, types)
         self._largest = tuple(torch.zeros_like(g) for g in self._gradient)
         self._along = [0.0] * len(self._gradient)
         self._count = 0
@@ -152,8 +163,11 @@ class Rounding:
     @cached_property
     def _ranges(self) -> Tensors:
         """For each entry, its size if the terms that add up to it had signs at random."""
+        return self._with_signs(range(_SIGNS))
+
+    def _with_signs(self, seeds: Iterable[int]) -> Tensors:
         found = tuple(g.abs() for g in self._gradient)
-        for seed in range(_SIGNS):
+        for seed in seeds:
             turned = self._run(Errors(seed, signs=True))
             if turned is not None:
                 found = tuple(torch.maximum(f, t.abs()) for f, t in zip(found, turned, strict=True))
@@ -186,6 +200,72 @@ class Rounding:
                 if noise > TOO_WIDE * whole:
                     return True
         return False
+
+    def drowned(self, other: Sequence[torch.Tensor]) -> bool:
+        """Whether another gradient is noise in some entry, whatever made it.
+
+        Either it is apart from this one by a good part of the entry's terms, or roundings of
+        float64, in which both are told, already move it by that: ``(exp(x) - 1) / x`` at 1e-15.
+        """
+        gaps = _gaps(other, self._gradient)
+        for seed in _DOUBLE_SEEDS:
+            moved = self._run(Errors(seed, ERROR_SIZES[-1], double=True))
+            if moved is not None:
+                noise = [a / ERROR_SIZES[-1] for a in _gaps(moved, self._gradient)]
+                gaps = [torch.maximum(a, b) for a, b in zip(gaps, noise, strict=True)]
+        return self._is_noise(gaps)
+
+    def strays(self, one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
+        """Whether two gradients are apart by a good part of some entry's terms."""
+        return self._is_noise(_gaps(one, other))
+
+    def _is_noise(self, gaps: Sequence[torch.Tensor]) -> bool:
+        trace = self._program.analysis.trace
+        kinds = {d for d in trace.slot_dtypes.values() if d.is_floating_point}
+        if not kinds <= {torch.float32, torch.float64}:
+            return False  # of half precision `vague` says it
+        # What underflows on the way is lost as it should be.
+        lost = max(torch.finfo(d).tiny for d in kinds or {torch.float64}) ** 0.5
+        gaps = [torch.where(a > lost, a, 0.0) for a in gaps]
+        if not any(
+            bool((a > TOO_WIDE * g.abs()).any()) for a, g in zip(gaps, self._gradient, strict=True)
+        ):
+            return False
+        largest = max((float(g.abs().max()) for g in self._gradient if g.numel()), default=0.0)
+        terms = self._with_signs(range(_MANY_SIGNS))
+        drowned = [a > DROWNED * t.clamp(min=largest) for a, t in zip(gaps, terms, strict=True)]
+        if not any(bool(d.any()) for d in drowned):
+            return False
+        return any(
+            bool((d & (a > b)).any())
+            for d, a, b in zip(drowned, gaps, self._nearby_changes, strict=True)
+        )
+
+    @cached_property
+    def _nearby_changes(self) -> Tensors:
+        """For each entry, how far it moves when the point does, by roundings of its own type.
+
+        A difference of two equal values has no digit right, and neither has its gradient; yet a
+        square of it is as small as that. What some point that rounds to this one has for its
+        gradient is no noise, wherever digits were lost on the way to it.
+        """
+        trace, found = self._program.analysis.trace, self._least
+        for seed in _POINT_SEEDS:
+            generator = torch.Generator().manual_seed(seed)
+            moved = []
+            for slot, p in zip(self._program.variables, self._program.point, strict=True):
+                unit = unit_roundoff(trace.slot_dtypes.get(slot, torch.float64))
+                share = torch.rand(p.shape, generator=generator, dtype=torch.float64) * 2 - 1
+                moved.append(p * (1 + 2 * unit * share.to(p.device)))
+            try:
+                there = selected_gradient(self._program, self._choices, moved, self._weights)
+            except ReplayError:
+                continue
+            changes = (
+                ROUNDING_MARGIN * (t - g).abs() for t, g in zip(there, self._gradient, strict=True)
+            )
+            found = tuple(torch.maximum(a, b) for a, b in zip(found, changes, strict=True))
+        return found
 
     def _is_run_again(self, other: Sequence[torch.Tensor]) -> bool:
         """Whether the recorded operations, run again in their own type, return just that.
@@ -248,7 +328,7 @@ def allowed_error(program: Program, *, replayed: bool) -> NDArray[np.float64]:
         replayed: The gradient is that of AD's own pieces in float64; else what AD returned.
     """
     weights = ad_weights(program)
-    own = selected_gradient(program, weights=weights)
+    own = own_gradient(program)
     found = flatten(Rounding(program, own, weights=weights, double=True).bounds)
     if not replayed:
         found = found + flatten(Rounding(program, own, weights=weights).bounds)
@@ -264,14 +344,18 @@ def rounding_of_selections(program: Program) -> NDArray[np.float64]:
     line = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in program.point]
     selections: list[dict[int, torch.Tensor] | None] = [None]
     selections += [select_along(program, tuple(s * p for p in line))[0] for s in (1, -1)]
+    # A branch that a guard leaves out need not be defined at the point.
+    gradients = [(c, selected_gradient(program, c)) for c in selections]
+    defined = [(c, g) for c, g in gradients if all(bool(torch.isfinite(t).all()) for t in g)]
+    bounds = [flatten(Rounding(program, g, c, double=True).bounds) for c, g in defined]
     found: NDArray[np.float64] = np.max(
-        [
-            flatten(Rounding(program, selected_gradient(program, c), c, double=True).bounds)
-            for c in selections
-        ],
-        axis=0,
+        [np.zeros(sum(p.numel() for p in program.point)), *bounds], axis=0
     )
     return found
+
+
+def _gaps(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [(a.detach().to(torch.float64) - b).abs() for a, b in zip(one, other, strict=True)]
 
 
 def _within(gaps: Sequence[torch.Tensor], bounds: Sequence[torch.Tensor]) -> bool:

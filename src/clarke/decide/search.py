@@ -209,12 +209,13 @@ def _vanishes(
 
 def _bias_shifts(rows: RowOperator) -> list[tuple[torch.Tensor, ...]]:
     """For every operation with rows: the sum of its rows, on vectors only and on everything."""
-    found = []
+    found: list[tuple[torch.Tensor, ...]] = []
     sites = rows.program.analysis.ordered()
     for site in sites:
         own = (rows.kinks >= site.first) & (rows.kinks < site.first + site.touch.count)
         if not bool(own.any()):
             continue
+        rows.program.deadline.ask("shifting biases: {} of {}", len(found) // 2 + 1, len(sites))
         total = rows.transposed_times(own.to(rows.program.dtype))
         small = tuple(p if p.dim() <= 1 else torch.zeros_like(p) for p in total)
         # Signs rather than sums: every neuron's own bias counts alike.

@@ -6,17 +6,20 @@ Near it values and gradients are rounding, as far as their error bounds say.
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from clarke.constraints import unflatten
 from clarke.deadline import UNLIMITED
 from clarke.decide.beside import RAY_PAIRS, Beside, Sample
 from clarke.numerics import (
+    AXIS_STEPS,
     BESIDE_AGREES,
     BESIDE_ARRIVES,
     BESIDE_FAR,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+_AXES = 4  # variables up to which points on the axes are looked at
 _FEWEST = 5  # scales in a row at which gradients have to agree
 _LEAVING = 4  # scales in a row at which values go away from the point's own
 _SHOWN = 7  # scales in a row at which quotients have to grow, or values to keep their distance
@@ -47,12 +51,19 @@ class Steep:
     """Values beside a point differ from its own by more than any multiple of the distance.
 
     Attributes:
-        jump: What they differ by however near they are; 0 where they come back to it.
+        jump: What they differ by however near they are; 0 where they come back to it, NaN where
+            there are none on some ray.
+        beside: They are those of points beside the point, however near.
     """
 
     jump: float
+    beside: bool = False
 
     def __str__(self) -> str:
+        if self.beside:
+            return f"At others beside it, however near: {replace(self, beside=False)}"
+        if math.isnan(self.jump):
+            return "On one side of the point the function is not defined, however near"
         if math.isinf(self.jump):
             return "Values beside the point are not bounded"
         if self.jump > 0:
@@ -85,10 +96,39 @@ def steep_beside(
 ) -> Steep | None:
     """Whether values leave the point's own without bound, on some random ray."""
     beside = Beside(program, generator, pieces=Pieces.NATURAL, sparse=True, deadline=deadline)
+    undefined = False
     for direction in beside.rays(RAY_PAIRS):
-        found = steepness(beside.here, beside.along(direction))
+        samples = beside.along(direction)
+        found = steepness(beside.here, samples)
         if found is not None:
             return found
+        nearest = [s.value for s in samples[-_SHOWN:]]
+        undefined = undefined or (len(nearest) == _SHOWN and all(math.isnan(v) for v in nearest))
+    return Steep(math.nan) if undefined and math.isfinite(beside.here.value) else None
+
+
+def steep_on_axes(
+    program: Program, generator: torch.Generator, deadline: Deadline = UNLIMITED
+) -> Steep | None:
+    """Whether the function is steep at points on a coordinate axis through the point.
+
+    ``(|x| ** 0.5 + |y| ** 0.5) ** 2`` is not at 0 along any ray, but all along the axes.
+    """
+    size = sum(p.numel() for p in program.point)
+    for axis in range(size if 1 < size <= _AXES else 0):
+        unit = np.zeros(size)
+        unit[axis] = 1.0
+        direction = unflatten(unit, program.point)
+        found: Steep | None = None
+        for step in AXIS_STEPS:
+            other = copy.copy(program)
+            other.point = tuple(p + step * d for p, d in zip(program.point, direction, strict=True))
+            found = steep_beside(other, generator, deadline)
+            if found is None or math.isnan(found.jump):
+                found = None
+                break
+        if found is not None:
+            return replace(found, beside=True)
     return None
 
 

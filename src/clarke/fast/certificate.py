@@ -17,6 +17,7 @@ from clarke.decide.tolerance import added, larger
 from clarke.decide.verification import Defect, as_defects, derivatives_along, rebuilt
 from clarke.numerics import LAYER_SCALES
 from clarke.steering import selected_gradient
+from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,6 +93,7 @@ class LayerCertificate:
         """Check everything again, without fingerprints and layers; see `defects`."""
         return not self.defects(run=run, seconds=seconds)
 
+    @leaves_no_trace
     def defects(self, *, run: bool = True, seconds: float | None = None) -> tuple[str, ...]:
         """What is wrong, in words; empty when the certificate holds.
 

@@ -23,7 +23,7 @@ from clarke.fast.rows import same_rows
 from clarke.fast.same import CHOICES, agree
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
-from clarke.kinks import OpKind
+from clarke.kinks import OpKind, choice_text
 from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.lowering import lower
 from clarke.kinks.singular import SingularRule
@@ -346,7 +346,7 @@ class QuickJudge:
             same = agree(graph, position, touch.elements)
             if op.short_name in CHOICES:
                 # By formula: the same at every tie of numbers of one type.
-                self._choices[op.func, op.kept[0].dtype] = touch.choice()
+                self._choices[op.func, op.kept[0].dtype] = choice_text(touch)
             found.in_doubt = found.in_doubt or not same
             found.counts.append(TouchCount(op, elements, touch.count, 0, touch))
             return ""

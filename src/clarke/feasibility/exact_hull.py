@@ -5,8 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.feasibility.exact import (
     dense_matrix,
     exact_dot,
@@ -14,9 +15,11 @@ from clarke.feasibility.exact import (
     require_finite,
     rounding_bound,
 )
-from clarke.numerics import UNIT
+from clarke.numerics import EXACT_ENTRY_SECONDS, UNIT
 
 _BLOCK = 1 << 22  # entries held at once beside the caller's own arrays
+_DIGITS = 53  # of a float64
+_ASKED = 256  # coordinates between two questions to the deadline
 
 
 def verify_membership(
@@ -25,6 +28,7 @@ def verify_membership(
     target: ArrayLike,
     tolerance: float = 0.0,
     allowed: ArrayLike | None = None,
+    deadline: Deadline = UNLIMITED,
 ) -> bool:
     """Whether a convex combination of the points lies within the tolerance of the target.
 
@@ -39,9 +43,11 @@ def verify_membership(
         target: (n,).
         tolerance: relative, at least 0.
         allowed: (n,), how far each coordinate may be off, in place of the tolerance.
+        deadline: asked while coordinates are summed in exact arithmetic.
 
     Raises:
         ValueError: if shapes differ, a point or the target is not finite, or the tolerance is not.
+        OutOfTimeError: the coordinates that need exact arithmetic are too many.
     """
     p = dense_matrix(points)
     w = exact_vector(weights, p.shape[0], "weights")
@@ -59,8 +65,7 @@ def verify_membership(
     room = np.full(len(t), tolerance * largest) if allowed is None else np.asarray(allowed, float)
     if room.shape != t.shape or not (np.isfinite(room).all() and bool((room >= 0).all())):
         raise ValueError("allowed must be one finite number, at least 0, for each coordinate.")
-    exact = [Fraction(tolerance) * Fraction(largest)] * len(room)
-    exact = exact if allowed is None else [Fraction(r) for r in room.tolist()]
+    whole = Fraction(tolerance) * Fraction(largest)
     slack = (len(w) + 4) * 4 * UNIT  # covers W and the rounding of the limits
     accept, reject = room * (1 - slack), room * (1 + slack)
     step = max(1, _BLOCK // max(1, len(support)))
@@ -73,14 +78,63 @@ def verify_membership(
             bound = rounding_bound(size, 4 * len(w) + 4, largest, ws)
             if bool((error - bound > reject[start : start + step]).any()):
                 return False
-            unsettled = np.flatnonzero(~(error + bound <= accept[start : start + step]))
+            settled = error + bound <= accept[start : start + step]
+            if total == 1:  # nothing is left over where nothing was rounded
+                settled |= (error == 0) & _sums_exactly(ws, block, part)
+            unsettled = np.flatnonzero(~settled)
         weight = [Fraction(x) for x in ws.tolist()]
-        for j in unsettled:
+        for number, j in enumerate(unsettled):
+            if number % _ASKED == 0:
+                left = (len(unsettled) - number) * len(ws) * EXACT_ENTRY_SECONDS
+                deadline.afford(left, "adding up {} entries exactly", len(unsettled))
             column = [Fraction(x) for x in block[:, j].tolist()]
             moment = sum((a * b for a, b in zip(weight, column, strict=True)), Fraction(0))
-            if abs(moment - total * Fraction(float(part[j]))) > exact[start + j] * total:
+            exact = whole if allowed is None else Fraction(float(room[start + j]))
+            if abs(moment - total * Fraction(float(part[j]))) > exact * total:
                 return False
     return True
+
+
+def _sums_exactly(
+    weights: NDArray[np.float64], block: NDArray[np.float64], part: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """(n,) whether ``weights @ block - part`` is computed without any rounding, in any order.
+
+    Of one point it is told by its bits. Otherwise all products have to be whole multiples of one
+    number, so few that every sum of some of them is a float64: as gradients of small whole numbers
+    are, with weights that are powers of two.
+    """
+    if len(weights) == 1 and weights[0] == 1:
+        bits, others = block[0].view(np.int64), part.view(np.int64)
+        zero: NDArray[np.bool_] = ((bits << 1) == 0) & ((others << 1) == 0)  # of either sign
+        same: NDArray[np.bool_] = zero | (bits == others)
+        return same
+    low, high = _extent(weights[:, None])
+    lows, highs = _extent(block)
+    own, top = _extent(part[None])
+    finest = np.minimum(low + lows, own)
+    coarsest = np.maximum(high + highs, top)
+    # Subnormal numbers are not counted on: flushed to zero, they lose what they hold.
+    within: NDArray[np.bool_] = (
+        (coarsest - finest + len(weights).bit_length() + 1 <= _DIGITS)
+        & (finest > np.finfo(np.float64).minexp)
+        & (lows > np.finfo(np.float64).minexp)
+        & (coarsest < np.finfo(np.float64).maxexp - len(weights).bit_length())
+    )
+    return within
+
+
+def _extent(values: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each column, l and h: all its entries are multiples of 2^l, and less than 2^h in size."""
+    fraction, exponent = np.frexp(values)
+    digits = np.abs(fraction * 2.0**_DIGITS).astype(np.int64)
+    last = np.where(digits == 0, 1, digits & -digits)
+    zero = digits == 0
+    lowest = exponent.astype(np.int64) - _DIGITS + np.log2(last.astype(np.float64)).astype(np.int64)
+    return (
+        np.where(zero, 0, lowest).min(axis=0, initial=0),
+        np.where(zero, 0, exponent).max(axis=0, initial=0),
+    )
 
 
 def verify_separation(points: ArrayLike, target: ArrayLike, direction: ArrayLike) -> bool:

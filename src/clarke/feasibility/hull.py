@@ -102,13 +102,13 @@ def convex_weights(
     goal = _target(target, array)
     if allowed is None:
         for weights in nearest_candidates(array, goal, deadline):
-            if verify_membership(array, weights, goal, tolerance):
+            if verify_membership(array, weights, goal, tolerance, deadline=deadline):
                 return weights
         return None
     room = np.asarray(allowed, dtype=np.float64)
     moved = _moved(array, goal, room)
     for weights in nearest_candidates(moved, np.zeros(len(goal)), deadline):
-        if verify_membership(array, weights, goal, allowed=room):
+        if verify_membership(array, weights, goal, allowed=room, deadline=deadline):
             return weights
     return None
 

@@ -26,6 +26,7 @@ from clarke.numerics import (
     HUNT_SECONDS,
     HUNT_SHRINK_SHARE,
 )
+from clarke.undo import leaves_no_trace
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from clarke.report import Report
 
 
+@leaves_no_trace
 def hunt(
     function: Callable[..., Any],
     example_inputs: Sequence[Any] | torch.Tensor,

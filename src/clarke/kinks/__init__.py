@@ -9,6 +9,7 @@ from clarke.kinks.registry import (
     default_registry,
     register_kink,
 )
+from clarke.kinks.spoken import choice_text, slopes_taken
 
 __all__ = [
     "Call",
@@ -18,7 +19,9 @@ __all__ = [
     "OpKind",
     "Registry",
     "Touch",
+    "choice_text",
     "default_registry",
     "register_function",
     "register_kink",
+    "slopes_taken",
 ]

@@ -45,14 +45,14 @@ class FunctionRule(RegionRule):
         elements: torch.Tensor,
         members: torch.Tensor,
         owner: torch.Tensor,
-    ) -> tuple[torch.Tensor, dict[Hazard, torch.Tensor]]:
+    ) -> tuple[torch.Tensor, dict[Hazard, torch.Tensor], torch.Tensor | None]:
         own = Call(self.function.apply, call.args, call.kwargs)
         try:
             return super()._measure(own, shape, elements, members, owner)
         except Exception:  # noqa: BLE001 - a forward or backward of the user's, on part of its input
             # What it gives at single elements is unknown; the gradient itself will be judged.
             first = torch.cat([torch.tensor([True]), owner[1:] != owner[:-1]])
-            return first.to(torch.float64), {Hazard.IMPROPER: owner[first]}
+            return first.to(torch.float64), {Hazard.IMPROPER: owner[first]}, None
 
 
 def register_function(

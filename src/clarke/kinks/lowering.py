@@ -19,6 +19,11 @@ from clarke.capture import OpRecord, Ref
 _APART = 1 << 40  # numbers of parts stay clear of those of recorded operations
 
 
+def recorded_index(index: int) -> int:
+    """The number of the recorded operation of which an operation is, or is a part."""
+    return index % _APART
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """A tensor in a lowering: its place in the trace, and its recorded value."""
@@ -104,7 +109,8 @@ class Lowerer:
             kept_outputs=MappingProxyType(
                 {i: v for i, v in enumerate(flat) if not v.is_floating_point()}
             ),
-            varied=frozenset(range(len(args))) if self.op.varied else frozenset(),
+            # Some of these tensors may be constants; numbers are.
+            varied=frozenset(i for i, a in enumerate(args) if self.op.varied and _holds_part(a)),
             stands_for=self.op.shown,
         )
         self.records.append(record)
@@ -129,6 +135,12 @@ class Lowerer:
 
 # What it returns stands for the operation's results; None: the operation is not lowered.
 Lowering = Callable[[Lowerer], "tuple[Part, ...] | None"]
+
+
+def _holds_part(argument: Any) -> bool:
+    if isinstance(argument, (list, tuple)):
+        return any(_holds_part(a) for a in argument)
+    return isinstance(argument, Part)
 
 
 def _value(argument: Any) -> Any:

@@ -79,6 +79,8 @@ class Touch:
         hazards: Kinks (positions 0..K-1) by what puts them out of reach, if anything does.
         base: Flat selection of every output element (touched ones hold AD's first candidate).
         ranks: For order statistics, the places among tied elements.
+        returned: For region kinks, the derivatives that AD returned there with respect to the
+            operation's q floating point arguments, (q, K).
     """
 
     op: OpRecord
@@ -89,6 +91,7 @@ class Touch:
     hazards: Mapping[Hazard, torch.Tensor]
     base: torch.Tensor
     ranks: Ranks | None = None
+    returned: torch.Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -116,25 +119,8 @@ class Touch:
             weights=self.weights[mine],
             hazards={h: k for h, k in hazards.items() if k.numel()},
             ranks=None if self.ranks is None else self.ranks.only(stay),
+            returned=None if self.returned is None else self.returned[:, stay],
         )
-
-    def choice(self) -> str:
-        """What AD chose at the touched kinks, in words."""
-        if self.hazards:
-            return next(iter(self.hazards)).value
-        mixed = self.mixed()
-        parts = []
-        if bool(mixed.any()):
-            shares = self.weights[mixed[self.owner] & (self.weights > 0)].unique().tolist()
-            shown = ", ".join(f"{s:.4g}" for s in shares[:4])
-            parts.append(f"mixes the tied pieces with weights {shown}")
-        if not bool(mixed.all()):
-            if self.base.dtype == torch.int64:
-                parts.append("follows one of the tied elements")
-            else:
-                pieces = self.chosen()[~mixed].unique().tolist()
-                parts.append("piece " + ", ".join(str(p) for p in pieces[:4]))
-        return " and ".join(parts)
 
     def mixed(self) -> torch.Tensor:
         """(K,) bool: AD's proxy mixes several candidates instead of selecting one."""
@@ -167,11 +153,13 @@ class KinkRule(ABC):
     Attributes:
         by_value: The pieces are constants (comparisons, sign): they matter through the operations
             that multiply by them or select with them, not by their own derivatives.
+        by_weights: A selection is not one candidate but a sum of them with weights of any sign.
         doubtful: Autograd's own formula for the operation holds for some programs only, so that
             a replay with the rule's must be compared with what autograd returned.
     """
 
     by_value: ClassVar[bool] = False
+    by_weights: ClassVar[bool] = False
     doubtful: ClassVar[bool] = False
 
     @property

@@ -109,12 +109,12 @@ class RegionRule(KinkRule):
         owner = torch.repeat_interleave(torch.arange(elements.numel()), counts)
         start = torch.cumsum(counts, 0) - counts
         members = torch.arange(int(counts.sum())) - start[owner] + low[owner]
-        weights, hazards = self._measure(call, shape, elements, members, owner)
+        weights, hazards, returned = self._measure(call, shape, elements, members, owner)
         if overlap is not None:
             both = overlap[elements]
             if bool(both.any()):
                 hazards[Hazard.OVERLAP] = both.nonzero().squeeze(1)
-        touch = Touch(op, elements, members, owner, weights, hazards, base)
+        touch = Touch(op, elements, members, owner, weights, hazards, base, returned=returned)
         base[elements] = touch.chosen().to(torch.int8)
         return touch
 
@@ -125,8 +125,8 @@ class RegionRule(KinkRule):
         elements: torch.Tensor,
         members: torch.Tensor,
         owner: torch.Tensor,
-    ) -> tuple[torch.Tensor, dict[Hazard, torch.Tensor]]:
-        """AD's weights, by differentiating the operation itself at the touched elements."""
+    ) -> tuple[torch.Tensor, dict[Hazard, torch.Tensor], torch.Tensor | None]:
+        """AD's weights, hazards and slopes, by differentiating the operation at those elements."""
         gathered = tuple(
             _flat(a.detach(), shape)[elements] if isinstance(a, torch.Tensor) else a
             for a in call.args
@@ -156,7 +156,7 @@ class RegionRule(KinkRule):
             step = values[members, owner] != values[low[owner], owner]
             if bool(step.any()):
                 hazards[Hazard.STEP] = owner[step].unique()
-        return weights, hazards
+        return weights, hazards, returned
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         pieces = self.pieces(call)

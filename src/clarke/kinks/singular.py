@@ -156,7 +156,8 @@ def logarithm_of_one_minus_one(call: Singular) -> torch.Tensor:
     return torch.as_tensor(torch.broadcast_tensors(x, y == -1)[1])
 
 
-def _dims(x: torch.Tensor, dim: Any) -> list[int]:
+def reduced_dims(x: torch.Tensor, dim: Any) -> list[int]:
+    """The dimensions over which an operation reduces."""
     if dim is None:
         return list(range(x.dim()))
     dims = [dim] if isinstance(dim, int) else list(dim)
@@ -168,7 +169,7 @@ def spread_is_zero(call: Singular) -> torch.Tensor:
     x = call.args[0]
     if x.dim() == 0:
         return torch.tensor(True)
-    dims = _dims(x, call.arg(1, "dim"))
+    dims = reduced_dims(x, call.arg(1, "dim"))
     return torch.as_tensor(x.amax(dims) == x.amin(dims))
 
 
@@ -182,7 +183,7 @@ def norm_of_zero(call: Singular) -> torch.Tensor:
     x = call.args[0]
     if x.numel() == 0 or _norm_order(call) < 1:
         return torch.zeros_like(_has_zero_entry(call))
-    dims = _dims(x, call.arg(2, "dim"))
+    dims = reduced_dims(x, call.arg(2, "dim"))
     return torch.as_tensor(x.abs().amax(dims) == 0) if x.dim() else x == 0
 
 
@@ -213,7 +214,7 @@ def _has_zero_entry(call: Singular) -> torch.Tensor:
     x = call.args[0]
     if x.numel() == 0:
         return torch.zeros(0, dtype=torch.bool)
-    dims = _dims(x, call.arg(2, "dim"))
+    dims = reduced_dims(x, call.arg(2, "dim"))
     return (x == 0).to(torch.int8).amax(dims) > 0 if x.dim() else torch.as_tensor(x == 0)
 
 

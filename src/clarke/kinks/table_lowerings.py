@@ -252,12 +252,30 @@ def _copysign(lo: Lowerer) -> _Parts | None:
     if not isinstance(x, Part):
         return None  # the second of the parts below
     ones = torch.ones((), dtype=x.value.dtype)
-    if lo.varied(1):
+    if lo.varied(1) and bool(((sign.value != 0) | ~torch.signbit(sign.value)).all()):
+        value = lo(_ATEN.where.self, lo(_ATEN.ge.Scalar, sign, 0), ones, -ones)
+    elif lo.varied(1):  # -0 counts as negative, which no comparison says
         value = lo(_ATEN.copysign.Tensor, ones, sign)
     else:
         other = sign.value if isinstance(sign, Part) else torch.tensor(float(sign)).to(ones)
         value = ones.copysign(other)
     return (lo(_ATEN.mul.Tensor, lo(_ATEN.abs.default, x), value),)
+
+
+def _ldexp(lo: Lowerer) -> _Parts | None:
+    """By its values: autograd takes the power in whole numbers, 0 for a negative exponent."""
+    x, exponent = lo.arg(0, "self"), lo.arg(1, "other")
+    return (lo(_ATEN.mul.Tensor, x, lo(_ATEN.pow.Scalar, 2.0, exponent)),)
+
+
+def _clamp_between(lo: Lowerer) -> _Parts | None:
+    """Bounds that meet, and may part: a maximum and a minimum tell the pieces apart."""
+    x, low, high = lo.arg(0, "self"), lo.arg(1, "min"), lo.arg(2, "max")
+    if not (isinstance(low, Part) and isinstance(high, Part)):
+        return None
+    if not bool((low.value == high.value).any()) or not (lo.varied(1) or lo.varied(2)):
+        return None
+    return (lo(_ATEN.minimum.default, lo(_ATEN.maximum.default, x, low), high),)
 
 
 def _each(name: str) -> Lowering:
@@ -355,6 +373,8 @@ def lowerings() -> Iterator[tuple[str, Lowering]]:
     yield "rrelu_with_noise", _rrelu
     yield "copysign.Scalar", _copysign
     yield "copysign.Tensor", _copysign
+    yield "clamp.Tensor", _clamp_between
+    yield "ldexp.Tensor", _ldexp
     yield from scattered()
     yield "grid_sampler_2d", grid_sampler
     yield "grid_sampler_3d", grid_sampler

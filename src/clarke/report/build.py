@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.kinks import choice_text, slopes_taken
 from clarke.report.model import KinkSummary, Report
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def summarise_kinks(analysis: Analysis, relevant: torch.Tensor | None) -> tuple[
             elements=max(touch.base.numel(), touch.count),
             touched=touch.count,
             relevant=own,
-            choice=touch.choice(),
+            choice=choice_text(touch),
+            slopes=slopes_taken(touch),
         )
         found[key] = new if key not in found else _merged(found[key], new)
     return tuple(found.values())
@@ -69,9 +71,9 @@ def summarise_counts(counts: Sequence[TouchCount]) -> tuple[KinkSummary, ...]:
             continue
         where = count.op.location
         key = (count.op.shown, where.module, where.file, where.line)
-        choice = count.choice or "follows one of the tied elements"
+        choice = count.choice or "autograd took one of the tied elements"
         if count.touch is not None:
-            choice = count.touch.choice()
+            choice = choice_text(count.touch)
         new = KinkSummary(
             *key, count.elements, count.touched, count.relevant, choice, count.nonzero
         )
@@ -89,6 +91,7 @@ def _merged(old: KinkSummary, new: KinkSummary) -> KinkSummary:
         relevant=_sum(old.relevant, new.relevant),
         choice="; ".join(choices),
         nonzero=_sum(old.nonzero, new.nonzero),
+        slopes=tuple(sorted({*old.slopes, *new.slopes})),
     )
 
 

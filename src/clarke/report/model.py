@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from clarke.errors import InputError
+from clarke.proof import save_certificate
 from clarke.report.text import report_text
 
 if TYPE_CHECKING:
+    from os import PathLike
+    from pathlib import Path
+
     import torch
 
     from clarke.decide import Culprit, Proof
@@ -26,9 +31,10 @@ class KinkSummary:
         elements: Output elements seen.
         touched: Elements at which several pieces meet.
         relevant: Touched elements whose piece can change the gradient; None if not found out.
-        choice: What AD chose, in words.
+        choice: What autograd chose, in words.
         nonzero: For a maxpool after a ReLU, touched elements of a value other than zero; None
             where they were not told apart.
+        slopes: A few of the slopes that AD took, where one argument varies. An audit keeps none.
     """
 
     operation: str
@@ -40,6 +46,7 @@ class KinkSummary:
     relevant: int | None
     choice: str
     nonzero: int | None = None
+    slopes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +130,21 @@ class Report:
             "seconds": self.seconds,
             "out_of_time": self.out_of_time,
         }
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the proof to a file, which ``clarke verify`` and ``clarke_verify.py`` check.
+
+        Raises:
+            InputError: The verdict has no proof.
+            UnsupportedError: The program holds what has no form in a file.
+            ModifiedSinceError: Its tensors have changed since.
+        """
+        if self.certificate is None:
+            raise InputError(
+                f"{self.verdict.name} comes without a proof that could be saved. Look at "
+                "report.certificate, which is None."
+            )
+        return save_certificate(self.certificate, path, verdict=self.verdict, theorem=self.theorem)
 
     def __str__(self) -> str:
         return report_text(self)

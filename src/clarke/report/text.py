@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,11 @@ if TYPE_CHECKING:
     import torch
 
     from clarke.capture import Location
+    from clarke.decide import Culprit
     from clarke.report.model import KinkSummary, Report
 
 _SHOWN = 8
+_LEAST_SHARE = 1e-9
 
 
 def report_text(report: Report) -> str:
@@ -25,36 +28,65 @@ def report_text(report: Report) -> str:
     if report.element is not None:
         lines += _field("valid", tensors_text(report.element))
     if report.correct is False:
-        places = dict.fromkeys(f"{c.operation} at {_place(c.location)}" for c in report.culprits)
-        lines += _field("because", f"these disagree: {', '.join(list(places)[:_SHOWN])}")
-    certificate = report.certificate
-    witnesses = certificate.witnesses if certificate else ()
-    weights = certificate.weights if certificate else ()
-    for witness, weight in zip(witnesses, weights, strict=True):
-        if len(witness.rows) == 0:
-            continue
-        share = f"weight {weight:.3g}, " if len(weights) > 1 else ""
-        lines += _field(
-            "witness",
-            f"{share}direction {tensors_text(witness.direction)}, {len(witness.rows)} rows",
-        )
+        lines += _field("because", f"these disagree: {_places(report.culprits)}")
+    lines += _witnesses(report)
     if report.kinks:
         total = sum(k.elements for k in report.kinks)
         lines.append(f"  kinks     {report.touched} touched of {total} elements")
-        lines += [f"    {kink_text(k)}" for k in report.kinks[:_SHOWN]]
+        for kink in report.kinks[:_SHOWN]:
+            lines += _wrapped(kink_text(kink), " " * 4, " " * 6)
         if len(report.kinks) > _SHOWN:
             lines.append(f"    and {len(report.kinks) - _SHOWN} more operations")
     lines += [line for n in report.notes for line in _field("note", n)]
     return "\n".join(lines)
 
 
+def _witnesses(report: Report) -> list[str]:
+    """Where the gradients are that prove a right one: in which direction from the point."""
+    certificate = report.certificate
+    if certificate is None:
+        return []
+    lines = []
+    pairs = zip(certificate.witnesses, certificate.weights, strict=True)
+    # A weight that is a rounding says nothing; `to_dict` has them all.
+    shown = [(w, share) for w, share in pairs if len(w.rows) and share > _LEAST_SHARE]
+    for witness, share in shown[:_SHOWN]:
+        towards = f"towards {tensors_text(witness.direction)}"
+        text = f"just beside the point, {towards}, the gradient is this one"
+        if len(shown) > 1:
+            text = f"{share:.3g} of {tensors_text(witness.gradient)}, the gradient {towards}"
+        lines += _field("witness", text)
+    if len(shown) > _SHOWN:
+        lines += _field("", f"and {len(shown) - _SHOWN} more directions")
+    return lines
+
+
+def _places(culprits: Sequence[Culprit]) -> str:
+    """Operations by place: "both relus at line 7" where one line has two."""
+    places = Counter(f"{c.operation} at {_place(c.location)}" for c in culprits)
+    shown = []
+    for place, count in list(places.items())[:_SHOWN]:
+        name, _, where = place.partition(" at ")
+        if count > 1:
+            many = "both" if count == 2 else f"{count}"
+            shown.append(f"{many} {name}{'es' if name.endswith(('s', 'x')) else 's'} at {where}")
+        else:
+            shown.append(place)
+    return ", ".join(shown)
+
+
 def _field(name: str, text: str) -> list[str]:
     """A labelled entry, wrapped under its own beginning."""
+    return _wrapped(text, f"  {name:<10}", " " * 12)
+
+
+def _wrapped(text: str, first: str, later: str) -> list[str]:
+    """Lines of at most 80 columns, where no word is longer."""
     return textwrap.wrap(
         text,
         80,
-        initial_indent=f"  {name:<10}",
-        subsequent_indent=" " * 12,
+        initial_indent=first,
+        subsequent_indent=later,
         break_long_words=False,
         break_on_hyphens=False,
     )
@@ -70,7 +102,12 @@ def kink_text(kink: KinkSummary) -> str:
     """One line for the kinks of one operation."""
     where = _place(kink)
     relevant = "" if kink.relevant is None else f", {kink.relevant} relevant"
-    return f"{kink.operation} at {where}: {kink.touched} touched{relevant}; AD: {kink.choice}"
+    slopes = ""
+    if kink.slopes:
+        many = "slopes" if len(kink.slopes) > 1 else "slope"
+        slopes = f": {many} {', '.join(_number(v) for v in kink.slopes[:_SHOWN])}"
+    touched = f"{kink.touched} touched{relevant}"
+    return f"{kink.operation} at {where}: {touched}; {kink.choice}{slopes}"
 
 
 def tensors_text(tensors: Sequence[torch.Tensor]) -> str:

@@ -34,7 +34,8 @@ def adapted(
     if name == "aten::native_dropout.default":
         scale = 1.0 if args[2] is False or args[1] == 0 else 1 / (1 - args[1])
         return _masked_dropout, (args[0], op.kept_outputs[1], scale), {}
-    if op.drawn and name.startswith("aten::rrelu_with_noise"):
+    # Outside of training an rrelu has one slope, and draws nothing.
+    if name.startswith("aten::rrelu_with_noise") and op.drawn and len(args) > 4 and args[4]:
         return (
             (_slope_in_place if name.startswith("aten::rrelu_with_noise_.") else _slope),
             (

@@ -17,6 +17,7 @@ from clarke.capture import External, OpRecord, Origin, Ref, Trace, input_slots, 
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.errors import ModifiedSinceError, ReplayError
 from clarke.kinks import Call, KinkRule, OpKind, Registry, Touch
+from clarke.kinks.lows import Lows
 from clarke.kinks.model import UnsteeredRule
 from clarke.kinks.steps import ComparisonRule
 from clarke.steering.adapt import adapted, can_replay_random
@@ -108,11 +109,12 @@ def analyse(trace: Trace, registry: Registry, deadline: Deadline = UNLIMITED) ->
     sites: dict[int, Site] = {}
     unknown: list[OpRecord] = []
     count = 0
-    still = Still(trace)
+    still, lows = Still(trace), Lows(trace)
     for position, op in enumerate(trace.ops):
         deadline.ask("finding touched kinks: operation {} of {}", position, len(trace.ops))
         if op.hidden_write:
             continue
+        lows.follow(op)
         if not (op.differentiated or op.reads_stopped):
             still.follow(op)
             continue  # computed from masks, integers and constants: locally constant
@@ -122,7 +124,7 @@ def analyse(trace: Trace, registry: Registry, deadline: Deadline = UNLIMITED) ->
             if not any(v.is_floating_point() or v.is_complex() for v in op.kept.values()):
                 continue  # integers and masks: locally constant
             touch = known.rule.find(op)
-            if unmoved:
+            if unmoved or (touch.count and lows.is_tame_power(op)):
                 touch = touch.only(torch.zeros(touch.count, dtype=torch.bool))
             if touch.count == 0:
                 still.settle(op, all_results=known.rule.is_level())
@@ -360,13 +362,15 @@ class Program:
             call = Call(call.func, (call.args[0].clone(), *call.args[1:]), call.kwargs)
         selection = touch.base
         mixture = weights.get(site.position) if weights else None
+        if rule.by_weights and mixture is None:
+            mixture = (choices or {}).get(site.position, touch.weights)
         if touch.count:
             if rule.by_value and mixture is not None:
                 state.share(site, mixture, mixed=isinstance(rule, ComparisonRule))
             if isinstance(rule, ComparisonRule):
                 mixture = None  # a mask cannot be mixed; what it selects is, where it is used
             choice = None if mixture is not None else touch.chosen()
-            if choices and site.position in choices:
+            if choices and site.position in choices and not rule.by_weights:
                 choice = choices[site.position]
             if chooser is not None:
                 choice = chooser(site, _probe(site, call, None))

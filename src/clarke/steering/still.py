@@ -33,7 +33,9 @@ class Still:
         self._still = {
             e.slot
             for e in trace.externals.values()
-            if e.origin is Origin.CONSTANT and not (e.stopped or e.cut_by or e.rewritten)
+            if e.origin is Origin.CONSTANT
+            and not (e.stopped or e.cut_by or e.rewritten)
+            and self._name(e.slot) not in self._written
         }
 
     def _name(self, slot: int) -> int:

@@ -9,6 +9,7 @@ import torch
 from clarke.check import check
 from clarke.errors import InputError, WrongGradientError
 from clarke.numerics import BACKWARD_ALIKE, CHECK_SECONDS
+from clarke.undo import leaves_no_trace
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from clarke.report import Report
 
 
+@leaves_no_trace
 def check_backward(
     function: type[torch.autograd.Function] | Callable[..., Any],
     inputs: Sequence[Any] | torch.Tensor,

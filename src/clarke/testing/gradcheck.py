@@ -23,6 +23,7 @@ from clarke.numerics import (
     CHECK_SECONDS,
     GRADCHECK_BESIDE,
 )
+from clarke.undo import leaves_no_trace
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from clarke.report import Report
 
 
+@leaves_no_trace
 def gradcheck(  # noqa: PLR0913 - torch's signature
     func: Callable[..., Any],
     inputs: torch.Tensor | Sequence[Any],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.kinks.lows import Low
 from clarke.numerics import CANCELS
 
 if TYPE_CHECKING:
@@ -16,14 +16,6 @@ if TYPE_CHECKING:
 
 # Larger leaves are weights: the affine form of their own entries would only cost memory.
 LARGEST_BIAS = 1 << 20
-
-
-class Low(IntEnum):
-    """A lower bound on all entries of a tensor, whatever the variables are."""
-
-    UNKNOWN = 0
-    NONNEGATIVE = 1
-    POSITIVE = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +86,6 @@ def leaf_form(tensor: torch.Tensor) -> Form:
     """The identity: every element of a leaf is itself."""
     index = torch.arange(tensor.numel()).reshape(tensor.shape)
     return Form(torch.ones((), dtype=torch.float64).expand(tensor.shape), index)
-
-
-def words(text: str) -> frozenset[str]:
-    """The words of a text, as a set of names."""
-    return frozenset(text.split())
 
 
 def bits(mask: int) -> tuple[int, ...]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.capture import OpRecord, Ref
-from clarke.theorems.affine import bits, words
+from clarke.kinks.lows import words
+from clarke.theorems.affine import bits
 from clarke.theorems.model import Bias
 
 if TYPE_CHECKING:

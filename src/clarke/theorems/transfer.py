@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.capture import OpRecord, Ref
+from clarke.kinks.lows import words
 from clarke.theorems.affine import (
     Form,
     Product,
@@ -18,7 +19,6 @@ from clarke.theorems.affine import (
     known_dead,
     leaf_form,
     scaled,
-    words,
 )
 
 if TYPE_CHECKING:

@@ -12,20 +12,18 @@ from clarke.capture import Location, OpRecord, Origin, Ref, Trace
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.kinks import OpKind, Registry
 from clarke.kinks.choices import PoolRule, ReductionRule
+from clarke.kinks.lows import SAFE_WHERE_POSITIVE, Low, lower_bound, power_is_analytic, words
 from clarke.kinks.regions import RegionRule
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.smooth import why_not
 from clarke.theorems.affine import (
     LARGEST_BIAS,
-    Low,
     State,
     added_forms,
     is_dead,
     known_dead,
-    words,
 )
 from clarke.theorems.proxies import KinkPoint, is_pair, kink_points
-from clarke.theorems.signs import SAFE_WHERE_POSITIVE, lower_bound, power_is_analytic
 from clarke.theorems.transfer import Step, leaf_state, read_slots, transfer
 
 if TYPE_CHECKING:
@@ -258,7 +256,7 @@ class _Walk:
                 or (known.kind is OpKind.RANDOM and op.short_name != "native_dropout")
             ):
                 self._not_analytic(op, known.kind)
-        low = lower_bound(op, reads)
+        low = lower_bound(op, [r.low for r in reads])
         if out and low is not Low.UNKNOWN:
             out = [replace(s, low=low) for s in out]
         self._note_assumptions(op, reads)

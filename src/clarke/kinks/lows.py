@@ -1,14 +1,28 @@
-"""Which tensors are positive whatever the variables are: rsqrt(var + eps) is analytic."""
+"""Which tensors are positive, or not negative, whatever the variables are."""
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
-from clarke.capture import OpRecord, Ref
-from clarke.theorems.affine import Low, State, words
+from clarke.capture import OpRecord, Origin, Ref, Trace, input_slots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a text, as a set of names."""
+    return frozenset(text.split())
+
+
+class Low(IntEnum):
+    """A lower bound on all entries of a tensor, whatever the variables are."""
+
+    UNKNOWN = 0
+    NONNEGATIVE = 1
+    POSITIVE = 2
+
 
 _KEEP = words(
     "sum mean view _unsafe_view reshape expand permute transpose t unsqueeze squeeze select "
@@ -21,12 +35,11 @@ _NONNEGATIVE = words("relu abs hardsigmoid var sigmoid square linalg_vector_norm
 SAFE_WHERE_POSITIVE = words("sqrt rsqrt log log2 log10 reciprocal")
 
 
-def lower_bound(op: OpRecord, states: Sequence[State]) -> Low:
+def lower_bound(op: OpRecord, lows: Sequence[Low]) -> Low:
     """A bound on the first result, from bounds on the tensors that the operation reads."""
     if op.hidden_write:
         return Low.UNKNOWN
     name = op.short_name.removesuffix("_")
-    lows = [s.low for s in states]
     least = min(lows, default=Low.UNKNOWN)
     if name in _POSITIVE:
         return Low.POSITIVE
@@ -52,7 +65,7 @@ def _power(exponent: float, low: Low) -> Low:
     return low if exponent > 0 or low is Low.POSITIVE else Low.UNKNOWN
 
 
-def _product(op: OpRecord, lows: list[Low], name: str) -> Low:
+def _product(op: OpRecord, lows: Sequence[Low], name: str) -> Low:
     a, b = op.args[0], op.args[1]
     if isinstance(a, Ref) and isinstance(b, Ref):
         if name == "mul" and a.slot == b.slot:
@@ -66,7 +79,7 @@ def _product(op: OpRecord, lows: list[Low], name: str) -> Low:
     return Low.UNKNOWN
 
 
-def _sum(op: OpRecord, lows: list[Low]) -> Low:
+def _sum(op: OpRecord, lows: Sequence[Low]) -> Low:
     if len(lows) == 2:
         return max(lows) if min(lows) is not Low.UNKNOWN else Low.UNKNOWN
     number: Any = op.args[1] if isinstance(op.args[0], Ref) else op.args[0]
@@ -81,3 +94,33 @@ def power_is_analytic(op: OpRecord) -> bool:
     """Whether a power has a constant natural exponent."""
     exponent = op.args[1] if len(op.args) > 1 else None
     return isinstance(exponent, (int, float)) and exponent >= 0 and exponent == int(exponent)
+
+
+class Lows:
+    """Follows lower bounds through a trace, in evaluation order.
+
+    Nothing is said of programs that write to memory: the bound may be that of what stood there.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self._known: dict[int, Low] = {}
+        self._writes = any(op.short_name.endswith("_") or op.hidden_write for op in trace.ops)
+        for e in trace.externals.values():
+            plain = e.origin is Origin.CONSTANT and not (e.stopped or e.cut_by or e.rewritten)
+            if plain and e.tensor.is_floating_point() and bool((e.tensor >= 0).all()):
+                self._known[e.slot] = Low.NONNEGATIVE
+
+    def follow(self, op: OpRecord) -> None:
+        """Note the bound of what an operation returns."""
+        if self._writes or not op.outputs or op.outputs[0] is None:
+            return
+        lows = [self._known.get(s, Low.UNKNOWN) for s in input_slots(op)]
+        self._known[op.outputs[0]] = lower_bound(op, lows)
+
+    def is_tame_power(self, op: OpRecord) -> bool:
+        """Whether an operation is a power above 1 of what is never negative: flat at 0."""
+        base = op.args[0] if op.short_name == "pow" else None
+        exponent = op.args[1] if len(op.args) > 1 else None
+        if not isinstance(base, Ref) or not isinstance(exponent, (int, float)):
+            return False
+        return exponent > 1 and self._known.get(base.slot, Low.UNKNOWN) >= Low.NONNEGATIVE

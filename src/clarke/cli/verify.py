@@ -1,0 +1,75 @@
+"""`clarke verify`: check proofs that were saved to files, by two programs."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clarke.cli.status import Exit
+from clarke.errors import OutOfTimeError, ProofError, UnsupportedError
+from clarke.numerics import CHECK_SECONDS
+from clarke.proof import load
+
+
+def verify(
+    files: Annotated[list[Path], typer.Argument(help="Files that were saved by report.save.")],
+    *,
+    seconds: Annotated[
+        float, typer.Option(min=0.0, help="Time limit of clarke's own check; 0 for none.")
+    ] = float(CHECK_SECONDS),
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 2 unless both programs have checked it.")
+    ] = False,
+) -> None:
+    """Check proofs in files, by clarke and by clarke_verify.py, which shares no code with it.
+
+    Exits with 0 when they hold, with 1 when one is rejected, and with 2 when that cannot be told.
+    """
+    worst = max((_verify(f, seconds or None, strict=strict) for f in files), key=_rank)
+    raise typer.Exit(worst)
+
+
+def _rank(status: int) -> int:
+    """How bad a status is: a proof that is rejected is worse than one that cannot be checked."""
+    return (int(Exit.CORRECT), int(Exit.UNDECIDED), int(Exit.WRONG)).index(status)
+
+
+def _verify(path: Path, seconds: float | None, *, strict: bool) -> int:
+    own, words = _by_clarke(path, seconds)
+    typer.echo(f"{path}: clarke: {words}")
+    if own == Exit.WRONG:
+        return own
+    checker = importlib.import_module("clarke_verify")
+    try:
+        checked, assumed = checker.verify(path)
+    except checker.Rejected as error:
+        typer.echo(f"{path}: clarke_verify.py: rejected: {error}")
+        return int(Exit.WRONG)
+    except (checker.CannotTell, OSError) as error:
+        typer.echo(f"{path}: clarke_verify.py: cannot tell: {error}")
+        return max(own, int(Exit.UNDECIDED)) if strict else own
+    typer.echo(f"{path}: clarke_verify.py: checked")
+    for line in checked:
+        typer.echo(f"  checked   {line}")
+    for line in assumed:
+        typer.echo(f"  assumed   {line}")
+    return own
+
+
+def _by_clarke(path: Path, seconds: float | None) -> tuple[int, str]:
+    try:
+        stored = load(path)
+        defects = stored.defects(seconds=seconds)
+    except ProofError as error:
+        return int(Exit.WRONG), f"rejected: {error}"
+    except OutOfTimeError as error:
+        return int(Exit.UNDECIDED), f"cannot tell: {error} Give it more --seconds."
+    except UnsupportedError as error:
+        return int(Exit.UNDECIDED), f"cannot tell: {error}"
+    if defects:
+        return int(Exit.WRONG), f"rejected: {'; '.join(defects)}"
+    told = f" ({stored.theorem})" if stored.theorem else ""
+    return int(Exit.CORRECT), f"checked: {stored.verdict.name}{told}"

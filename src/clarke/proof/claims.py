@@ -1,0 +1,152 @@
+"""What a proof claims, as plain data and back: only what cannot be computed from the program.
+
+Tolerances, touched kinks, rows, selections around the point, gaps and distances follow from the
+program and the point. A file holds none of them that a checker would have to trust.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from clarke.constraints import find_relevant, unflatten
+from clarke.decide.apart import OuterRefutation, RegularProof
+from clarke.decide.certificate import Certificate
+from clarke.decide.confirm import USUAL_FINEST
+from clarke.decide.guards import LimitProof
+from clarke.decide.membership import Membership
+from clarke.decide.model import Witness
+from clarke.decide.norms import BallRefutation
+from clarke.decide.refute import Refutation
+from clarke.decide.verification import Recomputed, fresh_generator
+from clarke.kinks.lowering import recorded_index
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clarke.steering import Program
+
+    Tensors = dict[str, torch.Tensor]
+    Parts = tuple[torch.Tensor, ...]
+
+
+def write(proof: Recomputed, tensors: Tensors) -> dict[str, Any]:
+    """A proof's own part of a file; its tensors are added to `tensors`."""
+    program = proof.program
+    match proof:
+        case Certificate():
+            bare = proof if proof.run_gradient is None else _without_run(proof)
+            _write_witnesses(proof.witnesses, program, tensors)
+            return {"kind": "witnesses", "weights": list(proof.weights), "finest": bare.finest}
+        case LimitProof():
+            _write_witnesses(proof.witnesses, program, tensors)
+            tensors["limit"] = torch.from_numpy(proof.limit)
+            return {"kind": "limits", "equal": proof.equal}
+        case RegularProof():
+            tensors["shares"] = torch.from_numpy(proof.shares)
+            return {"kind": "pieces that bend one way"}
+        case Refutation():
+            tensors["direction"] = torch.from_numpy(proof.direction)
+            return {"kind": "separation", "part": [int(k) for k in proof.part]}
+        case OuterRefutation():
+            tensors["direction"] = torch.from_numpy(proof.direction)
+            return {"kind": "outer estimate"}
+        case BallRefutation():
+            tensors["direction"] = torch.from_numpy(proof.direction)
+            return {"kind": "norms of zero"}
+        case Membership():
+            return _write_membership(proof, tensors)
+        case _:
+            raise TypeError(type(proof).__name__)
+
+
+def _without_run(proof: Certificate) -> Certificate:
+    """The same for a reader who has the recorded operations and not the function."""
+    bare = replace(proof, run_gradient=None)
+    usual = proof.finest == USUAL_FINEST
+    return bare if usual else replace(bare, finest=bare.finest_told())
+
+
+def _write_witnesses(witnesses: Sequence[Witness], program: Program, tensors: Tensors) -> None:
+    for n, witness in enumerate(witnesses):
+        tensors.update(named(f"witness.{n}.direction", witness.direction))
+        tensors.update(named(f"witness.{n}.gradient", witness.gradient))
+        pairs = [
+            torch.stack([torch.arange(site.first, site.first + site.touch.count), choice], 1)
+            for position, choice in sorted(witness.choices.items())
+            for site in (program.analysis.sites[position],)
+        ]
+        empty = torch.zeros((0, 2), dtype=torch.int64)
+        tensors[f"witness.{n}.selection"] = torch.cat([empty, *pairs])
+
+
+def _write_membership(proof: Membership, tensors: Tensors) -> dict[str, Any]:
+    tensors["elements"] = torch.from_numpy(proof.elements)
+    tensors["weights"] = torch.from_numpy(proof.weights)
+    tensors.update(named("vector", proof.vector))
+    if proof.direction is not None:
+        tensors["direction"] = torch.from_numpy(proof.direction)
+    if proof.shares is not None:
+        tensors["shares"] = torch.from_numpy(proof.shares)
+    return {
+        "kind": "membership",
+        "inside": proof.inside,
+        "asked": proof.asked,
+        "atoms": [[int(a) for a in atom] for atom in proof.atoms],
+        "exact": proof.exact,
+        "regular": proof.regular,
+    }
+
+
+def named(name: str, parts: Sequence[torch.Tensor]) -> Tensors:
+    """One tensor for each variable, by name."""
+    return {f"{name}.{i}": p for i, p in enumerate(parts)}
+
+
+def touched(program: Program) -> torch.Tensor:
+    """(N, 3) of all touched kinks: operation, which part of it, and element."""
+    found = [torch.zeros((0, 3), dtype=torch.int64)]
+    numbers = {op.index: i for i, op in enumerate(program.analysis.recorded.ops)}
+    parts: dict[int, int] = {}
+    for site in program.analysis.ordered():
+        op = numbers[recorded_index(site.touch.op.index)]
+        part = parts[op] = parts.get(op, -1) + 1
+        row = torch.tensor([[op, part]]).expand(site.touch.count, 2)
+        found.append(torch.cat([row, site.touch.elements[:, None]], 1))
+    return torch.cat(found)
+
+
+def gradient_of(proof: Recomputed) -> Parts:
+    """The gradient that a proof is about, one tensor per variable."""
+    if isinstance(proof, Membership):
+        return ()
+    own = proof.gradient  # type: ignore[attr-defined]
+    return unflatten(own, proof.point) if isinstance(own, np.ndarray) else own
+
+
+def proved(proof: Recomputed) -> tuple[Verdict, ...]:
+    """The verdicts that a proof that holds is a proof of, the strongest first."""
+    positive = (Verdict.SMOOTH, Verdict.BOULIGAND, Verdict.CLARKE)
+    match proof:
+        case Certificate() if _is_smooth(proof.program):
+            return positive
+        case Certificate():
+            return positive[1:] if len(proof.witnesses) == 1 else positive[2:]
+        case LimitProof():
+            return positive if proof.equal else (Verdict.NOT_CLARKE,)
+        case RegularProof():
+            return positive[2:]
+        case Membership():
+            return ()
+        case _:
+            return (Verdict.NOT_CLARKE,)
+
+
+def _is_smooth(program: Program) -> bool:
+    """Whether no kink that matters is touched."""
+    found = find_relevant(program, fresh_generator())
+    return not (found.lost_masks or found.hazards or bool(found.relevant.any()))

@@ -1,0 +1,542 @@
+"""Proofs as files: written, read back, verified by two programs, and refused when changed."""
+
+import ast
+import io
+import json
+import math
+import os
+import struct
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from random import Random
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import clarke
+from clarke.cli import make_app
+from clarke.errors import ModifiedSinceError, ProofError
+from clarke.proof import container, judge_stored, load
+from clarke.verdict import Verdict
+from reference.proofs import (
+    CANNOT_TELL,
+    CHECKED,
+    CHECKER,
+    REJECTED,
+    alone,
+    forged,
+    independent,
+    opened,
+    own,
+)
+from reference.zoo import ZOO, leaf, lemma2
+
+ZOO = {
+    **ZOO,
+    "wrong norms": (
+        lambda x: 3 * torch.relu(x[0]) - 3 * torch.relu(-x[0]) + x.norm(),
+        leaf(0.0, 0.0),
+        Verdict.NOT_CLARKE,
+    ),
+}
+
+# What the checker without clarke has no argument for; it says so, and never that they are wrong.
+BEYOND = {
+    "rays": "the operator aten::linalg_vector_norm.default",
+    "eigenvalues": "the operator aten::diag_embed.default",
+    "sorted": "the operator aten::sort.default",
+    "wrong norms": "the operator aten::linalg_vector_norm.default",
+    "regular": "a proof by pieces that bend one way",
+    "guard": "the operator aten::sin.default",
+    "wrong guard": "a proof by limits",
+}
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory):
+    """A file for each kind of proof."""
+    folder = tmp_path_factory.mktemp("zoo")
+    files = {}
+    for name, (function, x, verdict) in ZOO.items():
+        report = clarke.check(function, (x,))
+        assert report.verdict is verdict
+        files[name] = report.save(folder / f"{name.replace(' ', '-')}.clarke")
+    return files
+
+
+# --- round trips ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_kind_of_proof_is_saved_and_checked_by_both(zoo, name):
+    stored = load(zoo[name])
+    assert stored.verdict is ZOO[name][2]
+    assert own(zoo[name]) == (CHECKED, "")
+    status, why = independent(zoo[name])
+    if name in BEYOND:
+        assert (status, why.split("\n")[0]) == (CANNOT_TELL, BEYOND[name])
+    else:
+        assert status == CHECKED, why
+
+
+@pytest.mark.parametrize(
+    "name", ["nested", "mixture", "regular", "wrong guard", "outside", "wrong"]
+)
+def test_a_loaded_certificate_is_one(zoo, name):
+    proof = clarke.load_certificate(zoo[name], seconds=60)
+    assert proof.verify(seconds=60)
+    again = clarke.save_certificate(
+        proof,
+        zoo[name].with_suffix(".again"),
+        verdict=ZOO[name][2],
+        theorem=load(zoo[name]).theorem,
+    )
+    assert again.read_bytes() == zoo[name].read_bytes()
+
+
+def test_members_of_a_set_are_saved_too(tmp_path):
+    found = clarke.subdifferential(lambda x: x.abs().sum() - 2 * x[0].abs(), (leaf(0.0, 0.0),))
+    for vector, inside in (((0.5, 0.5), True), ((0.0, 3.0), False)):
+        answer = found.contains(torch.tensor(vector, dtype=torch.float64))
+        assert answer.inside is inside
+        path = clarke.save_certificate(answer, tmp_path / "member.clarke")
+        assert own(path) == (CHECKED, "")
+        assert independent(path)[0] == (CANNOT_TELL if inside else CHECKED)
+        content, tensors = opened(path)
+        content["claim"]["inside"] = not inside
+        changed = forged(tmp_path / "changed.clarke", content, tensors)
+        assert own(changed)[0] == REJECTED
+        assert independent(changed)[0] != CHECKED
+
+
+def test_members_of_a_set_without_a_list_are_saved_too(tmp_path):
+    rows = torch.randn(30, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = clarke.subdifferential(lambda x: (rows @ x).abs().sum(), (leaf(0.0, 0.0, 0.0),))
+    for vector, inside in (((0.5, 0.5, 0.0), True), ((0.0, 300.0, 0.0), False)):
+        answer = found.contains(torch.tensor(vector, dtype=torch.float64))
+        assert answer.inside is inside
+        assert answer.regular
+        path = clarke.save_certificate(answer, tmp_path / "member.clarke")
+        assert own(path) == (CHECKED, "")
+        assert independent(path)[0] != REJECTED
+        content, tensors = opened(path)
+        content["claim"]["inside"] = not inside
+        assert own(forged(tmp_path / "changed.clarke", content, tensors))[0] == REJECTED
+
+
+def test_a_quick_verdict_of_an_audit_is_saved(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    x = torch.zeros(2, 4, dtype=torch.float64)
+    with torch.no_grad():
+        net[0].bias[:3] = 0
+    saved = []
+
+    def save(_step, report):
+        saved.append(report.save(tmp_path / f"{len(saved)}.clarke"))
+
+    with clarke.audit() as watch:
+        watch.subscribe(save)
+        nn.functional.cross_entropy(net(x), torch.tensor([0, 1])).backward()
+    (path,) = saved
+    assert own(path) == (CHECKED, "")
+    assert independent(path) == (CHECKED, "BOULIGAND")
+
+
+def test_running_statistics_that_are_put_back_change_no_proof(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Linear(2, 1)).double()
+    x = torch.randn(4, 3, dtype=torch.float64)
+    report = clarke.check(lambda: net(x).sum(), ())
+    assert report.certificate.verify()
+    path = report.save(tmp_path / "norm.clarke")
+    assert own(path) == (CHECKED, "")
+    assert independent(path) == (CHECKED, "SMOOTH")
+
+
+def test_a_fresh_process_verifies_by_both(zoo):
+    paths = [str(zoo["nested"]), str(zoo["wrong"])]
+    done = subprocess.run(
+        [sys.executable, "-m", "clarke", "verify", "--strict", *paths],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("clarke: checked") == 2
+    assert done.stdout.count("clarke_verify.py: checked") == 2
+
+
+def test_the_checker_runs_alone(zoo):
+    done = alone(zoo["nested"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "checked" in done.stdout
+    assert "assumed" in done.stdout
+    assert alone(zoo["rays"]).returncode == CANNOT_TELL
+    assert alone(zoo["rays"], zoo["nested"]).returncode == CANNOT_TELL
+    assert alone(zoo["nested"].with_name("missing")).returncode == CANNOT_TELL
+    assert alone().returncode == CANNOT_TELL
+
+
+def test_the_checker_imports_the_standard_library_alone_and_is_short():
+    tree = ast.parse(CHECKER.read_text(encoding="utf-8"))
+    names = {
+        (a.name if isinstance(node, ast.Import) else node.module).split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for a in node.names
+    }
+    assert names <= set(sys.stdlib_module_names)
+    assert not any("clarke" in name for name in names)
+
+
+# --- what cannot be saved, or verified later ------------------------------------------------------
+
+
+def test_what_has_no_proof_says_so():
+    report = clarke.check(lambda x: x.sqrt().sum(), (leaf(0.0),))
+    with pytest.raises(clarke.InputError, match="comes without a proof that could be saved"):
+        report.save("nowhere.clarke")
+    with pytest.raises(clarke.InputError, match="A int is no proof of a verdict on a program"):
+        clarke.save_certificate(3, "nowhere.clarke")
+
+
+def test_a_proof_whose_program_has_changed_is_not_saved(tmp_path):
+    x = leaf(0.0)
+    weight = torch.ones(1, dtype=torch.float64)
+    report = clarke.check(lambda x: (torch.relu(x) * weight).sum(), (x,))
+    weight += 1
+    with pytest.raises(ModifiedSinceError, match="Save it before anything writes"):
+        report.save(tmp_path / "late.clarke")
+
+
+def test_files_that_are_not_there(tmp_path):
+    with pytest.raises(clarke.InputError, match=r"Cannot read .*: No such file"):
+        clarke.load_certificate(tmp_path / "missing.clarke")
+    report = clarke.check(lemma2, (leaf(0.0),))
+    with pytest.raises(clarke.InputError, match=r"Cannot write .*: No such file"):
+        report.save(tmp_path / "missing" / "one.clarke")
+
+
+# --- changed files --------------------------------------------------------------------------------
+
+# Shown, and used by nobody.
+SHOWN = ("written_by", "theorem", "place", "name")
+# Left to clarke's own check by the one that knows no torch: what autograd would do at the recorded
+# operations, steps for running them, names of derivative rules, further results.
+LEFT_TO_CLARKE = ("assumed", "finest", "replayed", "origin", "rewritten", "stopped", "cut_by")
+LEFT_TO_CLARKE += ("scalar_reads", "results", "claim", "flags", "part", "memory")
+THOROUGH = "CLARKE_FUZZ" in os.environ
+
+
+def changes(value, path=()):
+    """Every field of plain data changed in every way that its type allows: (path, changed)."""
+    if isinstance(value, dict):
+        for key in value:
+            yield (*path, key), {k: v for k, v in value.items() if k != key}
+            for where, changed in changes(value[key], (*path, key)):
+                yield where, {**value, key: changed}
+        yield (*path, "extra"), {**value, "extra": 1}
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield (*path, str(i)), value[:i] + value[i + 1 :]
+            for where, changed in changes(item, (*path, str(i))):
+                yield where, [*value[:i], changed, *value[i + 1 :]]
+        yield path, [*value, value[0] if value else None]
+    else:
+        yield path, None if value is not None else 0
+        if isinstance(value, bool):
+            yield path, not value
+        elif isinstance(value, (int, float)):
+            yield path, value + 1
+            yield path, -value - 1
+            yield path, value * 2**70
+        elif isinstance(value, str):
+            yield path, value + "x"
+        yield path, [value]
+        yield path, {"slot": 10**9}
+
+
+def sample(every, count):
+    """Some of the changes, the same in every run."""
+    return Random(0).sample(every, min(count, len(every)))  # noqa: S311 - no secret
+
+
+def true_as_it_stands(path):
+    """Whether a file's own program, judged anew, agrees with what the file claims of it."""
+    stored = load(path)
+    decision = judge_stored(stored, 60)
+    return decision.verdict.correct is stored.verdict.correct
+
+
+@pytest.mark.parametrize("name", ["nested", "mixture", "neighbours", "masks", "wrong", "outside"])
+def test_every_field_that_is_changed_is_rejected(zoo, tmp_path, name):
+    """With a right digest: the changed file is refused, or what it says is still proved."""
+    content, tensors = opened(zoo[name])
+    every = [(path, c) for path, c in changes(content) if path[:2] != ("program", "places")]
+    chosen = every if THOROUGH else sample(every, 60)
+    seen = Counter()
+    for path, changed in chosen:
+        file = forged(tmp_path / "changed.clarke", changed, tensors)
+        mine, why = own(file)
+        other, words = independent(file)
+        seen["clarke", mine] += 1
+        seen["clarke_verify", other] += 1
+        assert "\n" not in why + words
+        if mine == CHECKED and not set(path) & set(SHOWN):
+            assert true_as_it_stands(file), path
+        if other == CHECKED and mine == REJECTED:
+            assert set(path) & {*SHOWN, *LEFT_TO_CLARKE}, (path, why)
+    assert seen["clarke", REJECTED] > 0.7 * len(chosen), seen
+
+
+def tensor_changes(tensors):
+    """Every tensor changed in every way that its type allows: (name, what, tensors)."""
+    for name, tensor in tensors.items():
+        yield name, "dropped", {k: v for k, v in tensors.items() if k != name}
+        yield name, "another shape", {**tensors, name: torch.cat([tensor.reshape(-1)] * 2)}
+        yield name, "another dtype", {**tensors, name: tensor.to(torch.float32)}
+        for i in range(min(tensor.numel(), 6)):
+            for what, by in (("one more", 1), ("one ulp", None), ("not a number", float("nan"))):
+                flat = tensor.reshape(-1).clone()
+                if by is None and flat.is_floating_point():
+                    flat[i] = torch.nextafter(flat[i], torch.full_like(flat[i], 9.0))
+                elif by is None or (math.isnan(by) and not flat.is_floating_point()):
+                    continue
+                else:
+                    flat[i] += by
+                yield name, what, {**tensors, name: flat.reshape(tensor.shape)}
+    yield "extra", "added", {**tensors, "extra": torch.zeros(2)}
+
+
+@pytest.mark.parametrize("name", ["nested", "mixture", "neighbours", "masks", "wrong", "outside"])
+def test_every_tensor_that_is_changed_is_rejected(zoo, tmp_path, name):
+    content, tensors = opened(zoo[name])
+    every = list(tensor_changes(tensors))
+    chosen = every if THOROUGH else sample(every, 40)
+    for which, what, changed in chosen:
+        file = forged(tmp_path / "changed.clarke", content, changed)
+        mine, why = own(file)
+        other, _ = independent(file)
+        assert "\n" not in why
+        if which.startswith(("gradient", "touched", "witness.0.gradient")) and what != "one ulp":
+            assert mine == REJECTED, (which, what)
+            assert other != CHECKED, (which, what)
+        elif mine == CHECKED:  # another direction, or a rounding
+            assert true_as_it_stands(file), (which, what)
+        if other == CHECKED and mine == REJECTED:
+            assert (
+                which == "extra"
+                or what in ("one ulp", "another shape", "another dtype")
+                or (
+                    "direction" in which  # which lies in the cell, if not by as much as clarke asks
+                )
+            ), (which, what, why)
+
+
+def test_changed_bytes_and_cut_files_are_refused_in_one_sentence(zoo, tmp_path):
+    raw = zoo["masks"].read_bytes()
+    random = Random(0)  # noqa: S311 - which bytes are changed
+    files = []
+    for _ in range(300):
+        at, byte = random.randrange(len(raw)), random.randrange(1, 256)
+        files.append(raw[:at] + bytes([raw[at] ^ byte]) + raw[at + 1 :])
+    files += [raw[: random.randrange(len(raw))] for _ in range(60)]
+    files += [raw + b"x", b"x" + raw, b"", b"PK", raw + raw, bytes(200)]
+    path = tmp_path / "changed.clarke"
+    for content in files:
+        path.write_bytes(content)
+        with pytest.raises(ProofError, match=r"^Not a proof of clarke: [^\n]*$"):
+            load(path)
+        status, why = independent(path)
+        assert status == REJECTED
+        assert "\n" not in why
+
+
+def zipped(entries, kind=zipfile.ZIP_STORED):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", kind) as archive:
+        for name, content in entries:
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def with_header(header, body=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_tricks_with_zips_and_headers_are_refused(zoo, tmp_path):
+    with zipfile.ZipFile(zoo["nested"]) as archive:
+        entries = [(i.filename, archive.read(i)) for i in archive.infolist()]
+    text, data, digest = (content for _, content in entries)
+    names = [name for name, _ in entries]
+    big = {"a": {"dtype": "F64", "shape": [2**61], "data_offsets": [0, 2**64]}}
+    bomb = zipped([(n, bytes(10**8)) for n in names], zipfile.ZIP_DEFLATED)
+    deep = b"[" * 200_000 + b"]" * 200_000
+    tricks = {
+        "compressed": zipped(entries, zipfile.ZIP_DEFLATED),
+        "bomb": bomb,
+        "two of a name": zipped([*entries, entries[0]]),
+        "path": zipped([("../proof.json", text), *entries[1:]]),
+        "another order": zipped(entries[::-1]),
+        "one more": zipped([*entries, ("code.pkl", b"x")]),
+        "spaces": zipped([(names[0], text + b" "), *entries[1:]]),
+        "duplicate keys": zipped([(names[0], b'{"version":1,' + text[1:]), *entries[1:]]),
+    }
+    for name, header in {
+        "huge header": struct.pack("<Q", 2**63) + data[8:],
+        "huge tensor": with_header(big),
+        "deep header": with_header(deep),
+        "negative": with_header({"a": {"dtype": "F64", "shape": [-1], "data_offsets": [0, -8]}}),
+        "overlap": with_header(
+            {k: {"dtype": "U8", "shape": [8], "data_offsets": [0, 8]} for k in "ab"}, bytes(8)
+        ),
+        "no dtype": with_header({"a": {"dtype": "X", "shape": [1], "data_offsets": [0, 1]}}, b"x"),
+    }.items():
+        tricks[name] = container_of(text, header)
+    for name, content in {
+        "deep": deep,
+        "nan": b'{"a":NaN}',
+        "long number": b"9" * 10_000,
+        "list": b"[]",
+        "empty": b"",
+        "infinite": b'{"a":1e999}',
+        "bytes": b"\xff\xfe",
+    }.items():
+        tricks[name] = container_of(content, data)
+    assert digest
+    path = tmp_path / "trick.clarke"
+    for name, raw in tricks.items():
+        path.write_bytes(raw)
+        with pytest.raises(ProofError, match=r"^Not a proof of clarke: [^\n]*$"):
+            load(path)
+        status, why = independent(path)
+        assert (status, "\n" in why) == (REJECTED, False), name
+
+
+def container_of(text, data):
+    """A container in the right form and with a right digest, whatever its entries hold."""
+    return container._zipped(text, data, container.digest_of(text, data))
+
+
+LARGE = (
+    ("aten::expand.default", [{"slot": 1}, [10**6, 10**6]]),
+    ("aten::zeros.default", [[10**6, 10**6]]),
+    ("aten::repeat.default", [{"slot": 1}, [10**7, 10**7]]),
+    ("aten::constant_pad_nd.default", [{"slot": 1}, [0, 10**12], 0]),
+)
+
+
+@pytest.mark.parametrize(("name", "args"), LARGE)
+def test_programs_that_ask_for_much_memory_are_refused(zoo, tmp_path, name, args):
+    content, tensors = opened(zoo["one witness"])
+    op = {**content["program"]["ops"][0], "op": name, "args": args, "results": [99]}
+    content["program"]["ops"].insert(0, {**op, "flags": []})
+    content["program"]["ops"].insert(1, {**op, "op": "aten::clone.default", "args": [{"slot": 99}]})
+    file = forged(tmp_path / "large.clarke", content, tensors)
+    status, why = own(file)
+    assert status == REJECTED
+    assert "too many" in why or "cannot run" in why
+    assert independent(file)[0] != CHECKED
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aten::from_file.default",
+        "aten::_local_scalar_dense.default",
+        "prims::add.default",
+        "aten::__class__.x",
+        "os::system.default",
+        "aten::set_.source_Storage",
+        "aten::save.default",
+    ],
+)
+def test_no_operator_is_run_that_clarke_does_not_know(zoo, tmp_path, name):
+    content, tensors = opened(zoo["one witness"])
+    content["program"]["ops"][0]["op"] = name
+    status, why = own(forged(tmp_path / "odd.clarke", content, tensors))
+    assert status == REJECTED
+    assert "an operator that clarke does not know" in why
+    assert independent(tmp_path / "odd.clarke")[0] == CANNOT_TELL
+
+
+def test_numbers_that_grow_without_end_are_given_up(zoo, tmp_path):
+    content, tensors = opened(zoo["one witness"])
+    square = {**content["program"]["ops"][0], "op": "aten::mul.Tensor", "args": [{"slot": 1}] * 2}
+    chain = [
+        {**square, "args": [{"slot": 1 if i == 0 else 100 + i}] * 2, "results": [101 + i]}
+        for i in range(60)
+    ]
+    tensors["slot.1"] += 1.25
+    content["program"]["ops"] = [*chain, *content["program"]["ops"]]
+    file = forged(tmp_path / "grows.clarke", content, tensors)
+    assert independent(file) == (CANNOT_TELL, "the program is too large for exact arithmetic")
+
+
+# --- the commands, and steps that are kept --------------------------------------------------------
+
+
+def command(name, *arguments):
+    return CliRunner().invoke(make_app(name), [name, *map(str, arguments)])
+
+
+def test_verify_tells_by_its_status(zoo, tmp_path):
+    assert command("verify", zoo["nested"], zoo["wrong"]).exit_code == 0
+    assert command("verify", zoo["rays"]).exit_code == 0
+    assert command("verify", "--strict", zoo["rays"]).exit_code == 2
+    content, tensors = opened(zoo["nested"])
+    tensors["gradient.0"] += 1
+    wrong = forged(tmp_path / "wrong.clarke", content, tensors)
+    done = command("verify", zoo["nested"], wrong)
+    assert done.exit_code == 1
+    assert "rejected" in done.output
+    assert "Traceback" not in done.output
+    done = alone(wrong)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert (
+        done.stdout.endswith("rejected: the gradient of witness 0 is another one\n") or done.stdout
+    )
+
+
+def test_steps_out_of_time_are_kept_and_judged_as_check_does(tmp_path):
+    def flat(x):
+        return x.view(4, 5).amax(1).max() - x.abs().sum()
+
+    x = torch.zeros(20, dtype=torch.float64, requires_grad=True)
+    w = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    with clarke.audit("warn", keep=tmp_path / "kept", seconds=0.1) as watch:
+        flat(x).backward()
+    with clarke.audit(lambda _: None, keep=tmp_path / "more") as more:
+        lemma2(w).backward()
+        w.grad = None
+        (2 * torch.relu(w)).sum().backward()
+    assert [r.verdict for r in watch.reports] == [Verdict.UNDECIDED]
+    assert [r.verdict for r in more.reports] == [Verdict.NOT_CLARKE, Verdict.BOULIGAND]
+    (late,) = (tmp_path / "kept").iterdir()
+    (wrong,) = (tmp_path / "more").iterdir()
+    assert judge_stored(load(late), 60).verdict is clarke.check(flat, (x,), seconds=60).verdict
+    done = command("judge", "--save", wrong)
+    assert done.exit_code == 1
+    assert "NOT_CLARKE" in done.output
+    proof = wrong.with_name(f"{wrong.name}.proof.clarke")
+    assert own(proof) == (CHECKED, "")
+    assert independent(proof) == (CHECKED, "NOT_CLARKE")
+    status, why = own(wrong)
+    assert status == REJECTED
+    assert "a step that is still to be judged" in why
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_file_is_judged_as_check_judged(zoo, name):
+    """A proof's file holds all that a judge needs: the same verdict comes out."""
+    stored = load(zoo[name])
+    if name == "regular":  # check has seen the same
+        assert judge_stored(stored, 60).theorem == stored.theorem
+    assert judge_stored(stored, 60).verdict is stored.verdict
