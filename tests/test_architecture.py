@@ -37,6 +37,7 @@ LAYERS = (
     "explain.py",
     "grad.py",
     "subdifferential.py",
+    "jacobian.py",
     "hunt/",
     "audit/",
     "atlas/",

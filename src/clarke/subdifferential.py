@@ -141,6 +141,11 @@ class Subdifferential:
         return self._gradient
 
     @property
+    def program(self) -> Program:
+        """What ran."""
+        return self._program
+
+    @property
     def limits(self) -> LimitSet:
         """The limiting gradients as sums of independent groups."""
         return self._limits

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from clarke.hunt.subject import Point, Subject
     from clarke.kinks import Registry
 
-_CLOSE = (0.0, 1.0, -1.0)  # where roots, logarithms and inverse functions have their singular points
+_CLOSE = (
+    0.0,
+    1.0,
+    -1.0,
+)  # where roots, logarithms and inverse functions have their singular points
 _COMPARED = 12  # entries that are compared with each other
 
 
@@ -216,10 +220,7 @@ def _coincidences(rule: Any, call: Call) -> Iterator[tuple[Any, ...]]:
         yield from ((v, number, i) for i, v in enumerate(values) if v in _CLOSE)
         few = values[:_COMPARED]
         yield from (
-            ("equal", number, i, j)
-            for i, v in enumerate(few)
-            for j in range(i)
-            if few[j] == v
+            ("equal", number, i, j) for i, v in enumerate(few) for j in range(i) if few[j] == v
         )
 
 

@@ -134,6 +134,8 @@ class _Search:
     def run(self, first: Look, rng: random.Random) -> None:
         """Visit points until nothing new is found, or time is up."""
         subject, values = self._subject, pool(first.constants)
+        self._seen |= first.sites
+        self._constants.update(dict.fromkeys(first.constants))
         kept = [p for p in self._corpus.points() if self._fits(p)]
         smallest = subject.examples[0]  # one row of a batch, where the function takes it
         for point in itertools.chain(kept, [subject.example], systematic(smallest, values)):
