@@ -25,6 +25,7 @@ LAYERS = (
     "kinks/",
     "steering/",
     "feasibility/",
+    "arrangement/",
     "constraints/",
     "theorems/",
     "decide/",

@@ -223,13 +223,28 @@ VERIFIED_NODES = Threshold(
 )
 VERIFIED_CELLS = Threshold(10_000.0, "Cells up to which a verification enumerates again.", NONE)
 VERIFIED_KINKS = Threshold(256.0, "Kinks up to which a verification enumerates again.", NONE)
+SET_NODES = Threshold(
+    1e7,
+    "Nodes of the search tree, cells or kinks up to which a set that was asked for is enumerated, "
+    "and again when its answers are verified: memory. Time ends it before that.",
+    NONE,
+)
+SET_SMALL = Threshold(
+    12, "Kinks up to which a set is listed at once, 4096 combinations of pieces at most.", NONE
+)
+SET_LISTED = Threshold(
+    1e6,
+    "Combinations of pieces up to which the elements of a set are returned as one array; more are "
+    "streamed, or asked about without listing them.",
+    NONE,
+)
 
 PROOF_BYTES = Threshold(
     2.0**32, "Bytes up to which a file of a proof is read; a tensor in it is never larger.", NONE
 )
 PROOF_JSON = Threshold(2.0**26, "Bytes up to which text in a file of a proof is read.", NONE)
 PROOF_VALUES = Threshold(
-    2.0**29,
+    2.0**27,
     "Elements that one operation of a program read from a file may make, or all its operations "
     "together sixteen times over.",
     NONE,
@@ -627,6 +642,25 @@ OUTSIDE = Threshold(
     (Verdict.NOT_CLARKE,),
 )
 
+SOLVER_ZERO = Threshold(
+    1e-9,
+    "Weights of a linear program's solution, relative to the largest, that count as zero when it "
+    "is solved to the last digits; what comes of it is held against its proof.",
+    NONE,
+)
+MINIMUM_FLAT = Threshold(
+    1e-9,
+    "Slopes this small beside the gradient count as none when a local minimum is looked for: "
+    "what a linear program leaves open.",
+    NONE,
+)
+RELATIVE_INSIDE = Threshold(
+    1e-6,
+    "Weights this far from 0 and 1 at every kink that give zero show that it is inside of a set, "
+    "not on its border.",
+    NONE,
+)
+
 FOLLOWS = Threshold(
     1e-3,
     "Relative difference of slopes beside the point from those of the first order at it, at one of "
@@ -657,6 +691,18 @@ ROWS_ROUNDING = Threshold(
     1e-13,
     "Rows that differ by less, relative to their size, are the same row computed in another order.",
     JUDGED,
+)
+DEPENDENT_DENOMINATOR = Threshold(
+    1000,
+    "Ratios of integers up to this are what a row's coefficients in others are made, where they "
+    "differ by ROWS_ROUNDING only: a random number is so near to one of them once in 1e7.",
+    NONE,
+)
+EXACT_ROW_BITS = Threshold(
+    26,
+    "Bits of integers from which rows may be results of rounding. Products of shorter ones are "
+    "exact in float64, so that such rows mean what they say.",
+    NONE,
 )
 NORM_RANK = Threshold(
     1e-12,
@@ -956,6 +1002,18 @@ ROW_ENTRIES = Threshold(
     10_000_000,
     "Entries of the rows of one kink in the exact enumeration, which are kept as Python's integers "
     "beside float64: some 40 bytes each, 400 MB in all.",
+    NONE,
+)
+LISTED_AT_ONCE = Threshold(
+    9,
+    "Kinks from which those that do not depend on each other are taken for hyperplanes, whose "
+    "chambers are found level by level; fewer are split one by one.",
+    NONE,
+)
+EXACT_ROW_WORK = Threshold(
+    20_000_000,
+    "Products of integers in the elimination of rows from which they are left to a search in a "
+    "random subspace: some 5 s.",
     NONE,
 )
 ARRAY_ENTRIES = Threshold(

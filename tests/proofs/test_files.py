@@ -35,11 +35,21 @@ from reference.proofs import (
 )
 from reference.zoo import ZOO, leaf, lemma2
 
+ZOO = {
+    **ZOO,
+    "wrong norms": (
+        lambda x: 3 * torch.relu(x[0]) - 3 * torch.relu(-x[0]) + x.norm(),
+        leaf(0.0, 0.0),
+        Verdict.NOT_CLARKE,
+    ),
+}
+
 # What the checker without clarke has no argument for; it says so, and never that they are wrong.
 BEYOND = {
     "rays": "the operator aten::linalg_vector_norm.default",
     "eigenvalues": "the operator aten::diag_embed.default",
     "sorted": "the operator aten::sort.default",
+    "wrong norms": "the operator aten::linalg_vector_norm.default",
     "regular": "a proof by pieces that bend one way",
     "guard": "the operator aten::sin.default",
     "wrong guard": "a proof by limits",
@@ -103,6 +113,21 @@ def test_members_of_a_set_are_saved_too(tmp_path):
         assert independent(changed)[0] != CHECKED
 
 
+def test_members_of_a_set_without_a_list_are_saved_too(tmp_path):
+    rows = torch.randn(30, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = clarke.subdifferential(lambda x: (rows @ x).abs().sum(), (leaf(0.0, 0.0, 0.0),))
+    for vector, inside in (((0.5, 0.5, 0.0), True), ((0.0, 300.0, 0.0), False)):
+        answer = found.contains(torch.tensor(vector, dtype=torch.float64))
+        assert answer.inside is inside
+        assert answer.regular
+        path = clarke.save_certificate(answer, tmp_path / "member.clarke")
+        assert own(path) == (CHECKED, "")
+        assert independent(path)[0] != REJECTED
+        content, tensors = opened(path)
+        content["claim"]["inside"] = not inside
+        assert own(forged(tmp_path / "changed.clarke", content, tensors))[0] == REJECTED
+
+
 def test_a_quick_verdict_of_an_audit_is_saved(tmp_path):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
@@ -120,6 +145,17 @@ def test_a_quick_verdict_of_an_audit_is_saved(tmp_path):
     (path,) = saved
     assert own(path) == (CHECKED, "")
     assert independent(path) == (CHECKED, "BOULIGAND")
+
+
+def test_running_statistics_that_are_put_back_change_no_proof(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Linear(2, 1)).double()
+    x = torch.randn(4, 3, dtype=torch.float64)
+    report = clarke.check(lambda: net(x).sum(), ())
+    assert report.certificate.verify()
+    path = report.save(tmp_path / "norm.clarke")
+    assert own(path) == (CHECKED, "")
+    assert independent(path) == (CHECKED, "SMOOTH")
 
 
 def test_a_fresh_process_verifies_by_both(zoo):
