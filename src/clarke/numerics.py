@@ -1137,6 +1137,21 @@ HUNT_LARGE = Threshold(
 HUNT_ULPS = Threshold(
     3, "Floating point neighbours of a solution at which a switching function may be zero.", NONE
 )
+JACOBIAN_LIKE = Threshold(
+    1e-9,
+    "Difference of an entry of a Jacobian from that of a selection, to its size or to 1, that "
+    "counts as rounding; the weighted sum of its rows is held against bounds of each entry besides.",
+    JUDGED,
+)
+JACOBIAN_APART = Threshold(
+    1e-6,
+    "Difference from every mixture of limiting Jacobians beyond which a Jacobian whose rows are "
+    "right is refuted: a thousand times what counts as rounding.",
+    JUDGED,
+)
+JACOBIAN_LISTED = Threshold(
+    2000, "Limiting Jacobians that are listed to look for a mixture: some seconds.", NONE
+)
 BACKWARD_ALIKE = Threshold(
     1e-3,
     "Difference of values, to their size or to 1, up to which a custom Function computes what its "

@@ -149,6 +149,11 @@ class Subdifferential:
         return self._gradient
 
     @property
+    def program(self) -> Program:
+        """What ran."""
+        return self._program
+
+    @property
     def limits(self) -> LimitSet:
         """The limiting gradients as sums of independent groups; listed now if they were not."""
         with Deadline.after(SET_SECONDS) as deadline:

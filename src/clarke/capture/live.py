@@ -278,6 +278,11 @@ class Node:
         """The positional arguments, with a `Ref` in the place of every tensor."""
         return self.arguments()[0]
 
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """The named arguments, likewise."""
+        return self.arguments()[1]
+
     def release(self) -> None:
         """Forget everything; called when the user's own graph has been freed."""
         self.pattern = self.inputs = ()

@@ -69,6 +69,13 @@ def gather_tensors(values: Iterable[Any], into: list[torch.Tensor]) -> None:
             gather_tensors(value.values(), into)
 
 
+def _tensors_among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    gather_tensors(args, found)
+    gather_tensors(kwargs.values(), found)
+    return found
+
+
 def _is_of_numbers(values: list[Any] | tuple[Any, ...]) -> bool:
     """Whether a list of an operator's arguments holds numbers, as a size or a stride does."""
     # Schemas have no lists of numbers and tensors together.
@@ -514,24 +521,12 @@ class Recorder(TorchDispatchMode):
         if self.paused or self.stands_aside or self._is_unwatched(func):
             return func(*args, **kwargs)
         operator = self._operators.of(func)
-        tensors: list[torch.Tensor]
-        if operator.lists:
-            tensors = []
-            gather_tensors(args, tensors)
-        else:
-            tensors = [a for a in args if isinstance(a, torch.Tensor)]
-        if kwargs and operator.tensors_named:
-            gather_tensors(kwargs.values(), tensors)
-        relevant = False
-        for tensor in tensors:
-            if tensor.requires_grad:
-                relevant = True
-                break
-        else:
-            for tensor in tensors:
-                if self._is_marked(tensor):
-                    relevant = True
-                    break
+        tensors = (
+            [a for a in args if isinstance(a, torch.Tensor)]
+            if not (operator.lists or (kwargs and operator.tensors_named))
+            else _tensors_among(args, kwargs)
+        )
+        relevant = self._matters(tensors)
         names = operator.written_names
         if not relevant and not names:
             # A comparison of a detached value may stand at a tie.
@@ -587,6 +582,13 @@ class Recorder(TorchDispatchMode):
         if made_by is None or made_by.within is None:
             return False
         return made_by.within.note_result(tensor, slot.number)
+
+    def _matters(self, tensors: list[torch.Tensor]) -> bool:
+        """Whether an operation on these may have to do with a gradient."""
+        for tensor in tensors:
+            if tensor.requires_grad:
+                return True
+        return any(map(self._is_marked, tensors))
 
     def _is_unwatched(self, func: Any) -> bool:
         """Whether the mode is one in which nothing can be recorded; notes which."""
@@ -817,10 +819,9 @@ class Recorder(TorchDispatchMode):
         virtual: bool,
     ) -> None:
         """Give the results of an operation their slots, and note what it wrote to."""
-        location, differentiated = node.location, node.differentiated
+        differentiated = node.differentiated
         if not (written or keeps) and isinstance(out, torch.Tensor):
-            slot = self._made(node, operator, out, masked=masked, virtual=virtual)
-            node.outputs = (slot.number,)
+            node.outputs = (self._made(node, operator, out, masked=masked, virtual=virtual).number,)
             return
         outputs: list[int | None] = []
         kept: dict[int, torch.Tensor] = {}
