@@ -72,13 +72,13 @@ def reach(recorder: Recorder, output: torch.Tensor) -> Reached | None:
 
 
 def _walk(slot: Slot, found: dict[int, Node]) -> bool:
-    """Add what made a value; False where part of it is gone."""
+    """Add what made a value; False where part of it is gone, or in a custom Function's forward."""
     todo = [n for n in (slot.producer, *slot.storage.writers) if n is not None]
     while todo:
         node = todo.pop()
         if node.index in found:
             continue
-        if node.released:
+        if node.released or node.within is not None:  # a custom Function's own derivative
             return False
         found[node.index] = node
         for each in node.inputs:
