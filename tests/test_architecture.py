@@ -38,6 +38,7 @@ LAYERS = (
     "explain.py",
     "grad.py",
     "subdifferential.py",
+    "jacobian.py",
     "hunt/",
     "audit/",
     "atlas/",
