@@ -100,9 +100,10 @@ class Answers:
         self._nonfinite = Answer(on_nonfinite, "on_nonfinite", "not finite")
 
     @property
-    def raises(self) -> bool:
-        """Whether a call may have to be undone."""
-        return OnWrong.RAISE in (self._wrong.policy, self._nonfinite.policy)
+    def undoes(self) -> bool:
+        """Whether what ``.grad`` held before a call may be needed again."""
+        asked = (self._wrong.policy, self._nonfinite.policy)
+        return OnWrong.RAISE in asked or self._nonfinite.policy is OnWrong.REPAIR
 
     def to(self, verdict: Verdict) -> Answer | None:
         """The answer to a verdict, if it has one."""
