@@ -170,7 +170,7 @@ def _order(rows: RowOperator) -> tuple[torch.Tensor, ...] | None:
     values = torch.cat([still.probes[s.position].candidates for s, _ in sites])
     if not values.requires_grad:
         return None
-    grads = torch.autograd.grad(values, still.leaves, y, materialize_grads=True)
+    grads = torch.autograd.grad((values * y).sum(), still.leaves, materialize_grads=True)
     return tuple(g.detach() for g in grads)
 
 

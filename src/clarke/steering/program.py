@@ -176,6 +176,10 @@ class Run:
     tensors: Mapping[int, torch.Tensor]
 
 
+# Operations whose forward-mode rules torch has in Python, where loading them costs a second.
+_RULES_OF_PYTHON = frozenset({"trace", "log_sigmoid_forward"})
+
+
 @lru_cache(maxsize=1)
 def _load_forward_rules() -> None:
     """Load torch's forward-mode rules, which warn of torch's own affairs while they load.
@@ -208,9 +212,10 @@ class Program:
         self.variables = tuple(variables)
         self.dtype = dtype
         self.deadline = deadline
-        with deadline.paused():
-            _load_forward_rules()
         trace = analysis.trace
+        if any(op.short_name in _RULES_OF_PYTHON for op in trace.ops):
+            with deadline.paused():
+                _load_forward_rules()
         refuse_missing(analysis.recorded)
         for e in trace.externals.values():
             _refuse_changed(e)
