@@ -147,7 +147,10 @@ _RULES: Final = MappingProxyType(
         "__rmul__": _product,
         "__rdiv__": _inverse,
         **dict.fromkeys(
-            ("maximum", "minimum", "fmax", "fmin", "addmm", "batch_norm", "layer_norm", "l1_loss"),
+            (
+                "maximum minimum fmax fmin addmm addmv addbmm baddbmm addr lerp l1_loss batch_norm "
+                "native_batch_norm layer_norm native_layer_norm linalg_solve_triangular"
+            ).split(),
             _filled,
         ),
     }

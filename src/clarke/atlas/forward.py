@@ -10,8 +10,7 @@ import torch
 from clarke.atlas.model import Standing, close
 from clarke.errors import ClarkeError
 from clarke.subdifferential import subdifferential
-from clarke.tangents import forward_mode
-from clarke.torch_private import make_dual, unpack_dual
+from clarke.torch_private import forward_mode, make_dual, unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
