@@ -70,6 +70,7 @@ def grad(
             at this point; a comparison at a tie chooses between values that part beside the point;
             or the program reads values into Python and takes another branch there.
         OutOfTimeError: No answer in time.
+        OutOfMemoryError: No answer within the memory.
     """
     with prepared(function, inputs, wrt, seconds) as run:
         small = sum(x.numel() for x in run.leaves) <= _SMALL

@@ -15,7 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from clarke import torch_private
-from clarke.torch_private import make_dual, unpack_dual
+from clarke.torch_private import is_made_of_zeros, make_dual, unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ class _Constants(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Any,  # noqa: ARG002 - torch's signature
+        types: Any,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
@@ -53,20 +53,19 @@ def _parts(value: Any) -> tuple[Any, torch.Tensor | None]:
     if not isinstance(value, torch.Tensor):
         return value, None
     primal, tangent = unpack_dual(value)
-    return primal, None if tangent is None or tangent._is_zerotensor() else tangent
+    return primal, None if tangent is None or is_made_of_zeros(tangent) else tangent
 
 
 def _linear(signs: tuple[int, int]) -> Callable[..., Any]:
-    """The rule of ``signs[0] * a + signs[1] * b``; the one that `alpha` multiplies is given by 2."""
+    """The rule of a sum with these signs; 2 and -2 for the summand that `alpha` multiplies."""
 
     def rule(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         (a, da), (b, db) = _parts(args[0]), _parts(args[1])
-        if (da is None) == (db is None) or len(args) > _OPERANDS:
-            return func(*args, **kwargs)
-        value = func(a, b, **kwargs)
         tangent, sign = (da, signs[0]) if da is not None else (db, signs[1])
+        if tangent is None or (da is not None and db is not None) or len(args) > _OPERANDS:
+            return func(*args, **kwargs)
         scale = (sign // abs(sign)) * (kwargs.get("alpha", 1) if abs(sign) > 1 else 1)
-        return _dual(value, tangent if scale == 1 else tangent * scale)
+        return _dual(func(a, b, **kwargs), tangent if scale == 1 else tangent * scale)
 
     return rule
 
@@ -98,9 +97,7 @@ def _inverse(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
 def _in_place(name: str) -> Callable[..., Any]:
     function, rule = getattr(torch, name), _OUT_OF_PLACE[name]
 
-    def changed(
-        _: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
+    def changed(_: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         return args[0].copy_(rule(function, args, kwargs))
 
     return changed
@@ -138,6 +135,11 @@ _OUT_OF_PLACE: Final = MappingProxyType(
         "div": _quotient,
     }
 )
+_WITH_SUMS_INSIDE: Final = (
+    *("addbmm", "addmm", "addmv", "addr", "baddbmm", "batch_norm", "fmax", "fmin", "l1_loss"),
+    *("layer_norm", "lerp", "linalg_solve_triangular", "maximum", "minimum"),
+    *("native_batch_norm", "native_layer_norm"),
+)
 _RULES: Final = MappingProxyType(
     {
         **_OUT_OF_PLACE,
@@ -146,12 +148,6 @@ _RULES: Final = MappingProxyType(
         "__rsub__": _linear((-1, 1)),
         "__rmul__": _product,
         "__rdiv__": _inverse,
-        **dict.fromkeys(
-            (
-                "maximum minimum fmax fmin addmm addmv addbmm baddbmm addr lerp l1_loss batch_norm "
-                "native_batch_norm layer_norm native_layer_norm linalg_solve_triangular"
-            ).split(),
-            _filled,
-        ),
+        **dict.fromkeys(_WITH_SUMS_INSIDE, _filled),
     }
 )

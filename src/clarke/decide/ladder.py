@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, resolve, unflatten
-from clarke.deadline import UNLIMITED, Deadline
+from clarke.deadline import UNLIMITED, Deadline, within_memory
 from clarke.decide.context import Context
 from clarke.decide.disagree import name_formula
 from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
@@ -36,7 +36,7 @@ from clarke.decide.surroundings import only_guards
 from clarke.decide.tolerance import added
 from clarke.decide.vectors import used_vectors
 from clarke.decide.verification import ad_weights
-from clarke.errors import BudgetError, OutOfTimeError, ReplayError
+from clarke.errors import BudgetError, OutOfMemoryError, OutOfTimeError, ReplayError
 from clarke.kinks import Hazard, default_registry
 from clarke.kinks.embeddings import held_rows
 from clarke.numerics import EXACT_SHARE, POSITIVE, SEARCH_SHARE
@@ -87,6 +87,8 @@ def decide(
         analysis = resolve(analyse(trace, registry, deadline), registry, variables, deadline)
     except OutOfTimeError as error:
         return Decision(Verdict.UNDECIDED, str(error), out_of_time=True)
+    except OutOfMemoryError as error:
+        return Decision(Verdict.UNDECIDED, str(error))
     blocked = obstacle(analysis, sees_values=sees_values)
     if blocked is not None:
         shown = writes_shown(trace, registry, deadline)
@@ -107,7 +109,7 @@ def decide(
         found = _decide(
             analysis, variables, tuple(gradient), settings, run_gradient, deadline, given=given
         )
-    except (ReplayError, OutOfTimeError) as error:
+    except (ReplayError, OutOfTimeError, OutOfMemoryError) as error:
         late = isinstance(error, OutOfTimeError)
         return Decision(Verdict.UNDECIDED, str(error), analysis=analysis, out_of_time=late)
     declared = tuple(
@@ -118,6 +120,7 @@ def decide(
     return replace(found, notes=(*found.notes, *declared)) if declared else found
 
 
+@within_memory
 def _decide(
     analysis: Analysis,
     variables: Sequence[int],

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.capture import External, OpRecord, Origin, Ref, Trace, input_slots, refuse_missing
-from clarke.deadline import UNLIMITED, Deadline
+from clarke.deadline import UNLIMITED, Deadline, within_memory
 from clarke.errors import ModifiedSinceError, ReplayError
 from clarke.kinks import Call, KinkRule, OpKind, Registry, Touch
 from clarke.kinks.lows import Lows
@@ -98,6 +98,7 @@ class Analysis:
         raise IndexError(kink)
 
 
+@within_memory
 def analyse(trace: Trace, registry: Registry, deadline: Deadline = UNLIMITED) -> Analysis:
     """Find the touched kinks of every operation of a trace.
 
