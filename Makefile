@@ -16,7 +16,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow fuzz lint format typecheck bench agreement atlas-214 docs-check build clean
+.PHONY: help setup demo test test-slow fuzz lint format typecheck bench bench-sets agreement atlas-214 docs-check build clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,9 @@ typecheck: $(STAMP) ## Check the types of src/ with mypy, strictly
 bench: $(STAMP) ## Run the benchmarks; DATA=FOLDER with CIFAR-10's binary files
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/run.py $(if $(DATA),--data '$(DATA)')
+
+bench-sets: $(STAMP) ## Time exact sets with up to 362 880 elements; POLYMAKE=SECONDS beside polymake
+	$(ONE_THREAD) $(BIN)/python benchmarks/sets.py $(if $(POLYMAKE),--polymake '$(POLYMAKE)')
 
 agreement: $(STAMP) ## Compare 50 steps of each network with the naive reference; DATA=FOLDER
 	$(ONE_THREAD) $(BIN)/python benchmarks/agreement.py $(if $(DATA),--data '$(DATA)')

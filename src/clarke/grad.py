@@ -9,6 +9,7 @@ import torch
 from clarke.constraints import find_relevant, resolve
 from clarke.constraints.relevance import Mixing
 from clarke.decide import Decision
+from clarke.decide.applied import not_vouched
 from clarke.decide.detached import declared_rate, numbers_read, unseen_branch
 from clarke.decide.hazards import obstacle
 from clarke.decide.responsible import wrong_functions
@@ -85,12 +86,13 @@ def grad(
         blocked = obstacle(analysis, sees_values=False)
         if blocked is not None:
             raise UnsupportedError(f"No gradient can be vouched for: {blocked.reason}")
-        declared = declared_rate(analysis, run.slots, run.values)
+        declared = not_vouched(analysis, run.registry, run.slots, run.deadline)
+        declared = declared or declared_rate(analysis, run.slots, run.values)
         if declared is not None:
             raise UnsupportedError(f"No gradient can be vouched for: {declared.reason}")
         reads = bool(numbers_read(run.trace))
         # Autograd's own formula may fail where it is in doubt, or fused with others.
-        alone = bool(analysis.doubtful or wrong_functions(analysis))
+        alone = bool(analysis.doubtful or wrong_functions(analysis) or analysis.trace.applied)
         alone = alone or any(op.stands_for for op in analysis.trace.ops)
         if analysis.count == 0 and not (alone or reads):
             _require_finite(run.gradient)

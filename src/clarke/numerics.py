@@ -223,13 +223,28 @@ VERIFIED_NODES = Threshold(
 )
 VERIFIED_CELLS = Threshold(10_000.0, "Cells up to which a verification enumerates again.", NONE)
 VERIFIED_KINKS = Threshold(256.0, "Kinks up to which a verification enumerates again.", NONE)
+SET_NODES = Threshold(
+    1e7,
+    "Nodes of the search tree, cells or kinks up to which a set that was asked for is enumerated, "
+    "and again when its answers are verified: memory. Time ends it before that.",
+    NONE,
+)
+SET_SMALL = Threshold(
+    12, "Kinks up to which a set is listed at once, 4096 combinations of pieces at most.", NONE
+)
+SET_LISTED = Threshold(
+    1e6,
+    "Combinations of pieces up to which the elements of a set are returned as one array; more are "
+    "streamed, or asked about without listing them.",
+    NONE,
+)
 
 PROOF_BYTES = Threshold(
     2.0**32, "Bytes up to which a file of a proof is read; a tensor in it is never larger.", NONE
 )
 PROOF_JSON = Threshold(2.0**26, "Bytes up to which text in a file of a proof is read.", NONE)
 PROOF_VALUES = Threshold(
-    2.0**29,
+    2.0**27,
     "Elements that one operation of a program read from a file may make, or all its operations "
     "together sixteen times over.",
     NONE,
@@ -553,6 +568,53 @@ RATE_STEPS = Steps(
     "functions that bend within them, whose slopes stand out of rounding.",
     NONE,
 )
+APPLIED_STEPS = Steps(
+    tuple(2.0**-k for k in range(4, 26, 3)),
+    "Distances, in sizes of its argument, at which a custom Function's forward is run for its rate "
+    "of change; of successive ones the two that agree best count, with their difference as error.",
+    (Verdict.SURROGATE,),
+)
+APPLIED_ALIKE = Threshold(
+    1e-6,
+    "Relative difference of values of a custom Function, in float64, from those of its recorded "
+    "operations up to which they are the same, and of its backward from its rate of change. "
+    "Forwards that round to a narrower type inside differ by more, and are left undecided.",
+    (Verdict.NOT_CLARKE,),
+)
+APPLIED_APART = Threshold(
+    1e-3,
+    "Relative difference of a backward from the rate of its forward, in float64, from which it is "
+    "named: far more than both lose.",
+    (Verdict.SURROGATE,),
+)
+APPLIED_ASIDE = Threshold(
+    2.0**-10,
+    "Distance from the point, relative to a variable's size, at which a Function is compared with "
+    "its record.",
+    (Verdict.NOT_CLARKE,),
+)
+APPLIED_RANGES = Steps(
+    (0.25, 1.0, 4.0, 16.0),
+    "Pieces of a ray, in sizes of the arguments, on which a jump of a custom Function is looked "
+    "for.",
+    (Verdict.SURROGATE,),
+)
+APPLIED_NEARNESS = Threshold(
+    2.0**-36, "Part of such a piece to which it is halved.", (Verdict.SURROGATE,)
+)
+APPLIED_JUMP = Threshold(
+    1e-5,
+    "Part of the change over the whole piece that is left over its smallest part if the function "
+    "jumps there; of a slope a thousandth of that.",
+    (Verdict.SURROGATE,),
+)
+GRADCHECK_ROWS = Threshold(
+    1e-12,
+    "Difference, relative to the largest entry of its row, up to which a row of autograd's "
+    "Jacobian is that of the selections that were proved: roundings in float64. Others are judged "
+    "by themselves.",
+    (Verdict.BOULIGAND, Verdict.CLARKE),
+)
 GRADCHECK_BESIDE = Steps(
     (1e-2, 1e-3, 1e-4),
     "Distances from a kink at which torch's test is made, relative to the largest input.",
@@ -627,6 +689,25 @@ OUTSIDE = Threshold(
     (Verdict.NOT_CLARKE,),
 )
 
+SOLVER_ZERO = Threshold(
+    1e-9,
+    "Weights of a linear program's solution, relative to the largest, that count as zero when it "
+    "is solved to the last digits; what comes of it is held against its proof.",
+    NONE,
+)
+MINIMUM_FLAT = Threshold(
+    1e-9,
+    "Slopes this small beside the gradient count as none when a local minimum is looked for: "
+    "what a linear program leaves open.",
+    NONE,
+)
+RELATIVE_INSIDE = Threshold(
+    1e-6,
+    "Weights this far from 0 and 1 at every kink that give zero show that it is inside of a set, "
+    "not on its border.",
+    NONE,
+)
+
 FOLLOWS = Threshold(
     1e-3,
     "Relative difference of slopes beside the point from those of the first order at it, at one of "
@@ -657,6 +738,18 @@ ROWS_ROUNDING = Threshold(
     1e-13,
     "Rows that differ by less, relative to their size, are the same row computed in another order.",
     JUDGED,
+)
+DEPENDENT_DENOMINATOR = Threshold(
+    1000,
+    "Ratios of integers up to this are what a row's coefficients in others are made, where they "
+    "differ by ROWS_ROUNDING only: a random number is so near to one of them once in 1e7.",
+    NONE,
+)
+EXACT_ROW_BITS = Threshold(
+    26,
+    "Bits of integers from which rows may be results of rounding. Products of shorter ones are "
+    "exact in float64, so that such rows mean what they say.",
+    NONE,
 )
 NORM_RANK = Threshold(
     1e-12,
@@ -958,6 +1051,18 @@ ROW_ENTRIES = Threshold(
     "beside float64: some 40 bytes each, 400 MB in all.",
     NONE,
 )
+LISTED_AT_ONCE = Threshold(
+    9,
+    "Kinks from which those that do not depend on each other are taken for hyperplanes, whose "
+    "chambers are found level by level; fewer are split one by one.",
+    NONE,
+)
+EXACT_ROW_WORK = Threshold(
+    20_000_000,
+    "Products of integers in the elimination of rows from which they are left to a search in a "
+    "random subspace: some 5 s.",
+    NONE,
+)
 ARRAY_ENTRIES = Threshold(
     100_000_000,
     "Entries of a dense float64 array (800 MB) from which it is refused before it is allocated.",
@@ -1031,6 +1136,21 @@ HUNT_LARGE = Threshold(
 )
 HUNT_ULPS = Threshold(
     3, "Floating point neighbours of a solution at which a switching function may be zero.", NONE
+)
+JACOBIAN_LIKE = Threshold(
+    1e-9,
+    "Difference of an entry of a Jacobian from that of a selection, to its size or to 1, that "
+    "counts as rounding; the weighted sum of its rows is held against bounds of each entry besides.",
+    JUDGED,
+)
+JACOBIAN_APART = Threshold(
+    1e-6,
+    "Difference from every mixture of limiting Jacobians beyond which a Jacobian whose rows are "
+    "right is refuted: a thousand times what counts as rounding.",
+    JUDGED,
+)
+JACOBIAN_LISTED = Threshold(
+    2000, "Limiting Jacobians that are listed to look for a mixture: some seconds.", NONE
 )
 BACKWARD_ALIKE = Threshold(
     1e-3,

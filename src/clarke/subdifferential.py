@@ -12,24 +12,27 @@ import torch
 
 from clarke.constraints import flatten, resolve, unflatten
 from clarke.deadline import UNLIMITED, Deadline
+from clarke.decide.absnormal import AbsNormalForm, abs_normal_form
+from clarke.decide.applied import not_vouched
 from clarke.decide.detached import declared_rate, numbers_read
-from clarke.decide.extreme import vertex_indices
 from clarke.decide.hazards import obstacle
-from clarke.decide.limits import Limits
-from clarke.decide.limitset import LimitSet
+from clarke.decide.limits import set_limits
 from clarke.decide.membership import Membership, allowed_for
-from clarke.decide.refute import (
-    distinct,
-    enumerate_exactly,
-    joint_direction,
-    rounding_of_set,
+from clarke.decide.minimum import LocalMinimum
+from clarke.decide.refute import rounding_of_set
+from clarke.decide.source import (
+    Source,
+    descent_candidates,
+    granted_more,
+    listed_elements,
+    listed_vertices,
+    placed,
+    rank_of,
+    slopes_around,
+    smallest_element,
 )
-from clarke.errors import BudgetError, InputError, OutOfTimeError, UnsupportedError
-from clarke.feasibility import find_witness
-from clarke.numerics import (
-    SET_SECONDS,
-    VERTEX_TOLERANCE,
-)
+from clarke.errors import InputError, OutOfTimeError, UnsupportedError
+from clarke.numerics import SET_SECONDS
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, select_along, selected_gradient
 from clarke.undo import leaves_no_trace
@@ -39,10 +42,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from clarke.decide.dependent import Rank
+    from clarke.decide.limits import Limits
+    from clarke.decide.limitset import LimitSet
+
     Array = NDArray[np.float64]
     Vector = Sequence[torch.Tensor] | torch.Tensor
-
-_LISTED = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,16 +73,24 @@ def subdifferential(
     *,
     wrt: Sequence[torch.Tensor] | None = None,
     limits: Limits | None = None,
+    exact: bool = False,
     seed: int = 0,
     seconds: float | None = SET_SECONDS,
 ) -> Subdifferential:
     """The Clarke subdifferential of ``function(*inputs)``.
 
+    Where all pieces bend one way (``|A x|_1``, a maximum of affine functions), nothing is listed
+    until somebody asks for a list: membership, smallest element and directional derivatives are
+    answered for thousands of kinks.
+
     Args:
         function: Returns a tensor with one element.
         inputs: Its arguments.
         wrt: Leaves to differentiate with respect to; default as in `clarke.check`.
-        limits: Budget of the enumeration.
+        limits: Budget of the enumeration; by default only time and memory bound it.
+        exact: Take the gradients of switching functions as the floats that they are. By default
+            those that depend on others but for rounding (a product of two matrices of low rank) do
+            so exactly; `Subdifferential.rank` says within what.
         seed: Seed of the private random generator.
         seconds: Time limit of clarke's own work, without the first run of the function; None for
             no limit.
@@ -85,7 +98,7 @@ def subdifferential(
     Raises:
         InputError: The call cannot be answered.
         UnsupportedError: Selections of pieces do not describe the program here.
-        BudgetError: Too many kinks, or too many selections; says how many.
+        BudgetError: Too many selections for memory or for `limits`; says how many.
         OutOfTimeError: No answer in time (a `BudgetError`); says how far it got.
     """
     with prepared(function, inputs, wrt, seconds) as run:
@@ -101,38 +114,33 @@ def subdifferential(
                 "cannot be seen. Read it outside of the function."
             )
         program = Program(analysis, run.slots, deadline=run.deadline)
-        declared = declared_rate(analysis, run.slots, run.values, run.deadline)
+        declared = not_vouched(analysis, run.registry, run.slots, run.deadline)
+        declared = declared or declared_rate(analysis, run.slots, run.values, run.deadline)
         if declared is not None:
             raise UnsupportedError(f"The set cannot be computed: {declared.reason}")
-        generator = torch.Generator().manual_seed(seed)
-        exact = enumerate_exactly(
-            program, generator, limits or Limits(nodes=200_000, cells=10_000, kinks=256)
-        )
-    if not exact.limits.finite:
-        raise UnsupportedError(
-            "The set cannot be computed: autograd's gradient with fixed pieces is NaN or infinite "
-            "here. clarke.check names the operation and, where there is one, a finite element."
-        )
-    return Subdifferential(program.within(UNLIMITED), exact.limits, run.gradient)
+        budget = set_limits() if limits is None else limits
+        source = Source(program, replace(budget, rounding=not exact), seed)
+        if source.regular is None:
+            source.listed(run.deadline)
+    return Subdifferential(source, run.gradient)
 
 
 class Subdifferential:
-    """A Clarke subdifferential as the hull of limiting gradients; see `subdifferential`.
+    """A Clarke subdifferential; see `subdifferential`.
 
     Vectors go in and come out as one tensor per variable; a single tensor stands for itself.
     What may take long takes `seconds`, its time limit (None: no limit), and raises
     `OutOfTimeError` (a `BudgetError`) when it ends.
     """
 
-    def __init__(
-        self, program: Program, limits: LimitSet, gradient: tuple[torch.Tensor, ...]
-    ) -> None:
-        self._program = program
-        self._limits = limits
+    def __init__(self, source: Source, gradient: tuple[torch.Tensor, ...]) -> None:
+        self._source = source
+        self._program = source.program.within(UNLIMITED)
         self._gradient = gradient
 
     def __repr__(self) -> str:
-        found = f"combinations of pieces={self._limits.count}"
+        known = self._source.known
+        found = "not listed" if known is None else f"combinations of pieces={known.count}"
         return f"Subdifferential({found}, complete={self.complete}, AD={self._gradient})"
 
     @property
@@ -141,21 +149,66 @@ class Subdifferential:
         return self._gradient
 
     @property
+    def program(self) -> Program:
+        """What ran."""
+        return self._program
+
+    @property
     def limits(self) -> LimitSet:
-        """The limiting gradients as sums of independent groups."""
-        return self._limits
+        """The limiting gradients as sums of independent groups; listed now if they were not."""
+        with Deadline.after(SET_SECONDS) as deadline:
+            return self._source.listed(deadline)
 
     @property
     def complete(self) -> bool:
         """Every selection was either proved active or excluded: the set is exactly known."""
-        return all(cell.certain for c in self._limits.components for cell in c.cells)
+        known = self._source.known
+        return known is None or all(c.complete for c in known.components)
+
+    @property
+    def rank(self) -> Rank | None:
+        """How many of the switching functions' gradients are independent, and within what.
+
+        None where kinks depend on each other, or have more than two pieces.
+        """
+        return rank_of(self.limits)
+
+    @leaves_no_trace
+    def count(self, *, seconds: float | None = SET_SECONDS) -> int:
+        """How many combinations of pieces occur beside the point, without listing them.
+
+        Each gives a limiting gradient; some may be equal.
+        """
+        with Deadline.after(seconds) as deadline:
+            return self._source.count(deadline)
+
+    @leaves_no_trace
+    def stream(
+        self, block: int = 4096, *, seconds: float | None = SET_SECONDS
+    ) -> Iterator[torch.Tensor]:
+        """The limiting gradients in blocks of (k, n), one row for every combination of pieces.
+
+        Rows may be equal. The first block comes when all combinations are known, as bits.
+
+        Args:
+            block: Rows at a time.
+            seconds: Time limit of finding the combinations.
+
+        Raises:
+            UnsupportedError: The set is not completely known; see `found`.
+        """
+        with Deadline.after(seconds) as deadline:
+            limits = self._source.listed(deadline)
+        self._require_complete()
+        return (torch.from_numpy(points) for points in limits.blocks(block))
 
     @leaves_no_trace
     def bouligand(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
         """(k, n) the elements of the Bouligand subdifferential, variables flattened in order.
 
         Raises:
-            BudgetError: More than 20 000 combinations; ask `contains` or `min_norm` instead.
+            BudgetError: More than a million combinations; `stream` gives them one after the other,
+                `contains` and `min_norm` need no list.
             UnsupportedError: The set is not completely known; see `found`.
         """
         self._require_complete()
@@ -169,13 +222,7 @@ class Subdifferential:
             BudgetError: As `bouligand`.
         """
         with Deadline.after(seconds) as deadline:
-            return torch.from_numpy(self._found(deadline))
-
-    def _found(self, deadline: Deadline) -> Array:
-        limits = self._limits.certain()
-        if limits is None:
-            return np.zeros((0, len(self._limits.base)))
-        return distinct(self._listed(limits), self._rounding, deadline)
+            return torch.from_numpy(listed_elements(self._source, self._rounding, deadline))
 
     @leaves_no_trace
     def vertices(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
@@ -187,8 +234,7 @@ class Subdifferential:
         """
         self._require_complete()
         with Deadline.after(seconds) as deadline:
-            points = self._found(deadline)
-            return torch.from_numpy(points[vertex_indices(points, VERTEX_TOLERANCE, deadline)])
+            return torch.from_numpy(listed_vertices(self._source, self._rounding, deadline))
 
     @leaves_no_trace
     def contains(
@@ -209,40 +255,14 @@ class Subdifferential:
         """
         target = self._flat(vector)
         parts = (vector,) if isinstance(vector, torch.Tensor) else tuple(vector)
-        allowed = allowed_for(self._limits, parts, target, tolerance)
+        allowed = allowed_for(self._source.either, parts, target, tolerance)
         with Deadline.after(seconds) as deadline:
-            found = self._contains(target, allowed, deadline)
+            found = placed(self._source, target, allowed, deadline)
             if not found.inside and tolerance is None:
                 # What cancels in the set's computation is looked for where it could matter.
-                found = self._contains(target, allowed + self._rounding, deadline)
+                found = granted_more(self._source, found, self._rounding, deadline)
             parts = tuple(p.detach().clone() for p in parts)
             return replace(found, vector=parts, asked=tolerance).sealed()
-
-    def _contains(self, target: Array, allowed: Array, deadline: Deadline) -> Membership:
-        certain = self._limits.certain()
-        near = None if certain is None else certain.place(target, allowed, deadline)
-        if certain is not None and near is not None and near.inside:
-            elements = np.stack([certain.element(a) for a in near.atoms])
-            weights = np.asarray(near.weights)
-            distance = float(np.linalg.norm(weights @ elements - target))
-            rest = (target, allowed, near.atoms, (), None, self._program, self._program.point)
-            return Membership(True, distance, elements, weights, None, *rest)
-        far = self._limits.place(target, allowed, deadline)
-        distance = far.distance if near is None or far.inside is False else near.distance
-        return Membership(
-            None if far.direction is None else False,
-            distance,
-            np.zeros((0, len(target))),
-            np.zeros(0),
-            far.direction,
-            target,
-            allowed,
-            (),
-            (),
-            None,
-            self._program,
-            self._program.point,
-        )
 
     @leaves_no_trace
     def min_norm(self, *, seconds: float | None = SET_SECONDS) -> tuple[torch.Tensor, ...]:
@@ -253,8 +273,7 @@ class Subdifferential:
         """
         self._require_complete()
         with Deadline.after(seconds) as deadline:
-            near = self._limits.nearest(np.zeros(len(self._limits.base)), deadline)
-        return unflatten(near.point, self._program.point)
+            return smallest_element(self._source, deadline)
 
     @leaves_no_trace
     def directional(self, direction: Vector, *, seconds: float | None = SET_SECONDS) -> float:
@@ -268,13 +287,12 @@ class Subdifferential:
 
         Of many cells as many are looked at for a direction as time allows.
         """
-        zero = np.zeros(len(self._limits.base))
         best: tuple[float, Array] | None = None
         with Deadline.after(seconds) as deadline:
-            at = unflatten(zero, self._program.point)
+            at = unflatten(np.zeros(self._source.size), self._program.point)
             inside = self.contains(at, seconds=None if seconds is None else deadline.left).inside
             with suppress(OutOfTimeError):
-                for direction in self._descent_candidates(deadline):
+                for direction in descent_candidates(self._source, deadline):
                     norm = float(np.linalg.norm(direction))
                     if norm == 0:
                         continue
@@ -285,6 +303,42 @@ class Subdifferential:
         if best is None or best[0] >= -float(np.abs(best[1]) @ self._rounding):
             return Stationarity(inside, None, 0.0)
         return Stationarity(inside, unflatten(best[1], self._program.point), best[0])
+
+    @leaves_no_trace
+    def is_local_minimum(self, *, seconds: float | None = SET_SECONDS) -> LocalMinimum:
+        """Whether the point is a local minimum, as far as directional derivatives tell.
+
+        If all are positive it is a strict one, and if one is negative it is none. If some are zero
+        and none is negative, it is one where the function is piecewise linear; else `minimum` is
+        None: curvature decides.
+
+        Raises:
+            UnsupportedError: The set is not completely known.
+        """
+        self._require_complete()
+        with Deadline.after(seconds) as deadline:
+            slopes = slopes_around(self._source, self._rounding, deadline)
+            if slopes.falls is not None:
+                unit = slopes.falls / float(np.linalg.norm(slopes.falls))
+                at = unflatten(unit, self._program.point)
+                return LocalMinimum(False, False, at, self._slope_along(unit, deadline))
+            if slopes.rises:
+                return LocalMinimum(True, True, None, 0.0)
+            flat = slopes.flat and self._source.is_piecewise_linear
+            return LocalMinimum(True if flat else None, slopes.rises, None, 0.0)
+
+    @leaves_no_trace
+    def abs_normal_form(self, *, seconds: float | None = SET_SECONDS) -> AbsNormalForm:
+        """The function's first order as ``z = c + Z x + L |z|``, ``y = b + J x + Y |z|``.
+
+        The form that nonsmooth solvers exchange; `x` is the step from the point. It can be called,
+        and is then a program again.
+
+        Raises:
+            UnsupportedError: A kink has more than two pieces.
+        """
+        with Deadline.after(seconds) as deadline:
+            return abs_normal_form(self._program.within(deadline), self._source.generator())
 
     def _slope_along(self, direction: Array, deadline: Deadline) -> float:
         program = self._program.within(deadline)
@@ -304,7 +358,7 @@ class Subdifferential:
         """
         from clarke.report.picture import draw_set
 
-        size = len(self._limits.base)
+        size = self._source.size
         if size not in (2, 3):
             raise InputError(f"A picture needs 2 or 3 variables, not {size}. Pass fewer in `wrt`.")
         figure = draw_set(self.vertices(seconds=seconds).numpy(), flatten(self._gradient))
@@ -317,25 +371,16 @@ class Subdifferential:
     def _flat(self, vector: Vector) -> Array:
         parts = [vector] if isinstance(vector, torch.Tensor) else list(vector)
         flat = flatten(parts)
-        if len(flat) != len(self._limits.base):
+        if len(flat) != self._source.size:
             raise InputError(
-                f"The vector has {len(flat)} entries; the variables have {len(self._limits.base)}."
+                f"The vector has {len(flat)} entries; the variables have {self._source.size}."
             )
         return flat
 
     @cached_property
     def _rounding(self) -> Array:
         """(n,) how far rounding alone may have moved the entries of gradients in the set."""
-        return rounding_of_set(self._program, self._limits)
-
-    @staticmethod
-    def _listed(limits: LimitSet) -> Array:
-        if limits.count > _LISTED:
-            raise BudgetError(
-                f"The set has {limits.count} combinations of pieces, too many to list. contains(), "
-                "min_norm() and directional() answer without listing them."
-            )
-        return limits.elements()
+        return rounding_of_set(self._program, self._source.either)
 
     def _require_complete(self) -> None:
         if not self.complete:
@@ -344,48 +389,3 @@ class Subdifferential:
                 "excluded (their switching functions agree to first order). .found() lists what "
                 "is proved, and .contains() answers where that decides."
             )
-
-    def _descent_candidates(self, deadline: Deadline) -> Iterator[Array]:
-        """Steepest descent of the hull, and for every cell a direction in it that goes down."""
-        limits = self._limits.certain()
-        if limits is None:
-            return
-        yield -limits.nearest(np.zeros(len(limits.base)), deadline).point
-        if limits.count > _LISTED:
-            # Component by component: the cell with the steepest own descent.
-            direction, _ = joint_direction(
-                [
-                    min(
-                        zip(c.cells, c.changes, strict=True),
-                        key=lambda pair: _slope(pair[0].direction, pair[1]),
-                    )[0]
-                    for c in limits.components
-                ],
-                len(limits.base),
-            )
-            yield direction
-        elif len(limits.components) > 1:
-            cells = [c.cells for c in limits.components]
-            for atom in np.ndindex(*[len(c) for c in cells]):
-                picked = [c[i] for c, i in zip(cells, atom, strict=True)]
-                direction, rows = joint_direction(picked, len(limits.base))
-                yield from _downhill(rows, limits.element(atom), direction, deadline)
-        else:
-            for cell in limits.components[0].cells:
-                if cell.direction is not None:
-                    yield from _downhill(cell.rows, cell.gradient, cell.direction, deadline)
-
-
-def _slope(direction: Array | None, gradient: Array) -> float:
-    return float("inf") if direction is None else float(direction @ gradient)
-
-
-def _downhill(rows: Array, gradient: Array, inside: Array, deadline: Deadline) -> list[Array]:
-    """A direction in a cell along which its own gradient descends, if there is one."""
-    if float(gradient @ inside) < 0:
-        return [inside]
-    stacked = np.concatenate([rows, -gradient[None, :]])
-    if not np.any(gradient):
-        return []
-    outcome = find_witness(stacked, deadline=deadline)
-    return [] if outcome.direction is None else [outcome.direction]

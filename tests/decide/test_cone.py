@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clarke.decide.cone import Cone, integer_row
+from clarke.arrangement import integer_row
+from clarke.decide.cone import Cone
 from reference import strict_direction
 
 

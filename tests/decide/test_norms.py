@@ -65,6 +65,19 @@ def test_signed_distance_of_a_box(distance, place, away):
     assert report.certificate.verify()
 
 
+@pytest.mark.parametrize(
+    ("size", "place"),
+    [(1.0, (1.0, 0.25)), (0.3, (0.3, 0.1)), (0.7, (0.1, 0.7, 0.2)), (0.7, (0.7, 0.7))],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_type_that_ran_says_what_is_zero(size, place, dtype):
+    """In float64 the argument of the norm is 1e-8, and the norm has a slope."""
+    x = torch.tensor(place, dtype=dtype, requires_grad=True)
+    report = clarke.check(lambda p: box(p, size), (x,))
+    assert report.verdict is Verdict.NOT_CLARKE
+    assert report.certificate.verify()
+
+
 @pytest.mark.parametrize("place", [(1.0, 0.25), (1.0, 1.0), (1.0, 1.0, 0.5)])
 def test_a_right_slope_of_a_box(place):
     """A unit vector outward is a limit of gradients, and the mean of two is a mean."""

@@ -15,7 +15,15 @@ from clarke.prepare import prepared
 from clarke.proof import save_step
 from clarke.proof.claims import touched
 from clarke.steering import Program, analyse
-from reference import ad_gradient, cases, contains, to_torch
+from reference import (
+    ad_gradient,
+    bouligand_subset,
+    cases,
+    contains,
+    line_gradient,
+    selections,
+    to_torch,
+)
 from reference.proofs import CHECKED, REJECTED, forged, independent, opened, own
 
 EVERY = list(HealthCheck)
@@ -111,3 +119,43 @@ def test_nothing_false_is_checked_whatever_the_file_says(tmp_path, false_claims)
     for verdict in ("SMOOTH", "BOULIGAND", "NOT_CLARKE"):
         assert seen[verdict, True, CHECKED] > 0, seen
         assert seen[verdict, False, REJECTED] > 0, seen
+
+
+def test_nothing_false_is_checked_of_curved_programs(tmp_path, false_claims):
+    """Where switching functions curve, first-order rows exclude nothing."""
+    seen = Counter()
+
+    @settings(max_examples=25, suppress_health_check=EVERY, deadline=None)
+    @given(cases(polynomial=True), st.data())
+    def run(case, data):
+        path = recorded(to_torch(case.expr), leaf(case.point), tmp_path / "one.clarke")
+        inside = list(bouligand_subset(case.expr, case.point, 60))
+        outside = {cell.gradient for cell in selections(case.expr, case.point)}
+        if not inside:
+            return
+        for _ in range(3):
+            vector = data.draw(st.sampled_from(inside))
+            direction = [data.draw(SMALL) for _ in case.point]
+            along = line_gradient(case.expr, case.point, direction)
+            vector = along if along is not None and data.draw(st.booleans()) else vector
+            moved = tuple(v + data.draw(SMALL) for v in vector)
+            for verdict in ("SMOOTH", "BOULIGAND", "NOT_CLARKE"):
+                for claimed in (vector, moved):
+                    d = leaf(direction).detach()
+                    status, why = independent(
+                        false_claims(path, verdict, leaf(claimed).detach(), d)
+                    )
+                    seen[verdict, status] += 1
+                    if status != CHECKED:
+                        continue
+                    if verdict == "NOT_CLARKE":
+                        assert not contains(inside, claimed), why
+                    else:
+                        assert claimed in outside
+                        assert along is None or claimed == along
+                    if verdict == "SMOOTH":
+                        assert set(inside) == {claimed}
+
+    run()
+    assert seen["NOT_CLARKE", CHECKED] > 0, seen
+    assert seen["BOULIGAND", CHECKED] > 0, seen

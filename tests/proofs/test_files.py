@@ -35,11 +35,21 @@ from reference.proofs import (
 )
 from reference.zoo import ZOO, leaf, lemma2
 
+ZOO = {
+    **ZOO,
+    "wrong norms": (
+        lambda x: 3 * torch.relu(x[0]) - 3 * torch.relu(-x[0]) + x.norm(),
+        leaf(0.0, 0.0),
+        Verdict.NOT_CLARKE,
+    ),
+}
+
 # What the checker without clarke has no argument for; it says so, and never that they are wrong.
 BEYOND = {
     "rays": "the operator aten::linalg_vector_norm.default",
     "eigenvalues": "the operator aten::diag_embed.default",
     "sorted": "the operator aten::sort.default",
+    "wrong norms": "the operator aten::linalg_vector_norm.default",
     "regular": "a proof by pieces that bend one way",
     "guard": "the operator aten::sin.default",
     "wrong guard": "a proof by limits",
@@ -103,6 +113,21 @@ def test_members_of_a_set_are_saved_too(tmp_path):
         assert independent(changed)[0] != CHECKED
 
 
+def test_members_of_a_set_without_a_list_are_saved_too(tmp_path):
+    rows = torch.randn(30, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = clarke.subdifferential(lambda x: (rows @ x).abs().sum(), (leaf(0.0, 0.0, 0.0),))
+    for vector, inside in (((0.5, 0.5, 0.0), True), ((0.0, 300.0, 0.0), False)):
+        answer = found.contains(torch.tensor(vector, dtype=torch.float64))
+        assert answer.inside is inside
+        assert answer.regular
+        path = clarke.save_certificate(answer, tmp_path / "member.clarke")
+        assert own(path) == (CHECKED, "")
+        assert independent(path)[0] != REJECTED
+        content, tensors = opened(path)
+        content["claim"]["inside"] = not inside
+        assert own(forged(tmp_path / "changed.clarke", content, tensors))[0] == REJECTED
+
+
 def test_a_quick_verdict_of_an_audit_is_saved(tmp_path):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
@@ -120,6 +145,17 @@ def test_a_quick_verdict_of_an_audit_is_saved(tmp_path):
     (path,) = saved
     assert own(path) == (CHECKED, "")
     assert independent(path) == (CHECKED, "BOULIGAND")
+
+
+def test_running_statistics_that_are_put_back_change_no_proof(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.ReLU(), nn.Linear(2, 1)).double()
+    x = torch.randn(4, 3, dtype=torch.float64)
+    report = clarke.check(lambda: net(x).sum(), ())
+    assert report.certificate.verify()
+    path = report.save(tmp_path / "norm.clarke")
+    assert own(path) == (CHECKED, "")
+    assert independent(path) == (CHECKED, "SMOOTH")
 
 
 def test_a_fresh_process_verifies_by_both(zoo):
@@ -195,6 +231,7 @@ SHOWN = ("written_by", "theorem", "place", "name")
 LEFT_TO_CLARKE = ("assumed", "finest", "replayed", "origin", "rewritten", "stopped", "cut_by")
 LEFT_TO_CLARKE += ("scalar_reads", "results", "claim", "flags", "part", "memory")
 THOROUGH = "CLARKE_FUZZ" in os.environ
+CHANGED = ("nested", "mixture", "masks", "wrong", *(("neighbours", "outside") if THOROUGH else ()))
 
 
 def changes(value, path=()):
@@ -237,12 +274,12 @@ def true_as_it_stands(path):
     return decision.verdict.correct is stored.verdict.correct
 
 
-@pytest.mark.parametrize("name", ["nested", "mixture", "neighbours", "masks", "wrong", "outside"])
+@pytest.mark.parametrize("name", CHANGED)
 def test_every_field_that_is_changed_is_rejected(zoo, tmp_path, name):
     """With a right digest: the changed file is refused, or what it says is still proved."""
     content, tensors = opened(zoo[name])
     every = [(path, c) for path, c in changes(content) if path[:2] != ("program", "places")]
-    chosen = every if THOROUGH else sample(every, 60)
+    chosen = every if THOROUGH else sample(every, 30)
     seen = Counter()
     for path, changed in chosen:
         file = forged(tmp_path / "changed.clarke", changed, tensors)
@@ -254,7 +291,9 @@ def test_every_field_that_is_changed_is_rejected(zoo, tmp_path, name):
         if mine == CHECKED and not set(path) & set(SHOWN):
             assert true_as_it_stands(file), path
         if other == CHECKED and mine == REJECTED:
-            assert set(path) & {*SHOWN, *LEFT_TO_CLARKE}, (path, why)
+            # Of arguments, it knows the meaning and not the form: a stride of 2**70 is one.
+            form = "operation" in why and path[:2] == ("program", "ops")
+            assert form or set(path) & {*SHOWN, *LEFT_TO_CLARKE}, (path, why)
     assert seen["clarke", REJECTED] > 0.7 * len(chosen), seen
 
 
@@ -277,11 +316,11 @@ def tensor_changes(tensors):
     yield "extra", "added", {**tensors, "extra": torch.zeros(2)}
 
 
-@pytest.mark.parametrize("name", ["nested", "mixture", "neighbours", "masks", "wrong", "outside"])
+@pytest.mark.parametrize("name", CHANGED)
 def test_every_tensor_that_is_changed_is_rejected(zoo, tmp_path, name):
     content, tensors = opened(zoo[name])
     every = list(tensor_changes(tensors))
-    chosen = every if THOROUGH else sample(every, 40)
+    chosen = every if THOROUGH else sample(every, 20)
     for which, what, changed in chosen:
         file = forged(tmp_path / "changed.clarke", content, changed)
         mine, why = own(file)
@@ -289,17 +328,16 @@ def test_every_tensor_that_is_changed_is_rejected(zoo, tmp_path, name):
         assert "\n" not in why
         if which.startswith(("gradient", "touched", "witness.0.gradient")) and what != "one ulp":
             assert mine == REJECTED, (which, what)
-            assert other != CHECKED, (which, what)
+            # A vector beside a wrong gradient is wrong too, if not what autograd returned.
+            handed = forged(tmp_path / "handed.clarke", {**content, "replayed": False}, changed)
+            assert other != CHECKED or own(handed)[0] == CHECKED, (which, what)
         elif mine == CHECKED:  # another direction, or a rounding
             assert true_as_it_stands(file), (which, what)
         if other == CHECKED and mine == REJECTED:
-            assert (
-                which == "extra"
-                or what in ("one ulp", "another shape", "another dtype")
-                or (
-                    "direction" in which  # which lies in the cell, if not by as much as clarke asks
-                )
-            ), (which, what, why)
+            # A direction in the cell, if not by as much as clarke asks; pieces of maxima, whose
+            # numbers it does not know; vectors that are wrong as well.
+            known = ("gradient", "direction", "selection")
+            assert what in ("one ulp", "another dtype") or any(k in which for k in known), which
 
 
 def test_changed_bytes_and_cut_files_are_refused_in_one_sentence(zoo, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -72,6 +73,7 @@ def audit(
     settings: Settings | None = None,
     wrt: Sequence[torch.Tensor] | None = None,
     seconds: float | None = STEP_SECONDS,
+    total_seconds: float | None = None,
     keep: str | PathLike[str] | None = None,
 ) -> Audit:
     """Judge every backward call inside a ``with`` block.
@@ -97,6 +99,8 @@ def audit(
         seconds: Time limit of clarke's own work on each judged call (recording not included). When
             it ends, that gradient stays `UNDECIDED`, with what was tried, and the training goes
             on. None for no limit.
+        total_seconds: Time limit of that work on all calls together. When it has been spent,
+            later calls are not looked at. None for no limit.
         keep: A folder, made if it is not there: calls whose gradient is not proved right are kept
             in it, as files that ``clarke judge`` takes up the ladder later.
 
@@ -114,6 +118,7 @@ def audit(
         settings=settings,
         wrt=wrt,
         seconds=seconds,
+        total_seconds=total_seconds,
         keep=keep,
     )
 
@@ -143,10 +148,13 @@ class Audit:
         settings: Settings | None = None,
         wrt: Sequence[torch.Tensor] | None = None,
         seconds: float | None = STEP_SECONDS,
+        total_seconds: float | None = None,
         keep: str | PathLike[str] | None = None,
     ) -> None:
         check_seconds(seconds)
+        check_seconds(total_seconds)
         self._seconds = seconds
+        self._left = math.inf if total_seconds is None else total_seconds
         self._keeper = None if keep is None else Keeper(keep)
         self._settings = settings or Settings()
         self._callback: Callable[[Report], None] | None = None
@@ -312,10 +320,13 @@ class Audit:
             call = replace(call, refused=recorder.stands_aside)
         number = self._history.calls + 1
         location = recorder.places.here()[0]
-        if not self._schedule.looks_at(number):
+        why = "" if self._schedule.looks_at(number) else "Left out by `every` or `sample`."
+        if self._left <= 0:
+            why = "Left out, since the time for all calls (`total_seconds`) has been spent."
+        if why:
             result = run_call(call, recorder)
             forget(call, recorder)
-            self._add(_unseen(number, location, "Left out by `every` or `sample`."), None)
+            self._add(_unseen(number, location, why), None)
             return result
         orders = Orders(
             number,
@@ -388,6 +399,7 @@ class Audit:
 
     def _add(self, step: Step, report: Report | None, group: Group | None = None) -> None:
         self._history.add(step, group)
+        self._left -= step.seconds
         if not self._subscribers:
             return
         # What they read (verifying a proof, for one) decides no branch of the program.

@@ -1,6 +1,7 @@
 """What ran: a dispatch mode writes an immutable Trace. Records, judges nothing."""
 
 from clarke.capture.again import dtypes_of, refilled, without_values
+from clarke.capture.applied import Applied
 from clarke.capture.collect import COMPILED, collect_opened, collect_trace, release_nodes
 from clarke.capture.digest import digest
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
@@ -31,6 +32,7 @@ from clarke.capture.weak import TensorTable
 
 __all__ = [
     "COMPILED",
+    "Applied",
     "DeclaredFunction",
     "External",
     "FunctionSchema",

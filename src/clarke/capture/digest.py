@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from clarke.capture.trace import External, OpRecord, Trace
+from clarke.capture.trace import External, OpRecord, Ref, Trace, input_slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,9 +91,29 @@ def _feed_tensor(feed: Feed, tensor: torch.Tensor) -> None:
 def _feed_trace(feed: Feed, trace: Trace) -> None:
     for op in trace.ops:
         _feed(feed, ("op", _parts_of(op)))
+    unread = _written_blindly(trace)
     for slot in sorted(trace.externals):
-        _feed(feed, ("external", _read(trace.externals[slot])))
+        external = trace.externals[slot]
+        if slot in unread:
+            _feed(feed, ("written", slot, tuple(external.tensor.shape)))
+        else:
+            _feed(feed, ("external", _read(external)))
     _feed(feed, ("result", trace.output, len(trace.scalar_reads)))
+
+
+def _written_blindly(trace: Trace) -> set[int]:
+    """Running statistics in training: batch normalisation updates them, and reads them not.
+
+    They are put back, or go on, after the run; nothing of the program depends on that.
+    """
+    blind: set[int] = set()
+    read: set[int] = set()
+    for op in trace.ops:
+        training = "batch_norm" in op.short_name and len(op.args) > 5 and op.args[5] is True
+        own = {a.slot for a in op.args[3:5] if isinstance(a, Ref)} if training else set()
+        blind |= own
+        read |= {*input_slots(op)} - own
+    return blind - read - {trace.output}
 
 
 def _parts_of(op: OpRecord) -> tuple[Any, ...]:

@@ -84,13 +84,13 @@ def reach(recorder: Recorder, output: torch.Tensor) -> Reached | None:
 
 
 def _walk(slot: Slot, found: dict[int, Node]) -> bool:
-    """Add what made a value; False where part of it is gone."""
+    """Add what made a value; False where part of it is gone, or in a custom Function's forward."""
     todo = [n for n in (slot.producer, *slot.storage.writers) if n is not None]
     while todo:
         node = todo.pop()
         if node.index in found:
             continue
-        if node.released:
+        if node.released or node.within is not None:  # a custom Function's own derivative
             return False
         found[node.index] = node
         for each in node.inputs:
@@ -134,12 +134,9 @@ class Structure:
         outside: dict[int, Slot] = {}
         for node, form in zip(nodes, forms, strict=True):
             func, location, types, inputs, outputs, flags = form
-            if (
-                node.func is not func
-                or node.location is not location
-                or tuple(map(type, node.pattern)) != types
-                or flags != _flags(node)
-            ):
+            if node.func is not func or node.location is not location or flags != _flags(node):
+                return None
+            if tuple(map(type, node.pattern)) != types:
                 return None
             read = []
             for slot in node.inputs:
@@ -148,13 +145,7 @@ class Structure:
                     own = numbers[slot.number] = len(numbers)
                     outside[own] = slot
                 read.append((own, slot.dtype))
-            if read != inputs:
-                return None
-            made = node.outputs
-            if len(made) == 1 and made[0] is not None:
-                if numbers.setdefault(made[0], len(numbers)) != outputs[0]:
-                    return None
-            elif _numbered(made, numbers) != outputs:
+            if read != inputs or _numbered(node.outputs, numbers) != outputs:
                 return None
         if not all(_holds(nodes[i]) for i in self.holding):
             return None  # let go by an earlier call
@@ -163,9 +154,8 @@ class Structure:
         if tuple([_read(r, numbers) for r in reached.reads]) != self._reads:
             return None
         kinds = self.outside
-        for number, slot in outside.items():
-            if _kind(slot) is not kinds[number]:
-                return None
+        if not all(_kind(slot) is kinds[number] for number, slot in outside.items()):
+            return None
         return Retraced(self, nodes, numbers, outside)
 
     def freed(self, nodes: Sequence[Node]) -> Iterator[Node]:

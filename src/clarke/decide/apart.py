@@ -25,6 +25,7 @@ from clarke.decide.verification import (
     fresh_generator,
     is_replayed,
     no_more,
+    own_gradient,
 )
 from clarke.errors import BudgetError
 from clarke.numerics import (
@@ -160,7 +161,7 @@ class RegularProof(WithoutSelection):
             raise Defect("the weights do not fit the kinks")
         mean = unflatten(outer.mean(self.shares), program.point)
         weights = ad_weights(program)
-        own = selected_gradient(program, weights=weights)
+        own = own_gradient(program)
         coarse = Rounding(program, own, weights=weights)
         replay = Rounding(program, own, weights=weights, double=True)
         if not no_more(self.bounds, added(coarse.most, replay.most), GRANTED):

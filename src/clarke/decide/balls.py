@@ -12,7 +12,7 @@ argument of a norm moves as ``J d``:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,14 +20,13 @@ import scipy.optimize
 import torch
 
 from clarke.deadline import rung
-from clarke.decide.enumerate import Cell, Enumeration, Option
+from clarke.decide.cells import Cell
+from clarke.decide.enumerate import Enumeration, Option
 from clarke.decide.identity import Form
 from clarke.decide.live import find_live
 from clarke.decide.project import Projection, project
 from clarke.errors import BudgetError
-from clarke.kinks.cones import cone_rule, cone_touch
 from clarke.numerics import NORM_RANK, RAY_INWARD, SLOPES_EQUAL
-from clarke.steering import Analysis, Program, Site
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from clarke.decide.cone import Cone
     from clarke.decide.enumerate import Kink, Node
     from clarke.decide.limits import Limits
+    from clarke.steering import Program
 
     Array = NDArray[np.float64]
     Name = tuple[int, tuple[float, ...]]
@@ -233,23 +233,6 @@ class Balls:
         return project(self.extreme, target, start, scale, deadline=program.deadline)
 
 
-def with_cones(program: Program) -> Program:
-    """The same program with norms at zero as kinks.
-
-    Raises:
-        BudgetError: Something else about it is out of reach of selections.
-    """
-    analysis = program.analysis
-    sites: dict[int, Site] = {}
-    for position, site in analysis.sites.items():
-        rule = cone_rule(site.rule, site.touch) if site.touch.count else None
-        sites[position] = (
-            site if rule is None else replace(site, rule=rule, touch=cone_touch(site.touch, rule))
-        )
-    other = Analysis(analysis.trace, sites, analysis.unknown, analysis.count, analysis.recorded)
-    return Program(other, program.variables, program.dtype, program.deadline)
-
-
 @rung("enumerating selections around a norm of zero")
 def balls_around(program: Program, generator: torch.Generator, limits: Limits) -> Balls:
     """What the gradients around a point can be.
@@ -266,4 +249,4 @@ def balls_around(program: Program, generator: torch.Generator, limits: Limits) -
     found = BallEnumeration(program, live, generator, limits).run()
     if not found.cells:
         raise BudgetError("No selection could be left.")
-    return Balls(found.cells)
+    return Balls(tuple(found.cells))

@@ -23,10 +23,11 @@ from clarke.decide.verification import (
     examine,
     fresh_generator,
     no_more,
+    own_gradient,
 )
 from clarke.feasibility import verify_membership
 from clarke.numerics import CONFIRMED, GRANTED, WEIGHTS_CONVEX
-from clarke.steering import Pieces, Program, natural_gradient, selected_gradient
+from clarke.steering import Pieces, Program, natural_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +127,7 @@ class Certificate(Recomputed):
         program = self.program
         if self.finest != USUAL_FINEST and self.finest != self.finest_told():
             raise Defect("the steps along the witnesses are smaller than their kinks can see")
-        own = selected_gradient(program, weights=ad_weights(program))
+        own = own_gradient(program)
         coarse = Rounding(program, own, weights=ad_weights(program))
         replay = replay_bounds(program, self.witnesses)
         rays = [w.gradient for w, e in zip(self.witnesses, examined, strict=True) if e.ray]
@@ -207,7 +208,7 @@ class Certificate(Recomputed):
 def replay_bounds(program: Program, witnesses: Sequence[Witness]) -> tuple[torch.Tensor, ...]:
     """What rounding in float64 can do to gradients of AD's own pieces and those of witnesses."""
     weights = ad_weights(program)
-    own = selected_gradient(program, weights=weights)
+    own = own_gradient(program)
     bounds = larger(
         Rounding(program, own, weights=weights, double=True).bounds,
         unflatten(rounding_of_selections(program), program.point),

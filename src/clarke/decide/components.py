@@ -9,6 +9,7 @@ import torch
 
 from clarke.constraints import flatten
 from clarke.decide.enumerate import Enumeration
+from clarke.decide.flat import ChamberCells
 from clarke.decide.limits import Limits
 from clarke.decide.limitset import Component, LimitSet
 from clarke.decide.live import Live
@@ -17,9 +18,12 @@ from clarke.numerics import SPACES_RANK
 from clarke.steering import selected_gradient
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from clarke.deadline import Deadline
+    from clarke.decide.cells import Cell
     from clarke.steering import Program
 
     Array = NDArray[np.float64]
@@ -35,12 +39,10 @@ def enumerate_components(
     """
     limits = limits or Limits()
     size = sum(p.numel() for p in program.point)
-    whole = Enumeration(program, live, generator, limits)
-    groups = _groups(whole) if live.affine else None
-    if groups is None or len(groups) < 2:
+    whole, groups = _whole_and_groups(program, live, generator, limits)
+    if groups is None:
         cells = whole.run()
-        found = [c.gradient for c in cells.cells]
-        stacked = np.stack(found) if found else np.zeros((0, size))
+        stacked = gradients_of(cells.cells, size)
         return LimitSet(np.zeros(size), (Component(stacked, cells.cells, cells.exclusions),))
     base = flatten(selected_gradient(program))
     components: list[Component] = []
@@ -52,9 +54,46 @@ def enumerate_components(
         cells = Enumeration(program, part, generator, limits, whole).run()
         if not cells.cells:
             raise BudgetError("A group of kinks has no selection that could not be excluded.")
-        changes = np.stack([c.gradient for c in cells.cells]) - base
+        changes = gradients_of(cells.cells, size) - base
         components.append(Component(changes, cells.cells, cells.exclusions))
     return LimitSet(base, tuple(components))
+
+
+def count_combinations(
+    program: Program, live: Live, generator: torch.Generator, limits: Limits
+) -> int | None:
+    """How many selections there are, without listing them; None where kinks depend on each other.
+
+    Raises:
+        BudgetError: Some group needs more work than `limits` allow.
+    """
+    whole, groups = _whole_and_groups(program, live, generator, limits)
+    total = 1
+    for group in groups or [live.kinks.nonzero().flatten().tolist()]:
+        mask = torch.zeros_like(live.kinks)
+        mask[group] = True
+        part = Live(mask, live.constant, live.affine)
+        found = Enumeration(program, part, generator, limits, whole).count()
+        if found is None:
+            return None
+        total *= found
+    return total
+
+
+def _whole_and_groups(
+    program: Program, live: Live, generator: torch.Generator, limits: Limits
+) -> tuple[Enumeration, list[list[int]] | None]:
+    """An enumeration of all kinks, and the groups if there are several."""
+    whole = Enumeration(program, live, generator, limits)
+    groups = _groups(whole) if live.affine else None
+    return whole, None if groups is None or len(groups) < 2 else groups
+
+
+def gradients_of(cells: Sequence[Cell], size: int) -> Array:
+    """(k, n) the gradients of some cells."""
+    if isinstance(cells, ChamberCells):
+        return cells.gradients
+    return np.stack([c.gradient for c in cells]) if cells else np.zeros((0, size))
 
 
 def _groups(enumeration: Enumeration) -> list[list[int]] | None:

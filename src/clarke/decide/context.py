@@ -13,7 +13,7 @@ from clarke.constraints import random_tangents
 from clarke.decide.certificate import Certificate, replay_bounds
 from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_nonfinite_value
-from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness
+from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, weighted_sum
 from clarke.decide.responsible import culprits_of, responsible_kinks, wrong_functions
 from clarke.decide.rounding import (
     Rounding,
@@ -21,11 +21,11 @@ from clarke.decide.rounding import (
     spacings,
 )
 from clarke.decide.tolerance import added, larger, ray_bounds, relative_difference, within
-from clarke.decide.verification import ad_weights
+from clarke.decide.verification import ad_weights, own_gradient
 from clarke.errors import OutOfTimeError
 from clarke.kinks.smooth import why_not
 from clarke.numerics import CONFIRMED, SEARCH_SHARE
-from clarke.steering import Pieces, Program, natural_gradient, selected_gradient
+from clarke.steering import Pieces, Program, natural_gradient
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Context:
     @cached_property
     def own(self) -> tuple[torch.Tensor, ...]:
         """The gradient of AD's own pieces, in float64."""
-        return selected_gradient(self.program, weights=ad_weights(self.program))
+        return own_gradient(self.program)
 
     @cached_property
     def rounding(self) -> Rounding:
@@ -139,7 +139,10 @@ class Context:
             if allowed is None or not self.differs:
                 bounds = added(bounds, self.rounding.bounds)
             certificate = replace(certificate, bounds=bounds)
-            if certificate.adds_up() and self.rounding.vague(self.gradient):
+            mean = weighted_sum([w.gradient for w in witnesses], weights)
+            if certificate.adds_up() and (
+                self.rounding.vague(self.gradient) or self.rounding.strays(self.gradient, mean)
+            ):
                 return self.undecided(
                     "The gradient agrees with the rules entry by entry as far as the program's own "
                     "types can tell, but that proves nothing: what rounding can do to it is of the "

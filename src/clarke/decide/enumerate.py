@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from clarke.arrangement import Row, ThinChamberError, integer_row
 from clarke.capture import input_slots
 from clarke.constraints import flatten
 from clarke.constraints.relevance import nearby_point
-from clarke.decide.cone import Cone, Vector, integer_row
+from clarke.decide.cells import Cell, Cells, Exclusion
+from clarke.decide.cone import Cone
+from clarke.decide.flat import Fork, chamber_cells, planes_of
 from clarke.decide.identity import Form, Nearby, pinned_weights, vanishes_nearby
 from clarke.decide.limits import Limits
 from clarke.decide.linear import LinearParts, linear_parts, require_room
@@ -27,6 +30,8 @@ from clarke.feasibility import find_witness
 from clarke.kinks.choices import ChoiceRule
 from clarke.kinks.steps import ComparisonRule
 from clarke.numerics import (
+    EXACT_ROW_WORK,
+    LISTED_AT_ONCE,
     ROW_ENTRIES,
     ROWS_ROUNDING,
     SLOPES_EQUAL,
@@ -47,53 +52,6 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _WIDE = 64  # above this many variables, directions are searched in a random subspace
-
-
-@dataclass(frozen=True, eq=False)
-class Cell:
-    """One selection that is, or may be, active near the point.
-
-    Attributes:
-        choices: The selection of the live kinks' sites.
-        gradient: (n,) its gradient G.
-        direction: (n,) a direction strictly inside the cell, or None when the selection was merely
-            not excluded.
-        rows: (m, n) the conditions on the direction.
-        kinks: (m,) the kink of each row.
-        own: By site position, (K,) bool: the kinks that the enumeration branched on.
-    """
-
-    choices: Mapping[int, torch.Tensor]
-    gradient: Array
-    direction: Array | None
-    rows: Array
-    kinks: NDArray[np.int64]
-
-    own: Mapping[int, NDArray[np.bool_]]
-
-    def pinned(self, position: int) -> NDArray[np.bool_]:
-        """(K,) which kinks of a site this cell's enumeration branched on."""
-        return self.own[position]
-
-    @property
-    def certain(self) -> bool:
-        """Whether a direction proves that the gradient is a limiting gradient."""
-        return self.direction is not None
-
-
-@dataclass(frozen=True, eq=False)
-class Exclusion:
-    """Rows of a branch that was dropped: some non-negative combination of them vanishes."""
-
-    rows: Array
-
-
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """The outcome of an enumeration: every selection not in it is excluded."""
-
-    cells: tuple[Cell, ...]
-    exclusions: tuple[Exclusion, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +77,7 @@ class _Row:
 
     values: Array
     form: Form
-    exact: Vector
+    exact: Row
     positive: int
     negative: int
 
@@ -242,6 +200,9 @@ class Enumeration:
         """Visit all cells."""
         dimension = self._n if self._subspace is None else self._subspace.shape[1]
         self._linear = linear_parts(self._program, self._sites, independent=self._independent())
+        whole = self._at_once()
+        if whole is not None:
+            return whole
         stack = [(0, Node(Cone.whole(dimension), {}))]
         while stack:
             depth, node = stack.pop()
@@ -275,21 +236,68 @@ class Enumeration:
 
     def flat_normals(self) -> tuple[Array | None, list[int]]:
         """All rows that any option may need and the kink of each; None if kinks are nested."""
-        if not self._independent() or any(k.site.rule.by_value for k in self._kinks):
+        every = self._flat_options()
+        if every is None or any(len(options) < 2 for _, options in every):
             return None, []
-        root = Node(Cone.whole(1), {})
         rows, owners = [], []
+        for kink, options in every:
+            for option in options:
+                rows += [r.values for r in option.rows]
+                owners += [kink.number] * len(option.rows)
+        return (np.stack(rows) if rows else None), owners
+
+    def _flat_options(self) -> list[tuple[Kink, list[Option]]] | None:
+        """Every kink's options, where they are the same in all branches; else None."""
+        if not self._independent() or any(k.site.rule.by_value for k in self._kinks):
+            return None
+        root = Node(Cone.whole(1), {})
+        found = []
         for kink in self._kinks:
             self._program.deadline.ask("differentiating {} kinks", len(self._kinks))
             options = self._options(kink, root)
             if not all(o.decided for o in options):
-                return None, []
-            for option in options:
-                rows += [r.values for r in option.rows]
-                owners += [kink.number] * len(option.rows)
-            if len(options) < 2:
-                return None, []
-        return (np.stack(rows) if rows else None), owners
+                return None
+            found.append((kink, options))
+        return found
+
+    def count(self) -> int | None:
+        """How many cells there are, without listing them; None if that takes a list."""
+        self._linear = linear_parts(self._program, self._sites, independent=self._independent())
+        found = self._forks()
+        if found is None:
+            return None
+        return planes_of(found[0], self._limits, self.deadline).count if found[0] else 1
+
+    def _at_once(self) -> Cells | None:
+        """All cells of kinks with two sides each that do not depend on each other."""
+        found = self._forks()
+        if found is None or not found[0] or self._linear is None:
+            return None
+        try:
+            cells = chamber_cells(*found, self._own, self._linear, self._limits, self.deadline)
+        except ThinChamberError:
+            return None
+        return Cells(cells, ())
+
+    def _forks(self) -> tuple[list[Fork], dict[int, torch.Tensor]] | None:
+        """The kinks as hyperplanes, and the choices of those that have one candidate only."""
+        few = len(self._kinks) < LISTED_AT_ONCE and not self._limits.rounding
+        if few or self._linear is None or not self._live.affine:
+            return None
+        every = self._flat_options()
+        if every is None or len(every) ** 2 * self._n > EXACT_ROW_WORK:
+            return None
+        forks = []
+        fixed = {p: self._program.analysis.sites[p].touch.chosen() for p in self._sites}
+        for kink, options in every:
+            if len(options) == 1 and not options[0].rows:
+                fixed[kink.site.position][kink.index] = options[0].choice
+                continue
+            fork = _fork(kink, options)
+            if fork is None:
+                return None
+            forks.append(fork)
+        return forks, fixed
 
     # ------------------------------------------------------------ one node
 
@@ -611,6 +619,27 @@ class Enumeration:
             rows, deadline=self._program.deadline
         )  # a thin cone: look for its widest direction
         return found.direction
+
+
+def _fork(kink: Kink, options: list[Option]) -> Fork | None:
+    """A kink with one hyperplane between its two options; None if it is another."""
+    if len(options) != 2 or any(len(o.rows) != 1 for o in options):
+        return None
+    below, above = options
+    row = above.rows[0]
+    if row.positive != below.rows[0].negative:
+        return None
+    number = row.positive.bit_length() - 1
+    return Fork(
+        kink.number,
+        kink.site.position,
+        kink.index,
+        above.choice,
+        below.choice,
+        row.values,
+        number // 2,
+        number % 2 == 1,
+    )
 
 
 def _levels(rule: KinkRule, members: Sequence[int]) -> list[tuple[int, int]]:

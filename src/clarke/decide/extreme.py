@@ -22,7 +22,12 @@ _FEW = 300
 _BLOCK = 512
 
 
-def vertex_indices(points: Array, tolerance: float, deadline: Deadline = UNLIMITED) -> list[int]:
+def vertex_indices(
+    points: Array,
+    tolerance: float,
+    deadline: Deadline = UNLIMITED,
+    known: NDArray[np.intp] | None = None,
+) -> list[int]:
     """Which of the points are vertices of their hull, in order.
 
     Qhull proposes candidates in the affine hull of the points, where that has few dimensions. A
@@ -34,12 +39,16 @@ def vertex_indices(points: Array, tolerance: float, deadline: Deadline = UNLIMIT
         tolerance: Distance, relative to the points' width, at which a point counts as inside of
             the others' hull.
         deadline: Asked before every linear program.
+        known: Points that are vertices for certain.
     """
     deadline.ask("computing a convex hull")
     # Every coordinate in its own width: one of size 1 counts beside one of 1e8.
     widths = np.ptp(points, axis=0)
     points = (points - points[0])[:, widths > 0] / widths[widths > 0]
     kept, clear = _candidates(points)
+    if known is not None:
+        clear = clear | frozenset(known.tolist())
+        kept = sorted(clear.union(kept))
     unclear = [i for i in kept if i not in clear]
     for done, i in enumerate(unclear):
         deadline.ask("telling vertices: {} of {} points", done, len(unclear))

@@ -21,9 +21,14 @@ from clarke.decide.beside import Beside
 from clarke.decide.model import Decision, Witness, ray_witness
 from clarke.decide.settle import settled, steepness
 from clarke.decide.surroundings import agrees, only_guards, surroundings
-from clarke.decide.verification import Defect, Recomputed, ad_weights, fresh_generator, is_replayed
+from clarke.decide.verification import (
+    Defect,
+    Recomputed,
+    fresh_generator,
+    is_replayed,
+    own_gradient,
+)
 from clarke.numerics import BESIDE_AGREES, BESIDE_APART, LIMIT_ERRORS
-from clarke.steering import selected_gradient
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -71,7 +76,7 @@ class LimitProof(Recomputed):
     def recompute(self, program: Program, *, run: bool) -> None:
         """Look at the surroundings anew, on other rays, and at the limits along those named."""
         generator = fresh_generator()
-        own = selected_gradient(program, weights=ad_weights(program))
+        own = own_gradient(program)
         shapes = [p.shape for p in program.point]
         each = [self.gradient, *(p for w in self.witnesses for p in (w.direction, w.gradient))]
         if any([t.shape for t in parts] != shapes for parts in each):
@@ -130,7 +135,7 @@ def lipschitz_around_guards(program: Program, relevance: Relevance) -> bool:
     """Whether guards alone jump, and not the function around them, as far as samples tell."""
     if not only_guards(program, relevance):
         return False
-    own = selected_gradient(program, weights=ad_weights(program))
+    own = own_gradient(program)
     found = surroundings(program, own, relevance, fresh_generator(), program.deadline)
     return not isinstance(found, str)
 

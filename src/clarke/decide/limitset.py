@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clarke.deadline import UNLIMITED, Deadline
+from clarke.decide.flat import ChamberCells
 from clarke.decide.project import project
 from clarke.numerics import (
     EXACT_ENTRY_SECONDS,
@@ -25,11 +26,11 @@ from clarke.numerics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from clarke.decide.enumerate import Cell, Exclusion
+    from clarke.decide.cells import Cell, Exclusion
 
     Array = NDArray[np.float64]
 
@@ -45,12 +46,19 @@ class Component:
     """
 
     changes: Array
-    cells: tuple[Cell, ...]
+    cells: Sequence[Cell]
     exclusions: tuple[Exclusion, ...]
 
     def certain(self) -> list[int]:
         """The cells that directions prove."""
+        if isinstance(self.cells, ChamberCells):
+            return np.flatnonzero(self.cells.sure).tolist()
         return [i for i, cell in enumerate(self.cells) if cell.certain]
+
+    @property
+    def complete(self) -> bool:
+        """Whether directions prove all of them."""
+        return len(self.certain()) == len(self.cells)
 
     def spread(self) -> float:
         """The largest difference between two changes, in any entry; NaN if one is not finite."""
@@ -58,6 +66,11 @@ class Component:
 
     def restricted(self, cells: list[int]) -> Component:
         """The same with some cells only."""
+        if len(cells) == len(self.cells):
+            return self
+        if isinstance(self.cells, ChamberCells):
+            which = np.array(cells, dtype=np.intp)
+            return Component(self.changes[which], self.cells.taken(which), self.exclusions)
         return Component(self.changes[cells], tuple(self.cells[i] for i in cells), self.exclusions)
 
 
@@ -114,6 +127,11 @@ class LimitSet:
 
     base: Array
     components: tuple[Component, ...]
+
+    @property
+    def size(self) -> int:
+        """How many variables there are, n."""
+        return len(self.base)
 
     @property
     def count(self) -> int:
@@ -219,6 +237,17 @@ class LimitSet:
         for c in self.components:
             points = (points[:, None, :] + c.changes[None, :, :]).reshape(-1, len(self.base))
         return points
+
+    def blocks(self, size: int) -> Iterator[Array]:
+        """All combinations in the order of `elements`, so many at a time."""
+        shape = tuple(len(c.changes) for c in self.components)
+        for start in range(0, self.count, size):
+            which = np.arange(start, min(start + size, self.count))
+            cells = np.unravel_index(which, shape)
+            points = np.repeat(self.base[None, :], len(which), axis=0)
+            for c, own in zip(self.components, cells, strict=True):
+                points += c.changes[own]
+            yield points
 
     def extreme(self, direction: Array) -> tuple[int, ...]:
         """The combination with the largest inner product."""

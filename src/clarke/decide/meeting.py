@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clarke.constraints import Relevance
-    from clarke.decide.enumerate import Cell
+    from clarke.decide.cells import Cell
     from clarke.steering import Program
 
     Array = NDArray[np.float64]

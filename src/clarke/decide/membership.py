@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from clarke.constraints import flatten
+from clarke.decide.limits import set_limits
 from clarke.decide.limitset import separates
 from clarke.decide.refute import recomputed_limits, rounding_of_set
-from clarke.decide.verification import Defect, Recomputed, same_numbers
+from clarke.decide.regularset import RegularSet
+from clarke.decide.verification import Defect, Recomputed, fresh_generator, same_numbers
 from clarke.errors import UnsupportedError
 from clarke.feasibility import verify_membership
-from clarke.numerics import ASKED_ROUNDINGS, GRANTED, SET_AGREES
+from clarke.numerics import ASKED_ROUNDINGS, GRANTED, SET_AGREES, WEIGHTS_CONVEX
 from clarke.steering import Program, unit_roundoff
 
 if TYPE_CHECKING:
@@ -35,7 +37,8 @@ class Membership(Recomputed):
         inside: True, False, or None if selections that could be neither proved nor excluded
             decide, or rounding does.
         distance: Euclidean distance to the set (to what is certain, if inside is not False).
-        elements: (k, n) limiting gradients whose convex combination is the vector, if inside.
+        elements: (k, n) elements of the set whose convex combination is the vector, if inside:
+            limiting gradients, or where `shares` is given means of the pieces' gradients.
         weights: (k,) their weights.
         direction: (n,) unit vector that separates, if outside.
         target: (n,) the vector asked about.
@@ -43,6 +46,9 @@ class Membership(Recomputed):
         atoms: For each element, the selection in each group of kinks, among those proved.
         vector: The vector as it was given, one tensor per variable.
         asked: The tolerance that the caller named, if any.
+        exact: Rows that depend on others but for rounding were not taken to do so exactly.
+        regular: All pieces bend one way, so that nothing had to be listed.
+        shares: (k, L) then, for each element, the weights of the pieces at all kinks.
         program: What ran.
         point: Where.
         seal: Binds all of this.
@@ -55,11 +61,14 @@ class Membership(Recomputed):
     direction: Array | None
     target: Array
     allowed: Array
-    atoms: tuple[tuple[int, ...], ...]
-    vector: tuple[torch.Tensor, ...]
-    asked: float | None
     program: Program
     point: tuple[torch.Tensor, ...]
+    atoms: tuple[tuple[int, ...], ...] = ()
+    vector: tuple[torch.Tensor, ...] = ()
+    asked: float | None = None
+    exact: bool = False
+    regular: bool = False
+    shares: Array | None = None
     seal: str = ""
 
     def __str__(self) -> str:
@@ -67,6 +76,8 @@ class Membership(Recomputed):
             return "undecided: not proved inside, and not proved outside"
         if not self.inside:
             return f"outside: {self.distance:.4g} away from the set"
+        if self.regular:
+            return "inside: a mean of the pieces' gradients, and all pieces bend one way"
         return f"inside: a convex combination of {len(self.weights)} limiting gradient(s)"
 
     def __bool__(self) -> bool:
@@ -85,14 +96,19 @@ class Membership(Recomputed):
         size = sum(p.numel() for p in program.point)
         if self.target.shape != (size,) or not same_numbers(flatten(self.vector), self.target):
             raise Defect("the vector is not the one that was asked about")
-        limits = recomputed_limits(program)
-        self._check_allowed(program, limits)
+        found = recomputed_set(program, exact=self.exact, regular=self.regular)
+        self._check_allowed(program, found)
+        if isinstance(found, RegularSet):
+            self._check_regular(found)
+            return
+        if self.shares is not None:
+            raise Defect("weights of pieces prove nothing where pieces bend both ways")
         if self.inside:
-            self._check_inside(limits.certain())
+            self._check_inside(found.certain())
         else:
-            self._check_outside(limits)
+            self._check_outside(found)
 
-    def _check_allowed(self, program: Program, limits: LimitSet) -> None:
+    def _check_allowed(self, program: Program, limits: LimitSet | RegularSet) -> None:
         """Neither more nor less may count as rounding than follows from program and vector."""
         if self.allowed.shape != self.target.shape:
             raise Defect("there is not one bound for every entry")
@@ -117,12 +133,42 @@ class Membership(Recomputed):
             )
             if not fits or not same_numbers(certain.element(atom), element):
                 raise Defect("the elements are not those of the set")
+        self._check_mean()
+
+    def _check_mean(self) -> None:
         exact = self.weights @ self.elements
         if not verify_membership(self.elements, self.weights, self.target, allowed=self.allowed):
             raise Defect("the elements do not add up to the vector")
         self._check_distance(float(np.linalg.norm(exact - self.target)))
 
-    def _check_outside(self, limits: LimitSet) -> None:
+    def _check_regular(self, found: RegularSet) -> None:
+        """Weights at every kink, or a direction, against the set computed from scratch."""
+        if self.inside:
+            if self.direction is not None or self.atoms or self.shares is None:
+                raise Defect("what proves a vector inside is a weight for every piece")
+            self._check_shares(found, self.shares)
+            self._check_mean()
+            return
+        d = self._unit_direction()
+        if self.shares is not None:
+            raise Defect("elements that add up to a vector are no proof that it is outside")
+        if not found.gap(self.target, d) > float(np.abs(d) @ self.allowed):
+            raise Defect("the direction does not separate the vector from the set")
+        self._check_distance(found.place(self.target, self.allowed).distance)
+
+    def _check_shares(self, found: RegularSet, shares: Array) -> None:
+        atoms = found.outer.atoms
+        if shares.shape != (len(self.elements), len(atoms.form)):
+            raise Defect("there is not one weight for every piece")
+        room = found.roundings(self.target)
+        for own, element in zip(shares, self.elements, strict=True):
+            sums = np.bincount(atoms.owner, weights=own, minlength=atoms.count)
+            if not bool((own >= 0).all() and (np.abs(sums - 1) <= WEIGHTS_CONVEX).all()):
+                raise Defect("the weights of the pieces are not convex")
+            if not bool((np.abs(found.element(own) - element) <= room).all()):
+                raise Defect("the elements are not those of the set")
+
+    def _unit_direction(self) -> Array:
         d = self.direction
         if d is None or d.shape != self.target.shape:
             raise Defect("no direction separates the vector from the set")
@@ -130,6 +176,10 @@ class Membership(Recomputed):
             raise Defect("elements that add up to a vector are no proof that it is outside")
         if not abs(float(np.linalg.norm(d)) - 1) <= SET_AGREES:
             raise Defect("the direction is not a unit vector")
+        return d
+
+    def _check_outside(self, limits: LimitSet) -> None:
+        d = self._unit_direction()
         if not separates(limits, self.target - np.sign(d) * self.allowed, d):
             raise Defect("the direction does not separate the vector from the set")
         self._check_distance(limits.place(self.target, self.allowed).distance)
@@ -139,8 +189,25 @@ class Membership(Recomputed):
             raise Defect("the distance to the set is another one")
 
 
+def recomputed_set(program: Program, *, exact: bool, regular: bool) -> LimitSet | RegularSet:
+    """The set from nothing but the program, as a membership says that it was found.
+
+    Raises:
+        Defect: All pieces were said to bend one way, and they do not.
+    """
+    if not regular:
+        return recomputed_limits(program, replace(set_limits(), rounding=not exact))
+    found = RegularSet.of(program, fresh_generator(), program.deadline)
+    if found is None:
+        raise Defect("the function bends both ways")
+    return found
+
+
 def allowed_for(
-    limits: LimitSet, vector: Sequence[torch.Tensor], target: Array, asked: float | None
+    limits: LimitSet | RegularSet,
+    vector: Sequence[torch.Tensor],
+    target: Array,
+    asked: float | None,
 ) -> Array:
     """(n,) how far entries of a vector may be off, apart from roundings of the set itself."""
     if asked is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten, random_tangents, unflatten
-from clarke.decide.balls import BallCell, Balls, balls_around, with_cones
+from clarke.decide.balls import BallCell, Balls, balls_around
 from clarke.decide.limits import Limits
 from clarke.decide.rays import limits_along
 from clarke.decide.refute import gradients_on_the_other_side
@@ -23,6 +23,7 @@ from clarke.numerics import (
     VERIFIED_KINKS,
     VERIFIED_NODES,
 )
+from clarke.steering.cones import with_cones
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -63,6 +64,24 @@ class BallRefutation(WithoutSelection):
     distance: float
     seal: str = ""
 
+    @staticmethod
+    def claimed(program: Program, gradient: Array, direction: Array) -> BallRefutation:
+        """What a direction claims to prove; whether it does is for `recompute`.
+
+        Raises:
+            BudgetError: The selections are out of reach.
+        """
+        balls = _recomputed(program)
+        return BallRefutation(
+            program,
+            program.point,
+            gradient,
+            is_replayed(program, gradient),
+            direction,
+            _gap(balls, gradient, direction),
+            balls.place(gradient, program).distance,
+        )
+
     def recompute(self, program: Program, *, run: bool) -> None:
         """Enumerate again, and separate again."""
         size = sum(p.numel() for p in program.point)
@@ -72,10 +91,7 @@ class BallRefutation(WithoutSelection):
             raise Defect("AD's gradient of the program is not the one that is refuted")
         if not abs(float(np.linalg.norm(self.direction)) - 1) <= SET_AGREES:
             raise Defect("the direction is not a unit vector")
-        limits = Limits(
-            nodes=int(VERIFIED_NODES), cells=int(VERIFIED_CELLS), kinks=int(VERIFIED_KINKS)
-        )
-        balls = balls_around(with_cones(program), fresh_generator(), limits)
+        balls = _recomputed(program)
         allowed = allowed_error(program, replayed=self.replayed) + roundings(balls, program)
         gap = _gap(balls, self.gradient, self.direction)
         if not gap > float(np.abs(self.direction) @ allowed):
@@ -95,6 +111,11 @@ class BallRefutation(WithoutSelection):
         ):
             return ("gradients at nearby points are not on the other side",)
         return ()
+
+
+def _recomputed(program: Program) -> Balls:
+    limits = Limits(nodes=int(VERIFIED_NODES), cells=int(VERIFIED_CELLS), kinks=int(VERIFIED_KINKS))
+    return balls_around(with_cones(program), fresh_generator(), limits)
 
 
 def _gap(balls: Balls, gradient: Array, direction: Array) -> float:

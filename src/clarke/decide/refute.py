@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from clarke.constraints import build_rows, flatten, unflatten
-from clarke.deadline import UNLIMITED, Deadline, rung
+from clarke.deadline import UNLIMITED, rung
 from clarke.decide.components import enumerate_components
+from clarke.decide.elements import distinct
 from clarke.decide.enumerate import Enumeration
 from clarke.decide.guards import lipschitz_around_guards
 from clarke.decide.limits import Limits
@@ -49,8 +50,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clarke.constraints import Relevance
-    from clarke.decide.enumerate import Cell
+    from clarke.decide.cells import Cell
     from clarke.decide.outer import Outer
+    from clarke.decide.regularset import RegularSet
     from clarke.steering import Program, Run
 
     Array = NDArray[np.float64]
@@ -116,7 +118,8 @@ class Refutation(WithoutSelection):
         """(k, n) the distinct elements, for sets of up to 4096 combinations."""
         if self.limits.count > 4096:
             return np.zeros((0, len(self.gradient)))
-        return distinct(self.limits.elements(), self.allowed)
+        points = self.limits.elements()
+        return points[distinct(points, self.allowed, UNLIMITED)]
 
     def recompute(self, program: Program, *, run: bool) -> None:
         """Enumerate again, with every exclusion; separate in exact arithmetic."""
@@ -255,34 +258,31 @@ def largest_value(run: Run, slots: Container[int | None]) -> float:
     return max(found, default=1.0)
 
 
-def distinct(points: Array, allowed: Array, deadline: Deadline = UNLIMITED) -> Array:
-    """The distinct rows of (k, n) points, up to what entries may be off, in order of appearance."""
-    kept = np.empty_like(points)
-    count = 0
-    for p in points:
-        deadline.ask("telling {} elements apart", len(points))
-        if not bool((np.abs(kept[:count] - p) <= 2 * allowed).all(axis=1).any()):
-            kept[count] = p
-            count += 1
-    return kept[:count]
-
-
-def rounding_of_set(program: Program, limits: LimitSet) -> Array:
+def rounding_of_set(program: Program, limits: LimitSet | RegularSet) -> Array:
     """(n,) how far rounding alone may have moved entries of the set's elements."""
-    found: Array = rounding_of_selections(program) + limits.roundings(np.zeros(len(limits.base)))
+    found: Array = rounding_of_selections(program) + limits.roundings(np.zeros(limits.size))
     return found
 
 
 @rung("enumerating all selections")
 def enumerate_exactly(
-    program: Program, generator: torch.Generator, limits: Limits | None = None
+    program: Program,
+    generator: torch.Generator,
+    limits: Limits | None = None,
+    live: Live | None = None,
 ) -> Exact:
     """Enumerate the selections around the program's point.
+
+    Args:
+        program: The program.
+        generator: Private randomness.
+        limits: Budget.
+        live: The kinks to branch on, if they are known.
 
     Raises:
         BudgetError: The problem is too large, or selections do not describe it.
     """
-    live = find_live(program, generator)
+    live = find_live(program, generator) if live is None else live
     found = enumerate_components(program, live, generator, limits)
     if live.branches:
         check_meeting(program, [c for part in found.components for c in part.cells])
@@ -302,13 +302,17 @@ def lipschitz_around_steps(program: Program, relevance: Relevance) -> bool:
     return True
 
 
-def recomputed_limits(program: Program) -> LimitSet:
+def recomputed_limits(program: Program, limits: Limits | None = None) -> LimitSet:
     """All selections that cannot be excluded, enumerated again for a verification.
+
+    Args:
+        program: The program.
+        limits: Budget, if another than a verdict's.
 
     Raises:
         BudgetError: That is out of reach.
     """
-    return enumerate_exactly(program, fresh_generator(), verified()).limits
+    return enumerate_exactly(program, fresh_generator(), limits or verified()).limits
 
 
 def verified() -> Limits:

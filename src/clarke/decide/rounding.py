@@ -18,7 +18,7 @@ import torch
 
 from clarke.constraints import flatten
 from clarke.decide.model import weighted_sum
-from clarke.decide.verification import ad_weights
+from clarke.decide.verification import ad_weights, own_gradient
 from clarke.errors import ReplayError
 from clarke.numerics import (
     DROWNED,
@@ -40,6 +40,7 @@ from clarke.steering import (
     selected_gradient,
     unit_roundoff,
 )
+from clarke.steering.cones import with_cones
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -98,8 +99,12 @@ class Rounding:
         *,
         double: bool = False,
     ) -> None:
-        self._program = program
-        self._choices, self._weights = choices, weights
+        self._program = held = with_cones(program)
+        cones = {p for p, site in held.analysis.sites.items() if site.rule.by_weights}
+        self._choices, self._weights = (
+            None if part is None else {p: v for p, v in part.items() if p not in cones}
+            for part in (choices, weights)
+        )
         self._double = double
         self._gradient = tuple(g.detach().to(torch.float64) for g in gradient)
         trace = program.analysis.trace
@@ -107,12 +112,12 @@ class Rounding:
         wide = {torch.float64, torch.complex128}
         # In one type: errors of the size of its roundings. float64 cannot show its own.
         self._modes = [True] if double or kinds <= wide else [False, True][: 1 + bool(kinds & wide)]
-        held = [trace.slot_dtypes.get(s, torch.float64) for s in program.variables]
+        types = [trace.slot_dtypes.get(s, torch.float64) for s in program.variables]
         if double:
-            held = [torch.float64] * len(held)
+            types = [torch.float64] * len(types)
         # A formula that gives NaN at the point has no roundings that could be granted.
         finite = tuple(torch.nan_to_num(g, 0.0, 0.0, 0.0) for g in self._gradient)
-        self._least = spacings(finite, held)
+        self._least = spacings(finite, types)
         self._largest = tuple(torch.zeros_like(g) for g in self._gradient)
         self._along = [0.0] * len(self._gradient)
         self._count = 0
@@ -202,28 +207,29 @@ class Rounding:
         Either it is apart from this one by a good part of the entry's terms, or roundings of
         float64, in which both are told, already move it by that: ``(exp(x) - 1) / x`` at 1e-15.
         """
-        kinds = {
-            d for d in self._program.analysis.trace.slot_dtypes.values() if d.is_floating_point
-        }
+        gaps = _gaps(other, self._gradient)
+        for seed in _DOUBLE_SEEDS:
+            moved = self._run(Errors(seed, ERROR_SIZES[-1], double=True))
+            if moved is not None:
+                noise = [a / ERROR_SIZES[-1] for a in _gaps(moved, self._gradient)]
+                gaps = [torch.maximum(a, b) for a, b in zip(gaps, noise, strict=True)]
+        return self._is_noise(gaps)
+
+    def strays(self, one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
+        """Whether two gradients are apart by a good part of some entry's terms."""
+        return self._is_noise(_gaps(one, other))
+
+    def _is_noise(self, gaps: Sequence[torch.Tensor]) -> bool:
+        trace = self._program.analysis.trace
+        kinds = {d for d in trace.slot_dtypes.values() if d.is_floating_point}
         if not kinds <= {torch.float32, torch.float64}:
             return False  # of half precision `vague` says it
         # What underflows on the way is lost as it should be.
         lost = max(torch.finfo(d).tiny for d in kinds or {torch.float64}) ** 0.5
-        gaps = [
-            (o.detach().to(torch.float64) - g).abs()
-            for o, g in zip(other, self._gradient, strict=True)
-        ]
-        for seed in _DOUBLE_SEEDS:
-            moved = self._run(Errors(seed, ERROR_SIZES[-1], double=True))
-            if moved is not None:
-                noise = [
-                    (m - g).abs() / ERROR_SIZES[-1]
-                    for m, g in zip(moved, self._gradient, strict=True)
-                ]
-                gaps = [torch.maximum(a, b) for a, b in zip(gaps, noise, strict=True)]
         gaps = [torch.where(a > lost, a, 0.0) for a in gaps]
-        suspects = [a > TOO_WIDE * g.abs() for a, g in zip(gaps, self._gradient, strict=True)]
-        if not any(bool(s.any()) for s in suspects):
+        if not any(
+            bool((a > TOO_WIDE * g.abs()).any()) for a, g in zip(gaps, self._gradient, strict=True)
+        ):
             return False
         largest = max((float(g.abs().max()) for g in self._gradient if g.numel()), default=0.0)
         terms = self._with_signs(range(_MANY_SIGNS))
@@ -322,7 +328,7 @@ def allowed_error(program: Program, *, replayed: bool) -> NDArray[np.float64]:
         replayed: The gradient is that of AD's own pieces in float64; else what AD returned.
     """
     weights = ad_weights(program)
-    own = selected_gradient(program, weights=weights)
+    own = own_gradient(program)
     found = flatten(Rounding(program, own, weights=weights, double=True).bounds)
     if not replayed:
         found = found + flatten(Rounding(program, own, weights=weights).bounds)
@@ -346,6 +352,10 @@ def rounding_of_selections(program: Program) -> NDArray[np.float64]:
         [np.zeros(sum(p.numel() for p in program.point)), *bounds], axis=0
     )
     return found
+
+
+def _gaps(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [(a.detach().to(torch.float64) - b).abs() for a, b in zip(one, other, strict=True)]
 
 
 def _within(gaps: Sequence[torch.Tensor], bounds: Sequence[torch.Tensor]) -> bool:

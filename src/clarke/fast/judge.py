@@ -19,6 +19,7 @@ from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
 from clarke.fast.repertoire import Repertoire
+from clarke.fast.rows import same_rows
 from clarke.fast.same import CHOICES, agree
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
@@ -27,7 +28,7 @@ from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.lowering import lower
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.table_lowerings import COMPLEX_ONLY
-from clarke.kinks.table_scattered import scattered
+from clarke.kinks.table_scattered import attained, scattered
 from clarke.steering import analyse
 from clarke.steering.adapt import can_replay_random
 from clarke.verdict import Verdict
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 # A replay holds all values again: of more elements than these only when autograd has let go of its.
 _EARLY = 1 << 20
+_SOURCE = 3  # the argument of a reduction by index that is reduced
 _SUMMED = frozenset({torch.float32, torch.float64})
 
 _BY_INDEX = frozenset(
@@ -144,6 +146,8 @@ class QuickJudge:
         """
         if gradient is not None and not all_finite(gradient):
             return Declined("the gradient is not finite")
+        if trace.applied:
+            return Declined("a custom Function's own backward is to be judged")
         if not trusted_externals(trace):
             return Declined("something that the program read was made elsewhere or has changed")
         graph = build_graph(trace, variables)
@@ -261,6 +265,11 @@ class QuickJudge:
             fixed = not op.differentiated or can_replay_random(op)
             return "" if fixed else "the operation is random"
         if lowering is not None:
+            reduced = attained(op)
+            count = None if reduced is None else same_rows(graph, position, reduced, _SOURCE)
+            if count is not None:
+                found.counts.append(count)
+                return ""
             parts = self._parts(op)
             if parts is not None:
                 if op.short_name.rstrip("_") in _BY_INDEX:

@@ -19,13 +19,9 @@ from clarke.decide.confirm import USUAL_FINEST
 from clarke.decide.guards import LimitProof
 from clarke.decide.membership import Membership
 from clarke.decide.model import Witness
-from clarke.decide.refute import (
-    Refutation,
-)
-from clarke.decide.verification import (
-    Recomputed,
-    fresh_generator,
-)
+from clarke.decide.norms import BallRefutation
+from clarke.decide.refute import Refutation
+from clarke.decide.verification import Recomputed, fresh_generator
 from clarke.kinks.lowering import recorded_index
 from clarke.verdict import Verdict
 
@@ -59,6 +55,9 @@ def write(proof: Recomputed, tensors: Tensors) -> dict[str, Any]:
         case OuterRefutation():
             tensors["direction"] = torch.from_numpy(proof.direction)
             return {"kind": "outer estimate"}
+        case BallRefutation():
+            tensors["direction"] = torch.from_numpy(proof.direction)
+            return {"kind": "norms of zero"}
         case Membership():
             return _write_membership(proof, tensors)
         case _:
@@ -91,8 +90,16 @@ def _write_membership(proof: Membership, tensors: Tensors) -> dict[str, Any]:
     tensors.update(named("vector", proof.vector))
     if proof.direction is not None:
         tensors["direction"] = torch.from_numpy(proof.direction)
-    atoms = [[int(a) for a in atom] for atom in proof.atoms]
-    return {"kind": "membership", "inside": proof.inside, "asked": proof.asked, "atoms": atoms}
+    if proof.shares is not None:
+        tensors["shares"] = torch.from_numpy(proof.shares)
+    return {
+        "kind": "membership",
+        "inside": proof.inside,
+        "asked": proof.asked,
+        "atoms": [[int(a) for a in atom] for atom in proof.atoms],
+        "exact": proof.exact,
+        "regular": proof.regular,
+    }
 
 
 def named(name: str, parts: Sequence[torch.Tensor]) -> Tensors:

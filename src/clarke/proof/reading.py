@@ -13,9 +13,10 @@ from clarke.decide.apart import OuterRefutation, RegularProof, refute_outside
 from clarke.decide.certificate import Certificate, replay_bounds
 from clarke.decide.guards import LimitProof
 from clarke.decide.live import find_live
-from clarke.decide.membership import Membership, allowed_for
+from clarke.decide.membership import Membership, allowed_for, recomputed_set
 from clarke.decide.model import Witness
 from clarke.decide.normal import outer_estimate
+from clarke.decide.norms import BallRefutation
 from clarke.decide.refute import (
     Refutation,
     part_entries,
@@ -33,10 +34,10 @@ from clarke.decide.verification import (
     ad_weights,
     fresh_generator,
     is_replayed,
+    own_gradient,
 )
 from clarke.proof.checked import fields, items, number, truth, whole
 from clarke.proof.container import refuse
-from clarke.steering import selected_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -130,7 +131,7 @@ def _read_certificate(
     if not witnesses:
         raise refuse("claim.weights is empty")
     mixture = ad_weights(program)
-    own = selected_gradient(program, weights=mixture)
+    own = own_gradient(program)
     rounding = Rounding(program, own, weights=mixture).bounds
     replay = replay_bounds(program, witnesses)
     bounds = added(added(rounding, replay), least_bounds(program, gradient, witnesses, weights))
@@ -156,7 +157,7 @@ def _read_limits(
     fields(claim, {"kind", "equal"}, "claim")
     count = sum(1 for name in tensors if name.endswith(".selection"))
     witnesses = _read_witnesses(count, program, tensors)
-    own = selected_gradient(program, weights=ad_weights(program))
+    own = own_gradient(program)
     generator = fresh_generator()
     relevance = find_relevant(program, generator)
     around = surroundings(program, own, relevance, generator, program.deadline)
@@ -180,7 +181,7 @@ def _read_regular(
 ) -> Recomputed:
     fields(claim, {"kind"}, "claim")
     mixture = ad_weights(program)
-    own = selected_gradient(program, weights=mixture)
+    own = own_gradient(program)
     coarse = Rounding(program, own, weights=mixture).bounds
     replay = Rounding(program, own, weights=mixture, double=True).bounds
     shares = array("shares", tensors)
@@ -247,6 +248,14 @@ def _read_outer(
     )
 
 
+def _read_norms(
+    claim: Any, program: Program, gradient: Parts, tensors: Mapping[str, torch.Tensor]
+) -> Recomputed:
+    fields(claim, {"kind"}, "claim")
+    target = flatten(gradient)
+    return BallRefutation.claimed(program, target, _direction(target, tensors))
+
+
 def _direction(target: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     found = array("direction", tensors)
     if found.shape != target.shape or not np.isfinite(found).all():
@@ -260,22 +269,22 @@ def _read_membership(
     gradient: Parts,  # noqa: ARG001 - it is about a vector of its own
     tensors: Mapping[str, torch.Tensor],
 ) -> Recomputed:
-    fields(claim, {"kind", "inside", "asked", "atoms"}, "claim")
-    inside = truth(claim["inside"])
+    fields(claim, {"kind", "inside", "asked", "atoms", "exact", "regular"}, "claim")
+    inside, exact, regular = (truth(claim[name]) for name in ("inside", "exact", "regular"))
     asked = None if claim["asked"] is None else number(claim["asked"], "claim.asked")
     vector = each("vector", program, tensors, double=False)
     target = flatten(vector)
-    limits = recomputed_limits(program)
-    allowed = allowed_for(limits, vector, target, asked)
+    found = recomputed_set(program, exact=exact, regular=regular)
+    allowed = allowed_for(found, vector, target, asked)
     if asked is None and not inside:
-        allowed = allowed + rounding_of_set(program, limits)
+        allowed = allowed + rounding_of_set(program, found)
     elements, weights = array("elements", tensors, 2), array("weights", tensors)
     if elements.shape != (len(weights), len(target)):
         raise refuse("tensors elements and weights do not fit the vector")
     if inside:
         distance = float(np.linalg.norm(weights @ elements - target))
     else:
-        distance = limits.place(target, allowed, program.deadline).distance
+        distance = found.place(target, allowed, program.deadline).distance
     atoms = [
         tuple(whole(a, "claim.atoms") for a in items(atom, "claim.atoms"))
         for atom in items(claim["atoms"], "claim.atoms")
@@ -291,6 +300,9 @@ def _read_membership(
         atoms=tuple(atoms),
         vector=vector,
         asked=asked,
+        exact=exact,
+        regular=regular,
+        shares=array("shares", tensors, 2) if "shares" in tensors else None,
         program=program,
         point=program.point,
     )
@@ -304,6 +316,7 @@ _READERS: Mapping[str, Callable[[Any, Program, Parts, Mapping[str, torch.Tensor]
             "pieces that bend one way": _read_regular,
             "separation": _read_refutation,
             "outer estimate": _read_outer,
+            "norms of zero": _read_norms,
             "membership": _read_membership,
         }
     )

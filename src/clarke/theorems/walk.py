@@ -219,6 +219,8 @@ class _Walk:
         for position, op in enumerate(self.trace.ops):
             self.deadline.ask("reading the structure: {} of {}", position, len(self.trace.ops))
             self._step(position, op)
+        for a in self.trace.applied:
+            self.moving.append(Fault(a.name, a.location, "a custom autograd.Function"))
         return Structure(
             self.trace,
             tuple(self.leaves),

@@ -1,0 +1,145 @@
+"""Whether a point is a local minimum, as far as first order tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from scipy.optimize import linprog
+
+from clarke.constraints import tangent
+from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
+from clarke.decide.live import primal
+from clarke.decide.refute import joint_direction
+from clarke.numerics import MINIMUM_FLAT, VALUES_SAME
+from clarke.tangents import forward_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from clarke.deadline import Deadline
+    from clarke.decide.limitset import LimitSet
+    from clarke.decide.source import Source
+    from clarke.steering import Program
+
+    Array = NDArray[np.float64]
+
+_PARTLY = 4
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """What directional derivatives at the point say.
+
+    Attributes:
+        rises: All are positive (True), some are zero or negative (False); None: not known.
+        falls: A direction with a negative one, or None.
+        flat: No direction has a negative one.
+    """
+
+    rises: bool | None
+    falls: Array | None
+    flat: bool
+
+
+@dataclass(frozen=True, eq=False)
+class LocalMinimum:
+    """Whether the function is nowhere smaller near the point.
+
+    Attributes:
+        minimum: It is (True), it is not (False), or first order does not tell (None).
+        strict: It grows at least linearly in every direction (True), not in every (False), or that
+            is not known (None).
+        descent: If it is no minimum, one tensor per variable along which the function falls.
+        slope: The directional derivative along `descent`.
+    """
+
+    minimum: bool | None
+    strict: bool | None
+    descent: tuple[torch.Tensor, ...] | None
+    slope: float
+
+
+def slopes_of_list(limits: LimitSet, allowed: Array, deadline: Deadline) -> Slopes:
+    """The smallest slope in every cell, by a linear program over its directions of size one."""
+    rises = True
+    for rows, gradient in _cells(limits):
+        deadline.ask("looking for a direction of descent in {} cells", limits.count)
+        lowest, direction = _lowest(rows, gradient)
+        room = float(np.abs(direction) @ allowed) + MINIMUM_FLAT * float(np.abs(gradient).max())
+        if lowest < -room:
+            return Slopes(False, direction, flat=False)
+        rises = rises and _rises(rows, gradient, allowed)
+    return Slopes(rises, None, flat=True)
+
+
+def _cells(limits: LimitSet) -> Iterator[tuple[Array, Array]]:
+    for atom in np.ndindex(*[len(c.cells) for c in limits.components]):
+        own = [c.cells[i] for c, i in zip(limits.components, atom, strict=True)]
+        yield joint_direction(own, limits.size)[1], limits.element(atom)
+
+
+def _lowest(rows: Array, gradient: Array) -> tuple[float, Array]:
+    """The smallest slope in a cell, and a direction of entries up to 1 that has it."""
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True) if len(rows) else rows
+    found = linprog(
+        gradient, A_ub=-units, b_ub=np.zeros(len(units)), bounds=(-1.0, 1.0), method="highs"
+    )
+    return (float(found.fun), found.x) if found.x is not None else (-np.inf, 0 * gradient)
+
+
+def _rises(rows: Array, gradient: Array, allowed: Array) -> bool:
+    """Whether the slope is positive along every direction of a closed cell."""
+    size = len(gradient)
+    if not len(rows) or np.linalg.matrix_rank(rows) < size:
+        return False  # along a line in the cell the slope changes its sign, or is zero
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    found = linprog(
+        gradient,
+        A_ub=-units,
+        b_ub=np.zeros(len(units)),
+        A_eq=units.sum(axis=0)[None],
+        b_eq=np.ones(1),
+        bounds=(None, None),
+        method="highs",
+    )
+    if found.x is None:
+        return False
+    room = float(np.abs(found.x) @ allowed)
+    return float(found.fun) > room + MINIMUM_FLAT * float(np.abs(gradient) @ np.abs(found.x))
+
+
+def slopes_of_regular(source: Source, allowed: Array, deadline: Deadline) -> Slopes | None:
+    """The same where all pieces bend one way; None where this is not such a set, or unclear."""
+    known = source.regular
+    if known is None or not bool(known.convex_entries().all()):
+        return None
+    place = known.place(np.zeros(known.size), allowed, deadline)
+    if place.inside is None:
+        return None
+    if not place.inside:
+        return Slopes(False, known.downhill(deadline), flat=False)
+    return Slopes(known.zero_inside(allowed, deadline), None, flat=True)
+
+
+def is_piecewise_linear(program: Program, generator: torch.Generator) -> bool:
+    """Whether the result is affine under every selection, tried at random mixtures and points.
+
+    Switching functions and candidates are known to be (`Live.affine`).
+    """
+    weights, _ = random_mixtures(program, generator, Mixing.ALL)
+    for partly in (False, False) + (True,) * _PARTLY:
+        moved = nearby_point(program, generator, partly=partly)
+        step = tuple(a - b for a, b in zip(moved, program.point, strict=True))
+        there = program.run(moved, weights=weights, grad=False).output
+        with forward_mode():
+            here = program.run(weights=weights, tangents=step, grad=False).output
+            gap = abs(float(primal(here) + tangent(here) - there.detach()))
+            size = abs(float(there)) + abs(float(tangent(here)))
+        if gap > VALUES_SAME * max(size, 1.0):
+            return False
+    return True

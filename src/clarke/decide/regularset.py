@@ -1,0 +1,391 @@
+"""The set where all pieces bend one way: an outer estimate that is the set, without any listing.
+
+There the sum rule is an equality (`decide.outer`, docs/theory.md): every choice of weights at the
+kinks gives an element, so that membership and the smallest element are least squares over weights,
+with as many unknowns as kinks. Answers carry weights or a direction, and are held against the
+estimate again, computed from scratch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import linprog, lsq_linear
+from scipy.sparse import csr_array, eye_array, hstack, vstack
+
+from clarke.deadline import UNLIMITED, Deadline
+from clarke.decide.apart import regular_in_parts
+from clarke.decide.normal import outer_estimate
+from clarke.decide.outer import Outer, Rows
+from clarke.decide.project import project
+from clarke.errors import BudgetError
+from clarke.numerics import (
+    FLOPS,
+    RELATIVE_INSIDE,
+    SET_ROUNDINGS,
+    SOLVER_ZERO,
+    UNIT,
+    UNITS_NARROW,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from clarke.steering import Program
+
+    Array = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+
+_ROUNDS = 200
+_FAR = 16  # directions in which the largest element of a concave part is looked for
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """An element of the set as a mean.
+
+    Attributes:
+        point: (n,) the element.
+        shares: (k, L) weights of the candidates at all kinks, one row for each of k elements.
+        weights: (k,) the weights of these elements.
+    """
+
+    point: Array
+    shares: Array
+    weights: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Located:
+    """Where a vector lies.
+
+    Attributes:
+        inside: In the set (True), outside (False), or too near its border to tell (None).
+        nearest: The element found nearest to it.
+        direction: (n,) if outside, a unit vector that separates.
+        distance: To the nearest element.
+    """
+
+    inside: bool | None
+    nearest: Mixed
+    direction: Array | None
+    distance: float
+
+
+@dataclass(frozen=True, eq=False)
+class RegularSet:
+    """The Clarke subdifferential as weights at kinks.
+
+    Attributes:
+        outer: The estimate, which is the set; its forms are `Rows`.
+    """
+
+    outer: Outer
+
+    @staticmethod
+    def of(program: Program, generator: torch.Generator, deadline: Deadline) -> RegularSet | None:
+        """The set of a program, or None where it is not of this kind."""
+        try:
+            outer = outer_estimate(program, generator, deadline)
+        except BudgetError:
+            deadline.ask()
+            return None
+        if not isinstance(outer.forms, Rows) or not regular_in_parts(outer):
+            return None
+        return RegularSet(outer)
+
+    @property
+    def size(self) -> int:
+        """How many variables there are, n."""
+        return len(self.outer.base)
+
+    def element(self, shares: Array) -> Array:
+        """The element with these weights of candidates, (L,)."""
+        return self.outer.mean(shares)
+
+    def roundings(self, target: Array) -> Array:
+        """(n,) what adding up float64 numbers can do to an entry of an element or the target."""
+        found: Array = SET_ROUNDINGS * UNIT * (self._sizes + np.abs(target))
+        return found
+
+    def spans(self, target: Array) -> Array:
+        """(n,) the largest distance of each entry of an element from the target's."""
+        low, high = self._ends
+        found: Array = np.maximum(np.abs(low - target), np.abs(high - target))
+        return found
+
+    @cached_property
+    def _ends(self) -> tuple[Array, Array]:
+        """(n,) the smallest and the largest value of each entry in the set."""
+        outer, atoms = self.outer, self.outer.atoms
+        if outer.mixing is None:
+            forms = outer.out[atoms.owner, None] * _matrix(outer)[atoms.form]
+            low, high = np.full((2, atoms.count, self.size), np.inf)
+            np.minimum.at(low, atoms.owner, forms)
+            np.minimum.at(high, atoms.owner, -forms)
+            return outer.base + low.sum(0), outer.base - high.sum(0)
+        units = np.eye(self.size)
+        high = np.array([outer.extreme(u)[0] for u in units])
+        return np.array([-outer.extreme(-u)[0] for u in units]), high
+
+    @cached_property
+    def _sizes(self) -> Array:
+        """(n,) the sum of the absolute terms of an entry."""
+        outer, atoms = self.outer, self.outer.atoms
+        linear = np.abs(_matrix(outer))
+        largest = np.zeros((atoms.count, self.size))
+        for level in atoms.levels:
+            places = atoms.members(level)
+            own = linear[atoms.form[places]]
+            if outer.mixing is not None:
+                own = own + np.abs(outer.mixing[atoms.form[places]]) @ largest
+            np.maximum.at(largest, atoms.owner[places], own)
+        found: Array = outer.noise + np.abs(outer.out) @ largest
+        return found
+
+    # ------------------------------------------------------------ where a vector lies
+
+    def place(self, target: Array, allowed: Array, deadline: Deadline = UNLIMITED) -> Located:
+        """Where a vector lies when every entry may be off by its own bound."""
+        spans = np.maximum(self.spans(target), np.abs(target))
+        apart = spans > allowed
+        units = np.where(apart, np.maximum(spans, UNITS_NARROW * spans.max(initial=0.0)), np.inf)
+        units[~apart] = np.inf
+        near = self._near(target, units, deadline)
+        found = self._judged(target, allowed, near, units)
+        if found.inside is None:
+            found = self._by_program(target, allowed, units, near, deadline)
+        return found
+
+    def smallest(self, deadline: Deadline = UNLIMITED) -> Mixed:
+        """The element of smallest norm."""
+        return self._near(np.zeros(self.size), np.ones(self.size), deadline)
+
+    def _judged(self, target: Array, allowed: Array, near: Mixed, units: Array) -> Located:
+        off = target - near.point
+        if bool((np.abs(off) <= allowed).all()):
+            return Located(True, near, None, float(np.linalg.norm(off)))
+        return self._separated(target, allowed, off / units**2, near)
+
+    def _separated(self, target: Array, allowed: Array, direction: Array, near: Mixed) -> Located:
+        length = float(np.linalg.norm(direction))
+        distance = float(np.linalg.norm(target - near.point))
+        if length > 0:
+            unit = direction / length
+            if self.gap(target, unit) > float(np.abs(unit) @ allowed):
+                return Located(False, near, unit, distance)
+        return Located(None, near, None, distance)
+
+    # ------------------------------------------------------------ the nearest element
+
+    @property
+    def _is_box(self) -> bool:
+        """Whether every kink chooses between two quantities and none depends on another."""
+        counts = np.bincount(self.outer.atoms.owner, minlength=self.outer.atoms.count)
+        return self.outer.mixing is None and bool((counts == 2).all())
+
+    def _near(self, target: Array, units: Array, deadline: Deadline) -> Mixed:
+        if self.outer.atoms.count == 0:
+            return Mixed(self.outer.base, np.zeros((1, 0)), np.ones(1))
+        if self._is_box:
+            shares = self._in_box(target, units, 0.0, deadline)
+            return Mixed(self.element(shares), shares[None], np.ones(1))
+        return self._by_elements(target, units, deadline)
+
+    def _in_box(self, target: Array, units: Array, room: float, deadline: Deadline) -> Array:
+        """(L,) weights, none nearer to 0 or 1 than some room, of the nearest sum of segments.
+
+        By the active sets of bounded least squares (Stark and Parker 1995).
+        """
+        outer = self.outer
+        linear = _matrix(outer)[outer.atoms.form].reshape(-1, 2, self.size)
+        start = outer.base + outer.out @ linear[:, 0]
+        segments = outer.out[:, None] * (linear[:, 1] - linear[:, 0])
+        deadline.afford(
+            segments.size * min(segments.shape) / FLOPS, "looking for the nearest element"
+        )
+        tall, right = (segments / units).T, (target - start) / units
+        found = lsq_linear(tall, right, (room, 1.0 - room), method="bvls", tol=UNIT)
+        upper = np.clip(found.x, 0.0, 1.0)
+        return np.stack([1.0 - upper, upper], axis=1).reshape(-1)
+
+    def _by_elements(self, target: Array, units: Array, deadline: Deadline) -> Mixed:
+        """The nearest mean of elements in chosen directions."""
+        size = float((self._sizes / units).max(initial=0.0))
+        picks: dict[bytes, Array] = {}
+
+        def extreme(direction: Array) -> tuple[bytes, Array]:
+            shares = self._picked(direction / units)
+            name = shares.tobytes()
+            picks[name] = shares
+            return name, self.element(shares) / units
+
+        start = (target - self.outer.base) / units
+        near = project(extreme, target / units, start, size, _ROUNDS, deadline)
+        shares = np.stack([picks[n] for n in near.names])
+        weights = np.array(near.weights)
+        point = weights @ np.stack([self.element(s) for s in shares])
+        return Mixed(point, shares, weights)
+
+    def _picked(self, direction: Array) -> Array:
+        """(L,) the candidates, weights 0 and 1, of the element farthest in a direction."""
+        atoms = self.outer.atoms
+        _, _, top, bottom = self.outer.bounds(direction)
+        low = self._counts_down()
+        form = np.where(low, bottom, top)
+        wanted = atoms.form == form[atoms.owner]
+        first = np.unique(atoms.owner[wanted], return_index=True)[1]
+        shares = np.zeros(len(atoms.form))
+        shares[np.flatnonzero(wanted)[first]] = 1.0
+        return shares
+
+    def _counts_down(self) -> Mask:
+        """(J,) the atoms that count with a negative sign: none of a regular set has both."""
+        outer, atoms = self.outer, self.outer.atoms
+        up, down = outer.out > 0, outer.out < 0
+        for level in reversed(atoms.levels) if outer.mixing is not None else ():
+            for own, same, other in ((up.copy(), up, down), (down.copy(), down, up)):
+                chosen = level[own[level]]
+                if outer.mixing is not None and len(chosen):
+                    rows = outer.mixing[atoms.form[atoms.members(chosen)]]
+                    np.logical_or(same, (rows > 0).any(0), out=same)
+                    np.logical_or(other, (rows < 0).any(0), out=other)
+        found: Mask = down & ~up
+        return found
+
+    def _by_program(
+        self, target: Array, allowed: Array, units: Array, near: Mixed, deadline: Deadline
+    ) -> Located:
+        """By a linear program, with its multipliers as a direction.
+
+        Its unknowns are how often every candidate is taken: those of one kink together as often as
+        the kink counts in the result and in the candidates that are taken elsewhere.
+        """
+        keep = np.isfinite(units)
+        columns, sums, ends = self._flows()
+        rows = columns / units[keep, None] if keep.all() else columns[keep] / units[keep, None]
+        right = np.concatenate([((target - self.outer.base) / units)[keep], ends])
+        count, off = rows.shape[1], int(keep.sum())
+        slack, empty = eye_array(off), csr_array((len(ends), off))
+        whole = vstack(
+            [hstack([csr_array(rows), slack, -slack]), hstack([sums, empty, empty])], format="csr"
+        )
+        cost = np.concatenate([np.zeros(count), np.ones(2 * off)])
+        options = {} if np.isinf(deadline.left) else {"time_limit": max(deadline.left, 0.0)}
+        found = linprog(cost, A_eq=whole, b_eq=right, method="highs", options=options)
+        if found.x is None:
+            deadline.ask("solving a linear program of {} weights", count)
+            return Located(None, near, None, float(np.linalg.norm(target - near.point)))
+        taken = _polished(whole[:, :count], right, found.x[:count])
+        shares = self._shared(taken)
+        mixed = Mixed(self.element(shares), shares[None], np.ones(1))
+        miss = mixed.point - target
+        if bool((np.abs(miss) <= allowed).all()):
+            return Located(True, mixed, None, float(np.linalg.norm(miss)))
+        direction = np.zeros(self.size)
+        direction[keep] = found.eqlin.marginals[:off] / units[keep]
+        return self._separated(target, allowed, direction, near)
+
+    def _flows(self) -> tuple[Array, csr_array, Array]:
+        """What taking a candidate once adds, (n, L); the sums for every kink, and their ends."""
+        outer, atoms = self.outer, self.outer.atoms
+        sign = np.where(self._counts_down(), -1.0, 1.0)
+        places = np.arange(len(atoms.form))
+        columns = (sign[atoms.owner, None] * _matrix(outer)[atoms.form]).T
+        sums = csr_array((np.ones(len(places)), (atoms.owner, places)))
+        if outer.mixing is not None:
+            sums = sums - csr_array(np.abs(outer.mixing[atoms.form])).T
+        return columns, csr_array(sums), np.abs(outer.out)
+
+    def _shared(self, taken: Array) -> Array:
+        """(L,) weights of candidates from how often they are taken."""
+        atoms = self.outer.atoms
+        sums = np.bincount(atoms.owner, weights=taken, minlength=atoms.count)
+        shares = np.divide(
+            taken, sums[atoms.owner], out=np.zeros_like(taken), where=sums[atoms.owner] > 0
+        )
+        first = np.unique(atoms.owner, return_index=True)[1]
+        shares[first[sums == 0]] = 1.0
+        return shares
+
+    # ------------------------------------------------------------ minima
+
+    def convex_entries(self) -> Mask:
+        """(n,) the variables in which the function bends upwards."""
+        found = np.zeros(self.size, dtype=bool)
+        for atoms, entries in self.outer.parts():
+            if self.outer.bends(1.0, atoms):
+                found |= entries
+        return found
+
+    def downhill(self, deadline: Deadline) -> Array:
+        """A direction that falls where there is one, part by part; zero where there is none.
+
+        A part that bends upwards falls most against its smallest element, one that bends downwards
+        against any but zero.
+        """
+        found = -self.smallest(deadline).point
+        bends = ~self.convex_entries()
+        if not bool(bends.any()):
+            return found
+        generator = np.random.default_rng(0)
+        far = found
+        for _ in range(_FAR):
+            direction = np.where(bends, generator.standard_normal(self.size), 0.0)
+            for sign in (1.0, -1.0):
+                own = np.where(bends, -self.outer.extreme(sign * direction)[1], found)
+                if np.linalg.norm(own) > np.linalg.norm(far):
+                    far = own
+        return far
+
+    def zero_inside(self, allowed: Array, deadline: Deadline) -> bool | None:
+        """Whether the set holds a ball around zero: the function rises in every direction.
+
+        None where that was not found out.
+        """
+        outer = self.outer
+        if not self._is_box or not bool(self.convex_entries().all()):
+            return None
+        linear = _matrix(outer)[outer.atoms.form].reshape(-1, 2, self.size)
+        segments = outer.out[:, None] * (linear[:, 1] - linear[:, 0])
+        if np.linalg.matrix_rank(segments) < self.size:
+            return False
+        shares = self._in_box(
+            np.zeros(self.size), np.ones(self.size), float(RELATIVE_INSIDE), deadline
+        )
+        return True if bool((np.abs(self.element(shares)) <= allowed).all()) else None
+
+    def gap_of(self, mixed: Mixed) -> float:
+        """How much smaller than a claimed smallest element another could be, by its support."""
+        p = mixed.point
+        return float(p @ p) + self.outer.extreme(-p)[0]
+
+    def gap(self, target: Array, direction: Array) -> float:
+        """By how much a direction separates a vector from the set; negative if it may not.
+
+        Less what roundings of the set's terms may amount to.
+        """
+        room = float(self.roundings(target) @ np.abs(direction))
+        return float(target @ direction) - self.outer.extreme(direction)[0] - room
+
+
+def _polished(rows: csr_array, right: Array, taken: Array) -> Array:
+    """A solution to the last digits: a linear program's is good to 1e-7."""
+    found = np.maximum(taken, 0.0)
+    used = np.flatnonzero(found > SOLVER_ZERO * found.max(initial=0.0))
+    dense = rows[:, used].toarray()
+    for _ in range(2):
+        step = np.linalg.lstsq(dense, right - rows @ found, rcond=None)[0]
+        found[used] = np.maximum(found[used] + step, 0.0)
+    return found
+
+
+def _matrix(outer: Outer) -> Array:
+    """The linear parts of all quantities."""
+    if not isinstance(outer.forms, Rows):
+        raise TypeError("A regular set needs the linear parts as a matrix.")
+    return outer.forms.matrix

@@ -1,0 +1,346 @@
+"""Where the answers of a set come from: weights at kinks, or a list of limiting gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from clarke.constraints import unflatten
+from clarke.deadline import UNLIMITED
+from clarke.decide.components import count_combinations
+from clarke.decide.dependent import Rank
+from clarke.decide.elements import distinct, vertices
+from clarke.decide.flat import ChamberCells
+from clarke.decide.limitset import Component, LimitSet
+from clarke.decide.live import Live, find_live
+from clarke.decide.membership import Membership
+from clarke.decide.minimum import (
+    Slopes,
+    is_piecewise_linear,
+    slopes_of_list,
+    slopes_of_regular,
+)
+from clarke.decide.refute import enumerate_exactly, joint_direction
+from clarke.decide.regularset import RegularSet
+from clarke.errors import BudgetError, UnsupportedError
+from clarke.feasibility import find_witness
+from clarke.numerics import ARRAY_ENTRIES, HULL_RANK, SET_LISTED, SET_SMALL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from clarke.deadline import Deadline
+    from clarke.decide.limits import Limits
+    from clarke.steering import Program
+
+    Array = NDArray[np.float64]
+
+_LOOKED_AT = 200  # cells in which a direction of descent is looked for beyond their own
+
+
+@dataclass(eq=False)
+class Source:
+    """A program and what is known of its set so far.
+
+    Attributes:
+        program: The program.
+        limits: Budget of a list.
+        seed: Of the private random generator.
+        known: The list, once somebody asked for it.
+    """
+
+    program: Program
+    limits: Limits
+    seed: int
+    known: LimitSet | None = None
+
+    def generator(self) -> torch.Generator:
+        """A fresh one, always the same."""
+        return torch.Generator().manual_seed(self.seed)
+
+    @cached_property
+    def live(self) -> Live:
+        """The kinks that can change the gradient."""
+        return find_live(self.program, self.generator())
+
+    @cached_property
+    def regular(self) -> RegularSet | None:
+        """The set without a list, where there are many kinks and all pieces bend one way."""
+        if self._pieces() <= SET_SMALL:
+            return None
+        return RegularSet.of(self.program, self.generator(), self.program.deadline)
+
+    @property
+    def size(self) -> int:
+        """How many variables there are, n."""
+        return sum(p.numel() for p in self.program.point)
+
+    @cached_property
+    def is_piecewise_linear(self) -> bool:
+        """Whether the function is, near the point."""
+        return self.live.affine and is_piecewise_linear(self.program, self.generator())
+
+    def _pieces(self) -> int:
+        """How many pieces could be taken instead of AD's, kink by kink."""
+        total = 0
+        for site in self.program.analysis.sites.values():
+            touch = site.touch
+            mine = self.live.kinks[site.first : site.first + touch.count]
+            total += int(mine[touch.owner].sum()) - int(mine.sum())
+        return total
+
+    @property
+    def either(self) -> RegularSet | LimitSet:
+        """What there is without a list, or the list."""
+        if self.regular is not None:
+            return self.regular
+        return self.listed(self.program.deadline)
+
+    def listed(self, deadline: Deadline) -> LimitSet:
+        """The list.
+
+        Raises:
+            BudgetError: It is too long, or selections do not describe the program.
+            UnsupportedError: Some gradient is not finite.
+        """
+        if self.known is None:
+            program = self.program.within(deadline)
+            found = enumerate_exactly(program, self.generator(), self.limits, self.live).limits
+            if not found.finite:
+                raise UnsupportedError(
+                    "The set cannot be computed: autograd's gradient with fixed pieces is NaN or "
+                    "infinite here. clarke.check names the operation and, where there is one, a "
+                    "finite element."
+                )
+            self.known = found
+        return self.known
+
+    def count(self, deadline: Deadline) -> int:
+        """How many combinations of pieces there are."""
+        if self.known is None:
+            program = self.program.within(deadline)
+            found = count_combinations(program, self.live, self.generator(), self.limits)
+            if found is not None:
+                return found
+        return self.listed(deadline).count
+
+
+def listed_elements(source: Source, allowed: Array, deadline: Deadline) -> Array:
+    """(k, n) the distinct limiting gradients that are proved.
+
+    Raises:
+        BudgetError: They are too many for one array.
+    """
+    _require_few(source.count(deadline), source.size)
+    limits = source.listed(deadline).certain()
+    if limits is None:
+        return np.zeros((0, source.size))
+    points = limits.elements()
+    return points[distinct(points, allowed, deadline)]
+
+
+def _require_few(count: int, size: int) -> None:
+    if count > SET_LISTED or count * size > ARRAY_ENTRIES:
+        raise BudgetError(
+            f"The set has {count} combinations of pieces, too many to list. contains(), "
+            "min_norm() and directional() answer without listing them; stream() gives them one "
+            "block after the other."
+        )
+
+
+def listed_vertices(source: Source, allowed: Array, deadline: Deadline) -> Array:
+    """(k, n) those of them that are vertices of the hull.
+
+    Raises:
+        BudgetError: The limiting gradients are too many for one array.
+    """
+    if source.regular is not None:
+        # Each is the only gradient around some direction, and largest there.
+        return listed_elements(source, allowed, deadline)
+    _require_few(source.count(deadline), source.size)
+    limits = source.listed(deadline).certain()
+    if limits is None:
+        return np.zeros((0, source.size))
+    kept = [c.restricted(_corners(c, allowed, deadline).tolist()) for c in limits.components]
+    points = LimitSet(limits.base, tuple(kept)).elements()
+    points = points[distinct(points, allowed, deadline)]
+    if len(kept) == 1 or _are_independent(limits):
+        return points
+    return points[vertices(points, None, allowed, deadline)]
+
+
+def _corners(component: Component, allowed: Array, deadline: Deadline) -> NDArray[np.intp]:
+    """The cells whose changes are vertices of a component's hull, one for each."""
+    first = distinct(component.changes, allowed, deadline)
+    if isinstance(component.cells, ChamberCells):
+        directions = component.cells.directions[first]
+    else:
+        found = [component.cells[i].direction for i in first.tolist()]
+        size = component.changes.shape[1]
+        directions = np.stack([np.zeros(size) if d is None else d for d in found])
+    return first[vertices(component.changes[first], directions, allowed, deadline)]
+
+
+def _are_independent(limits: LimitSet) -> bool:
+    """Whether the components lie in independent spaces: sums of vertices are vertices then."""
+    parts = [c.changes - c.changes.mean(axis=0) for c in limits.components]
+    parts = [p / (np.abs(p).max() or 1.0) for p in parts]
+    bases = []
+    for part in parts:
+        _, sizes, axes = np.linalg.svd(part, full_matrices=False)
+        bases.append(axes[sizes > HULL_RANK * max(sizes[0], 1.0)])
+    whole = np.concatenate(bases)
+    return not len(whole) or bool(
+        len(whole) <= limits.size and np.linalg.svd(whole, compute_uv=False)[-1] > HULL_RANK
+    )
+
+
+def rank_of(limits: LimitSet) -> Rank | None:
+    """The rank of all kinks' rows, or None where some are not simple hyperplanes."""
+    parts = [c.cells.rank for c in limits.components if isinstance(c.cells, ChamberCells)]
+    return Rank.joined(parts) if len(parts) == len(limits.components) else None
+
+
+# ---------------------------------------------------------------- membership
+
+
+def placed(source: Source, target: Array, allowed: Array, deadline: Deadline) -> Membership:
+    """Where a vector lies when every entry may be off by its own bound."""
+    blank = Membership(
+        inside=None,
+        distance=0.0,
+        elements=np.zeros((0, len(target))),
+        weights=np.zeros(0),
+        direction=None,
+        target=target,
+        allowed=allowed,
+        program=source.program.within(UNLIMITED),
+        point=source.program.point,
+        exact=not source.limits.rounding,
+        regular=source.regular is not None,
+    )
+    if source.regular is not None:
+        return _placed_in_regular(blank, source.regular, deadline)
+    return _placed_in_listed(blank, source.listed(deadline), deadline)
+
+
+def _placed_in_listed(blank: Membership, limits: LimitSet, deadline: Deadline) -> Membership:
+    target, allowed = blank.target, blank.allowed
+    certain = limits.certain()
+    near = None if certain is None else certain.place(target, allowed, deadline)
+    if certain is not None and near is not None and near.inside:
+        elements = np.stack([certain.element(a) for a in near.atoms])
+        weights = np.asarray(near.weights)
+        distance = float(np.linalg.norm(weights @ elements - target))
+        inside = replace(blank, inside=True, distance=distance, elements=elements, weights=weights)
+        return replace(inside, atoms=near.atoms)
+    far = limits.place(target, allowed, deadline)
+    distance = far.distance if near is None or far.inside is False else near.distance
+    decided = None if far.direction is None else False
+    return replace(blank, inside=decided, distance=distance, direction=far.direction)
+
+
+def granted_more(source: Source, found: Membership, more: Array, deadline: Deadline) -> Membership:
+    """The same question when entries may be off by more."""
+    allowed = found.allowed + more
+    known, d = source.regular, found.direction
+    if known is None or d is None:
+        return placed(source, found.target, allowed, deadline)
+    if known.gap(found.target, d) > float(np.abs(d) @ allowed):
+        return replace(found, allowed=allowed)
+    return placed(source, found.target, allowed, deadline)
+
+
+def _placed_in_regular(blank: Membership, found: RegularSet, deadline: Deadline) -> Membership:
+    place = found.place(blank.target, blank.allowed, deadline)
+    near, distance = place.nearest, place.distance
+    if not place.inside:
+        return replace(blank, inside=place.inside, distance=distance, direction=place.direction)
+    elements = np.stack([found.element(s) for s in near.shares])
+    inside = replace(blank, inside=True, distance=distance, elements=elements)
+    return replace(inside, weights=near.weights, shares=near.shares)
+
+
+# ---------------------------------------------------------------- descent
+
+
+def descent_candidates(source: Source, deadline: Deadline) -> Iterator[Array]:
+    """Directions that may go down: steepest descent of the hull, then cell by cell."""
+    if source.regular is not None:
+        yield source.regular.downhill(deadline)
+        return
+    limits = source.listed(deadline).certain()
+    if limits is None:
+        return
+    yield -limits.nearest(np.zeros(limits.size), deadline).point
+    if len(limits.components) > 1:
+        yield from _joint_descent(limits, deadline)
+        return
+    cells = limits.components[0].cells
+    if isinstance(cells, ChamberCells):
+        slopes = np.einsum("ij,ij->i", cells.gradients, cells.directions)
+        order = np.argsort(slopes)[:_LOOKED_AT].tolist()
+    else:
+        order = list(range(len(cells)))
+    for i in order:
+        cell = cells[i]
+        if cell.direction is not None:
+            yield from _downhill(cell.rows, cell.gradient, cell.direction, deadline)
+
+
+def _joint_descent(limits: LimitSet, deadline: Deadline) -> Iterator[Array]:
+    if limits.count > _LOOKED_AT:
+        # Component by component: the cell with the steepest own descent.
+        picked = []
+        for c in limits.components:
+            slopes = [_slope(cell.direction, g) for cell, g in zip(c.cells, c.changes, strict=True)]
+            picked.append(c.cells[int(np.argmin(slopes))])
+        yield joint_direction(picked, limits.size)[0]
+        return
+    for atom in np.ndindex(*[len(c.cells) for c in limits.components]):
+        own = [c.cells[i] for c, i in zip(limits.components, atom, strict=True)]
+        direction, rows = joint_direction(own, limits.size)
+        yield from _downhill(rows, limits.element(atom), direction, deadline)
+
+
+def _slope(direction: Array | None, gradient: Array) -> float:
+    return float("inf") if direction is None else float(direction @ gradient)
+
+
+def _downhill(rows: Array, gradient: Array, inside: Array, deadline: Deadline) -> list[Array]:
+    """A direction in a cell along which its own gradient descends, if there is one."""
+    if float(gradient @ inside) < 0:
+        return [inside]
+    stacked = np.concatenate([rows, -gradient[None, :]])
+    if not np.any(gradient):
+        return []
+    outcome = find_witness(stacked, deadline=deadline)
+    return [] if outcome.direction is None else [outcome.direction]
+
+
+def slopes_around(source: Source, allowed: Array, deadline: Deadline) -> Slopes:
+    """What directional derivatives at the point say."""
+    found = slopes_of_regular(source, allowed, deadline)
+    if found is None:
+        found = slopes_of_list(source.listed(deadline), allowed, deadline)
+    return found
+
+
+def smallest_element(source: Source, deadline: Deadline) -> tuple[torch.Tensor, ...]:
+    """The element of smallest norm.
+
+    Raises:
+        BudgetError: It was not found to within what is allowed.
+    """
+    if source.regular is None:
+        limits = source.listed(deadline)
+        point = limits.nearest(np.zeros(limits.size), deadline).point
+    else:
+        point = source.regular.smallest(deadline).point
+    return unflatten(point, source.program.point)
