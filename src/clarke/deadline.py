@@ -185,7 +185,7 @@ class Deadline:
 class _Loaded:
     """Tells how much of the time since the last question went into loading modules.
 
-    Torch loads its compiler (800 modules, 3 s) on the first use of some forward-mode rules, and
+    Torch loads its compiler (800 modules, 3 s) on the first use of some rules, and
     numba compiles its loops when they are first needed.
     """
 
