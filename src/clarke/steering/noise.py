@@ -21,6 +21,7 @@ from clarke.numerics import (
     RANDOM_BITS,
     SINGLE_CONSTANTS,
 )
+from clarke.steering.cancelling import ELEMENTWISE, WHOLE
 from clarke.steering.memory import aliases, shared_memory
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class Noise:
             for slot in input_slots(op):
                 self._uses[slot] = self._uses.get(slot, 0) + 1
         self._key = 0
+        self._behind: _Behind | None = None
 
     def of(self, op: OpRecord, call: Call) -> Call:
         """An operation's call with errors in what it reads and in the adjoints that it returns."""
@@ -123,7 +125,45 @@ class Noise:
 
         args = tuple(put(r, v) for r, v in zip(op.args, call.args, strict=True))
         kwargs = {k: put(op.kwargs.get(k), v) for k, v in call.kwargs.items()}
+        self._behind = None
+        if op.short_name in WHOLE and args[0].requires_grad:
+            self._behind = _Behind()
+            args = (_Added.apply(args[0], self._behind), *args[1:])
         return type(call)(call.func, args, kwargs)
+
+    def after(self, op: OpRecord, call: Call, out: Any) -> None:
+        """Errors of derivative formulas in which digits cancel; see `cancelling`."""
+        result = out[0] if isinstance(out, (list, tuple)) else out
+        if not isinstance(result, torch.Tensor) or not result.requires_grad:
+            return
+        elementwise = ELEMENTWISE.get(op.short_name) or ELEMENTWISE.get(op.short_name.rstrip("_"))
+        if elementwise is None and self._behind is None:
+            return
+        error, value = self._error_of_terms(op), result.detach()
+        if elementwise is not None:
+            sizes = elementwise(value).nan_to_num(0.0, 0.0, 0.0)
+            result.register_hook(lambda adjoint: adjoint * (1 + error(sizes)))
+            return
+        behind, terms = self._behind, WHOLE[op.short_name]
+
+        def found(adjoint: torch.Tensor) -> None:
+            if behind is not None:
+                behind.errors.append(error(terms(call, value, adjoint.detach())))
+
+        result.register_hook(found)
+
+    def _error_of_terms(self, op: OpRecord) -> Callable[[torch.Tensor], torch.Tensor]:
+        """A rounding of each of some sizes; where signs are turned, the sizes themselves."""
+        if self._errors.signs:
+            return self._turned
+        own = torch.float64 if self._errors.double else self._result_dtype(op)
+        key = self._key = self._key + 2
+        change = self._rounding(key, unit_roundoff(own) * self._errors.size, 0.0, 0.0)
+        return lambda sizes: change(sizes) - sizes
+
+    def _result_dtype(self, op: OpRecord) -> torch.dtype:
+        kind = None if op.outputs[0] is None else self._trace.slot_dtypes.get(op.outputs[0])
+        return kind if kind is not None and kind.is_floating_point else torch.float64
 
     def _is_discrete(self, op: OpRecord) -> bool:
         """Whether an operation gives integers or truth values alone."""
@@ -259,6 +299,29 @@ class _Changed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *adjoints: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         return ctx.back(adjoints[0]), None, None
+
+
+class _Behind:
+    """Errors that an operation's derivative leaves, known once its result's adjoint is."""
+
+    def __init__(self) -> None:
+        self.errors: list[torch.Tensor] = []
+
+
+class _Added(torch.autograd.Function):
+    """A value whose adjoint has errors added to it."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, behind: _Behind) -> torch.Tensor:
+        ctx.behind = behind
+        return value.detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, *adjoints: torch.Tensor) -> tuple[torch.Tensor, None]:
+        found = adjoints[0]
+        for error in ctx.behind.errors:
+            found = found + error
+        return found, None
 
 
 def _same(value: torch.Tensor) -> torch.Tensor:

@@ -306,6 +306,8 @@ class Program:
                     )
                     out = state.nudged(site, out)
                     out = state.store_in_place(op, call, out)
+                if noise is not None:
+                    noise.after(op, call, out)
                 state.bind(op, read, out, site, forced=pieces is Pieces.FORCED)
         output = state.env[self.analysis.trace.output]
         return Run(output, probes, tuple(state.masks.uses), state.leaves, nudges, state.env)
