@@ -125,7 +125,7 @@ def zonotope_in_polymake(rows: Rows, limit: float) -> tuple[int, float] | None:
         'print $v->rows, " ", Time::HiRes::time() - $t, "\\n";'
     )
     try:
-        found = subprocess.run(  # noqa: S603 - the script is the one above
+        found = subprocess.run(
             [str(shutil.which("polymake")), script],
             capture_output=True,
             text=True,

@@ -672,6 +672,8 @@ def evaluate(content, tensors, run):
     program, slots, memories, first = content["program"], {}, {}, 0
     for read in program["read"]:
         form(read, "cut_by memory name origin place rewritten slot stopped view")
+        if read["slot"] in slots:
+            raise Rejected(f"slot {read['slot']} is read twice")
         own = read["memory"] is None
         shape, values = tensors[f"slot.{read['slot']}" if own else f"memory.{read['memory']}"]
         memory = [Node(F(v)) for v in values] if own else memories.setdefault(read["memory"], [Node(F(v)) for v in values])
@@ -691,7 +693,9 @@ def evaluate(content, tensors, run):
         named = {k: decoded(a, slots) for k, a in op["named"].items()}
         try:
             found = apply(run, i, op["op"], args, named)
-        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        except (Rejected, CannotTell, Branch):
+            raise
+        except Exception as error:
             raise CannotTell(f"operation {i} ({op['op']}) with these arguments: {error}") from error
         if "differentiated" not in op["flags"] and any(n.live for n in found.nodes) and found is not args[0]:
             stop(f"operation {i} ({op['op']}) is recorded as constant, and varies")
@@ -912,7 +916,9 @@ def verify(path):
             stop(f"a proof by {kind}")
         if kind != "membership" and set(tensors) - tensors.used:
             raise Rejected(f"tensor {min(set(tensors) - tensors.used)} belongs to nothing")
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
+    except (Rejected, CannotTell):
+        raise
+    except Exception as error:
         raise Rejected(f"a field is missing or has another form ({type(error).__name__} {error})") from error
     names = sorted({op["op"] for op in program["ops"]})
     checked = [f"{len(program['ops'])} operations at the point: {', '.join(names)}", f"{len(touched)} touched kinks", *checked]

@@ -6,22 +6,27 @@ pytest imports this module in every environment that has clarke; the audit itsel
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pytest
 
 _MARKER = (
-    "clarke(strict=False, every=1, seconds=1, skip=False): judge the gradient of every backward "
-    "call in the test; fail on one that is proved wrong, under `strict` also on one that stays "
-    "undecided."
+    "clarke(strict=False, every=1, seconds=1, budget=None, skip=False): judge the gradient of "
+    "every backward call in the test; fail on one that is proved wrong, under `strict` also on one "
+    "that stays undecided."
 )
 _PROPERTY = "clarke"
+_REASONS = "clarke-undecided"
+_FOUND = "clarke-found"
+_SHOWN = 8  # reasons in the summary
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Two options, both off."""
+    """The options, all off."""
     group = parser.getgroup("clarke", "generalized gradients")
     group.addoption(
         "--clarke",
@@ -32,6 +37,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--clarke-strict",
         action="store_true",
         help="fail judged tests also when a gradient is neither proved right nor wrong",
+    )
+    group.addoption(
+        "--clarke-budget",
+        type=float,
+        metavar="SECONDS",
+        help="take at most so long for all gradients of one test; later ones are left out",
+    )
+    group.addoption(
+        "--clarke-baseline",
+        type=Path,
+        metavar="FILE",
+        help="do not fail what FILE lists; where there is no such file yet, fail nothing and "
+        "write what was found to it",
     )
 
 
@@ -49,19 +67,41 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """One line with the number of each verdict, if anything was judged."""
+    """The number of each verdict, and why the rest is undecided, if anything was judged."""
     counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    listed: dict[str, list[str]] = {}
     tests = 0
     for reports in terminalreporter.stats.values():
         for report in reports:
-            found = dict(getattr(report, "user_properties", ())).get(_PROPERTY)
-            if found and getattr(report, "when", "") == "call":
-                tests += 1
-                counts.update(found)
+            if getattr(report, "when", "") != "call":
+                continue
+            found = dict(getattr(report, "user_properties", ()))
+            tests += _PROPERTY in found
+            counts.update(found.get(_PROPERTY, {}))
+            reasons.update(found.get(_REASONS, {}))
+            if _FOUND in found:
+                listed[report.nodeid] = sorted(found[_FOUND])
+    _write_baseline(terminalreporter, listed)
     if counts:
         told = ", ".join(f"{n} {name}" for name, n in counts.most_common())
         judged = _number(sum(counts.values()), "gradient")
         terminalreporter.write_line(f"clarke: {judged} judged in {_number(tests, 'test')}: {told}")
+    for reason, count in reasons.most_common(_SHOWN):
+        terminalreporter.write_line(f"clarke: {count} x {reason}")
+    if len(reasons) > _SHOWN:
+        more = _number(len(reasons) - _SHOWN, "other reason")
+        terminalreporter.write_line(f"clarke: and {more}")
+
+
+def _write_baseline(terminalreporter: Any, listed: dict[str, list[str]]) -> None:
+    """List what was found, where there is no list yet."""
+    file: Path | None = terminalreporter.config.getoption("--clarke-baseline")
+    if file is None or file.exists() or hasattr(terminalreporter.config, "workerinput"):
+        return
+    file.write_text(json.dumps(dict(sorted(listed.items())), indent=2) + "\n", encoding="utf-8")
+    many = _number(sum(map(len, listed.values())), "gradient")
+    terminalreporter.write_line(f"clarke: {many} written to {file}, which do not fail from now on")
 
 
 def _number(count: int, word: str) -> str:
@@ -73,6 +113,26 @@ def _load(config: pytest.Config) -> None:
         return
     from clarke.integrations.pytest import AuditPlugin
 
-    strict = bool(config.getoption("--clarke-strict"))
-    plugin = AuditPlugin(everywhere=bool(config.getoption("--clarke")), strict=strict)
+    file: Path | None = config.getoption("--clarke-baseline")
+    there = file is not None and file.exists()
+    plugin = AuditPlugin(
+        everywhere=bool(config.getoption("--clarke")),
+        strict=bool(config.getoption("--clarke-strict")),
+        budget=config.getoption("--clarke-budget"),
+        known=_read_baseline(file) if file is not None and there else None,
+        collecting=file is not None and not there,
+    )
     config.pluginmanager.register(plugin, "clarke-audit")
+
+
+def _read_baseline(file: Path) -> dict[str, list[str]]:
+    import pytest
+
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {str(test): [str(f) for f in names] for test, names in found.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise pytest.UsageError(
+            f"--clarke-baseline: {file} is no list that clarke wrote ({error}). Delete it to have "
+            "a new one written."
+        ) from error

@@ -20,6 +20,7 @@ from clarke.errors import (
 from clarke.explain import explain
 from clarke.grad import grad
 from clarke.hunt import Find, Hunt, hunt
+from clarke.jacobian import Jacobian, JacobianReport, check_jacobian, jacobian
 from clarke.kinks import register_function, register_kink
 from clarke.proof import load_certificate, save_certificate
 from clarke.report import Report
@@ -37,6 +38,8 @@ __all__ = [
     "Find",
     "Hunt",
     "InputError",
+    "Jacobian",
+    "JacobianReport",
     "Limits",
     "OnWrong",
     "OutOfTimeError",
@@ -53,9 +56,11 @@ __all__ = [
     "WrongGradientWarning",
     "audit",
     "check",
+    "check_jacobian",
     "explain",
     "grad",
     "hunt",
+    "jacobian",
     "load_certificate",
     "register_function",
     "register_kink",

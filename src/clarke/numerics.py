@@ -92,9 +92,9 @@ TOO_WIDE = Threshold(
 )
 DROWNED = Threshold(
     0.25,
-    "Multiple of the square root of a rounding: the part of an entry's terms that its error is when "
-    "the entry, of which the error is a good part, is noise. In sums that happen to cancel errors "
-    "are some roundings of the terms. A quotient ``(f(x) - f(0)) / x`` has no digit right where x "
+    "Multiple of the square root of a rounding: the part of an entry's terms that its error is "
+    "when the entry, of which the error is a good part, is noise. In sums that happen to cancel "
+    "errors are some roundings of the terms. A quotient ``(f(x) - f(0)) / x`` has no digit right where x "
     "is that root, and there the error is that part of the terms.",
     POSITIVE,
 )
@@ -569,6 +569,53 @@ RATE_STEPS = Steps(
     "Distances at which values are held against derivatives. The nearer ones tell for "
     "functions that bend within them, whose slopes stand out of rounding.",
     NONE,
+)
+APPLIED_STEPS = Steps(
+    tuple(2.0**-k for k in range(4, 26, 3)),
+    "Distances, in sizes of its argument, at which a custom Function's forward is run for its rate "
+    "of change; of successive ones the two that agree best count, with their difference as error.",
+    (Verdict.SURROGATE,),
+)
+APPLIED_ALIKE = Threshold(
+    1e-6,
+    "Relative difference of values of a custom Function, in float64, from those of its recorded "
+    "operations up to which they are the same, and of its backward from its rate of change. "
+    "Forwards that round to a narrower type inside differ by more, and are left undecided.",
+    (Verdict.NOT_CLARKE,),
+)
+APPLIED_APART = Threshold(
+    1e-3,
+    "Relative difference of a backward from the rate of its forward, in float64, from which it is "
+    "named: far more than both lose.",
+    (Verdict.SURROGATE,),
+)
+APPLIED_ASIDE = Threshold(
+    2.0**-10,
+    "Distance from the point, relative to a variable's size, at which a Function is compared with "
+    "its record.",
+    (Verdict.NOT_CLARKE,),
+)
+APPLIED_RANGES = Steps(
+    (0.25, 1.0, 4.0, 16.0),
+    "Pieces of a ray, in sizes of the arguments, on which a jump of a custom Function is looked "
+    "for.",
+    (Verdict.SURROGATE,),
+)
+APPLIED_NEARNESS = Threshold(
+    2.0**-36, "Part of such a piece to which it is halved.", (Verdict.SURROGATE,)
+)
+APPLIED_JUMP = Threshold(
+    1e-5,
+    "Part of the change over the whole piece that is left over its smallest part if the function "
+    "jumps there; of a slope a thousandth of that.",
+    (Verdict.SURROGATE,),
+)
+GRADCHECK_ROWS = Threshold(
+    1e-12,
+    "Difference, relative to the largest entry of its row, up to which a row of autograd's "
+    "Jacobian is that of the selections that were proved: roundings in float64. Others are judged "
+    "by themselves.",
+    (Verdict.BOULIGAND, Verdict.CLARKE),
 )
 GRADCHECK_BESIDE = Steps(
     (1e-2, 1e-3, 1e-4),
@@ -1092,6 +1139,21 @@ HUNT_LARGE = Threshold(
 )
 HUNT_ULPS = Threshold(
     3, "Floating point neighbours of a solution at which a switching function may be zero.", NONE
+)
+JACOBIAN_LIKE = Threshold(
+    1e-9,
+    "Difference of an entry of a Jacobian from that of a selection, to its size or to 1, that "
+    "counts as rounding; the sum of its rows is held against bounds of each entry besides.",
+    JUDGED,
+)
+JACOBIAN_APART = Threshold(
+    1e-6,
+    "Difference from every mixture of limiting Jacobians beyond which a Jacobian whose rows are "
+    "right is refuted: a thousand times what counts as rounding.",
+    JUDGED,
+)
+JACOBIAN_LISTED = Threshold(
+    2000, "Limiting Jacobians that are listed to look for a mixture: some seconds.", NONE
 )
 BACKWARD_ALIKE = Threshold(
     1e-3,

@@ -13,6 +13,7 @@ import torch
 from clarke.constraints import flatten, resolve, unflatten
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.absnormal import AbsNormalForm, abs_normal_form
+from clarke.decide.applied import not_vouched
 from clarke.decide.detached import declared_rate, numbers_read
 from clarke.decide.hazards import obstacle
 from clarke.decide.limits import set_limits
@@ -113,7 +114,8 @@ def subdifferential(
                 "cannot be seen. Read it outside of the function."
             )
         program = Program(analysis, run.slots, deadline=run.deadline)
-        declared = declared_rate(analysis, run.slots, run.values, run.deadline)
+        declared = not_vouched(analysis, run.registry, run.slots, run.deadline)
+        declared = declared or declared_rate(analysis, run.slots, run.values, run.deadline)
         if declared is not None:
             raise UnsupportedError(f"The set cannot be computed: {declared.reason}")
         budget = set_limits() if limits is None else limits
@@ -145,6 +147,11 @@ class Subdifferential:
     def gradient(self) -> tuple[torch.Tensor, ...]:
         """What AD returned."""
         return self._gradient
+
+    @property
+    def program(self) -> Program:
+        """What ran."""
+        return self._program
 
     @property
     def limits(self) -> LimitSet:

@@ -24,7 +24,7 @@ class Verdict(Enum):
         "it has no Clarke subdifferential."
     )
     SURROGATE = (
-        "A custom autograd.Function declares its own derivative, "
+        "The program declares a derivative of its own, "
         "which stands in for the true one and cannot be judged."
     )
     UNDECIDED = "Neither proved correct nor proved wrong."

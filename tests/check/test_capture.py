@@ -225,7 +225,7 @@ class Doubled(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return grad * 2
+        return grad * 3  # wrong
 
 
 def test_a_custom_function_is_recognised():
@@ -234,12 +234,12 @@ def test_a_custom_function_is_recognised():
         return Doubled.apply(y).sum()  # declared
 
     report = clarke.check(program, (leaf(0.0, 1.0),))
-    assert report.verdict is Verdict.SURROGATE
+    assert report.verdict is Verdict.NOT_CLARKE
     (culprit,) = report.culprits
     assert culprit.operation == "Doubled"
     assert culprit.location.line == line_of(program, "# declared")
     assert "Doubled" in report.reason
-    assert [g.tolist() for g in report.gradient] == [[0, 2]]
+    assert [g.tolist() for g in report.gradient] == [[0, 3]]
 
 
 class SetUpApart(torch.autograd.Function):
@@ -253,7 +253,7 @@ class SetUpApart(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return grad * 2
+        return grad * 3
 
 
 def noted(forward):

@@ -319,7 +319,7 @@ def test_a_wrong_formula_at_a_special_input_is_caught(bent_is_known):
     assert report.verdict is Verdict.UNDECIDED
     assert "running the program does not confirm it" in report.reason
     (culprit,) = report.culprits
-    assert culprit.operation == "bent_square"
+    assert culprit.operation == "Bent"  # which implements the operation
     assert culprit.location.line == line_of(bent, "# bent")
 
 

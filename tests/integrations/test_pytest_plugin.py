@@ -21,10 +21,10 @@ SUITE = """
     class Own(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
-            return x * 2
+            return x.round()
         @staticmethod
         def backward(ctx, grad):
-            return grad * 2
+            return grad
 
     def unjudged():
         Own.apply(torch.ones(1, requires_grad=True)).sum().backward()

@@ -166,11 +166,11 @@ def test_strict_counts_what_is_undecided(clarke_command, tmp_path):
         class Own(torch.autograd.Function):
             @staticmethod
             def forward(ctx, x):
-                return x * 2
+                return x.round()
 
             @staticmethod
             def backward(ctx, grad):
-                return grad * 2
+                return grad
 
         Own.apply(torch.ones(2, requires_grad=True)).sum().backward()
         """)

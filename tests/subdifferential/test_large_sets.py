@@ -111,3 +111,16 @@ def test_no_direction_of_descent_is_missed_among_many_cells():
     assert answer.descent is not None
     assert answer.slope < 0
     assert slopes.shape[0] > 100
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
+def test_elements_of_any_size_are_told_apart(scale):
+    matrix = torch.tensor([[1.0, 0], [0, 1], [1, 1], [1, -1]], dtype=torch.float64)
+    signs = torch.tensor([1.0, -1, 1, 1], dtype=torch.float64) * scale
+
+    def function(x):
+        return (signs * (matrix @ x[:2]).abs()).sum() + 0 * x[2]
+
+    found = clarke.subdifferential(function, (zeros(3),))
+    assert len(found.bouligand()) == 8
+    assert float(found.bouligand()[:, 2].abs().max()) == 0

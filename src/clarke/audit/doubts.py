@@ -79,14 +79,19 @@ class Doubts:
         doubt = self._open.get(leaf)
         return "" if doubt is None else doubt.why
 
-    def settle(self, leaf: torch.Tensor) -> None:
-        """A leaf is looked at again: if it changed meanwhile, somebody used its gradient."""
+    def settle(self, leaf: torch.Tensor) -> str:
+        """A leaf is looked at again: if it changed meanwhile, somebody used its gradient.
+
+        Returns:
+            Why the sum that its ``.grad`` holds was not known, or "" if it was.
+        """
         doubt = self._open.get(leaf)
         if doubt is None:
-            return
+            return ""
         self._open.drop(leaf)
         if not doubt.version.is_of(leaf):
             self._taken(doubt.number, doubt.why)
+        return doubt.why
 
     def add(self, leaf: torch.Tensor, number: int, why: str, recorder: Recorder) -> None:
         """From call `number` on, what ``.grad`` of a leaf holds is not all known."""

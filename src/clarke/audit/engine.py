@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _NAME = "_engine_run_backward"
 _TORCH_FOLDER = str(Path(torch.__file__).parent) + os.sep
+_GRADCHECK_FILE = str(Path(_TORCH_FOLDER, "autograd", "gradcheck.py"))
 _OWN_FOLDER = str(Path(__file__).parents[1]) + os.sep
 # As in capture/places.py: the project's own example programs and experiments are user code.
 _USERS = (_OWN_FOLDER + "cli" + os.sep + "programs", _OWN_FOLDER + "experiments" + os.sep)
@@ -125,7 +126,7 @@ class Interceptor:
         kwargs: dict[str, Any],
         refused: str = "",
     ) -> Any:
-        if is_traced() or _called_by_clarke():
+        if is_traced() or _called_by_a_check():
             return engine(roots, *args, **kwargs)
         weights, retain_graph, create_graph, inputs = args[:4]
         call = BackwardCall(
@@ -145,12 +146,18 @@ class Interceptor:
             self._busy = False
 
 
-def _called_by_clarke() -> bool:
+def _called_by_a_check() -> bool:
+    """Whether clarke itself differentiates, or torch's gradcheck: at points of its own."""
     frame = sys._getframe(3)
+    own: bool | None = None
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith(_TORCH_FOLDER):
-            return name.startswith(_OWN_FOLDER) and not name.startswith(_USERS)
+        if name == _GRADCHECK_FILE:
+            return True
+        if own is None and not name.startswith(_TORCH_FOLDER):
+            own = name.startswith(_OWN_FOLDER) and not name.startswith(_USERS)
+            if own:
+                return True
         frame = frame.f_back  # type: ignore[assignment]
     return False
 

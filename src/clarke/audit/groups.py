@@ -116,10 +116,8 @@ class Accumulation:
         doubtful: list[tuple[torch.Tensor, str]] = []
         fresh: set[int] = set()
         for leaf in leaves:
-            gradient, why = leaf.grad, ""
-            if self.doubts:
-                why = self.doubts.of(leaf)
-                self.doubts.settle(leaf)
+            gradient = leaf.grad
+            why = self.doubts.settle(leaf) if self.doubts else ""
             if gradient is None:
                 fresh.add(self._number(leaf))
                 continue

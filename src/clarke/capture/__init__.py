@@ -1,6 +1,7 @@
 """What ran: a dispatch mode writes an immutable Trace. Records, judges nothing."""
 
 from clarke.capture.again import dtypes_of, refilled, without_values
+from clarke.capture.applied import Applied
 from clarke.capture.collect import COMPILED, collect_opened, collect_trace, release_nodes
 from clarke.capture.digest import digest
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
@@ -9,12 +10,13 @@ from clarke.capture.made import Made
 from clarke.capture.memory import is_there, refuse_missing
 from clarke.capture.operators import Operators
 from clarke.capture.places import Places
+from clarke.capture.reached import Reached, reach
 from clarke.capture.reads import PythonReads
 from clarke.capture.recorder import Recorder
 from clarke.capture.refusing import RefusingRecorder
 from clarke.capture.saving import saving_plainly
 from clarke.capture.signs import Signs, ZeroFinder
-from clarke.capture.structure import Reached, Retraced, Structure, reach, structure_of
+from clarke.capture.structure import Retraced, Structure, structure_of
 from clarke.capture.trace import (
     External,
     Keep,
@@ -31,6 +33,7 @@ from clarke.capture.weak import TensorTable
 
 __all__ = [
     "COMPILED",
+    "Applied",
     "DeclaredFunction",
     "External",
     "FunctionSchema",

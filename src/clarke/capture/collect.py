@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from clarke.capture.applied import Application
     from clarke.capture.recorder import Recorder
 
 K = TypeVar("K")
@@ -94,6 +95,8 @@ def collect_trace(
         slot = recorder.read_leaf(output)  # straight from a custom Function
     if slot is None and output.is_leaf and output.requires_grad:
         slot = recorder.read_leaf(output)  # the identity: no operation ran
+    if slot is not None:
+        recorder.note_result(slot, output)
     if slot is None and is_from_compiled(output):
         raise CaptureError(COMPILED)
     if slot is None:
@@ -123,12 +126,14 @@ def collect_trace(
         # The result itself is a leaf, or comes straight from a custom Function.
         externals[slot.number] = _external(slot, output)
     _refuse_compiled(externals.values())
+    applied = list(dict.fromkeys(n.within for n in nodes.values() if n.within is not None))
     trace = Trace(
-        ops=tuple(_op_record(nodes[i]) for i in sorted(nodes)),
+        ops=tuple(_op_record(nodes[i], applied) for i in sorted(nodes)),
         externals=MappingProxyType(externals),
         output=slot.number,
         scalar_reads=tuple(reads),
         slot_dtypes=MappingProxyType({s.number: s.dtype for s in slots.values()}),
+        applied=tuple(a.frozen() for a in applied),
     )
     refuse_missing(trace)
     return trace
@@ -251,7 +256,7 @@ def _frozen(found: Mapping[K, V]) -> Mapping[K, V]:
     return MappingProxyType(dict(found)) if found else NOTHING_KEPT
 
 
-def _op_record(node: Node) -> OpRecord:
+def _op_record(node: Node, applied: list[Application]) -> OpRecord:
     args, kwargs = node.arguments()
     return OpRecord(
         index=node.index,
@@ -265,6 +270,7 @@ def _op_record(node: Node) -> OpRecord:
         varied=node.varied,
         hidden_write=node.hidden_write,
         resaved=node.resaved,
+        within=None if node.within is None else applied.index(node.within),
         **values_of(node),
     )
 

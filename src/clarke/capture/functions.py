@@ -69,7 +69,7 @@ def running_function(
                 found = (function, args, args)
         elif code in forwards and not _is_applied_by_python(frame):
             function = forwards[code]
-            found = (function, _arguments(frame, function.function), frame)
+            found = (function, arguments_of(frame, function.function), frame)
         frame = frame.f_back  # type: ignore[assignment]
     return found
 
@@ -88,7 +88,7 @@ def _is_applied_by_python(frame: FrameType) -> bool:
     return False
 
 
-def _arguments(frame: FrameType, kind: type[torch.autograd.Function]) -> tuple[Any, ...]:
+def arguments_of(frame: FrameType, kind: type[torch.autograd.Function]) -> tuple[Any, ...]:
     """What a forward was called with, without the context."""
     code, names = frame.f_code, frame.f_code.co_varnames
     values = [frame.f_locals[name] for name in names[: code.co_argcount]]

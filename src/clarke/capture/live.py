@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from clarke.capture.applied import Application
     from clarke.capture.trace import Location
 
 T = TypeVar("T")
@@ -125,6 +126,7 @@ class Slot:
         "__weakref__",
         "cut_by",
         "dtype",
+        "epoch",
         "held",
         "history",
         "key",
@@ -143,12 +145,14 @@ class Slot:
     def __init__(
         self,
         number: int,
+        epoch: int,
         storage: Storage,
         dtype: torch.dtype,
         version: int,
         location: Location,
     ) -> None:
         self.number = number
+        self.epoch = epoch  # how many backward calls had freed their graph when it was made
         self.storage = storage
         self.dtype = dtype
         self.version = version
@@ -163,8 +167,8 @@ class Slot:
         # An alias and its version before something unrecorded wrote there, after it had been read.
         self.rewritten: tuple[torch.Tensor, int] | None = None
         self.masked = False  # an integer or boolean computed from differentiated values
-        # Computed from differentiated values inside a reentrant checkpoint, where autograd is off
-        # and no tensor says that it requires a gradient.
+        # Computed from differentiated values inside a reentrant checkpoint or a custom Function,
+        # where autograd is off and no tensor says that it requires a gradient.
         self.virtual = False
         self.within: Node | None = None  # the declared Function in whose forward it was made
 
@@ -231,6 +235,7 @@ class Node:
         "released",
         "resaved",
         "varied",
+        "within",
         "writers_before",
         "zeros",
     )
@@ -258,6 +263,7 @@ class Node:
         self.resaved = False  # autograd saved its tensors in another form
         self.zeros: torch.Tensor | None = None  # where the input was zero, if signs are kept
         self.early: object = None  # what an early look at its values found
+        self.within: Application | None = None  # the custom Function whose forward ran it
 
     def arguments(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         """The positional and the named arguments, with a `Ref` in the place of every tensor."""
@@ -272,10 +278,15 @@ class Node:
         """The positional arguments, with a `Ref` in the place of every tensor."""
         return self.arguments()[0]
 
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """The named arguments, likewise."""
+        return self.arguments()[1]
+
     def release(self) -> None:
         """Forget everything; called when the user's own graph has been freed."""
         self.pattern = self.inputs = ()
         self.named = self.kept = self.kept_lists = self.kept_named = NOTHING_KEPT
         self.drawn = self.kept_outputs = NOTHING_KEPT
-        self.zeros = self.early = None
+        self.zeros = self.early = self.within = None
         self.released = True

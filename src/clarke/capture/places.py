@@ -15,6 +15,7 @@ import torch.nn.modules.module as torch_module
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from clarke.capture.trace import Location
+from clarke.torch_private import is_behind_the_scenes
 from clarke.undo import at_the_end
 
 if TYPE_CHECKING:
@@ -51,6 +52,14 @@ _GLOBAL_HOOKS: Final[Any] = (
     torch_module._global_forward_hooks,  # noqa: SLF001 - as above
 )
 FUNCTION_FILE: Final = str(Path(_TORCH_FOLDER, "autograd", "function.py"))
+# What runs a custom Function; in torch 2.14 it leaves no frame.
+APPLY: Final = getattr(torch.autograd.Function.apply, "__code__", None)
+
+
+def is_transparent(kind: type) -> bool:
+    """Whether autograd runs again what a Function's forward runs, and differentiates that."""
+    code = getattr(getattr(kind, "forward", None), "__code__", None)
+    return code is not None and code.co_filename in _NO_GRAD_FORWARDS
 
 
 _NO_NAMES: Final[Mapping[int, str]] = MappingProxyType({})
@@ -67,6 +76,8 @@ def _forwards_of_functions() -> dict[int, CodeType]:
     while pending:
         kind = pending.pop()
         pending += kind.__subclasses__()
+        if is_behind_the_scenes(kind):
+            continue  # what torch has compiled is recorded nowhere
         forward: Any = getattr(kind, "forward", None)
         for _ in range(_WRAPPERS):
             code = getattr(forward, "__code__", None)
@@ -182,7 +193,10 @@ class Places:
         return above
 
     def here(self) -> tuple[Location, bool]:
-        """The current location, and whether a reentrant checkpoint is running its function."""
+        """The current location, and whether something runs without gradients that has some.
+
+        A reentrant checkpoint its function, or a custom Function its forward.
+        """
         start = sys._getframe(2)
         if self._by_frames:
             user, checkpointed, _ = self._users_frame(start, to_module=False)
@@ -190,7 +204,7 @@ class Places:
             module = self._path_by_frames(start)
         elif not torch.is_grad_enabled():
             user, checkpointed, _ = self._users_frame(start, to_module=False)
-            found = user.f_code, user.f_lineno, checkpointed or self._checkpoint_above(user)
+            found = user.f_code, user.f_lineno, checkpointed or self._forward_above(user)
             module = self._stack[-1] if self._stack else ""
         else:
             found = self._found(start)
@@ -240,14 +254,20 @@ class Places:
                 return frame, checkpointed, False
             frame = above
 
-    @staticmethod
-    def _checkpoint_above(frame: FrameType | None) -> bool:
+    def in_forward(self) -> bool:
+        """Whether something on the stack runs without gradients that has some."""
+        return self._forward_above(sys._getframe(2))
+
+    def _forward_above(self, frame: FrameType | None) -> bool:
         while frame is not None:
             code = frame.f_code
-            if code.co_name == "forward" and code.co_filename == _CHECKPOINT_FILE:
+            if code is APPLY or (code.co_name == "forward" and self._is_no_grad_forward(code)):
                 return True
             frame = frame.f_back
         return False
+
+    def _is_no_grad_forward(self, code: CodeType) -> bool:
+        return code.co_filename in _NO_GRAD_FORWARDS or self._is_forward_of_function(code)
 
     def _passes(self, code: CodeType) -> bool:
         """Whether code is not the user's, and is noted among the passed."""
@@ -256,8 +276,16 @@ class Places:
         self._seen[id(code)] = code
         if not (self._is_foreign(code.co_filename) or self._is_forward_of_function(code)):
             return False
-        self._passed[id(code)] = code.co_name == "forward" and code.co_filename in _NO_GRAD_FORWARDS
+        self._passed[id(code)] = code is APPLY or (
+            code.co_name == "forward" and self._is_no_grad_forward(code)
+        )
         return True
+
+    def forwards(self) -> dict[int, CodeType]:
+        """The code of every custom Function's forward, by identity."""
+        if self._forwards is None:
+            self._forwards = _forwards_of_functions()
+        return self._forwards
 
     def _is_forward_of_function(self, code: CodeType) -> bool:
         """Whether code is the forward of a custom Function, which stands where it is applied."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from clarke.capture.applied import Application, Beside, running
 from clarke.capture.functions import is_from_custom, is_result_of, running_function
 from clarke.capture.live import TENSOR, Node, Read, Slot, Storage, Writes
 from clarke.capture.operators import Operator, Operators, is_whole, reads_shape_only
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
     EarlyLook = Callable[[Node, tuple[Any, ...], Any], object]
 
+_DETACH = torch.ops.aten.detach.default
+_ALIAS = torch.ops.aten.alias.default
 _SCALAR = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - has no public name
 _VERSIONS = torch._C.DispatchKey.ADInplaceOrView
 _exclude: Final[Any] = torch._C._dispatch_tls_set_dispatch_key_excluded  # noqa: SLF001 - has no public name
@@ -64,6 +67,13 @@ def gather_tensors(values: Iterable[Any], into: list[torch.Tensor]) -> None:
                 gather_tensors(value, into)
         elif isinstance(value, dict):
             gather_tensors(value.values(), into)
+
+
+def _tensors_among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    gather_tensors(args, found)
+    gather_tensors(kwargs.values(), found)
+    return found
 
 
 def _is_of_numbers(values: list[Any] | tuple[Any, ...]) -> bool:
@@ -216,6 +226,8 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self._functions = functions
         self._applied: tuple[object, Node] | None = None
+        self._inside = False  # where autograd is off, but what runs is differentiated
+        self._application: tuple[object, Application] | None = None
         self.places = places or Places()
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
         self.saw_inference = False
@@ -338,7 +350,9 @@ class Recorder(TorchDispatchMode):
     def _unset_slot(self, tensor: torch.Tensor, location: Location) -> Slot:
         """A new slot that is not yet known to be the tensor's."""
         self._slot_count += 1
-        slot = Slot(self._slot_count, self._storage_of(tensor), tensor.dtype, 0, location)
+        slot = Slot(
+            self._slot_count, self.epoch, self._storage_of(tensor), tensor.dtype, 0, location
+        )
         if slot.storage.first is None:
             slot.storage.first = weakref.ref(slot)
         return slot
@@ -363,10 +377,10 @@ class Recorder(TorchDispatchMode):
 
     def _read(self, tensor: torch.Tensor, location: Location) -> Slot:
         slot: Slot | None = self._slot(tensor)
-        if slot is not None and tensor.requires_grad:
-            made_by = slot.producer
-            if made_by is not None and made_by.differentiated:
-                return slot  # the common case, which none of what follows is about
+        if slot is not None and tensor.requires_grad and self._is_followed(slot, tensor):
+            return slot  # the common case, which none of what follows is about
+        if slot is not None and slot.epoch < self.epoch:
+            self._make_past(slot, tensor)
         if slot is None and tensor.requires_grad:
             slot = self._unset_slot(tensor, location)  # as a variable, by `_hold`
             self._make_constant(slot.storage)
@@ -389,12 +403,14 @@ class Recorder(TorchDispatchMode):
             if not self._is_applied(slot, tensor):
                 self._hold(slot, tensor)
         elif slot.producer is not None and not (
-            tensor.requires_grad or slot.masked or slot.virtual
+            tensor.requires_grad or slot.masked or (slot.virtual and self._inside)
         ):
             # Computed from differentiated values, but cut off: from here on a constant.
             by_value = slot.producer.differentiated and not reads_shape_only(slot.producer.func)
             slot.stopped = slot.stopped or by_value
-            if by_value:
+            if slot.virtual:  # kept by a forward, or a result that its author calls a constant
+                slot.cut_by, slot.virtual = overload_of(_DETACH), False
+            elif by_value:
                 slot.cut_by = overload_of(slot.producer.func)
             elif slot.stopped:
                 slot.cut_by = next((s.cut_by for s in slot.producer.inputs if s.cut_by), "")
@@ -402,6 +418,30 @@ class Recorder(TorchDispatchMode):
             self._histories.add(slot)
             self._hold(slot, tensor)
         return slot
+
+    def _is_followed(self, slot: Slot, tensor: torch.Tensor) -> bool:
+        """Whether the record knows what a tensor with a gradient was computed by."""
+        made_by = slot.producer
+        common = made_by is not None and made_by.differentiated
+        if self._inside or (common and not (slot.virtual or slot.storage.writers)):
+            return common
+        # Also what was made of comparisons or integers, or written part by part.
+        return self.note_result(slot, tensor) or common
+
+    def _make_past(self, slot: Slot, tensor: torch.Tensor) -> None:
+        """Make a constant of what was made of detached values before the last graph was freed.
+
+        What a policy without gradients has made of its own actions, step after step, is one long
+        chain otherwise.
+        """
+        made_by = slot.producer
+        if tensor.requires_grad or slot.storage.writers:
+            return
+        if made_by is not None and made_by.differentiated:
+            return
+        slot.producer, slot.masked, slot.stopped, slot.cut_by = None, False, False, ""
+        if slot.held is None:
+            self._hold(slot, tensor)
 
     def _make_constant(self, storage: Storage) -> None:
         """Hold a buffer that got its shape from a variable, once a view of it is read.
@@ -440,6 +480,8 @@ class Recorder(TorchDispatchMode):
     def _is_applied(self, slot: Slot, tensor: torch.Tensor) -> bool:
         """Whether a tensor is what a declared Function returned; makes it the producer."""
         node, slot.within = slot.within, None
+        if node is None and self._applied is not None:
+            node = self._applied[1]  # it came from elsewhere: from NumPy, from a kernel
         if node is None or node.outputs or not is_result_of(tensor, node.func):
             return False
         slot.producer, slot.stopped = node, False
@@ -479,24 +521,12 @@ class Recorder(TorchDispatchMode):
         if self.paused or self.stands_aside or self._is_unwatched(func):
             return func(*args, **kwargs)
         operator = self._operators.of(func)
-        tensors: list[torch.Tensor]
-        if operator.lists:
-            tensors = []
-            gather_tensors(args, tensors)
-        else:
-            tensors = [a for a in args if isinstance(a, torch.Tensor)]
-        if kwargs and operator.tensors_named:
-            gather_tensors(kwargs.values(), tensors)
-        relevant = False
-        for tensor in tensors:
-            if tensor.requires_grad:
-                relevant = True
-                break
-        else:
-            for tensor in tensors:
-                if self._is_marked(tensor):
-                    relevant = True
-                    break
+        tensors = (
+            [a for a in args if isinstance(a, torch.Tensor)]
+            if not (operator.lists or (kwargs and operator.tensors_named))
+            else _tensors_among(args, kwargs)
+        )
+        relevant = self._matters(tensors)
         names = operator.written_names
         if not relevant and not names:
             # A comparison of a detached value may stand at a tie.
@@ -513,14 +543,52 @@ class Recorder(TorchDispatchMode):
             cut = relevant or (bool(written) and any(self._is_detached(t) for t in tensors))
             self.note_writes(written, cut=cut)
             return func(*args, **kwargs)
-        location, checkpointed = self.places.here()
+        location, application = self._here(func)
         if operator.reads:
-            self._note_reads(operator, tensors, location)
+            self._note_reads(operator, tensors, location, application)
             if func is _SCALAR:
                 return func(*args, **kwargs)
-        if not (torch.is_grad_enabled() or checkpointed):
+        if not (torch.is_grad_enabled() or self._inside):
             return self._run_stopped(func, args, kwargs, written, location)
-        return self._record(operator, args, kwargs, written, location, checkpointed=checkpointed)
+        return self._record(operator, args, kwargs, written, location, application)
+
+    def _here(self, func: Any) -> tuple[Location, Application | None]:
+        """Where an operation runs, and the custom Function in whose forward it does."""
+        location, self._inside = self.places.here()
+        if not self._inside and (func is _DETACH or self._application is not None):
+            self._inside = self.places.in_forward()  # which may switch gradients on
+        return location, self._running(location) if self._inside else None
+
+    def _running(self, location: Location) -> Application | None:
+        """The custom Function in whose forward the program is, if its parts are recorded."""
+        found = running(self._functions.keys(), self.places.forwards())
+        if isinstance(found, Beside):
+            self._inside = found is Beside.PROGRAM
+            return None
+        kind, args, run = found
+        if self._application is not None and self._application[0] is run:
+            return self._application[1]
+        application = Application(kind, args, location)
+        self._application = (run, application)
+        for position, value in enumerate(args):
+            if isinstance(value, torch.Tensor) and (value.requires_grad or self._is_marked(value)):
+                application.given[position] = self._read(value, location)
+        return application
+
+    def note_result(self, slot: Slot, tensor: torch.Tensor) -> bool:
+        """A tensor has a gradient that was made without: whether a custom Function returned it."""
+        slot.virtual = False
+        made_by = slot.storage.writers[-1] if slot.storage.writers else slot.producer
+        if made_by is None or made_by.within is None:
+            return False
+        return made_by.within.note_result(tensor, slot.number)
+
+    def _matters(self, tensors: list[torch.Tensor]) -> bool:
+        """Whether an operation on these may have to do with a gradient."""
+        for tensor in tensors:
+            if tensor.requires_grad:
+                return True
+        return any(map(self._is_marked, tensors))
 
     def _is_unwatched(self, func: Any) -> bool:
         """Whether the mode is one in which nothing can be recorded; notes which."""
@@ -587,7 +655,8 @@ class Recorder(TorchDispatchMode):
 
     def note_read(self, tensor: torch.Tensor) -> None:
         """The values of a tensor go into Python, unseen by the dispatcher."""
-        if not self.paused:
+        # What a declared Function's forward reads is part of what was declared.
+        if not (self.paused or (self._functions and running_function(self._functions))):
             self._note_read(tensor, self.places.here()[0])
 
     def _note_read(self, tensor: torch.Tensor, location: Location) -> None:
@@ -600,12 +669,18 @@ class Recorder(TorchDispatchMode):
             self.reads.append(Read(self.count, weakref.ref(slot), held, location, slot.number))
 
     def _note_reads(
-        self, operator: Operator, tensors: list[torch.Tensor], location: Location
+        self,
+        operator: Operator,
+        tensors: list[torch.Tensor],
+        location: Location,
+        application: Application | None,
     ) -> None:
         """Numbers, or how many there are of a kind; of masks the operations tell that later."""
         for tensor in tensors:
             if operator.func is _SCALAR or tensor.is_floating_point():
                 self._note_read(tensor, location)
+            if application is not None and tensor.is_floating_point():
+                application.reads.append(location)
 
     def begin_epoch(self) -> None:
         """A graph has been freed: what was cut off before is a constant for what comes."""
@@ -626,15 +701,17 @@ class Recorder(TorchDispatchMode):
         kwargs: dict[str, Any],
         written: list[torch.Tensor],
         location: Location,
-        *,
-        checkpointed: bool,
+        application: Application | None,
     ) -> Any:
         self.count += 1
-        self._applied = None
         func = operator.func
-        node = Node(self.count, func, location)
+        # Where gradients are off anyway, a detach cuts nothing off.
+        passes = application is not None and func is _DETACH
+        node = Node(self.count, _ALIAS if passes else func, location)
+        node.within = application
         whole = operator.casts and self._are_whole(args[0], kwargs.get("dtype"))
         varied = self._read_arguments(node, args, kwargs)
+        self._applied = None
         node.varied = self._operators.positions(varied)
         node.resaved = node.differentiated and saves_otherwise()
         masked = written_before = False
@@ -665,7 +742,7 @@ class Recorder(TorchDispatchMode):
         out = func(*args, **kwargs)
         if keeps is Keep.VALUES:
             self._look(node, operator, args, out)
-        opened = checkpointed and node.differentiated and not operator.cuts
+        opened = self._inside and node.differentiated and (passes or not operator.cuts)
         keeps_results = keeps is not Keep.NOTHING and not signs
         self._bind_outputs(
             node, operator, out, written, masked=masked, keeps=keeps_results, virtual=opened
@@ -690,7 +767,8 @@ class Recorder(TorchDispatchMode):
                 entry = entries.get(id(value)) if requires else None
                 slot: Any = entry.value if entry is not None and entry() is value else None
                 made_by = slot.producer if type(slot) is Slot else None
-                if made_by is None or not made_by.differentiated:
+                plain = made_by is not None and made_by.differentiated and not slot.virtual
+                if not plain or slot.storage.writers:
                     slot = self._read(value, location)
                 inputs.append(slot)
                 pattern[position] = TENSOR
@@ -741,10 +819,9 @@ class Recorder(TorchDispatchMode):
         virtual: bool,
     ) -> None:
         """Give the results of an operation their slots, and note what it wrote to."""
-        location, differentiated = node.location, node.differentiated
+        differentiated = node.differentiated
         if not (written or keeps) and isinstance(out, torch.Tensor):
-            slot = self._made(node, operator, out, masked=masked, virtual=virtual)
-            node.outputs = (slot.number,)
+            node.outputs = (self._made(node, operator, out, masked=masked, virtual=virtual).number,)
             return
         outputs: list[int | None] = []
         kept: dict[int, torch.Tensor] = {}

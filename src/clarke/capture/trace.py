@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from clarke.capture.applied import Applied
     from clarke.capture.signs import Signs
 
 
@@ -124,6 +125,7 @@ class OpRecord:
         signs: For a ReLU of which only the signs were kept: these. `kept` then holds a stand-in
             with the same signs and the same positive values, made when it is looked at.
         early: What the recorder's early look found at the values when they were there.
+        within: Which of the trace's custom Functions ran it in its forward, if one did.
     """
 
     index: int
@@ -145,6 +147,7 @@ class OpRecord:
     stands_for: str = ""
     signs: Signs | None = None
     early: object = None
+    within: int | None = None
 
     def bare(self) -> OpRecord:
         """The same without the values that were kept, which may be large."""
@@ -212,6 +215,8 @@ class Trace:
         scalar_reads: Values that went into Python before the result was there.
         slot_dtypes: dtype of every slot that the operations mention.
         emptied: The operations' kept values have been let go; `refilled` computes them again.
+        applied: Custom Functions whose forward is part of the operations: their backward is their
+            author's, not what the operations have for a derivative.
     """
 
     ops: tuple[OpRecord, ...]
@@ -220,6 +225,7 @@ class Trace:
     scalar_reads: tuple[ScalarRead, ...] = ()
     slot_dtypes: Mapping[int, torch.dtype] = field(default_factory=dict)
     emptied: bool = False
+    applied: tuple[Applied, ...] = ()
 
     def leaves(self) -> tuple[External, ...]:
         """The leaves that require a gradient, in order of first use."""

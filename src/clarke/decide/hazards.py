@@ -12,7 +12,7 @@ from clarke.deadline import rung
 from clarke.decide.model import Culprit, Decision, culprit_of
 from clarke.decide.settle import steep_beside, steep_on_axes
 from clarke.decide.vectors import used_vectors
-from clarke.kinks import Hazard, OpKind
+from clarke.kinks import Hazard, OpKind, default_registry
 from clarke.kinks.embeddings import is_scaled
 from clarke.kinks.functions import FunctionRule, misdeclared
 from clarke.kinks.smooth import OpClass, classify
@@ -121,11 +121,21 @@ def _declared(analysis: Analysis) -> Decision | None:
         if e.origin is Origin.CUSTOM_FUNCTION:
             name = e.name.removesuffix("Backward")
             culprit = Culprit(name, e.location, "custom autograd.Function")
+            kind = getattr(e.tensor.grad_fn, "_forward_cls", None)
+            if kind in default_registry().surrogates:
+                return Decision(
+                    Verdict.SURROGATE,
+                    f"{name} at {e.location} is a custom autograd.Function with a derivative of "
+                    "its own: declared so by its author (register_function).",
+                    culprits=(culprit,),
+                    analysis=analysis,
+                )
             return Decision(
-                Verdict.SURROGATE,
-                f"{name} at {e.location} is a custom autograd.Function: it declares its own "
-                "derivative, which clarke cannot compare with the function it computes. "
-                "Declare its pieces with clarke.register_function to have it judged.",
+                Verdict.UNDECIDED,
+                f"{name} at {e.location} is a custom autograd.Function that does not compute its "
+                "result with PyTorch's operations, so that clarke cannot compare its backward with "
+                "it. Declare its pieces with clarke.register_function to have it judged, or say "
+                "surrogate=True there.",
                 culprits=(culprit,),
                 analysis=analysis,
             )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, resolve, unflatten
-from clarke.deadline import UNLIMITED, Deadline
+from clarke.deadline import UNLIMITED, Deadline, within_memory
+from clarke.decide.applied import declared_derivative, hold_functions
 from clarke.decide.context import Context
 from clarke.decide.disagree import name_formula
 from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
@@ -36,7 +37,7 @@ from clarke.decide.surroundings import only_guards
 from clarke.decide.tolerance import added
 from clarke.decide.vectors import used_vectors
 from clarke.decide.verification import ad_weights
-from clarke.errors import BudgetError, OutOfTimeError, ReplayError
+from clarke.errors import BudgetError, OutOfMemoryError, OutOfTimeError, ReplayError
 from clarke.kinks import Hazard, default_registry
 from clarke.kinks.embeddings import held_rows
 from clarke.numerics import EXACT_SHARE, POSITIVE, SEARCH_SHARE
@@ -87,9 +88,81 @@ def decide(
         analysis = resolve(analyse(trace, registry, deadline), registry, variables, deadline)
     except OutOfTimeError as error:
         return Decision(Verdict.UNDECIDED, str(error), out_of_time=True)
+    except OutOfMemoryError as error:
+        return Decision(Verdict.UNDECIDED, str(error))
+    if analysis.trace.applied and not given:
+        return _with_functions(
+            analysis,
+            registry,
+            variables,
+            tuple(gradient),
+            settings,
+            run_gradient,
+            deadline,
+            sees_values=sees_values,
+        )
+    return _unless_blocked(
+        analysis,
+        registry,
+        variables,
+        tuple(gradient),
+        settings,
+        run_gradient,
+        deadline,
+        sees_values=sees_values,
+        given=given,
+    )
+
+
+def _with_functions(
+    analysis: Analysis,
+    registry: Registry,
+    variables: Sequence[int],
+    gradient: tuple[torch.Tensor, ...],
+    settings: Settings,
+    run_gradient: Gradient | None,
+    deadline: Deadline,
+    *,
+    sees_values: bool,
+) -> Decision:
+    """Custom Functions: AD's gradient is their authors' as well, so that it may be anything."""
+    found = None
+    try:
+        found = declared_derivative(analysis, registry, variables, deadline)
+        if found is not None:
+            return found
+        found = _unless_blocked(
+            analysis,
+            registry,
+            variables,
+            gradient,
+            settings,
+            run_gradient,
+            deadline,
+            sees_values=sees_values,
+            given=True,
+        )
+        return hold_functions(found, variables, deadline)
+    except (ReplayError, OutOfTimeError, OutOfMemoryError) as error:
+        late = isinstance(error, OutOfTimeError)
+        return Decision(Verdict.UNDECIDED, str(error), analysis=analysis, out_of_time=late)
+
+
+def _unless_blocked(
+    analysis: Analysis,
+    registry: Registry,
+    variables: Sequence[int],
+    gradient: tuple[torch.Tensor, ...],
+    settings: Settings,
+    run_gradient: Gradient | None,
+    deadline: Deadline,
+    *,
+    sees_values: bool,
+    given: bool,
+) -> Decision:
     blocked = obstacle(analysis, sees_values=sees_values)
     if blocked is not None:
-        shown = writes_shown(trace, registry, deadline)
+        shown = writes_shown(analysis.recorded, registry, deadline)
         rest = (registry, variables, gradient, settings, run_gradient)
         if shown is None:
             return blocked
@@ -105,9 +178,9 @@ def decide(
         )
     try:
         found = _decide(
-            analysis, variables, tuple(gradient), settings, run_gradient, deadline, given=given
+            analysis, variables, gradient, settings, run_gradient, deadline, given=given
         )
-    except (ReplayError, OutOfTimeError) as error:
+    except (ReplayError, OutOfTimeError, OutOfMemoryError) as error:
         late = isinstance(error, OutOfTimeError)
         return Decision(Verdict.UNDECIDED, str(error), analysis=analysis, out_of_time=late)
     declared = tuple(
@@ -118,6 +191,7 @@ def decide(
     return replace(found, notes=(*found.notes, *declared)) if declared else found
 
 
+@within_memory
 def _decide(
     analysis: Analysis,
     variables: Sequence[int],

@@ -19,15 +19,16 @@ from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
 from clarke.fast.repertoire import Repertoire
+from clarke.fast.rows import same_rows
 from clarke.fast.same import CHOICES, agree
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
-from clarke.kinks import OpKind, choice_text
+from clarke.kinks import OpKind, choice_text, slopes_taken
 from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.lowering import lower
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.table_lowerings import COMPLEX_ONLY
-from clarke.kinks.table_scattered import scattered
+from clarke.kinks.table_scattered import attained, scattered
 from clarke.steering import analyse
 from clarke.steering.adapt import can_replay_random
 from clarke.verdict import Verdict
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 # A replay holds all values again: of more elements than these only when autograd has let go of its.
 _EARLY = 1 << 20
+_SOURCE = 3  # the argument of a reduction by index that is reduced
 _SUMMED = frozenset({torch.float32, torch.float64})
 
 _BY_INDEX = frozenset(
@@ -118,7 +120,7 @@ class QuickJudge:
         self._coder = Coder(seed, compiled)
         self.repertoire = Repertoire(registry)
         # What AD does at ties of a minimum or maximum, in words, by operator and type.
-        self._choices: dict[tuple[Any, torch.dtype], str] = {}
+        self._choices: dict[tuple[Any, torch.dtype, frozenset[int]], str] = {}
 
     def decide(
         self,
@@ -144,6 +146,8 @@ class QuickJudge:
         """
         if gradient is not None and not all_finite(gradient):
             return Declined("the gradient is not finite")
+        if trace.applied:
+            return Declined("a custom Function's own backward is to be judged")
         if not trusted_externals(trace):
             return Declined("something that the program read was made elsewhere or has changed")
         graph = build_graph(trace, variables)
@@ -261,6 +265,11 @@ class QuickJudge:
             fixed = not op.differentiated or can_replay_random(op)
             return "" if fixed else "the operation is random"
         if lowering is not None:
+            reduced = attained(op)
+            count = None if reduced is None else same_rows(graph, position, reduced, _SOURCE)
+            if count is not None:
+                found.counts.append(count)
+                return ""
             parts = self._parts(op)
             if parts is not None:
                 if op.short_name.rstrip("_") in _BY_INDEX:
@@ -337,9 +346,9 @@ class QuickJudge:
             return "a kink is touched that no bias settles"
         if op.short_name not in SHIFTED:
             same = agree(graph, position, touch.elements)
-            if op.short_name in CHOICES:
+            if op.short_name in CHOICES and not slopes_taken(touch):
                 # By formula: the same at every tie of numbers of one type.
-                self._choices[op.func, op.kept[0].dtype] = choice_text(touch)
+                self._choices[op.func, op.kept[0].dtype, op.varied] = choice_text(touch)
             found.in_doubt = found.in_doubt or not same
             found.counts.append(TouchCount(op, elements, touch.count, 0, touch))
             return ""
@@ -355,7 +364,7 @@ class QuickJudge:
             return TouchCount(op, elements, 0, 0)
         if op.short_name not in CHOICES or not op.differentiated:
             return None
-        choice = self._choices.get((op.func, op.kept[0].dtype))
+        choice = self._choices.get((op.func, op.kept[0].dtype, op.varied))
         if choice is None or not agree(graph, position, touched):
             return None
         return TouchCount(op, elements, touched.numel(), 0, choice=choice)

@@ -13,6 +13,7 @@ import torch
 from clarke.deadline import Deadline
 from clarke.errors import InputError
 from clarke.hunt.corpus import Corpus
+from clarke.hunt.glance import Glances
 from clarke.hunt.model import Find, Hunt
 from clarke.hunt.points import endless, pool, systematic
 from clarke.hunt.script import script_of
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from clarke.hunt.glance import Glance
     from clarke.hunt.subject import Look, Point
     from clarke.report import Report
 
@@ -76,7 +78,7 @@ def hunt(
     deadline = Deadline.after(seconds)
     inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else example_inputs
     subject, first = _subject(function, tuple(inputs), wrt)
-    search = _Search(subject, deadline, Corpus(corpus, function))
+    search = _Search(subject, Glances(subject, first.outer), deadline, Corpus(corpus, function))
     search.run(first, random.Random(seed))  # noqa: S311 - no secret
     return search.outcome()
 
@@ -106,8 +108,11 @@ def _subject(
 class _Search:
     """Coverage, and what was found."""
 
-    def __init__(self, subject: Subject, deadline: Deadline, corpus: Corpus) -> None:
+    def __init__(
+        self, subject: Subject, glances: Glances, deadline: Deadline, corpus: Corpus
+    ) -> None:
         self._subject = subject
+        self._glances = glances
         self._deadline = deadline
         self._corpus = corpus
         self._began = time.monotonic()
@@ -115,7 +120,9 @@ class _Search:
         self._seen: set[Place] = set()
         self._touched: set[Place] = set()
         self._checks: Counter[Any] = Counter()
-        self._done: set[Any] = set()  # touched places that were judged often enough
+        self._glimpsed: set[Any] = set()
+        self._done: set[Any] = set()  # keys of glances that were judged often enough
+        self._late: list[tuple[Point, Any]] = []  # points for which `check` had too little time
         self._archive: list[Point] = []
         self._finds: dict[Any, Find] = {}
         self._nowhere: dict[Any, Find] = {}
@@ -127,12 +134,15 @@ class _Search:
     def run(self, first: Look, rng: random.Random) -> None:
         """Visit points until nothing new is found, or time is up."""
         subject, values = self._subject, pool(first.constants)
+        self._seen |= first.sites
+        self._constants.update(dict.fromkeys(first.constants))
         kept = [p for p in self._corpus.points() if self._fits(p)]
         smallest = subject.examples[0]  # one row of a batch, where the function takes it
         for point in itertools.chain(kept, [subject.example], systematic(smallest, values)):
             if self._deadline.passed:
                 return
             self._visit(point)
+        self._judge_late()
         values = pool(tuple(self._constants))
         # Without any kink there is nothing to hunt, unless a branch hides it.
         patience = HUNT_PATIENCE if self._seen else HUNT_PATIENCE / 8
@@ -140,6 +150,7 @@ class _Search:
         points = endless(subject, values, self._archive, rng)
         while idle < patience and not self._deadline.passed:
             idle = 0 if self._visit(next(points)) else idle + 1
+        self._judge_late()
 
     def outcome(self) -> Hunt:
         """What was found so far."""
@@ -163,8 +174,12 @@ class _Search:
 
     def _visit(self, point: Point) -> bool:
         """Look at a point, and judge it where it is suspicious; whether it touches what is new."""
-        look = self._subject.tries(point, self._done)
         self._points += 1
+        glance = self._glances.glance(point, self._done)
+        if glance is None or not (glance.odd or glance.coincidences - self._glimpsed):
+            return False
+        self._glimpsed |= glance.coincidences
+        look = self._subject.tries(point)
         if look is None:
             return False
         self._constants.update(dict.fromkeys(look.constants))
@@ -174,29 +189,30 @@ class _Search:
         self._features |= new
         if new and not any(_is_extreme(x) for x in point):
             self._archive.append(point)
-        if look.odd and not self._explained(look):
-            key = (look.touched, look.finite)
+        if glance.odd and (look.touched or not glance.finite):
+            key = (look.touched, glance.finite)
             self._checks[key] += 1
-            if self._checks[key] >= HUNT_REPEATS:
-                self._done.add(key)
-            self._judge(point, key)
+            if self._explained(look, glance) or self._checks[key] > HUNT_REPEATS:
+                self._done.add(glance.key)
+            else:
+                self._judge(point, key)
         return bool(new)
 
-    def _explained(self, look: Look) -> bool:
+    def _explained(self, look: Look, glance: Glance) -> bool:
         """Whether a fault that is known already can be the reason, and was seen often enough."""
-        keys = [
-            k
-            for k in (*self._finds, *self._nowhere, *self._extreme)
-            if k[1] <= look.touched and k[1]
-        ]
+        known = (*self._finds, *self._nowhere, *self._extreme)
+        keys = [k for k in known if k[1] <= look.touched and k[1]]
         if not keys:
             return False
+        kind = Verdict.NOT_CLARKE if glance.finite else Verdict.NONFINITE
+        if (kind, look.touched) in self._finds:
+            return True  # by all that is touched
         again = ("explained", keys[0])
         self._checks[again] += 1
         return self._checks[again] > HUNT_REPEATS
 
-    def _check(self, point: Point) -> Report | None:
-        left = min(float(HUNT_CHECK_SECONDS), self._deadline.left)
+    def _check(self, point: Point, most: float = float(HUNT_CHECK_SECONDS)) -> Report | None:
+        left = min(most, self._deadline.left)
         if left <= 0:
             return None
         try:
@@ -204,9 +220,12 @@ class _Search:
         except Exception:  # noqa: BLE001 - the function may raise whatever it likes there
             return None
 
-    def _judge(self, point: Point, key: Any) -> None:
-        report = self._check(point)
+    def _judge(self, point: Point, key: Any, most: float = float(HUNT_CHECK_SECONDS)) -> None:
+        report = self._check(point, most)
         if report is None:
+            return
+        if report.out_of_time and most == HUNT_CHECK_SECONDS and len(self._late) < HUNT_REPEATS:
+            self._late.append((point, key))  # on a busy machine it may only need more
             return
         if report.verdict is Verdict.UNDECIDED:
             self._undecided += 1
@@ -215,26 +234,37 @@ class _Search:
             return
         self._keep(*self._simplest(report, point))
 
+    def _judge_late(self) -> None:
+        """Judge again, with more time, what `check` had too little for."""
+        late, self._late = self._late, []
+        for point, key in late:
+            left = self._deadline.left / 2
+            if left > HUNT_CHECK_SECONDS:
+                self._judge(point, key, min(left, float(HUNT_SECONDS)))
+
     def _simplest(self, report: Report, point: Point) -> tuple[Report, Point]:
         """The same fault at a simpler point.
 
         First with `check` at the end alone; where it then denies the fault, or tells of another,
         with no more kinks touched than at the start, and at last with `check` at every step.
         """
-        start = self._subject.tries(point)
+        start, begun = self._subject.tries(point), self._glances.glance(point)
         best = report
         for level in range(3):
             until = self._deadline.part(float(HUNT_SHRINK_SHARE))
 
             def holds(tried: Point, level: int = level, until: Deadline = until) -> bool:
                 nonlocal best
-                look = None if until.passed else self._subject.tries(tried)
                 self._points += 1
-                if look is None or not look.odd or start is None or look.finite != start.finite:
+                glance = None if until.passed else self._glances.glance(tried)
+                if glance is None or not glance.odd or begun is None:
+                    return False
+                if glance.finite != begun.finite:
                     return False
                 if level == 0:
                     return True
-                if not look.touched <= start.touched:
+                look = self._subject.tries(tried)
+                if look is None or start is None or not look.touched <= start.touched:
                     return False
                 if level == 1:
                     return True

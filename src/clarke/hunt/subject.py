@@ -7,24 +7,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from scipy.optimize import nnls
 
 from clarke.check import check
-from clarke.constraints import flatten
-from clarke.errors import ClarkeError, InputError
-from clarke.numerics import HUNT_JUMP, HUNT_LIKE, HUNT_LISTED, HUNT_NEAR, HUNT_STEP
+from clarke.errors import InputError
+from clarke.numerics import HUNT_LISTED
 from clarke.prepare import prepared
 from clarke.steering import analyse
 from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from numpy.typing import NDArray
-
-    from clarke.prepare import Prepared
     from clarke.report import Report
     from clarke.steering import Analysis, Site
 
@@ -60,18 +54,15 @@ class Look:
         sites: The operations with kinks.
         touched: Those whose kinks are touched.
         features: Touched kinks, and pairs of them: what coverage counts.
-        finite: So is the gradient.
-        odd: The function's value is finite, and the gradient is not finite or no mixture of those
-            sampled nearby: it has to be judged.
         constants: Numbers that stand in the program.
+        outer: Variables that are no inputs: parameters that the function closes over.
     """
 
     sites: frozenset[Place]
     touched: frozenset[Place]
     features: frozenset[Any]
-    finite: bool
-    odd: bool
     constants: tuple[float, ...]
+    outer: tuple[torch.Tensor, ...]
 
 
 class Subject:
@@ -116,6 +107,19 @@ class Subject:
         return tuple(fresh.get(id(a), a) for a in given), wrt
 
     @cached_property
+    def varied(self) -> tuple[bool, ...]:
+        """Which of the inputs that are moved are variables."""
+        named = None if self.wrt is None else {id(w) for w in self.wrt}
+        return tuple(x.requires_grad if named is None else id(x) in named for x in self.moved)
+
+    def variables(self, point: Point) -> tuple[list[torch.Tensor], tuple[Any, ...]]:
+        """The inputs that are variables, and all arguments, of a call at a point."""
+        arguments, _ = self.call(point)
+        new = {id(old): a for old, a in zip(self.arguments, arguments, strict=True)}
+        chosen = zip(self.moved, self.varied, strict=True)
+        return [new[id(x)] for x, varied in chosen if varied], arguments
+
+    @cached_property
     def examples(self) -> tuple[Point, ...]:
         """The example, after its first row and its first two where the function takes them."""
         rows = rows_of(self.example)
@@ -132,40 +136,40 @@ class Subject:
         return check(self.function, arguments, wrt=wrt, seconds=seconds)
 
     @leaves_no_trace
-    def look(self, point: Point, skip: Collection[Any] = ()) -> Look:
-        """One recorded run at a point, and gradients beside it.
-
-        Args:
-            point: Where.
-            skip: Sets of touched places at which nobody asks whether the gradient is odd.
-        """
-        if not all(bool(torch.isfinite(x).all()) for x in point):
-            raise InputError("Not a point: an entry is not finite.")
+    def look(self, point: Point) -> Look:
+        """One recorded run at a point."""
+        refuse_not_finite(point)
         arguments, wrt = self.call(point)
         with prepared(self.function, arguments, wrt) as run:
             analysis = analyse(run.trace, run.registry, run.deadline)
             sites = analysis.ordered()
             touched = [s for s in sites if s.touch.count]
             finite = all(bool(torch.isfinite(g).all()) for g in run.gradient)
-            places = frozenset(place_of(s) for s in touched)
-            odd = (places, finite) not in skip and (not finite or (bool(touched) and _is_odd(run)))
-            if odd:
-                odd = math.isfinite(run.value([x.detach() for x in run.leaves]))
+            given = {id(a) for a in arguments}
             return Look(
                 frozenset(place_of(s) for s in sites),
-                places,
+                frozenset(place_of(s) for s in touched),
                 frozenset(_features(touched)) | ({"nonfinite"} if not finite else set()),
-                finite,
-                odd,
                 tuple(dict.fromkeys(_constants(analysis))),
+                tuple(x for x in run.leaves if id(x) not in given),
             )
 
-    def tries(self, point: Point, skip: Collection[Any] = ()) -> Look | None:
+    def tries(self, point: Point) -> Look | None:
         """`look`, or None where the function does not take the point."""
         try:
-            return self.look(point, skip)
+            return self.look(point)
         except Exception:  # noqa: BLE001 - in whatever way it says so
             return None
+
+
+def refuse_not_finite(point: Point) -> None:
+    """Refuse infinity and NaN among the inputs.
+
+    Raises:
+        InputError: There is one.
+    """
+    if not all(bool(torch.isfinite(x).all()) for x in point):
+        raise InputError("Not a point: an entry is not finite.")
 
 
 def rows_of(point: Point) -> int | None:
@@ -210,49 +214,6 @@ def _features(touched: Sequence[Site]) -> Iterator[Any]:
         for second, others in listed[i + 1 :]:
             yield first, second, bool(its & others), its == others
     yield frozenset(position for position, _ in listed)
-
-
-def _is_odd(run: Prepared) -> bool:
-    """Whether the gradient is no mixture of those at points beside, so that a proof has to tell."""
-    generator = torch.Generator().manual_seed(0)
-    here = [x.detach() for x in run.leaves]
-    own = flatten(run.gradient)
-    samples: list[NDArray[np.float64]] = []
-    value = run.value(here)
-    for tried in range(1, int(HUNT_NEAR) + 1):
-        moved = []
-        for x in here:
-            noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
-            step = torch.finfo(x.dtype).eps ** float(HUNT_STEP)
-            moved.append(x + step * x.abs().clamp(min=1) * noise)
-        if tried == 1:  # a step, on whichever side
-            sides = (moved, [2 * x - m for x, m in zip(here, moved, strict=True)])
-            jumps = [abs(run.value(side) - value) for side in sides]
-            if max(jumps) > HUNT_JUMP * max(1.0, abs(value)):
-                return True
-        try:
-            beside = flatten(run.beside(moved))
-        except ClarkeError:
-            continue
-        if not bool(np.isfinite(beside).all()):
-            continue
-        if np.allclose(own, beside, rtol=HUNT_LIKE, atol=HUNT_LIKE):
-            return False
-        samples.append(beside)
-        if samples and tried & (tried - 1) == 0 and _is_mixture(own, np.stack(samples)):
-            return False
-    return True
-
-
-def _is_mixture(own: NDArray[np.float64], samples: NDArray[np.float64]) -> bool:
-    """Whether a gradient is a convex combination of others, up to `HUNT_LIKE` in each entry."""
-    scale = np.maximum(np.abs(samples).max(0), np.abs(own)).clip(min=1)
-    columns = np.vstack([(samples / scale).T, np.ones(len(samples))])
-    try:
-        weights, _ = nnls(columns, np.append(own / scale, 1.0))
-    except RuntimeError:  # too many iterations
-        return False
-    return bool(np.abs(columns @ weights - np.append(own / scale, 1.0)).max() <= HUNT_LIKE)
 
 
 def _constants(analysis: Analysis) -> Iterator[float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -11,12 +12,14 @@ from clarke import Verdict, audit
 from clarke.numerics import STEP_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping, Sequence
 
     from clarke import Audit, Report, Step
 
 _SHOWN = 3
-_ALLOWED = frozenset({"strict", "every", "seconds", "skip"})
+_PLACE: Final = re.compile(r" at (?:\S+ \()?[^\s()]+:\d+\)?")
+_NUMBER: Final = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.])")
+_ALLOWED = frozenset({"strict", "every", "seconds", "budget", "skip"})
 
 
 class AuditPlugin:
@@ -25,11 +28,27 @@ class AuditPlugin:
     Args:
         everywhere: All tests, not only those with the marker.
         strict: Undecided gradients fail a test unless its marker says otherwise.
+        budget: Seconds for all calls of one test unless its marker says otherwise; None for no
+            limit.
+        known: What is known of each test, by its name: findings that do not fail it. None if there
+            is no such list.
+        collecting: Findings are to be listed, not failed.
     """
 
-    def __init__(self, *, everywhere: bool, strict: bool) -> None:
+    def __init__(
+        self,
+        *,
+        everywhere: bool,
+        strict: bool,
+        budget: float | None = None,
+        known: Mapping[str, Sequence[str]] | None = None,
+        collecting: bool = False,
+    ) -> None:
         self._everywhere = everywhere
         self._strict = strict
+        self._budget = budget
+        self._known = known or {}
+        self._collecting = collecting
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, None]:
@@ -40,7 +59,7 @@ class AuditPlugin:
         if unknown:
             pytest.fail(
                 f"pytest.mark.clarke does not take {', '.join(map(str, unknown))}; "
-                "it takes strict=..., every=..., seconds=... and skip=....",
+                "it takes strict=..., every=..., seconds=..., budget=... and skip=....",
                 pytrace=False,
             )
         if options.get("skip") or (marker is None and not self._everywhere):
@@ -51,6 +70,7 @@ class AuditPlugin:
             _leave_it,
             every=options.get("every", 1),
             seconds=options.get("seconds", STEP_SECONDS),
+            total_seconds=options.get("budget", self._budget),
         )
         watch.subscribe(lambda step, report: reports.append((step, report)))
         with watch:
@@ -60,6 +80,11 @@ class AuditPlugin:
         sums = {s.number: s for s in watch.steps}  # as they stand at the end
         found = [(sums.get(s.number, s), r) for s, r in reports]
         bad = [(s, r) for s, r in found if _is_bad(s, strict=strict)]
+        names = dict.fromkeys(_finding(s) for s, _ in bad)
+        if names:
+            item.user_properties.append(("clarke-found", list(names)))
+        known = self._known.get(item.nodeid, ())
+        bad = [(s, r) for s, r in bad if not self._collecting and _finding(s) not in known]
         if bad and outcome.excinfo is None:  # a test that failed by itself says why by itself
             outcome.force_exception(pytest.fail.Exception(_message(bad), pytrace=False))
 
@@ -85,6 +110,24 @@ def _count(item: pytest.Item, watch: Audit) -> None:
     counts = Counter(s.verdict.name for s in watch.steps if s.verdict is not None)
     if counts:
         item.user_properties.append(("clarke", dict(counts)))
+    open_ones = (Verdict.UNDECIDED, Verdict.SURROGATE)
+    why = Counter(short_reason(s.reason) for s in watch.steps if s.verdict in open_ones)
+    if why:
+        item.user_properties.append(("clarke-undecided", dict(why)))
+
+
+def short_reason(reason: str) -> str:
+    """What reasons of one kind have in common: the first sentence, without place or numbers."""
+    first = re.split(r"(?<=[^.]\.)\s|; |: (?=[a-z])", _PLACE.sub("", reason), maxsplit=1)[0]
+    return _NUMBER.sub("#", first).rstrip(".;:, ")
+
+
+def _finding(step: Step) -> str:
+    """A gradient by what stays when lines are added above: verdict, function, operations."""
+    verdict = step.joint if step.joint is Verdict.NOT_CLARKE else step.verdict
+    named = sorted({f"{c.operation} in {c.location.function}" for c in step.culprits})
+    name = "undecided" if verdict is None else verdict.name
+    return f"{name} in {step.location.function}: {', '.join(named) or 'nothing named'}"
 
 
 def _message(bad: list[tuple[Step, Report | None]]) -> str:

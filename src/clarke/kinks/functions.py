@@ -56,13 +56,21 @@ class FunctionRule(RegionRule):
 
 
 def register_function(
-    function: type[torch.autograd.Function], *, pieces: Parts, split: Parts | None = None
+    function: type[torch.autograd.Function],
+    *,
+    pieces: Parts | None = None,
+    split: Parts | None = None,
+    surrogate: bool = False,
 ) -> None:
-    """Declare the true pieces of an elementwise `torch.autograd.Function`.
+    """Declare what a custom `torch.autograd.Function` is, where its forward does not tell.
 
-    Its own backward is then judged as AD's choice, and no longer taken for a surrogate. The
-    declaration is compared with the value that forward computed, at the point and beside it; where
-    the two differ the verdict is UNDECIDED.
+    What forward computes with PyTorch's own operations clarke sees by itself, and holds backward
+    against it. Two things it cannot see: that backward is *meant* to be another derivative than the
+    true one (`surrogate=True`: gradients through it are `SURROGATE`), and what a forward computes
+    elsewhere (in NumPy, in a kernel). Of an elementwise one, `pieces` says that.
+
+    Declared pieces are compared with the value that forward computed, at the point and beside it;
+    where the two differ the verdict is UNDECIDED.
 
     Args:
         function: The class. Its forward takes tensors and numbers and returns one tensor.
@@ -70,15 +78,26 @@ def register_function(
             the shape of the result, written with differentiable operations.
         split: Takes the same and returns the switching functions: piece ``r`` is active where the
             first ``r`` are positive and the others are not. By default there is one piece.
+        surrogate: Its backward is no derivative of its forward, on purpose.
 
     Raises:
-        RegistrationError: Not a Function, or one that has been declared already.
+        RegistrationError: Not a Function, one that has been declared already, or not exactly one
+            of `pieces` and `surrogate`.
     """
     given: Any = function
     if not (isinstance(given, type) and issubclass(given, torch.autograd.Function)):
         raise RegistrationError(
             f"register_function takes a subclass of torch.autograd.Function, not {function!r}."
         )
+
+    if (pieces is not None) is bool(surrogate) or (surrogate and split is not None):
+        raise RegistrationError(
+            "register_function takes either surrogate=True, or the pieces of the function (with "
+            "their split)."
+        )
+    if pieces is None:
+        default_registry().add_surrogate(given)
+        return
 
     def splits(*args: Any) -> tuple[torch.Tensor, ...]:
         return () if split is None else _several(split(*args))

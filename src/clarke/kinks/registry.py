@@ -70,6 +70,24 @@ class Registry:
         self._known: dict[int, tuple[Any, Known]] = {}
         self.revision = 0
         self._functions: dict[type, DeclaredFunction] = {}
+        self._surrogates: set[type] = set()
+
+    @property
+    def surrogates(self) -> frozenset[type]:
+        """The custom Functions whose derivative is meant to be another than the true one."""
+        return frozenset(self._surrogates)
+
+    def add_surrogate(self, function: type) -> None:
+        """Remember a custom Function whose derivative is meant to be another than the true one.
+
+        Raises:
+            RegistrationError: It has been declared already.
+        """
+        if function in self._functions or function in self._surrogates:
+            raise RegistrationError(
+                f"{function.__name__} has been declared already; remove one of the two."
+            )
+        self._surrogates.add(function)
 
     @property
     def functions(self) -> Mapping[type, DeclaredFunction]:
@@ -82,7 +100,7 @@ class Registry:
         Raises:
             RegistrationError: It has been declared already.
         """
-        if declared.function in self._functions:
+        if declared.function in self._functions or declared.function in self._surrogates:
             raise RegistrationError(
                 f"{declared.function.__name__} has been declared already; remove one of the two."
             )

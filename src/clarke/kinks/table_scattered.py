@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from clarke.kinks.embeddings import constant_padding
 from clarke.kinks.lowering import Lowerer, Lowering, Part
+
+if TYPE_CHECKING:
+    from clarke.capture import OpRecord
 
 _Parts = tuple[Part, ...]
 _INF: Final = float("inf")
@@ -327,6 +331,57 @@ def _put(lo: Lowerer) -> _Parts | None:
         return None
     found = _last_written(lo, x, src, index.value.remainder(x.value.numel()).reshape(-1))
     return None if found is None else (found,)
+
+
+@dataclass(frozen=True, eq=False)
+class Attained:
+    """A largest or smallest by index of which no result is an entry of the first argument.
+
+    Autograd's formula then holds: it divides by how many entries equal the result, and would count
+    one of the first argument among these even where that is left out.
+
+    Attributes:
+        op: The record of the maximum or minimum that it is.
+        dim: The dimension that the index is of.
+        index: (of a shape) where entries go.
+        equal: (of that shape) which entries are the result there.
+        count: (of the result's shape) how many are.
+    """
+
+    op: OpRecord
+    dim: int
+    index: torch.Tensor
+    equal: torch.Tensor
+    count: torch.Tensor
+
+
+def attained(op: OpRecord) -> Attained | None:
+    """What attains each result of a reduction by index; None for any other operation."""
+    wide = _ATEN.scatter_reduce.two
+    if op.short_name.rstrip("_") not in ("scatter_reduce", "index_reduce") or len(op.args) != 5:
+        return None
+    dim, reduce = op.args[1], op.args[4]
+    x, index, src = (op.kept.get(i) for i in (0, 2, 3))
+    if reduce not in ("amax", "amin") or x is None or index is None or src is None:
+        return None
+    if x.dim() == 0 or index.dim() == 0 or not x.is_floating_point():
+        return None
+    with torch.no_grad():
+        if op.short_name.startswith("index"):
+            shape = [1] * x.dim()
+            shape[dim] = index.numel()
+            index = index.reshape(shape).expand(src.shape)
+        src = src[tuple(slice(0, n) for n in index.shape)]
+        include = bool(op.kwargs.get("include_self", True))
+        result = wide(x, dim, index, src, reduce, include_self=include)
+        equal = src == result.gather(dim, index)
+        count = torch.zeros(x.shape).scatter_add_(dim, index, equal.to(torch.float32))
+        # One of the two holds everywhere, unless a NaN is among them.
+        if not bool(((count > 0) ^ (x == result)).all()):
+            return None
+    func = _ATEN.amax.default if reduce == "amax" else _ATEN.amin.default
+    record = op.bare().holding(func=func, stands_for=op.shown)
+    return Attained(record, dim, index, equal, count)
 
 
 def scattered() -> Iterator[tuple[str, Lowering]]:

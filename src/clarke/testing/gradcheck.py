@@ -8,8 +8,8 @@ test is made beside the kink instead, where the witness says that the same piece
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch.autograd.gradcheck import GradcheckError
@@ -17,12 +17,10 @@ from torch.autograd.gradcheck import (
     gradcheck as torchs_gradcheck,
 )  # which users put ours in place of
 
-from clarke.check import check
 from clarke.errors import CaptureError, InputError, in_a_line
-from clarke.numerics import (
-    CHECK_SECONDS,
-    GRADCHECK_BESIDE,
-)
+from clarke.hunt import hunt
+from clarke.numerics import CHECK_SECONDS, GRADCHECK_BESIDE, HUNT_SECONDS
+from clarke.testing.rows import Row, Rows, differentiable
 from clarke.undo import leaves_no_trace
 from clarke.verdict import Verdict
 
@@ -30,6 +28,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from clarke.report import Report
+
+
+class Undecided(Enum):
+    """What `gradcheck` makes of a gradient that is proved neither right nor wrong."""
+
+    FAIL = "fail"
+    TORCH = "torch"
+    SKIP = "skip"
+
+    @classmethod
+    def parse(cls, value: Undecided | str) -> Undecided:
+        """The member, from itself or its value.
+
+        Raises:
+            InputError: There is no such member.
+        """
+        try:
+            return cls(value)
+        except ValueError:
+            known = ", ".join(repr(m.value) for m in cls)
+            raise InputError(f"`undecided` is {value!r}; it takes {known}.") from None
+
+
+_OPEN: Final = (Verdict.UNDECIDED, Verdict.SURROGATE)
 
 
 @leaves_no_trace
@@ -51,6 +73,8 @@ def gradcheck(  # noqa: PLR0913 - torch's signature
     fast_mode: bool = False,
     masked: bool | None = None,
     seconds: float | None = CHECK_SECONDS,
+    undecided: Undecided | str = Undecided.FAIL,
+    special: bool = False,
 ) -> bool:
     """Check gradients, at kinks against the Clarke subdifferential. Drop-in for torch's gradcheck.
 
@@ -62,8 +86,16 @@ def gradcheck(  # noqa: PLR0913 - torch's signature
     `func` takes the inputs and returns a tensor or several; it must be deterministic. Inputs that
     require gradients must be float64 for torch's test to make sense.
 
-    `seconds` is the time limit of each `clarke.check` behind it (one for each component of the
-    output); what it leaves undecided fails. None for no limit.
+    `seconds` is the time limit of each `clarke.check` behind it: one for all components together,
+    and one for each of those that this leaves open. None for no limit.
+
+    `undecided` says what becomes of a component that touches a kink and is proved neither right nor
+    wrong (or has a surrogate derivative): "fail", "torch" (torch's test has the word) or "skip".
+    Kinks that are touched and cannot matter never count.
+
+    With `special`, the inputs are also moved to where kinks are: zeros, ones, equal entries, the
+    function's own constants and what else `clarke.hunt` visits, for as long as `seconds`. A
+    component that is proved wrong there fails.
 
     Returns:
         Whether all gradients passed.
@@ -89,7 +121,9 @@ def gradcheck(  # noqa: PLR0913 - torch's signature
     arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     __tracebackhide__ = True  # a failing test shows its own line and the message, not this function
     try:
-        failure = _failure(func, arguments, options, seconds)
+        failure = _failure(func, arguments, options, seconds, Undecided.parse(undecided))
+        if failure is None and special:
+            failure = _elsewhere(func, arguments, seconds)
         if failure is not None:
             raise failure.with_traceback(None)
     except GradcheckError:
@@ -104,37 +138,43 @@ def _failure(
     arguments: tuple[Any, ...],
     options: dict[str, Any],
     seconds: float | None,
+    undecided: Undecided,
 ) -> GradcheckError | None:
     theirs = _torchs_failure(func, arguments, options)
     try:
-        rows = _Rows(func, arguments, seconds)
-        if rows.touches_nothing():
+        rows = Rows(func, arguments, seconds)
+        whole = rows.together(range(rows.count))
+        if whole is None or whole.report.verdict is Verdict.SMOOTH:
             return theirs
-        kinked: list[_Row] = []
-        smooth: list[int] = []
-        for i in range(rows.count):
-            row = rows.judge(i)
-            if row is None or row.report.verdict is Verdict.SMOOTH:
-                smooth.append(i)
+        kinked: list[Row] = []
+        left: set[int] = set()  # to no test
+        for row in rows.judged(whole):
+            if undecided is Undecided.SKIP and row.report.verdict in _OPEN:
+                left.update(row.indices)
+            elif _is_torchs(row.report):
+                continue
             elif row.report.correct:
                 kinked.append(row)
-            elif (
-                row.report.touched == 0
-                and row.report.verdict is not Verdict.NOT_CLARKE
-                and not row.report.out_of_time
-            ):
-                # Nothing but torch's test can say anything here (a custom Function, say).
-                smooth.append(i)
-            else:
+            elif undecided is Undecided.FAIL or row.report.verdict not in _OPEN:
                 return _judged(rows, row, theirs)
+        smooth = sorted(set(range(rows.count)) - left - {i for r in kinked for i in r.indices})
     except (InputError, CaptureError):
         return theirs
     if theirs is None:
         return None
-    if not kinked:
+    if len(smooth) == rows.count:
         return theirs
     remaining = _torchs_failure(rows.only(smooth), arguments, options) if smooth else None
     return remaining or next(filter(None, (_beside(rows, r, options) for r in kinked)), None)
+
+
+def _is_torchs(report: Report) -> bool:
+    """Whether nothing but torch's test can say anything, or it has the last word anyway."""
+    if report.verdict is Verdict.SMOOTH:
+        return True
+    known = all(k.relevant is not None for k in report.kinks)
+    matter = report.relevant if known else report.touched
+    return matter == 0 and report.verdict is not Verdict.NOT_CLARKE and not report.out_of_time
 
 
 def _torchs_failure(
@@ -149,7 +189,7 @@ def _torchs_failure(
             raised.append(error)
             raise
 
-    given = [(a, a.detach().clone()) for a in arguments if _differentiable(a)]
+    given = [(a, a.detach().clone()) for a in arguments if differentiable(a)]
     try:
         torchs_gradcheck(watched, arguments, raise_exception=True, **options)
     except GradcheckError as error:
@@ -166,119 +206,34 @@ def _torchs_failure(
     return None
 
 
-@dataclass(frozen=True, eq=False)
-class _Row:
-    """One component of the output, with the verdict on its gradient.
-
-    `variables` are the positions among the inputs of what it was differentiated with respect to.
-    """
-
-    index: int
-    report: Report
-    variables: tuple[int, ...]
-
-
-class _Rows:
-    """The components of the differentiable outputs, numbered in order."""
-
-    def __init__(
-        self, func: Callable[..., Any], arguments: tuple[Any, ...], seconds: float | None
-    ) -> None:
-        self._func = func
-        self._seconds = seconds
-        # clarke differentiates leaves; torch's test also takes inputs that were computed.
-        fresh: dict[int, torch.Tensor] = {}
-        self._arguments = tuple(
-            fresh.setdefault(id(a), a.detach().requires_grad_()) if _differentiable(a) else a
-            for a in arguments
-        )
-        # By position: in torch's forward mode no output says that it requires a gradient.
-        outputs = self._outputs(self._arguments)
-        self._chosen = [
-            i for i, o in enumerate(outputs) if isinstance(o, torch.Tensor) and o.requires_grad
-        ]
-        chosen = [outputs[i] for i in self._chosen]
-        if not chosen or any(o.is_complex() or o.layout != torch.strided for o in chosen):
-            raise InputError("Only dense real outputs that require a gradient are judged.")
-        self.count = sum(o.numel() for o in chosen)
-
-    def _outputs(self, arguments: tuple[Any, ...]) -> list[Any]:
-        with torch.enable_grad():
-            found = self._func(*arguments)
-        return list(found) if isinstance(found, (tuple, list)) else [found]
-
-    def _flat(self, arguments: tuple[Any, ...]) -> torch.Tensor:
-        outputs = self._outputs(arguments)
-        return torch.cat([outputs[i].reshape(-1) for i in self._chosen])
-
-    def only(self, indices: Sequence[int]) -> Callable[..., torch.Tensor]:
-        """The function with the given components alone."""
-        chosen = torch.tensor(indices, dtype=torch.int64)
-        return lambda *arguments: self._flat(arguments)[chosen]
-
-    def touches_nothing(self) -> bool:
-        """Whether no relevant kink is touched: judged on one random sum of all components."""
-        generator = torch.Generator().manual_seed(0)
-        weights = torch.rand(self.count, generator=generator, dtype=torch.float64) + 0.5
-
-        def mixed(*arguments: Any) -> torch.Tensor:
-            flat = self._flat(arguments)
-            return (flat * weights.to(flat)).sum()
-
-        report = check(
-            mixed,
-            self._arguments,
-            wrt=self._leaves(self._used(mixed)),
-            seconds=self._seconds,
-        )
-        return report.verdict is Verdict.SMOOTH
-
-    def judge(self, index: int) -> _Row | None:
-        """The verdict on one component; None if it depends on no input."""
-
-        def component(*arguments: Any) -> torch.Tensor:
-            return self._flat(arguments)[index]
-
-        used = self._used(component)
-        if not used:
-            return None
-        report = check(component, self._arguments, wrt=self._leaves(used), seconds=self._seconds)
-        return _Row(index, report, used)
-
-    def _used(self, function: Callable[..., torch.Tensor]) -> tuple[int, ...]:
-        candidates = [i for i, a in enumerate(self._arguments) if _differentiable(a)]
-        first = {id(self._arguments[i]): i for i in reversed(candidates)}
-        positions = sorted(first.values())
-        if not positions:
-            raise InputError("No input requires a gradient.")
-        grads = torch.autograd.grad(
-            function(*self._arguments), self._leaves(positions), allow_unused=True
-        )
-        pairs: list[tuple[int, Any]] = list(zip(positions, grads, strict=True))
-        return tuple(i for i, g in pairs if g is not None)
-
-    def _leaves(self, positions: Sequence[int]) -> list[torch.Tensor]:
-        return [self._arguments[i] for i in positions]
-
-    def moved(self, positions: Sequence[int], shifts: Sequence[torch.Tensor]) -> tuple[Any, ...]:
-        """The arguments with some inputs shifted."""
-        new = {
-            id(self._arguments[i]): (self._arguments[i] + s.to(self._arguments[i].dtype))
-            .detach()
-            .requires_grad_()
-            for i, s in zip(positions, shifts, strict=True)
-        }
-        return tuple(new.get(id(a), a) for a in self._arguments)
+def _elsewhere(
+    func: Callable[..., Any], arguments: tuple[Any, ...], seconds: float | None
+) -> GradcheckError | None:
+    """A component that is proved wrong at another point, where kinks are."""
+    try:
+        rows = Rows(func, arguments, seconds)
+        limit = HUNT_SECONDS if seconds is None else seconds
+        found = hunt(rows.mixed, rows.arguments, seconds=limit)
+        for find in found.finds:
+            pairs = zip(find.inputs, rows.arguments, strict=True)
+            point = [x.requires_grad_() if differentiable(a) else x for x, a in pairs]
+            there = Rows(func, tuple(point), seconds)
+            for i in range(there.count):
+                row = there.together([i])
+                if row is not None and row.report.verdict is Verdict.NOT_CLARKE:
+                    return GradcheckError(
+                        f"Output component {i} of {there.count} has a wrong gradient at another "
+                        f"point than the one given.\n{find}"
+                    )
+    except (InputError, CaptureError):
+        return None
+    return None
 
 
-def _differentiable(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.requires_grad
-
-
-def _beside(rows: _Rows, row: _Row, options: dict[str, Any]) -> GradcheckError | None:
+def _beside(rows: Rows, row: Row, options: dict[str, Any]) -> GradcheckError | None:
     """Torch's test of one component beside its kink, along each witness."""
     certificate = row.report.certificate
-    function = rows.only([row.index])
+    function = rows.only(row.indices)
     for witness in certificate.witnesses if certificate is not None else ():
         size = max((float(d.abs().max()) for d in witness.direction if d.numel()), default=0.0)
         failure: GradcheckError | None = None
@@ -289,15 +244,15 @@ def _beside(rows: _Rows, row: _Row, options: dict[str, Any]) -> GradcheckError |
                 break
         if failure is not None:
             return GradcheckError(
-                f"Output component {row.index} is at a kink. Its gradient there follows the "
+                f"Output component {row.indices[0]} is at a kink. Its gradient there follows the "
                 "pieces that are active beside it, but derivatives beside the kink differ from "
                 f"finite differences, so the derivative of a piece is wrong. There: {failure}"
             )
     return None
 
 
-def _judged(rows: _Rows, row: _Row, theirs: GradcheckError | None) -> GradcheckError:
-    what = f"Output component {row.index} of {rows.count}"
+def _judged(rows: Rows, row: Row, theirs: GradcheckError | None) -> GradcheckError:
+    what = f"Output component {row.indices[0]} of {rows.count}"
     torch_says = "passes" if theirs is None else "fails as well"
     if row.report.verdict is Verdict.NOT_CLARKE:
         says = f"{what} has a wrong gradient, at a kink."

@@ -76,7 +76,7 @@ class _GreedyPool(torch.autograd.Function):
 
 
 def greedy_pool(x: torch.Tensor) -> torch.Tensor:
-    """A hand-written maximum declares its own derivative, which stands in for the true one."""
+    """A hand-written maximum whose backward is the gradient of no selection."""
     result: torch.Tensor = _GreedyPool.apply(x)
     return result
 

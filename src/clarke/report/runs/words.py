@@ -70,8 +70,8 @@ def meaning(verdict: Verdict | None) -> str:
             )
         case Verdict.SURROGATE:
             return (
-                "A custom autograd.Function states its own derivative, such as a straight-through "
-                "estimator. Whether that stands for the derivative is its author's decision."
+                "The program states a derivative of its own, such as a straight-through estimator. "
+                "Whether that stands for the derivative is its author's decision."
             )
         case Verdict.UNDECIDED:
             return (

@@ -1,0 +1,148 @@
+"""Training scripts that know nothing of clarke, plain and under `clarke run`.
+
+    python benchmarks/scripts.py [--steps N] [--only NAME,NAME]
+
+For each script of `benchmarks/scripts`: whether what it prints and its final weights are the same
+to the bit, the verdict on every gradient, the ratio of processor time (start-up taken off), the
+ratio of peak memory and the longest judgement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+FOLDER = Path(__file__).parent / "scripts"
+_FEW = 2  # steps of the short run, whose time is start-up
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One run of a script: what it printed, its weights, processor seconds, peak MiB."""
+
+    printed: str
+    weights: object
+    seconds: float
+    memory: float
+    verdicts: Counter[str]
+    reasons: Counter[str]
+    longest: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One script, plain and audited."""
+
+    name: str
+    same: bool
+    verdicts: Counter[str]
+    reasons: Counter[str]
+    time: float
+    memory: float
+    longest: float
+
+    @property
+    def undecided(self) -> int:
+        """How many gradients stayed undecided."""
+        return self.verdicts["UNDECIDED"]
+
+
+def run(script: Path, *, steps: int, audited: bool) -> Ran:
+    """Run a script in a process of its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        saved, folder = Path(scratch, "weights.pt"), Path(scratch, "run")
+        words = [str(script), "--save", str(saved), "--steps", str(steps)]
+        if audited:
+            words = ["-m", "clarke", "run", "--out", str(folder), *words]
+        with Path(scratch, "out").open("w+") as out, Path(scratch, "err").open("w+") as err:
+            process = subprocess.Popen([sys.executable, *words], stdout=out, stderr=err)
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            out.seek(0)
+            err.seek(0)
+            printed, said = out.read(), err.read()
+        if process.returncode:
+            raise SystemExit(f"{script.name} ended with {process.returncode}:\n{said}")
+        found = []
+        if audited:
+            lines = (folder / "steps.jsonl").read_text().splitlines()
+            found = [s for s in map(json.loads, lines) if s.get("verdict")]
+        return Ran(
+            printed,
+            torch.load(saved, weights_only=True),
+            used.ru_utime + used.ru_stime,
+            used.ru_maxrss / 1024,
+            Counter(s["verdict"] for s in found),
+            Counter(s["reason"] for s in found if s["verdict"] == "UNDECIDED"),
+            max((s["seconds"] for s in found), default=0.0),
+        )
+
+
+def measure(script: Path, steps: int | None) -> Row:
+    """Both runs of a script, and two short ones whose time is start-up."""
+    steps = steps or _own_steps(script)
+    plain, audited = (run(script, steps=steps, audited=a) for a in (False, True))
+    short, started = (run(script, steps=_FEW, audited=a) for a in (False, True))
+    return Row(
+        script.stem,
+        plain.printed == audited.printed and same_bits(plain.weights, audited.weights),
+        audited.verdicts,
+        audited.reasons,
+        (audited.seconds - started.seconds) / max(plain.seconds - short.seconds, 0.01),
+        audited.memory / plain.memory,
+        audited.longest,
+    )
+
+
+def _own_steps(script: Path) -> int:
+    text = script.read_text()
+    return int(text.split('"--steps", type=int, default=')[1].split(")")[0])
+
+
+def same_bits(one: object, two: object) -> bool:
+    """Whether two nests of dictionaries and lists hold the same tensors, bit for bit."""
+    if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor):
+        return one.dtype == two.dtype and torch.equal(one, two)
+    if isinstance(one, dict) and isinstance(two, dict):
+        return one.keys() == two.keys() and all(same_bits(one[k], two[k]) for k in one)
+    if isinstance(one, list) and isinstance(two, list):
+        return len(one) == len(two) and all(map(same_bits, one, two))
+    return one == two
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, help="of every script; by default its own number")
+    parser.add_argument("--only", default="", help="names of scripts, with commas")
+    options = parser.parse_args()
+    chosen = [n for n in options.only.split(",") if n]
+    print("| script | results | gradients | time | memory | longest judgement |")
+    print("|---|---|---|---|---|---|")
+    reasons: Counter[str] = Counter()
+    for script in sorted(FOLDER.glob("*.py")):
+        if chosen and script.stem not in chosen:
+            continue
+        row = measure(script, options.steps)
+        told = ", ".join(f"{n} {name}" for name, n in row.verdicts.most_common())
+        print(
+            f"| {row.name} | {'same' if row.same else 'DIFFERENT'} | {told} | {row.time:.2f} | "
+            f"{row.memory:.2f} | {row.longest:.2f} s |",
+            flush=True,
+        )
+        reasons.update({f"{row.name}: {why}": n for why, n in row.reasons.items()})
+    for why, count in reasons.most_common():
+        print(f"undecided {count} x {why}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Whether a point is worth a recorded run and a verdict: some plain runs at it and beside it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from clarke.hunt.subject import refuse_not_finite
+from clarke.kinks import default_registry
+from clarke.kinks.model import Call
+from clarke.kinks.regions import RegionRule
+from clarke.kinks.steps import ComparisonRule
+from clarke.numerics import HUNT_JUMP, HUNT_LIKE, HUNT_LISTED, HUNT_NEAR, HUNT_STEP
+from clarke.prepare import saving_recorder
+from clarke.undo import at_the_end
+from clarke.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from numpy.typing import NDArray
+
+    from clarke.hunt.subject import Point, Subject
+    from clarke.kinks import Registry
+
+_CLOSE = (
+    0.0,
+    1.0,
+    -1.0,
+)  # where roots, logarithms and inverse functions have their singular points
+_COMPARED = 12  # entries that are compared with each other
+
+
+@dataclass(frozen=True, eq=False)
+class Glance:
+    """What plain runs at a point and beside it show.
+
+    Attributes:
+        coincidences: By number of the operation: values at which it may have a kink, and equal
+            ones. A recorded run says more, and takes ten times as long.
+        finite: So is the gradient.
+        odd: The function's value is finite, and the gradient is not finite or no mixture of those
+            sampled nearby: it has to be judged.
+    """
+
+    coincidences: frozenset[Any]
+    finite: bool
+    odd: bool
+
+    @property
+    def key(self) -> tuple[frozenset[int], bool]:
+        """Which operations are met, and whether the gradient is finite."""
+        return frozenset(c[0] for c in self.coincidences), self.finite
+
+
+class Glances:
+    """Plain runs of a function; the user's world is put back after each.
+
+    Args:
+        subject: The function.
+        outer: Variables that are no inputs.
+    """
+
+    def __init__(self, subject: Subject, outer: tuple[torch.Tensor, ...]) -> None:
+        self._subject = subject
+        self._outer = outer
+        self._registry = default_registry()
+        self._world = World()
+        at_the_end(self._world.restore)
+        for x in (*outer, *(a for a in subject.arguments if isinstance(a, torch.Tensor))):
+            self._world.save_tensor(x)
+        arguments, _ = subject.call(subject.example)
+        try:  # modules are remembered when they are met
+            with torch.enable_grad(), saving_recorder(self._world, self._registry):
+                subject.function(*arguments)
+        finally:
+            self._world.restore()
+
+    def glance(self, point: Point, skip: Collection[Any] = ()) -> Glance | None:
+        """A glance at a point; None where the function does not take it.
+
+        Args:
+            point: Where.
+            skip: Keys of glances at which nobody asks whether the gradient is odd.
+        """
+        try:
+            refuse_not_finite(point)
+            watch = _Watch(self._registry)
+            value, own = self._run(point, [x.detach() for x in self._outer], watch)
+        except Exception:  # noqa: BLE001 - in whatever way it says so
+            return None
+        found = Glance(frozenset(watch.found), bool(np.isfinite(own).all()), odd=False)
+        if not math.isfinite(value) or found.key in skip:
+            return found
+        odd = not found.finite or self._is_odd(point, value, own, touched=bool(watch.found))
+        return Glance(found.coincidences, found.finite, odd)
+
+    def _run(
+        self, point: Point, outer: list[torch.Tensor], watch: _Watch | None = None
+    ) -> tuple[float, NDArray[np.float64]]:
+        """Value and gradient."""
+        variables, arguments = self._subject.variables(point)
+        before = [x.data for x in self._outer]
+        try:
+            for x, moved in zip(self._outer, outer, strict=True):
+                x.data = moved
+            with torch.enable_grad():
+                if watch is None:
+                    output = self._subject.function(*arguments)
+                else:
+                    with watch:
+                        output = self._subject.function(*arguments)
+                leaves = [*variables, *self._outer]
+                grads = torch.autograd.grad(output, leaves, materialize_grads=True)
+            dense = (g if g.layout is torch.strided else g.to_dense() for g in grads)
+            flat = [g.detach().reshape(-1).double().numpy() for g in dense]
+            return float(output.detach()), np.concatenate(flat)
+        finally:
+            for x, data in zip(self._outer, before, strict=True):
+                x.data = data
+            self._world.restore()
+
+    def _is_odd(
+        self, point: Point, value: float, own: NDArray[np.float64], *, touched: bool
+    ) -> bool:
+        """Whether the gradient is no mixture of those beside, so that a proof has to tell."""
+        generator = torch.Generator().manual_seed(0)
+        samples: list[NDArray[np.float64]] = []
+        for tried in range(1, int(HUNT_NEAR) + 1):
+            steps = [
+                _step(x, generator) if v else torch.zeros_like(x)
+                for x, v in zip(point, self._subject.varied, strict=True)
+            ]
+            further = [_step(x.detach(), generator) for x in self._outer]
+            try:
+                there, beside = self._moved(point, steps, further, 1)
+                if tried == 1 and touched:  # a step, on whichever side
+                    back, _ = self._moved(point, steps, further, -1)
+                    jump = max(abs(there - value), abs(back - value))
+                    if jump > HUNT_JUMP * max(1.0, abs(value)):
+                        return True
+            except Exception:  # noqa: BLE001, S112 - the function does not take that point
+                continue
+            if not np.isfinite(beside).all():
+                continue
+            if np.allclose(own, beside, rtol=HUNT_LIKE, atol=HUNT_LIKE):
+                return False
+            samples.append(beside)
+            if tried & (tried - 1) == 0 and _is_mixture(own, np.stack(samples)):
+                return False
+        return True
+
+    def _moved(
+        self, point: Point, steps: list[torch.Tensor], further: list[torch.Tensor], sign: int
+    ) -> tuple[float, NDArray[np.float64]]:
+        return self._run(
+            tuple(x + sign * s for x, s in zip(point, steps, strict=True)),
+            [x.detach() + sign * s for x, s in zip(self._outer, further, strict=True)],
+        )
+
+
+def _step(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
+    size: float = torch.finfo(x.dtype).eps ** float(HUNT_STEP)
+    return x.abs().clamp(min=1) * noise * size
+
+
+def _is_mixture(own: NDArray[np.float64], samples: NDArray[np.float64]) -> bool:
+    """Whether a gradient is a convex combination of others, up to `HUNT_LIKE` in each entry."""
+    scale = np.maximum(np.abs(samples).max(0), np.abs(own)).clip(min=1)
+    columns = np.vstack([(samples / scale).T, np.ones(len(samples))])
+    try:
+        weights, _ = nnls(columns, np.append(own / scale, 1.0))
+    except RuntimeError:  # too many iterations
+        return False
+    return bool(np.abs(columns @ weights - np.append(own / scale, 1.0)).max() <= HUNT_LIKE)
+
+
+class _Watch(TorchDispatchMode):
+    """Sees the arguments of operations that may have kinks."""
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__()
+        self.found: set[Any] = set()
+        self._registry = registry
+        self._count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        known = self._registry.known(func)
+        if known.rule is not None or known.lowering is not None:
+            try:
+                found = list(_coincidences(known.rule, Call(func, args, kwargs)))
+            except Exception:  # noqa: BLE001 - it says where to look, no more
+                found = [("unclear", func)]
+            self.found.update((self._count, *f) for f in found)
+        self._count += 1
+        return func(*args, **kwargs)
+
+
+def _coincidences(rule: Any, call: Call) -> Iterator[tuple[Any, ...]]:
+    """Elements at which an operation's pieces may meet."""
+    if isinstance(rule, RegionRule):
+        for number, gap in enumerate(rule.split(call)):
+            yield from (("split", number, i) for i in _zeros(gap))
+        return
+    if isinstance(rule, ComparisonRule):
+        yield from (("split", 0, i) for i in _zeros(torch.eq(*call.args[:2]).logical_not()))
+        return
+    tensors = [a for a in call.args if isinstance(a, torch.Tensor) and a.is_floating_point()]
+    for number, x in enumerate(tensors):
+        values = x.detach().reshape(-1)[: int(HUNT_LISTED)].tolist()
+        yield from ((v, number, i) for i, v in enumerate(values) if v in _CLOSE)
+        few = values[:_COMPARED]
+        yield from (
+            ("equal", number, i, j) for i, v in enumerate(few) for j in range(i) if few[j] == v
+        )
+
+
+def _zeros(gap: torch.Tensor) -> list[int]:
+    gap = gap.detach()
+    if int(gap.count_nonzero()) == gap.numel():
+        return []
+    found: list[int] = (gap.reshape(-1) == 0).nonzero().squeeze(1)[: int(HUNT_LISTED)].tolist()
+    return found
