@@ -94,8 +94,8 @@ DROWNED = Threshold(
     0.25,
     "Multiple of the square root of a rounding: the part of an entry's terms that its error is "
     "when the entry, of which the error is a good part, is noise. In sums that happen to cancel "
-    "errors are some roundings of the terms. A quotient ``(f(x) - f(0)) / x`` has no digit right where x "
-    "is that root, and there the error is that part of the terms.",
+    "errors are some roundings of the terms. A quotient ``(f(x) - f(0)) / x`` has no digit right "
+    "where x is that root, and there the error is that part of the terms.",
     POSITIVE,
 )
 SINGLE_CONSTANTS = Threshold(
