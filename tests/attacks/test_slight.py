@@ -76,3 +76,18 @@ def test_quotients_of_which_digits_cancelled(name, dtype, sizes):
         assert off <= 0.25 * abs(slope) or found.verdict is Verdict.UNDECIDED, size
         said.append(found.verdict)
     assert said[-1] is Verdict.SMOOTH
+
+
+@pytest.mark.parametrize("slope", [1e-6, 1e-9, 1e-12])
+def test_a_slight_slope_is_no_minimum(slope):
+    x = point(0.0, 0.0)
+    found = clarke.subdifferential(lambda x: x[0].abs() + slope * x[1], (x,)).is_local_minimum()
+    assert found.minimum is not True
+
+
+@pytest.mark.parametrize("beside", [0.0, 1e6])
+def test_a_flat_floor_is_a_minimum(beside):
+    def function(x):
+        return x.abs().sum() - x.abs().max() + beside * torch.relu(x[0] + x[1])
+
+    assert clarke.subdifferential(function, (point(0.0, 0.0),)).is_local_minimum().minimum
