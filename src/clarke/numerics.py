@@ -91,9 +91,11 @@ TOO_WIDE = Threshold(
     POSITIVE,
 )
 DROWNED = Threshold(
-    2.0**-8,
-    "Part of an entry's terms that its error is when the entry, of which the error is a good part, "
-    "is noise: in sums that happen to cancel errors are some roundings of the terms.",
+    0.25,
+    "Multiple of the square root of a rounding: the part of an entry's terms that its error is "
+    "when the entry, of which the error is a good part, is noise. In sums that happen to cancel "
+    "errors are some roundings of the terms. A quotient ``(f(x) - f(0)) / x`` has no digit right "
+    "where x is that root, and there the error is that part of the terms.",
     POSITIVE,
 )
 SINGLE_CONSTANTS = Threshold(
@@ -765,8 +767,9 @@ NORM_SLACK = Threshold(
 )
 MEETING_APART = Threshold(
     1e-9,
-    "Of the largest slope: how much two branches of a step may differ on the face on which they "
-    "meet; the error of a linear program in float64.",
+    "Of the largest slope: how much two branches of a step differ on the face on which they meet "
+    "where that is a jump; what least squares in float64 may leave. A difference between rounding "
+    "and this is neither.",
     JUDGED,
 )
 JUMP_ROUNDINGS = Threshold(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.optimize
 
+from clarke.decide.rounding import rounding_of_selections
 from clarke.errors import BudgetError
 from clarke.kinks import Hazard
 from clarke.numerics import JUMP_ROUNDINGS, MEETING_APART
@@ -69,27 +70,44 @@ def check_meeting(program: Program, cells: Sequence[Cell]) -> None:
     ]
     if len(pairs) > _PAIRS:
         raise BudgetError(f"{len(pairs)} pairs of branches meet at steps, more than {_PAIRS}.")
+    allowed = rounding_of_selections(program) if pairs else np.zeros(0)
     for a, b in pairs:
         program.deadline.ask("comparing {} pairs of branches where they meet", len(pairs))
-        if _apart(a, b):
+        if _apart(a, b, allowed):
             raise JumpsBesideError(
                 "The function jumps beside the point: the branches of a step differ on the surface "
                 "on which they meet."
             )
 
 
-def _apart(one: Cell, two: Cell) -> bool:
-    """Whether two linear functions differ somewhere on the common face of their cones."""
-    change = one.gradient - two.gradient
+def _apart(one: Cell, two: Cell, allowed: Array) -> bool:
+    """Whether two linear functions differ somewhere on the common face of their cones.
+
+    With rows ``R``, all of which are at least zero on the face, ``change`` is at most zero there if
+    ``-change = R' y + rest`` with ``y >= 0`` and no rest. Otherwise the least rest is, negated, a
+    direction on the face along which the change is ``|rest|`` for each unit of length.
+
+    Raises:
+        BudgetError: They differ by more than rounding, but by too little to be sure of it.
+    """
     rows = np.concatenate([one.rows, two.rows])
     rows = rows / np.abs(rows).max(axis=1, keepdims=True)
-    size = float(np.abs(np.concatenate([one.gradient, two.gradient])).max())
+    sizes = np.abs(one.gradient) + np.abs(two.gradient)
+    change = (one.gradient - two.gradient) / sizes.max()
+    doubtful = False
     for sign in (1.0, -1.0):
-        found = scipy.optimize.linprog(
-            -sign * change / size, A_ub=-rows, b_ub=np.zeros(len(rows)), bounds=(-1.0, 1.0)
-        )
-        if found.status != 0:
-            raise BudgetError("Whether two branches meet could not be told.")
-        if not -found.fun <= MEETING_APART:
+        try:
+            shares, left = scipy.optimize.nnls(rows.T, -sign * change)
+        except RuntimeError:
+            raise BudgetError("Whether two branches meet could not be told.") from None
+        if left > MEETING_APART:
             return True
+        rest = np.abs(rows.T @ shares + sign * change) * sizes.max()
+        room = JUMP_ROUNDINGS * (sizes + np.abs(rows).T @ shares * sizes.max())
+        doubtful |= bool((rest > allowed + room).any())
+    if doubtful:
+        raise BudgetError(
+            "Two branches differ on the surface on which they meet, by more than rounding but too "
+            "little to be sure of a jump."
+        )
     return False

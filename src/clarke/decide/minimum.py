@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.optimize import linprog
+from scipy.optimize import linprog, nnls
 
 from clarke.constraints import tangent
 from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
 from clarke.decide.live import primal
 from clarke.decide.refute import joint_direction
-from clarke.numerics import MINIMUM_FLAT, VALUES_SAME
+from clarke.numerics import JUMP_ROUNDINGS, MINIMUM_FLAT, VALUES_SAME
 from clarke.tangents import forward_mode
 
 if TYPE_CHECKING:
@@ -66,15 +66,32 @@ class LocalMinimum:
 
 def slopes_of_list(limits: LimitSet, allowed: Array, deadline: Deadline) -> Slopes:
     """The smallest slope in every cell, by a linear program over its directions of size one."""
-    rises = True
+    rises = flat = True
     for rows, gradient in _cells(limits):
         deadline.ask("looking for a direction of descent in {} cells", limits.count)
+        flat = flat and _is_flat(rows, gradient, allowed)
         lowest, direction = _lowest(rows, gradient)
         room = float(np.abs(direction) @ allowed) + MINIMUM_FLAT * float(np.abs(gradient).max())
         if lowest < -room:
             return Slopes(False, direction, flat=False)
         rises = rises and _rises(rows, gradient, allowed)
-    return Slopes(rises, None, flat=True)
+    return Slopes(rises, None, flat=rises or flat)
+
+
+def _is_flat(rows: Array, gradient: Array, allowed: Array) -> bool:
+    """Whether a cell's gradient is a sum of its rows but for rounding: no slope is negative.
+
+    What a linear program takes for zero may be a slope that is slight.
+    """
+    if not len(rows):
+        return bool((np.abs(gradient) <= allowed).all())
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    try:
+        shares, _ = nnls(units.T, gradient)
+    except RuntimeError:
+        return False
+    room = allowed + JUMP_ROUNDINGS * (np.abs(gradient) + np.abs(units).T @ shares)
+    return bool((np.abs(units.T @ shares - gradient) <= room).all())
 
 
 def _cells(limits: LimitSet) -> Iterator[tuple[Array, Array]]:

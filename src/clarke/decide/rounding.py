@@ -207,19 +207,27 @@ class Rounding:
         Either it is apart from this one by a good part of the entry's terms, or roundings of
         float64, in which both are told, already move it by that: ``(exp(x) - 1) / x`` at 1e-15.
         """
-        gaps = _gaps(other, self._gradient)
+        if self._is_noise(_gaps(other, self._gradient), self._unit):
+            return True
+        gaps = [torch.zeros_like(g) for g in self._gradient]
         for seed in _DOUBLE_SEEDS:
             moved = self._run(Errors(seed, ERROR_SIZES[-1], double=True))
             if moved is not None:
                 noise = [a / ERROR_SIZES[-1] for a in _gaps(moved, self._gradient)]
                 gaps = [torch.maximum(a, b) for a, b in zip(gaps, noise, strict=True)]
-        return self._is_noise(gaps)
+        return self._is_noise(gaps, UNIT)
 
     def strays(self, one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
         """Whether two gradients are apart by a good part of some entry's terms."""
-        return self._is_noise(_gaps(one, other))
+        return self._is_noise(_gaps(one, other), self._unit)
 
-    def _is_noise(self, gaps: Sequence[torch.Tensor]) -> bool:
+    @property
+    def _unit(self) -> float:
+        """The largest rounding of the program's types."""
+        kinds = set(self._program.analysis.trace.slot_dtypes.values())
+        return max((unit_roundoff(d) for d in kinds if d.is_floating_point), default=UNIT)
+
+    def _is_noise(self, gaps: Sequence[torch.Tensor], unit: float) -> bool:
         trace = self._program.analysis.trace
         kinds = {d for d in trace.slot_dtypes.values() if d.is_floating_point}
         if not kinds <= {torch.float32, torch.float64}:
@@ -233,7 +241,8 @@ class Rounding:
             return False
         largest = max((float(g.abs().max()) for g in self._gradient if g.numel()), default=0.0)
         terms = self._with_signs(range(_MANY_SIGNS))
-        drowned = [a > DROWNED * t.clamp(min=largest) for a, t in zip(gaps, terms, strict=True)]
+        part = DROWNED * unit**0.5
+        drowned = [a > part * t.clamp(min=largest) for a, t in zip(gaps, terms, strict=True)]
         if not any(bool(d.any()) for d in drowned):
             return False
         return any(
