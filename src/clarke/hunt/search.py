@@ -25,6 +25,7 @@ from clarke.numerics import (
     HUNT_PATIENCE,
     HUNT_REPEATS,
     HUNT_SECONDS,
+    HUNT_SHRINK_CHECKS,
     HUNT_SHRINK_SHARE,
 )
 from clarke.undo import leaves_no_trace
@@ -249,8 +250,17 @@ class _Search:
         with no more kinks touched than at the start, and at last with `check` at every step.
         """
         start, begun = self._subject.tries(point), self._glances.glance(point)
-        best = report
-        for level in range(3):
+        best = report, point
+        asked: dict[Any, Report | None] = {}
+
+        def checked(tried: Point) -> Report | None:
+            key = tuple((x.shape, *x.reshape(-1).tolist()) for x in tried)
+            if key not in asked:
+                asked[key] = self._check(tried)
+            return asked[key]
+
+        minor = _kind(report) is Verdict.NOT_LIPSCHITZ or any(_is_extreme(x) for x in point)
+        for level in range(2 if minor else 3):
             until = self._deadline.part(float(HUNT_SHRINK_SHARE))
 
             def holds(tried: Point, level: int = level, until: Deadline = until) -> bool:
@@ -268,20 +278,20 @@ class _Search:
                     return False
                 if level == 1:
                     return True
-                again = self._check(tried)
+                again = checked(tried) if len(asked) < HUNT_SHRINK_CHECKS else None
                 if again is None or not _same_fault(report, again):
                     return False
-                best = again
+                best = again, tried
                 return True
 
             simple = shrunk(rows_dropped(point, holds), holds)
             simple = tuple(x + 0.0 for x in simple)  # no negative zeros
-            again = self._check(simple)
+            again = checked(simple)
             if again is not None and _same_fault(report, again):
                 return again, simple
             if again is not None and _kind(again) is not None:
                 self._keep(again, simple)  # a fault of its own
-        return best, point
+        return best
 
     def _keep(self, report: Report, point: Point) -> None:
         key = _key(report)
