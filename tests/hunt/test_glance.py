@@ -95,6 +95,6 @@ def test_time_is_kept_with_a_slow_function():
         time.sleep(0.02)
         return (torch.relu(x) - torch.relu(-x)).sum()
 
-    found = clarke.hunt(slow, torch.ones(1, dtype=F64, requires_grad=True), seconds=3)
-    assert found.seconds < 9
+    found = clarke.hunt(slow, torch.ones(1, dtype=F64, requires_grad=True), seconds=5)
+    assert found.seconds < 20  # of a busy machine
     assert found

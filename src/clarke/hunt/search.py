@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.deadline import Deadline
-from clarke.errors import InputError
+from clarke.errors import InputError, OutOfTimeError
 from clarke.hunt.corpus import Corpus
 from clarke.hunt.glance import Glances
 from clarke.hunt.model import Find, Hunt
@@ -140,7 +140,7 @@ class _Search:
         kept = [p for p in self._corpus.points() if self._fits(p)]
         smallest = subject.examples[0]  # one row of a batch, where the function takes it
         for point in itertools.chain(kept, [subject.example], systematic(smallest, values)):
-            if self._deadline.passed:
+            if self._is_late():
                 return
             self._visit(point)
         self._judge_late()
@@ -149,7 +149,7 @@ class _Search:
         patience = HUNT_PATIENCE if self._seen else HUNT_PATIENCE / 8
         idle = 0
         points = endless(subject, values, self._archive, rng)
-        while idle < patience and not self._deadline.passed:
+        while idle < patience and not self._is_late():
             idle = 0 if self._visit(next(points)) else idle + 1
         self._judge_late()
 
@@ -198,6 +198,14 @@ class _Search:
             else:
                 self._judge(point, key)
         return bool(new)
+
+    def _is_late(self) -> bool:
+        """Whether time is up; what Python loads on first use does not count."""
+        try:
+            self._deadline.ask("hunting")
+        except OutOfTimeError:
+            return True
+        return False
 
     def _explained(self, look: Look, glance: Glance) -> bool:
         """Whether a fault that is known already can be the reason, and was seen often enough."""
