@@ -64,7 +64,7 @@ bench-sets: $(STAMP) ## Time exact sets with up to 362 880 elements; POLYMAKE=SE
 
 field: $(STAMP) ## Hunt over torch's own losses and activations, and write docs/field.md
 	mkdir -p runs
-	$(ONE_THREAD) $(BIN)/python benchmarks/field.py > runs/field.md
+	$(ONE_THREAD) $(BIN)/python benchmarks/field.py --seconds 15 > runs/field.md
 	mv runs/field.md docs/field.md
 
 bench-hunt: $(STAMP) ## Hunt for the known faults, and for planted ones in 60 random programs
