@@ -16,7 +16,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow fuzz lint format typecheck bench bench-sets agreement atlas-214 docs-check build clean
+.PHONY: field bench-hunt help setup demo test test-slow fuzz lint format typecheck bench bench-sets agreement atlas-214 docs-check build clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +61,16 @@ bench: $(STAMP) ## Run the benchmarks; DATA=FOLDER with CIFAR-10's binary files
 
 bench-sets: $(STAMP) ## Time exact sets with up to 362 880 elements; POLYMAKE=SECONDS beside polymake
 	$(ONE_THREAD) $(BIN)/python benchmarks/sets.py $(if $(POLYMAKE),--polymake '$(POLYMAKE)')
+
+field: $(STAMP) ## Hunt over torch's own losses and activations, and write docs/field.md
+	mkdir -p runs
+	$(ONE_THREAD) $(BIN)/python benchmarks/field.py --seconds 15 > runs/field.md
+	mv runs/field.md docs/field.md
+
+bench-hunt: $(STAMP) ## Hunt for the known faults, and for planted ones in 60 random programs
+	$(ONE_THREAD) $(BIN)/python benchmarks/hunting.py faults
+	$(ONE_THREAD) $(BIN)/python benchmarks/hunting.py planted 30
+	$(ONE_THREAD) $(BIN)/python benchmarks/hunting.py none 30
 
 agreement: $(STAMP) ## Compare 50 steps of each network with the naive reference; DATA=FOLDER
 	$(ONE_THREAD) $(BIN)/python benchmarks/agreement.py $(if $(DATA),--data '$(DATA)')

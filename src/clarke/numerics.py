@@ -1087,6 +1087,9 @@ HUNT_CHECK_SECONDS = Threshold(
 HUNT_SHRINK_SHARE = Threshold(
     0.4, "Share of the time left that shrinking one find may take; the search goes on after.", NONE
 )
+HUNT_SHRINK_CHECKS = Threshold(
+    24, "Calls of `check` that shrinking one find may take: some 5 s.", NONE
+)
 HUNT_PATIENCE = Threshold(
     200,
     "Points in a row without a new kink, or pair of kinks, after which a hunt ends: some 1 s.",

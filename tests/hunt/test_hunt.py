@@ -168,7 +168,7 @@ def test_the_same_seed_finds_the_same():
 
 def test_time_is_kept():
     found = clarke.hunt(case("iou").wrong, case("iou").example(), seconds=1)
-    assert found.seconds < 4
+    assert found.seconds < 10  # what has begun ends: on a busy machine late
 
 
 def test_a_function_that_refuses_most_points_is_hunted_where_it_runs():

@@ -59,7 +59,7 @@ def zeros(n):
     return torch.zeros(n, dtype=F64, requires_grad=True)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_is_the_jacobian_of_a_piece(seed):
     function = piecewise_linear(seed)
     pieces = everywhere(function, 2)
@@ -70,7 +70,7 @@ def test_is_the_jacobian_of_a_piece(seed):
         assert found.verify()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_matrices_are_judged_as_brute_force_does(seed):
     function = piecewise_linear(seed)
     pieces = everywhere(function, 2)

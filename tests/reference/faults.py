@@ -363,7 +363,7 @@ def ciou_aspect_right(box):
 
 
 def giou(a, b):
-    """Generalized IoU by hand: where the overlap has kinks, those of the hull make up for them."""
+    """Generalized IoU by hand: those of the hull make up for the overlap's kinks."""
     inner, union = _overlap(a, b, _clamped)
     hull = _clamped(torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(1)
     return (1 - inner / (union.abs() + 1) + (hull - union) / (hull + 1)).sum()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.deadline import Deadline
-from clarke.errors import InputError
+from clarke.errors import InputError, OutOfTimeError
 from clarke.hunt.corpus import Corpus
 from clarke.hunt.glance import Glances
 from clarke.hunt.model import Find, Hunt
@@ -25,6 +25,7 @@ from clarke.numerics import (
     HUNT_PATIENCE,
     HUNT_REPEATS,
     HUNT_SECONDS,
+    HUNT_SHRINK_CHECKS,
     HUNT_SHRINK_SHARE,
 )
 from clarke.undo import leaves_no_trace
@@ -139,7 +140,7 @@ class _Search:
         kept = [p for p in self._corpus.points() if self._fits(p)]
         smallest = subject.examples[0]  # one row of a batch, where the function takes it
         for point in itertools.chain(kept, [subject.example], systematic(smallest, values)):
-            if self._deadline.passed:
+            if self._is_late():
                 return
             self._visit(point)
         self._judge_late()
@@ -148,7 +149,7 @@ class _Search:
         patience = HUNT_PATIENCE if self._seen else HUNT_PATIENCE / 8
         idle = 0
         points = endless(subject, values, self._archive, rng)
-        while idle < patience and not self._deadline.passed:
+        while idle < patience and not self._is_late():
             idle = 0 if self._visit(next(points)) else idle + 1
         self._judge_late()
 
@@ -197,6 +198,14 @@ class _Search:
             else:
                 self._judge(point, key)
         return bool(new)
+
+    def _is_late(self) -> bool:
+        """Whether time is up; what Python loads on first use does not count."""
+        try:
+            self._deadline.ask("hunting")
+        except OutOfTimeError:
+            return True
+        return False
 
     def _explained(self, look: Look, glance: Glance) -> bool:
         """Whether a fault that is known already can be the reason, and was seen often enough."""
@@ -249,8 +258,17 @@ class _Search:
         with no more kinks touched than at the start, and at last with `check` at every step.
         """
         start, begun = self._subject.tries(point), self._glances.glance(point)
-        best = report
-        for level in range(3):
+        best = report, point
+        asked: dict[Any, Report | None] = {}
+
+        def checked(tried: Point) -> Report | None:
+            key = tuple((x.shape, *x.reshape(-1).tolist()) for x in tried)
+            if key not in asked:
+                asked[key] = self._check(tried)
+            return asked[key]
+
+        minor = _kind(report) is Verdict.NOT_LIPSCHITZ or any(_is_extreme(x) for x in point)
+        for level in range(2 if minor else 3):
             until = self._deadline.part(float(HUNT_SHRINK_SHARE))
 
             def holds(tried: Point, level: int = level, until: Deadline = until) -> bool:
@@ -268,20 +286,20 @@ class _Search:
                     return False
                 if level == 1:
                     return True
-                again = self._check(tried)
+                again = checked(tried) if len(asked) < HUNT_SHRINK_CHECKS else None
                 if again is None or not _same_fault(report, again):
                     return False
-                best = again
+                best = again, tried
                 return True
 
             simple = shrunk(rows_dropped(point, holds), holds)
             simple = tuple(x + 0.0 for x in simple)  # no negative zeros
-            again = self._check(simple)
+            again = checked(simple)
             if again is not None and _same_fault(report, again):
                 return again, simple
             if again is not None and _kind(again) is not None:
                 self._keep(again, simple)  # a fault of its own
-        return best, point
+        return best
 
     def _keep(self, report: Report, point: Point) -> None:
         key = _key(report)
