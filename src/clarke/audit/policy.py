@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import random
+import warnings
 from enum import Enum
+from typing import TYPE_CHECKING
 
-from clarke.errors import InputError
+from clarke.audit.engine import levels_up_to
+from clarke.errors import InputError, WrongGradientError, WrongGradientWarning
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clarke.capture import Location
+    from clarke.report import Report
 
 
 class OnWrong(Enum):
@@ -16,8 +26,12 @@ class OnWrong(Enum):
     REPAIR = "put a correct gradient in the place of that of AD, and go on"
 
     @classmethod
-    def parse(cls, given: OnWrong | str) -> OnWrong:
+    def parse(cls, given: OnWrong | str, name: str = "on_wrong") -> OnWrong:
         """A member, or its name in lower case.
+
+        Args:
+            given: What the user wrote.
+            name: Of the argument.
 
         Raises:
             InputError: No such member; names the right spellings.
@@ -30,9 +44,73 @@ class OnWrong(Enum):
                     return member
         names = ", ".join(f'"{m.name.lower()}"' for m in cls)
         raise InputError(
-            f"on_wrong is {given!r}; it must be one of {names}, a member of clarke.OnWrong, "
+            f"{name} is {given!r}; it must be one of {names}, a member of clarke.OnWrong, "
             "or a function that takes a Report."
         )
+
+
+class Answer:
+    """What the user asked for about one kind of gradient that is no good.
+
+    Args:
+        given: A member of `OnWrong`, its name, a function that takes a `Report`, or None.
+        name: Of the argument.
+        says: What is the matter, in messages.
+
+    Attributes:
+        policy: The member; None for a function, or for nothing.
+    """
+
+    def __init__(
+        self, given: OnWrong | str | Callable[[Report], None] | None, name: str, says: str
+    ) -> None:
+        self.policy: OnWrong | None = None
+        self._callback: Callable[[Report], None] | None = None
+        if callable(given) and not isinstance(given, OnWrong):
+            self._callback = given
+        elif given is not None:
+            self.policy = OnWrong.parse(given, name)
+        self._says = says
+        self._warned_at: set[tuple[str, int]] = set()
+
+    def give(self, report: Report, location: Location, *, repaired: bool) -> None:
+        """Do it, where the gradient was not repaired."""
+        why = report.reason.removeprefix("WRONG: ")
+        message = f"The gradient computed at {location} is {self._says}: {why}"
+        place = (location.file, location.line)
+        if self._callback is not None:
+            self._callback(report)
+        elif self.policy is OnWrong.RAISE:
+            raise WrongGradientError(f"{message}\n{report}", report)
+        elif self.policy is not None and not repaired and place not in self._warned_at:
+            self._warned_at.add(place)
+            level = levels_up_to(*place)
+            warnings.warn(message, WrongGradientWarning, stacklevel=level)
+
+
+class Answers:
+    """What the user asked for about wrong gradients, and about NaN and infinity."""
+
+    def __init__(
+        self,
+        on_wrong: OnWrong | str | Callable[[Report], None],
+        on_nonfinite: OnWrong | str | Callable[[Report], None] | None,
+    ) -> None:
+        self._wrong = Answer(on_wrong, "on_wrong", "wrong")
+        self._nonfinite = Answer(on_nonfinite, "on_nonfinite", "not finite")
+
+    @property
+    def undoes(self) -> bool:
+        """Whether what ``.grad`` held before a call may be needed again."""
+        asked = (self._wrong.policy, self._nonfinite.policy)
+        return OnWrong.RAISE in asked or self._nonfinite.policy is OnWrong.REPAIR
+
+    def to(self, verdict: Verdict) -> Answer | None:
+        """The answer to a verdict, if it has one."""
+        if verdict is Verdict.NOT_CLARKE:
+            return self._wrong
+        no_number = verdict in (Verdict.NONFINITE, Verdict.NOT_LIPSCHITZ)
+        return self._nonfinite if no_number else None
 
 
 class Schedule:

@@ -16,7 +16,7 @@ from clarke.audit.history import History
 from clarke.audit.hooks import HookSpy
 from clarke.audit.keep import Keeper
 from clarke.audit.penalized import Penalized
-from clarke.audit.policy import OnWrong, Schedule
+from clarke.audit.policy import Answers, OnWrong, Schedule
 from clarke.audit.statistics import PlaceCounter
 from clarke.audit.step import Step
 from clarke.audit.stepping import OptimizerAside
@@ -30,8 +30,6 @@ from clarke.errors import (
     AuditWarning,
     ClarkeError,
     InputError,
-    WrongGradientError,
-    WrongGradientWarning,
     in_a_line,
 )
 from clarke.fast import EarlyTies, QuickJudge
@@ -67,6 +65,7 @@ _DISTRIBUTED = (
 def audit(
     on_wrong: OnWrong | str | Callable[[Report], None] = OnWrong.WARN,
     *,
+    on_nonfinite: OnWrong | str | Callable[[Report], None] | None = None,
     every: int = 1,
     sample: float | None = None,
     confirm_every: int = 0,
@@ -88,6 +87,8 @@ def audit(
             (`WrongGradientWarning`), "raise" (`WrongGradientError`, with ``.grad`` as it was
             before the call), "repair" (a correct gradient is put in its place), or a function
             that takes the `Report`. A gradient that stays undecided never triggers it.
+        on_nonfinite: The same about NaN and infinity; "repair" writes a valid gradient where one
+            is proved to exist, and warns elsewhere. None: the verdict tells, nothing more.
         every: Look at every `every`-th backward call only.
         sample: Look at a call with this probability only, drawn from a private generator.
         confirm_every: Confirm the positive verdict of every so many judged calls by running the
@@ -112,6 +113,7 @@ def audit(
     """
     return Audit(
         on_wrong,
+        on_nonfinite=on_nonfinite,
         every=every,
         sample=sample,
         confirm_every=confirm_every,
@@ -142,6 +144,7 @@ class Audit:
         self,
         on_wrong: OnWrong | str | Callable[[Report], None] = OnWrong.WARN,
         *,
+        on_nonfinite: OnWrong | str | Callable[[Report], None] | None = None,
         every: int = 1,
         sample: float | None = None,
         confirm_every: int = 0,
@@ -157,11 +160,7 @@ class Audit:
         self._left = math.inf if total_seconds is None else total_seconds
         self._keeper = None if keep is None else Keeper(keep)
         self._settings = settings or Settings()
-        self._callback: Callable[[Report], None] | None = None
-        if callable(on_wrong) and not isinstance(on_wrong, OnWrong):
-            self._callback, self._policy = on_wrong, None
-        else:
-            self._policy = OnWrong.parse(on_wrong)
+        self._answers = Answers(on_wrong, on_nonfinite)
         self._schedule = Schedule(every, sample, confirm_every, self._settings.seed)
         self._wrt = None if wrt is None else tuple(wrt)
         self._registry = default_registry()
@@ -190,7 +189,6 @@ class Audit:
         self._begun: list[Begun] = []
         self._whole = False
         self._warned = False
-        self._warned_at: set[tuple[str, int]] = set()
 
     # ---------------------------------------------------------------- the block
 
@@ -334,7 +332,7 @@ class Audit:
             self._penalized,
             self._settings,
             confirmed=self._schedule.confirms(self._history.judged + 1),
-            undoable=self._policy is OnWrong.RAISE,
+            undoable=self._answers.undoes,
             quick=self._quick if self._settings.quick else None,
             spy=self._spy,
             whole=self._whole,
@@ -356,14 +354,14 @@ class Audit:
         self._warn_of_failure(turn.error, location)
         if self._keeper is not None:
             turn.keep(self._keeper)
-        wrong = turn.decision.verdict is Verdict.NOT_CLARKE
-        if wrong and self._policy is OnWrong.REPAIR:
+        answer = self._answers.to(turn.decision.verdict)
+        if answer is not None and answer.policy is OnWrong.REPAIR:
             turn.repair()
-        elif wrong and self._policy is OnWrong.RAISE:
+        elif answer is not None and answer.policy is OnWrong.RAISE:
             turn.undo()
         report = self._remember(turn, turn.decision, number, location)
-        if wrong:
-            self._answer(report, location, repaired=turn.repaired)
+        if answer is not None:
+            answer.give(report, location, repaired=turn.repaired)
         return turn.result
 
     def _remember(self, turn: Turn, decision: Decision, number: int, location: Location) -> Report:
@@ -411,19 +409,6 @@ class Audit:
             if self._recorder is not None and reads is not None:
                 self._recorder.reads.clear()
                 self._recorder.reads.extend(reads)
-
-    def _answer(self, report: Report, location: Location, *, repaired: bool) -> None:
-        """Do what the user asked for about a wrong gradient."""
-        why = report.reason.removeprefix("WRONG: ")
-        message = f"The gradient computed at {location} is wrong: {why}"
-        if self._callback is not None:
-            self._callback(report)
-        elif self._policy is OnWrong.RAISE:
-            raise WrongGradientError(f"{message}\n{report}", report)
-        elif not repaired and (location.file, location.line) not in self._warned_at:
-            self._warned_at.add((location.file, location.line))
-            level = levels_up_to(location.file, location.line)
-            warnings.warn(message, WrongGradientWarning, stacklevel=level)
 
     def _warn_of_failure(self, error: Exception | None, location: Location) -> None:
         if error is None or isinstance(error, ClarkeError) or self._warned:

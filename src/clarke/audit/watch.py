@@ -115,11 +115,14 @@ class GradBackup:
     def replace(self, wrong: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> None:
         """Replace, in what ``.grad`` holds now, the part `wrong` by `right`."""
         with torch.no_grad():
-            for leaf, before, w, r in zip(self._leaves, self._before, wrong, right, strict=True):
+            held = zip(self._leaves, self._before, self._copies, wrong, right, strict=True)
+            for leaf, before, copy, w, r in held:
                 if leaf.grad is None:
                     if bool(r.any()):
                         leaf.grad = r.to(leaf.dtype).reshape(leaf.shape).clone()
                 elif before is None and leaf.grad.layout == torch.strided:
                     leaf.grad.copy_(r)
+                elif copy is not None and not bool(torch.isfinite(w).all()):
+                    leaf.grad.copy_(copy + r.to(leaf.dtype))  # NaN cannot be taken off again
                 else:
                     leaf.grad.add_((r.to(torch.float64) - w.to(torch.float64)).to(leaf.dtype))

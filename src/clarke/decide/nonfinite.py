@@ -124,6 +124,18 @@ def _surroundings(
     return None, None if found is None else unflatten(found, program.point)
 
 
+def limits_beside(program: Program, generator: torch.Generator) -> list[NDArray[np.float64]]:
+    """Limits of gradients along random rays, each with the opposite one."""
+    beside = Beside(program, generator)
+    found = []
+    for direction in beside.rays(RAY_PAIRS):
+        samples = beside.along(direction)
+        limit = settled(samples, direction)
+        if limit is not None and values_follow(beside.here, samples, limit.gradient):
+            found.append(limit.gradient)
+    return found
+
+
 def _sharper(
     program: Program, limit: NDArray[np.float64], error: NDArray[np.float64]
 ) -> NDArray[np.float64]:
