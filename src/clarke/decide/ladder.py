@@ -28,7 +28,8 @@ from clarke.decide.refute import (
     refute,
     rounding_of_set,
 )
-from clarke.decide.responsible import hints, wrong_functions
+from clarke.decide.cures import hints
+from clarke.decide.responsible import wrong_functions
 from clarke.decide.rounding import (
     rounding_of_selections,
 )
@@ -476,6 +477,6 @@ class _Rungs(Context):
             culprits=culprits,
             analysis=program.analysis,
             relevance=self.relevance,
-            notes=hints(program, culprits),
+            cures=hints(program, culprits, lambda g: proof.limits.place(g, allowed).inside),
             element=None if correct is None else unflatten(correct, program.point),
         )

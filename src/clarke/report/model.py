@@ -62,6 +62,7 @@ class Report:
         theorem: The argument used.
         culprits: Operations that the verdict names.
         element: A correct or finite gradient where AD's is not one.
+        cures: What to write instead of what made the gradient wrong, or not finite.
         notes: Further sentences.
         seconds: What clarke's own work took, without the run that was recorded.
         out_of_time: Undecided because the time limit ended; more `seconds` may decide it.
@@ -76,6 +77,7 @@ class Report:
     culprits: tuple[Culprit, ...] = ()
     element: tuple[torch.Tensor, ...] | None = None
     notes: tuple[str, ...] = ()
+    cures: tuple[str, ...] = ()
     seconds: float = 0.0
     out_of_time: bool = False
 
@@ -126,6 +128,7 @@ class Report:
                 }
                 for w, weight in zip(certificate.witnesses, certificate.weights, strict=True)
             ],
+            "cures": list(self.cures),
             "notes": list(self.notes),
             "seconds": self.seconds,
             "out_of_time": self.out_of_time,

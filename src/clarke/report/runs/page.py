@@ -243,6 +243,11 @@ def _article(run: Run, group: Noted) -> str:
     if step.picture is not None:
         picture = drawing(step.picture)
     repaired = " The gradient was replaced by a correct one." if step.repaired else ""
+    repaired += "".join(
+        f'</p><p class="cure"><b>{head}</b> {esc(text)}'
+        for head, text in (("Values:", step.values), *(("Instead:", c) for c in step.cures))
+        if text
+    )
     whose = "" if step.outcome is step.verdict else " (the sum accumulated so far)"
     text = f"step {step.number} {' '.join(c.place for c in step.culprits)}"
     return (
