@@ -101,6 +101,8 @@ class Answers:
         on_wrong: OnWrong | str | Callable[[Report], None],
         on_nonfinite: OnWrong | str | Callable[[Report], None] | None,
     ) -> None:
+        if on_wrong is None:  # which has no meaning here
+            OnWrong.parse(on_wrong)
         self._wrong = Answer(on_wrong, "on_wrong", "wrong")
         self._nonfinite = Answer(on_nonfinite, "on_nonfinite", "not finite")
 

@@ -1,7 +1,7 @@
 """What to write instead: rewritings that were tried at the point, and guards against NaN.
 
-A rewriting of a kink is shown only where its slopes, put in the place of autograd's, give a gradient
-in the set. So it is never the operation at fault itself, whose slopes gave a wrong one.
+A rewriting of a kink is shown only where its slopes, in the place of autograd's, give a gradient in
+the set. So it is never the operation at fault itself, whose slopes gave a wrong one.
 """
 
 from __future__ import annotations
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 
 _MOST = 4  # operations whose rewritings are tried
 _CLAMPS = frozenset({"clamp", "clamp_min", "clamp_max", "relu", "threshold"})
+_SOFTPLUS = (
+    "max(x, 0) + log1p(exp(-|x|)) is torch.nn.functional.softplus(x), which is smooth; "
+    "with -x*t added it is torch.nn.functional.binary_cross_entropy_with_logits(x, t)."
+)
+_MASK = (
+    "A mask from a comparison decides the slope at the tie: use torch.relu, torch.where "
+    "with equal values on both sides, or torch.maximum."
+)
 _ELSE = (
     "No rewriting is known that is right here. Combine the kinks that cancel into one operation, "
     "or take a valid gradient: clarke.grad(f, inputs), clarke.audit(on_wrong='repair')."
@@ -85,17 +93,11 @@ def hints(
     names = {op.short_name.rstrip("_") for op in program.analysis.trace.ops}
     own = {c.operation.rstrip("_") for c in culprits}
     if own & _CLAMPS and "abs" in own and "log1p" in names and "exp" in names:
-        return (
-            "max(x, 0) + log1p(exp(-|x|)) is torch.nn.functional.softplus(x), which is smooth; "
-            "with -x*t added it is torch.nn.functional.binary_cross_entropy_with_logits(x, t).",
-        )
+        return (_SOFTPLUS,)
     if own & {"max", "amax", "maximum"} and {"exp", "log"} <= names:
         return ("A maximum inside log and exp: torch.logsumexp is smooth.",)
     if own & {"gt", "ge", "lt", "le", "sign"}:
-        return (
-            "A mask from a comparison decides the slope at the tie: use torch.relu, torch.where "
-            "with equal values on both sides, or torch.maximum.",
-        )
+        return (_MASK,)
     try:
         part = program.within(program.deadline.part(float(CURE_SHARE)))
         found = None if valid is None else _tried(part, culprits, valid)
@@ -116,10 +118,10 @@ def _tried(program: Program, culprits: Sequence[Culprit], valid: Valid) -> str |
     texts = []
     for name, touches in groups.items():
         text = _REWRITINGS.get(_one_sided(name, touches), Slopes()).mean
-        weights = _weights(touches, "mean") if text else None
-        if weights is None:
+        mean = _weights(touches, "mean") if text else None
+        if mean is None:
             continue
-        means.update(weights)
+        means.update(mean)
         texts.append(f"{text} in place of {_named(touches)}")
     if len(texts) > 1 and valid(flatten(selected_gradient(program, weights=means))):
         return f"{' and '.join(texts)} make the gradient right here."
@@ -208,8 +210,8 @@ _GUARDS: Mapping[str, str] = MappingProxyType(
         "atanh": "torch.atanh(x.clamp(-1 + eps, 1 - eps)) is finite",
         "acosh": "torch.acosh(x.clamp_min(1 + eps)) has slope 0 up to 1 + eps",
         "hypot": "torch.linalg.vector_norm(torch.stack((a, b)), dim=0) has slope 0 at the origin",
-        "exp": "it overflows: use torch.logsumexp, log_softmax or softplus, or subtract the maximum "
-        "first",
+        "exp": "it overflows: use torch.logsumexp, log_softmax or softplus, or subtract the "
+        "maximum first",
         "_softmax": "a row that is -inf throughout has no softmax: mask with "
         "torch.finfo(x.dtype).min instead of -inf",
         "_log_softmax": "a row that is -inf throughout has no softmax: mask with "

@@ -17,12 +17,12 @@ from clarke.decide.apart import (
     regular_in_parts,
     roundings_of,
 )
+from clarke.decide.cures import hints
 from clarke.decide.limits import Limits
 from clarke.decide.live import find_live
 from clarke.decide.model import Decision
 from clarke.decide.normal import outer_estimate
 from clarke.decide.refute import kinks_of, refute_part
-from clarke.decide.cures import hints
 from clarke.decide.responsible import culprits_of
 from clarke.decide.tolerance import added, within
 from clarke.errors import BudgetError

@@ -11,6 +11,7 @@ from clarke.constraints import find_relevant, flatten, random_tangents, resolve,
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.applied import declared_derivative, hold_functions
 from clarke.decide.context import Context
+from clarke.decide.cures import hints
 from clarke.decide.disagree import name_formula
 from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
 from clarke.decide.guards import judge_guard
@@ -28,7 +29,6 @@ from clarke.decide.refute import (
     refute,
     rounding_of_set,
 )
-from clarke.decide.cures import hints
 from clarke.decide.responsible import wrong_functions
 from clarke.decide.rounding import (
     rounding_of_selections,

@@ -123,7 +123,11 @@ def _header(run: Run) -> str:
     ]
     shown = "".join(f'<div class="card"><b>{n}</b><span>{w}</span></div>' for n, w in cards)
     started = esc(run.settings.get("started", ""))
-    state = "" if run.finished else " The run did not reach its end; all finished steps are here."
+    state = ""
+    if not run.finished:
+        state = " The run did not reach its end; all finished steps are here."
+    elif run.summary.get("status"):
+        state = f" The program ended early: {esc(run.summary['ended'])}."
     return (
         f'<header><h1>{esc(run.name)}</h1><p class="soft"><code>{esc(program or run.folder)}</code>'
         f" {started}{state}</p>"

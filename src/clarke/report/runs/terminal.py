@@ -49,6 +49,8 @@ def _answer(run: Run) -> Text:
     text = Text()
     if not run.finished:
         text.append("The run did not reach its end; what it finished is here. ", "bold yellow")
+    elif run.summary.get("status"):
+        text.append(f"The program ended early ({run.summary['ended']}). ", "bold yellow")
     if run.damaged > 1 or (run.damaged and run.finished):
         text.append(f"{run.damaged} lines of the record cannot be read. ", "bold red")
     if not run.steps:
