@@ -22,12 +22,15 @@ def leaf(*values):
 
 def test_by_default_the_first_of_a_place_is_told_with_line_and_cure():
     x = leaf(0.0, 0.0)
-    with (
-        pytest.warns(clarke.WrongGradientWarning) as told,
-        clarke.audit(seconds=None) as audit,
-    ):
-        for _ in range(3):
-            root(x).backward()
+    audit = clarke.audit(seconds=None)
+
+    def train():
+        with audit:
+            for _ in range(3):
+                root(x).backward()
+
+    with pytest.warns(clarke.WrongGradientWarning) as told:
+        train()
     (only,) = told
     line = root.__code__.co_firstlineno + 2
     assert f"sqrt at {__file__}:{line}" in str(only.message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
 from collections import Counter
 from dataclasses import dataclass
@@ -71,6 +72,10 @@ class Summary:
             "repaired": self.repaired,
             "firsts": [s.to_dict() for s in self.firsts],
         }
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the text, in which nothing is HTML of its own."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         lines = [f"{self.calls} backward calls, {self.judged} judged in {self.seconds:.1f} s"]

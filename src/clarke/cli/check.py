@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-import json
 from typing import Annotated
 
 import typer
 
 import clarke
+from clarke.cli.plain import json_text
 from clarke.cli.status import exit_status
 from clarke.cli.target import function_and_inputs
 from clarke.errors import ClarkeError, InputError, in_a_line
@@ -52,6 +52,6 @@ def check(
             f"The function cannot be run on the inputs: {in_a_line(error)}. "
             "Do they have the shapes that it takes?"
         ) from error
-    typer.echo(json.dumps(report.to_dict(), indent=2) if as_json else str(report))
+    typer.echo(json_text(report.to_dict()) if as_json else str(report))
     infinite = report.verdict is clarke.Verdict.NONFINITE
     raise typer.Exit(exit_status([report.correct], strict=strict, nonfinite=infinite))

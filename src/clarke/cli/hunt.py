@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 import clarke
+from clarke.cli.plain import json_text
 from clarke.cli.target import function_and_inputs
 from clarke.errors import ClarkeError, InputError, in_a_line
 
@@ -40,7 +40,7 @@ def hunt(
             f"The function cannot be run on the example: {in_a_line(error)}. "
             "Do the inputs have the shapes that it takes?"
         ) from error
-    typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
+    typer.echo(json_text(found.to_dict()) if as_json else str(found))
     for find in found.finds if script and not as_json else ():
         typer.echo(f"\n{find.script}", nl=False)
     if found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -151,6 +152,14 @@ class Report:
 
     def __str__(self) -> str:
         return report_text(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the text, in which nothing is HTML of its own, beside a bar."""
+        colour = {True: "#2a8a4a", False: "#c0392b", None: "#c08a00"}[self.correct]
+        return (
+            f'<pre style="border-left: 4px solid {colour}; padding-left: 8px">'
+            f"{html.escape(str(self))}</pre>"
+        )
 
 
 def _values(tensors: tuple[torch.Tensor, ...]) -> list[Any]:
