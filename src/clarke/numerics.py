@@ -1051,7 +1051,7 @@ JUDGING_SHARE = Threshold(
     NONE,
 )
 JUDGING_NOTABLE = Threshold(
-    5.0,
+    2.0,
     "Seconds of judging, of all steps together, below which nothing is proposed.",
     NONE,
 )

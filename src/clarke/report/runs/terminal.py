@@ -150,7 +150,7 @@ def _cost(run: Run) -> Text:
         text += f" of the program's {whole:.1f} s ({100 * share:.0f} %)"
         if share > JUDGING_SHARE and judging > JUDGING_NOTABLE:
             every = int(run.settings.get("every") or 1)
-            text += f"; --every {10 * every} would judge fewer steps"
+            text += f"; try --every {10 * every}"
     return Text(text, "dim")
 
 
