@@ -11,7 +11,13 @@ from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import judge_detached
 from clarke.decide.unseen import judge_unseen
 from clarke.decide.values import judge_values
-from clarke.errors import InputError, ModifiedSinceError, OutOfTimeError, WrongGradientError
+from clarke.errors import (
+    InputError,
+    ModifiedSinceError,
+    OutOfMemoryError,
+    OutOfTimeError,
+    WrongGradientError,
+)
 from clarke.numerics import CHECK_SECONDS
 from clarke.prepare import prepared
 from clarke.report import Report, build_report
@@ -92,13 +98,13 @@ def check(
                     decision = judge_values(decision, run.slots, run.value, run.rerun, run.deadline)
                 decision = judge_unseen(decision, run.slots, run.value, run.deadline)
             spent = run.deadline.spent
-    except OutOfTimeError as error:
+    except (OutOfTimeError, OutOfMemoryError) as error:
         decision = Decision(
             Verdict.UNDECIDED,
             str(error),
             analysis=decision.analysis,
             relevance=decision.relevance,
-            out_of_time=True,
+            out_of_time=isinstance(error, OutOfTimeError),
         )
     except ModifiedSinceError as error:
         decision = Decision(Verdict.UNDECIDED, str(error))

@@ -1,4 +1,4 @@
-"""A time limit that is passed down a call and tested wherever work is done."""
+"""A time limit that is passed down a call and tested wherever work is done; memory that is gone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
 
-from clarke.errors import InputError, OutOfTimeError
+from clarke.errors import ClarkeError, InputError, OutOfMemoryError, OutOfTimeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -185,7 +185,7 @@ class Deadline:
 class _Loaded:
     """Tells how much of the time since the last question went into loading modules.
 
-    Torch loads its compiler (800 modules, 3 s) on the first use of some forward-mode rules, and
+    Torch loads its compiler (800 modules, 3 s) on the first use of some rules, and
     numba compiles its loops when they are first needed.
     """
 
@@ -250,6 +250,43 @@ def rung(
         return timed
 
     return named
+
+
+# How allocators of torch and numpy say that they have no more, on all systems and devices.
+_NO_MEMORY = ("allocate memory", "not enough memory", "out of memory", "size calculation overflow")
+
+
+def within_memory(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let a function of clarke's own end without an answer where there is not enough memory.
+
+    What may become large is to be counted before it is made; this is for what was not.
+
+    Raises:
+        OutOfMemoryError: An allocation failed.
+    """
+
+    @functools.wraps(function)
+    def bounded(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except (MemoryError, RuntimeError) as error:
+            said = str(error).lower()
+            if isinstance(error, ClarkeError) or not (
+                isinstance(error, MemoryError) or any(words in said for words in _NO_MEMORY)
+            ):
+                raise
+            failure = OutOfMemoryError(
+                f"There is not enough memory to analyse this program ({_first_line(error)}). Judge "
+                "a smaller part of it, or fewer elements."
+            )
+        # Not from the error: its frames hold what was allocated before.
+        raise failure
+
+    return bounded
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 UNLIMITED = Deadline(math.inf, math.inf)

@@ -60,6 +60,10 @@ class OutOfTimeError(BudgetError):
     """The time limit of a call ended before an answer; says what was under way."""
 
 
+class OutOfMemoryError(BudgetError):
+    """Clarke's own analysis needed more memory than there is."""
+
+
 class WrongGradientWarning(UserWarning):
     """An audited backward call returned a gradient that is proved not to be a Clarke gradient."""
 

@@ -104,6 +104,7 @@ def grad(
             at this point; a comparison at a tie chooses between values that part beside the point;
             or the program reads values into Python and takes another branch there.
         OutOfTimeError: No answer in time.
+        OutOfMemoryError: No answer within the memory.
     """
     chosen = Pick.parse(pick)
     if chosen is Pick.RANDOM and generator is None:

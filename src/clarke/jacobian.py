@@ -147,8 +147,8 @@ class _Weighted:
         return torch.cat([p.reshape(-1) for p in parts])
 
     def __call__(self, *arguments: Any) -> torch.Tensor:
-        *inputs, weights = arguments
-        return (self._flat(inputs) * weights).sum()
+        found: torch.Tensor = self._flat(arguments[:-1]) * arguments[-1]
+        return found.sum()
 
     @property
     def arguments(self) -> tuple[Any, ...]:

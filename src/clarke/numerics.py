@@ -1155,7 +1155,7 @@ HUNT_ULPS = Threshold(
 JACOBIAN_LIKE = Threshold(
     1e-9,
     "Difference of an entry of a Jacobian from that of a selection, to its size or to 1, that "
-    "counts as rounding; the weighted sum of its rows is held against bounds of each entry besides.",
+    "counts as rounding; the sum of its rows is held against bounds of each entry besides.",
     JUDGED,
 )
 JACOBIAN_APART = Threshold(

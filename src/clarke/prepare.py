@@ -12,7 +12,7 @@ import torch
 
 from clarke.capture import Made, PythonReads, RefusingRecorder, collect_opened, collect_trace
 from clarke.deadline import UNLIMITED, Deadline, check_seconds
-from clarke.decide.detached import opened_value
+from clarke.decide.detached import Again, opened_value
 from clarke.errors import (
     CaptureError,
     ClarkeError,
@@ -62,11 +62,11 @@ class Prepared:
     rewritten: Location | None = None
 
     @property
-    def values(self) -> tuple[Callable[[Sequence[torch.Tensor]], float], ...]:
+    def values(self) -> tuple[Again, ...]:
         """Ways to the function's value: by running it, and in float64 from what was recorded."""
         if self.opened is None:
-            return (self.value,)
-        return (self.value, opened_value(self.opened, self.slots, self.deadline))
+            return (Again(self.value),)
+        return (Again(self.value), opened_value(self.opened, self.slots, self.deadline))
 
     @property
     def slots(self) -> tuple[int, ...]:

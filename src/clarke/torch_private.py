@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 import sys
 import threading
 import weakref
@@ -283,6 +284,12 @@ _open_level: Final[Any] = torch._C._enter_dual_level  # noqa: SLF001 - a public 
 _close_level: Final[Any] = torch._C._exit_dual_level  # noqa: SLF001 - as above
 _make_dual: Final[Any] = torch._VF._make_dual  # noqa: SLF001 - as above
 _unpack_dual: Final[Any] = torch._VF._unpack_dual  # noqa: SLF001 - as above
+is_made_of_zeros: Final[Any] = torch.Tensor._is_zerotensor  # noqa: SLF001 - a tangent of none
+_enter_functions: Final[Any] = torch._C._push_on_torch_function_stack  # noqa: SLF001 - as above
+_leave_functions: Final[Any] = torch._C._pop_torch_function_stack  # noqa: SLF001 - as above
+_get_function_state: Final[Any] = torch._C._get_torch_function_state  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+_set_function_state: Final[Any] = torch._C._set_torch_function_state  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+_FUNCTIONS_SEEN: Final[Any] = torch._C._TorchFunctionState.ENABLED  # type: ignore[attr-defined]  # noqa: SLF001 - as above
 _one_at_a_time: Final = threading.RLock()  # there is one level in a process, so there is one lock
 _unlock: Final[Any] = _one_at_a_time.__exit__  # which takes whatever it is given
 
@@ -297,8 +304,10 @@ class _OpenLevel(bytearray):
     closes: tuple[Any, ...]
 
 
-def forward_mode() -> memoryview:
+def forward_mode(sees: Any = None) -> memoryview:
     """A context manager in which tensors may carry tangents: `make_dual`, `unpack_dual`.
+
+    A torch function mode, if given, sees what is called, also where such modes are switched off.
 
     Torch has one level of forward mode for the whole process, and takes a second for an error. So
     clarke's threads come one after another, and a thread of the user's that opens or closes the
@@ -312,6 +321,9 @@ def forward_mode() -> memoryview:
     """
     locked: list[bool] = []
     opened: list[int] = []
+    entered: list[tuple[()]] = []
+    switched: list[Any] = []
+    state = _get_function_state()
     stood_in: tuple[list[Any], ...] = ([], [])
     owner, doors = _doors()
     level = _OpenLevel()
@@ -324,6 +336,8 @@ def forward_mode() -> memoryview:
             for here, (n, was) in zip(stood_in, doors, strict=True)
         ),
         _at_end(level, map(_close_level, opened)),
+        _at_end(level, itertools.starmap(_leave_functions, entered)),
+        _at_end(level, map(_set_function_state, switched)),
     )
     try:
         locked.extend(itertools.starmap(_one_at_a_time.acquire, ((),)))
@@ -336,6 +350,11 @@ def forward_mode() -> memoryview:
             opened.extend(itertools.starmap(_open_level, ((),)))
         except RuntimeError:
             pass  # the user has it open
+        if sees is not None:
+            done = map(operator.not_, itertools.starmap(_enter_functions, ((sees,),)))  # not None
+            entered.extend(itertools.compress(((),), done))
+            switched.append(state)
+            _set_function_state(_FUNCTIONS_SEEN)
         return memoryview(level)
     except BaseException:
         del level

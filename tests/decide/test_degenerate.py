@@ -138,5 +138,7 @@ def test_sixty_five_outputs_fail_cleanly():
     x = zeros(65)
     with pytest.raises(clarke.InputError, match="shape"):
         clarke.subdifferential(lambda x: x.abs(), (x,))
+    found = clarke.subdifferential(lambda x: x.abs().sum(), (zeros(300),), limits=Limits(kinks=64))
+    assert found.contains(zeros(300).detach())  # convex: asked without a list
     with pytest.raises(clarke.BudgetError, match="kinks"):
-        clarke.subdifferential(lambda x: x.abs().sum(), (zeros(300),), limits=Limits(kinks=64))
+        found.vertices()

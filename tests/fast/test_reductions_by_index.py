@@ -73,7 +73,7 @@ def test_ties_between_equal_messages_are_smooth_at_once():
     assert kinks[0] == kinks[1] == kinks[2]
     (place,) = kinks[0]
     assert (place.touched, place.relevant) == (2, 0)
-    assert place.choice == "mixes the tied pieces with weights 0.5"
+    assert place.choice == "autograd shared the slope equally among both tied elements"
 
 
 def test_an_entry_that_is_left_out_and_equals_the_result_is_no_formula():

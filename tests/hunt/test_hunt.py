@@ -9,7 +9,7 @@ import torch
 import clarke
 from clarke import Verdict
 from clarke.hunt.model import in_words
-from reference.faults import CASES
+from reference.faults import CASES, giou
 
 F64 = torch.float64
 QUICK = ("softplus", "leaky", "norm")
@@ -72,6 +72,14 @@ def test_finds_every_known_fault(one):
 @pytest.mark.parametrize("one", CASES, ids=lambda c: c.name)
 def test_accuses_no_right_twin(one):
     found = clarke.hunt(one.right, one.example(), seconds=None)
+    assert not found, str(found)
+
+
+@pytest.mark.slow
+def test_accuses_no_generalized_iou():
+    """At equal and degenerate boxes, too, the gradient by hand is right."""
+    boxes = [torch.randn(1, 4, dtype=F64, requires_grad=True) for _ in range(2)]
+    found = clarke.hunt(giou, boxes, seconds=None)
     assert not found, str(found)
 
 

@@ -336,7 +336,7 @@ def prelu_right(x):
 
 def box_sdf_wrong(p):
     q = p.abs() - 1
-    return (root(torch.relu(q)) + q.amax(-1).clamp(max=0)).sum()
+    return (root(q.clamp(min=0)) + q.amax(-1).clamp(max=0)).sum()
 
 
 def box_sdf_right(p):
@@ -351,15 +351,22 @@ def masked_softplus_right(x):
     return torch.where(x > 20, x, torch.log1p(torch.exp(x.clamp(max=20)))).sum()
 
 
-def giou_wrong(a, b):
+def ciou_aspect_wrong(box):
+    """The aspect ratio of complete IoU: a box of no height makes infinity times zero."""
+    wide, high = (box[:, 2:] - box[:, :2]).unbind(1)
+    return ((torch.atan(wide / high.clamp(min=0)) - 1) ** 2).sum()
+
+
+def ciou_aspect_right(box):
+    wide, high = (box[:, 2:] - box[:, :2]).unbind(1)
+    return ((torch.atan2(wide, torch.relu(high) + 1e-3) - 1) ** 2).sum()
+
+
+def giou(a, b):
+    """Generalized IoU by hand: where the overlap's kinks are, those of the hull make up for them."""
     inner, union = _overlap(a, b, _clamped)
     hull = _clamped(torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).prod(1)
-    return (inner / (union.abs() + 1) - (hull - union) / (hull + 1)).sum()
-
-
-def giou_right(a, b):
-    inner, _ = _overlap(a, b, torch.relu)
-    return inner.sum()
+    return (1 - inner / (union.abs() + 1) + (hull - union) / (hull + 1)).sum()
 
 
 def diou_wrong(a, b):
@@ -384,7 +391,7 @@ def signed_margin_right(a, b):
 
 _SHAPES = {
     **dict.fromkeys(("bce", "huber", "wing", "pinball", "max_by_parts", "logaddexp"), ((4,), (4,))),
-    **dict.fromkeys(("iou", "box_distance", "giou", "diou"), ((2, 4), (2, 4))),
+    **dict.fromkeys(("iou", "box_distance", "diou"), ((2, 4), (2, 4))),
     **dict.fromkeys(("contrastive", "angle", "cosine"), ((2, 3), (2, 3))),
     "signed_margin": ((4,), (4,)),
     "triplet": ((2, 3), (2, 3), (2, 3)),
@@ -393,6 +400,7 @@ _SHAPES = {
         ("axis_angle", "projection", "pairwise", "norm", "median", "box_sdf"), ((3, 3),)
     ),
     "sparsemax": ((3, 2),),
+    "ciou_aspect": ((2, 4),),
 }
 _NAMES = tuple(n.removesuffix("_wrong") for n in list(globals()) if n.endswith("_wrong"))
 CASES = tuple(

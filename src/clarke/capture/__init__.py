@@ -10,12 +10,13 @@ from clarke.capture.made import Made
 from clarke.capture.memory import is_there, refuse_missing
 from clarke.capture.operators import Operators
 from clarke.capture.places import Places
+from clarke.capture.reached import Reached, reach
 from clarke.capture.reads import PythonReads
 from clarke.capture.recorder import Recorder
 from clarke.capture.refusing import RefusingRecorder
 from clarke.capture.saving import saving_plainly
 from clarke.capture.signs import Signs, ZeroFinder
-from clarke.capture.structure import Reached, Retraced, Structure, reach, structure_of
+from clarke.capture.structure import Retraced, Structure, structure_of
 from clarke.capture.trace import (
     External,
     Keep,

@@ -10,97 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from clarke.capture.asserts import in_assertion
 from clarke.capture.collect import external_of, saves_nothing, values_of
 from clarke.capture.live import NOTHING_KEPT, TENSOR
-from clarke.capture.memory import is_there
+from clarke.capture.reached import Outside, Reached, are_apart, kind_of
 from clarke.capture.trace import External, OpRecord, Ref, ScalarRead, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    import torch
+
     from clarke.capture.live import Node, Slot
+    from clarke.capture.reached import Seen
     from clarke.capture.recorder import Recorder
-    from clarke.capture.trace import Location
 
-    # A value that went into Python (None for one that is gone), where, and whether only its shape.
-    _Seen = tuple[Slot | None, Location, bool]
     _Form = tuple[Any, ...]
-
-
-class Outside(Enum):
-    """What kind of tensor a program read that none of its operations made."""
-
-    LEAF = "a leaf that requires a gradient, unchanged since it was read"
-    CONSTANT = "a tensor that requires none"
-    CUT = "a tensor that requires none since it was detached"
-
-
-@dataclass(frozen=True, eq=False)
-class Reached:
-    """The part of a record on which a result depends.
-
-    Attributes:
-        nodes: The operations, in evaluation order.
-        output: The result.
-        reads: What went into Python on the way.
-    """
-
-    nodes: tuple[Node, ...]
-    output: Slot
-    reads: tuple[_Seen, ...]
-
-
-def reach(recorder: Recorder, output: torch.Tensor) -> Reached | None:
-    """The operations on which `output` depends; None where only `collect_trace` can tell."""
-    slot = recorder.slot_of(output)
-    if slot is None or slot.producer is None or slot.within is not None or recorder.tampered:
-        return None
-    found: dict[int, Node] = {}
-    if not _walk(slot, found):
-        return None
-    reads: list[_Seen] = []
-    last = max(found) if recorder.reads else 0
-    for read in recorder.reads:
-        if read.at >= last or in_assertion(read.location):
-            continue
-        value = read.slot()
-        if value is None:
-            if read.held is not None:
-                continue
-        elif value.masked and value.producer is not None:
-            more = dict(found)
-            if not _walk(value, more):
-                continue  # from an earlier iteration, whose graph has been freed
-            found = more
-        reads.append((value, read.location, read.shape))
-    return Reached(tuple([found[i] for i in sorted(found)]), slot, tuple(reads))
-
-
-def _walk(slot: Slot, found: dict[int, Node]) -> bool:
-    """Add what made a value; False where part of it is gone, or in a custom Function's forward."""
-    todo = [n for n in (slot.producer, *slot.storage.writers) if n is not None]
-    while todo:
-        node = todo.pop()
-        if node.index in found:
-            continue
-        if node.released or node.within is not None:  # a custom Function's own derivative
-            return False
-        found[node.index] = node
-        for each in node.inputs:
-            made_by = each.producer
-            if made_by is not None:
-                todo.append(made_by)
-        if node.writers_before:
-            for each, count in zip(node.inputs, node.writers_before, strict=True):
-                todo += each.storage.writers[:count]
-    return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +81,7 @@ class Structure:
         if tuple([_read(r, numbers) for r in reached.reads]) != self._reads:
             return None
         kinds = self.outside
-        if not all(_kind(slot) is kinds[number] for number, slot in outside.items()):
+        if not all(kind_of(slot) is kinds[number] for number, slot in outside.items()):
             return None
         return Retraced(self, nodes, numbers, outside)
 
@@ -188,7 +115,7 @@ def structure_of(trace: Trace, reached: Reached) -> Structure | None:
                 _flags(node),
             )
         )
-    kinds = {number: _kind(slot) for number, slot in outside.items()}
+    kinds = {number: kind_of(slot) for number, slot in outside.items()}
     known = {number: kind for number, kind in kinds.items() if kind is not None}
     if len(known) != len(kinds) or set(trace.externals) != {s.number for s in outside.values()}:
         return None
@@ -273,7 +200,7 @@ class Retraced:
     def cut_from(self, variables: Iterable[int]) -> bool:
         """Whether detached values may have been computed from some of the leaves."""
         cut = [s for n, s in self.outside.items() if self.structure.outside[n] is Outside.CUT]
-        return bool(cut) and not _apart(cut, [self.outside[n] for n in variables])
+        return bool(cut) and not are_apart(cut, [self.outside[n] for n in variables])
 
     def drop_values(self, repeatable: Callable[[Any], bool]) -> None:
         """Let go of what is kept, so that autograd can free its activations as it goes."""
@@ -347,61 +274,10 @@ def _numbered(outputs: tuple[int | None, ...], numbers: dict[int, int]) -> tuple
     return tuple([None if n is None else numbers.setdefault(n, len(numbers)) for n in outputs])
 
 
-def _read(read: _Seen, numbers: Mapping[int, int]) -> tuple[Any, ...]:
+def _read(read: Seen, numbers: Mapping[int, int]) -> tuple[Any, ...]:
     slot, location, shape = read
     # What is no part of the program has a number that nothing else has.
     return (-1 if slot is None else numbers.get(slot.number, -1)), location, shape
-
-
-def _kind(slot: Slot) -> Outside | None:
-    """What kind of tensor a slot stands for; None where that takes a closer look."""
-    tensor, storage = slot.held, slot.storage
-    if tensor is None or slot.producer is not None or slot.rewritten is not None:
-        return None
-    if storage.snapshot is not None or storage.writers or tensor.is_inference():
-        return None
-    original = tensor if slot.key is None else slot.key()
-    if original is not None and not storage.holds(original):
-        return None
-    if not is_there(tensor):
-        return None
-    if tensor.requires_grad:
-        unchanged = tensor.is_leaf and tensor._version == slot.version
-        return Outside.LEAF if unchanged else None
-    return Outside.CUT if slot.stopped else Outside.CONSTANT
-
-
-def _apart(cut: Sequence[Slot], variables: Sequence[Slot]) -> bool:
-    """Whether nothing that was detached was computed from the variables; False if not known."""
-    own = {id(s.storage) for s in variables} | {_address(s) for s in variables}
-    seen: set[int] = set()
-    todo = list(cut)
-    while todo:
-        slot = todo.pop()
-        if id(slot) in seen:
-            continue
-        seen.add(id(slot))
-        made_by = slot.producer or slot.history
-        if id(slot.storage) in own or slot.storage.writers:
-            return False
-        if made_by is None:
-            held = slot.held
-            if held is None or slot.stopped or (held.requires_grad and not held.is_leaf):
-                return False
-            if _address(slot) in own:
-                return False
-        elif made_by.released or made_by.hidden_write or made_by.func._schema.is_mutable:
-            return False
-        else:
-            todo += made_by.inputs
-    return True
-
-
-def _address(slot: Slot) -> int:
-    """Where a tensor's memory is: arrays of NumPy may be that of several."""
-    if slot.held is None or slot.held.layout != torch.strided:
-        return -1
-    return -1 - slot.held.untyped_storage().data_ptr()
 
 
 def _freed(nodes: Sequence[Node], forms: Sequence[_Form]) -> tuple[int, ...]:

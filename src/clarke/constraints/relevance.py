@@ -25,7 +25,8 @@ from clarke.deadline import rung
 from clarke.kinks import Hazard
 from clarke.kinks.steps import ComparisonRule
 from clarke.numerics import JUMP_USUAL, NULL_ALL, NULL_OWN, TANGENTS_PARALLEL
-from clarke.torch_private import forward_mode, unpack_dual
+from clarke.tangents import forward_mode
+from clarke.torch_private import unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

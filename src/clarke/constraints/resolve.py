@@ -13,7 +13,7 @@ from clarke.constraints.forks import forked
 from clarke.constraints.reads import changing_reads
 from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
 from clarke.constraints.writing import CannotFollowError
-from clarke.deadline import UNLIMITED, Deadline
+from clarke.deadline import UNLIMITED, Deadline, within_memory
 from clarke.errors import ReplayError
 from clarke.kinks import Hazard
 from clarke.steering import Analysis, Program, Run, Site, analyse
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _ROUNDS = 4  # jumps of what jumps of what jumps
 
 
+@within_memory
 def resolve(
     analysis: Analysis,
     registry: Registry,

@@ -11,7 +11,7 @@ import torch
 from clarke.constraints.directions import random_tangents
 from clarke.constraints.linearity import really_vary
 from clarke.constraints.relevance import is_choice, negligible, tangent
-from clarke.torch_private import forward_mode
+from clarke.tangents import forward_mode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,8 +48,10 @@ class RowOperator:
         """``A^T y`` as one tensor per variable: one backward pass."""
         if not self._values.requires_grad:
             return tuple(torch.zeros_like(p) for p in self.program.point)
+        # Of a sum: given adjoints to start with, autograd loads sympy to compare their shapes.
+        weighted = (self._values * y).sum()
         grads = torch.autograd.grad(
-            self._values, self._leaves, y, retain_graph=True, materialize_grads=True
+            weighted, self._leaves, retain_graph=True, materialize_grads=True
         )
         return tuple(g.detach() for g in grads)
 

@@ -7,9 +7,11 @@ declares a surrogate derivative and is told so.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from clarke.constraints import flatten
@@ -25,20 +27,43 @@ from clarke.numerics import (
     CONFIRM_STEPS,
     DETACHED_APART,
 )
-from clarke.steering import Analysis, Pieces, Program, select_along, selected_gradient
+from clarke.steering import (
+    Analysis,
+    Pieces,
+    Program,
+    natural_gradient,
+    select_along,
+    selected_gradient,
+)
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from clarke.capture import Trace
+    from clarke.capture import OpRecord, Trace
 
     Value = Callable[[Sequence[torch.Tensor]], float]
+
 
 _STAYS = 0.5  # of a difference that a step ten times smaller does not take away
 _WIDER = 3.0
 _ROUNDINGS = 100.0
 _RAYS = 3
+
+
+@dataclass(frozen=True)
+class Again:
+    """A way to the function's value at another point.
+
+    Attributes:
+        value: The value.
+        exact: Computed in float64, whatever the program's own types are.
+        gradient: The gradient at the point, with nothing held constant; None if not known.
+    """
+
+    value: Value
+    exact: bool = False
+    gradient: Callable[[], tuple[torch.Tensor, ...]] | None = None
 
 
 def held_constant(trace: Trace) -> tuple[Culprit, ...]:
@@ -74,20 +99,34 @@ def numbers_read(trace: Trace) -> tuple[Culprit, ...]:
     )
 
 
-def opened_value(opened: Trace, variables: Sequence[int], deadline: Deadline = UNLIMITED) -> Value:
+def opened_value(opened: Trace, variables: Sequence[int], deadline: Deadline = UNLIMITED) -> Again:
     """The value at another point of a recorded program whose detached parts were recorded too.
 
     Its kinks do not matter, and of what was detached they could not be found.
     """
     analysis = Analysis(opened, {}, (), 0, opened)
     program = Program(analysis, variables, deadline=deadline)
-    return lambda point: float(program.run(tuple(point), pieces=Pieces.NATURAL, grad=False).output)
+
+    def value(point: Sequence[torch.Tensor]) -> float:
+        return float(program.run(tuple(point), pieces=Pieces.NATURAL, grad=False).output)
+
+    def gradient() -> tuple[torch.Tensor, ...]:
+        attached = replace(opened, ops=tuple(map(_attached, opened.ops)))
+        whole = Analysis(attached, {}, (), 0, attached)
+        return natural_gradient(Program(whole, variables, deadline=deadline))
+
+    return Again(value, exact=True, gradient=gradient)
+
+
+def _attached(op: OpRecord) -> OpRecord:
+    """An operation that lets derivatives through."""
+    return replace(op, func=torch.ops.aten.alias.default) if op.short_name == "detach" else op
 
 
 def declared_rate(
     analysis: Analysis | None,
     variables: Sequence[int],
-    values: Sequence[Value],
+    values: Sequence[Again],
     deadline: Deadline = UNLIMITED,
 ) -> Decision | None:
     """SURROGATE where the function changes at another rate than with detached values constant.
@@ -102,17 +141,14 @@ def declared_rate(
     if analysis is None or not any(e.stopped for e in analysis.trace.externals.values()):
         return None
     places = held_constant(analysis.trace)
-    for value in values:
-        apart = _apart_around(Program(analysis, variables, deadline=deadline), value)
-        if apart:
-            return _surrogate(analysis, places) if all(apart) else None
-    return None
+    apart = _apart_around(Program(analysis, variables, deadline=deadline), values)
+    return _surrogate(analysis, places) if apart and all(apart) else None
 
 
 def judge_detached(
     decision: Decision,
     variables: Sequence[int],
-    values: Sequence[Value],
+    values: Sequence[Again],
     deadline: Deadline = UNLIMITED,
 ) -> Decision:
     """SURROGATE in place of a verdict, right or wrong, that the function's values contradict.
@@ -151,11 +187,7 @@ def judge_detached(
     if not places:
         return decision
     program = Program(analysis, variables, deadline=deadline)
-    apart = None
-    for value in values:
-        apart = _apart_around(program, value)
-        if apart is None or apart:
-            break
+    apart = _apart_around(program, values)
     if apart is None:
         return decision
     if not apart and held_constant(analysis.trace):
@@ -205,7 +237,7 @@ def unseen_branch(
         value: The function itself at another point.
     """
     read = numbers_read(analysis.trace)
-    apart = _apart(program, (direction,), value) if read else []
+    apart = _apart(program, (direction,), Again(value)) if read else []
     if apart is not None and not any(apart):
         return None
     return _another_branch(analysis, read)
@@ -234,28 +266,61 @@ def _another_branch(analysis: Analysis, read: tuple[Culprit, ...]) -> Decision:
     )
 
 
-def _apart_around(program: Program, value: Value) -> list[bool] | None:
-    """`_apart` along random directions and their opposites."""
+def _apart_around(program: Program, values: Sequence[Again]) -> list[bool] | None:
+    """`_apart` along random directions and their opposites.
+
+    Of several ways to the value the next is asked where one does not tell, or tells of some
+    directions only: in a narrow type the only step that roundings leave may be one that bridges
+    the steps of a rounding.
+    """
     generator = torch.Generator().manual_seed(2)
     rays = [free_tangents(program, generator) for _ in range(_RAYS)]
-    return _apart(program, (*rays, *(tuple(-x for x in r) for r in rays)), value)
+    rays += [tuple(-x for x in r) for r in rays]
+    apart: list[bool] = []
+    for value in values:
+        found = _apart(program, rays, value)
+        if found is None or (found and all(found)):
+            return found
+        apart = found or apart
+    return apart or [a for a in map(partial(_differs, program), values) if a is not None]
+
+
+def _differs(program: Program, again: Again) -> bool | None:
+    """Whether the gradient is another one with nothing held constant; None if not known.
+
+    For types so coarse that no step shows a rate: both gradients are those of float64, on the
+    pieces that hold there, so that ties of the narrow type part alike in both.
+    """
+    if again.gradient is None:
+        return None
+    try:
+        whole, held = flatten(again.gradient()), flatten(natural_gradient(program))
+    except ReplayError:
+        return None
+    if not (np.isfinite(whole).all() and np.isfinite(held).all()):
+        return None
+    return float(np.abs(whole - held).max(initial=0.0)) > min(DETACHED_APART) * float(
+        max(np.abs(whole).max(initial=0.0), np.abs(held).max(initial=0.0))
+    )
 
 
 def _apart(
-    program: Program,
-    directions: Iterable[Sequence[torch.Tensor]],
-    value: Callable[[Sequence[torch.Tensor]], float],
+    program: Program, directions: Iterable[Sequence[torch.Tensor]], again: Again
 ) -> list[bool] | None:
     """Along which directions the function changes at another rate than the pieces active there.
 
     Without those at which roundings hide the difference. None if the pieces along a direction
     cannot be told.
     """
+    value = again.value
     epsilon = coarsest_epsilon(program.analysis.trace)
     here = value(program.point)
     error = Beside(program, torch.Generator().manual_seed(0)).here.error
-    noise = max(_ROUNDINGS * abs(here), error / REPLAY_SPACING) * epsilon
+    # Ties of the program's own type are apart in float64 by its roundings: no step is shorter.
     least = BESIDE_ULPS * epsilon * peak(program.point)
+    if again.exact:
+        epsilon = REPLAY_SPACING
+    noise = max(_ROUNDINGS * abs(here), error / REPLAY_SPACING) * epsilon
     apart = []
     for direction in directions:
         try:
@@ -285,11 +350,10 @@ def _parts(
     the difference; where it still comes nearer with the step, they are not apart. None if all are
     hidden. Steps below `least` do not move the point.
     """
-    finer = (s for s in CONFIRM_FINER if s >= least)
     usable = [
         s
-        for s in (*CONFIRM_STEPS, *finer)
-        if noise / s <= share * max(abs(slope(s)), abs(expected))
+        for s in (*CONFIRM_STEPS, *CONFIRM_FINER)
+        if s >= least and noise / s <= share * max(abs(slope(s)), abs(expected))
     ]
     if not usable:
         return None

@@ -31,8 +31,9 @@ def distinct(points: Array, allowed: Array, deadline: Deadline) -> Index:
     deadline.ask("telling {} elements apart", len(points))
     sizes = np.abs(points).max(axis=0)
     apart = sizes > allowed  # in the others all rows are equal
-    weights = np.random.default_rng(0).uniform(0.5, 1.0, points.shape[1])
-    weights = np.where(apart, weights / np.where(apart, sizes, 1.0), 0.0)
+    units = np.where(apart, sizes, 1.0)
+    random = np.random.default_rng(0).uniform(0.5, 1.0, points.shape[1])
+    weights = np.where(apart, random / units, 0.0)
     values = points @ weights
     order = np.argsort(values, kind="stable")
     room = 2 * float(allowed @ weights) + 4 * len(sizes) * np.finfo(np.float64).eps * len(sizes)

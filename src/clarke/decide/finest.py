@@ -10,7 +10,8 @@ from clarke.capture import input_slots
 from clarke.constraints import tangent
 from clarke.decide.confirm import USUAL_FINEST
 from clarke.numerics import CONFIRM_FINER, CONFIRM_MOVES
-from clarke.torch_private import forward_mode, unpack_dual
+from clarke.tangents import forward_mode
+from clarke.torch_private import unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

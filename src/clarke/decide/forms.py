@@ -24,7 +24,7 @@ from clarke.kinks.model import UnsteeredRule
 from clarke.kinks.regions import RegionRule
 from clarke.kinks.steps import ComparisonRule
 from clarke.steering import Nudges
-from clarke.torch_private import forward_mode
+from clarke.tangents import forward_mode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, resolve, unflatten
-from clarke.deadline import UNLIMITED, Deadline
+from clarke.deadline import UNLIMITED, Deadline, within_memory
 from clarke.decide.applied import declared_derivative, hold_functions
 from clarke.decide.context import Context
 from clarke.decide.cures import hints
@@ -38,7 +38,7 @@ from clarke.decide.surroundings import only_guards
 from clarke.decide.tolerance import added
 from clarke.decide.vectors import used_vectors
 from clarke.decide.verification import ad_weights
-from clarke.errors import BudgetError, OutOfTimeError, ReplayError
+from clarke.errors import BudgetError, OutOfMemoryError, OutOfTimeError, ReplayError
 from clarke.kinks import Hazard, default_registry
 from clarke.kinks.embeddings import held_rows
 from clarke.numerics import EXACT_SHARE, POSITIVE, SEARCH_SHARE
@@ -89,6 +89,8 @@ def decide(
         analysis = resolve(analyse(trace, registry, deadline), registry, variables, deadline)
     except OutOfTimeError as error:
         return Decision(Verdict.UNDECIDED, str(error), out_of_time=True)
+    except OutOfMemoryError as error:
+        return Decision(Verdict.UNDECIDED, str(error))
     if analysis.trace.applied and not given:
         return _with_functions(
             analysis,
@@ -142,7 +144,7 @@ def _with_functions(
             given=True,
         )
         return hold_functions(found, variables, deadline)
-    except (ReplayError, OutOfTimeError) as error:
+    except (ReplayError, OutOfTimeError, OutOfMemoryError) as error:
         late = isinstance(error, OutOfTimeError)
         return Decision(Verdict.UNDECIDED, str(error), analysis=analysis, out_of_time=late)
 
@@ -179,7 +181,7 @@ def _unless_blocked(
         found = _decide(
             analysis, variables, gradient, settings, run_gradient, deadline, given=given
         )
-    except (ReplayError, OutOfTimeError) as error:
+    except (ReplayError, OutOfTimeError, OutOfMemoryError) as error:
         late = isinstance(error, OutOfTimeError)
         return Decision(Verdict.UNDECIDED, str(error), analysis=analysis, out_of_time=late)
     declared = tuple(
@@ -190,6 +192,7 @@ def _unless_blocked(
     return replace(found, notes=(*found.notes, *declared)) if declared else found
 
 
+@within_memory
 def _decide(
     analysis: Analysis,
     variables: Sequence[int],

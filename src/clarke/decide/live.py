@@ -14,7 +14,8 @@ from clarke.decide.meeting import only_branches
 from clarke.errors import BudgetError
 from clarke.kinks import Hazard
 from clarke.numerics import VALUES_SAME
-from clarke.torch_private import forward_mode, unpack_dual
+from clarke.tangents import forward_mode
+from clarke.torch_private import unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -72,7 +72,10 @@ def check_meeting(program: Program, cells: Sequence[Cell]) -> None:
     for a, b in pairs:
         program.deadline.ask("comparing {} pairs of branches where they meet", len(pairs))
         if _apart(a, b):
-            raise JumpsBesideError("Two branches differ on the surface on which they meet.")
+            raise JumpsBesideError(
+                "The function jumps beside the point: the branches of a step differ on the surface "
+                "on which they meet."
+            )
 
 
 def _apart(one: Cell, two: Cell) -> bool:

@@ -14,7 +14,7 @@ from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
 from clarke.decide.live import primal
 from clarke.decide.refute import joint_direction
 from clarke.numerics import MINIMUM_FLAT, VALUES_SAME
-from clarke.torch_private import forward_mode
+from clarke.tangents import forward_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.autograd.forward_ad as fwd
 
 from clarke.constraints import RowOperator, build_rows, random_tangents, unflatten
 from clarke.constraints.relevance import tangent
@@ -21,6 +20,7 @@ from clarke.numerics import (
     WITNESS_MARGIN,
 )
 from clarke.steering import selected_gradient
+from clarke.tangents import forward_mode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -141,7 +141,7 @@ def _order(rows: RowOperator) -> tuple[torch.Tensor, ...] | None:
     sites = _choosing(program, rows.relevant)
     if not sites:
         return None
-    with fwd.dual_level():
+    with forward_mode():
         direction = random_tangents(program, torch.Generator().manual_seed(0))
         run = program.run(choices=rows.choices, tangents=direction, probe=True, grad=False)
         marks = [tangent(run.probes[s.position].candidates) for s, _ in sites]
@@ -170,7 +170,7 @@ def _order(rows: RowOperator) -> tuple[torch.Tensor, ...] | None:
     values = torch.cat([still.probes[s.position].candidates for s, _ in sites])
     if not values.requires_grad:
         return None
-    grads = torch.autograd.grad(values, still.leaves, y, materialize_grads=True)
+    grads = torch.autograd.grad((values * y).sum(), still.leaves, materialize_grads=True)
     return tuple(g.detach() for g in grads)
 
 

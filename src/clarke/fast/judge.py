@@ -23,7 +23,7 @@ from clarke.fast.rows import same_rows
 from clarke.fast.same import CHOICES, agree
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
-from clarke.kinks import OpKind, choice_text
+from clarke.kinks import OpKind, choice_text, slopes_taken
 from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.lowering import lower
 from clarke.kinks.singular import SingularRule
@@ -120,7 +120,7 @@ class QuickJudge:
         self._coder = Coder(seed, compiled)
         self.repertoire = Repertoire(registry)
         # What AD does at ties of a minimum or maximum, in words, by operator and type.
-        self._choices: dict[tuple[Any, torch.dtype], str] = {}
+        self._choices: dict[tuple[Any, torch.dtype, frozenset[int]], str] = {}
 
     def decide(
         self,
@@ -346,9 +346,9 @@ class QuickJudge:
             return "a kink is touched that no bias settles"
         if op.short_name not in SHIFTED:
             same = agree(graph, position, touch.elements)
-            if op.short_name in CHOICES:
+            if op.short_name in CHOICES and not slopes_taken(touch):
                 # By formula: the same at every tie of numbers of one type.
-                self._choices[op.func, op.kept[0].dtype] = choice_text(touch)
+                self._choices[op.func, op.kept[0].dtype, op.varied] = choice_text(touch)
             found.in_doubt = found.in_doubt or not same
             found.counts.append(TouchCount(op, elements, touch.count, 0, touch))
             return ""
@@ -364,7 +364,7 @@ class QuickJudge:
             return TouchCount(op, elements, 0, 0)
         if op.short_name not in CHOICES or not op.differentiated:
             return None
-        choice = self._choices.get((op.func, op.kept[0].dtype))
+        choice = self._choices.get((op.func, op.kept[0].dtype, op.varied))
         if choice is None or not agree(graph, position, touched):
             return None
         return TouchCount(op, elements, touched.numel(), 0, choice=choice)

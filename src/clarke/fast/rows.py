@@ -31,7 +31,7 @@ _UNARY: Final = frozenset(
 _WITH_NUMBER: Final = frozenset({"add", "sub", "mul", "div", "pow", "clamp"})
 _DEEP: Final = 64  # operations that are followed
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
-_SHARES: Final = 4  # as many different weights are told
+_PAIR: Final = 2
 
 
 def same_rows(graph: Graph, position: int, found: Attained, source: int) -> TouchCount | None:
@@ -62,9 +62,8 @@ def same_rows(graph: Graph, position: int, found: Attained, source: int) -> Touc
     key, own = key[order], codes[at[:, 0]][order]
     if not bool(((key[1:] != key[:-1]) | (own[1:] == own[:-1])).all()):
         return None
-    shares = sorted({1 / n for n in count[tied].tolist()})
-    shown = ", ".join(f"{share:.4g}" for share in shares[:_SHARES])
-    choice = f"mixes the tied pieces with weights {shown}"
+    many = "both" if float(count.max()) == _PAIR else "all"
+    choice = f"autograd shared the slope equally among {many} tied elements"
     return TouchCount(found.op, count.numel(), touched, 0, choice=choice)
 
 

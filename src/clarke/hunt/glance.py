@@ -167,7 +167,8 @@ class Glances:
 
 def _step(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
-    return torch.finfo(x.dtype).eps ** float(HUNT_STEP) * x.abs().clamp(min=1) * noise
+    size: float = torch.finfo(x.dtype).eps ** float(HUNT_STEP)
+    return x.abs().clamp(min=1) * noise * size
 
 
 def _is_mixture(own: NDArray[np.float64], samples: NDArray[np.float64]) -> bool:

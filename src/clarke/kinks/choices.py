@@ -7,16 +7,14 @@ element and the others tied with it.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from clarke.kinks.model import Call, Hazard, KinkRule, Touch, UnsteeredRule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from clarke.capture import OpRecord
 
 
@@ -77,6 +75,8 @@ class ChoiceRule(KinkRule):
         return self.sign * (flat[choice[kink]] - flat[touch.members[other]]), kink
 
     def along(self, call: Call, touch: Touch, tangents: torch.Tensor) -> torch.Tensor:
+        if Hazard.SEVERAL in touch.hazards:  # not all members are listed
+            return touch.chosen()
         return touch.members[per_owner_argmax(tangents, touch.owner, touch.count)]
 
 
@@ -92,6 +92,33 @@ def make_touch(
     touch = Touch(op, elements, members, owner, weights, {}, base)
     base[elements] = touch.chosen()
     return touch
+
+
+MANY_MEMBERS: Final = 1 << 24  # candidates of one operation that are still listed one by one
+
+
+def some_of_many(
+    op: OpRecord,
+    base: torch.Tensor,
+    elements: torch.Tensor,
+    members: torch.Tensor,
+    owner: torch.Tensor,
+) -> Touch:
+    """A touch where too many tie to list them: two for each, AD's and another, and a hazard.
+
+    Args:
+        op: The operation.
+        base: AD's choices, for all outputs.
+        elements: The outputs with ties.
+        members: Two of those that tie, for each output in turn.
+        owner: The output, as an index into `elements`, to which each belongs.
+    """
+    own = base[elements]
+    one, two = members.reshape(-1, 2).unbind(1)
+    pairs = torch.stack([own, torch.where(two == own, one, two)], 1).reshape(-1)
+    weights = (pairs == own[owner]).to(torch.float64)
+    touch = make_touch(op, base, elements, pairs, owner, weights)
+    return replace(touch, hazards={Hazard.SEVERAL: torch.arange(touch.count)})
 
 
 @dataclass(frozen=True)
@@ -193,157 +220,6 @@ class ReductionRule(ChoiceRule):
                 out = op.func(rows)
             (slope,) = torch.autograd.grad(out.sum(), [rows])
         return slope[owner, column]
-
-
-@dataclass(frozen=True)
-class PoolRule(ChoiceRule):
-    """max_pool{2,3}d_with_indices: AD follows the index that the forward pass returns.
-
-    Attributes:
-        rank: Number of pooled dimensions.
-    """
-
-    rank: int
-    windows: Callable[[Call, int], tuple[tuple[int, ...], ...]]
-
-    def output_shape(self, call: Call, numel: int) -> tuple[int, ...]:
-        raise NotImplementedError  # wrap() takes the shape from the recorded indices
-
-    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
-        indices = touch.op.kept_outputs[1]
-        return (call.args[0].reshape(-1)[selection].reshape(indices.shape), indices)
-
-    def wrap(self, call: Call, values: torch.Tensor, touch: Touch) -> Any:
-        return (values, touch.op.kept_outputs[1])
-
-    def find(self, op: OpRecord) -> Touch:
-        x = op.kept[0]
-        call = Call(op.func, (x, *op.args[1:]), op.kwargs)
-        indices = op.kept_outputs[1]
-        with torch.no_grad():
-            space = x.shape[-self.rank :]
-            plane = int(torch.Size(space).numel())
-            images = x.reshape(-1, plane)
-            at = indices.reshape(images.shape[0], -1)
-            base = (at + torch.arange(images.shape[0])[:, None] * plane).reshape(-1)
-            best = images.gather(1, at)
-            elements, members, owner = self._ties(call, images, space, indices, best)
-        weights = (members == base[elements][owner]).to(torch.float64)
-        return make_touch(op, base, elements, members, owner, weights)
-
-    def _ties(
-        self,
-        call: Call,
-        images: torch.Tensor,
-        space: tuple[int, ...],
-        indices: torch.Tensor,
-        best: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        kernel, stride, padding, dilation = self.windows(call, self.rank)
-        out_space = tuple(indices.shape[-self.rank :])
-        lead = images.shape[0]
-        # Whole-tensor passes: one comparison per kernel offset, whatever the number of ties.
-        needed = [
-            (o - 1) * s + d * (k - 1) + 1
-            for o, s, d, k in zip(out_space, stride, dilation, kernel, strict=True)
-        ]
-        pads: list[int] = []
-        for n, p, size in reversed(list(zip(needed, padding, space, strict=True))):
-            pads += [p, max(n - p - size, 0)]
-        wide = images.reshape(lead, *space)
-        if any(pads):
-            wide = torch.nn.functional.pad(wide, pads, value=-torch.inf)
-        peak = best.reshape(lead, *out_space)
-        count = torch.zeros(peak.shape, dtype=torch.int8)
-        wide_plane = tuple(wide.shape[1:])
-        for offset in _offsets(kernel):
-            count += _window(wide, offset, stride, dilation, out_space) == peak
-        elements = (count.reshape(-1) > 1).nonzero().squeeze(1)
-        if elements.numel() == 0:
-            empty = elements
-            return empty, empty, empty
-        # Only the tied windows are opened.
-        image = elements // best.shape[1]
-        inside = elements % best.shape[1]
-        corner = []
-        rest = inside
-        for size in reversed(out_space):
-            corner.append(rest % size)
-            rest = rest // size
-        corner.reverse()
-        offsets = torch.tensor(list(_offsets(kernel)))  # (W, rank)
-        flat_wide = torch.zeros(elements.numel(), offsets.shape[0], dtype=torch.int64)
-        flat = torch.zeros_like(flat_wide)
-        for axis in range(self.rank):
-            place = corner[axis][:, None] * stride[axis] + offsets[None, :, axis] * dilation[axis]
-            flat_wide = flat_wide * wide_plane[axis] + place
-            flat = flat * space[axis] + (place - padding[axis])
-        wide_flat = wide.reshape(lead, -1)
-        values = wide_flat[image[:, None], flat_wide]
-        owner, at = (values == best.reshape(-1)[elements][:, None]).nonzero(as_tuple=True)
-        plane = int(torch.Size(space).numel())
-        members = flat[owner, at] + image[owner] * plane
-        return elements, members, owner
-
-
-def _offsets(kernel: tuple[int, ...]) -> list[tuple[int, ...]]:
-    offsets: list[tuple[int, ...]] = [()]
-    for size in kernel:
-        offsets = [(*o, i) for o in offsets for i in range(size)]
-    return offsets
-
-
-def _window(
-    wide: torch.Tensor,
-    offset: tuple[int, ...],
-    stride: tuple[int, ...],
-    dilation: tuple[int, ...],
-    out_space: tuple[int, ...],
-) -> torch.Tensor:
-    cut: list[slice] = [slice(None)]
-    for o, s, d, n in zip(offset, stride, dilation, out_space, strict=True):
-        start = o * d
-        cut.append(slice(start, start + (n - 1) * s + 1, s))
-    return wide[tuple(cut)]
-
-
-@dataclass(frozen=True)
-class AdaptivePoolRule(PoolRule):
-    """adaptive_max_pool{2,3}d: windows of varying size."""
-
-    def _ties(
-        self,
-        call: Call,
-        images: torch.Tensor,
-        space: tuple[int, ...],
-        indices: torch.Tensor,
-        best: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        out_space = tuple(indices.shape[-self.rank :])
-        # Cell o of an axis covers floor(o * n / m) .. ceil((o + 1) * n / m).
-        ranges = [
-            [(o * n // m, -((-(o + 1) * n) // m)) for o in range(m)]
-            for n, m in zip(space, out_space, strict=True)
-        ]
-        widest = [max(b - a for a, b in axis) for axis in ranges]
-        cells = torch.cartesian_prod(*(torch.arange(m) for m in out_space)).reshape(-1, self.rank)
-        offsets = torch.tensor(_offsets(tuple(widest)))
-        flat = torch.zeros(cells.shape[0], offsets.shape[0], dtype=torch.int64)
-        valid = torch.ones(cells.shape[0], offsets.shape[0], dtype=torch.bool)
-        for axis in range(self.rank):
-            start = torch.tensor([a for a, _ in ranges[axis]])[cells[:, axis]]
-            stop = torch.tensor([b for _, b in ranges[axis]])[cells[:, axis]]
-            place = start[:, None] + offsets[None, :, axis]
-            valid &= place < stop[:, None]
-            flat = flat * space[axis] + place.clamp(max=space[axis] - 1)
-        equal = (images[:, flat] == best[:, :, None]) & valid
-        tied = equal.sum(2) > 1
-        elements = tied.reshape(-1).nonzero().squeeze(1)
-        owner, at = equal.reshape(-1, offsets.shape[0])[elements].nonzero(as_tuple=True)
-        image = elements // best.shape[1]
-        plane = int(torch.Size(space).numel())
-        members = flat[(elements % best.shape[1])[owner], at] + image[owner] * plane
-        return elements, members, owner
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.kinks.choices import ChoiceRule, make_touch
+from clarke.kinks.choices import MANY_MEMBERS, ChoiceRule, make_touch, some_of_many
 from clarke.kinks.model import Call, Hazard, Ranks, Touch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from clarke.capture import OpRecord
-
-_MANY = 1 << 24  # candidates of one operation that are still listed one by one
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class OrderRule(ChoiceRule):
             tied = (size > 1) & ~values.isnan()
             row, _ = tied.nonzero(as_tuple=True)
             size, low = size[tied], low[tied]
-            too_many = int(size.sum()) > _MANY
+            too_many = int(size.sum()) > MANY_MEMBERS
             listed = torch.full_like(size, 2) if too_many else size
             owner = torch.repeat_interleave(torch.arange(row.numel()), listed)
             local = torch.arange(owner.numel()) - (torch.cumsum(listed, 0) - listed)[owner]
@@ -284,6 +282,9 @@ class RunningRule(ChoiceRule):
             repeats = total - before
             row, at = (repeats > 1).nonzero(as_tuple=True)
             size = repeats[row, at]
+            too_many = int(size.sum()) > MANY_MEMBERS
+            if too_many:
+                size = torch.full_like(size, 2)
             owner = torch.repeat_interleave(torch.arange(row.numel()), size)
             local = torch.arange(owner.numel()) - (torch.cumsum(size, 0) - size)[owner]
             # The hits of a row, in order, as one list.
@@ -292,5 +293,7 @@ class RunningRule(ChoiceRule):
             picked = hits[first[row[owner]] + before[row, at][owner] + local]
             members = places[row[owner], picked]
             elements = places[row, at]
+        if too_many:
+            return some_of_many(op, base, elements, members, owner)
         weights = (members == base[elements][owner]).to(torch.float64)
         return make_touch(op, base, elements, members, owner, weights)

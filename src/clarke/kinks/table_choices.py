@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from clarke.kinks.choices import AdaptivePoolRule, ArgRule, PoolRule, ReductionRule
+from clarke.kinks.choices import ArgRule, ReductionRule
 from clarke.kinks.fractional import FractionalPoolRule
 from clarke.kinks.order import (
     OrderRule,
@@ -14,6 +14,7 @@ from clarke.kinks.order import (
     sort_places,
     topk_places,
 )
+from clarke.kinks.windows import AdaptivePoolRule, PoolRule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,7 +39,7 @@ _KEYS = frozenset(
     {"format", "version", "written_by", "verdict", "theorem", "replayed", "program", "claim"}
     | {"assumed"}
 )
-_NOTHING = {"kind": "nothing"}  # a step that is kept to be judged later
+_NOTHING = MappingProxyType({"kind": "nothing"})  # a step that is kept to be judged later
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +202,7 @@ def save_step(
     """
     tensors = named("gradient", [g.detach() for g in gradient])
     content, tensors = _plain(Verdict.UNDECIDED, theorem, trace, variables, True, tensors)
-    return _put(path, {**content, "claim": _NOTHING}, tensors)
+    return _put(path, {**content, "claim": dict(_NOTHING)}, tensors)
 
 
 def _put(path: str | PathLike[str], content: Any, tensors: Mapping[str, torch.Tensor]) -> Path:

@@ -9,7 +9,8 @@ import torch
 from clarke.kinks.regions import RegionRule
 from clarke.numerics import TANGENTS_EQUAL
 from clarke.steering.program import Pieces, Probe, Program, Run, Site
-from clarke.torch_private import forward_mode, unpack_dual
+from clarke.tangents import forward_mode
+from clarke.torch_private import unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -98,6 +98,8 @@ class Noise:
 
     def of(self, op: OpRecord, call: Call) -> Call:
         """An operation's call with errors in what it reads and in the adjoints that it returns."""
+        if self._is_discrete(op):
+            return call  # whole numbers are exact: an error would make 1 a 0 where they are cast
         many = _additions(op, call)
         ahead, back = self._lengths(op)
         looks = aliases(op) and not op.short_name.endswith("_")  # a view: nothing is rounded
@@ -122,6 +124,13 @@ class Noise:
         args = tuple(put(r, v) for r, v in zip(op.args, call.args, strict=True))
         kwargs = {k: put(op.kwargs.get(k), v) for k, v in call.kwargs.items()}
         return type(call)(call.func, args, kwargs)
+
+    def _is_discrete(self, op: OpRecord) -> bool:
+        """Whether an operation gives integers or truth values alone."""
+        kinds = [self._trace.slot_dtypes.get(s) for s in op.outputs if s is not None]
+        return bool(kinds) and all(
+            k is not None and not (k.is_floating_point or k.is_complex) for k in kinds
+        )
 
     def _may_copy(self, op: OpRecord, slot: int) -> bool:
         """Whether a view may be taken of a copy, and needs to be, for the sum of its adjoints."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.capture import External, OpRecord, Origin, Ref, Trace, input_slots, refuse_missing
-from clarke.deadline import UNLIMITED, Deadline
+from clarke.deadline import UNLIMITED, Deadline, within_memory
 from clarke.errors import ModifiedSinceError, ReplayError
 from clarke.kinks import Call, KinkRule, OpKind, Registry, Touch
 from clarke.kinks.lows import Lows
@@ -98,6 +98,7 @@ class Analysis:
         raise IndexError(kink)
 
 
+@within_memory
 def analyse(trace: Trace, registry: Registry, deadline: Deadline = UNLIMITED) -> Analysis:
     """Find the touched kinks of every operation of a trace.
 
@@ -176,6 +177,10 @@ class Run:
     tensors: Mapping[int, torch.Tensor]
 
 
+# Operations whose forward-mode rules torch has in Python, where loading them costs a second.
+_RULES_OF_PYTHON = frozenset({"trace", "log_sigmoid_forward"})
+
+
 @lru_cache(maxsize=1)
 def _load_forward_rules() -> None:
     """Load torch's forward-mode rules, which warn of torch's own affairs while they load.
@@ -208,9 +213,10 @@ class Program:
         self.variables = tuple(variables)
         self.dtype = dtype
         self.deadline = deadline
-        with deadline.paused():
-            _load_forward_rules()
         trace = analysis.trace
+        if any(op.short_name in _RULES_OF_PYTHON for op in trace.ops):
+            with deadline.paused():
+                _load_forward_rules()
         refuse_missing(analysis.recorded)
         for e in trace.externals.values():
             _refuse_changed(e)

@@ -11,11 +11,12 @@ import torch
 from clarke.capture import Location, OpRecord, Origin, Ref, Trace
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.kinks import OpKind, Registry
-from clarke.kinks.choices import PoolRule, ReductionRule
+from clarke.kinks.choices import ReductionRule
 from clarke.kinks.lows import SAFE_WHERE_POSITIVE, Low, lower_bound, power_is_analytic, words
 from clarke.kinks.regions import RegionRule
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.smooth import why_not
+from clarke.kinks.windows import PoolRule
 from clarke.theorems.affine import (
     LARGEST_BIAS,
     State,

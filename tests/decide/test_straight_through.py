@@ -1,0 +1,64 @@
+"""Straight-through estimators declare a derivative, in every type and every place."""
+
+import pytest
+import torch
+
+import clarke
+from clarke import Verdict
+
+TYPES = [torch.float64, torch.float32, torch.bfloat16]
+
+
+def rounded(x):
+    return x + (x.round() - x).detach()
+
+
+def signs(x):
+    return x + (x.sign() - x).detach()
+
+
+def normed(x):
+    return x / x.norm().detach()
+
+
+def both(function):
+    """What `check` and an audit say."""
+    checked = clarke.check(function).verdict
+    with clarke.audit() as watch:
+        function().backward()
+    return {checked, watch.steps[0].verdict}
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("size", [1, 3, 40])
+@pytest.mark.parametrize("straight", [rounded, signs, normed])
+def test_values_at_another_rate_are_a_surrogate(straight, size, dtype):
+    torch.manual_seed(size)
+    x = (torch.rand(size) * 3 + 0.6).to(dtype).requires_grad_()
+    weight = torch.rand(size).to(dtype) + 0.5
+    assert both(lambda: (straight(x * 1) * weight).square().sum()) == {Verdict.SURROGATE}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_code_between_layers(seed):
+    torch.manual_seed(seed)
+    encoder, decoder, x = torch.nn.Linear(3, 4), torch.nn.Linear(4, 3), torch.rand(8, 3)
+    loss = lambda: (decoder(rounded(encoder(x).tanh() * 3)) - x).square().mean()  # noqa: E731
+    assert both(loss) == {Verdict.SURROGATE}
+
+
+@pytest.mark.parametrize("dtype", TYPES[:2])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_detached_and_cancels_is_right(seed, dtype):
+    """The usual shift by the largest entry: the value does not depend on it."""
+    torch.manual_seed(seed)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    net = net.to(dtype)
+    x = torch.rand(6, 4, dtype=dtype)
+
+    def loss():
+        out = net(x)
+        out = out - out.amax(1, keepdim=True).detach()
+        return (out.exp().sum(1).log() - out[:, 0]).mean()
+
+    assert both(loss) <= {Verdict.SMOOTH, Verdict.BOULIGAND}
