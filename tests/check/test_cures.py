@@ -49,14 +49,26 @@ WRONG = {
     "abs beside clamp": (
         lambda x: (2 * x.clamp(min=0) - x.abs()).sum(),
         leaf(0.0, -1.0),
-        "torch.where(x > low, x, low) in place of clamp",
-        lambda x: (2 * torch.where(x > 0, x, 0) - x.abs()).sum(),
+        "torch.maximum(x, low) in place of clamp",
+        lambda x: (2 * mean_relu(x) - x.abs()).sum(),
     ),
     "leaky relu": (
         lambda x: (F.leaky_relu(x) - x.clamp(min=0)).sum(),
         leaf(0.0, 1.0),
         "torch.where(x >= 0, x, slope * x) in place of leaky_relu",
         lambda x: (torch.where(x >= 0, x, 0.01 * x) - x.clamp(min=0)).sum(),
+    ),
+    "maximum": (
+        lambda x: (torch.maximum(x, -x) - 2 * torch.relu(x)).sum(),
+        leaf(0.0, 1.0),
+        "torch.where(a > b, a, b) in place of maximum",
+        lambda x: (torch.where(x > -x, x, -x) - 2 * torch.relu(x)).sum(),
+    ),
+    "minimum": (
+        lambda x: (torch.minimum(x, -x) + 2 * torch.relu(x)).sum(),
+        leaf(0.0, 1.0),
+        "in place of minimum",
+        lambda x: (torch.where(x <= -x, x, -x) + 2 * torch.relu(x)).sum(),
     ),
     "softplus": (
         lambda x: (x.clamp(min=0) + torch.log1p(torch.exp(-x.abs()))).sum(),

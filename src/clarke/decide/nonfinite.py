@@ -12,8 +12,8 @@ from clarke.constraints import flatten, unflatten
 from clarke.deadline import rung
 from clarke.decide.beside import RAY_PAIRS, Beside, Sample
 from clarke.decide.confirm import confirm
-from clarke.decide.cures import guards
 from clarke.decide.disagree import name_nonfinite
+from clarke.decide.finite_cures import guards
 from clarke.decide.model import Decision, culprit_of
 from clarke.decide.settle import Steep, settled, steepness
 from clarke.decide.sober import sober_gradient
