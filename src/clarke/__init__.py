@@ -67,3 +67,8 @@ __all__ = [
     "save_certificate",
     "subdifferential",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names, without the modules that hold them."""
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

@@ -1048,6 +1048,21 @@ EXACT_SHARE = Threshold(
     "what it found, or for the neighbours of AD's selection where it finds nothing.",
     NONE,
 )
+JUDGING_SHARE = Threshold(
+    0.4,
+    "Share of a program's time spent on judging from which a run proposes to look at fewer steps.",
+    NONE,
+)
+JUDGING_NOTABLE = Threshold(
+    2.0,
+    "Seconds of judging, of all steps together, below which nothing is proposed.",
+    NONE,
+)
+CURE_SHARE = Threshold(
+    0.25,
+    "Share of the time left in which rewritings of what made a gradient wrong are tried.",
+    NONE,
+)
 ROW_ENTRIES = Threshold(
     10_000_000,
     "Entries of the rows of one kink in the exact enumeration, which are kept as Python's integers "

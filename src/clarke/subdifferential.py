@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +21,7 @@ from clarke.decide.limits import set_limits
 from clarke.decide.membership import Membership, allowed_for
 from clarke.decide.minimum import LocalMinimum
 from clarke.decide.refute import rounding_of_set
+from clarke.decide.settext import set_text
 from clarke.decide.source import (
     Source,
     descent_candidates,
@@ -142,6 +144,12 @@ class Subdifferential:
         known = self._source.known
         found = "not listed" if known is None else f"combinations of pieces={known.count}"
         return f"Subdifferential({found}, complete={self.complete}, AD={self._gradient})"
+
+    def __str__(self) -> str:
+        return set_text(self, self._source.known)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     @property
     def gradient(self) -> tuple[torch.Tensor, ...]:

@@ -20,11 +20,48 @@ def leaf(*values):
     return torch.tensor(values, dtype=F64, requires_grad=True)
 
 
-def test_by_default_the_verdict_tells_and_nothing_more():
+def test_by_default_the_first_of_a_place_is_told_with_line_and_cure():
     x = leaf(0.0, 0.0)
+    audit = clarke.audit(seconds=None)
+
+    def train():
+        with audit:
+            for _ in range(3):
+                root(x).backward()
+
+    with pytest.warns(clarke.WrongGradientWarning) as told:
+        train()
+    (only,) = told
+    line = root.__code__.co_firstlineno + 2
+    assert f"sqrt at {__file__}:{line}" in str(only.message)
+    assert "Instead: The root of a sum of squares is torch.linalg.vector_norm" in str(only.message)
+    shown = str(audit.summary())
+    assert f"first     NONFINITE in step 1: sqrt at test_nonfinite_policy.py:{line}" in shown
+    assert "instead   The root of a sum of squares" in shown
+
+
+def test_a_step_with_a_finite_gradient_is_not_called_infinite():
+    x = leaf(1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with clarke.audit(seconds=None) as audit:
+            (torch.floor(x) + x).sum().backward()
+    assert audit.steps[-1].verdict is not Verdict.NONFINITE
+
+
+def test_a_parameter_that_is_nan_already_blames_no_operation():
+    x = leaf(float("nan"), 1.0)
+    report = clarke.check(root, (x,))
+    assert report.verdict is Verdict.NONFINITE
+    assert "A variable is NaN or infinity before anything is computed" in report.reason
+    assert report.culprits == ()
+
+
+def test_without_an_answer_the_verdict_tells_and_nothing_more():
+    x = leaf(0.0, 0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with clarke.audit(on_nonfinite=None, seconds=None) as audit:
             root(x).backward()
     assert audit.reports[-1].verdict is Verdict.NONFINITE
     assert bool(x.grad.isnan().all())

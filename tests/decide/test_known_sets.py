@@ -65,7 +65,7 @@ def test_bce_with_logits_is_refuted_with_its_hint():
     assert [round(float(e), 12) for e in report.element] == [0.5]
     assert sorted(c.operation for c in report.culprits) == ["abs", "clamp"]
     assert all(c.location.file.endswith("test_known_sets.py") for c in report.culprits)
-    assert "softplus" in " ".join(report.notes)
+    assert "softplus" in " ".join(report.cures)
     assert clarke.subdifferential(bce_with_logits, (x, t), wrt=[x]).vertices().tolist() == [[0.5]]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from weakref import ref
 
-from clarke.audit.summary import Summary
+from clarke.audit.summary import NAMED, Summary
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class History:
         # By number. A group lives as long as a ``.grad`` that holds its sum.
         self._groups: dict[int, ref[Group]] = {}
         self._prune_at = _GROUPS
+        self._firsts: dict[Verdict, Step] = {}
         self.calls = 0
         self.judged = 0
 
@@ -81,6 +82,7 @@ class History:
         self._seconds += step.seconds
         if step.verdict is not None:
             self._verdicts[step.verdict] += 1
+            self._firsts.setdefault(step.verdict, step)
         if group is None:
             return
         group.counted_calls += 1
@@ -127,4 +129,5 @@ class History:
             places=places,
             seconds=self._seconds,
             repaired=self._repaired,
+            firsts=tuple(self._firsts[v] for v in NAMED if v in self._firsts),
         )

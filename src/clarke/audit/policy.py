@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 from clarke.audit.engine import levels_up_to
 from clarke.errors import InputError, WrongGradientError, WrongGradientWarning
+from clarke.fast import all_finite
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    import torch
 
     from clarke.capture import Location
     from clarke.report import Report
@@ -77,6 +80,8 @@ class Answer:
         """Do it, where the gradient was not repaired."""
         why = report.reason.removeprefix("WRONG: ")
         message = f"The gradient computed at {location} is {self._says}: {why}"
+        if report.cures:
+            message += f" Instead: {report.cures[0]}"
         place = (location.file, location.line)
         if self._callback is not None:
             self._callback(report)
@@ -96,6 +101,8 @@ class Answers:
         on_wrong: OnWrong | str | Callable[[Report], None],
         on_nonfinite: OnWrong | str | Callable[[Report], None] | None,
     ) -> None:
+        if on_wrong is None:  # which has no meaning here
+            OnWrong.parse(on_wrong)
         self._wrong = Answer(on_wrong, "on_wrong", "wrong")
         self._nonfinite = Answer(on_nonfinite, "on_nonfinite", "not finite")
 
@@ -105,10 +112,12 @@ class Answers:
         asked = (self._wrong.policy, self._nonfinite.policy)
         return OnWrong.RAISE in asked or self._nonfinite.policy is OnWrong.REPAIR
 
-    def to(self, verdict: Verdict) -> Answer | None:
-        """The answer to a verdict, if it has one."""
+    def to(self, verdict: Verdict, gradient: Sequence[torch.Tensor]) -> Answer | None:
+        """The answer to a verdict on a gradient, if it has one."""
         if verdict is Verdict.NOT_CLARKE:
             return self._wrong
+        if verdict is Verdict.NOT_LIPSCHITZ and all_finite(gradient):
+            return None  # a step: its gradient is a number
         no_number = verdict in (Verdict.NONFINITE, Verdict.NOT_LIPSCHITZ)
         return self._nonfinite if no_number else None
 

@@ -65,7 +65,7 @@ _DISTRIBUTED = (
 def audit(
     on_wrong: OnWrong | str | Callable[[Report], None] = OnWrong.WARN,
     *,
-    on_nonfinite: OnWrong | str | Callable[[Report], None] | None = None,
+    on_nonfinite: OnWrong | str | Callable[[Report], None] | None = OnWrong.WARN,
     every: int = 1,
     sample: float | None = None,
     confirm_every: int = 0,
@@ -87,8 +87,9 @@ def audit(
             (`WrongGradientWarning`), "raise" (`WrongGradientError`, with ``.grad`` as it was
             before the call), "repair" (a correct gradient is put in its place), or a function
             that takes the `Report`. A gradient that stays undecided never triggers it.
-        on_nonfinite: The same about NaN and infinity; "repair" writes a valid gradient where one
-            is proved to exist, and warns elsewhere. None: the verdict tells, nothing more.
+        on_nonfinite: The same about NaN and infinity; "warn" at the first of each place,
+            "repair" writes a valid gradient where one is proved to exist, and warns elsewhere.
+            None: the verdict tells, nothing more.
         every: Look at every `every`-th backward call only.
         sample: Look at a call with this probability only, drawn from a private generator.
         confirm_every: Confirm the positive verdict of every so many judged calls by running the
@@ -144,7 +145,7 @@ class Audit:
         self,
         on_wrong: OnWrong | str | Callable[[Report], None] = OnWrong.WARN,
         *,
-        on_nonfinite: OnWrong | str | Callable[[Report], None] | None = None,
+        on_nonfinite: OnWrong | str | Callable[[Report], None] | None = OnWrong.WARN,
         every: int = 1,
         sample: float | None = None,
         confirm_every: int = 0,
@@ -354,7 +355,7 @@ class Audit:
         self._warn_of_failure(turn.error, location)
         if self._keeper is not None:
             turn.keep(self._keeper)
-        answer = self._answers.to(turn.decision.verdict)
+        answer = self._answers.to(turn.decision.verdict, turn.gradient)
         if answer is not None and answer.policy is OnWrong.REPAIR:
             turn.repair()
         elif answer is not None and answer.policy is OnWrong.RAISE:
@@ -382,6 +383,7 @@ class Audit:
             joint=joint,
             joint_reason=why,
             repaired=turn.repaired,
+            cures=report.cures,
         )
         self._history.keep(report)
         self._add(step, report, turn.group)

@@ -31,6 +31,7 @@ class Step:
         joint: Verdict on the sum that ``.grad`` holds after this call; None if not looked at.
         joint_reason: Explanation of `joint` where it differs from `verdict`.
         repaired: The gradient was replaced by a correct one.
+        cures: What to write instead.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Step:
     joint: Verdict | None
     joint_reason: str = ""
     repaired: bool = False
+    cures: tuple[str, ...] = ()
 
     @property
     def correct(self) -> bool | None:
@@ -70,4 +72,5 @@ class Step:
             "joint": None if self.joint is None else self.joint.name,
             "joint_reason": self.joint_reason,
             "repaired": self.repaired,
+            "cures": list(self.cures),
         }

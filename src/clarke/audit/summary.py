@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from clarke.verdict import Verdict
 
@@ -13,8 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from clarke.audit.statistics import PlaceStatistics
+    from clarke.audit.step import Step
 
 _WIDTH = 80
+# Whose first step a summary names.
+NAMED: Final = (Verdict.NOT_CLARKE, Verdict.NONFINITE, Verdict.NOT_LIPSCHITZ)
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Summary:
         places: Statistics of every operation with kinks, by place.
         seconds: Time spent on judging, in all.
         repaired: Gradients that were replaced.
+        firsts: The first step that was wrong, the first that was not finite, and the first where
+            there is no gradient.
     """
 
     calls: int
@@ -39,6 +46,7 @@ class Summary:
     places: tuple[PlaceStatistics, ...]
     seconds: float
     repaired: int
+    firsts: tuple[Step, ...] = ()
 
     @property
     def correct(self) -> bool | None:
@@ -62,7 +70,12 @@ class Summary:
             "places": [p.to_dict() for p in self.places],
             "seconds": self.seconds,
             "repaired": self.repaired,
+            "firsts": [s.to_dict() for s in self.firsts],
         }
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the text, in which nothing is HTML of its own."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         lines = [f"{self.calls} backward calls, {self.judged} judged in {self.seconds:.1f} s"]
@@ -72,9 +85,23 @@ class Summary:
             lines += _wrap("sums", counts_text(self.joint))
         if self.repaired:
             lines.append(f"  repaired  {self.repaired}")
+        for step in self.firsts:
+            lines += _wrap("first", first_text(step))
+            lines += [line for c in step.cures for line in _wrap("instead", c)]
         if self.places:
             lines += ["", *places_text(self.places)]
         return "\n".join(lines)
+
+
+def first_text(step: Step) -> str:
+    """What was found in a step, and where."""
+    places = Counter(
+        f"{c.operation} at {Path(c.location.file).name}:{c.location.line}" for c in step.culprits
+    )
+    named = ", ".join(f"{n} x {place}" if n > 1 else place for place, n in places.items())
+    verdict = "" if step.verdict is None else step.verdict.name
+    done = " (repaired)" if step.repaired else ""
+    return f"{verdict} in step {step.number}{done}: {named or step.reason}"
 
 
 def counts_text(verdicts: Mapping[Verdict, int]) -> str:

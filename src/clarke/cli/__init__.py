@@ -45,6 +45,7 @@ SUBCOMMANDS = (
     Subcommand("verify", "Check proofs that were saved to files, by two programs."),
     Subcommand("judge", "Judge steps again that an audit kept."),
     Subcommand("explain", "Which theorem covers a model, and which layer blocks it."),
+    Subcommand("check", "Judge a function's gradient at one point."),
     Subcommand("hunt", "Look for points at which a function's gradient is wrong."),
     Subcommand("reproduce", "Repeat the experiments of the paper."),
     Subcommand("validate", "Compare the paper's conditions with exact answers."),

@@ -19,6 +19,7 @@ from clarke.integrations.recording import new_folder, record
 from clarke.numerics import STEP_SECONDS
 from clarke.report.runs import Run, read_run
 from clarke.report.runs.terminal import run_view
+from clarke.verdict import Verdict
 
 
 class WhenWrong(str, enum.Enum):
@@ -27,6 +28,15 @@ class WhenWrong(str, enum.Enum):
     WARN = "warn"
     RAISE = "raise"
     REPAIR = "repair"
+
+
+class WhenNonfinite(str, enum.Enum):
+    """What to do about a gradient with NaN or infinity."""
+
+    WARN = "warn"
+    RAISE = "raise"
+    REPAIR = "repair"
+    IGNORE = "ignore"
 
 
 def run(
@@ -48,6 +58,10 @@ def run(
     on_wrong: Annotated[
         WhenWrong, typer.Option(help="What to do about a gradient that is proved wrong.")
     ] = WhenWrong.WARN,
+    on_nonfinite: Annotated[
+        WhenNonfinite,
+        typer.Option(help="What to do about NaN and infinity; ignore also exits as without them."),
+    ] = WhenNonfinite.WARN,
     seconds: Annotated[
         float,
         typer.Option(
@@ -73,13 +87,15 @@ def run(
 ) -> None:
     """Run a script as it is and judge the gradient of every backward call in it.
 
-    Exits as the script does; if that is with 0, with 1 when a wrong gradient was found.
+    Exits as the script does; if that is with 0, with 1 when a wrong gradient was found, with 3 when
+    one was not finite.
     """
     program = Program(command[0], tuple(command[1:]), is_module)
     program.require()
     folder = out or new_folder(program.name)
     watch = audit(
         on_wrong.value,
+        on_nonfinite=None if on_nonfinite is WhenNonfinite.IGNORE else on_nonfinite.value,
         every=every,
         sample=sample,
         seconds=seconds or None,
@@ -95,6 +111,7 @@ def run(
             "every": every,
             "sample": sample,
             "on_wrong": on_wrong.value,
+            "on_nonfinite": on_nonfinite.value,
             "seconds": seconds,
             "strict": strict,
         },
@@ -109,7 +126,8 @@ def run(
     finally:
         elapsed = time.perf_counter() - started
         found = watch.summary().to_dict()
-        found.pop("places", None)
+        for part in ("places", "firsts"):  # the steps have them
+            found.pop(part, None)
         found["judging"] = found.pop("seconds")
         writer.finish({"ended": ending.words, "status": ending.status, "seconds": elapsed, **found})
     _end(read_run(folder), ending, strict=strict, as_json=as_json)
@@ -131,7 +149,13 @@ def _end(run: Run, ending: Ending, *, strict: bool, as_json: bool) -> None:
         console.print(f"the run: {place}", style="dim", soft_wrap=True)
         console.print(f"as a page: clarke report {place}", style="dim", soft_wrap=True)
     outcomes = [*(s.outcome for s in run.steps), *run.sums()]
-    found = exit_status([v.correct for v in outcomes if v is not None], strict=strict)
+    ignored = run.settings.get("on_nonfinite") == WhenNonfinite.IGNORE.value
+    infinite = any(s.outcome is Verdict.NONFINITE and not s.repaired for s in run.steps)
+    found = exit_status(
+        [v.correct for v in outcomes if v is not None],
+        strict=strict,
+        nonfinite=infinite and not ignored,
+    )
     sys.exit(ending.status or int(found))
 
 

@@ -17,12 +17,13 @@ from clarke.decide.apart import (
     regular_in_parts,
     roundings_of,
 )
+from clarke.decide.cures import hints
 from clarke.decide.limits import Limits
 from clarke.decide.live import find_live
 from clarke.decide.model import Decision
 from clarke.decide.normal import outer_estimate
 from clarke.decide.refute import kinks_of, refute_part
-from clarke.decide.responsible import culprits_of, hints
+from clarke.decide.responsible import culprits_of
 from clarke.decide.tolerance import added, within
 from clarke.errors import BudgetError
 from clarke.verdict import Verdict
@@ -148,7 +149,7 @@ def _outside(
         theorem="outer estimate",
         culprits=culprits,
         analysis=program.analysis,
-        notes=hints(program, culprits),
+        cures=hints(program, culprits),
         element=limit_beside(program, own, generator),
     )
 
@@ -197,7 +198,7 @@ def _wrong_part(
             theorem="exact enumeration",
             culprits=culprits,
             analysis=program.analysis,
-            notes=hints(program, culprits),
+            cures=hints(program, culprits),
             element=limit_beside(program, own, generator),
         )
     return None

@@ -11,6 +11,7 @@ from clarke.constraints import find_relevant, flatten, random_tangents, resolve,
 from clarke.deadline import UNLIMITED, Deadline, within_memory
 from clarke.decide.applied import declared_derivative, hold_functions
 from clarke.decide.context import Context
+from clarke.decide.cures import hints
 from clarke.decide.disagree import name_formula
 from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
 from clarke.decide.guards import judge_guard
@@ -28,7 +29,7 @@ from clarke.decide.refute import (
     refute,
     rounding_of_set,
 )
-from clarke.decide.responsible import hints, wrong_functions
+from clarke.decide.responsible import wrong_functions
 from clarke.decide.rounding import (
     rounding_of_selections,
 )
@@ -479,6 +480,6 @@ class _Rungs(Context):
             culprits=culprits,
             analysis=program.analysis,
             relevance=self.relevance,
-            notes=hints(program, culprits),
+            cures=hints(program, culprits, lambda g: proof.limits.place(g, allowed).inside),
             element=None if correct is None else unflatten(correct, program.point),
         )

@@ -149,6 +149,7 @@ class Decision:
         analysis: The trace and all touched kinks.
         relevance: Which of them matter, if that was found out.
         notes: Further sentences for the user.
+        cures: What to write instead, as a line of code where one is known.
         element: A finite or a correct gradient, where AD's is not one.
         counts: Touched kinks by operation, where there is no analysis.
         out_of_time: Undecided because the time limit ended.
@@ -162,6 +163,7 @@ class Decision:
     analysis: Analysis | None = None
     relevance: Relevance | None = None
     notes: tuple[str, ...] = field(default=())
+    cures: tuple[str, ...] = field(default=())
     element: tuple[torch.Tensor, ...] | None = None
     counts: tuple[TouchCount, ...] = field(default=())
     out_of_time: bool = False

@@ -13,11 +13,13 @@ from clarke.deadline import rung
 from clarke.decide.beside import RAY_PAIRS, Beside, Sample
 from clarke.decide.confirm import confirm
 from clarke.decide.disagree import name_nonfinite
+from clarke.decide.finite_cures import guards
 from clarke.decide.model import Decision, culprit_of
 from clarke.decide.settle import Steep, settled, steepness
 from clarke.decide.sober import sober_gradient
 from clarke.decide.tolerance import peak
 from clarke.decide.vectors import used_vectors
+from clarke.errors import OutOfTimeError
 from clarke.kinks import Hazard
 from clarke.numerics import (
     BESIDE_AGREES,
@@ -47,10 +49,22 @@ def judge_nonfinite(
     program: Program, gradient: Sequence[torch.Tensor], generator: torch.Generator
 ) -> Decision:
     """NONFINITE or NOT_LIPSCHITZ for a gradient with NaN or infinity."""
+    if not all(bool(torch.isfinite(x).all()) for x in program.point):
+        return Decision(
+            Verdict.NONFINITE,
+            "A variable is NaN or infinity before anything is computed. What made it so came "
+            "earlier: look at the first step that is not finite.",
+            analysis=program.analysis,
+        )
     touched = _touched_hazards(program)
-    culprits = name_nonfinite(program)
-    valued = bool(torch.isfinite(program.run(pieces=Pieces.NATURAL, grad=False).output).all())
-    steep, finite = _surroundings(program, generator) if valued else (None, None)
+    culprits: tuple[Culprit, ...] = ()
+    valued, steep, finite, late = True, None, None, ""
+    try:
+        culprits = name_nonfinite(program)
+        valued = bool(torch.isfinite(program.run(pieces=Pieces.NATURAL, grad=False).output).all())
+        steep, finite = _surroundings(program, generator) if valued else (None, None)
+    except OutOfTimeError as error:  # that it is not finite is seen without
+        late = f"Whether a valid gradient exists is open. {error}"
     if steep is not None:
         first = next((c for c in touched if culprits and c.location == culprits[0].location), None)
         named = first or (*touched, *culprits)[0] if touched or culprits else None
@@ -61,9 +75,10 @@ def judge_nonfinite(
             "subdifferential here.",
             culprits=others if named is None else (named, *others),
             analysis=program.analysis,
+            cures=guards(program, culprits or touched),
         )
     dtypes = {g.dtype for g in gradient if g.is_floating_point()} - {program.dtype}
-    for dtype in dtypes if not culprits else ():
+    for dtype in dtypes if not (culprits or late) else ():
         # Finite in float64: a narrower type overflowed, or lost what it divides by.
         other = Program(program.analysis, program.variables, dtype, program.deadline)
         culprits = name_nonfinite(other)
@@ -71,7 +86,9 @@ def judge_nonfinite(
     where = str(culprits[0]) if culprits else "the values themselves are not finite"
     if any(Hazard.BEYOND in site.touch.hazards for site in program.analysis.ordered()):
         finite = None
-    if not valued:
+    if late:
+        more = late
+    elif not valued:
         more = "The function's own value is not finite here, so no gradient is valid."
     elif finite is not None:
         more = "Gradients at nearby points have a finite limit, so a valid gradient exists."
@@ -82,7 +99,9 @@ def judge_nonfinite(
         f"{where}. {more}",
         culprits=culprits,
         analysis=program.analysis,
+        cures=guards(program, culprits),
         element=finite,
+        out_of_time=bool(late),
     )
 
 

@@ -1,4 +1,4 @@
-"""Which kinks make a gradient wrong together, and known rewritings."""
+"""Which kinks make a gradient wrong together."""
 
 from __future__ import annotations
 
@@ -94,32 +94,6 @@ def culprits_of(program: Program, kinks: Sequence[int]) -> tuple[Culprit, ...]:
         op = program.analysis.sites[position].touch.op
         many = "kinks" if count > 1 else "kink"
         found.append(Culprit(op.shown, op.location, f"{count} touched {many} that must agree"))
-    return tuple(found)
-
-
-def hints(program: Program, culprits: Sequence[Culprit]) -> tuple[str, ...]:
-    """Known rewritings without the kinks that made the gradient wrong."""
-    names = {op.short_name.rstrip("_") for op in program.analysis.trace.ops}
-    own = {c.operation.rstrip("_") for c in culprits}
-    clamps = {"clamp", "clamp_min", "clamp_max", "relu"}
-    found = []
-    if own & clamps and "abs" in own and "log1p" in names and "exp" in names:
-        found.append(
-            "max(x, 0) + log1p(exp(-|x|)) is torch.nn.functional.softplus(x), which is smooth; "
-            "with -x*t added it is torch.nn.functional.binary_cross_entropy_with_logits(x, t)."
-        )
-    elif own & {"max", "amax", "maximum"} and {"exp", "log"} <= names:
-        found.append("A maximum inside log and exp: torch.logsumexp is smooth.")
-    elif own & {"gt", "ge", "lt", "le", "sign"}:
-        found.append(
-            "A mask from a comparison decides the slope at the tie: use torch.relu, torch.where "
-            "with equal values on both sides, or torch.maximum."
-        )
-    elif own & clamps:
-        found.append(
-            "torch.maximum(x, bound) takes the mean of both slopes at the tie, which is valid "
-            "more often than one side; or combine the kinks that cancel into one."
-        )
     return tuple(found)
 
 

@@ -68,6 +68,7 @@ class AuditPlugin:
         reports: list[tuple[Step, Report | None]] = []
         watch = audit(
             _leave_it,
+            on_nonfinite=None,
             every=options.get("every", 1),
             seconds=options.get("seconds", STEP_SECONDS),
             total_seconds=options.get("budget", self._budget),

@@ -64,8 +64,27 @@ def step_record(step: Step, report: Report | None) -> StepRecord:
         joint=step.joint,
         joint_reason=step.joint_reason,
         repaired=step.repaired,
+        cures=step.cures,
+        values="" if report is None or step.repaired else worst_entry(report),
         picture=None if report is None else _picture(report),
     )
+
+
+def worst_entry(report: Report) -> str:
+    """What autograd returned where that is farthest from a right gradient, and what is right."""
+    if report.element is None or not report.gradient or report.correct:
+        return ""
+    worst: tuple[float, int, int] = (0.0, 0, 0)
+    for i, (g, e) in enumerate(zip(report.gradient, report.element, strict=True)):
+        if g.numel():
+            gaps = (g.detach().double() - e.detach().double()).abs().reshape(-1)
+            gaps = gaps.nan_to_num(nan=math.inf)
+            at = int(gaps.argmax())
+            worst = max(worst, (float(gaps[at]), -i, at))
+    _, i, at = worst
+    g, e = report.gradient[-i].reshape(-1), report.element[-i].reshape(-1)
+    where = "" if sum(g.numel() for g in report.gradient) == 1 else f" (entry {at} of tensor {-i})"
+    return f"returned {float(g[at]) + 0.0:.6g}, right {float(e[at]) + 0.0:.6g}{where}"
 
 
 def surroundings() -> dict[str, Any]:

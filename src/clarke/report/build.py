@@ -34,6 +34,7 @@ def build_report(
         culprits=decision.culprits,
         element=decision.element,
         notes=decision.notes,
+        cures=decision.cures,
         seconds=seconds,
         out_of_time=decision.out_of_time,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ class Report:
         theorem: The argument used.
         culprits: Operations that the verdict names.
         element: A correct or finite gradient where AD's is not one.
+        cures: What to write instead of what made the gradient wrong, or not finite.
         notes: Further sentences.
         seconds: What clarke's own work took, without the run that was recorded.
         out_of_time: Undecided because the time limit ended; more `seconds` may decide it.
@@ -76,6 +78,7 @@ class Report:
     culprits: tuple[Culprit, ...] = ()
     element: tuple[torch.Tensor, ...] | None = None
     notes: tuple[str, ...] = ()
+    cures: tuple[str, ...] = ()
     seconds: float = 0.0
     out_of_time: bool = False
 
@@ -126,6 +129,7 @@ class Report:
                 }
                 for w, weight in zip(certificate.witnesses, certificate.weights, strict=True)
             ],
+            "cures": list(self.cures),
             "notes": list(self.notes),
             "seconds": self.seconds,
             "out_of_time": self.out_of_time,
@@ -148,6 +152,14 @@ class Report:
 
     def __str__(self) -> str:
         return report_text(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the text, in which nothing is HTML of its own, beside a bar."""
+        colour = {True: "#2a8a4a", False: "#c0392b", None: "#c08a00"}[self.correct]
+        return (
+            f'<pre style="border-left: 4px solid {colour}; padding-left: 8px">'
+            f"{html.escape(str(self))}</pre>"
+        )
 
 
 def _values(tensors: tuple[torch.Tensor, ...]) -> list[Any]:

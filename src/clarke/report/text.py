@@ -37,6 +37,7 @@ def report_text(report: Report) -> str:
             lines += _wrapped(kink_text(kink), " " * 4, " " * 6)
         if len(report.kinks) > _SHOWN:
             lines.append(f"    and {len(report.kinks) - _SHOWN} more operations")
+    lines += [line for c in report.cures for line in _field("instead", c)]
     lines += [line for n in report.notes for line in _field("note", n)]
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import textwrap
 from dataclasses import dataclass
 from typing import Any
@@ -149,6 +150,10 @@ class Explanation:
                 for layer in self.layers
             ],
         }
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the text, in which nothing is HTML of its own."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         name = "no theorem applies" if self.theorem is None else self.theorem.value

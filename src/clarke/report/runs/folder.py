@@ -114,6 +114,10 @@ class RunWriter:
             body["repaired"] = True
         if step.picture is not None:
             body["picture"] = vars(step.picture)
+        if step.cures:
+            body["cures"] = [self._text(lines, c) for c in step.cures]
+        if step.values:
+            body["values"] = step.values
         lines.append(body)
         _write_all(self._file, "".join(_line(entry) for entry in lines).encode())
 
@@ -270,6 +274,8 @@ class _Reader:
             joint_reason=why,
             repaired=entry.get("repaired", False),
             picture=None if picture is None else _picture(picture),
+            cures=tuple(self._texts[text] for text in entry.get("cures", ())),
+            values=entry.get("values", ""),
         )
 
 

@@ -78,6 +78,8 @@ class StepRecord:
         joint_reason: Explanation of `joint` where it differs.
         repaired: The gradient was replaced by a correct one.
         picture: Gradient and set, where both are small.
+        cures: What to write instead.
+        values: What was returned where it is farthest from right, and what is right.
     """
 
     number: int
@@ -94,6 +96,8 @@ class StepRecord:
     joint_reason: str = ""
     repaired: bool = False
     picture: Picture | None = None
+    cures: tuple[str, ...] = ()
+    values: str = ""
 
     @property
     def outcome(self) -> Verdict | None:

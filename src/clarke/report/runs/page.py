@@ -123,7 +123,11 @@ def _header(run: Run) -> str:
     ]
     shown = "".join(f'<div class="card"><b>{n}</b><span>{w}</span></div>' for n, w in cards)
     started = esc(run.settings.get("started", ""))
-    state = "" if run.finished else " The run did not reach its end; all finished steps are here."
+    state = ""
+    if not run.finished:
+        state = " The run did not reach its end; all finished steps are here."
+    elif run.summary.get("status"):
+        state = f" The program ended early: {esc(run.summary['ended'])}."
     return (
         f'<header><h1>{esc(run.name)}</h1><p class="soft"><code>{esc(program or run.folder)}</code>'
         f" {started}{state}</p>"
@@ -243,6 +247,11 @@ def _article(run: Run, group: Noted) -> str:
     if step.picture is not None:
         picture = drawing(step.picture)
     repaired = " The gradient was replaced by a correct one." if step.repaired else ""
+    repaired += "".join(
+        f'</p><p class="cure"><b>{head}</b> {esc(text)}'
+        for head, text in (("Values:", step.values), *(("Instead:", c) for c in step.cures))
+        if text
+    )
     whose = "" if step.outcome is step.verdict else " (the sum accumulated so far)"
     text = f"step {step.number} {' '.join(c.place for c in step.culprits)}"
     return (

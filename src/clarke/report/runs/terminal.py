@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from clarke.numerics import JUDGING_NOTABLE, JUDGING_SHARE
 from clarke.report.runs.digest import layer_of, noted, places
 from clarke.report.runs.words import label
 from clarke.verdict import Verdict
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from clarke.report.runs.compare import Comparison
-    from clarke.report.runs.model import Run
+    from clarke.report.runs.model import Run, StepRecord
 
 _OFFENDERS = 6
 _LAYERS = 12
@@ -45,6 +47,10 @@ def style_of(verdict: Verdict | None) -> str:
 
 def _answer(run: Run) -> Text:
     text = Text()
+    if not run.finished:
+        text.append("The run did not reach its end; what it finished is here. ", "bold yellow")
+    elif run.summary.get("status"):
+        text.append(f"The program ended early ({run.summary['ended']}). ", "bold yellow")
     if run.damaged > 1 or (run.damaged and run.finished):
         text.append(f"{run.damaged} lines of the record cannot be read. ", "bold red")
     if not run.steps:
@@ -77,13 +83,7 @@ def _offenders(run: Run) -> Table | None:
     for group in groups[:_OFFENDERS]:
         step = group.first
         outcome = step.outcome
-        named = [
-            f"{spot(c.file, c.line)} {c.operation}{f' in {c.module}' if c.module else ''}: "
-            f"{c.reason}"
-            for c in step.culprits[:4]
-        ]
-        own = outcome is step.verdict
-        why = "\n".join(named) or (step.reason if own else step.joint_reason)
+        why = "\n".join(_named(step) + _instead(step))
         table.add_row(
             Text(label(outcome), style_of(outcome)),
             f"{len(group.numbers):,}",
@@ -93,6 +93,26 @@ def _offenders(run: Run) -> Table | None:
     if left > 0:
         table.add_row("", "", f"and {left:,} more; see the report")
     return table
+
+
+def _named(step: StepRecord) -> list[str]:
+    """The operations at fault, one of each kind; the reason where none is named."""
+    found = Counter(
+        f"{spot(c.file, c.line)} {c.operation}{f' in {c.module}' if c.module else ''}: {c.reason}"
+        for c in step.culprits
+    )
+    named = [f"{text} ({n} x)" if n > 1 else text for text, n in found.items()][:4]
+    own = step.outcome is step.verdict
+    return named or [step.reason if own else step.joint_reason]
+
+
+def _instead(step: StepRecord) -> list[str]:
+    """Returned and right value, what to write, and whether it was put right already."""
+    return [
+        *([step.values] if step.values else []),
+        *(f"instead: {cure}" for cure in step.cures),
+        *(["repaired: a right gradient was put in its place"] if step.repaired else []),
+    ]
 
 
 def _layers(run: Run) -> Table | None:
@@ -126,7 +146,11 @@ def _cost(run: Run) -> Text:
     text = f"judging took {judging:.1f} s"
     whole = run.summary.get("seconds")
     if isinstance(whole, (int, float)) and whole > 0:
-        text += f" of the program's {whole:.1f} s ({100 * judging / whole:.0f} %)"
+        share = judging / whole
+        text += f" of the program's {whole:.1f} s ({100 * share:.0f} %)"
+        if share > JUDGING_SHARE and judging > JUDGING_NOTABLE:
+            every = int(run.settings.get("every") or 1)
+            text += f"; try --every {10 * every}"
     return Text(text, "dim")
 
 

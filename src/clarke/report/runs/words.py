@@ -23,7 +23,7 @@ def label(verdict: Verdict | None) -> str:
         case Verdict.NOT_LIPSCHITZ:
             return "not Lipschitz"
         case Verdict.SURROGATE:
-            return "declared by a Function"
+            return "another slope on purpose"
         case Verdict.UNDECIDED:
             return "undecided"
 
