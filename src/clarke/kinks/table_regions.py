@@ -69,13 +69,19 @@ def _elu(call: Call) -> _Pieces:
     x = _x(call)
     alpha, scale = call.arg(1, "alpha", 1.0), call.arg(2, "scale", 1.0)
     input_scale = call.arg(3, "input_scale", 1.0)
-    return (alpha * scale * torch.expm1(_bounded(x * input_scale)), x * scale)
+    return (alpha * scale * _expm1(_bounded(x * input_scale)), x * scale)
 
 
 def _celu(call: Call) -> _Pieces:
     x = _x(call)
     alpha = call.arg(1, "alpha", 1.0)
-    return (alpha * torch.expm1(_bounded(x / alpha)), x)
+    return (alpha * _expm1(_bounded(x / alpha)), x)
+
+
+def _expm1(x: torch.Tensor) -> torch.Tensor:
+    """``exp(x) - 1`` with the slope ``exp(x)``: autograd's, result plus 1, loses digits at -30."""
+    slope = torch.exp(x)
+    return torch.expm1(x.detach()) + (slope - slope.detach())
 
 
 def _bounded(x: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,23 @@ if TYPE_CHECKING:
     Terms = Callable[[Call, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
+def _gelu(call: Call, _: torch.Tensor, adjoint: torch.Tensor) -> torch.Tensor:
+    """``Phi(x) + x phi(x)``, of which ``Phi`` is computed as ``(1 + erf) / 2``."""
+    x = call.args[0].detach()
+    return adjoint.abs() * (1 + x.abs() * (-x * x / 2).exp())
+
+
+def _silu(call: Call, _: torch.Tensor, adjoint: torch.Tensor) -> torch.Tensor:
+    x = call.args[0].detach()
+    return adjoint.abs() * x.sigmoid() * (1 + x.abs() * (-x).sigmoid())
+
+
+def _mish(call: Call, _: torch.Tensor, adjoint: torch.Tensor) -> torch.Tensor:
+    x = call.args[0].detach()
+    inner = torch.nn.functional.softplus(x).tanh()
+    return adjoint.abs() * (inner + x.abs() * x.sigmoid() * (1 + inner * inner))
+
+
 def _softmax(call: Call, result: torch.Tensor, adjoint: torch.Tensor) -> torch.Tensor:
     sizes = adjoint.abs()
     return result * (sizes + (sizes * result).sum(int(call.args[1]), keepdim=True))
@@ -100,6 +117,9 @@ ELEMENTWISE: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = MappingProxy
 )
 WHOLE: Mapping[str, Terms] = MappingProxyType(
     {
+        "gelu": _gelu,
+        "silu": _silu,
+        "mish": _mish,
         "_softmax": _softmax,
         "_log_softmax": _log_softmax,
         "binary_cross_entropy_with_logits": _logits,
