@@ -211,9 +211,38 @@ def _decide(
     context = _Rungs(program, gradient, relevance, settings, generator, run_gradient)
     context.given = given
     try:
-        return _climb(context)
+        found = _climb(context)
+        if found.verdict is Verdict.NOT_CLARKE and not given:
+            return _unless_rounded(context, found)
     except OutOfTimeError as error:
         return replace(context.undecided(str(error)), out_of_time=True)
+    return found
+
+
+def _unless_rounded(context: _Rungs, found: Decision) -> Decision:
+    """UNDECIDED where only what AD's own pieces lost in a narrow type lies outside of the set.
+
+    Bounds of roundings are those of the formulas that clarke knows. A gradient that differs from
+    its own pieces' in float64 by more may be a formula that loses more, which proves nothing
+    about the choice of the pieces: wrong is what the pieces give in float64, too.
+    """
+    trace = context.program.analysis.trace
+    narrow = {d for d in trace.slot_dtypes.values() if d.is_floating_point} - {torch.float64}
+    if not narrow or trace.applied or not context.differs:
+        return found
+    settings = replace(context.settings, confirm=Confirm.NEVER)
+    again = _climb(
+        _Rungs(context.program, context.own, context.relevance, settings, context.generator, None)
+    )
+    if again.verdict is Verdict.NOT_CLARKE:
+        return found
+    kinds = ", ".join(sorted(str(d).removeprefix("torch.") for d in narrow))
+    return context.undecided(
+        "The gradient lies outside of the set, but that of its own pieces in float64 does not: "
+        f"rounding in {kinds} may have made the difference, or a formula or a hook. Run the "
+        "program in float64 to tell.",
+        culprits=found.culprits,
+    )
 
 
 def _climb(context: _Rungs) -> Decision:
