@@ -66,6 +66,7 @@ def leaves_no_trace(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        __tracebackhide__ = True  # pytest shows who called
         undo, before = _Undo(), _running.get()
         try:
             try:

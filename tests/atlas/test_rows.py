@@ -82,6 +82,16 @@ EXPECTED = {
     ("cdist(x, y, 0)", "x = (1, 2), y = (1, 3)"): Standing.NOT_LIPSCHITZ,
     ("abs(complex(x, y))", "x = y = 0"): Standing.CLARKE,
 }
+# Not defined on one side of the point, however near; on the other nothing is steep.
+ONE_SIDED = {
+    ("x ** 1.5", "x = 0"),
+    ("x ** y", "x = 0, y = 2"),
+    ("linalg.vector_norm(x, 0.5)", "x = 0"),
+}
+# The variance is clamped with gradients switched off.
+WRONG_BESIDE = {("gaussian_nll_loss(x, 0, v)", "v = eps")}
+# Autograd computes 2 ** -1 in integers.
+WRONG_AT_INTEGERS = {"ldexp(x, -1)"}
 # Where the rule's formula and autograd's must differ.
 UNTRUE = (Standing.FORMULA, Standing.UNDECIDED, Standing.WRONG)
 
@@ -104,8 +114,9 @@ def test_row(point):
     assert row.standing is EXPECTED.get(row.key, row.standing)
     if row.standing in VALID:
         assert all(math.isfinite(x) for x in row.reverse)
-        assert agrees(row.quotients, row.limits) is not False
-        if row.limits:
+        # Autograd's own gradients beside the point are no limits where it leaves out a write.
+        assert row.key in WRONG_BESIDE or agrees(row.quotients, row.limits) is not False
+        if row.limits and row.key not in WRONG_BESIDE:
             # Sampling cannot find every limiting gradient of ties with many orders: a limiting
             # gradient that it misses must still obey the difference quotients.
             few = len(row.limits) <= 4
@@ -128,7 +139,7 @@ def test_row(point):
     if row.standing is Standing.FORMULA:
         # Where the formula decides, no positive verdict is given.
         assert row.verdict in (Verdict.UNDECIDED, Verdict.SURROGATE)
-    if row.standing is Standing.NOT_LIPSCHITZ:
+    if row.standing is Standing.NOT_LIPSCHITZ and row.key not in ONE_SIDED:
         assert steep(point) is not False
     assert (row.forward is None) is (row.forward_standing is None)
     if row.limits and row.forward_standing in VALID and row.standing is not Standing.WRONG:
@@ -206,7 +217,8 @@ def test_forced_replay_repeats_value_and_gradient(point):
     lowered = EXPECTED.get((point.call, point.kink)) is Standing.WRONG and any(
         op.stands_for for op in analysis.trace.ops
     )
-    if (analysis.doubtful or lowered) and EXPECTED.get((point.call, point.kink)) in UNTRUE:
+    untrue = EXPECTED.get((point.call, point.kink)) in UNTRUE
+    if ((analysis.doubtful or lowered) and untrue) or point.call in WRONG_AT_INTEGERS:
         own = selected_gradient(program)
         expected = [g for x, g in zip(inputs, grads, strict=True) if id(x) in leaves]
         assert any(float((a - b).abs().max()) > 1e-3 for a, b in zip(own, expected, strict=True))

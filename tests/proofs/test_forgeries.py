@@ -18,6 +18,7 @@ from torch import nn
 import clarke
 from clarke.decide.membership import Membership
 from clarke.fast import LayerCertificate
+from clarke.jacobian import Jacobian
 from clarke.theorems import RankCertificate, full_column_rank
 from clarke.verdict import Verdict
 from reference.forgery import forgeries
@@ -197,7 +198,12 @@ def test_no_forged_rank_verifies():
 def test_every_class_of_certificate_is_forged():
     """A new class with a `verify` needs a test here."""
     known = {type(judged(name)) for name in ZOO}
-    known |= {Membership, LayerCertificate, RankCertificate}
+    known |= {
+        Membership,
+        LayerCertificate,
+        RankCertificate,
+        Jacobian,
+    }  # of the last: tests/jacobian
     found = {
         node.name
         for path in Path(clarke.__file__).parent.rglob("*.py")

@@ -71,6 +71,13 @@ ZOO = {
         Verdict.BOULIGAND,
     ),
     "regular": (lambda x: x.amax(), leaf(*[1.0] * 24), Verdict.CLARKE),
+    "norms": (
+        lambda p: (
+            (p.abs() - 1).clamp(min=0).norm() + torch.minimum((p.abs() - 1).max(), 0 * p.sum())
+        ),
+        leaf(1.0, 0.25),
+        Verdict.NOT_CLARKE,
+    ),
     "guard": (guarded(torch.sin), leaf(0.0), Verdict.SMOOTH),
     "wrong guard": (guarded(torch.expm1), leaf(0.0), Verdict.NOT_CLARKE),
     "outside": (lemma2, leaf(*[0.0] * 24), Verdict.NOT_CLARKE),

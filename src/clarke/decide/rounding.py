@@ -215,6 +215,11 @@ class Rounding:
             if moved is not None:
                 noise = [a / ERROR_SIZES[-1] for a in _gaps(moved, self._gradient)]
                 gaps = [torch.maximum(a, b) for a, b in zip(gaps, noise, strict=True)]
+        # A zero that comes out twice, in the program's types and in float64, is one by structure.
+        gaps = [
+            torch.where((o.detach() == 0).to(g.device) & (g == 0), 0.0, a)
+            for a, o, g in zip(gaps, other, self._gradient, strict=True)
+        ]
         return self._is_noise(gaps, UNIT)
 
     def strays(self, one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
