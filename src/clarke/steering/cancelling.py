@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 def _gelu(call: Call, _: torch.Tensor, adjoint: torch.Tensor) -> torch.Tensor:
     """``Phi(x) + x phi(x)``, of which ``Phi`` is computed as ``(1 + erf) / 2``."""
-    x = call.args[0].detach()
+    x: torch.Tensor = call.args[0].detach()
     return adjoint.abs() * (1 + x.abs() * (-x * x / 2).exp())
 
 
 def _silu(call: Call, _: torch.Tensor, adjoint: torch.Tensor) -> torch.Tensor:
-    x = call.args[0].detach()
+    x: torch.Tensor = call.args[0].detach()
     return adjoint.abs() * x.sigmoid() * (1 + x.abs() * (-x).sigmoid())
 
 
 def _mish(call: Call, _: torch.Tensor, adjoint: torch.Tensor) -> torch.Tensor:
-    x = call.args[0].detach()
+    x: torch.Tensor = call.args[0].detach()
     inner = torch.nn.functional.softplus(x).tanh()
     return adjoint.abs() * (inner + x.abs() * x.sigmoid() * (1 + inner * inner))
 
@@ -54,7 +54,7 @@ def _logits(call: Call, _: torch.Tensor, adjoint: torch.Tensor) -> torch.Tensor:
     """``sigmoid(x) - t``, with weights: of ``binary_cross_entropy_with_logits``."""
     x, target = call.args[0].detach(), call.args[1].detach()
     weight, positive = call.arg(2, "weight"), call.arg(3, "pos_weight")
-    sizes = (x.sigmoid() + target.abs()) * adjoint.abs()
+    sizes: torch.Tensor = (x.sigmoid() + target.abs()) * adjoint.abs()
     if positive is not None:
         sizes = sizes * (1 + (positive.detach() - 1) * target).abs().clamp(min=1)
     if weight is not None:
