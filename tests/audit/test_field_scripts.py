@@ -25,7 +25,7 @@ def scripts():
 SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in ("truncated_lstm", "ppo", "neural_ode")]
 
 
-@pytest.mark.parametrize("name", ["ddpg", "vq_vae", *SLOW])
+@pytest.mark.parametrize("name", ["ddpg", pytest.param("vq_vae", marks=pytest.mark.slow), *SLOW])
 def test_results_are_the_same_to_the_bit(scripts, name):
     script = FOLDER / "scripts" / f"{name}.py"
     plain, audited = (scripts.run(script, steps=3, audited=a) for a in (False, True))

@@ -49,6 +49,7 @@ def test_pixels_that_differ_in_signs(dtype):
     assert audited(f, leaves).verdict is Verdict.NOT_CLARKE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalised", [False, True])
 def test_a_bias_on_black_pixels_is_not_padding(normalised):
     """The border of a convolution reads biases inside of the image, and zeros outside."""

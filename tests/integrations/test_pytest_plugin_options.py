@@ -4,6 +4,8 @@ import json
 import re
 import textwrap
 
+import pytest
+
 pytest_plugins = ["pytester"]
 
 SUITE = """
@@ -67,6 +69,7 @@ def test_a_budget_for_every_test(pytester):
     result.stdout.fnmatch_lines(["clarke: 3 gradients judged in 3 tests: *"])
 
 
+@pytest.mark.slow
 def test_a_baseline(pytester):
     failed, result = run(pytester, "--clarke", "--clarke-strict", "--clarke-baseline", "known.json")
     assert failed == set()

@@ -34,6 +34,7 @@ def leaf(point):
     return torch.tensor([float(p) for p in point], dtype=torch.float64, requires_grad=True)
 
 
+@pytest.mark.slow
 def test_both_programs_check_what_clarke_proves(tmp_path):
     seen = Counter()
 
