@@ -98,6 +98,12 @@ DROWNED = Threshold(
     "where x is that root, and there the error is that part of the terms.",
     POSITIVE,
 )
+SLIGHT = Threshold(
+    2.0**-4,
+    "Part of the largest terms of a gradient up to which what a narrow type's gradient differs by "
+    "from its own pieces' in float64 may be a formula that loses digits, and proves nothing.",
+    (Verdict.NOT_CLARKE,),
+)
 SINGLE_CONSTANTS = Threshold(
     2.0**-24,
     "Relative error of kernels that compute with constants rounded to float32 in every type: "

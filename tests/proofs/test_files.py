@@ -524,7 +524,7 @@ def test_steps_out_of_time_are_kept_and_judged_as_check_does(tmp_path):
     assert [r.verdict for r in more.reports] == [Verdict.NOT_CLARKE, Verdict.BOULIGAND]
     (late,) = (tmp_path / "kept").iterdir()
     (wrong,) = (tmp_path / "more").iterdir()
-    assert judge_stored(load(late), 3).verdict is clarke.check(flat, (x,), seconds=3).verdict
+    assert judge_stored(load(late), 6).verdict is clarke.check(flat, (x,), seconds=6).verdict
     done = command("judge", "--save", wrong)
     assert done.exit_code == 1
     assert "NOT_CLARKE" in done.output

@@ -230,6 +230,8 @@ def _unless_rounded(context: _Rungs, found: Decision) -> Decision:
     narrow = {d for d in trace.slot_dtypes.values() if d.is_floating_point} - {torch.float64}
     if not narrow or trace.applied or not context.differs:
         return found
+    if not context.rounding.slight(context.gradient):
+        return found  # no rounding is a good part of all that is added up
     settings = replace(context.settings, confirm=Confirm.NEVER)
     again = _climb(
         _Rungs(context.program, context.own, context.relevance, settings, context.generator, None)

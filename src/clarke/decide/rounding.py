@@ -28,6 +28,7 @@ from clarke.numerics import (
     ROUNDING_MARGIN,
     SAMPLES,
     SET_ROUNDINGS,
+    SLIGHT,
     SPACINGS,
     TOO_WIDE,
     UNIT,
@@ -221,6 +222,12 @@ class Rounding:
             for a, o, g in zip(gaps, other, self._gradient, strict=True)
         ]
         return self._is_noise(gaps, UNIT)
+
+    def slight(self, other: Sequence[torch.Tensor]) -> bool:
+        """Whether a difference is small beside the largest terms of any entry."""
+        gaps = _gaps(other, self._gradient)
+        largest = max((float(t.max()) for t in self._ranges if t.numel()), default=0.0)
+        return all(bool((a <= SLIGHT * largest).all()) for a in gaps)
 
     def strays(self, one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
         """Whether two gradients are apart by a good part of some entry's terms."""
