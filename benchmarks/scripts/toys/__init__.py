@@ -1,0 +1,1 @@
+"""What the scripts train on; they know nothing else of each other."""
