@@ -10,7 +10,7 @@ import typer
 import clarke
 from clarke.cli.plain import json_text
 from clarke.cli.status import exit_status
-from clarke.cli.target import function_and_inputs
+from clarke.cli.target import Function, Shapes, function_and_inputs
 from clarke.errors import ClarkeError, InputError, in_a_line
 from clarke.numerics import CHECK_SECONDS
 
@@ -24,12 +24,9 @@ class Fill(str, enum.Enum):
 
 
 def check(
-    target: Annotated[str, typer.Argument(help="module:function", show_default=False)],
+    target: Function,
     *,
-    inputs: Annotated[
-        str,
-        typer.Option("--inputs", help="Shapes, as 4x4,4x4; 1 is a vector, () a number."),
-    ] = "",
+    inputs: Shapes = "",
     at: Annotated[
         Fill, typer.Option("--at", help="What inputs of these shapes hold.")
     ] = Fill.NORMAL,

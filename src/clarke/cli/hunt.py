@@ -8,17 +8,14 @@ import typer
 
 import clarke
 from clarke.cli.plain import json_text
-from clarke.cli.target import function_and_inputs
+from clarke.cli.target import Function, Shapes, function_and_inputs
 from clarke.errors import ClarkeError, InputError, in_a_line
 
 
 def hunt(
-    target: Annotated[str, typer.Argument(help="module:function", show_default=False)],
+    target: Function,
     *,
-    inputs: Annotated[
-        str,
-        typer.Option("--inputs", help="Shapes, as 4x4,4x4; 1 is a vector, () a number."),
-    ] = "",
+    inputs: Shapes = "",
     seconds: Annotated[float, typer.Option("--seconds", help="Time limit.")] = 20.0,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the search.")] = 0,
     corpus: Annotated[

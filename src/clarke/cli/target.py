@@ -8,9 +8,10 @@ import sys
 import traceback
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+import typer
 
 import clarke
 from clarke.errors import InputError, in_a_line
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 _NOT_SHOWN = tuple(str(Path(m.__file__).parent) for m in (torch, clarke) if m.__file__)
 
 
+# What the commands that take a function are given.
+Function = Annotated[str, typer.Argument(help="module:function", show_default=False)]
+Shapes = Annotated[
+    str, typer.Option("--inputs", help="Shapes, as 4x4,4x4; 1 is a vector, () a number.")
+]
 _FUNCTION = """
 It names a function of tensors, with their shapes given by --inputs, as in
 
