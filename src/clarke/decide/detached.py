@@ -38,7 +38,7 @@ from clarke.steering import (
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from clarke.capture import OpRecord, Trace
 
@@ -237,8 +237,10 @@ def unseen_branch(
         value: The function itself at another point.
     """
     read = numbers_read(analysis.trace)
-    apart = _apart(program, (direction,), Again(value)) if read else []
-    if apart is not None and not any(apart):
+    if not read:
+        return None
+    held = _held_along(program, (direction,))
+    if held is not None and not any(_apart(program, held, Again(value))):
         return None
     return _another_branch(analysis, read)
 
@@ -267,7 +269,7 @@ def _another_branch(analysis: Analysis, read: tuple[Culprit, ...]) -> Decision:
 
 
 def _apart_around(program: Program, values: Sequence[Again]) -> list[bool] | None:
-    """`_apart` along random directions and their opposites.
+    """`_apart` along random directions and their opposites; None if no pieces can be told there.
 
     Of several ways to the value the next is asked where one does not tell, or tells of some
     directions only: in a narrow type the only step that roundings leave may be one that bridges
@@ -276,10 +278,13 @@ def _apart_around(program: Program, values: Sequence[Again]) -> list[bool] | Non
     generator = torch.Generator().manual_seed(2)
     rays = [free_tangents(program, generator) for _ in range(_RAYS)]
     rays += [tuple(-x for x in r) for r in rays]
+    held = _held_along(program, rays)
+    if held is None:
+        return None
     apart: list[bool] = []
     for value in values:
-        found = _apart(program, rays, value)
-        if found is None or (found and all(found)):
+        found = _apart(program, held, value)
+        if found and all(found):
             return found
         apart = found or apart
     return apart or [a for a in map(partial(_differs, program), values) if a is not None]
@@ -304,30 +309,49 @@ def _differs(program: Program, again: Again) -> bool | None:
     )
 
 
-def _apart(
-    program: Program, directions: Iterable[Sequence[torch.Tensor]], again: Again
-) -> list[bool] | None:
-    """Along which directions the function changes at another rate than the pieces active there.
+@dataclass(frozen=True)
+class _Held:
+    """A program with its detached values constant, along some directions.
 
-    Without those at which roundings hide the difference. None if the pieces along a direction
-    cannot be told.
+    Attributes:
+        directions: The directions, one tensor per variable each.
+        rates: How fast the pieces change that are active along each.
+        error: What rounding in float64 can do to the value at the point.
     """
-    value = again.value
-    epsilon = coarsest_epsilon(program.analysis.trace)
-    here = value(program.point)
-    error = Beside(program, torch.Generator().manual_seed(0)).here.error
-    # Ties of the program's own type are apart in float64 by its roundings: no step is shorter.
-    least = BESIDE_ULPS * epsilon * peak(program.point)
-    if again.exact:
-        epsilon = REPLAY_SPACING
-    noise = max(_ROUNDINGS * abs(here), error / REPLAY_SPACING) * epsilon
-    apart = []
+
+    directions: Sequence[Sequence[torch.Tensor]]
+    rates: Sequence[float]
+    error: float
+
+
+def _held_along(program: Program, directions: Sequence[Sequence[torch.Tensor]]) -> _Held | None:
+    """The rates along directions; None if the pieces along one cannot be told."""
+    rates = []
     for direction in directions:
         try:
             choices, _ = select_along(program, direction)
         except ReplayError:
             return None
-        expected = float(flatten(selected_gradient(program, choices)) @ flatten(direction))
+        rates.append(float(flatten(selected_gradient(program, choices)) @ flatten(direction)))
+    error = Beside(program, torch.Generator().manual_seed(0)).here.error
+    return _Held(directions, rates, error)
+
+
+def _apart(program: Program, held: _Held, again: Again) -> list[bool]:
+    """Along which directions the function changes at another rate than the pieces active there.
+
+    Without those at which roundings hide the difference.
+    """
+    value = again.value
+    epsilon = coarsest_epsilon(program.analysis.trace)
+    here = value(program.point)
+    # Ties of the program's own type are apart in float64 by its roundings: no step is shorter.
+    least = BESIDE_ULPS * epsilon * peak(program.point)
+    if again.exact:
+        epsilon = REPLAY_SPACING
+    noise = max(_ROUNDINGS * abs(here), held.error / REPLAY_SPACING) * epsilon
+    apart = []
+    for direction, expected in zip(held.directions, held.rates, strict=True):
 
         def slope(step: float, direction: Sequence[torch.Tensor] = direction) -> float:
             moved = [p + step * d for p, d in zip(program.point, direction, strict=True)]
