@@ -1008,13 +1008,17 @@ class Recorder(TorchDispatchMode):
         node = Node(self.count, func, location)
         node.hidden_write = True
         if func._schema.name.endswith("_"):
-            reading = _Reading(self._read, location)
-            node.pattern = tuple(reading.pattern(a) for a in args)
-            node.named = {k: reading.pattern(v) for k, v in kwargs.items()}
-            node.inputs = tuple(reading.inputs)
-            node.writers_before = _writers(node.inputs)
-            node.outputs = (reading.inputs[0].number,)
+            self._note_arguments(node, args, kwargs)
+            node.outputs = (node.inputs[0].number,)
         return node
+
+    def _note_arguments(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Give a record its arguments, whatever they are."""
+        reading = _Reading(self._read, node.location)
+        node.pattern = tuple(reading.pattern(a) for a in args)
+        node.named = {k: reading.pattern(v) for k, v in kwargs.items()}
+        node.inputs = tuple(reading.inputs)
+        node.writers_before = _writers(node.inputs)
 
     def _stopped_node(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], location: Location
@@ -1036,11 +1040,7 @@ class Recorder(TorchDispatchMode):
                     return None
         self.count += 1
         node = Node(self.count, func, location)
-        reading = _Reading(self._read, location)
-        node.pattern = tuple(reading.pattern(a) for a in args)
-        node.named = {k: reading.pattern(v) for k, v in kwargs.items()}
-        node.inputs = tuple(reading.inputs)
-        node.writers_before = _writers(node.inputs)
+        self._note_arguments(node, args, kwargs)
         node.reads_stopped = True
         if operator.keep is not Keep.NOTHING:
             self._keep_inputs(node, args, kwargs, [])
