@@ -22,6 +22,7 @@ from clarke.decide.verification import (
     Defect,
     WithoutSelection,
     ad_weights,
+    check_direction,
     fresh_generator,
     is_replayed,
     no_more,
@@ -89,13 +90,8 @@ class OuterRefutation(WithoutSelection):
 
     def recompute(self, program: Program, *, run: bool) -> None:
         """Compute the estimate from scratch and separate again; with `run`, look nearby as well."""
+        check_direction(program, self.gradient, self.direction, replayed=self.replayed)
         outer = _fresh(program)
-        if self.direction.shape != outer.base.shape or self.gradient.shape != outer.base.shape:
-            raise Defect("the direction and the gradient do not fit the program")
-        if self.replayed != is_replayed(program, self.gradient):
-            raise Defect("AD's gradient of the program is not the one that is refuted")
-        if not abs(float(np.linalg.norm(self.direction)) - 1) <= SET_AGREES:
-            raise Defect("the direction is not a unit vector")
         gap = outer.gap(self.gradient, self.direction)
         allowed = allowed_error(program, replayed=self.replayed)
         if not gap > float(np.abs(self.direction) @ allowed):

@@ -29,6 +29,8 @@ from clarke.errors import BudgetError
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from clarke.constraints import Relevance
     from clarke.deadline import Deadline
     from clarke.decide.apart import OuterRefutation
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from clarke.decide.rounding import Rounding
     from clarke.steering import Program
 
+    Array = NDArray[np.float64]
     Tensors = tuple[torch.Tensor, ...]
 
 _PARTS = 64  # small parts that are enumerated
@@ -136,17 +139,39 @@ def _outside(
     """A refutation by the estimate."""
     own = flatten(judged[0])
     proof = refute_outside(outer, program, own, flatten(judged[1]), deadline)
-    if proof is None or is_rounding(proof, rounding):
+    if proof is None or is_rounding(proof, rounding) or proof.own_defects(run=confirm):
         return None
-    if proof.own_defects(run=confirm):
-        return None
-    culprits = culprits_of(program, proof.kinks or tuple(range(program.analysis.count)))
+    kinks = proof.kinks or tuple(range(program.analysis.count))
+    says = f"It is {proof.distance:.3g} away from everything that any choice of pieces gives."
+    return _refuted(program, proof, "outer estimate", says, kinks, own, generator)
+
+
+def _refuted(
+    program: Program,
+    proof: OuterRefutation | Refutation,
+    theorem: str,
+    says: str,
+    kinks: tuple[int, ...],
+    own: Array,
+    generator: torch.Generator,
+) -> Decision:
+    """Wrong, by a proof that holds: with the kinks to blame and a right value.
+
+    Args:
+        program: What ran.
+        proof: The proof, not sealed.
+        theorem: The argument.
+        says: How far away the gradient is, and of what.
+        kinks: Those that the proof speaks of.
+        own: (n,) the gradient.
+        generator: Draws the directions in which a right value is looked for.
+    """
+    culprits = culprits_of(program, kinks)
     return Decision(
         Verdict.NOT_CLARKE,
-        f"{Verdict.NOT_CLARKE.value} It is {proof.distance:.3g} away from everything that any "
-        "choice of pieces gives.",
+        f"{Verdict.NOT_CLARKE.value} {says}",
         certificate=proof.sealed(),
-        theorem="outer estimate",
+        theorem=theorem,
         culprits=culprits,
         analysis=program.analysis,
         cures=hints(program, culprits),
@@ -185,22 +210,13 @@ def _wrong_part(
             )
         except BudgetError:
             continue
-        if proof is None or is_rounding(proof, rounding):
+        if proof is None or is_rounding(proof, rounding) or proof.own_defects(run=confirm):
             continue
-        if proof.own_defects(run=confirm):
-            continue
-        culprits = culprits_of(program, kinks)
-        return Decision(
-            Verdict.NOT_CLARKE,
-            f"{Verdict.NOT_CLARKE.value} The part of it that depends on {len(kinks)} of the kinks "
-            f"is {proof.distance:.3g} away from all that it can be.",
-            certificate=proof.sealed(),
-            theorem="exact enumeration",
-            culprits=culprits,
-            analysis=program.analysis,
-            cures=hints(program, culprits),
-            element=limit_beside(program, own, generator),
+        says = (
+            f"The part of it that depends on {len(kinks)} of the kinks is {proof.distance:.3g} "
+            "away from all that it can be."
         )
+        return _refuted(program, proof, "exact enumeration", says, kinks, own, generator)
     return None
 
 

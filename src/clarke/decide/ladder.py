@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -91,18 +92,8 @@ def decide(
         return Decision(Verdict.UNDECIDED, str(error), out_of_time=True)
     except OutOfMemoryError as error:
         return Decision(Verdict.UNDECIDED, str(error))
-    if analysis.trace.applied and not given:
-        return _with_functions(
-            analysis,
-            registry,
-            variables,
-            tuple(gradient),
-            settings,
-            run_gradient,
-            deadline,
-            sees_values=sees_values,
-        )
-    return _unless_blocked(
+    judge = partial(
+        _unless_blocked,
         analysis,
         registry,
         variables,
@@ -111,39 +102,25 @@ def decide(
         run_gradient,
         deadline,
         sees_values=sees_values,
-        given=given,
     )
+    if analysis.trace.applied and not given:
+        return _with_functions(judge, analysis, registry, variables, deadline)
+    return judge(given=given)
 
 
 def _with_functions(
+    judge: Callable[..., Decision],
     analysis: Analysis,
     registry: Registry,
     variables: Sequence[int],
-    gradient: tuple[torch.Tensor, ...],
-    settings: Settings,
-    run_gradient: Gradient | None,
     deadline: Deadline,
-    *,
-    sees_values: bool,
 ) -> Decision:
     """Custom Functions: AD's gradient is their authors' as well, so that it may be anything."""
-    found = None
     try:
         found = declared_derivative(analysis, registry, variables, deadline)
         if found is not None:
             return found
-        found = _unless_blocked(
-            analysis,
-            registry,
-            variables,
-            gradient,
-            settings,
-            run_gradient,
-            deadline,
-            sees_values=sees_values,
-            given=True,
-        )
-        return hold_functions(found, variables, deadline)
+        return hold_functions(judge(given=True), variables, deadline)
     except (ReplayError, OutOfTimeError, OutOfMemoryError) as error:
         late = isinstance(error, OutOfTimeError)
         return Decision(Verdict.UNDECIDED, str(error), analysis=analysis, out_of_time=late)

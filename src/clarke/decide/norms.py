@@ -14,7 +14,13 @@ from clarke.decide.limits import Limits
 from clarke.decide.rays import limits_along
 from clarke.decide.refute import gradients_on_the_other_side
 from clarke.decide.rounding import allowed_error, rounding_of_selections
-from clarke.decide.verification import Defect, WithoutSelection, fresh_generator, is_replayed
+from clarke.decide.verification import (
+    Defect,
+    WithoutSelection,
+    check_direction,
+    fresh_generator,
+    is_replayed,
+)
 from clarke.errors import BudgetError
 from clarke.numerics import (
     NORM_SLACK,
@@ -84,13 +90,7 @@ class BallRefutation(WithoutSelection):
 
     def recompute(self, program: Program, *, run: bool) -> None:
         """Enumerate again, and separate again."""
-        size = sum(p.numel() for p in program.point)
-        if self.gradient.shape != (size,) or self.direction.shape != (size,):
-            raise Defect("the direction and the gradient do not fit the program")
-        if self.replayed != is_replayed(program, self.gradient):
-            raise Defect("AD's gradient of the program is not the one that is refuted")
-        if not abs(float(np.linalg.norm(self.direction)) - 1) <= SET_AGREES:
-            raise Defect("the direction is not a unit vector")
+        check_direction(program, self.gradient, self.direction, replayed=self.replayed)
         balls = _recomputed(program)
         allowed = allowed_error(program, replayed=self.replayed) + roundings(balls, program)
         gap = _gap(balls, self.gradient, self.direction)

@@ -35,6 +35,7 @@ from clarke.numerics import (
     ROWS_ONE_BY_ONE,
     ROWS_POSITIVE,
     SAME_GRADIENT,
+    SET_AGREES,
 )
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 from clarke.steering.cones import with_cones
@@ -270,6 +271,33 @@ def is_replayed(program: Program, gradient: NDArray[np.float64]) -> bool:
         natural_gradient(program),
     )
     return any(same_numbers(flatten(g), gradient) for g in found)
+
+
+def check_direction(
+    program: Program,
+    gradient: NDArray[np.float64],
+    direction: NDArray[np.float64],
+    *,
+    replayed: bool,
+) -> None:
+    """What is claimed of a refuted gradient and of the direction that parts it from a set.
+
+    Args:
+        program: What ran.
+        gradient: (n,) the gradient.
+        direction: (n,) the direction.
+        replayed: Whether the gradient is claimed to be AD's own of the program.
+
+    Raises:
+        Defect: They do not fit the program, or are not what they are claimed to be.
+    """
+    size = sum(p.numel() for p in program.point)
+    if gradient.shape != (size,) or direction.shape != (size,):
+        raise Defect("the direction and the gradient do not fit the program")
+    if replayed != is_replayed(program, gradient):
+        raise Defect("AD's gradient of the program is not the one that is refuted")
+    if not abs(float(np.linalg.norm(direction)) - 1) <= SET_AGREES:
+        raise Defect("the direction is not a unit vector")
 
 
 def same_numbers(left: NDArray[np.float64], right: NDArray[np.float64]) -> bool:
