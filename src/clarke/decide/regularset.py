@@ -359,11 +359,6 @@ class RegularSet:
         )
         return True if bool((np.abs(self.element(shares)) <= allowed).all()) else None
 
-    def gap_of(self, mixed: Mixed) -> float:
-        """How much smaller than a claimed smallest element another could be, by its support."""
-        p = mixed.point
-        return float(p @ p) + self.outer.extreme(-p)[0]
-
     def gap(self, target: Array, direction: Array) -> float:
         """By how much a direction separates a vector from the set; negative if it may not.
 

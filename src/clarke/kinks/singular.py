@@ -112,12 +112,6 @@ def first_is_not_finite(call: Singular) -> torch.Tensor:
     return ~torch.isfinite(call.args[0])
 
 
-def output_is_zero(call: Singular) -> torch.Tensor:
-    """Where the (first) result is zero."""
-    out = call.func(*call.args, **call.kwargs)
-    return torch.as_tensor((out[0] if isinstance(out, tuple) else out) == 0)
-
-
 def power_is_special(call: Singular) -> torch.Tensor:
     """Where the base is zero and the exponent is varied, or is no non-negative integer."""
     base, exponent = torch.as_tensor(call.args[0]), torch.as_tensor(call.args[1])
