@@ -326,10 +326,12 @@ def forward_mode(sees: Any = None) -> memoryview:
     state = _get_function_state()
     stood_in: tuple[list[Any], ...] = ([], [])
     owner, doors = _doors()
-    level = _OpenLevel()
-    # What to do at the end, which is nothing while the lists are empty. From here on no function
-    # of Python's is called: its frame would hold `level` as long as somebody looks at the error.
-    level.closes = (
+    # Nothing but this list holds the level until it is handed over: a frame lives on as long as
+    # somebody looks at it, or at one that was called from it, as debuggers, errors and what runs
+    # at a collection of garbage do.
+    level = [_OpenLevel()]
+    # What to do at the end, which is nothing while the lists are empty.
+    level[0].closes = (
         _at_end(level, map(_unlock, locked)),
         *(
             _at_end(level, map(setattr, here, (n,), (was,)))
@@ -355,15 +357,15 @@ def forward_mode(sees: Any = None) -> memoryview:
             entered.extend(itertools.compress(((),), done))
             switched.append(state)
             _set_function_state(_FUNCTIONS_SEEN)
-        return memoryview(level)
+        return memoryview(level.pop())
     except BaseException:
-        del level
+        level.clear()
         raise
 
 
-def _at_end(level: _OpenLevel, actions: Iterator[Any]) -> Any:
-    """Take one step of an iterator when `level` is gone; hold what is returned until then."""
-    return weakref.ref(level, partial(next, actions))
+def _at_end(level: list[_OpenLevel], actions: Iterator[Any]) -> Any:
+    """Take one step of an iterator when the level is gone; hold what is returned until then."""
+    return weakref.ref(level[0], partial(next, actions))
 
 
 def _doors() -> tuple[Any, tuple[tuple[str, Any], tuple[str, Any]]]:

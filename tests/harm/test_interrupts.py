@@ -1,7 +1,9 @@
 """KeyboardInterrupt at any moment: nothing of clarke's stays behind, and forward mode works on."""
 
+import gc
 import random
 import signal
+import sys
 from contextlib import nullcontext
 
 import pytest
@@ -75,6 +77,27 @@ def level():
 def test_forward_mode_at_every_step():
     with Timer(0) as timer:
         hit(timer, level, 300e-6, 400)
+
+
+def test_forward_mode_whose_frames_somebody_keeps():
+    """What runs at a collection of garbage sees the frames, keeps them, and so their variables."""
+    kept = []
+
+    def look(phase, info):
+        kept.append(sys._getframe())
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(look)
+    try:
+        for allocations in range(1, 60):
+            gc.set_threshold(allocations)
+            level()
+            gc.set_threshold(*threshold)
+            forward_mode_works()
+    finally:
+        gc.callbacks.remove(look)
+        gc.set_threshold(*threshold)
+    assert {frame.f_back.f_code.co_name for frame in kept} >= {"forward_mode", "_at_end"}
 
 
 def test_forward_mode_shared_with_the_users():

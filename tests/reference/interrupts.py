@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -62,14 +61,8 @@ def state():
 
 
 def forward_mode_works():
-    """It does, once what another thread of an earlier test may hold is free; damage lasts."""
+    """Tangents go through torch, as they always do."""
     x = torch.ones(2)
-    for pause in (0.1, 0.5, 2.0):
-        try:
-            with fwd.dual_level():
-                break
-        except RuntimeError:
-            time.sleep(pause)
     with fwd.dual_level():
         found = fwd.unpack_dual(3 * fwd.make_dual(x, x)).tangent
     assert found.tolist() == [3.0, 3.0]
