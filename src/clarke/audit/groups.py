@@ -218,7 +218,8 @@ class Accumulation:
             or analysis is None
             or certificate is None
         ):
-            return Part(number, decision.verdict, None)
+            why = f"call {number} was judged together with other processes"
+            return Part(number, decision.verdict, None, why if analysis is None else "")
         if decision.theorem not in ("witness", "bias shift"):
             return Part(
                 number, decision.verdict, None, f"call {number} was proved by {decision.theorem}"

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.audit.judge import Case, alone, judge, prepare, undecided
+from clarke.audit.ranks import NotSharedError, Part
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
 from clarke.capture import release_nodes, without_values
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide import Decision
-from clarke.errors import CaptureError
+from clarke.decide import Confirm, Decision
+from clarke.errors import CaptureError, ClarkeError, in_a_line
 from clarke.fast import LayerCertificate, all_finite, let_go
 from clarke.undo import at_the_end, contextmanager
 from clarke.verdict import Verdict
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from clarke.audit.hooks import HookSpy
     from clarke.audit.keep import Keeper
     from clarke.audit.penalized import Penalized
+    from clarke.audit.ranks import Meeting, Ranks
     from clarke.capture import Recorder
     from clarke.decide import Settings
     from clarke.fast import Declined, Pending, QuickJudge
@@ -49,6 +51,7 @@ class Orders:
         seconds: Time limit of all that clarke does about the call.
         spy: Knows where hooks may have changed gradients, which `quick` cannot see.
         whole: Somebody is going to look at the gradient of this call, or keep it.
+        ranks: The other processes that train together with this one, if there are any.
     """
 
     number: int
@@ -62,6 +65,7 @@ class Orders:
     whole: bool = True
     proof: bool = True
     seconds: float | None = None
+    ranks: Ranks | None = None
 
 
 class Turn:
@@ -98,6 +102,7 @@ class Turn:
         self._watch: LeafWatch | None = None
         self._early: Decision | None = None
         self._pending: Pending | None = None  # the quick judge asks for the gradient
+        self._meeting: Meeting | None = None  # other processes have a part in the call
         self.result: Any = None
         self.decision: Decision | None = None
         self.gradient: tuple[torch.Tensor, ...] = ()
@@ -121,7 +126,9 @@ class Turn:
                 self._watch.stop()
         with self._timed():
             try:
-                if self.error is None and self._case is not None:
+                if self.error is not None:
+                    self._excuse(self.error)
+                elif self._case is not None:
                     with self._unnoted():
                         self._judge(self._case)
             except Exception as error:  # noqa: BLE001 - as above
@@ -175,12 +182,20 @@ class Turn:
         if case is None:
             return
         accumulates = self._call.accumulates
+        if orders.ranks is not None:
+            self._meeting = orders.ranks.meeting(self._call, case.leaves, orders.wrt)
+        meeting = self._meeting
         with alone():
             if accumulates:
-                self.group = self._accumulation.begin(case.leaves, orders.number, self._recorder)
-                self._backup = GradBackup(case.leaves, values=orders.undoable)
+                leaves = self._leaves(case)
+                self.group = self._accumulation.begin(leaves, orders.number, self._recorder)
+                self._backup = GradBackup(leaves, values=orders.undoable)
             self._case = self._judged_early(case)
             untouched = self._early is not None and not orders.whole and are_fresh(case.leaves)
+            if meeting is not None:
+                untouched = False
+                meeting.refuse_part(self._early)
+                meeting.begin()
             if accumulates and not untouched:
                 self._watch = LeafWatch(case.leaves)
                 at_the_end(self._watch.stop)
@@ -204,7 +219,9 @@ class Turn:
         if not isinstance(found, Decision):
             self._pending = found.pending
             return case
-        rows_wanted = self.group is not None and self._accumulation.accumulating
+        rows_wanted = self._meeting is not None or (
+            self.group is not None and self._accumulation.accumulating
+        )
         if rows_wanted and found.verdict is not Verdict.SMOOTH:
             return case  # its rows are to be put together with those of other calls
         self._early = let_go(found, quick.repeatable)
@@ -224,8 +241,46 @@ class Turn:
             quick.repertoire.learn(trace, case.reached)
         return quick.decide(trace, case.slots, None, self._deadline, proof=proof)
 
+    def _leaves(self, case: Case) -> tuple[torch.Tensor, ...]:
+        """The leaves that `gradient` is about."""
+        together = self._meeting is not None and not self._meeting.later
+        return self._meeting.leaves if self._meeting is not None and together else case.leaves
+
+    def _excuse(self, error: Exception) -> None:
+        """Let other processes not wait for a part that cannot be judged."""
+        ranks = self._orders.ranks
+        if ranks is None or isinstance(error, NotSharedError) or not ranks.expects(self._call):
+            return
+        ranks.excuse(str(error) if isinstance(error, ClarkeError) else in_a_line(error))
+
+    def _judge_together(self, case: Case, meeting: Meeting, local: Sequence[torch.Tensor]) -> None:
+        """The verdict of all processes on the gradient that all of them were given."""
+        self.gradient = meeting.averaged()
+        group = self.group
+        why = ""
+        if group is not None and (group.size or group.doubtful or group.broken):
+            why = (
+                "Some of the gradients that are added up here over several calls and processes "
+                "stand at kinks, and the programs of the earlier calls are not kept."
+            )
+        parts_smooth = not why or not (
+            group is None or group.parts or group.doubtful or group.broken
+        )
+        early = self._early
+        smooth = early is not None and early.verdict is Verdict.SMOOTH and parts_smooth
+        confirm = Confirm.ALWAYS if self._orders.confirmed else Confirm.NEVER
+        self.decision = meeting.judge(
+            Part(case, tuple(local), early, why, smooth and all_finite(local)),
+            self.gradient,
+            replace(self._orders.settings, confirm=confirm),
+            self._orders.seconds,
+        )
+
     def _judge(self, case: Case) -> None:
         with alone():
+            if self._meeting is not None and self._watch is not None and not self._meeting.later:
+                self._judge_together(case, self._meeting, self._watch.gradients())
+                return
             if self._watch is not None:
                 self.gradient = self._watch.gradients()
             else:
@@ -289,7 +344,9 @@ class Turn:
 
     def keep(self, keeper: Keeper) -> None:
         """Let the call be kept, if its gradient is not proved right."""
-        if self.decision is not None and self._case is not None and self.gradient:
+        if self._meeting is not None:
+            keeper.left_out["its gradient is that of several processes"] = self._orders.number
+        elif self.decision is not None and self._case is not None and self.gradient:
             with alone():
                 keeper.keep(self._orders.number, self._case, self.gradient, self.decision)
 
@@ -335,11 +392,14 @@ class Turn:
             return self.decision.verdict, ""
         try:
             with self._timed(), alone(), self._unnoted():
+                meeting, decision = self._meeting, self.decision
+                if meeting is not None:  # its kinks are those of all processes
+                    decision = Decision(decision.verdict, decision.reason)
                 return self._accumulation.finish(
                     self.group,
                     self._orders.number,
-                    self._case,
-                    self.decision,
+                    replace(self._case, leaves=self._leaves(self._case)),
+                    decision,
                     self._recorder,
                     repaired=self.repaired,
                     deadline=self._deadline,
