@@ -322,6 +322,23 @@ def why_not_shared(replica: Any) -> str:
     return "" if replica.process_group.size() == processes() else "group"
 
 
+def step_number(replica: Any) -> str:
+    """How many collectives the processes of such a module have gone through, and in which group.
+
+    The same on all of them after the same averaging. "" where torch does not count.
+    """
+    group = replica.process_group
+    try:
+        return f"{group.group_name}/{group._get_sequence_number_for_group()}"  # noqa: SLF001 - has no public name
+    except (AttributeError, RuntimeError):  # pragma: no cover - a backend that does not count
+        return ""
+
+
+def is_of_replica(function: type) -> bool:
+    """Whether a `torch.autograd.Function` is what such a module hands its outputs through."""
+    return str(function.__module__) == "torch.nn.parallel.distributed"
+
+
 def comm_hooks(replica: Any) -> list[str]:
     """The names of the hooks by which such a module sends gradients."""
     found = getattr(replica, "_comm_hooks", ())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Post:
-    """Messages between the processes of one audit, each opened by itself on every process.
+    """Messages between processes, each opened by itself on every process.
 
     Attributes:
         rank: The number of this process.
@@ -29,8 +29,6 @@ class Post:
 
     def __init__(self) -> None:
         self._store, self.rank, self.world = default_store("clarke")
-        # Audits of one process come one after another: the first of each process belong together.
-        self._audit = self._store.add(f"audits/{self.rank}", 1)
 
     def send(self, name: str, content: bytes) -> None:
         """Lay a message under a name, once for whoever asks.
@@ -47,8 +45,8 @@ class Post:
         pieces = [content[i : i + size] for i in range(0, len(content), size)] or [b""]
         try:
             for number, piece in enumerate(pieces[1:]):
-                self._store.set(self._key(f"{name}/{number}"), piece)
-            self._store.set(self._key(name), b"%d " % (len(pieces) - 1) + pieces[0])
+                self._store.set(f"{name}/{number}", piece)
+            self._store.set(name, b"%d " % (len(pieces) - 1) + pieces[0])
         except RuntimeError as error:
             raise _gone(error) from error
 
@@ -58,13 +56,13 @@ class Post:
         Raises:
             CaptureError: They have not come in time, or the store is gone.
         """
-        keys = [self._key(n) for n in names]
+        keys = list(names)
         until, pause = time.monotonic() + seconds, float(POST_PAUSE)
         try:
             # Not `wait`, which nothing interrupts, and which writes a warning when its time ends.
             while not self._store.check(keys):
                 if time.monotonic() > until:
-                    missing = [n for n, k in zip(names, keys, strict=True) if not self._has(k)]
+                    missing = [k for k in keys if not self._has(k)]
                     raise CaptureError(
                         f"Other processes did not answer within {seconds:.1f} seconds "
                         f"({', '.join(missing[:3])}): they judge other steps, or none."
@@ -80,7 +78,7 @@ class Post:
     def drop(self, names: Sequence[str]) -> None:
         """Clear away what everybody has read."""
         try:
-            for key in [k for k in map(self._key, names) if self._store.check([k])]:
+            for key in [k for k in names if self._store.check([k])]:
                 count, _, _ = bytes(self._store.get(key)).partition(b" ")
                 for piece in (key, *(f"{key}/{i}" for i in range(int(count)))):
                     self._store.delete_key(piece)
@@ -93,9 +91,6 @@ class Post:
     def _whole(self, key: str, content: Any) -> bytes:
         count, _, found = bytes(content).partition(b" ")
         return b"".join([found, *(bytes(self._store.get(f"{key}/{i}")) for i in range(int(count)))])
-
-    def _key(self, name: str) -> str:
-        return f"{self._audit}/{name}"
 
 
 def _gone(error: RuntimeError) -> CaptureError:

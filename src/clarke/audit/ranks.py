@@ -26,10 +26,12 @@ from clarke.numerics import AVERAGED, POST_PATIENCE, POST_SECONDS
 from clarke.proof import judge_stored, mean_of, pack, pack_step, unpack, unpack_stored
 from clarke.torch_private import (
     comm_hooks,
+    is_of_replica,
     is_sharded,
     processes,
     replicas,
     shared_parameters,
+    step_number,
     why_not_shared,
 )
 from clarke.verdict import Verdict
@@ -52,6 +54,10 @@ _LATER = (
     "Under no_sync this gradient is a part of one that is put together over all processes later, "
     "and it stands at kinks, which are not kept until then."
 )
+_AFTER_ALL = (
+    "The backward pass ran under no_sync, and .grad is not what this process has added to it: "
+    "no_sync has to hold the forward pass as well, or the gradients are put together at once."
+)
 _JOINED = (
     "Inside of join() some processes take part in an averaging without a step of their own, so "
     "that there is no joint step to judge."
@@ -63,6 +69,12 @@ _GROUPED = (
 _BESIDE = (
     "Beside parameters whose gradients DistributedDataParallel averages, this call reaches leaves "
     "of this process alone. Name the former in `wrt`, to judge their gradient."
+)
+
+
+_UNNUMBERED = (
+    "torch.distributed did not average anything in this call, or does not say which averaging it "
+    "was, so that the processes cannot tell which steps of theirs belong together."
 )
 
 
@@ -83,7 +95,7 @@ class Ranks:
         self._replicas: list[weakref.ref[Any]] = []
         self._looked: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
         self._post: Post | None = None
-        self._count = 0
+        self._last = ""
 
     def aside(self, root: object = None) -> str:
         """Why nothing is to be recorded; asked when a module begins to run, with that module."""
@@ -143,7 +155,7 @@ class Ranks:
     def excuse(self, why: str) -> None:
         """Tell the others that this process cannot judge the step."""
         try:
-            post, name = self.next()
+            post, name, _ = self.next()
             told = _dumped({"why": f"Rank {post.rank} could not judge its part: {why}"})
             if post.rank:
                 post.send(f"{name}/flags/{post.rank}", told)
@@ -152,12 +164,22 @@ class Ranks:
         except ClarkeError as error:
             self.lost = str(error)
 
-    def next(self) -> tuple[Post, str]:
-        """Where to tell of the next step, and under which name."""
+    def next(self) -> tuple[Post, str, str]:
+        """Where to tell of a step, under which name, and the name of the one before it.
+
+        The name is how many collectives the processes have gone through: whoever comes out of the
+        same averaging says the same, whatever else was judged where.
+
+        Raises:
+            CaptureError: There is no such number, or nothing was averaged since.
+        """
         if self._post is None:
             self._post = Post()
-        self._count += 1
-        return self._post, str(self._count)
+        name = next((step_number(r) for r in self._alive() if not why_not_shared(r)), "")
+        if not name or name == self._last:
+            raise CaptureError(_UNNUMBERED)
+        before, self._last = self._last, name
+        return self._post, name, before
 
 
 @dataclass(frozen=True)
@@ -201,10 +223,19 @@ class Meeting:
         """Look at what ``.grad`` holds before the call."""
         self._before = _checksum(list(enumerate(x.grad for x in self.leaves)))
 
-    def refuse_part(self, early: Decision | None) -> None:
-        """Raise what is to be said of a part that stands at kinks and is not put together yet."""
-        if self.later and (early is None or early.verdict is not Verdict.SMOOTH):
-            raise NotSharedError(_LATER)
+    def part(self, part: Part) -> Decision:
+        """What is said of a call whose gradient is put together later, with others."""
+        if part.early is None or part.early.verdict is not Verdict.SMOOTH:
+            return Decision(Verdict.UNDECIDED, _LATER)
+        mine = _checksum(list(zip(self._numbered(part), part.local, strict=True)))
+        now = _checksum(list(enumerate(x.grad for x in self.leaves)))
+        size = mine[1] + self._before[1]
+        if abs(now[0] - mine[0] - self._before[0]) > AVERAGED * self._eps() * size:
+            return Decision(Verdict.UNDECIDED, _AFTER_ALL)
+        return part.early
+
+    def _eps(self) -> float:
+        return max((torch.finfo(x.dtype).eps for x in self.leaves), default=0.0)
 
     def averaged(self) -> tuple[torch.Tensor, ...]:
         """The gradient that the optimizer is to take, by leaf."""
@@ -225,7 +256,7 @@ class Meeting:
         Raises:
             ClarkeError: They do not answer.
         """
-        post, name = self._ranks.next()
+        post, name, before = self._ranks.next()
         own = self._numbered(part)
         sums = _checksum(list(zip(own, part.local, strict=True)))
         flags = {
@@ -234,11 +265,11 @@ class Meeting:
             "apart": part.why,
             "mine": [a + b for a, b in zip(sums, self._before, strict=True)],
             "mean": list(_checksum(list(enumerate(gradient)))),
-            "eps": max((torch.finfo(x.dtype).eps for x in self.leaves), default=0.0),
+            "eps": self._eps(),
             "hooks": self._hooks,
         }
         try:
-            plan = self._plan(post, name, flags)
+            plan = self._plan(post, name, before, flags)
             if plan["why"]:
                 return Decision(Verdict.UNDECIDED, plan["why"])
             if plan["smooth"] and part.early is not None:
@@ -254,7 +285,7 @@ class Meeting:
     def _numbered(self, part: Part) -> list[int]:
         return [self._numbers[id(x)] for x in part.case.leaves]
 
-    def _plan(self, post: Post, name: str, flags: dict[str, Any]) -> dict[str, Any]:
+    def _plan(self, post: Post, name: str, before: str, flags: dict[str, Any]) -> dict[str, Any]:
         if post.rank:
             post.send(f"{name}/flags/{post.rank}", _dumped(flags))
             return _loaded(post.receive([f"{name}/plan"], POST_SECONDS)[0])
@@ -266,7 +297,6 @@ class Meeting:
             raise
         post.send(f"{name}/plan", _dumped(plan))
         # Who told of this step has read all about the one before it.
-        before = int(name) - 1
         post.drop([*others, f"{before}/plan", f"{before}/verdict"])
         return plan
 
@@ -391,7 +421,13 @@ def _packed(part: Part, keys: Sequence[int]) -> bytes:
     try:
         if part.case.opened is not None:
             raise UnsupportedError("it detaches values that are computed from parameters")
-        step = pack_step(part.case.trace(), part.case.slots, part.local)
+        trace = part.case.trace()
+        own = [a for a in trace.applied if not is_of_replica(a.function)]
+        if own:
+            raise UnsupportedError(
+                f"the derivative of {own[0].name} at {own[0].location} is its author's code"
+            )
+        step = pack_step(trace, part.case.slots, part.local)
     except ClarkeError as error:
         return _dumped({"why": f"A program touches kinks and cannot be sent: {error}"}) + b"\n"
     return _dumped({"why": "", "keys": list(keys)}) + b"\n" + step

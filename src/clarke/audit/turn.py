@@ -194,7 +194,6 @@ class Turn:
             untouched = self._early is not None and not orders.whole and are_fresh(case.leaves)
             if meeting is not None:
                 untouched = False
-                meeting.refuse_part(self._early)
                 meeting.begin()
             if accumulates and not untouched:
                 self._watch = LeafWatch(case.leaves)
@@ -255,7 +254,6 @@ class Turn:
 
     def _judge_together(self, case: Case, meeting: Meeting, local: Sequence[torch.Tensor]) -> None:
         """The verdict of all processes on the gradient that all of them were given."""
-        self.gradient = meeting.averaged()
         group = self.group
         why = ""
         if group is not None and (group.size or group.doubtful or group.broken):
@@ -268,9 +266,14 @@ class Turn:
         )
         early = self._early
         smooth = early is not None and early.verdict is Verdict.SMOOTH and parts_smooth
+        part = Part(case, tuple(local), early, why, smooth and all_finite(local))
+        if meeting.later:
+            self.gradient, self.decision = part.local, meeting.part(part)
+            return
+        self.gradient = meeting.averaged()
         confirm = Confirm.ALWAYS if self._orders.confirmed else Confirm.NEVER
         self.decision = meeting.judge(
-            Part(case, tuple(local), early, why, smooth and all_finite(local)),
+            part,
             self.gradient,
             replace(self._orders.settings, confirm=confirm),
             self._orders.seconds,
@@ -278,7 +281,7 @@ class Turn:
 
     def _judge(self, case: Case) -> None:
         with alone():
-            if self._meeting is not None and self._watch is not None and not self._meeting.later:
+            if self._meeting is not None and self._watch is not None:
                 self._judge_together(case, self._meeting, self._watch.gradients())
                 return
             if self._watch is not None:
