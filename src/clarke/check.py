@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from clarke.decide import Confirm, Decision, Settings, decide
+from clarke.decide.compiler import compare
 from clarke.decide.detached import judge_detached
 from clarke.decide.unseen import judge_unseen
 from clarke.decide.values import judge_values
@@ -43,6 +44,10 @@ def check(
 ) -> Report:
     """Judge whether the gradient that AD returns for ``function(*inputs)`` is a Clarke gradient.
 
+    Where torch.compile runs the function, or a part of it, the compiled program's own gradient is
+    judged, against the function as it was written; a note says how far it is from that of the
+    function run uncompiled. All other runs are uncompiled, and nothing is compiled again.
+
     Args:
         function: Returns a tensor with one element that depends on leaves that require gradients:
             among `inputs`, or parameters that it uses. Run again beside the point where a
@@ -67,7 +72,7 @@ def check(
     Raises:
         InputError: The call cannot be answered (no gradient, several outputs, complex numbers), or
             `gradient` is none for these variables.
-        CaptureError: The program ran where clarke cannot watch (inference mode, torch.compile).
+        CaptureError: The program ran where clarke cannot watch (inference mode).
         WrongGradientError: With `raise_exception`, a proved wrong gradient.
     """
     judged: tuple[torch.Tensor, ...] = ()
@@ -76,27 +81,14 @@ def check(
     try:
         with prepared(function, inputs, wrt, seconds) as run:
             _refuse_rewritten(run)
-            own = gradient is None
-            judged = run.gradient if own else given_gradient(gradient, run.leaves)
-            decision = decide(
-                run.trace,
-                run.registry,
-                run.slots,
-                judged,
-                settings,
-                run.rerun,
-                sees_values=True,
-                given=not own,
-                deadline=run.deadline,
-            )
-            holding = f"holding the verdict {decision.verdict.name} against the function's values"
-            with run.deadline.during(holding):
-                if decision.verdict.correct is not None:
-                    # Only then: what a custom Function ran inside cannot always be run again.
-                    decision = judge_detached(decision, run.slots, run.values, run.deadline)
-                if run.rerun is not None and settings.confirm is Confirm.ALWAYS:
-                    decision = judge_values(decision, run.slots, run.value, run.rerun, run.deadline)
-                decision = judge_unseen(decision, run.slots, run.value, run.deadline)
+            if gradient is not None:
+                judged = given_gradient(gradient, run.leaves)
+                decision = _decided(run, judged, settings, given=True)
+            elif run.compiled is None:
+                judged = run.gradient
+                decision = _decided(run, judged, settings, given=False)
+            else:
+                judged, decision = _compiled(run, run.compiled, settings)
             spent = run.deadline.spent
     except (OutOfTimeError, OutOfMemoryError) as error:
         decision = Decision(
@@ -112,6 +104,47 @@ def check(
     if raise_exception and report.verdict is Verdict.NOT_CLARKE:
         raise WrongGradientError(str(report), report)
     return report
+
+
+def _decided(
+    run: Prepared, gradient: tuple[torch.Tensor, ...], settings: Settings, *, given: bool
+) -> Decision:
+    """The verdict on a gradient, held against what the function returns."""
+    decision = decide(
+        run.trace,
+        run.registry,
+        run.slots,
+        gradient,
+        settings,
+        run.rerun,
+        sees_values=True,
+        given=given,
+        deadline=run.deadline,
+    )
+    holding = f"holding the verdict {decision.verdict.name} against the function's values"
+    with run.deadline.during(holding):
+        if decision.verdict.correct is not None:
+            # Only then: what a custom Function ran inside cannot always be run again.
+            decision = judge_detached(decision, run.slots, run.values, run.deadline)
+        if run.rerun is not None and settings.confirm is Confirm.ALWAYS:
+            decision = judge_values(decision, run.slots, run.value, run.rerun, run.deadline)
+        return judge_unseen(decision, run.slots, run.value, run.deadline)
+
+
+def _compiled(
+    run: Prepared,
+    compiled: Callable[[], tuple[tuple[torch.Tensor, ...], float]],
+    settings: Settings,
+) -> tuple[tuple[torch.Tensor, ...], Decision]:
+    """The gradient of the compiled program, and the verdict on it."""
+    gradient, computed = compiled()
+    beside = compare(run.trace, run.gradient, run.output, gradient, computed, draws=run.drew)
+    refused = beside.refusal(lambda: run.beside([x.detach() for x in run.leaves]))
+    if refused is not None:
+        return gradient, refused
+    shown = run.gradient if beside.broken else gradient
+    given = not (beside.like or beside.broken)
+    return gradient, beside.told(_decided(run, shown, settings, given=given))
 
 
 def _refuse_rewritten(run: Prepared) -> None:

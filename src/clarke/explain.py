@@ -19,6 +19,7 @@ from clarke.kinks import default_registry
 from clarke.numerics import CHECK_SECONDS
 from clarke.prepare import saving_recorder
 from clarke.theorems import Context, Explanation, explain_trace
+from clarke.torch_private import name_as_written
 from clarke.undo import at_the_end, leaves_no_trace
 from clarke.world import World
 
@@ -40,7 +41,8 @@ def explain(
     """Decide the theorems for one model from one forward pass.
 
     The model is run once, as it is (train or eval mode), on the example; random state, buffers
-    and modes are put back. What is concluded holds for all inputs of these shapes and all values
+    and modes are put back. What torch.compile would run compiled runs as it was written, and is
+    taken to compute that. What is concluded holds for all inputs of these shapes and all values
     of the variables, with any analytic loss on top of the outputs: no value of the example is
     used, except where `Explanation.assumptions` says so.
 
@@ -75,12 +77,16 @@ def explain(
     kept = {t.untyped_storage()._cdata for t in _memory(model)}
     try:
         try:
-            trace, inputs, drew = _record(model, example_input, world, registry, watched=True)
+            trace, inputs, drew, compiled = _record(
+                model, example_input, world, registry, watched=True
+            )
         except (RuntimeError, TypeError):
             # Such as the `numpy()` of a tensor that requires a gradient; or an error of the model's
             # own, which comes again.
             world.restore()
-            trace, inputs, drew = _record(model, example_input, world, registry, watched=False)
+            trace, inputs, drew, compiled = _record(
+                model, example_input, world, registry, watched=False
+            )
         deadline = opened.enter_context(Deadline.after(seconds))
         ours = _cuts_inputs_only(trace, model, example_input, world, registry)
         # Of what the model reads besides its inputs, values count as its own.
@@ -118,7 +124,7 @@ def explain(
             own,
             cuts_inputs_only=ours,
             blind=blind,
-            assumptions=_taken(example_input),
+            assumptions=(*_taken(example_input), *((_COMPILED,) if compiled else ())),
             deadline=deadline,
         )
         return explain_trace(trace, registry, slots, names, context)
@@ -127,6 +133,7 @@ def explain(
         world.restore()
 
 
+_COMPILED = "torch.compile's program computes the function as it was written"
 _NOTHING = (
     "No output of the model requires a gradient: there is nothing to differentiate. "
     "Call requires_grad_() on its parameters, and leave torch.no_grad."
@@ -179,8 +186,8 @@ def _copied(example: Any, *, watched: bool) -> _Inputs:
 
 def _record(
     model: Any, example: Any, world: World, registry: Registry, *, watched: bool
-) -> tuple[Trace, _Inputs, bool]:
-    """The trace of one forward pass, its inputs, and whether random numbers were drawn."""
+) -> tuple[Trace, _Inputs, bool, bool]:
+    """One forward pass: trace, inputs; whether random numbers were drawn, whether compiled."""
     recorder = saving_recorder(world, registry)
     before = torch.get_rng_state()
     with torch.enable_grad(), recorder, PythonReads(recorder):
@@ -196,7 +203,8 @@ def _record(
             "an embedding does), so what is differentiated is not the value that it is given, and "
             "nothing holds for all values of it. Rewrite parameters outside of the model."
         )
-    return trace, inputs, not torch.equal(before, torch.get_rng_state())
+    drew = not torch.equal(before, torch.get_rng_state())
+    return trace, inputs, drew, recorder.compiled
 
 
 def _cuts_inputs_only(
@@ -210,7 +218,7 @@ def _cuts_inputs_only(
     if not any(e.stopped for e in trace.externals.values()):
         return False
     world.restore()
-    other, _, _ = _record(model, example, world, registry, watched=False)
+    other, *_ = _record(model, example, world, registry, watched=False)
     return not any(e.stopped for e in other.externals.values())
 
 
@@ -261,7 +269,7 @@ def _call(model: Callable[..., Any], example: Any) -> Any:
 
 def _named(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
     if isinstance(model, torch.nn.Module):
-        yield from model.named_parameters()
+        yield from ((name_as_written(n), p) for n, p in model.named_parameters())
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

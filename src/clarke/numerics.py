@@ -623,6 +623,20 @@ GRADCHECK_ROWS = Threshold(
     "by themselves.",
     (Verdict.BOULIGAND, Verdict.CLARKE),
 )
+COMPILED_LIKE = Threshold(
+    64.0,
+    "Spacings of the program's coarsest type, of the largest entry, up to which the gradient of a "
+    "compiled program counts as that of the function that was compiled: sums are taken in another "
+    "order, and products fused. Further away it is judged like one from elsewhere.",
+    (Verdict.SMOOTH, Verdict.BOULIGAND, Verdict.CLARKE),
+)
+COMPILED_ROUNDED = Threshold(
+    0.5,
+    "Power of the coarsest type's spacing: the part of the largest entry up to which a compiled "
+    "program's gradient, if it lies outside of the set and autograd's own does not, may have been "
+    "moved there by rounding, and is not called wrong: half of the digits, since terms cancel.",
+    (Verdict.NOT_CLARKE,),
+)
 GRADCHECK_BESIDE = Steps(
     (1e-2, 1e-3, 1e-4),
     "Distances from a kink at which torch's test is made, relative to the largest input.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from clarke.errors import (
     in_a_line,
 )
 from clarke.kinks import default_registry
+from clarke.torch_private import AsWritten
 from clarke.undo import at_the_end, contextmanager
 from clarke.world import World
 
@@ -42,11 +44,16 @@ class Prepared:
         registry: The rules.
         leaves: The variables, in the order of the answer.
         gradient: What AD returned, one tensor per variable.
+        output: The function's value.
         value: The function's value at other values of the variables, by running it again.
         rerun: AD's gradient at other values of the variables, by running the function again; None
             unless all variables are float64, or where it would draw other random numbers.
         beside: The same for variables of any type, as a hint: not for proofs.
+        drew: The function drew random numbers.
         rewritten: Where the function changed one of its variables before using it, if it did.
+        compiled: AD's gradient and the function's value where torch.compile runs what it has
+            compiled of it, computed when asked for; None where nothing of it was compiled. All else
+            here is of the function as it was written.
         deadline: When the call has to have an answer; counted from the end of the user's own run.
     """
 
@@ -55,10 +62,13 @@ class Prepared:
     registry: Registry
     leaves: tuple[torch.Tensor, ...]
     gradient: tuple[torch.Tensor, ...]
+    output: float
     value: Callable[[Sequence[torch.Tensor]], float]
     rerun: Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]] | None
     beside: Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]]
+    compiled: Callable[[], tuple[tuple[torch.Tensor, ...], float]] | None
     deadline: Deadline
+    drew: bool
     rewritten: Location | None = None
 
     @property
@@ -78,6 +88,7 @@ class Prepared:
 def saving_recorder(world: World, registry: Registry) -> RefusingRecorder:
     """A recorder that lets `world` remember every module before it first runs."""
     recorder = RefusingRecorder(registry.keeps, registry.functions)
+    at_the_end(recorder.stop)
 
     def save(root: torch.nn.Module) -> None:
         recorder.paused = True  # copies of parameters are no part of the program
@@ -137,12 +148,15 @@ def prepared(
                 recorder.paused = True
                 known = _known_leaves(trace, output, arguments)
                 changed = {id(x) for x in known if not world.holds_still(x)}
-            rerun = _Rerun(function, arguments, known, world, deadline)
+            written = _as_written(function) if recorder.compiled else function
+            drew = world.has_drawn()
+            rerun = _Rerun(written, arguments, known, world, deadline)
             leaves = _leaves(known, given, made, rerun) if wrt is None else _named(known, wrt)
             if any(x.is_complex() for x in leaves):
                 raise InputError("A variable is complex; a Clarke gradient needs real variables.")
             gradient = _gradient(output, leaves)
-            rerun = _Rerun(function, arguments, leaves, world, deadline)
+            rerun = _Rerun(written, arguments, leaves, world, deadline)
+            compiled = _Rerun(function, arguments, leaves, world, deadline)
             # How many numbers rrelu draws depends on its input: beside the point others come out.
             drawn = any(
                 op.name.startswith("aten::rrelu_with_noise") and op.drawn for op in trace.ops
@@ -154,10 +168,13 @@ def prepared(
                 registry,
                 tuple(leaves),
                 gradient,
+                float(output.detach()),
                 rerun.value,
                 rerun.gradient if every else None,
                 rerun.gradient,
+                compiled.here if recorder.compiled else None,
                 deadline,
+                drew,
                 _rewritten([x for x in leaves if id(x) in changed], recorder),
             )
     finally:
@@ -277,6 +294,25 @@ def _named(known: Sequence[torch.Tensor], wrt: Sequence[torch.Tensor]) -> list[t
     return list(wrt)
 
 
+def _as_written(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that runs uncompiled what torch.compile has compiled of it."""
+    entered: list[AsWritten] = []
+
+    def stop() -> None:
+        for one in entered:
+            one.stop()
+
+    at_the_end(stop)
+
+    @functools.wraps(function, updated=())
+    def call(*args: Any) -> Any:
+        entered[:] = [AsWritten()]
+        with entered[0]:
+            return function(*args)
+
+    return call
+
+
 def _gradient(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     if not leaves:
         return ()
@@ -284,6 +320,8 @@ def _gradient(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> tuple[tor
         # What the function uses may hang on a graph of the user's own: free nothing.
         grads = torch.autograd.grad(output, list(leaves), retain_graph=True, materialize_grads=True)
     except RuntimeError as error:
+        if "donated buffer" in str(error):  # of a compiled program, whose graph is its own
+            return _strided(torch.autograd.grad(output, list(leaves), materialize_grads=True))
         if "use_reentrant" in str(error):
             raise InputError(
                 "The program uses activation checkpointing with use_reentrant=True, for which "
@@ -297,6 +335,10 @@ def _gradient(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> tuple[tor
                 "result inside the function, without calling backward there."
             ) from error
         raise
+    return _strided(grads)
+
+
+def _strided(grads: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     return tuple(g.detach() if g.layout is torch.strided else g.detach().to_dense() for g in grads)
 
 
@@ -336,6 +378,16 @@ class _Rerun:
                     f"Beside the point the function raises {in_a_line(error)}. Pass a point around "
                     "which it is defined."
                 ) from error
+
+    def here(self) -> tuple[tuple[torch.Tensor, ...], float]:
+        """AD's gradient at the point itself, and the value; what the user's code raises passes."""
+        self._world.restore()
+        try:
+            with self._deadline.paused(), torch.enable_grad():
+                output = self._function(*self._arguments)
+                return _gradient(output, self._leaves), float(output.detach())
+        finally:
+            self._world.restore()
 
     def leaves(self) -> list[torch.Tensor]:
         """The leaves that another run at the same point depends on."""

@@ -5,11 +5,14 @@ Each part says what is lost where a version of torch lacks it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import importlib
 import itertools
 import operator
 import sys
 import threading
+import warnings
 import weakref
 from functools import partial
 from operator import methodcaller
@@ -65,14 +68,24 @@ def never_trace(function: Callable[..., Any], *, calls_too: bool) -> None:
         _FRAMES.set_code_exec_strategy(function.__code__, strategy(action.SKIP, below))
 
 
+def name_as_written(name: str) -> str:
+    """The name of a module or parameter, without the modules that torch.compile put around it."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def runs_as_written() -> bool:
+    """Whether compiled programs run uncompiled now, as in `torch.compiler.set_stance`."""
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    return getattr(getattr(dynamo, "_stance", None), "stance", "") == "force_eager"
+
+
 def runs_compiled() -> bool:
     """Whether the caller runs in what dynamo has compiled, where it does not watch.
 
-    Never without the names of torch 2.13.
+    Also where that `runs_as_written`. Never without the names of torch 2.13.
     """
     dynamo = sys.modules.get("torch._dynamo.eval_frame")
-    stance = getattr(getattr(dynamo, "_stance", None), "stance", "default")
-    if dynamo is None or stance == "force_eager":
+    if dynamo is None:
         return False
     frame = sys._getframe(1)
     while frame is not None:
@@ -141,6 +154,54 @@ class CompileNotice:
         notify, self._notify = self._notify, None
         if notify is not None:
             notify()
+
+
+class AsWritten:
+    """Compiled programs run as they were written; a context manager, to be used once.
+
+    Torch's switch is one for all threads: what other threads have compiled runs uncompiled, too,
+    meanwhile. So it is turned only where something has been compiled.
+
+    Attributes:
+        forced: Programs would run compiled if this were not entered.
+    """
+
+    def __init__(self) -> None:
+        self.forced = False
+        self._before: Any = None
+        self._quiet: Any = None
+        self._notice = CompileNotice(self._force)
+
+    def __enter__(self) -> Self:
+        self._notice.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Let them run compiled again; also where that has been done."""
+        self._notice.stop()
+        before, self._before = self._before, None
+        if before is not None:
+            sys.modules["torch._dynamo.eval_frame"]._set_stance(before)  # noqa: SLF001 - has no public name
+        quiet, self._quiet = self._quiet, None
+        if quiet is not None:
+            with contextlib.suppress(RuntimeError):  # it was interrupted before it began
+                quiet.__exit__(None, None, None)
+
+    def _force(self) -> None:
+        if runs_as_written():
+            return
+        self.forced = True
+        # Of hooks, such as those that follow which module runs; theirs are noticed elsewhere.
+        self._quiet = warnings.catch_warnings()
+        self._quiet.__enter__()
+        warnings.filterwarnings("ignore", "Using `torch.compile.module.` when there are global")
+        # What was before is written down first: an interrupt may come at any step.
+        dynamo: Any = importlib.import_module("torch._dynamo.eval_frame")
+        self._before = dynamo._stance  # noqa: SLF001 - has no public name
+        torch.compiler.set_stance("force_eager")
 
 
 # --- the modes of a thread -----------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class World:
         self._cpu = torch.get_rng_state()
         self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         self._python = random.getstate()
-        self._numpy = np.random.get_state()  # noqa: NPY002 - the global one is the user's
+        self._numpy: Any = np.random.get_state()  # noqa: NPY002 - the global one is the user's
         self._saved: dict[int, _Saved] = {}
         self._modes: dict[int, tuple[torch.nn.Module, bool]] = {}
         self._buffers: dict[int, tuple[torch.nn.Module, dict[str, torch.Tensor | None]]] = {}
@@ -77,6 +78,17 @@ class World:
         """Whether a tensor is known to have the value that it had when it was saved."""
         saved = self._saved.get(id(tensor))
         return saved is not None and torch.equal(saved.value, tensor.detach())
+
+    def has_drawn(self) -> bool:
+        """Whether random numbers have been drawn since, from any of the global generators."""
+        cuda = torch.cuda.get_rng_state_all() if self._cuda else []
+        numpy: Any = np.random.get_state()  # noqa: NPY002 - as above
+        return not (
+            torch.equal(self._cpu, torch.get_rng_state())
+            and all(torch.equal(a, b) for a, b in zip(self._cuda, cuda, strict=True))
+            and self._python == random.getstate()
+            and all(np.array_equal(a, b) for a, b in zip(self._numpy, numpy, strict=True))
+        )
 
     def restore(self) -> None:
         """Put everything back; may be called repeatedly."""

@@ -15,7 +15,7 @@ import torch.nn.modules.module as torch_module
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from clarke.capture.trace import Location
-from clarke.torch_private import is_behind_the_scenes
+from clarke.torch_private import is_behind_the_scenes, name_as_written
 from clarke.undo import at_the_end
 
 if TYPE_CHECKING:
@@ -172,7 +172,9 @@ class Places:
     def _path(self, module: torch.nn.Module, root: torch.nn.Module, above: str) -> str:
         names = self._names.get(root)
         if names is None or id(module) not in names:
-            names = {id(m): n for n, m in root.named_modules(remove_duplicate=True)}
+            names = {
+                id(m): name_as_written(n) for n, m in root.named_modules(remove_duplicate=True)
+            }
             if next(root.children(), None) is None:
                 names[id(root)] = type(root).__name__
             self._names[root] = names

@@ -1,0 +1,175 @@
+"""The gradient of a compiled program, held against that of the function that was compiled."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from clarke.decide.model import Decision
+from clarke.decide.tolerance import coarsest_epsilon, peak
+from clarke.numerics import COMPILED_LIKE, COMPILED_ROUNDED, POSITIVE
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from clarke.capture import Trace
+
+_HELD = (
+    "Judged is the gradient of the program that torch.compile has made, against the function as it "
+    "was written."
+)
+_DRAWS = (
+    "The function draws random numbers, and the compiled program may draw others, so that its "
+    "gradient may be that of another draw. Compile with torch._inductor.config.fallback_random = "
+    "True, or leave the random part out."
+)
+
+
+_CHANGES = (
+    "Run again uncompiled, the function returns another gradient than before, so that what the "
+    "compiled program returns tells nothing of torch.compile. Let it depend on nothing that its "
+    "own runs change."
+)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled program's gradient beside that of the function as it was written.
+
+    Attributes:
+        gradient: Of the compiled program.
+        written: Of the function as it was written.
+        like: It is the other one up to roundings.
+        rounded: It may be the other one, if roundings are large.
+        draws: The function draws random numbers.
+        note: How far they are apart, in words.
+        broken: It holds NaN or infinity, and the other one does not.
+    """
+
+    gradient: tuple[torch.Tensor, ...]
+    written: tuple[torch.Tensor, ...]
+    like: bool
+    rounded: bool
+    draws: bool
+    note: str
+    broken: bool
+
+    def refusal(self, again: Callable[[], tuple[torch.Tensor, ...]]) -> Decision | None:
+        """What is to be said without looking at the set.
+
+        Args:
+            again: The gradient of one more run of the function as it was written.
+        """
+        if self.like:
+            return None
+        if self.draws:
+            return Decision(Verdict.UNDECIDED, _DRAWS, notes=(self.note,))
+        # Twice: what alternates would pass once.
+        if not all(all(map(_near, again(), self.written)) for _ in range(2)):
+            return Decision(Verdict.UNDECIDED, _CHANGES)
+        return None
+
+    def told(self, found: Decision) -> Decision:
+        """A verdict with what is to be said of the compiled program.
+
+        Args:
+            found: The verdict on `gradient`, or on `written` where `broken`.
+        """
+        found = replace(found, notes=(*found.notes, self.note))
+        if self.broken:
+            if found.verdict not in POSITIVE:
+                return replace(
+                    found,
+                    verdict=Verdict.UNDECIDED,
+                    reason="The compiled program returned NaN or infinity where the function as it "
+                    f"was written does not, and of that: {found.reason}",
+                    certificate=None,
+                )
+            return replace(
+                found,
+                verdict=Verdict.NONFINITE,
+                reason="The compiled program returned NaN or infinity, and the function as it was "
+                "written a right gradient.",
+                element=self.written,
+                certificate=None,
+            )
+        if found.verdict is Verdict.NOT_CLARKE and self.rounded and not self.like:
+            return replace(
+                found,
+                verdict=Verdict.UNDECIDED,
+                reason="The compiled program's gradient lies outside of the set, but so near to "
+                "that of the function as it was written that rounding may have made the "
+                "difference. Run the program in float64 to tell.",
+                certificate=None,
+                element=None,
+            )
+        return found
+
+
+def compare(
+    trace: Trace,
+    written: tuple[torch.Tensor, ...],
+    value: float,
+    compiled: tuple[torch.Tensor, ...],
+    computed: float,
+    *,
+    draws: bool,
+) -> Compiled:
+    """Hold a compiled program's gradient and value against those of the function as written."""
+    spacing = coarsest_epsilon(trace)
+    largest = max(peak(written), peak(compiled))
+    gap, where = _furthest(compiled, written)
+    broken = not _finite(compiled) and _finite(written)
+    equal = all(map(_same, compiled, written))
+    like = equal or (not broken and gap <= COMPILED_LIKE * spacing * largest)
+    rounded = like or (not broken and gap <= spacing**COMPILED_ROUNDED * largest)
+    note = _HELD
+    if not equal:
+        kind = "by rounding: " if like else ""
+        note += f" The two gradients differ {kind}by up to {gap:.3g}{where}."
+    room = spacing**COMPILED_ROUNDED * max(abs(value), abs(computed))
+    both = computed == value or (math.isnan(computed) and math.isnan(value))
+    if not (both or abs(computed - value) <= room):
+        note += f" It computes {computed:.6g}, and the function as written {value:.6g}."
+    return Compiled(compiled, written, like, rounded, draws, note, broken)
+
+
+def _finite(tensors: Sequence[torch.Tensor]) -> bool:
+    return all(bool(torch.isfinite(t).all()) for t in tensors)
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return bool(torch.equal(torch.isnan(a), torch.isnan(b))) and torch.equal(
+        torch.nan_to_num(a), torch.nan_to_num(b)
+    )
+
+
+def _near(a: torch.Tensor, b: torch.Tensor) -> bool:
+    room = float(COMPILED_LIKE) * torch.finfo(a.dtype).eps * max(peak((a,)), peak((b,)))
+    return _same(a, b) or bool(((a - b).abs() <= room).all())
+
+
+def _furthest(
+    compiled: Sequence[torch.Tensor], written: Sequence[torch.Tensor]
+) -> tuple[float, str]:
+    """The largest difference of two gradients, and where it is."""
+    worst, where = 0.0, ""
+    for i, (a, b) in enumerate(zip(compiled, written, strict=True)):
+        if not a.numel():
+            continue
+        one, two = a.to(torch.float64).reshape(-1), b.to(torch.float64).reshape(-1)
+        gaps = torch.where(torch.eq(one, two), torch.zeros_like(one), (one - two).abs())
+        gaps = torch.nan_to_num(gaps, nan=torch.inf)
+        at = int(gaps.argmax())
+        if float(gaps[at]) > worst:
+            worst = float(gaps[at])
+            place = [int(k) for k in torch.unravel_index(torch.tensor(at), a.shape)]
+            where = (
+                f" in variable {i} at {place}: {float(one[at]):.6g} compiled, "
+                f"{float(two[at]):.6g} as written"
+            )
+    return worst, where
