@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from clarke import audit
+from clarke.cli.life import shown
 from clarke.cli.status import exit_status
 from clarke.integrations.program import Ending, Program, run_program, show_error
 from clarke.integrations.recording import new_folder, record
@@ -121,7 +122,7 @@ def run(
     started = time.perf_counter()
     ending = Ending(1)
     try:
-        with watch:
+        with shown(watch, folder, every), watch:
             ending = run_program(program)
     finally:
         elapsed = time.perf_counter() - started
