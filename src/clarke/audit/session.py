@@ -368,6 +368,8 @@ class Audit:
     def _remember(self, turn: Turn, decision: Decision, number: int, location: Location) -> Report:
         joint, why = turn.join()
         report = build_report(decision, turn.gradient, turn.seconds)
+        if report.correct is not True:
+            report = replace(report, names=self._places.names(turn.leaves))
         self._counter.add(decision)
         step = Step(
             number=number,

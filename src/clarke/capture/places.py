@@ -19,7 +19,7 @@ from clarke.torch_private import is_behind_the_scenes
 from clarke.undo import at_the_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import CodeType, FrameType
 
     # The user's code, its line, and whether a reentrant checkpoint is running.
@@ -191,6 +191,11 @@ class Places:
         for module in reversed(modules):
             above = self._path(module, modules[-1], above)
         return above
+
+    def names(self, tensors: Sequence[torch.Tensor]) -> tuple[str, ...]:
+        """What tensors are called as parameters of the modules that have run; "" for others."""
+        known = {id(p): n for root in self._names for n, p in root.named_parameters()}
+        return tuple(known.get(id(x), "") for x in tensors)
 
     def here(self) -> tuple[Location, bool]:
         """The current location, and whether something runs without gradients that has some.

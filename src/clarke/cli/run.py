@@ -20,7 +20,6 @@ from clarke.integrations.recording import new_folder, record
 from clarke.numerics import STEP_SECONDS
 from clarke.report.runs import Run, read_run
 from clarke.report.runs.terminal import run_view
-from clarke.verdict import Verdict
 
 
 class WhenWrong(str, enum.Enum):
@@ -151,7 +150,7 @@ def _end(run: Run, ending: Ending, *, strict: bool, as_json: bool) -> None:
         console.print(f"as a page: clarke report {place}", style="dim", soft_wrap=True)
     outcomes = [*(s.outcome for s in run.steps), *run.sums()]
     ignored = run.settings.get("on_nonfinite") == WhenNonfinite.IGNORE.value
-    infinite = any(s.outcome is Verdict.NONFINITE and not s.repaired for s in run.steps)
+    infinite = any(s.nonfinite for s in run.steps)
     found = exit_status(
         [v.correct for v in outcomes if v is not None],
         strict=strict,

@@ -17,7 +17,7 @@ from clarke.report.runs import CulpritRecord, Picture, RunWriter, StepRecord
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from clarke import Audit, Report, Step
 
@@ -67,7 +67,14 @@ def step_record(step: Step, report: Report | None) -> StepRecord:
         cures=step.cures,
         values="" if report is None or step.repaired else worst_entry(report),
         picture=None if report is None else _picture(report),
+        nonfinite=not step.repaired and _is_nonfinite(step.verdict, report),
     )
+
+
+def _is_nonfinite(verdict: Verdict | None, report: Report | None) -> bool:
+    if verdict is not Verdict.NOT_LIPSCHITZ or report is None:
+        return verdict is Verdict.NONFINITE
+    return not all(bool(torch.isfinite(g).all()) for g in report.gradient)
 
 
 def worst_entry(report: Report) -> str:
@@ -75,16 +82,52 @@ def worst_entry(report: Report) -> str:
     if report.element is None or not report.gradient or report.correct:
         return ""
     worst: tuple[float, int, int] = (0.0, 0, 0)
+    wrong, length = 0.0, 0.0
     for i, (g, e) in enumerate(zip(report.gradient, report.element, strict=True)):
         if g.numel():
-            gaps = (g.detach().double() - e.detach().double()).abs().reshape(-1)
+            right = e.detach().double()
+            gaps = (g.detach().double() - right).abs().reshape(-1)
+            length += float(right.square().sum())
+            wrong += float(gaps.square().sum())
             gaps = gaps.nan_to_num(nan=math.inf)
             at = int(gaps.argmax())
             worst = max(worst, (float(gaps[at]), -i, at))
     _, i, at = worst
-    g, e = report.gradient[-i].reshape(-1), report.element[-i].reshape(-1)
-    where = "" if sum(g.numel() for g in report.gradient) == 1 else f" (entry {at} of tensor {-i})"
-    return f"returned {float(g[at]) + 0.0:.6g}, right {float(e[at]) + 0.0:.6g}{where}"
+    g, e = report.gradient[-i], report.element[-i]
+    told = f"returned {_entry(g, at)}, right {_entry(e, at)}"
+    if sum(g.numel() for g in report.gradient) > 1:
+        told += f" for {_place(report.names, -i, g, at)}"
+        if length > 0 and math.isfinite(wrong):
+            told += f"; the whole gradient is off by {_percent(math.sqrt(wrong / length))}"
+    return told
+
+
+def _entry(tensor: torch.Tensor, at: int) -> str:
+    value = float(tensor.reshape(-1)[at])
+    return "NaN" if math.isnan(value) else f"{value + 0.0:.6g}"
+
+
+def _place(names: Sequence[str], i: int, tensor: torch.Tensor, at: int) -> str:
+    """An entry by its variable's name, else by the variable's number."""
+    index: list[str] = []
+    for size in reversed(tensor.shape):
+        index.append(str(at % size))
+        at //= size
+    entry = f"[{', '.join(reversed(index))}]" if index else ""
+    if i < len(names) and names[i]:
+        return f"{names[i]}{entry}"
+    whose = "" if len(names) == 1 else f"variable {i}"
+    return " of ".join(filter(None, (f"entry {entry}" if entry else "", whose)))
+
+
+def _percent(share: float) -> str:
+    """Two digits, or all before the point."""
+    percent = 100 * share
+    return (
+        "less than 0.01 %"
+        if percent < 0.01
+        else (f"{percent:,.0f} %" if percent >= 10 else f"{percent:.2g} %")
+    )
 
 
 def surroundings() -> dict[str, Any]:

@@ -67,6 +67,7 @@ class Report:
         notes: Further sentences.
         seconds: What clarke's own work took, without the run that was recorded.
         out_of_time: Undecided because the time limit ended; more `seconds` may decide it.
+        names: Of the variables, "" where one has none; empty where the gradient is right.
     """
 
     verdict: Verdict
@@ -81,6 +82,7 @@ class Report:
     cures: tuple[str, ...] = ()
     seconds: float = 0.0
     out_of_time: bool = False
+    names: tuple[str, ...] = ()
 
     def bare(self) -> Report:
         """The same without tensors."""
@@ -133,6 +135,7 @@ class Report:
             "notes": list(self.notes),
             "seconds": self.seconds,
             "out_of_time": self.out_of_time,
+            "names": list(self.names),
         }
 
     def save(self, path: str | PathLike[str]) -> Path:

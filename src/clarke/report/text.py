@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from clarke.report.phrases import likely, several
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -37,6 +39,8 @@ def report_text(report: Report) -> str:
             lines += _wrapped(kink_text(kink), " " * 4, " " * 6)
         if len(report.kinks) > _SHOWN:
             lines.append(f"    and {len(report.kinks) - _SHOWN} more operations")
+    for letter, cause in zip("abc", likely(report.verdict, report.reason), strict=False):
+        lines += _field("perhaps" if letter == "a" else "", f"({letter}) {cause}")
     lines += [line for c in report.cures for line in _field("instead", c)]
     lines += [line for n in report.notes for line in _field("note", n)]
     return "\n".join(lines)
@@ -68,11 +72,7 @@ def _places(culprits: Sequence[Culprit]) -> str:
     shown = []
     for place, count in list(places.items())[:_SHOWN]:
         name, _, where = place.partition(" at ")
-        if count > 1:
-            many = "both" if count == 2 else f"{count}"
-            shown.append(f"{many} {name}{'es' if name.endswith(('s', 'x')) else 's'} at {where}")
-        else:
-            shown.append(place)
+        shown.append(f"{several(name, count)} at {where}")
     return ", ".join(shown)
 
 
