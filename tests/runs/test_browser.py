@@ -59,12 +59,15 @@ addEventListener("load", () => {
       return own.left < box.left - 1 || own.right > box.right + 1 || own.bottom > box.bottom + 2;
     }).map((t) => t.textContent);
   });
-  const ends = [...document.querySelectorAll("#timeline text.step")].map((t) => t.getBoundingClientRect());
-  const bars = [...document.querySelectorAll("#timeline g rect")].map((r) => r.getBoundingClientRect());
-  out.underColumns = ends.every((e) => bars.some((r) => r.left <= (e.left + e.right) / 2 + 1 && (e.left + e.right) / 2 <= r.right + 1));
-  const tops = (s) => [...document.querySelectorAll(s)].filter(visible).map((n) => n.getBoundingClientRect().top);
-  out.leads = Math.max(...tops("article:first-of-type")) < Math.min(...tops(".cards, .chart"), 1e9);
-  out.sides = [...document.querySelectorAll(".picture svg")].map((s) => Math.round(s.getBoundingClientRect().width));
+  const boxes = (s) => [...document.querySelectorAll(s)].filter(visible)
+    .map((n) => n.getBoundingClientRect());
+  const bars = boxes("#timeline g rect");
+  out.underColumns = boxes("#timeline text.step").map((e) => (e.left + e.right) / 2)
+    .every((at) => bars.some((r) => r.left <= at + 1 && at <= r.right + 1));
+  const tops = (s) => boxes(s).map((r) => r.top);
+  out.leads = Math.max(...tops("article:first-of-type"))
+    < Math.min(...tops(".cards, .chart"), 1e9);
+  out.sides = boxes(".picture svg").map((r) => Math.round(r.width));
   out.underlined = document.querySelectorAll("article pre u").length;
   out.stacked = [...document.querySelectorAll("table.stack thead")].every((t) => !visible(t));
   if (document.querySelector("button[data-verdict=NOT_CLARKE]")) {

@@ -128,8 +128,8 @@ def _axes(size: int, values: NDArray[np.float64], place: _Scale) -> str:
     lines = [f'<line class="axis" x1="{_MARGIN - 8}" x2="{_SIDE - 8}" y1="{end}" y2="{end}"/>']
     lines.append(f'<text class="name" x="{_SIDE - 8}" y="{_SIDE - 4}">{names[0]}</text>')
     if size == 2:
-        x = _MARGIN - 8
-        lines.append(f'<line class="axis" x1="{x}" x2="{x}" y1="16" y2="{end}"/>')
+        side = f'x1="{_MARGIN - 8}" x2="{_MARGIN - 8}" y1="16" y2="{end}"'
+        lines.append(f'<line class="axis" {side}/>')
         lines.append(f'<text x="4" y="10">{names[1]}</text>')
     for axis in range(size):
         last: float = -_SIDE

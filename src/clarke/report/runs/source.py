@@ -41,7 +41,7 @@ _ALIASES: Mapping[str, frozenset[str]] = MappingProxyType(
         "linalg_vector_norm": frozenset({"norm", "vector_norm"}),
     }
 )
-_OPEN: Final = ("", ")", "))", "]", "})", ": pass")
+_OPEN: Final = ("", ")", "))", "]", "})", " pass")
 
 
 def spans(source: str, operations: Iterable[str]) -> tuple[tuple[int, int], ...]:
