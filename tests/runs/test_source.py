@@ -17,7 +17,7 @@ from clarke.report.runs.source import spans
         ("return torch.where(x > 0, x, 0)", "gt", ["x > 0"]),
         ("for y in torch.abs(x):", "abs", ["torch.abs(x)"]),
         ("loss = f(torch.abs(x),", "abs", ["torch.abs(x)"]),
-        ("ä = 'ü' + str(torch.abs(x))", "abs", ["torch.abs(x)"]),  # noqa: RUF001 - not ASCII
+        ("ä = 'ü' + str(torch.abs(x))", "abs", ["torch.abs(x)"]),
         ("y = self.layers(x)", "relu", []),
         (") else torch.abs(x)", "abs", []),
         ("", "abs", []),

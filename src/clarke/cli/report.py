@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from clarke.cli.run import shown_path, summary_data
+from clarke.cli.run import shown_path
 from clarke.errors import InputError
 from clarke.report.runs import read_run
 from clarke.report.runs.compare import Comparison, compare, comparison_page
+from clarke.report.runs.findings import ci_annotations, read_known, run_data, sarif
 from clarke.report.runs.page import run_page
 from clarke.report.runs.terminal import comparison_view, run_view
 
@@ -34,18 +35,47 @@ def report(
         bool, typer.Option("--text", help="Print the report here; write no page.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; write no page.")] = False,
+    as_sarif: Annotated[
+        bool, typer.Option("--sarif", help="Print what was found as SARIF, for code hosts.")
+    ] = False,
+    as_annotations: Annotated[
+        bool,
+        typer.Option("--annotations", help="Print what was found as annotations of GitHub's CI."),
+    ] = False,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --sarif or --annotations: leave out what FILE lists as known.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write what was found in a run as one page of HTML that needs no network.
 
     With two runs, compare them: which kinks changed convention, which verdicts changed.
     """
-    if as_json and as_text:
-        raise InputError("--json and --text exclude each other. Give one of them.")
+    forms = {
+        "--json": as_json,
+        "--text": as_text,
+        "--sarif": as_sarif,
+        "--annotations": as_annotations,
+    }
+    asked = [name for name, given in forms.items() if given]
+    if len(asked) > 1:
+        raise InputError(f"{' and '.join(asked)} exclude each other. Give one of them.")
+    if other is not None and (as_sarif or as_annotations):
+        raise InputError(f"{asked[0]} tells of one run. Name one folder.")
     with Console(stderr=True).status("Reading"):  # seen on a terminal only
         first = read_run(run)
         both = None if other is None else compare(first, read_run(other))
+    if as_sarif or as_annotations:
+        known = frozenset[str]() if baseline is None else read_known(baseline)
+        found = json.dumps(sarif(first, known)) if as_sarif else ci_annotations(first, known)
+        typer.echo(found, nl=bool(found))
+        return
     if as_json:
-        typer.echo(json.dumps(summary_data(first) if both is None else comparison_data(both)))
+        typer.echo(json.dumps(run_data(first) if both is None else comparison_data(both)))
         return
     if as_text:
         console = Console(highlight=False)
@@ -88,6 +118,6 @@ def comparison_data(found: Comparison) -> dict[str, object]:
             }
             for a, b in found.verdicts
         ],
-        "first": summary_data(found.first),
-        "second": summary_data(found.second),
+        "first": run_data(found.first),
+        "second": run_data(found.second),
     }

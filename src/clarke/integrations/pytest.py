@@ -95,7 +95,7 @@ def _leave_it(_report: Report) -> None:
 
 
 def _is_bad(step: Step, *, strict: bool) -> bool:
-    if not step.looked:
+    if not step.looked or step.ignored:
         return False
     if Verdict.NOT_CLARKE in (step.verdict, step.joint):
         return True

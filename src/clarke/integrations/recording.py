@@ -67,6 +67,7 @@ def step_record(step: Step, report: Report | None) -> StepRecord:
         cures=step.cures,
         values="" if report is None or step.repaired else worst_entry(report),
         picture=None if report is None else _picture(report),
+        ignored=step.ignored,
         nonfinite=not step.repaired and _is_nonfinite(step.verdict, report),
     )
 

@@ -81,6 +81,8 @@ def marked(source: str, operations: list[str]) -> str:
 
 def _values(step: StepRecord) -> str:
     done = "A right gradient was put in its place." if step.repaired else ""
+    if step.ignored:
+        done = f"It does not count, as the code says: {step.ignored}."
     told = " ".join(filter(None, (_sentence(step.values), done)))
     return f'<p class="values">{esc(told)}</p>' if told else ""
 

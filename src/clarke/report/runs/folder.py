@@ -120,6 +120,8 @@ class RunWriter:
             body["values"] = step.values
         if step.nonfinite:
             body["nonfinite"] = True
+        if step.ignored:
+            body["ignored"] = step.ignored
         lines.append(body)
         _write_all(self._file, "".join(_line(entry) for entry in lines).encode())
 
@@ -279,6 +281,7 @@ class _Reader:
             cures=tuple(self._texts[text] for text in entry.get("cures", ())),
             values=entry.get("values", ""),
             nonfinite=entry.get("nonfinite", False),
+            ignored=entry.get("ignored", ""),
         )
 
 

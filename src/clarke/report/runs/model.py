@@ -81,6 +81,7 @@ class StepRecord:
         cures: What to write instead.
         values: What was returned where it is farthest from right, and what is right.
         nonfinite: It holds NaN or infinity, and was left so.
+        ignored: Why it does not count, from a ``# clarke: ignore`` in the code.
     """
 
     number: int
@@ -100,6 +101,7 @@ class StepRecord:
     cures: tuple[str, ...] = ()
     values: str = ""
     nonfinite: bool = False
+    ignored: str = ""
 
     @property
     def outcome(self) -> Verdict | None:

@@ -134,6 +134,7 @@ def _instead(step: StepRecord) -> list[str]:
     return [
         *([step.values] if step.values else []),
         *(f"instead: {cure}" for cure in step.cures),
+        *([f"does not count, as the code says: {step.ignored}"] if step.ignored else []),
         *(["repaired: a right gradient was put in its place"] if step.repaired else []),
     ]
 
