@@ -16,10 +16,16 @@ from clarke.report.runs.compare import Comparison, compare, comparison_page
 from clarke.report.runs.findings import ci_annotations, read_known, run_data, sarif
 from clarke.report.runs.page import run_page
 from clarke.report.runs.terminal import comparison_view, run_view
+from clarke.report.suites import compare_suites, read_suite, suite_view
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, as `clarke run` made it.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a run, as `clarke run` made it; or a file of `pytest --clarke-record`."
+        ),
+    ],
     other: Annotated[
         Path | None, typer.Argument(help="Another one to compare it with.", show_default=False)
     ] = None,
@@ -53,7 +59,8 @@ def report(
 ) -> None:
     """Write what was found in a run as one page of HTML that needs no network.
 
-    With two runs, compare them: which kinks changed convention, which verdicts changed.
+    With two runs, compare them: which kinks changed convention, which verdicts changed. With two
+    files of gradients: which tests changed.
     """
     forms = {
         "--json": as_json,
@@ -66,6 +73,9 @@ def report(
         raise InputError(f"{' and '.join(asked)} exclude each other. Give one of them.")
     if other is not None and (as_sarif or as_annotations):
         raise InputError(f"{asked[0]} tells of one run. Name one folder.")
+    if run.is_file() and other is not None:
+        _suites(run, other, as_json=as_json)
+        return
     with Console(stderr=True).status("Reading"):  # seen on a terminal only
         first = read_run(run)
         both = None if other is None else compare(first, read_run(other))
@@ -92,6 +102,17 @@ def report(
                 f"{page} cannot be written: {error.strerror}. Name another file with --out."
             ) from error
     typer.echo(shown_path(page))
+
+
+def _suites(first: Path, second: Path, *, as_json: bool) -> None:
+    """Two files of `pytest --clarke-record`."""
+    found = compare_suites(read_suite(first), read_suite(second))
+    if as_json:
+        typer.echo(json.dumps(found.to_dict()))
+        return
+    console = Console(highlight=False)
+    console.width = min(console.width, 120)
+    console.print(suite_view(found))
 
 
 def comparison_data(found: Comparison) -> dict[str, object]:

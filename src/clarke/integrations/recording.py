@@ -68,11 +68,12 @@ def step_record(step: Step, report: Report | None) -> StepRecord:
         values="" if report is None or step.repaired else worst_entry(report),
         picture=None if report is None else _picture(report),
         ignored=step.ignored,
-        nonfinite=not step.repaired and _is_nonfinite(step.verdict, report),
+        nonfinite=not step.repaired and is_nonfinite(step.verdict, report),
     )
 
 
-def _is_nonfinite(verdict: Verdict | None, report: Report | None) -> bool:
+def is_nonfinite(verdict: Verdict | None, report: Report | None) -> bool:
+    """Whether a gradient holds NaN or infinity."""
     if verdict is not Verdict.NOT_LIPSCHITZ or report is None:
         return verdict is Verdict.NONFINITE
     return not all(bool(torch.isfinite(g).all()) for g in report.gradient)

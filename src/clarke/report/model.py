@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clarke.errors import InputError
 from clarke.proof import save_certificate
-from clarke.report.text import report_text
+from clarke.report.text import places_text, report_text
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -83,6 +83,11 @@ class Report:
     seconds: float = 0.0
     out_of_time: bool = False
     names: tuple[str, ...] = ()
+
+    @property
+    def blamed(self) -> str:
+        """The operations that the verdict names, with file and line; in one line."""
+        return places_text(self.culprits)
 
     def bare(self) -> Report:
         """The same without tensors."""

@@ -30,7 +30,7 @@ def report_text(report: Report) -> str:
     if report.element is not None:
         lines += _field("valid", tensors_text(report.element))
     if report.correct is False:
-        lines += _field("because", f"these disagree: {_places(report.culprits)}")
+        lines += _field("because", f"these disagree: {places_text(report.culprits)}")
     lines += _witnesses(report)
     if report.kinks:
         total = sum(k.elements for k in report.kinks)
@@ -66,7 +66,7 @@ def _witnesses(report: Report) -> list[str]:
     return lines
 
 
-def _places(culprits: Sequence[Culprit]) -> str:
+def places_text(culprits: Sequence[Culprit]) -> str:
     """Operations by place: "both relus at line 7" where one line has two."""
     places = Counter(f"{c.operation} at {_place(c.location)}" for c in culprits)
     shown = []
