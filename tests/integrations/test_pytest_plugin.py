@@ -91,7 +91,7 @@ def test_marked_tests_are_judged(pytester):
     assert count == 12
     result.stdout.fnmatch_lines(
         [
-            "WRONG: gradient at test_marked_tests_are_judged.py:*; both relus at *; returned 0, right 1",
+            "WRONG: gradient at test_*_judged.py:*; both relus at *; returned 0, right 1",
             "*backward call 1 at *test_marked_tests_are_judged.py:*",
             "*NOT_CLARKE: WRONG*",
             "*relu at *test_marked_tests_are_judged*",

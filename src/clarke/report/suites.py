@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 # What counts as the same value, relative to the largest of its tensor: roundings in other order.
-_CLOSE = {"float64": 1e-9, "float32": 1e-4}
+_CLOSE: Mapping[str, float] = MappingProxyType({"float64": 1e-9, "float32": 1e-4})
 _COARSE = 2e-2
 _SHOWN = 4
 
