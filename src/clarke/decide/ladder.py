@@ -18,8 +18,9 @@ from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
 from clarke.decide.guards import judge_guard
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle, writes_shown
 from clarke.decide.meeting import JumpsBesideError, only_branches
-from clarke.decide.mixture import mix_neighbours, mix_opposites, mix_witnesses
+from clarke.decide.mixture import mix_directions, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Decision, Settings, Witness, ray_witness
+from clarke.decide.neighbours import mix_neighbours
 from clarke.decide.nonfinite import judge_nonfinite
 from clarke.decide.norms import BallRefutation, judge_norms
 from clarke.decide.rays import mean_of_limits, mean_toward
@@ -370,6 +371,7 @@ class _Rungs(Context):
         if found is None and is_large(self.program):
             found = self.apart()
         found = found or self._mixed_by(mix_witnesses, "witness")
+        found = found or self._mixed_by(mix_directions, "witness")
         return found or self.exact(self.unwitnessed())
 
     def apart(self) -> Decision | None:
