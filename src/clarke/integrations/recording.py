@@ -83,25 +83,35 @@ def worst_entry(report: Report) -> str:
     """What autograd returned where that is farthest from a right gradient, and what is right."""
     if report.element is None or not report.gradient or report.correct:
         return ""
-    worst: tuple[float, int, int] = (0.0, 0, 0)
-    wrong, length = 0.0, 0.0
-    for i, (g, e) in enumerate(zip(report.gradient, report.element, strict=True)):
-        if g.numel():
-            right = e.detach().double()
-            gaps = (g.detach().double() - right).abs().reshape(-1)
-            length += float(right.square().sum())
-            wrong += float(gaps.square().sum())
-            gaps = gaps.nan_to_num(nan=math.inf)
-            at = int(gaps.argmax())
-            worst = max(worst, (float(gaps[at]), -i, at))
-    _, i, at = worst
-    g, e = report.gradient[-i], report.element[-i]
-    told = f"returned {_entry(g, at)}, right {_entry(e, at)}"
-    if sum(g.numel() for g in report.gradient) > 1:
-        told += f" for {_place(report.names, -i, g, at)}"
-        if length > 0 and math.isfinite(wrong):
-            told += f"; the whole gradient is off by {_percent(math.sqrt(wrong / length))}"
+    gaps = torch.cat(
+        [
+            (g.detach().double() - e.detach().double()).abs().reshape(-1)
+            for g, e in zip(report.gradient, report.element, strict=True)
+        ]
+    ).nan_to_num(nan=math.inf)
+    if not gaps.numel():
+        return ""
+    at = int((gaps * _blame(report, gaps)).nan_to_num(nan=0.0).argmax())
+    i = 0
+    while at >= report.gradient[i].numel():
+        at -= report.gradient[i].numel()
+        i += 1
+    told = f"returned {_entry(report.gradient[i], at)}, right {_entry(report.element[i], at)}"
+    if gaps.numel() > 1:
+        told += f" for {_place(report.names, i, report.gradient[i], at)}"
+        length = math.sqrt(sum(float(e.detach().double().square().sum()) for e in report.element))
+        off = getattr(report.certificate, "distance", float(gaps.norm()))
+        if length > 0 and math.isfinite(off):
+            told += f"; the whole gradient is off by {_percent(off / length)}"
     return told
+
+
+def _blame(report: Report, gaps: torch.Tensor) -> torch.Tensor:
+    """How much an entry has to do with it: a right gradient may differ in others as well."""
+    direction = getattr(report.certificate, "direction", None)
+    if direction is None or len(direction) != len(gaps):
+        return torch.ones_like(gaps)
+    return torch.from_numpy(direction).abs()
 
 
 def _entry(tensor: torch.Tensor, at: int) -> str:

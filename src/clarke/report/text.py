@@ -34,7 +34,8 @@ def report_text(report: Report) -> str:
     lines += _witnesses(report)
     if report.kinks:
         total = sum(k.elements for k in report.kinks)
-        lines.append(f"  kinks     {report.touched} touched of {total} elements")
+        elements = f"{total} element{'s' * (total != 1)}"
+        lines.append(f"  kinks     {report.touched} touched of {elements}")
         for kink in report.kinks[:_SHOWN]:
             lines += _wrapped(kink_text(kink), " " * 4, " " * 6)
         if len(report.kinks) > _SHOWN:

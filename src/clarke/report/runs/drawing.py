@@ -156,6 +156,8 @@ def _gap(start: tuple[float, float], end: tuple[float, float], gap: NDArray[np.f
     if math.hypot(start[0] - end[0], start[1] - end[1]) < 1:
         return ""
     x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+    steep = abs(start[1] - end[1]) > 2 * abs(start[0] - end[0])  # the length beside the line
+    x, y = (x + 14, y + 10) if steep else (x, y)
     return (
         f'<line class="gap" x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{end[0]:.1f}" '
         f'y2="{end[1]:.1f}"/><text class="far" x="{x:.1f}" y="{y - 6:.1f}">{length:.3g}</text>'

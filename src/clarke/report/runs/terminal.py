@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _OFFENDERS = 6
 _LAYERS = 12
 _LINES = 4
-_SOURCE = 56  # characters of a line of code that is shown
+_SOURCE = 48  # characters of a line of code that is shown beside its number
 
 
 def run_view(run: Run) -> Group:
@@ -107,8 +107,9 @@ def _found(run: Run, step: StepRecord) -> Text:
     for (file, line), named in list(lines.items())[:_LINES]:
         source = run.sources.get((file, line), "")
         text.append(f"\n{spot(file, line)}", "bold")
-        if source and len(source) <= _SOURCE:
-            text.append("  ").append_text(_underlined(source, [c.operation for c in named]))
+        if source:
+            text.append("  " if len(source) <= _SOURCE else "\n")
+            text.append_text(_underlined(source, [c.operation for c in named]))
         for operation, place, reason in alike(named):
             module = place.partition(" (")[0] if " (" in place else ""
             text.append(f"\n{operation}{f' in {module}' if module else ''}: {reason}")
