@@ -109,7 +109,7 @@ _LATE_SECONDS, _LATE_SHARE = 0.5, 0.1
 
 
 class _ProcessorClock:
-    """`time.process_time`, asked of the system at most every two milliseconds: a call takes 7 us."""
+    """`time.process_time`, asked of the system every two milliseconds at most: it takes 7 us."""
 
     def __init__(self) -> None:
         self._asked = -math.inf
