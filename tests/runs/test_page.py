@@ -81,7 +81,7 @@ def test_numbers_on_the_page_are_those_of_the_run(run):
     words = " ".join(parse(run_page(run)).words)
     assert "2 of 600 gradients: WRONG" in words
     assert f"{sum(s.touched for s in run.steps):,}" in words
-    assert "The same in 39 more steps" in words
+    assert "the same in 39 more steps" in words
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, BINS, BINS + 1])

@@ -256,7 +256,8 @@ def _judged(rows: Rows, row: Row, theirs: GradcheckError | None) -> GradcheckErr
     torch_says = "passes" if theirs is None else "fails as well"
     if row.report.verdict is Verdict.NOT_CLARKE:
         smooth = "" if row.report.touched else " (Jacobian mismatch)"
-        says = f"{what} has a wrong gradient{', at a kink' if row.report.touched else smooth}."
+        says = f"{what} has a wrong gradient{', at a kink' if row.report.touched else smooth}"
+        says += f": {row.report.blamed}." if row.report.blamed else "."
     elif row.report.verdict in (Verdict.UNDECIDED, Verdict.SURROGATE):
         says = (
             f"{what} touches a kink where its gradient could be proved neither right nor wrong, "

@@ -165,7 +165,8 @@ def noted(run: Run) -> tuple[Noted, ...]:
             continue
         places = tuple((c.operation, c.module, c.file, c.line) for c in step.culprits)
         words = "" if places else step.reason
-        groups.setdefault((order[outcome], step.verdict, places, words), []).append(step)
+        key = (order[outcome], step.verdict, places, words, step.ignored)
+        groups.setdefault(key, []).append(step)
     ranked = sorted(groups.items(), key=lambda item: (item[0][0], item[1][0].number))
     return tuple(Noted(found[0], tuple(s.number for s in found)) for _, found in ranked)
 
