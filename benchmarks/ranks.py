@@ -48,15 +48,15 @@ def work(rank: int, world: int, port: int) -> None:
 
     Post.send = counted  # type: ignore[method-assign]
 
-    def step() -> float:
+    def step() -> tuple[float, float]:
         inputs, labels = torch.randn(128, 256), torch.randint(10, (128,))
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         optimizer.zero_grad()
         nn.functional.cross_entropy(net(inputs), labels).backward()
         optimizer.step()
-        return time.perf_counter() - started
+        return time.perf_counter() - started, time.process_time() - used
 
-    times: tuple[list[float], list[float]] = ([], [])
+    times: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
     for _ in range(5):
         step()
     for _ in range(5):
@@ -69,9 +69,12 @@ def work(rank: int, world: int, port: int) -> None:
         if not smooth:
             raise SystemExit(f"a step was not smooth: {[s.reason for s in audit.steps]}")
     if rank <= 1:
-        plain, audited = (1000 * statistics.median(t) for t in times)
+        (plain, plain_cpu), (audited, audited_cpu) = (
+            [1000 * statistics.median(column) for column in zip(*t, strict=True)] for t in times
+        )
         print(
-            f"{world} ranks, rank {rank}: plain {plain:.2f} ms, audited {audited:.2f} ms, "
+            f"{world} ranks, rank {rank}: plain {plain:.1f} ms ({plain_cpu:.1f} of the processor), "
+            f"audited {audited:.1f} ({audited_cpu:.1f}), "
             f"{sent[0] // (STEPS // 5)} bytes sent a step",
             flush=True,
         )

@@ -100,6 +100,13 @@ class Ranks:
         self._looked: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
         self._post: Post | None = None
         self._last = ""
+        self._weights: torch.Tensor | None = None
+
+    def weights(self) -> torch.Tensor:
+        """What checksums multiply with, computed once."""
+        if self._weights is None:
+            self._weights = torch.cos(torch.arange(_BLOCK, dtype=torch.float64))
+        return self._weights
 
     def aside(self, root: object = None) -> str:
         """Why nothing is to be recorded; asked when a module begins to run, with that module."""
@@ -256,19 +263,22 @@ class Meeting:
 
     def begin(self) -> None:
         """Look at what ``.grad`` holds before the call."""
-        self._before = _checksum(list(enumerate(x.grad for x in self.leaves)))
+        self._before = self._checksum(list(enumerate(x.grad for x in self.leaves)))
 
     def part(self, part: Part) -> Decision:
         """What is said of a call whose gradient is put together later, with others."""
         if part.early is None or not part.is_smooth:
             _remember(part, _packed(part, self._numbered(part)))
             return Decision(Verdict.UNDECIDED, _LATER)
-        mine = _checksum(list(zip(self._numbered(part), part.local, strict=True)))
-        now = _checksum(list(enumerate(x.grad for x in self.leaves)))
+        mine = self._checksum(list(zip(self._numbered(part), part.local, strict=True)))
+        now = self._checksum(list(enumerate(x.grad for x in self.leaves)))
         size = mine[1] + self._before[1]
         if abs(now[0] - mine[0] - self._before[0]) > AVERAGED * self._eps() * size:
             return Decision(Verdict.UNDECIDED, _AFTER_ALL)
         return part.early
+
+    def _checksum(self, parts: Sequence[tuple[int, torch.Tensor | None]]) -> tuple[float, float]:
+        return _checksum(parts, self._ranks.weights())
 
     def _eps(self) -> float:
         return max((torch.finfo(x.dtype).eps for x in self.leaves), default=0.0)
@@ -294,7 +304,7 @@ class Meeting:
         """
         post, name, before = self._ranks.next()
         own = self._numbered(part)
-        sums = _checksum(list(zip(own, part.local, strict=True)))
+        sums = self._checksum(list(zip(own, part.local, strict=True)))
         flags = {
             "smooth": part.is_smooth
             and not part.apart
@@ -303,7 +313,7 @@ class Meeting:
             "why": "",
             "apart": part.apart,
             "mine": [a + b for a, b in zip(sums, self._before, strict=True)],
-            "mean": list(_checksum(list(enumerate(gradient)))),
+            "mean": list(self._checksum(list(enumerate(gradient)))),
             "eps": self._eps(),
             "hooks": self._hooks,
             "leaves": self._names,
@@ -482,7 +492,9 @@ _CHANGED = (
 )
 
 
-def _checksum(parts: Sequence[tuple[int, torch.Tensor | None]]) -> tuple[float, float]:
+def _checksum(
+    parts: Sequence[tuple[int, torch.Tensor | None]], weights: torch.Tensor
+) -> tuple[float, float]:
     """A fixed linear function of numbered gradients, and the sum of sizes that bounds it.
 
     Linear, so that it tells a mean from the means of its parts: weights are incommensurable, and
@@ -490,7 +502,6 @@ def _checksum(parts: Sequence[tuple[int, torch.Tensor | None]]) -> tuple[float, 
     """
     total, size = [], []
     with torch.no_grad():
-        weights = torch.cos(torch.arange(_BLOCK, dtype=torch.float64))
         for number, gradient in parts:
             if gradient is None or not gradient.numel():
                 continue
