@@ -108,7 +108,9 @@ def kink_text(kink: KinkSummary) -> str:
     if kink.slopes:
         many = "slopes" if len(kink.slopes) > 1 else "slope"
         slopes = f": {many} {', '.join(_number(v) for v in kink.slopes[:_SHOWN])}"
-    touched = f"{kink.touched} touched{relevant}"
+    many = "elements" if len(kink.at) > 1 else "element"
+    at = f" ({many} {', '.join(map(str, kink.at))})" if kink.at else ""
+    touched = f"{kink.touched} touched{at}{relevant}"
     return f"{kink.operation} at {where}: {touched}; {kink.choice}{slopes}"
 
 
