@@ -11,8 +11,8 @@ _CAUSES: Final = (
     (
         ("time ran out",),
         (
-            "The time limit ended first: give more (seconds=60; clarke run --seconds 60), or keep "
-            "such steps and judge them afterwards (clarke run --keep, then clarke judge)."
+            "It needs more time: give more (clarke run --seconds 60), or keep such steps and judge "
+            "them afterwards (clarke run --keep, then clarke judge)."
         ),
     ),
     (
