@@ -71,3 +71,18 @@ def test_the_few_elements_on_a_kink_are_named():
     assert "2 touched (elements 0, 2), 2 relevant" in " ".join(text.split())
     many = at(*[0.0] * 9, 1.0)
     assert "(element" not in str(clarke.check(lambda x: torch.relu(x).sum(), (many,)))
+
+
+def test_a_direction_shows_no_roundings():
+    from types import SimpleNamespace
+
+    from clarke.report.text import _witnesses
+
+    witness = SimpleNamespace(
+        direction=(torch.tensor([-0.5, 3e-19], dtype=torch.float64),),
+        gradient=(torch.tensor([1.0, 0.0]),),
+        rows=[1],
+    )
+    certificate = SimpleNamespace(witnesses=(witness,), weights=(1.0,))
+    (line,) = _witnesses(SimpleNamespace(certificate=certificate))
+    assert "towards [-0.5, 0], the gradient is this one" in line
