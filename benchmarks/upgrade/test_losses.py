@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+pytestmark = pytest.mark.clarke(seconds=20)
 HALVES = (-1.0, -0.5, 0.0, 0.5, 1.0)
 
 

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from clarke.report.runs import read_run
+from clarke.report import KinkSummary
+from clarke.report.runs import RunWriter, StepRecord, read_run
 from clarke.report.runs.findings import ci_annotations, name_of, run_data, sarif
 from clarke.verdict import Verdict
 
@@ -139,6 +140,39 @@ def test_names_do_not_depend_on_numbers_of_lines(tmp_path, handmade):
     name = name_of(run, run.steps[1])
     assert name.startswith("NOT_CLARKE: relu at handmade.py")
     assert ":8" not in name
+
+
+def test_an_unfinished_run_is_told_as_such_everywhere(clarke_command, tmp_path, handmade):
+    handmade.make_run(tmp_path / "a", 5, finish=False)
+    handmade.make_run(tmp_path / "b", 5)
+    words = "Not finished: the run was ended from outside, or still goes on. Its last step was 5."
+    assert json.loads(clarke_command("report", "a", "--json").out)["finished"] is False
+    log = json.loads(clarke_command("report", "a", "--sarif").out)
+    assert log["runs"][0]["invocations"] == [{"executionSuccessful": False}]
+    assert words in clarke_command("report", "a", "--annotations").out
+    for said in (("report", "a", "--text"), ("report", "b", "a", "--text")):
+        assert words in " ".join(clarke_command(*said).out.split())
+    for pair, name in ((("a",), "report.html"), (("a", "b"), "comparison.html")):
+        clarke_command("report", *pair)
+        assert words in (tmp_path / "a" / name).read_text("utf-8")
+
+
+def test_two_runs_with_nothing_in_common_say_so(clarke_command, tmp_path, handmade):
+    handmade.make_run(tmp_path / "a", 5)
+    make_other(tmp_path / "b")
+    said = " ".join(clarke_command("report", "a", "b", "--text").out.split())
+    assert "The two runs have nothing in common" in said
+    clarke_command("report", "a", "b")
+    page = (tmp_path / "a" / "comparison.html").read_text("utf-8")
+    assert "Touched in a only" in page
+    assert "Touched in b only" in page
+
+
+def make_other(folder):
+    writer = RunWriter(folder, {"program": "other.py", "torch": "2.13.0"})
+    kink = KinkSummary("abs", "", "other.py", 3, 10, 1, 1, "autograd took the mean of both sides")
+    writer.write(StepRecord(1, Verdict.CLARKE, kinks=(kink,), joint=Verdict.CLARKE))
+    writer.finish({"ended": "finished", "seconds": 1.0})
 
 
 def test_forms_exclude_each_other(clarke_command, tmp_path, handmade):

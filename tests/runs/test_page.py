@@ -139,6 +139,15 @@ def test_alike_steps_are_put_together(run):
     assert groups[0].first.number == 30
 
 
+def test_steps_whose_reasons_differ_in_numbers_are_alike(tmp_path):
+    writer = RunWriter(tmp_path, {})
+    for n in range(1, 9):
+        why = f"Time ran out (1 s) while finding kinks: operation {n} of 90."
+        writer.write(StepRecord(n, Verdict.UNDECIDED, why, joint=Verdict.UNDECIDED))
+    (group,) = noted(read_run(tmp_path))
+    assert group.numbers == tuple(range(1, 9))
+
+
 def test_every_verdict_is_explained():
     for verdict in (*Verdict, None):
         assert label(verdict)

@@ -18,6 +18,7 @@ from clarke.report.runs.source import spans
         ("for y in torch.abs(x):", "abs", ["torch.abs(x)"]),
         ("loss = f(torch.abs(x),", "abs", ["torch.abs(x)"]),
         ("ä = 'ü' + str(torch.abs(x))", "abs", ["torch.abs(x)"]),
+        ("y = Round.apply(x) + 1", "Round", ["Round.apply(x)"]),
         ("y = self.layers(x)", "relu", []),
         (") else torch.abs(x)", "abs", []),
         ("", "abs", []),

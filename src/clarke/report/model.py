@@ -36,6 +36,7 @@ class KinkSummary:
         nonzero: For a maxpool after a ReLU, touched elements of a value other than zero; None
             where they were not told apart.
         slopes: A few of the slopes that AD took, where one argument varies. An audit keeps none.
+        at: Which elements of the flattened output were touched, where these are few among many.
     """
 
     operation: str
@@ -48,6 +49,7 @@ class KinkSummary:
     choice: str
     nonzero: int | None = None
     slopes: tuple[float, ...] = ()
+    at: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,14 +9,14 @@ from clarke.verdict import Verdict
 # Words of a reason, and the cause that they speak of.
 _CAUSES: Final = (
     (
-        ("second", "time"),
+        ("time ran out",),
         (
-            "The time limit ended first: give more (seconds=60; clarke run --seconds 60), or keep "
-            "such steps and judge them afterwards (clarke run --keep, then clarke judge)."
+            "It needs more time: give more (clarke run --seconds 60), or keep such steps and judge "
+            "them afterwards (clarke run --keep, then clarke judge)."
         ),
     ),
     (
-        ("kinks", "selection", "pieces", "combinations", "direction"),
+        ("no direction was found", "neither proved nor excluded", "kinks can change"),
         (
             "Many kinks meet at one point, as with weights that are all zero or inputs that "
             "repeat: try fewer samples at once, or a point beside it."
@@ -28,10 +28,6 @@ _CAUSES: Final = (
             "An operation is used that clarke does not know: declare it with clarke.register_kink "
             "or clarke.register_function, or write it with others."
         ),
-    ),
-    (
-        ("round", "digits"),
-        "Rounding hides the answer: run the program in float64.",
     ),
 )
 

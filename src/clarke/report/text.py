@@ -57,7 +57,7 @@ def _witnesses(report: Report) -> list[str]:
     # A weight that is a rounding says nothing; `to_dict` has them all.
     shown = [(w, share) for w, share in pairs if len(w.rows) and share > _LEAST_SHARE]
     for witness, share in shown[:_SHOWN]:
-        towards = f"towards {tensors_text(witness.direction)}"
+        towards = f"towards {tensors_text(_rounded(witness.direction))}"
         text = f"just beside the point, {towards}, the gradient is this one"
         if len(shown) > 1:
             text = f"{share:.3g} of {tensors_text(witness.gradient)}, the gradient {towards}"
@@ -65,6 +65,12 @@ def _witnesses(report: Report) -> list[str]:
     if len(shown) > _SHOWN:
         lines += _field("", f"and {len(shown) - _SHOWN} more directions")
     return lines
+
+
+def _rounded(direction: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """A direction without entries that are roundings beside its largest."""
+    largest = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
+    return [d.where(d.abs() > _LEAST_SHARE * largest, 0 * d) for d in direction]
 
 
 def places_text(culprits: Sequence[Culprit]) -> str:
@@ -108,7 +114,9 @@ def kink_text(kink: KinkSummary) -> str:
     if kink.slopes:
         many = "slopes" if len(kink.slopes) > 1 else "slope"
         slopes = f": {many} {', '.join(_number(v) for v in kink.slopes[:_SHOWN])}"
-    touched = f"{kink.touched} touched{relevant}"
+    many = "elements" if len(kink.at) > 1 else "element"
+    at = f" ({many} {', '.join(map(str, kink.at))})" if kink.at else ""
+    touched = f"{kink.touched} touched{at}{relevant}"
     return f"{kink.operation} at {where}: {touched}; {kink.choice}{slopes}"
 
 

@@ -171,7 +171,7 @@ def _relative(file: str, run: Run) -> str:
 
 def ci_annotations(run: Run, known: Collection[str] = ()) -> str:
     """Lines that GitHub's runners show beside the code."""
-    lines = []
+    lines = [f"::warning::clarke: {_escaped(run.state)}"] if run.state else []
     for group in told(run, known):
         text = _escaped(_message(group))
         for file, line in _lines(group)[:1]:
@@ -219,7 +219,13 @@ def sarif(run: Run, known: Collection[str] = ()) -> dict[str, Any]:
     return {
         "$schema": _SCHEMA,
         "version": "2.1.0",
-        "runs": [{"tool": {"driver": driver}, "results": results}],
+        "runs": [
+            {
+                "tool": {"driver": driver},
+                "invocations": [{"executionSuccessful": run.finished and not run.state}],
+                "results": results,
+            }
+        ],
     }
 
 

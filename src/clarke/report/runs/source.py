@@ -83,6 +83,8 @@ def _found(
 ) -> Iterator[tuple[int, int]]:
     for node in ast.walk(tree):
         match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="apply")):
+                wanted = name in names  # a custom Function
             case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)):
                 wanted = name.strip("_") in names
             case ast.BinOp(op=sign):
