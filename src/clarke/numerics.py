@@ -1059,7 +1059,10 @@ POST_PIECE = Threshold(
     2.0**20, "Bytes of a message under one name: torch's store refuses more than 8 MiB.", NONE
 )
 POST_BYTES = Threshold(
-    2.0**28, "Bytes of the program of one process up to which it is sent to be judged.", NONE
+    2.0**30,
+    "Bytes of the programs of all processes together up to which they are sent to be judged; each "
+    "may use its part of it. One process holds them all.",
+    NONE,
 )
 AVERAGED = Threshold(
     4.0,

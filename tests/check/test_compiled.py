@@ -274,15 +274,14 @@ def test_a_function_that_its_own_runs_change(period):
 
 def test_gradcheck_judges_the_compiled_gradient():
     x = torch.tensor([-1.0, 2.0], dtype=torch.float64, requires_grad=True)
-    right = torch.compile(lambda x: torch.relu(x).sum(), backend="aot_eager")
-    assert gradcheck(right, (x,))
-    backend = replacing(torch.relu, lambda x: torch.relu(x) + torch.relu(x).detach() - x.detach())
-    biased = torch.compile(lambda x: torch.relu(x).sum(), backend=backend)
-    assert clarke.check(biased, (x,)).verdict is Verdict.SMOOTH  # another value, the same slope
-    backend = replacing(torch.relu, lambda x: 3 * torch.relu(x))
+
+    def program(x):
+        return (torch.relu(x) + torch.exp(x)).sum()
+
+    assert gradcheck(torch.compile(program, backend="aot_eager"), (x,))
     torch._dynamo.reset()
     with pytest.raises(GradcheckError):
-        gradcheck(torch.compile(lambda x: torch.relu(x).sum(), backend=backend), (x,))
+        gradcheck(torch.compile(program, backend=skewed(1e-2)), (x,))
 
 
 def test_the_users_own_stance_stays():

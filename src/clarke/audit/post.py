@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from clarke.errors import CaptureError, in_a_line
-from clarke.numerics import POST_BYTES, POST_LONGEST_PAUSE, POST_PAUSE, POST_PIECE
+from clarke.numerics import POST_LONGEST_PAUSE, POST_PAUSE, POST_PIECE
 from clarke.torch_private import default_store
 
 if TYPE_CHECKING:
@@ -34,13 +34,8 @@ class Post:
         """Lay a message under a name, once for whoever asks.
 
         Raises:
-            CaptureError: It is too large, or the store is gone.
+            CaptureError: The store is gone.
         """
-        if len(content) > POST_BYTES:
-            raise CaptureError(
-                f"What rank {self.rank} recorded takes {len(content)} bytes, more than the "
-                f"{POST_BYTES:.0f} that are sent to be judged."
-            )
         size = int(POST_PIECE)
         pieces = [content[i : i + size] for i in range(0, len(content), size)] or [b""]
         try:

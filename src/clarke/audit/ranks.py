@@ -13,6 +13,7 @@ import json
 import math
 import weakref
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +23,8 @@ from clarke.capture import Location
 from clarke.decide import Decision
 from clarke.decide.model import Culprit
 from clarke.errors import CaptureError, ClarkeError, UnsupportedError, in_a_line
-from clarke.numerics import AVERAGED, POST_PATIENCE, POST_SECONDS
+from clarke.fast import all_finite
+from clarke.numerics import AVERAGED, POST_BYTES, POST_PATIENCE, POST_SECONDS
 from clarke.proof import judge_stored, mean_of, pack, pack_step, unpack, unpack_stored
 from clarke.torch_private import (
     comm_hooks,
@@ -37,13 +39,15 @@ from clarke.torch_private import (
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from clarke.audit.engine import BackwardCall
+    from clarke.audit.groups import Group
     from clarke.audit.judge import Case
     from clarke.decide import Settings
 
 _BLOCK = 1 << 16
+_DIGEST = 1 << 4
 
 ALONE = (
     "Several processes train together here (torch.distributed): the gradient that the optimizer "
@@ -52,7 +56,7 @@ ALONE = (
 )
 _LATER = (
     "Under no_sync this gradient is a part of one that is put together over all processes later, "
-    "and it stands at kinks, which are not kept until then."
+    "and it stands at kinks: the sum is judged then."
 )
 _AFTER_ALL = (
     "The backward pass ran under no_sync, and .grad is not what this process has added to it: "
@@ -96,6 +100,13 @@ class Ranks:
         self._looked: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
         self._post: Post | None = None
         self._last = ""
+        self._weights: torch.Tensor | None = None
+
+    def weights(self) -> torch.Tensor:
+        """What checksums multiply with, computed once."""
+        if self._weights is None:
+            self._weights = torch.cos(torch.arange(_BLOCK, dtype=torch.float64))
+        return self._weights
 
     def aside(self, root: object = None) -> str:
         """Why nothing is to be recorded; asked when a module begins to run, with that module."""
@@ -138,13 +149,17 @@ class Ranks:
             raise NotSharedError(self.lost)
         wanted = None if wrt is None else {id(x) for x in wrt}
         shared: dict[int, torch.Tensor] = {}
-        for p in (p for _, ps in owners for p in ps):
+        which = []
+        for n, p in enumerate(p for _, ps in owners for p in ps):
             if wanted is None or id(p) in wanted:
                 shared.setdefault(id(p), p)
+                which.append((n, tuple(p.shape), str(p.dtype)))
         if not ids <= shared.keys():
             raise CaptureError(_BESIDE)
         hooks = sorted({h for r, _ in owners for h in comm_hooks(r)})
-        return Meeting(self, tuple(shared.values()), later="no_sync" in states, hooks=hooks)
+        names = blake2b(repr(which).encode(), digest_size=_DIGEST).hexdigest()
+        later = "no_sync" in states
+        return Meeting(self, tuple(shared.values()), later=later, hooks=hooks, names=names)
 
     def expects(self, call: BackwardCall) -> bool:
         """Whether other processes may wait to hear of a call that this one cannot judge."""
@@ -189,16 +204,36 @@ class Part:
     Attributes:
         case: Its program.
         local: The gradient that it computed, by leaf of the case.
-        early: SMOOTH, where that is known already.
-        why: Why its part cannot be judged together with others, if a kink was touched anywhere.
-        smooth: It stands at no kink that matters, with all that was accumulated before.
+        early: What the quick judge found, if it was asked.
+        group: The calls that this one adds up with.
     """
 
     case: Case
     local: tuple[torch.Tensor, ...]
     early: Decision | None
-    why: str
-    smooth: bool
+    group: Group | None
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether this call stands at no kink that matters."""
+        early = self.early
+        return early is not None and early.verdict is Verdict.SMOOTH and all_finite(self.local)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it adds up with no other."""
+        return self.group is None or not self.group.size
+
+    @property
+    def apart(self) -> str:
+        """Why what it adds up with is not known."""
+        group = self.group
+        if group is None:
+            return ""
+        why = group.broken or group.doubtful or group.unsent
+        if not why and len(group.programs) < len(group.parts):
+            why = "the program of an earlier call was not kept"
+        return why and f"What .grad adds up over calls and processes cannot be judged: {why}."
 
 
 class Meeting:
@@ -210,29 +245,40 @@ class Meeting:
     """
 
     def __init__(
-        self, ranks: Ranks, leaves: tuple[torch.Tensor, ...], *, later: bool, hooks: list[str]
+        self,
+        ranks: Ranks,
+        leaves: tuple[torch.Tensor, ...],
+        *,
+        later: bool,
+        hooks: list[str],
+        names: str,
     ) -> None:
         self.leaves = leaves
         self.later = later
         self._ranks = ranks
         self._hooks = hooks
+        self._names = names
         self._numbers = {id(x): i for i, x in enumerate(leaves)}
         self._before = (0.0, 0.0)
 
     def begin(self) -> None:
         """Look at what ``.grad`` holds before the call."""
-        self._before = _checksum(list(enumerate(x.grad for x in self.leaves)))
+        self._before = self._checksum(list(enumerate(x.grad for x in self.leaves)))
 
     def part(self, part: Part) -> Decision:
         """What is said of a call whose gradient is put together later, with others."""
-        if part.early is None or part.early.verdict is not Verdict.SMOOTH:
+        if part.early is None or not part.is_smooth:
+            _remember(part, _packed(part, self._numbered(part)))
             return Decision(Verdict.UNDECIDED, _LATER)
-        mine = _checksum(list(zip(self._numbered(part), part.local, strict=True)))
-        now = _checksum(list(enumerate(x.grad for x in self.leaves)))
+        mine = self._checksum(list(zip(self._numbered(part), part.local, strict=True)))
+        now = self._checksum(list(enumerate(x.grad for x in self.leaves)))
         size = mine[1] + self._before[1]
         if abs(now[0] - mine[0] - self._before[0]) > AVERAGED * self._eps() * size:
             return Decision(Verdict.UNDECIDED, _AFTER_ALL)
         return part.early
+
+    def _checksum(self, parts: Sequence[tuple[int, torch.Tensor | None]]) -> tuple[float, float]:
+        return _checksum(parts, self._ranks.weights())
 
     def _eps(self) -> float:
         return max((torch.finfo(x.dtype).eps for x in self.leaves), default=0.0)
@@ -258,24 +304,31 @@ class Meeting:
         """
         post, name, before = self._ranks.next()
         own = self._numbered(part)
-        sums = _checksum(list(zip(own, part.local, strict=True)))
+        sums = self._checksum(list(zip(own, part.local, strict=True)))
         flags = {
-            "smooth": part.smooth,
+            "smooth": part.is_smooth
+            and not part.apart
+            and not (part.group and part.group.programs),
+            "fresh": part.fresh,
             "why": "",
-            "apart": part.why,
+            "apart": part.apart,
             "mine": [a + b for a, b in zip(sums, self._before, strict=True)],
-            "mean": list(_checksum(list(enumerate(gradient)))),
+            "mean": list(self._checksum(list(enumerate(gradient)))),
             "eps": self._eps(),
             "hooks": self._hooks,
+            "leaves": self._names,
         }
         try:
             plan = self._plan(post, name, before, flags)
             if plan["why"]:
+                _forget(part, "an earlier call could not be judged over all processes")
                 return Decision(Verdict.UNDECIDED, plan["why"])
             if plan["smooth"] and part.early is not None:
                 return part.early
-            return self._all_together(post, name, part, gradient, settings, seconds)
+            job = _Job(post, name, settings, seconds, fresh=plan["fresh"])
+            return self._all_together(job, part, gradient)
         except ClarkeError as error:
+            _forget(part, "an earlier call could not be judged over all processes")
             self._ranks.lost = (
                 "The processes of this training could not agree on an earlier step, so that clarke "
                 f"asks them no more. {error}"
@@ -300,64 +353,112 @@ class Meeting:
         post.drop([*others, f"{before}/plan", f"{before}/verdict"])
         return plan
 
-    def _all_together(
-        self,
-        post: Post,
-        name: str,
-        part: Part,
-        gradient: tuple[torch.Tensor, ...],
-        settings: Settings,
-        seconds: float | None,
-    ) -> Decision:
-        sent = _packed(part, self._numbered(part))
-        patience = POST_SECONDS + (POST_PATIENCE if seconds is None else seconds)
+    def _all_together(self, job: _Job, part: Part, gradient: tuple[torch.Tensor, ...]) -> Decision:
+        post, name = job.post, job.name
+        own = _packed(part, self._numbered(part))
+        sent = _bundle([*(part.group.programs if part.group else ()), own])
+        _remember(part, own)
+        if len(sent) > POST_BYTES / post.world:
+            why = f"What rank {post.rank} recorded takes {len(sent)} bytes, too many to be sent."
+            sent = _bundle([_dumped({"why": why}) + b"\n"])
+        patience = POST_SECONDS + (POST_PATIENCE if job.seconds is None else job.seconds)
         if post.rank:
             post.send(f"{name}/program/{post.rank}", sent)
-            return self._told(post.receive([f"{name}/verdict"], patience)[0], gradient)
+            return _told(post.receive([f"{name}/verdict"], patience)[0], gradient)
         others = [f"{name}/program/{r}" for r in range(1, post.world)]
-        order: tuple[int, ...] = ()
         try:
-            found = [_unpacked(raw) for raw in (sent, *post.receive(others, POST_SECONDS))]
-            step, order = mean_of(
-                [s for s, _ in found], [k for _, k in found], dict(enumerate(gradient))
-            )
-            decision = judge_stored(step, seconds, settings)
+            raw = [sent, *post.receive(others, POST_SECONDS)]
         except CaptureError as error:
-            post.send(f"{name}/verdict", _answer(Decision(Verdict.UNDECIDED, str(error)), ()))
+            post.send(f"{name}/verdict", _answer(Decision(Verdict.UNDECIDED, str(error)), {}))
             raise
-        except Exception as error:  # noqa: BLE001 - the others wait for an answer
-            why = str(error) if isinstance(error, ClarkeError) else in_a_line(error)
-            decision = Decision(Verdict.UNDECIDED, why)
-        answer = _answer(decision, order)
+        decision, element = _judged(raw, job, gradient)
+        answer = _answer(decision, element)
         post.send(f"{name}/verdict", answer)
         post.drop(others)
-        told = self._told(answer, gradient)
-        return _with_proof(decision, told)
+        # Rank 0 holds the proof and the kinks of all; what the others do with it, it does too.
+        return replace(decision, element=_told(answer, gradient).element)
 
-    def _told(self, answer: bytes, gradient: tuple[torch.Tensor, ...]) -> Decision:
-        content, tensors = unpack(answer)
-        element = None
-        if tensors:
-            element = tuple(tensors.get(f"element.{i}", g) for i, g in enumerate(gradient))
-        return Decision(
-            Verdict[content["verdict"]],
-            content["reason"],
-            theorem=content["theorem"],
-            culprits=tuple(Culprit(o, Location(*p), r) for o, p, r in content["culprits"]),
-            notes=tuple(content["notes"]),
-            cures=tuple(content["cures"]),
-            element=element,
-            out_of_time=content["out_of_time"],
-        )
+    def replace(self, element: Sequence[torch.Tensor], group: Group | None) -> None:
+        """Put a correct gradient in the place of what all processes were given."""
+        if group is not None:
+            group.unsent = "an earlier part of it was repaired"
+        with torch.no_grad():
+            for leaf, e in zip(self.leaves, element, strict=True):
+                value = e.to(leaf.dtype).reshape(leaf.shape)
+                if leaf.grad is None:
+                    leaf.grad = value.clone() if bool(value.any()) else None
+                else:
+                    leaf.grad.copy_(value)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Programs that are to be judged together: where, within which limits, and of how many calls.
+
+    `fresh` says that the gradient is that of one call of each process.
+    """
+
+    post: Post
+    name: str
+    settings: Settings
+    seconds: float | None
+    fresh: bool
+
+
+def _judged(
+    raw: Sequence[bytes], job: _Job, gradient: tuple[torch.Tensor, ...]
+) -> tuple[Decision, dict[int, torch.Tensor]]:
+    """The verdict on the programs of all, and a correct gradient by parameter where there is one.
+
+    Where calls add up, those that were smooth everywhere have sent no program. By the sum rule,
+    which is an equality there, they move gradient and subdifferential alike: the sum of the others
+    is judged, against what these have added to the gradient.
+    """
+    try:
+        steps = [(r, *_unpacked(unit)) for r, units in enumerate(raw) for unit in _unbundled(units)]
+        found = dict(enumerate(gradient)) if job.fresh else None
+        step, order = mean_of([(r, s, k) for r, s, k in steps], of=job.post.world, gradient=found)
+        decision = judge_stored(step, job.seconds, job.settings)
+    except Exception as error:  # noqa: BLE001 - the others wait for an answer
+        why = str(error) if isinstance(error, ClarkeError) else in_a_line(error)
+        return Decision(Verdict.UNDECIDED, why), {}
+    if decision.element is None:
+        return decision, {}
+    element = {}
+    for key, judged, right in zip(order, step.gradient, decision.element, strict=True):
+        given = gradient[key]
+        shift = right.to(torch.float64) - judged.to(torch.float64)
+        element[key] = right if job.fresh else given.to(torch.float64) + shift
+    return decision, element
+
+
+def _told(answer: bytes, gradient: tuple[torch.Tensor, ...]) -> Decision:
+    content, tensors = unpack(answer)
+    element = None
+    if tensors:
+        element = tuple(tensors.get(f"element.{i}", g) for i, g in enumerate(gradient))
+    return Decision(
+        Verdict[content["verdict"]],
+        content["reason"],
+        theorem=content["theorem"],
+        culprits=tuple(Culprit(o, Location(*p), r) for o, p, r in content["culprits"]),
+        notes=tuple(content["notes"]),
+        cures=tuple(content["cures"]),
+        element=element,
+        out_of_time=content["out_of_time"],
+    )
 
 
 def _planned(flags: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What all processes are to do, from what each of them tells."""
-    why = next((f["why"] for f in flags if f["why"]), "") or _not_the_mean(flags)
+    why = next((f["why"] for f in flags if f["why"]), "")
+    if not why and len({f["leaves"] for f in flags}) > 1:
+        why = _OTHER_LEAVES
+    why = why or _not_the_mean(flags)
     smooth = all(f.get("smooth") for f in flags)
     if not (why or smooth):
         why = next((f["apart"] for f in flags if f["apart"]), "")
-    return {"why": why, "smooth": smooth}
+    return {"why": why, "smooth": smooth, "fresh": all(f.get("fresh") for f in flags)}
 
 
 def _not_the_mean(flags: Sequence[dict[str, Any]]) -> str:
@@ -377,6 +478,10 @@ def _not_the_mean(flags: Sequence[dict[str, Any]]) -> str:
     return f"{_CHANGED}{by}"
 
 
+_OTHER_LEAVES = (
+    "The processes judge other parameters in this step: of none are the parts of all known. "
+    "Give every process the same `wrt`, and the same modules to DistributedDataParallel."
+)
 _DIFFER = (
     "The gradients of the processes are not equal after this call: they are of different steps, or "
     "were not averaged."
@@ -387,7 +492,9 @@ _CHANGED = (
 )
 
 
-def _checksum(parts: Sequence[tuple[int, torch.Tensor | None]]) -> tuple[float, float]:
+def _checksum(
+    parts: Sequence[tuple[int, torch.Tensor | None]], weights: torch.Tensor
+) -> tuple[float, float]:
     """A fixed linear function of numbered gradients, and the sum of sizes that bounds it.
 
     Linear, so that it tells a mean from the means of its parts: weights are incommensurable, and
@@ -395,7 +502,6 @@ def _checksum(parts: Sequence[tuple[int, torch.Tensor | None]]) -> tuple[float, 
     """
     total, size = [], []
     with torch.no_grad():
-        weights = torch.cos(torch.arange(_BLOCK, dtype=torch.float64))
         for number, gradient in parts:
             if gradient is None or not gradient.numel():
                 continue
@@ -441,8 +547,36 @@ def _unpacked(raw: bytes) -> tuple[Any, list[int]]:
     return unpack_stored(step, "a message"), told["keys"]
 
 
-def _answer(decision: Decision, order: Sequence[int]) -> bytes:
-    element = decision.element or ()
+def _bundle(units: Sequence[bytes]) -> bytes:
+    return _dumped({"sizes": [len(u) for u in units]}) + b"\n" + b"".join(units)
+
+
+def _unbundled(raw: bytes) -> list[bytes]:
+    head, _, rest = raw.partition(b"\n")
+    units, at = [], 0
+    for size in _loaded(head)["sizes"]:
+        units.append(rest[at : at + size])
+        at += size
+    return units
+
+
+def _remember(part: Part, packed: bytes) -> None:
+    """Keep a program for the calls that may add to the same gradient."""
+    group = part.group
+    if group is None:
+        return
+    group.programs.append(packed)
+    if sum(len(p) for p in group.programs) > POST_BYTES:
+        _forget(part, "the programs of its parts are too large to keep")
+
+
+def _forget(part: Part, why: str) -> None:
+    if part.group is not None:
+        part.group.programs.clear()
+        part.group.unsent = part.group.unsent or why
+
+
+def _answer(decision: Decision, element: Mapping[int, torch.Tensor]) -> bytes:
     content = {
         "verdict": decision.verdict.name,
         "reason": decision.reason,
@@ -459,12 +593,7 @@ def _answer(decision: Decision, order: Sequence[int]) -> bytes:
         "cures": list(decision.cures),
         "out_of_time": decision.out_of_time,
     }
-    return pack(content, {f"element.{k}": e for k, e in zip(order, element, strict=False)})
-
-
-def _with_proof(decision: Decision, told: Decision) -> Decision:
-    """Rank 0 holds the proof and the kinks of all; what the others do with it, it does too."""
-    return replace(decision, element=told.element)
+    return pack(content, {f"element.{k}": e for k, e in element.items()})
 
 
 def _dumped(content: dict[str, Any]) -> bytes:

@@ -254,19 +254,7 @@ class Turn:
 
     def _judge_together(self, case: Case, meeting: Meeting, local: Sequence[torch.Tensor]) -> None:
         """The verdict of all processes on the gradient that all of them were given."""
-        group = self.group
-        why = ""
-        if group is not None and (group.size or group.doubtful or group.broken):
-            why = (
-                "Some of the gradients that are added up here over several calls and processes "
-                "stand at kinks, and the programs of the earlier calls are not kept."
-            )
-        parts_smooth = not why or not (
-            group is None or group.parts or group.doubtful or group.broken
-        )
-        early = self._early
-        smooth = early is not None and early.verdict is Verdict.SMOOTH and parts_smooth
-        part = Part(case, tuple(local), early, why, smooth and all_finite(local))
+        part = Part(case, tuple(local), self._early, self.group)
         if meeting.later:
             self.gradient, self.decision = part.local, meeting.part(part)
             return
@@ -345,6 +333,11 @@ class Turn:
         slots = case.trace().slot_dtypes if familiar is None else familiar.retraced.numbers
         return self._orders.confirmed or spy is None or spy.reaches(slots)
 
+    @property
+    def leaves(self) -> tuple[torch.Tensor, ...]:
+        """The variables, in the order of `gradient`."""
+        return () if self._case is None else self._case.leaves
+
     def keep(self, keeper: Keeper) -> None:
         """Let the call be kept, if its gradient is not proved right."""
         if self._meeting is not None:
@@ -359,7 +352,9 @@ class Turn:
         if element is None or self._case is None:
             return False
         with alone():
-            if self._backup is not None:
+            if self._meeting is not None:
+                self._meeting.replace(element, self.group)
+            elif self._backup is not None:
                 self._backup.replace(self.gradient, element)
             else:
                 self.result = self._replaced(self._case, element)
@@ -398,7 +393,7 @@ class Turn:
                 meeting, decision = self._meeting, self.decision
                 if meeting is not None:  # its kinks are those of all processes
                     decision = Decision(decision.verdict, decision.reason)
-                return self._accumulation.finish(
+                joint = self._accumulation.finish(
                     self.group,
                     self._orders.number,
                     replace(self._case, leaves=self._leaves(self._case)),
@@ -407,6 +402,9 @@ class Turn:
                     repaired=self.repaired,
                     deadline=self._deadline,
                 )
+                if meeting is None or meeting.later:
+                    return joint
+                return Verdict.CLARKE if self.repaired else decision.verdict, ""
         except Exception as error:  # noqa: BLE001 - no failure here may reach the training
             return Verdict.UNDECIDED, undecided(error).reason
 

@@ -25,16 +25,19 @@ _HERE = Location("", __file__, 0, "mean")  # of the operations that put the prog
 
 
 def mean_of(
-    steps: Sequence[Stored],
-    keys: Sequence[Sequence[int]],
-    gradient: Mapping[int, torch.Tensor],
+    parts: Sequence[tuple[int, Stored, Sequence[int]]],
+    *,
+    of: int,
+    gradient: Mapping[int, torch.Tensor] | None = None,
 ) -> tuple[Stored, tuple[int, ...]]:
-    """The mean of the programs of kept steps, with the gradient that is to be judged.
+    """The sum of the programs of kept steps, divided by how many processes there are.
 
     Args:
-        steps: One step of each process.
-        keys: For each, which parameter each of its variables is: equal numbers, one parameter.
-        gradient: What the optimizer is to take, by parameter.
+        parts: Of each step, the process, what was kept, and which parameter each of its variables
+            is: equal numbers, one parameter.
+        of: How many processes there are.
+        gradient: What is to be judged, by parameter; by default the sum of the gradients of the
+            steps, divided likewise.
 
     Returns:
         A step to be judged, and the parameter of each of its variables.
@@ -48,7 +51,7 @@ def mean_of(
     shared: dict[int, int] = {}  # by parameter, its slot
     outputs: list[int] = []
     first = 0
-    for rank, (step, own) in enumerate(zip(steps, keys, strict=True)):
+    for rank, step, own in parts:
         moved = _Moved(first, rank)
         for slot, key in zip(step.variables, own, strict=True):
             leaf = step.trace.externals[slot]
@@ -70,8 +73,9 @@ def mean_of(
         reads += [moved.read(r) for r in step.trace.scalar_reads]
         outputs.append(moved.slot(step.trace.output))
         first += 1 + max(_slots(step.trace))
-    output = _put_together(ops, outputs, first)
+    output = _put_together(ops, outputs, of, first)
     order = tuple(sorted(shared))
+    given = _summed(parts, of) if gradient is None else gradient
     step = Stored(
         verdict=Verdict.UNDECIDED,
         theorem="",
@@ -85,18 +89,27 @@ def mean_of(
         variables=tuple(shared[key] for key in order),
         replayed=True,
         claim=MappingProxyType({"kind": "nothing"}),
-        tensors=MappingProxyType({f"gradient.{i}": gradient[k] for i, k in enumerate(order)}),
+        tensors=MappingProxyType({f"gradient.{i}": given[k] for i, k in enumerate(order)}),
     )
     return step, order
 
 
-def _put_together(ops: list[OpRecord], outputs: Sequence[int], free: int) -> int:
+def _summed(parts: Sequence[tuple[int, Stored, Sequence[int]]], of: int) -> dict[int, torch.Tensor]:
+    found: dict[int, torch.Tensor] = {}
+    for _, step, own in parts:
+        for key, g in zip(own, step.gradient, strict=True):
+            found[key] = found[key] + g.to(torch.float64) if key in found else g.to(torch.float64)
+    dtypes = {k: g.dtype for _, step, own in parts for k, g in zip(own, step.gradient, strict=True)}
+    return {key: (g / of).to(dtypes[key]) for key, g in found.items()}
+
+
+def _put_together(ops: list[OpRecord], outputs: Sequence[int], of: int, free: int) -> int:
     """Add the operations that compute the mean; returns its slot."""
     total = outputs[0]
     for other in outputs[1:]:
         ops.append(_combined(torch.ops.aten.add.Tensor, (Ref(total), Ref(other)), free, len(ops)))
         total, free = free, free + 1
-    ops.append(_combined(torch.ops.aten.div.Tensor, (Ref(total), len(outputs)), free, len(ops)))
+    ops.append(_combined(torch.ops.aten.div.Tensor, (Ref(total), of), free, len(ops)))
     return free
 
 
