@@ -5,18 +5,18 @@ Each part says what is lost where a version of torch lacks it.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import itertools
 import operator
+import re
 import sys
 import threading
 import warnings
 import weakref
 from functools import partial
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import torch
 from torch._C import _get_dispatch_stack_at, _len_torch_dispatch_stack
@@ -156,11 +156,32 @@ class CompileNotice:
             notify()
 
 
-class AsWritten:
-    """Compiled programs run as they were written; a context manager, to be used once.
+class _StanceOfThreads:
+    """Stands for the stance of torch.compile, which is one for all threads: in some it is another.
 
-    Torch's switch is one for all threads: what other threads have compiled runs uncompiled, too,
-    meanwhile. So it is turned only where something has been compiled.
+    Attributes:
+        other: What it stands for.
+        eager: The threads in which compiled programs run uncompiled.
+    """
+
+    def __init__(self, other: Any) -> None:
+        self.other = other
+        self.eager: dict[int, None] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.other, name)
+
+    @property
+    def stance(self) -> str:
+        return "force_eager" if threading.get_ident() in self.eager else str(self.other.stance)
+
+
+class AsWritten:
+    """In this thread compiled programs run as they were written; a context manager, used once.
+
+    Where nothing has been compiled, nothing is touched. Whatever an interrupt cuts short is done by
+    another `stop`. Threads that switch at the very same moment may lose it; compiled programs
+    then run compiled, which whoever records notices.
 
     Attributes:
         forced: Programs would run compiled if this were not entered.
@@ -168,9 +189,12 @@ class AsWritten:
 
     def __init__(self) -> None:
         self.forced = False
-        self._before: Any = None
-        self._quiet: Any = None
+        self._mine: _StanceOfThreads | None = None
+        self._filters: list[Any] = []
         self._notice = CompileNotice(self._force)
+        # Of hooks, such as those that follow which module runs; the user's are met elsewhere.
+        told = re.compile("Using `torch.compile.module.` when there are global hooks")
+        self._quiet = ("ignore", told, UserWarning, None, 0)
 
     def __enter__(self) -> Self:
         self._notice.__enter__()
@@ -182,26 +206,30 @@ class AsWritten:
     def stop(self) -> None:
         """Let them run compiled again; also where that has been done."""
         self._notice.stop()
-        before, self._before = self._before, None
-        if before is not None:
-            sys.modules["torch._dynamo.eval_frame"]._set_stance(before)  # noqa: SLF001 - has no public name
-        quiet, self._quiet = self._quiet, None
-        if quiet is not None:
-            with contextlib.suppress(RuntimeError):  # it was interrupted before it began
-                quiet.__exit__(None, None, None)
+        # By identity: an equal one may be another thread's.
+        for filters in (self._filters, cast("list[Any]", warnings.filters)):
+            for entry in [f for f in filters if f is self._quiet]:
+                filters.remove(entry)
+        mine = self._mine
+        if mine is None:
+            return
+        mine.eager.pop(threading.get_ident(), None)
+        dynamo: Any = sys.modules["torch._dynamo.eval_frame"]
+        if dynamo._stance is mine and not mine.eager:  # noqa: SLF001 - has no public name
+            dynamo._stance = mine.other  # noqa: SLF001 - as above
 
     def _force(self) -> None:
         if runs_as_written():
             return
         self.forced = True
-        # Of hooks, such as those that follow which module runs; theirs are noticed elsewhere.
-        self._quiet = warnings.catch_warnings()
-        self._quiet.__enter__()
-        warnings.filterwarnings("ignore", "Using `torch.compile.module.` when there are global")
-        # What was before is written down first: an interrupt may come at any step.
         dynamo: Any = importlib.import_module("torch._dynamo.eval_frame")
-        self._before = dynamo._stance  # noqa: SLF001 - has no public name
-        torch.compiler.set_stance("force_eager")
+        now = dynamo._stance  # noqa: SLF001 - has no public name
+        # Written down first: an interrupt may come at any step.
+        self._mine = mine = now if isinstance(now, _StanceOfThreads) else _StanceOfThreads(now)
+        mine.eager[threading.get_ident()] = None
+        dynamo._stance = mine  # noqa: SLF001 - as above
+        self._filters = cast("list[Any]", warnings.filters)
+        self._filters.insert(0, self._quiet)
 
 
 # --- the modes of a thread -----------------------------------------------------------------------

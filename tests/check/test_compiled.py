@@ -1,5 +1,8 @@
 """Programs under torch.compile: their own gradient, against the function that was compiled."""
 
+import itertools
+import sys
+import threading
 import warnings
 
 import pytest
@@ -12,7 +15,8 @@ from torch.autograd.gradcheck import GradcheckError
 from torch.utils.checkpoint import checkpoint
 
 import clarke
-from clarke import CaptureError, Verdict
+from clarke import CaptureError, Settings, Verdict
+from clarke.decide import Confirm
 from clarke.testing import gradcheck
 
 BACKENDS = ("eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow))
@@ -292,6 +296,96 @@ def test_the_users_own_stance_stays():
     assert report.verdict is Verdict.NOT_CLARKE
     assert report.notes == ()
     assert counters["stats"]["unique_graphs"] == 0
+
+
+def test_other_threads_run_compiled_meanwhile():
+    ran = []
+
+    def backend(graph, _inputs):
+        def run(*args):
+            ran.append(threading.get_ident())
+            return graph.forward(*args)
+
+        return run
+
+    compiled = torch.compile(lambda x: torch.relu(x).sum(), backend=backend)
+    compiled(zeros())
+    ran.clear()
+
+    def elsewhere():
+        with torch.enable_grad():
+            compiled(zeros())
+
+    def program(x):
+        other = threading.Thread(target=elsewhere)
+        other.start()
+        other.join()
+        return compiled(x)
+
+    stance = torch._dynamo.eval_frame._stance
+    report = clarke.check(program, (zeros(),), settings=Settings(confirm=Confirm.NEVER))
+    assert report.verdict is Verdict.BOULIGAND
+    own = threading.get_ident()
+    assert sum(t == own for t in ran) == 1  # the judged gradient; the record ran uncompiled
+    assert sum(t != own for t in ran) >= 2
+    assert torch._dynamo.eval_frame._stance is stance
+
+
+def test_many_threads():
+    compiled = torch.compile(wrong, backend="eager")
+    compiled(zeros())
+    stance, filters, found = torch._dynamo.eval_frame._stance, list(warnings.filters), []
+
+    def work():
+        for _ in range(3):
+            try:
+                found.append(clarke.check(compiled, (zeros(),)).verdict)
+            except CaptureError as error:
+                found.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(found) == 12
+    assert found.count(Verdict.NOT_CLARKE) >= 10
+    assert torch._dynamo.eval_frame._stance is stance
+    assert warnings.filters == filters
+
+
+def test_interrupts_leave_programs_compiled():
+    """At every line of the switch."""
+    compiled = torch.compile(wrong, backend="eager")
+    compiled(zeros())
+    stance, filters, own = torch._dynamo.eval_frame._stance, list(warnings.filters), torch.compile
+    names = {"_force", "stop", "__enter__", "__exit__"}
+    for at in itertools.count():
+        left = at
+
+        def trace(frame, event, _arg):
+            nonlocal left
+            if frame.f_code.co_name not in names or "torch_private" not in frame.f_code.co_filename:
+                return None
+            if event == "line":
+                left -= 1
+                if left == -1:
+                    raise KeyboardInterrupt
+            return trace
+
+        try:
+            sys.settrace(trace)
+            clarke.check(compiled, (zeros(),), settings=Settings(confirm=Confirm.NEVER))
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        assert torch._dynamo.eval_frame._stance is stance
+        assert warnings.filters == filters
+        assert torch.compile is own
+        if left >= 0:
+            break
+    assert at > 20
 
 
 def test_errors_leave_torch_as_it_was():
