@@ -88,7 +88,6 @@ class Prepared:
 def saving_recorder(world: World, registry: Registry) -> RefusingRecorder:
     """A recorder that lets `world` remember every module before it first runs."""
     recorder = RefusingRecorder(registry.keeps, registry.functions)
-    at_the_end(recorder.stop)
 
     def save(root: torch.nn.Module) -> None:
         recorder.paused = True  # copies of parameters are no part of the program

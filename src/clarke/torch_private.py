@@ -119,7 +119,7 @@ class CompileNotice:
     def __init__(self, notify: Callable[[], None]) -> None:
         self._notify: Callable[[], None] | None = notify
         self._compile: Any = None
-        self._own: Any = self  # what stands in for torch's
+        self._stopped = False
 
     def __enter__(self) -> Self:
         self._compile = torch.compile
@@ -129,7 +129,7 @@ class CompileNotice:
             self._tell()
             return self._compile(*args, **kwargs)
 
-        self._own = compile_
+        compile_.stands_in = self  # type: ignore[attr-defined]  # for whoever takes it away
         torch.compile = compile_
         self.look()
         return self
@@ -139,8 +139,13 @@ class CompileNotice:
 
     def stop(self) -> None:
         """Put torch's own function back, where that is to be done."""
-        if torch.compile is self._own:
-            torch.compile = self._compile
+        self._stopped = True
+        # Those of other threads come and go in any order: whoever is on top takes others along.
+        while True:
+            there: Any = getattr(torch.compile, "stands_in", None)
+            if not isinstance(there, CompileNotice) or not there._stopped:  # noqa: SLF001 - of this class
+                return
+            torch.compile = there._compile  # noqa: SLF001 - as above
 
     def look(self) -> None:
         """Ask dynamo, which may have been called by another name."""
@@ -152,7 +157,7 @@ class CompileNotice:
 
     def _tell(self) -> None:
         notify, self._notify = self._notify, None
-        if notify is not None:
+        if notify is not None and not self._stopped:
             notify()
 
 

@@ -4,6 +4,7 @@ import itertools
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -335,6 +336,7 @@ def test_many_threads():
     compiled = torch.compile(wrong, backend="eager")
     compiled(zeros())
     stance, filters, found = torch._dynamo.eval_frame._stance, list(warnings.filters), []
+    own = torch.compile
 
     def work():
         for _ in range(3):
@@ -350,6 +352,7 @@ def test_many_threads():
         t.join()
     assert len(found) == 12
     assert found.count(Verdict.NOT_CLARKE) >= 10
+    assert torch.compile is own
     assert torch._dynamo.eval_frame._stance is stance
     assert warnings.filters == filters
 
@@ -360,12 +363,14 @@ def test_interrupts_leave_programs_compiled():
     compiled(zeros())
     stance, filters, own = torch._dynamo.eval_frame._stance, list(warnings.filters), torch.compile
     names = {"_force", "stop", "__enter__", "__exit__"}
+    files = {"torch_private.py", "refusing.py", "recorder.py", "places.py"}
     for at in itertools.count():
         left = at
 
         def trace(frame, event, _arg):
             nonlocal left
-            if frame.f_code.co_name not in names or "torch_private" not in frame.f_code.co_filename:
+            file = Path(frame.f_code.co_filename).name
+            if frame.f_code.co_name not in names or file not in files:
                 return None
             if event == "line":
                 left -= 1

@@ -3,6 +3,7 @@
 import re
 import warnings
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import clarke
 from clarke import Verdict
+from clarke.torch_private import CompileNotice
 
 BACKENDS = ("eager", "aot_eager")
 
@@ -223,3 +225,19 @@ def test_torch_compile_is_put_back():
         assert torch.compile is not own
         assert torch.compile.__doc__ == own.__doc__
     assert torch.compile is own
+
+
+@pytest.mark.parametrize("last_first", [True, False])
+def test_torch_compile_is_put_back_in_any_order(last_first):
+    """As those of several threads end."""
+    own, told = torch.compile, []
+    notices = [CompileNotice(partial(told.append, i)) for i in range(3)]
+    for notice in notices:
+        notice.__enter__()
+    kept = torch.compile
+    told.clear()
+    for notice in reversed(notices) if last_first else notices:
+        notice.stop()
+    assert torch.compile is own
+    assert kept(torch.relu, backend="eager")(torch.ones(1)).item() == 1
+    assert told == []

@@ -13,6 +13,7 @@ from clarke.torch_private import (
     runs_compiled,
     watching_dynamo,
 )
+from clarke.undo import at_the_end
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,14 +38,15 @@ class RefusingRecorder(Recorder):
         never_trace(RefusingRecorder.__torch_dispatch__, calls_too=False)
         never_trace(RefusingRecorder._unless_written, calls_too=True)
         self._uncompiled = AsWritten()
+        at_the_end(self._uncompiled.stop)
         self._uncompiled.__enter__()
         return super().__enter__()
 
     def stop(self) -> None:
         """Record nothing any more; what was compiled runs compiled again."""
-        super().stop()
         if self._uncompiled is not None:
             self._uncompiled.stop()
+        super().stop()
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
