@@ -108,7 +108,22 @@ def pair(seed):
     return name, verdict(lambda x: evaluate(steps, x), leaf(values)), verdict(function, *inputs)
 
 
-def compare(seeds):
+def far_apart(seed):
+    """The same where every variable has units of its own, up to 2^60 apart from others'."""
+    rng = random.Random(seed)  # noqa: S311
+    steps, values = random_program(rng, rng.randint(2, 4))
+    units = torch.exp2(torch.tensor([float(rng.randint(-30, 30)) for _ in values])).double()
+    moved = leaf((leaf(values) / units).tolist())
+    one = verdict(lambda x: evaluate(steps, x), leaf(values))
+    two = verdict(lambda x: evaluate(steps, x * units), moved)
+    whole = clarke.subdifferential(lambda x: evaluate(steps, x), leaf(values))
+    other = clarke.subdifferential(lambda x: evaluate(steps, x * units), moved)
+    if whole.complete and other.complete:
+        assert len(list(whole.found())) == len(list(other.found())), (seed, whole, other)
+    return "units", one, two
+
+
+def compare(seeds, pair=pair):
     found, lost = Counter(), Counter()
     for seed in seeds:
         name, one, two = pair(seed)
@@ -124,6 +139,63 @@ def test_no_verdict_changes_with_the_scale():
     found, lost = compare(range(20))
     assert sum(lost.values()) <= 2, (found, lost)
     assert any(a == "NOT_CLARKE" for a, _ in found)
+
+
+@pytest.mark.parametrize("power", [20, 33, 45, 53])
+def test_units_do_not_matter(power):
+    """Two rows that differ in a variable of small units only are two, not one rounded."""
+    unit = 2.0**power
+
+    def function(x):
+        return torch.relu(unit * x[0]) - torch.maximum(unit * x[0], x[1])
+
+    x = leaf([0.0, 0.0])
+    report = clarke.check(function, (x,))
+    assert report.verdict is Verdict.CLARKE
+    assert report.certificate.verify()
+    whole = clarke.subdifferential(function, (x,))
+    assert whole.complete
+    corners = {(0.0, -1.0), (-unit, 0.0), (unit, -1.0), (0.0, 0.0)}
+    assert {tuple(v.tolist()) for v in whole.vertices()} == corners
+    wrong = clarke.check(lambda x: function(x) - torch.relu(-unit * x[0]), (x,))
+    assert (
+        wrong.verdict
+        is clarke.check(
+            lambda x: torch.relu(x[0]) - torch.maximum(x[0], x[1]) - torch.relu(-x[0]), (x,)
+        ).verdict
+    )
+
+
+@pytest.mark.parametrize("small", [2.0**-10, 2.0**-19])
+def test_a_kink_that_turns_in_a_variable_of_small_units_only(small):
+    """What its candidates share is 2^28; in a tangent their difference drowns in it."""
+
+    def function(x):
+        shared = 2.0**28 * x[0]
+        return torch.maximum(shared + small * x[1], shared + 4 * small * x[1])
+
+    x = leaf([0.0, 0.0])
+    assert clarke.check(function, (x,)).verdict is Verdict.CLARKE
+    whole = clarke.subdifferential(function, (x,))
+    assert whole.complete
+    corners = {(2.0**28, small), (2.0**28, 4 * small)}
+    assert {tuple(v.tolist()) for v in whole.vertices()} == corners
+    wrong = leaf([0.0, 0.0])
+    report = clarke.check(function, (wrong,), gradient=(torch.tensor([2.0**28, 0.0]).double(),))
+    assert report.verdict is Verdict.NOT_CLARKE
+
+
+def test_no_verdict_changes_with_units_far_apart():
+    found, lost = compare(range(12), far_apart)
+    assert sum(lost.values()) <= 1, (found, lost)
+
+
+@pytest.mark.fuzz
+@pytest.mark.skipif(not MANY, reason="set CLARKE_FUZZ to a number of programs")
+def test_no_verdict_changes_with_units_far_apart_in_many():
+    found, lost = compare(range(1000, 1000 + MANY), far_apart)
+    print(found, lost)  # noqa: T201 - as below
+    assert sum(lost.values()) <= 0.06 * MANY + 4, (found, lost)
 
 
 @pytest.mark.fuzz

@@ -13,6 +13,7 @@ argument of a norm moves as ``J d``:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -143,12 +144,16 @@ class BallEnumeration(Enumeration):
             return [Option(0, (), shares=np.zeros(len(slopes) + 1), pinned=False, free=True)]
         # One line: |v| is |form|, and v / |v| is one of two opposite vectors.
         unit = slopes @ lines[0] / sizes[0]
-        row = slopes[int(np.abs(unit).argmax())] * np.sign(unit[int(np.abs(unit).argmax())])
+        longest = int(np.abs(unit).argmax())
+        row = slopes[longest] * np.sign(unit[longest])
+        noise = partial(
+            self._candidates_noise, kink, node, [int(np.flatnonzero(mine)[1:][longest])]
+        )
         form = Form(kink.site.position, 0, None, 1.0)
         return [
             Option(
                 0,
-                (self._row(sign * row, form),),
+                (self._row(sign * row, form, noise),),
                 shares=np.concatenate([[0.0], sign * unit / np.linalg.norm(unit)]),
             )
             for sign in (1.0, -1.0)

@@ -76,16 +76,14 @@ class Cone:
         ]
         positive = [(r, v) for r, v in zip(self.rays, values, strict=True) if v > 0]
         negative = [(r, v) for r, v in zip(self.rays, values, strict=True) if v < 0]
-        # Adjacent rays span a face of dimension two, so that at least these many constraints are
-        # tight on both; most pairs have fewer.
-        least = len(row) - len(self.lines) - 2
+        # Two rays span a face of dimension 2, on which so many constraints are tight, or more.
+        fewest = len(row) - len(self.lines) - 2
         for p, pv in positive:
             deadline.ask("cutting a cone of {} rays", len(self.rays))
             for n, nv in negative:
                 common = p.tight & n.tight
-                if common.bit_count() < least:
+                if common.bit_count() < fewest:
                     continue
-                # Each of these looks at all rays, which may be many thousand.
                 deadline.ask("cutting a cone of {} rays", len(self.rays))
                 if self._adjacent(p, n, common):
                     mixed = [pv * b - nv * a for a, b in zip(p.vector, n.vector, strict=True)]

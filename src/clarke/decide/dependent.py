@@ -15,6 +15,8 @@ from clarke.arrangement import Row, basis, primitive
 from clarke.numerics import DEPENDENT_DENOMINATOR, ROWS_ROUNDING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
@@ -64,7 +66,7 @@ def exact_rank(rows: tuple[Row, ...]) -> Rank:
     return Rank(len(basis(rows)[0]))
 
 
-def made_dependent(rows: Array) -> Dependent | None:
+def made_dependent(rows: Array, noise: Callable[[], Array]) -> Dependent | None:
     """Rows close to some that depend on each other in a simple way; None if there are none.
 
     Some rows are taken for a basis and the others written in it. Coefficients that are zero or a
@@ -73,6 +75,7 @@ def made_dependent(rows: Array) -> Dependent | None:
 
     Args:
         rows: (m, n), none zero.
+        noise: Gives (m, n), how much of each entry rounding may be.
     """
     units = rows / np.abs(rows).max(axis=1, keepdims=True)
     triangle, order = scipy.linalg.qr(units.T, mode="r", pivoting=True, check_finite=False)
@@ -87,8 +90,15 @@ def made_dependent(rows: Array) -> Dependent | None:
     if not all(any(row) for row in exact):
         return None
     floats = np.array([[float(v) for v in row] for row in exact]) / (tall[:, None] * wide)
-    off = float(np.abs(floats @ units[chosen] - units).max())
+    gaps = np.abs(floats @ units[chosen] - units)
+    off = float(gaps.max())
     if off > ROWS_ROUNDING:
+        return None
+    # One of small units has small entries in all rows, which are no rounding for that.
+    apart = gaps > ROWS_ROUNDING * np.abs(units).max(axis=0)
+    if apart.any() and bool(
+        (gaps > noise() / np.abs(rows).max(axis=1, keepdims=True))[apart].any()
+    ):
         return None
     integers = []
     for row in exact:

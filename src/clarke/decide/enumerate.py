@@ -9,7 +9,8 @@ near the point and not merely to first order (design of the exclusion: docs/theo
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -23,8 +24,9 @@ from clarke.decide.cone import Cone
 from clarke.decide.flat import Fork, chamber_cells, planes_of
 from clarke.decide.identity import Form, Nearby, pinned_weights, vanishes_nearby
 from clarke.decide.limits import Limits
-from clarke.decide.linear import LinearParts, linear_parts, require_room
+from clarke.decide.linear import LinearParts, linear_parts
 from clarke.decide.live import primal
+from clarke.decide.slopes import differentiate, noise
 from clarke.errors import BudgetError
 from clarke.feasibility import find_witness
 from clarke.kinks.choices import ChoiceRule
@@ -40,7 +42,7 @@ from clarke.numerics import (
 from clarke.steering import aliases, selected_gradient, shared_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -70,6 +72,7 @@ class _Row:
     Attributes:
         values: (n,) its gradient.
         form: How to evaluate it at another point.
+        noise: Gives (n,), how much of the gradient rounding may be.
         exact: The gradient in integers, in the subspace searched.
         positive: A bit for its direction; rows that are parallel up to rounding share it.
         negative: The bit of the opposite direction.
@@ -77,6 +80,7 @@ class _Row:
 
     values: Array
     form: Form
+    noise: Callable[[], Array]
     exact: Row
     positive: int
     negative: int
@@ -186,7 +190,8 @@ class Enumeration:
         self._known: dict[tuple[int, int], list[Option]] = {}
         self._nodes = 0
         self._nearby = Nearby(program, generator)
-        self._lines: list[Array] = []
+        self._lines: list[tuple[Array, Callable[[], Array]]] = []
+        self._noises: dict[int, tuple[Array, Array]] = {}  # by what is kept in the cache
         self._linear: LinearParts | None = None
 
     def _pick_subspace(self) -> NDArray[np.int64] | None:
@@ -336,26 +341,30 @@ class Enumeration:
             return None
         return child
 
-    def _row(self, values: Array, form: Form) -> _Row:
+    def _row(self, values: Array, form: Form, noise: Callable[[], Array]) -> _Row:
         self.deadline.ask("writing rows in integers")
         exact = integer_row(values.tolist())
         if self._subspace is not None:
             columns = self._subspace.astype(object)
             exact = tuple(int(v) for v in np.asarray(exact, dtype=object) @ columns)
-        unit = values / np.abs(values).max()
-        number, sign = self._class_of(unit)
+        size = float(np.abs(values).max())
+        number, sign = self._class_of(values / size, lambda: noise() / size)
         bits = 1 << (2 * number), 1 << (2 * number + 1)
-        return _Row(values, form, exact, *(bits if sign > 0 else bits[::-1]))
+        return _Row(values, form, noise, exact, *(bits if sign > 0 else bits[::-1]))
 
-    def _class_of(self, unit: Array) -> tuple[int, int]:
+    def _class_of(self, unit: Array, noise: Callable[[], Array]) -> tuple[int, int]:
         """Number of the line that a row spans, and the side, up to rounding."""
         if self._lines:
-            known = np.stack(self._lines)
+            known = np.stack([line for line, _ in self._lines])
             for sign in (1, -1):
-                same = np.flatnonzero(np.abs(known - sign * unit).max(axis=1) <= ROWS_ROUNDING)
-                if len(same):
-                    return int(same[0]), sign
-        self._lines.append(unit)
+                gaps = np.abs(known - sign * unit)
+                for number in np.flatnonzero(gaps.max(axis=1) <= ROWS_ROUNDING).tolist():
+                    # In units in which an entry is large, a difference in it may be, too.
+                    line, its = self._lines[number]
+                    apart = gaps[number] > ROWS_ROUNDING * np.maximum(np.abs(line), np.abs(unit))
+                    if not apart.any() or bool((gaps[number] <= noise() + its())[apart].all()):
+                        return number, sign
+        self._lines.append((unit, noise))
         return len(self._lines) - 1, 1
 
     def _excluded(self, node: Node) -> bool:
@@ -412,9 +421,15 @@ class Enumeration:
         slopes = candidates[mine]
         # Entry by entry: a difference of 1 is one beside slopes of 1e12 that all candidates share.
         sizes = np.abs(slopes).max(axis=0, initial=0.0)
-        room = np.maximum(SLOPES_EQUAL * sizes, ROWS_ROUNDING * sizes.max(initial=0.0))
+        room = SLOPES_EQUAL * sizes
+        steps = np.diff(np.sort(slopes, axis=0), axis=0)
+        small = steps <= ROWS_ROUNDING * sizes.max(initial=0.0)
+        if bool((small & (steps > room / len(members))).any()):
+            room = np.maximum(room, 2 * self._noise(kink, node)[0][mine].max(axis=0))
         if isinstance(kink.site.rule, ChoiceRule):
-            return self._tied_options(kink, kink.site.rule, mine.tolist(), members, slopes, room)
+            return self._tied_options(
+                kink, kink.site.rule, node, mine.tolist(), members, slopes, room
+            )
         boolean = kink.site.rule.by_value
         if bool((np.ptp(slopes, axis=0) <= room).all()) and not boolean:
             return [Option(int(touch.chosen()[kink.index]), (), pinned=False)]
@@ -434,7 +449,13 @@ class Enumeration:
                     decided = False
                     continue
                 form = Form(kink.site.position, level * touch.count + kink.index, None, sign)
-                rows.append(self._row(sign * levels[level], form))
+                rows.append(
+                    self._row(
+                        sign * levels[level],
+                        form,
+                        partial(self._switching_noise, kink, node, level),
+                    )
+                )
             options.append(Option(member, tuple(rows), decided))
         return options
 
@@ -458,6 +479,7 @@ class Enumeration:
         self,
         kink: Kink,
         rule: ChoiceRule,
+        node: Node,
         places: list[int],
         members: list[int],
         slopes: Array,
@@ -493,6 +515,7 @@ class Enumeration:
                 self._row(
                     sign * (slopes[i] - slopes[j]),
                     Form(kink.site.position, places[i], places[j], 1.0),
+                    partial(self._candidates_noise, kink, node, [places[i], places[j]]),
                 )
                 for j, same in zip(leaders, equal(i, leaders).tolist(), strict=True)
                 if j != i and not same
@@ -516,37 +539,24 @@ class Enumeration:
         )
         found = self._cache.get(key)
         if found is None:
-            found = self._cache[key] = self._differentiate(site, node.choices)
+            found = self._cache[key] = differentiate(self._program, site, node.choices)
             if depends is None:
                 self._depends[site.position] = self._find_dependencies(site, before)
         return found
 
-    def _differentiate(
-        self, site: Site, choices: Mapping[int, torch.Tensor]
-    ) -> tuple[Array, Array]:
-        run = self._program.run(choices=choices, probe=True)
-        probe = run.probes[site.position]
-        touch = site.touch
+    def _noise(self, kink: Kink, node: Node) -> tuple[Array, Array]:
+        """How much of the site's slopes rounding may be."""
+        found = self._gradients(kink.site, node)
+        known = self._noises.get(id(found))
+        if known is None:
+            known = self._noises[id(found)] = noise(self._program, kink.site, node.choices, found)
+        return known
 
-        def each(values: torch.Tensor) -> Array:
-            flat = values.reshape(-1)
-            require_room(flat.numel(), self._n)
-            out = np.zeros((flat.numel(), self._n))
-            for i in range(flat.numel()):
-                if not flat.requires_grad:
-                    break
-                self._program.deadline.ask("differentiating {} kinks", len(self._kinks))
-                grads = torch.autograd.grad(
-                    flat[i], run.leaves, retain_graph=True, materialize_grads=True
-                )
-                out[i] = flatten(grads)
-            return out
+    def _switching_noise(self, kink: Kink, node: Node, level: int) -> Array:
+        return cast("Array", self._noise(kink, node)[1][level, kink.index])
 
-        candidates = each(probe.candidates)
-        if isinstance(site.rule, ChoiceRule) or site.rule.by_weights:
-            return candidates, np.zeros((0, touch.count, self._n))
-        switching = each(probe.switching).reshape(-1, touch.count, self._n)
-        return candidates, switching
+    def _candidates_noise(self, kink: Kink, node: Node, places: list[int]) -> Array:
+        return cast("Array", self._noise(kink, node)[0][places].sum(axis=0))
 
     def _independent(self) -> bool:
         """Whether no live kink's arguments depend on another live kink."""
@@ -580,7 +590,7 @@ class Enumeration:
         return Cell(
             choices=node.choices,
             gradient=self._gradient(node.choices),
-            direction=None if node.cone is None else self._direction(node.cone, rows),
+            direction=None if node.cone is None else self._direction(node, node.cone, rows),
             rows=rows,
             kinks=np.asarray(node.kinks, dtype=np.int64),
             own=self._own,
@@ -598,7 +608,7 @@ class Enumeration:
             total += self._linear.change(position, choice)
         return total
 
-    def _direction(self, cone: Cone, rows: Array) -> Array | None:
+    def _direction(self, node: Node, cone: Cone, rows: Array) -> Array | None:
         """An interior direction with a margin that rounding of the rows cannot have made."""
         if not cone.rays:
             return np.ones(self._n)
@@ -613,12 +623,23 @@ class Enumeration:
             return direction
         values = rows @ direction
         sizes = np.linalg.norm(rows, axis=1) * np.linalg.norm(direction)
-        if bool(np.all(values > WITNESS_MARGIN * sizes)):
+        if bool(np.all(values > WITNESS_MARGIN * sizes)) or _is_sure(node.rows, direction):
             return direction
         found = find_witness(
             rows, deadline=self._program.deadline
         )  # a thin cone: look for its widest direction
         return found.direction
+
+
+def _is_sure(rows: Sequence[_Row], direction: Array) -> bool:
+    """Whether rows are positive by more than rounding, though variables' units are far apart."""
+    for row in rows:
+        value, along = float(row.values @ direction), np.abs(direction)
+        if value <= WITNESS_MARGIN * float(np.abs(row.values) @ along):
+            return False
+        if value <= 2 * float(row.noise() @ along):
+            return False
+    return True
 
 
 def _fork(kink: Kink, options: list[Option]) -> Fork | None:
@@ -639,6 +660,7 @@ def _fork(kink: Kink, options: list[Option]) -> Fork | None:
         row.values,
         number // 2,
         number % 2 == 1,
+        row.noise,
     )
 
 

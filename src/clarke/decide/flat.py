@@ -21,7 +21,7 @@ from clarke.feasibility import find_witness
 from clarke.numerics import ARRAY_ENTRIES, EXACT_ROW_BITS, WITNESS_MARGIN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import torch
     from numpy.typing import NDArray
@@ -51,6 +51,7 @@ class Fork:
         row: (n,) the gradient of its switching function.
         line: Number of the hyperplane; rows that are parallel up to rounding share one.
         turned: Whether the row points to the other side than the hyperplane's first.
+        noise: Gives (n,), how much of the row rounding may be.
     """
 
     kink: int
@@ -61,6 +62,7 @@ class Fork:
     row: Array
     line: int
     turned: bool
+    noise: Callable[[], Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +169,8 @@ def _declared(leaders: Sequence[Fork], rows: Sequence[Row]) -> Dependent | None:
     """Rows that depend on each other as these do but for rounding, where they may be rounded."""
     if max(abs(v) for row in rows for v in row) < 1 << int(EXACT_ROW_BITS):
         return None
-    return made_dependent(np.stack([-f.row if f.turned else f.row for f in leaders]))
+    units = np.stack([-f.row if f.turned else f.row for f in leaders])
+    return made_dependent(units, lambda: np.stack([f.noise() for f in leaders]))
 
 
 def chamber_cells(
@@ -202,7 +205,6 @@ def chamber_cells(
     gradients = np.empty((found.count, size))
     directions = np.empty((found.count, size))
     sure = np.empty(found.count, dtype=bool)
-    rows = np.stack([f.row for f in forks])
     for start in range(0, found.count, _BLOCK):
         deadline.ask("writing out {} of {} cells", start, found.count)
         which = np.arange(start, min(start + _BLOCK, found.count))
@@ -213,7 +215,7 @@ def chamber_cells(
         inside = inside / np.abs(inside).max(axis=1, keepdims=True)
         signs[which] = np.packbits(positive, axis=1)
         gradients[which] = below + positive @ gains
-        directions[which], sure[which] = _made_sure(rows, positive, inside, deadline)
+        directions[which], sure[which] = _made_sure(forks, positive, inside, deadline)
     if len(np.unique(signs, axis=0)) != found.count:
         raise ThinChamberError("A chamber was found twice.")
     return ChamberCells(tuple(forks), fixed, own, signs, gradients, directions, sure, planes.rank)
@@ -240,12 +242,20 @@ def _gains(
 
 
 def _made_sure(
-    rows: Array, positive: Signs, directions: Array, deadline: Deadline
+    forks: Sequence[Fork], positive: Signs, directions: Array, deadline: Deadline
 ) -> tuple[Array, Signs]:
     """Directions with a margin that rounding of the rows cannot have made, where there are any."""
-    values = directions @ rows.T
+    rows = np.stack([f.row for f in forks])
+    values = np.where(positive, 1.0, -1.0) * (directions @ rows.T)
     sizes = np.linalg.norm(directions, axis=1)[:, None] * np.linalg.norm(rows, axis=1)
-    sure: Signs = (np.where(positive, values, -values) > WITNESS_MARGIN * sizes).all(axis=1)
+    sure: Signs = (values > WITNESS_MARGIN * sizes).all(axis=1)
+    thin = np.flatnonzero(~sure)
+    if len(thin):  # or the variables' units are far apart
+        along = np.abs(directions[thin])
+        sure[thin] = (values[thin] > WITNESS_MARGIN * (along @ np.abs(rows).T)).all(axis=1)
+    if sure[thin].any():
+        noise = np.stack([f.noise() for f in forks])
+        sure[thin] &= (values[thin] > 2 * (along @ noise.T)).all(axis=1)
     for i in np.flatnonzero(~sure).tolist():  # a thin cell: its widest direction
         signed = np.where(positive[i][:, None], rows, -rows)
         found = find_witness(signed, deadline=deadline)

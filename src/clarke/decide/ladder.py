@@ -18,8 +18,9 @@ from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
 from clarke.decide.guards import judge_guard
 from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle, writes_shown
 from clarke.decide.meeting import JumpsBesideError, only_branches
-from clarke.decide.mixture import mix_neighbours, mix_opposites, mix_witnesses
+from clarke.decide.mixture import mix_directions, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Decision, Settings, Witness, ray_witness
+from clarke.decide.neighbours import mix_neighbours
 from clarke.decide.nonfinite import judge_nonfinite
 from clarke.decide.norms import BallRefutation, judge_norms
 from clarke.decide.rays import mean_of_limits, mean_toward
@@ -253,6 +254,16 @@ def _climb(context: _Rungs) -> Decision:
     return context.mixture()
 
 
+def _distance(many: int, distance: float) -> str:
+    """How far a gradient is from those that gradients at nearby points tend to."""
+    if many == 1:
+        return f"Gradients at nearby points all tend to one that lies {distance:.3g} away."
+    return (
+        f"Gradients at nearby points tend to {many}, and every mixture of these lies at least "
+        f"{distance:.3g} away."
+    )
+
+
 class _Rungs(Context):
     """The arguments, cheapest first."""
 
@@ -370,6 +381,7 @@ class _Rungs(Context):
         if found is None and is_large(self.program):
             found = self.apart()
         found = found or self._mixed_by(mix_witnesses, "witness")
+        found = found or self._mixed_by(mix_directions, "witness")
         return found or self.exact(self.unwitnessed())
 
     def apart(self) -> Decision | None:
@@ -480,8 +492,7 @@ class _Rungs(Context):
         many = proof.limits.count if proof.limits.count > 4096 else len(proof.points)
         return Decision(
             Verdict.NOT_CLARKE,
-            f"{Verdict.NOT_CLARKE.value} It is {proof.distance:.3g} away from the "
-            + ("only limiting gradient." if many == 1 else f"hull of {many} limiting gradients.")
+            f"{Verdict.NOT_CLARKE.value} {_distance(many, proof.distance)}"
             + "".join(f" {c}." for c in formula[:1]),
             certificate=proof.sealed(),
             theorem="exact enumeration",
