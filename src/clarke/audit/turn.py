@@ -182,7 +182,7 @@ class Turn:
             self._case = self._judged_early(case)
             untouched = self._early is not None and not orders.whole and are_fresh(case.leaves)
             if accumulates and not untouched:
-                self._watch = LeafWatch(case.leaves)
+                self._watch = LeafWatch(case.leaves, self._call.is_beside)
                 at_the_end(self._watch.stop)
                 self._watch.start()
 
