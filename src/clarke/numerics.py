@@ -1023,6 +1023,40 @@ SHIFT_APART = Threshold(
 CHECK_SECONDS = Threshold(10.0, "Default time limit of one `clarke.check`.", NONE)
 STEP_SECONDS = Threshold(1.0, "Default time limit of one judged step of an audit.", NONE)
 SET_SECONDS = Threshold(60.0, "Default time limit of one `clarke.subdifferential`.", NONE)
+POST_SECONDS = Threshold(
+    10.0,
+    "How long one process of a distributed training waits for what another tells of a step, once "
+    "in an audit: then that audit asks nobody any more. Processes come out of the averaging of "
+    "their gradients together, and each may have spent its step's limit before it tells.",
+    NONE,
+)
+POST_PATIENCE = Threshold(
+    600.0,
+    "How long the others wait for a joint verdict where the audit has no time limit at all.",
+    NONE,
+)
+POST_PAUSE = Threshold(
+    1e-4, "The first pause, in seconds, between two looks whether a message has come.", NONE
+)
+POST_LONGEST_PAUSE = Threshold(
+    0.02, "The longest such pause; each is twice the one before it.", NONE
+)
+POST_PIECE = Threshold(
+    2.0**20, "Bytes of a message under one name: torch's store refuses more than 8 MiB.", NONE
+)
+POST_BYTES = Threshold(
+    2.0**30,
+    "Bytes of the programs of all processes together up to which they are sent to be judged; each "
+    "may use its part of it. One process holds them all.",
+    NONE,
+)
+AVERAGED = Threshold(
+    4.0,
+    "Spacings, for each process and two more, by which the checksum of the gradient that all "
+    "processes were given may differ from the mean of theirs: a sum of n terms and a division "
+    "err by at most n + 1 half spacings of the sum of sizes, and weights are at most 1.",
+    POSITIVE,
+)
 
 SLOW_OPERATION = Threshold(
     0.02,

@@ -12,7 +12,8 @@ import torch
 
 from clarke.capture import Made, PythonReads, RefusingRecorder, collect_opened, collect_trace
 from clarke.deadline import UNLIMITED, Deadline, check_seconds
-from clarke.decide.detached import Again, opened_value
+from clarke.decide.detached import opened_value
+from clarke.decide.rates import Again
 from clarke.errors import (
     CaptureError,
     ClarkeError,

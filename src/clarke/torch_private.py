@@ -277,6 +277,74 @@ def processes() -> int:
     return int(distributed.get_world_size())
 
 
+def default_store(prefix: str) -> tuple[Any, int, int]:
+    """What torch's processes have found each other by, this one's number, and how many they are.
+
+    A connection of its own, so that nobody of the program's waits for ours, and a prefix of its
+    own, so that no name is met twice.
+    """
+    distributed: Any = sys.modules["torch.distributed"]
+    store = distributed.distributed_c10d._get_default_store()  # noqa: SLF001 - has no public name
+    own = store.clone() if hasattr(store, "clone") else store
+    rank, world = distributed.get_rank(), distributed.get_world_size()
+    return distributed.PrefixStore(prefix, own), int(rank), int(world)
+
+
+def replicas(root: torch.nn.Module) -> list[Any]:
+    """The `DistributedDataParallel` modules in a module, itself included."""
+    found: Any = sys.modules.get("torch.nn.parallel.distributed")
+    kind = getattr(found, "DistributedDataParallel", None)
+    return [] if kind is None else [m for m in root.modules() if isinstance(m, kind)]
+
+
+def is_sharded(root: torch.nn.Module) -> bool:
+    """Whether some parameter of a module is only a part on this process (FSDP, DTensor)."""
+    tensor: Any = sys.modules.get("torch.distributed.tensor")
+    older: Any = sys.modules.get("torch.distributed.fsdp")
+    kind, wrapper = getattr(tensor, "DTensor", None), getattr(older, "FullyShardedDataParallel", ())
+    if kind is not None and any(isinstance(p, kind) for p in root.parameters()):
+        return True
+    return any(isinstance(m, wrapper) for m in root.modules())
+
+
+def shared_parameters(replica: Any) -> list[torch.Tensor]:
+    """The parameters whose gradients a `DistributedDataParallel` module puts together."""
+    return [p for p in replica._module_parameters if p.requires_grad]  # noqa: SLF001 - has no public name
+
+
+def why_not_shared(replica: Any) -> str:
+    """Why a backward pass leaves the gradients of such a module as they are; "" if it does not."""
+    if not replica.require_backward_grad_sync:
+        return "no_sync"
+    join = getattr(replica, "_join_config", None)
+    if join is not None and join.enable:
+        return "join"
+    return "" if replica.process_group.size() == processes() else "group"
+
+
+def step_number(replica: Any) -> str:
+    """How many collectives the processes of such a module have gone through, and in which group.
+
+    The same on all of them after the same averaging. "" where torch does not count.
+    """
+    group = replica.process_group
+    try:
+        return f"{group.group_name}/{group._get_sequence_number_for_group()}"  # noqa: SLF001 - has no public name
+    except (AttributeError, RuntimeError):  # pragma: no cover - a backend that does not count
+        return ""
+
+
+def is_of_replica(function: type) -> bool:
+    """Whether a `torch.autograd.Function` is what such a module hands its outputs through."""
+    return str(function.__module__) == "torch.nn.parallel.distributed"
+
+
+def comm_hooks(replica: Any) -> list[str]:
+    """The names of the hooks by which such a module sends gradients."""
+    found = getattr(replica, "_comm_hooks", ())
+    return [getattr(hook, "__qualname__", type(hook).__name__) for hook, _ in found]
+
+
 # --- forward mode differentiation ----------------------------------------------------------------
 
 _LEVEL: Final = 0  # torch has one only, for all threads

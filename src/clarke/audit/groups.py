@@ -72,7 +72,8 @@ class Group:
 
     `size` counts all calls, `parts` holds those that are not smooth. `doubtful` says why some of
     the leaves that the last call added to hold more than these. Of `counted_calls`, a history has
-    counted the verdict `counted` on their sum.
+    counted the verdict `counted` on their sum. Where several processes train together, `programs`
+    are those of the `parts`, as they are sent, and `unsent` says why one is missing.
     """
 
     number: int
@@ -81,6 +82,8 @@ class Group:
     versions: dict[int, Version] = field(default_factory=dict)
     broken: str = ""
     doubtful: str = ""
+    programs: list[bytes] = field(default_factory=list)
+    unsent: str = ""
     counted_calls: int = 0
     counted: Verdict | None = None
 
@@ -154,6 +157,8 @@ class Accumulation:
         group = continued.pop(min(continued))
         for other in continued.values():
             group.parts += other.parts
+            group.programs += other.programs
+            group.unsent = group.unsent or other.unsent
             group.size += other.size
             group.versions.update(other.versions)
             group.broken = group.broken or other.broken
@@ -218,7 +223,8 @@ class Accumulation:
             or analysis is None
             or certificate is None
         ):
-            return Part(number, decision.verdict, None)
+            why = f"call {number} was judged together with other processes"
+            return Part(number, decision.verdict, None, why if analysis is None else "")
         if decision.theorem not in ("witness", "bias shift"):
             return Part(
                 number, decision.verdict, None, f"call {number} was proved by {decision.theorem}"

@@ -18,6 +18,7 @@ from clarke.audit.ignored import Ignored
 from clarke.audit.keep import Keeper
 from clarke.audit.penalized import Penalized
 from clarke.audit.policy import Answers, OnWrong, Schedule
+from clarke.audit.ranks import Ranks
 from clarke.audit.statistics import PlaceCounter
 from clarke.audit.step import Step
 from clarke.audit.stepping import OptimizerAside
@@ -55,12 +56,6 @@ if TYPE_CHECKING:
     Subscriber = Callable[[Step, Report | None], Any]
     Begun = Callable[[int, Location], Any]
     Amended = Callable[[Step], Any]
-
-_DISTRIBUTED = (
-    "Several processes train together here (torch.distributed): the gradient that the optimizer "
-    "takes is put together from all of theirs, and clarke sees those of one. Audit the program as "
-    "a single process, on the whole batch."
-)
 
 
 def audit(
@@ -190,6 +185,7 @@ class Audit:
         self._history = History()
         self._subscribers: list[Subscriber] = []
         self._begun: list[Begun] = []
+        self._ranks = Ranks()
         self._whole = False
         self._warned = False
 
@@ -293,11 +289,11 @@ class Audit:
 
     # ---------------------------------------------------------------- one backward call
 
-    def _look_for_others(self, _root: object = None, recorder: Recorder | None = None) -> None:
-        """Stand aside where several processes train together: the step is none of one's own."""
+    def _look_for_others(self, root: object = None, recorder: Recorder | None = None) -> None:
+        """Stand aside where several processes train together in a way that is not followed."""
         recorder = recorder or self._recorder
-        if recorder is not None and processes() > 1:
-            recorder.stands_aside = _DISTRIBUTED
+        if recorder is not None:
+            recorder.stands_aside = self._ranks.aside(root)
 
     def _backward(self, call: BackwardCall) -> Any:
         if self._stepping is not None:
@@ -341,6 +337,7 @@ class Audit:
             whole=self._whole,
             proof=bool(self._subscribers),
             seconds=self._seconds,
+            ranks=self._ranks if processes() > 1 else None,
         )
         turn = Turn(call, recorder, self._registry, self._accumulation, orders)
         for callback in self._begun:

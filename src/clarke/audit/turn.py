@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.audit.judge import Case, alone, judge, prepare, undecided
+from clarke.audit.ranks import NotSharedError, Part
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
 from clarke.capture import release_nodes, without_values
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide import Decision
-from clarke.errors import CaptureError
+from clarke.decide import Confirm, Decision
+from clarke.errors import CaptureError, ClarkeError, in_a_line
 from clarke.fast import LayerCertificate, all_finite, let_go
 from clarke.undo import at_the_end, contextmanager
 from clarke.verdict import Verdict
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from clarke.audit.hooks import HookSpy
     from clarke.audit.keep import Keeper
     from clarke.audit.penalized import Penalized
+    from clarke.audit.ranks import Meeting, Ranks
     from clarke.capture import Recorder
     from clarke.decide import Settings
     from clarke.fast import Declined, Pending, QuickJudge
@@ -49,6 +51,7 @@ class Orders:
         seconds: Time limit of all that clarke does about the call.
         spy: Knows where hooks may have changed gradients, which `quick` cannot see.
         whole: Somebody is going to look at the gradient of this call, or keep it.
+        ranks: The other processes that train together with this one, if there are any.
     """
 
     number: int
@@ -62,6 +65,7 @@ class Orders:
     whole: bool = True
     proof: bool = True
     seconds: float | None = None
+    ranks: Ranks | None = None
 
 
 class Turn:
@@ -98,6 +102,7 @@ class Turn:
         self._watch: LeafWatch | None = None
         self._early: Decision | None = None
         self._pending: Pending | None = None  # the quick judge asks for the gradient
+        self._meeting: Meeting | None = None  # other processes have a part in the call
         self.result: Any = None
         self.decision: Decision | None = None
         self.gradient: tuple[torch.Tensor, ...] = ()
@@ -121,7 +126,9 @@ class Turn:
                 self._watch.stop()
         with self._timed():
             try:
-                if self.error is None and self._case is not None:
+                if self.error is not None:
+                    self._excuse(self.error)
+                elif self._case is not None:
                     with self._unnoted():
                         self._judge(self._case)
             except Exception as error:  # noqa: BLE001 - as above
@@ -175,14 +182,21 @@ class Turn:
         if case is None:
             return
         accumulates = self._call.accumulates
+        if orders.ranks is not None:
+            self._meeting = orders.ranks.meeting(self._call, case.leaves, orders.wrt)
+        meeting = self._meeting
         with alone():
             if accumulates:
-                self.group = self._accumulation.begin(case.leaves, orders.number, self._recorder)
-                self._backup = GradBackup(case.leaves, values=orders.undoable)
+                leaves = self._leaves(case)
+                self.group = self._accumulation.begin(leaves, orders.number, self._recorder)
+                self._backup = GradBackup(leaves, values=orders.undoable)
             self._case = self._judged_early(case)
             untouched = self._early is not None and not orders.whole and are_fresh(case.leaves)
+            if meeting is not None:
+                untouched = False
+                meeting.begin()
             if accumulates and not untouched:
-                self._watch = LeafWatch(case.leaves)
+                self._watch = LeafWatch(case.leaves, self._call.is_beside)
                 at_the_end(self._watch.stop)
                 self._watch.start()
 
@@ -204,7 +218,9 @@ class Turn:
         if not isinstance(found, Decision):
             self._pending = found.pending
             return case
-        rows_wanted = self.group is not None and self._accumulation.accumulating
+        rows_wanted = self._meeting is not None or (
+            self.group is not None and self._accumulation.accumulating
+        )
         if rows_wanted and found.verdict is not Verdict.SMOOTH:
             return case  # its rows are to be put together with those of other calls
         self._early = let_go(found, quick.repeatable)
@@ -224,8 +240,38 @@ class Turn:
             quick.repertoire.learn(trace, case.reached)
         return quick.decide(trace, case.slots, None, self._deadline, proof=proof)
 
+    def _leaves(self, case: Case) -> tuple[torch.Tensor, ...]:
+        """The leaves that `gradient` is about."""
+        together = self._meeting is not None and not self._meeting.later
+        return self._meeting.leaves if self._meeting is not None and together else case.leaves
+
+    def _excuse(self, error: Exception) -> None:
+        """Let other processes not wait for a part that cannot be judged."""
+        ranks = self._orders.ranks
+        if ranks is None or isinstance(error, NotSharedError) or not ranks.expects(self._call):
+            return
+        ranks.excuse(str(error) if isinstance(error, ClarkeError) else in_a_line(error))
+
+    def _judge_together(self, case: Case, meeting: Meeting, local: Sequence[torch.Tensor]) -> None:
+        """The verdict of all processes on the gradient that all of them were given."""
+        part = Part(case, tuple(local), self._early, self.group)
+        if meeting.later:
+            self.gradient, self.decision = part.local, meeting.part(part)
+            return
+        self.gradient = meeting.averaged()
+        confirm = Confirm.ALWAYS if self._orders.confirmed else Confirm.NEVER
+        self.decision = meeting.judge(
+            part,
+            self.gradient,
+            replace(self._orders.settings, confirm=confirm),
+            self._orders.seconds,
+        )
+
     def _judge(self, case: Case) -> None:
         with alone():
+            if self._meeting is not None and self._watch is not None:
+                self._judge_together(case, self._meeting, self._watch.gradients())
+                return
             if self._watch is not None:
                 self.gradient = self._watch.gradients()
             else:
@@ -294,7 +340,9 @@ class Turn:
 
     def keep(self, keeper: Keeper) -> None:
         """Let the call be kept, if its gradient is not proved right."""
-        if self.decision is not None and self._case is not None and self.gradient:
+        if self._meeting is not None:
+            keeper.left_out["its gradient is that of several processes"] = self._orders.number
+        elif self.decision is not None and self._case is not None and self.gradient:
             with alone():
                 keeper.keep(self._orders.number, self._case, self.gradient, self.decision)
 
@@ -304,7 +352,9 @@ class Turn:
         if element is None or self._case is None:
             return False
         with alone():
-            if self._backup is not None:
+            if self._meeting is not None:
+                self._meeting.replace(element, self.group)
+            elif self._backup is not None:
                 self._backup.replace(self.gradient, element)
             else:
                 self.result = self._replaced(self._case, element)
@@ -340,15 +390,21 @@ class Turn:
             return self.decision.verdict, ""
         try:
             with self._timed(), alone(), self._unnoted():
-                return self._accumulation.finish(
+                meeting, decision = self._meeting, self.decision
+                if meeting is not None:  # its kinks are those of all processes
+                    decision = Decision(decision.verdict, decision.reason)
+                joint = self._accumulation.finish(
                     self.group,
                     self._orders.number,
-                    self._case,
-                    self.decision,
+                    replace(self._case, leaves=self._leaves(self._case)),
+                    decision,
                     self._recorder,
                     repaired=self.repaired,
                     deadline=self._deadline,
                 )
+                if meeting is None or meeting.later:
+                    return joint
+                return Verdict.CLARKE if self.repaired else decision.verdict, ""
         except Exception as error:  # noqa: BLE001 - no failure here may reach the training
             return Verdict.UNDECIDED, undecided(error).reason
 

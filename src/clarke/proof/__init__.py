@@ -1,6 +1,16 @@
 """Proofs and kept steps as files: written, read with bounds, and checked or judged again."""
 
-from clarke.proof.files import Stored, load, load_certificate, save_certificate, save_step
+from clarke.proof.container import pack, unpack
+from clarke.proof.files import (
+    Stored,
+    load,
+    load_certificate,
+    pack_step,
+    save_certificate,
+    save_step,
+    unpack_stored,
+)
+from clarke.proof.joint import mean_of
 from clarke.proof.steps import judge_stored
 
 __all__ = [
@@ -8,6 +18,11 @@ __all__ = [
     "judge_stored",
     "load",
     "load_certificate",
+    "mean_of",
+    "pack",
+    "pack_step",
     "save_certificate",
     "save_step",
+    "unpack",
+    "unpack_stored",
 ]

@@ -176,7 +176,7 @@ def save_certificate(
         not gradient or is_replayed(program, flatten(gradient)),
         tensors,
     )
-    return _put(path, {**content, "claim": claim}, tensors)
+    return _put(path, pack({**content, "claim": claim}, tensors))
 
 
 def _changed() -> ModifiedSinceError:
@@ -200,14 +200,28 @@ def save_step(
     Raises:
         UnsupportedError: As for `save_certificate`.
     """
+    return _put(path, pack_step(trace, variables, gradient, theorem=theorem))
+
+
+def pack_step(
+    trace: Trace,
+    variables: Sequence[int],
+    gradient: Sequence[torch.Tensor],
+    *,
+    theorem: str = "",
+) -> bytes:
+    """The bytes of the file that `save_step` writes.
+
+    Raises:
+        UnsupportedError: As for `save_certificate`.
+    """
     tensors = named("gradient", [g.detach() for g in gradient])
     content, tensors = _plain(Verdict.UNDECIDED, theorem, trace, variables, True, tensors)
-    return _put(path, {**content, "claim": dict(_NOTHING)}, tensors)
+    return pack({**content, "claim": dict(_NOTHING)}, tensors)
 
 
-def _put(path: str | PathLike[str], content: Any, tensors: Mapping[str, torch.Tensor]) -> Path:
+def _put(path: str | PathLike[str], raw: bytes) -> Path:
     place = Path(path)
-    raw = pack(content, tensors)
     try:
         place.write_bytes(raw)
     except OSError as error:
@@ -224,7 +238,16 @@ def load(path: str | PathLike[str]) -> Stored:
         InputError: The file cannot be read.
         ProofError: Something in it is out of place; says what.
     """
-    content, tensors = unpack(read_bytes(Path(path)))
+    return unpack_stored(read_bytes(Path(path)), str(path))
+
+
+def unpack_stored(raw: bytes, name: str) -> Stored:
+    """What the bytes of a file hold; `name` is what an error calls them.
+
+    Raises:
+        ProofError: Something in it is out of place; says what.
+    """
+    content, tensors = unpack(raw)
     content = fields(content, set(_KEYS), "the file")
     if content["format"] != FORMAT:
         raise refuse("its format is another one")
@@ -232,7 +255,7 @@ def load(path: str | PathLike[str]) -> Stored:
         raise refuse("its version is no number")
     if content["version"] != VERSION:
         raise UnsupportedError(
-            f"{path} is of version {content['version']!r} of the format, and this clarke reads "
+            f"{name} is of version {content['version']!r} of the format, and this clarke reads "
             f"version {VERSION}. Use the clarke that wrote it."
         )
     if text(content["verdict"]) not in Verdict.__members__:

@@ -1,0 +1,177 @@
+"""The mean of several programs that read the same parameters, as one program.
+
+Processes that train together take the mean of their gradients. Each of these is that of a program
+of its own, and what is to be judged is the gradient of the mean of the programs: kinks of all of
+them stand at one point, and one direction has to serve them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from clarke.capture import External, Location, OpRecord, Origin, Ref, ScalarRead, Trace
+from clarke.errors import InputError
+from clarke.proof.files import Stored
+from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_HERE = Location("", __file__, 0, "mean")  # of the operations that put the programs together
+
+
+def mean_of(
+    parts: Sequence[tuple[int, Stored, Sequence[int]]],
+    *,
+    of: int,
+    gradient: Mapping[int, torch.Tensor] | None = None,
+) -> tuple[Stored, tuple[int, ...]]:
+    """The sum of the programs of kept steps, divided by how many processes there are.
+
+    Args:
+        parts: Of each step, the process, what was kept, and which parameter each of its variables
+            is: equal numbers, one parameter.
+        of: How many processes there are.
+        gradient: What is to be judged, by parameter; by default the sum of the gradients of the
+            steps, divided likewise.
+
+    Returns:
+        A step to be judged, and the parameter of each of its variables.
+
+    Raises:
+        InputError: The programs read parameters that are not equal.
+    """
+    ops: list[OpRecord] = []
+    externals: dict[int, External] = {}
+    reads: list[ScalarRead] = []
+    shared: dict[int, int] = {}  # by parameter, its slot
+    outputs: list[int] = []
+    first = 0
+    for rank, step, own in parts:
+        moved = _Moved(first, rank)
+        for slot, key in zip(step.variables, own, strict=True):
+            leaf = step.trace.externals[slot]
+            if leaf.origin is not Origin.LEAF or leaf.snapshot is not None:
+                raise InputError(f"Rank {rank} writes to a parameter while its program runs.")
+            if key not in shared:
+                shared[key] = moved.slot(slot)
+                continue
+            moved.known[slot] = shared[key]
+            if not torch.equal(leaf.tensor, externals[shared[key]].tensor):
+                raise InputError(
+                    f"The parameters of rank {rank} are not those of the ranks before it, so that "
+                    "the mean of their gradients is none at one point."
+                )
+        for external in step.trace.externals.values():
+            if external.slot not in moved.known:
+                externals[moved.slot(external.slot)] = moved.external(external)
+        ops += [moved.op(op, len(ops) + i) for i, op in enumerate(step.trace.ops)]
+        reads += [moved.read(r) for r in step.trace.scalar_reads]
+        outputs.append(moved.slot(step.trace.output))
+        first += 1 + max(_slots(step.trace))
+    output = _put_together(ops, outputs, of, first)
+    order = tuple(sorted(shared))
+    given = _summed(parts, of) if gradient is None else gradient
+    step = Stored(
+        verdict=Verdict.UNDECIDED,
+        theorem="",
+        trace=Trace(
+            ops=tuple(ops),
+            externals=MappingProxyType(externals),
+            output=output,
+            scalar_reads=tuple(reads),
+            emptied=True,
+        ),
+        variables=tuple(shared[key] for key in order),
+        replayed=True,
+        claim=MappingProxyType({"kind": "nothing"}),
+        tensors=MappingProxyType({f"gradient.{i}": given[k] for i, k in enumerate(order)}),
+    )
+    return step, order
+
+
+def _summed(parts: Sequence[tuple[int, Stored, Sequence[int]]], of: int) -> dict[int, torch.Tensor]:
+    found: dict[int, torch.Tensor] = {}
+    for _, step, own in parts:
+        for key, g in zip(own, step.gradient, strict=True):
+            found[key] = found[key] + g.to(torch.float64) if key in found else g.to(torch.float64)
+    dtypes = {k: g.dtype for _, step, own in parts for k, g in zip(own, step.gradient, strict=True)}
+    return {key: (g / of).to(dtypes[key]) for key, g in found.items()}
+
+
+def _put_together(ops: list[OpRecord], outputs: Sequence[int], of: int, free: int) -> int:
+    """Add the operations that compute the mean; returns its slot."""
+    total = outputs[0]
+    for other in outputs[1:]:
+        ops.append(_combined(torch.ops.aten.add.Tensor, (Ref(total), Ref(other)), free, len(ops)))
+        total, free = free, free + 1
+    ops.append(_combined(torch.ops.aten.div.Tensor, (Ref(total), of), free, len(ops)))
+    return free
+
+
+def _combined(func: Any, args: tuple[Any, ...], output: int, index: int) -> OpRecord:
+    nothing: Mapping[Any, torch.Tensor] = MappingProxyType({})
+    return OpRecord(
+        index=index,
+        func=func,
+        args=args,
+        kwargs=MappingProxyType({}),
+        outputs=(output,),
+        differentiated=True,
+        kept=nothing,
+        kept_outputs=nothing,
+        location=_HERE,
+    )
+
+
+def _slots(trace: Trace) -> list[int]:
+    made = [s for op in trace.ops for s in op.outputs if s is not None]
+    memories = [e.storage for e in trace.externals.values()]
+    return [*trace.externals, *memories, *made]
+
+
+class _Moved:
+    """One program with other slots, its places told apart by process."""
+
+    def __init__(self, first: int, rank: int) -> None:
+        self._first = first
+        self._rank = rank
+        self.known: dict[int, int] = {}
+
+    def slot(self, slot: int) -> int:
+        return self.known.get(slot, slot + self._first)
+
+    def _place(self, place: Location) -> Location:
+        name = f"rank {self._rank}"
+        return replace(place, module=f"{name}: {place.module}" if place.module else name)
+
+    def external(self, e: External) -> External:
+        return replace(
+            e,
+            slot=self.slot(e.slot),
+            storage=e.storage + self._first,
+            location=self._place(e.location),
+        )
+
+    def read(self, r: ScalarRead) -> ScalarRead:
+        return replace(r, slot=self.slot(r.slot), location=self._place(r.location))
+
+    def op(self, op: OpRecord, index: int) -> OpRecord:
+        return op.holding(
+            index=index,
+            args=tuple(self._value(a) for a in op.args),
+            kwargs=MappingProxyType({k: self._value(v) for k, v in op.kwargs.items()}),
+            outputs=tuple(None if s is None else self.slot(s) for s in op.outputs),
+            location=self._place(op.location),
+        )
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, Ref):
+            return Ref(self.slot(value.slot))
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._value(v) for v in value)
+        return value
