@@ -16,7 +16,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: field bench-hunt help setup demo test test-slow fuzz lint format typecheck bench bench-sets agreement atlas-214 docs-check build clean
+.PHONY: docs screenshots upgrade-demo field bench-hunt help setup demo test test-slow fuzz lint format typecheck bench bench-sets agreement atlas-214 docs-check build clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -95,6 +95,30 @@ atlas-214: $(STAMP) $(STAMP_214) ## Run the atlas and the core tests on torch 2.
 	mv runs/ops-214.md docs/ops-214.md
 	$(ONE_THREAD) $(VENV_214)/bin/python -m pytest -n $(WORKERS) --dist worksteal $(CORE_TESTS) \
 	  $(PYTEST_ARGS)
+
+upgrade-demo: $(STAMP) $(STAMP_214) ## Which of 30 tests change gradient or verdict from torch 2.13 to 2.14
+	mkdir -p runs
+	-$(ONE_THREAD) $(BIN)/python -m pytest -q -p no:cacheprovider -c /dev/null --rootdir benchmarks/upgrade \
+	  benchmarks/upgrade --clarke-record runs/suite-213.json > runs/suite-213.txt
+	-$(ONE_THREAD) $(VENV_214)/bin/python -m pytest -q -p no:cacheprovider -c /dev/null --rootdir benchmarks/upgrade \
+	  benchmarks/upgrade --clarke-record runs/suite-214.json > runs/suite-214.txt
+	$(BIN)/clarke report runs/suite-213.json runs/suite-214.json
+
+screenshots: $(STAMP) ## Take the pictures of pages and terminal for docs/images (needs Chromium)
+	$(ONE_THREAD) $(BIN)/python benchmarks/screenshots.py
+
+# The site has an environment of its own: it reads the sources, and needs no torch.
+VENV_DOCS := .venv-docs
+STAMP_DOCS := $(VENV_DOCS)/.installed
+
+$(STAMP_DOCS): constraints.txt
+	@test -x $(VENV_DOCS)/bin/python || $(PYTHON) -m venv $(VENV_DOCS)
+	$(VENV_DOCS)/bin/python -m pip install --quiet -c constraints.txt mkdocs-material 'mkdocstrings[python]'
+	@touch $@
+
+docs: $(STAMP_DOCS) ## Build the site into build/site, strict about links
+	NO_MKDOCS_2_WARNING=1 $(VENV_DOCS)/bin/mkdocs build --strict
+	@echo build/site/index.html
 
 docs-check: $(STAMP) ## Check links and code blocks in the documentation, and the list of layers
 	$(ONE_THREAD) $(BIN)/python -m pytest tests/test_docs.py tests/test_architecture.py $(PYTEST_ARGS)

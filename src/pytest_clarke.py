@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     import pytest
 
 _MARKER = (
-    "clarke(strict=False, every=1, seconds=1, budget=None, skip=False): judge the gradient of "
-    "every backward call in the test; fail on one that is proved wrong, under `strict` also on one "
-    "that stays undecided."
+    "clarke(strict=False, every=1, seconds=1, budget=None, nonfinite=False, skip=False): judge the "
+    "gradient of every backward call in the test; fail on one that is proved wrong, or holds NaN "
+    "or infinity unless `nonfinite`, under `strict` also on one that stays undecided."
 )
 _PROPERTY = "clarke"
 _REASONS = "clarke-undecided"
 _FOUND = "clarke-found"
+_RECORD = "clarke-record"
 _SHOWN = 8  # reasons in the summary
 
 
@@ -51,13 +52,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="do not fail what FILE lists; where there is no such file yet, fail nothing and "
         "write what was found to it",
     )
+    group.addoption(
+        "--clarke-allow-nonfinite",
+        action="store_true",
+        help="do not fail tests whose gradients hold NaN or infinity",
+    )
+    group.addoption(
+        "--clarke-record",
+        type=Path,
+        metavar="FILE",
+        help="judge all tests and write every gradient with its verdict to FILE; "
+        "`clarke report FILE OTHER` compares two environments",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the marker, and load the audit if every test is to be judged."""
     config.addinivalue_line("markers", _MARKER)
-    if config.getoption("--clarke"):
+    if _everywhere(config):
         _load(config)
+
+
+def _everywhere(config: pytest.Config) -> bool:
+    return bool(config.getoption("--clarke") or config.getoption("--clarke-record"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -71,6 +88,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     listed: dict[str, list[str]] = {}
+    recorded: dict[str, Any] = {}
     tests = 0
     for reports in terminalreporter.stats.values():
         for report in reports:
@@ -82,7 +100,18 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             reasons.update(found.get(_REASONS, {}))
             if _FOUND in found:
                 listed[report.nodeid] = sorted(found[_FOUND])
+            if _RECORD in found:
+                recorded[report.nodeid] = {
+                    "outcome": report.outcome,
+                    "gradients": found[_RECORD],
+                }
     _write_baseline(terminalreporter, listed)
+    _write_record(terminalreporter, recorded)
+    if terminalreporter.config.getoption("--clarke-strict") and not tests:
+        terminalreporter.write_line(
+            "clarke: --clarke-strict was given, but no gradient was judged: add --clarke, or mark "
+            "tests with @pytest.mark.clarke"
+        )
     if counts:
         told = ", ".join(f"{n} {name}" for name, n in counts.most_common())
         judged = _number(sum(counts.values()), "gradient")
@@ -104,6 +133,20 @@ def _write_baseline(terminalreporter: Any, listed: dict[str, list[str]]) -> None
     terminalreporter.write_line(f"clarke: {many} written to {file}, which do not fail from now on")
 
 
+def _write_record(terminalreporter: Any, recorded: dict[str, Any]) -> None:
+    file: Path | None = terminalreporter.config.getoption("--clarke-record")
+    if file is None or hasattr(terminalreporter.config, "workerinput"):
+        return
+    from clarke.integrations.suite import write_suite
+
+    write_suite(file, recorded)
+    gradients = sum(len(test["gradients"]) for test in recorded.values())
+    told = f"{_number(gradients, 'gradient')} of {_number(len(recorded), 'test')}"
+    terminalreporter.write_line(
+        f"clarke: {told} written to {file}; compare with `clarke report {file} OTHER`"
+    )
+
+
 def _number(count: int, word: str) -> str:
     return f"{count} {word}{'s' * (count != 1)}"
 
@@ -116,11 +159,13 @@ def _load(config: pytest.Config) -> None:
     file: Path | None = config.getoption("--clarke-baseline")
     there = file is not None and file.exists()
     plugin = AuditPlugin(
-        everywhere=bool(config.getoption("--clarke")),
+        everywhere=_everywhere(config),
         strict=bool(config.getoption("--clarke-strict")),
         budget=config.getoption("--clarke-budget"),
         known=_read_baseline(file) if file is not None and there else None,
         collecting=file is not None and not there,
+        nonfinite=bool(config.getoption("--clarke-allow-nonfinite")),
+        recording=config.getoption("--clarke-record") is not None,
     )
     config.pluginmanager.register(plugin, "clarke-audit")
 

@@ -70,6 +70,7 @@ def check(
         CaptureError: The program ran where clarke cannot watch (inference mode, torch.compile).
         WrongGradientError: With `raise_exception`, a proved wrong gradient.
     """
+    __tracebackhide__ = True  # a failing test shows its own line and the message
     judged: tuple[torch.Tensor, ...] = ()
     decision, spent = Decision(Verdict.UNDECIDED, ""), 0.0
     settings = settings or Settings()
@@ -110,7 +111,7 @@ def check(
         decision = Decision(Verdict.UNDECIDED, str(error))
     report = build_report(decision, judged, spent)
     if raise_exception and report.verdict is Verdict.NOT_CLARKE:
-        raise WrongGradientError(str(report), report)
+        raise WrongGradientError(f"wrong gradient: {report.blamed}\n{report}", report)
     return report
 
 

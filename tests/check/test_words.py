@@ -62,3 +62,27 @@ def test_two_of_one_line_are_both():
 def test_the_text_has_eighty_columns():
     report = clarke.check(lambda x: x.amax(), (at(*[0.0] * 7),))
     assert max(map(len, str(report).splitlines())) <= 80
+
+
+def test_the_few_elements_on_a_kink_are_named():
+    text = str(clarke.check(lambda x: torch.relu(x).sum(), (at(1.0, 0.0, 2.0),)))
+    assert "1 touched (element 1), 1 relevant" in " ".join(text.split())
+    text = str(clarke.check(lambda x: torch.relu(x).sum(), (at(0.0, 1.0, 0.0),)))
+    assert "2 touched (elements 0, 2), 2 relevant" in " ".join(text.split())
+    many = at(*[0.0] * 9, 1.0)
+    assert "(element" not in str(clarke.check(lambda x: torch.relu(x).sum(), (many,)))
+
+
+def test_a_direction_shows_no_roundings():
+    from types import SimpleNamespace
+
+    from clarke.report.text import _witnesses
+
+    witness = SimpleNamespace(
+        direction=(torch.tensor([-0.5, 3e-19], dtype=torch.float64),),
+        gradient=(torch.tensor([1.0, 0.0]),),
+        rows=[1],
+    )
+    certificate = SimpleNamespace(witnesses=(witness,), weights=(1.0,))
+    (line,) = _witnesses(SimpleNamespace(certificate=certificate))
+    assert "towards [-0.5, 0], the gradient is this one" in line

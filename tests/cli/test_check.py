@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -79,3 +81,16 @@ def test_what_is_not_there_is_said(losses):
     assert "cannot be imported" in str(found.exception)
     found = called(f"{losses}:right", "--inputs", "two")
     assert "--inputs takes shapes" in str(found.exception)
+
+
+def test_a_function_of_torch_stands_at_torchs_own_line(tmp_path):
+    """Where no line is the user's, it is not that of whatever runs the command line."""
+    words = ["check", "torch.nn.functional:relu", "--inputs", "()", "--at", "zeros"]
+    said = subprocess.run(
+        [sys.executable, "-m", "clarke", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "relu at functional.py:" in said

@@ -218,8 +218,17 @@ def warping(costs, least):
     return best[n - 1, n - 1]
 
 
-@pytest.mark.parametrize("least", [torch.min, torch.amin, lambda x: torch.min(x, 0).values])
-@pytest.mark.parametrize("size", [3, 6])
+LEAST = torch.min, torch.amin, lambda x: torch.min(x, 0).values
+
+
+@pytest.mark.parametrize(
+    ("least", "size"),
+    [
+        *((least, 3) for least in LEAST),
+        (torch.amin, 6),
+        *(pytest.param(least, 6, marks=pytest.mark.slow) for least in (LEAST[0], LEAST[2])),
+    ],
+)
 def test_dynamic_time_warping_of_equal_costs(least, size):
     right(clarke.check(lambda c: warping(c, least), (zeros(size, size),)))
 

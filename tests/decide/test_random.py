@@ -102,7 +102,7 @@ def test_kinks_hidden_in_arithmetic():
     """Masks, signs and where: the few that stay undecided are signs that vanish on a region."""
     seen = Counter()
 
-    @settings(max_examples=number(8), deadline=None, suppress_health_check=EVERY)
+    @settings(max_examples=number(5), deadline=None, suppress_health_check=EVERY)
     @given(st.integers(1, 4).flatmap(lambda n: cases(n_vars=n, max_kinks=8)))
     def run(case):
         compare(case, seen)

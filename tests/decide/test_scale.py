@@ -166,6 +166,25 @@ def test_units_do_not_matter(power):
     )
 
 
+@pytest.mark.parametrize("small", [2.0**-10, 2.0**-19])
+def test_a_kink_that_turns_in_a_variable_of_small_units_only(small):
+    """What its candidates share is 2^28; in a tangent their difference drowns in it."""
+
+    def function(x):
+        shared = 2.0**28 * x[0]
+        return torch.maximum(shared + small * x[1], shared + 4 * small * x[1])
+
+    x = leaf([0.0, 0.0])
+    assert clarke.check(function, (x,)).verdict is Verdict.CLARKE
+    whole = clarke.subdifferential(function, (x,))
+    assert whole.complete
+    corners = {(2.0**28, small), (2.0**28, 4 * small)}
+    assert {tuple(v.tolist()) for v in whole.vertices()} == corners
+    wrong = leaf([0.0, 0.0])
+    report = clarke.check(function, (wrong,), gradient=(torch.tensor([2.0**28, 0.0]).double(),))
+    assert report.verdict is Verdict.NOT_CLARKE
+
+
 def test_no_verdict_changes_with_units_far_apart():
     found, lost = compare(range(12), far_apart)
     assert sum(lost.values()) <= 1, (found, lost)

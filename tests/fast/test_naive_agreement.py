@@ -204,7 +204,12 @@ def test_scale_zero_is_left_to_the_ladder():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: vgg11(shrink=16), lambda: vgg11_bn(shrink=16), lambda: resnet18(width=4)]
+    "make",
+    [
+        lambda: vgg11(shrink=16),
+        pytest.param(lambda: vgg11_bn(shrink=16), marks=pytest.mark.slow),
+        pytest.param(lambda: resnet18(width=4), marks=pytest.mark.slow),
+    ],
 )
 def test_certificates_hold_and_the_ladder_agrees(make):
     generator = torch.Generator().manual_seed(11)

@@ -104,7 +104,7 @@ def accepted(proof, other, allowed="", bound=lambda forged: forged):
     return count, wrong
 
 
-LONG = ("wrong with exclusions", "wrong maxima")
+LONG = ("wrong with exclusions", "wrong maxima", "wrong guard", "neighbours", "eigenvalues")
 
 
 @pytest.mark.parametrize(

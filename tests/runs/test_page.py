@@ -81,7 +81,7 @@ def test_numbers_on_the_page_are_those_of_the_run(run):
     words = " ".join(parse(run_page(run)).words)
     assert "2 of 600 gradients: WRONG" in words
     assert f"{sum(s.touched for s in run.steps):,}" in words
-    assert "The same in 39 more steps" in words
+    assert "the same in 39 more steps" in words
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, BINS, BINS + 1])
@@ -137,6 +137,15 @@ def test_alike_steps_are_put_together(run):
     groups = noted(run)
     assert [len(g.numbers) for g in groups] == [2, 40]
     assert groups[0].first.number == 30
+
+
+def test_steps_whose_reasons_differ_in_numbers_are_alike(tmp_path):
+    writer = RunWriter(tmp_path, {})
+    for n in range(1, 9):
+        why = f"Time ran out (1 s) while finding kinks: operation {n} of 90."
+        writer.write(StepRecord(n, Verdict.UNDECIDED, why, joint=Verdict.UNDECIDED))
+    (group,) = noted(read_run(tmp_path))
+    assert group.numbers == tuple(range(1, 9))
 
 
 def test_every_verdict_is_explained():

@@ -34,7 +34,7 @@ def test_two_runs(clarke_command, tmp_path, handmade, monkeypatch):
     handmade.make_run(tmp_path / "b", 30, choice="piece 1", settings={"torch": "2.14.0"})
     assert clarke_command("report", "a", "b").out == "a/comparison.html\n"
     done = clarke_command("report", "a", "b", "--text")
-    assert "At 4 places AD chose differently. Both choices are valid" in done.out
+    assert "At 4 places autograd chose differently. Both choices are valid" in done.out
     found = json.loads(clarke_command("report", "a", "b", "--json").out)
     assert found["settings"]["torch"] == ["2.13.0", "2.14.0"]
     assert len(found["changed"]) == 4
@@ -47,7 +47,7 @@ def test_a_killed_run_is_shown(clarke_command, tmp_path, handmade):
     path.write_bytes(path.read_bytes()[:-20])
     assert clarke_command("report", "a").status == 0
     page = (tmp_path / "a" / "report.html").read_text("utf-8")
-    assert "The run did not reach its end" in page
+    assert "Not finished: the run was ended from outside" in page
     assert len(read_run(tmp_path / "a").steps) == 29
 
 

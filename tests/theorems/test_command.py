@@ -33,11 +33,25 @@ def models(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_table_and_conclusion(capsys, models):
+def test_the_answer_comes_first_and_the_table_on_demand(capsys, models):
     code, out, _ = run(capsys, "made_for_explain:mlp", "--strict")
     assert code == 0
-    assert out.startswith("Theorem 4: for all inputs of these shapes and all values of")
+    assert out.startswith("ALWAYS RIGHT (Theorem 4): for all inputs of these shapes and all")
+    assert len(out.splitlines()) <= 3
+    code, out, _ = run(capsys, "made_for_explain:mlp", "--details")
+    assert out.startswith("ALWAYS RIGHT (Theorem 4)")
+    assert "every other operation is analytic             yes" in out
     assert "relu at 1: bias `0.bias`" in out
+
+
+def test_what_is_in_the_way_is_named_with_what_to_do(capsys, models):
+    _, out, _ = run(capsys, "made_for_explain:alone", "--shape", "1,3,8,8")
+    assert out.startswith("RIGHT WHERE CHECKED (Theorem 8)")
+    assert "every layer with kinks has its own bias: no" in out
+    assert "relu at 1" in out
+    assert "fix:" in out
+    assert "yes" not in out
+    assert "main.py" not in out  # no line of whatever runs the command
 
 
 def test_json_and_strict(capsys, models):

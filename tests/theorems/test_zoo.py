@@ -140,7 +140,8 @@ def test_the_right_theorem(name):
     elif theorem is not None:
         assert found.strength is TRUE
     assert found.always_correct == (theorem is not None and theorem.unconditional)
-    assert all(len(line) <= 80 for line in str(found).splitlines())
+    assert all(len(line) <= 80 for line in f"{found}\n{found.details()}".splitlines())
+    assert bool(found.in_the_way) == (not found.always_correct)
 
 
 def blames(found, condition):

@@ -14,6 +14,7 @@ from clarke.audit.engine import Interceptor, levels_up_to
 from clarke.audit.groups import Accumulation, unjudged
 from clarke.audit.history import History
 from clarke.audit.hooks import HookSpy
+from clarke.audit.ignored import Ignored
 from clarke.audit.keep import Keeper
 from clarke.audit.penalized import Penalized
 from clarke.audit.policy import Answers, OnWrong, Schedule
@@ -162,6 +163,7 @@ class Audit:
         self._keeper = None if keep is None else Keeper(keep)
         self._settings = settings or Settings()
         self._answers = Answers(on_wrong, on_nonfinite)
+        self._ignored = Ignored()
         self._schedule = Schedule(every, sample, confirm_every, self._settings.seed)
         self._wrt = None if wrt is None else tuple(wrt)
         self._registry = default_registry()
@@ -355,19 +357,24 @@ class Audit:
         self._warn_of_failure(turn.error, location)
         if self._keeper is not None:
             turn.keep(self._keeper)
-        answer = self._answers.to(turn.decision.verdict, turn.gradient)
+        why = self._ignored.because(turn.decision, location)
+        answer = None if why else self._answers.to(turn.decision.verdict, turn.gradient)
         if answer is not None and answer.policy is OnWrong.REPAIR:
             turn.repair()
         elif answer is not None and answer.policy is OnWrong.RAISE:
             turn.undo()
-        report = self._remember(turn, turn.decision, number, location)
+        report = self._remember(turn, turn.decision, number, location, why)
         if answer is not None:
             answer.give(report, location, repaired=turn.repaired)
         return turn.result
 
-    def _remember(self, turn: Turn, decision: Decision, number: int, location: Location) -> Report:
+    def _remember(
+        self, turn: Turn, decision: Decision, number: int, location: Location, why_ignored: str
+    ) -> Report:
         joint, why = turn.join()
         report = build_report(decision, turn.gradient, turn.seconds)
+        if report.correct is not True:
+            report = replace(report, names=self._places.names(turn.leaves))
         self._counter.add(decision)
         step = Step(
             number=number,
@@ -384,6 +391,7 @@ class Audit:
             joint_reason=why,
             repaired=turn.repaired,
             cures=report.cures,
+            ignored=why_ignored,
         )
         self._history.keep(report)
         self._add(step, report, turn.group)

@@ -32,6 +32,7 @@ class Step:
         joint_reason: Explanation of `joint` where it differs from `verdict`.
         repaired: The gradient was replaced by a correct one.
         cures: What to write instead.
+        ignored: Why it does not count, from a ``# clarke: ignore`` in the code; "" if it does.
     """
 
     number: int
@@ -48,6 +49,7 @@ class Step:
     joint_reason: str = ""
     repaired: bool = False
     cures: tuple[str, ...] = ()
+    ignored: str = ""
 
     @property
     def correct(self) -> bool | None:
@@ -73,4 +75,5 @@ class Step:
             "joint_reason": self.joint_reason,
             "repaired": self.repaired,
             "cures": list(self.cures),
+            "ignored": self.ignored,
         }

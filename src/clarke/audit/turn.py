@@ -287,6 +287,11 @@ class Turn:
         slots = case.trace().slot_dtypes if familiar is None else familiar.retraced.numbers
         return self._orders.confirmed or spy is None or spy.reaches(slots)
 
+    @property
+    def leaves(self) -> tuple[torch.Tensor, ...]:
+        """The variables, in the order of `gradient`."""
+        return () if self._case is None else self._case.leaves
+
     def keep(self, keeper: Keeper) -> None:
         """Let the call be kept, if its gradient is not proved right."""
         if self.decision is not None and self._case is not None and self.gradient:

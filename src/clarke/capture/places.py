@@ -19,7 +19,7 @@ from clarke.torch_private import is_behind_the_scenes
 from clarke.undo import at_the_end
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import CodeType, FrameType
 
     # The user's code, its line, and whether a reentrant checkpoint is running.
@@ -31,6 +31,11 @@ _OWN_FOLDER = f"{Path(__file__).parents[1]}{os.sep}"
 # Python's own modules, which call back (contextlib, functools); what is installed may lie below.
 _PYTHON_FOLDER = f"{Path(os.__file__).parent}{os.sep}"
 _INSTALLED = (f"{_PYTHON_FOLDER}site-packages{os.sep}", f"{_PYTHON_FOLDER}dist-packages{os.sep}")
+# What runs the command line, its script among them.
+_RUNNERS = (
+    *(f"{Path(torch.__file__).parents[1]}{os.sep}{name}{os.sep}" for name in ("typer", "click")),
+    str(Path(sys.executable).parent) + os.sep,
+)
 # The project's own example programs and experiments count as user code.
 _OWN_EXCEPTIONS = tuple(
     _OWN_FOLDER + name for name in ("cli" + os.sep + "programs", "experiments" + os.sep)
@@ -85,6 +90,13 @@ def _forwards_of_functions() -> dict[int, CodeType]:
                 found[id(code)] = code
             forward = getattr(forward, "__wrapped__", None)
     return found
+
+
+def _torchs_frame(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame of torch's."""
+    while frame is not None and not frame.f_code.co_filename.startswith(_TORCH_FOLDER):
+        frame = frame.f_back
+    return frame
 
 
 class Places:
@@ -192,6 +204,11 @@ class Places:
             above = self._path(module, modules[-1], above)
         return above
 
+    def names(self, tensors: Sequence[torch.Tensor]) -> tuple[str, ...]:
+        """What tensors are called as parameters of the modules that have run; "" for others."""
+        known = {id(p): n for root in self._names for n, p in root.named_parameters()}
+        return tuple(known.get(id(x), "") for x in tensors)
+
     def here(self) -> tuple[Location, bool]:
         """The current location, and whether something runs without gradients that has some.
 
@@ -232,12 +249,15 @@ class Places:
     def _users_frame(self, frame: FrameType, *, to_module: bool) -> tuple[FrameType, bool, bool]:
         """The first frame of the user's, or of a call of a module if that comes first.
 
+        Where none is the user's (the command line judges a function of torch), torch's own line.
+
         Returns:
             The frame; whether a function that runs without gradients has been passed; whether it
             is the call of a module.
         """
         checkpointed = False
         passed = self._passed
+        start = frame
         while True:
             code = frame.f_code
             if to_module and code is _CALL_OF_MODULE:
@@ -251,7 +271,7 @@ class Places:
                 checkpointed = True
             above = frame.f_back
             if above is None:
-                return frame, checkpointed, False
+                return _torchs_frame(start) or frame, checkpointed, False
             frame = above
 
     def in_forward(self) -> bool:
@@ -300,4 +320,4 @@ class Places:
             return False
         if filename.startswith(_PYTHON_FOLDER) and not filename.startswith(_INSTALLED):
             return True
-        return filename.startswith((_TORCH_FOLDER, _OWN_FOLDER, "<"))
+        return filename.startswith((_TORCH_FOLDER, _OWN_FOLDER, *_RUNNERS, "<"))

@@ -32,6 +32,9 @@ def explain(
     evaluate: Annotated[
         bool, typer.Option("--eval", help="Look at the model in evaluation mode.")
     ] = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Also print every hypothesis and every layer.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     strict: Annotated[
         bool,
@@ -56,6 +59,8 @@ def explain(
             "Does the example have the shape that it takes?"
         ) from error
     typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
+    if details and not as_json:
+        typer.echo(f"\n{found.details()}")
     if strict and not found.always_correct:
         raise typer.Exit(Exit.UNDECIDED)
 

@@ -9,16 +9,23 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from clarke.cli.run import shown_path, summary_data
+from clarke.cli.run import shown_path
 from clarke.errors import InputError
 from clarke.report.runs import read_run
 from clarke.report.runs.compare import Comparison, compare, comparison_page
+from clarke.report.runs.findings import ci_annotations, read_known, run_data, sarif
 from clarke.report.runs.page import run_page
 from clarke.report.runs.terminal import comparison_view, run_view
+from clarke.report.suites import compare_suites, read_suite, suite_view
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, as `clarke run` made it.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a run, as `clarke run` made it; or a file of `pytest --clarke-record`."
+        ),
+    ],
     other: Annotated[
         Path | None, typer.Argument(help="Another one to compare it with.", show_default=False)
     ] = None,
@@ -34,18 +41,51 @@ def report(
         bool, typer.Option("--text", help="Print the report here; write no page.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; write no page.")] = False,
+    as_sarif: Annotated[
+        bool, typer.Option("--sarif", help="Print what was found as SARIF, for code hosts.")
+    ] = False,
+    as_annotations: Annotated[
+        bool,
+        typer.Option("--annotations", help="Print what was found as annotations of GitHub's CI."),
+    ] = False,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --sarif or --annotations: leave out what FILE lists as known.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write what was found in a run as one page of HTML that needs no network.
 
-    With two runs, compare them: which kinks changed convention, which verdicts changed.
+    With two runs, compare them: which kinks changed convention, which verdicts changed. With two
+    files of gradients: which tests changed.
     """
-    if as_json and as_text:
-        raise InputError("--json and --text exclude each other. Give one of them.")
+    forms = {
+        "--json": as_json,
+        "--text": as_text,
+        "--sarif": as_sarif,
+        "--annotations": as_annotations,
+    }
+    asked = [name for name, given in forms.items() if given]
+    if len(asked) > 1:
+        raise InputError(f"{' and '.join(asked)} exclude each other. Give one of them.")
+    if other is not None and (as_sarif or as_annotations):
+        raise InputError(f"{asked[0]} tells of one run. Name one folder.")
+    if run.is_file() and other is not None:
+        _suites(run, other, as_json=as_json)
+        return
     with Console(stderr=True).status("Reading"):  # seen on a terminal only
         first = read_run(run)
         both = None if other is None else compare(first, read_run(other))
+    if as_sarif or as_annotations:
+        known = frozenset[str]() if baseline is None else read_known(baseline)
+        found = json.dumps(sarif(first, known)) if as_sarif else ci_annotations(first, known)
+        typer.echo(found, nl=bool(found))
+        return
     if as_json:
-        typer.echo(json.dumps(summary_data(first) if both is None else comparison_data(both)))
+        typer.echo(json.dumps(run_data(first) if both is None else comparison_data(both)))
         return
     if as_text:
         console = Console(highlight=False)
@@ -62,6 +102,17 @@ def report(
                 f"{page} cannot be written: {error.strerror}. Name another file with --out."
             ) from error
     typer.echo(shown_path(page))
+
+
+def _suites(first: Path, second: Path, *, as_json: bool) -> None:
+    """Two files of `pytest --clarke-record`."""
+    found = compare_suites(read_suite(first), read_suite(second))
+    if as_json:
+        typer.echo(json.dumps(found.to_dict()))
+        return
+    console = Console(highlight=False)
+    console.width = min(console.width, 120)
+    console.print(suite_view(found))
 
 
 def comparison_data(found: Comparison) -> dict[str, object]:
@@ -88,6 +139,6 @@ def comparison_data(found: Comparison) -> dict[str, object]:
             }
             for a, b in found.verdicts
         ],
-        "first": summary_data(found.first),
-        "second": summary_data(found.second),
+        "first": run_data(found.first),
+        "second": run_data(found.second),
     }

@@ -7,19 +7,23 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from clarke import audit
-from clarke.cli.status import exit_status
+from clarke.cli.life import shown
+from clarke.cli.status import Exit, exit_status
 from clarke.integrations.program import Ending, Program, run_program, show_error
 from clarke.integrations.recording import new_folder, record
 from clarke.numerics import STEP_SECONDS
 from clarke.report.runs import Run, read_run
+from clarke.report.runs.findings import name_of, read_known, run_data, write_known
 from clarke.report.runs.terminal import run_view
-from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 class WhenWrong(str, enum.Enum):
@@ -81,6 +85,14 @@ def run(
             "--keep", help="Keep calls that are not proved right, for clarke judge, in FOLDER/kept."
         ),
     ] = False,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            help="Do not count what FILE lists; where there is none yet, write what was found.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="End the output with the summary as one line of JSON.")
     ] = False,
@@ -92,6 +104,10 @@ def run(
     """
     program = Program(command[0], tuple(command[1:]), is_module)
     program.require()
+    if baseline is not None:
+        baseline = baseline.resolve()  # the script may change the working directory
+        if baseline.exists():
+            read_known(baseline)  # what is wrong with it is said before the script runs
     folder = out or new_folder(program.name)
     watch = audit(
         on_wrong.value,
@@ -121,7 +137,7 @@ def run(
     started = time.perf_counter()
     ending = Ending(1)
     try:
-        with watch:
+        with shown(watch, folder, every), watch:
             ending = run_program(program)
     finally:
         elapsed = time.perf_counter() - started
@@ -130,16 +146,16 @@ def run(
             found.pop(part, None)
         found["judging"] = found.pop("seconds")
         writer.finish({"ended": ending.words, "status": ending.status, "seconds": elapsed, **found})
-    _end(read_run(folder), ending, strict=strict, as_json=as_json)
+    _end(read_run(folder), ending, baseline=baseline, strict=strict, as_json=as_json)
 
 
-def _end(run: Run, ending: Ending, *, strict: bool, as_json: bool) -> None:
+def _end(run: Run, ending: Ending, *, baseline: Path | None, strict: bool, as_json: bool) -> None:
     """Show what was found and exit."""
     sys.stdout.flush()
     if ending.error is not None:
         show_error(ending.error)
     if as_json:
-        typer.echo(json.dumps({**summary_data(run), "folder": str(run.folder)}))
+        typer.echo(json.dumps({**run_data(run), "folder": str(run.folder)}))
     else:
         console = Console(stderr=True, highlight=False)
         console.width = min(console.width, 80)
@@ -148,32 +164,32 @@ def _end(run: Run, ending: Ending, *, strict: bool, as_json: bool) -> None:
         place = shown_path(run.folder)
         console.print(f"the run: {place}", style="dim", soft_wrap=True)
         console.print(f"as a page: clarke report {place}", style="dim", soft_wrap=True)
-    outcomes = [*(s.outcome for s in run.steps), *run.sums()]
-    ignored = run.settings.get("on_nonfinite") == WhenNonfinite.IGNORE.value
-    infinite = any(s.outcome is Verdict.NONFINITE and not s.repaired for s in run.steps)
-    found = exit_status(
-        [v.correct for v in outcomes if v is not None],
-        strict=strict,
-        nonfinite=infinite and not ignored,
-    )
+    found = status_of(run, known_or_new(run, baseline), strict=strict)
     sys.exit(ending.status or int(found))
 
 
-def summary_data(run: Run) -> dict[str, Any]:
-    """A run's summary as plain data: the one in its folder, or what the steps say."""
-    return {
-        "program": run.settings.get("program"),
-        "finished": run.finished,
-        "calls": len(run.steps),
-        "judged": run.looked,
-        "verdicts": {v.name: n for v, n in run.counts().items()},
-        "touched": sum(s.touched for s in run.steps),
-        "relevant": sum(s.relevant for s in run.steps),
-        "judging": sum(s.seconds for s in run.steps),
-        "seconds": run.summary.get("seconds"),
-        "ended": run.summary.get("ended"),
-        "settings": dict(run.settings),
-    }
+def status_of(run: Run, known: Collection[str] = (), *, strict: bool = False) -> Exit:
+    """The exit status that a run's gradients give: without what is known or ignored."""
+    steps = [s for s in run.steps if not s.ignored and (not known or name_of(run, s) not in known)]
+    outcomes = [s.outcome for s in steps]
+    if len(steps) == len(run.steps):
+        outcomes += run.sums()
+    without = run.settings.get("on_nonfinite") == WhenNonfinite.IGNORE.value
+    return exit_status(
+        [v.correct for v in outcomes if v is not None],
+        strict=strict,
+        nonfinite=not without and any(s.nonfinite for s in steps),
+    )
+
+
+def known_or_new(run: Run, baseline: Path | None) -> frozenset[str]:
+    """What a list of known findings holds; where there is no list yet, it is written."""
+    if baseline is None:
+        return frozenset()
+    if not baseline.exists():
+        many = write_known(run, baseline)
+        typer.echo(f"{many} written to {baseline}, which do not count from now on", err=True)
+    return read_known(baseline)
 
 
 def shown_path(path: Path) -> str:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.constraints.directions import random_tangents
+from clarke.constraints.entries import less_first, vary_in_an_entry
 from clarke.constraints.linearity import really_vary
 from clarke.constraints.surfaces import jumps_beside
 from clarke.deadline import rung
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from clarke.capture import OpRecord
-    from clarke.steering import Probe, Program, Run, Site
+    from clarke.steering import Errors, Probe, Program, Run, Site
 
 _RADIUS = 0.25
 _MOVED = 0.5
@@ -253,19 +254,21 @@ def _small_but_real(
             run = program.run(
                 choices=choices, weights=weights, tangents=direction, probe=True, grad=False
             )
-            return torch.cat([_gaps(s, run.probes[s.position]) for s in sites])
+            return torch.cat(
+                [less_first(s, tangent(run.probes[s.position].candidates)) for s in sites]
+            )
+
+    def gaps(errors: Errors | None) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
+        run = program.run(choices=choices, weights=weights, probe=True, errors=errors)
+        return torch.cat([less_first(s, run.probes[s.position].candidates) for s in sites]), (
+            run.leaves
+        )
 
     varying = really_vary(program, along, suspects[owner], generator)
+    varying |= vary_in_an_entry(program, gaps, suspects[owner] & ~varying)
     found = torch.zeros(program.analysis.count, dtype=torch.bool)
     found[owner[varying]] = True
     return found
-
-
-def _gaps(site: Site, probe: Probe) -> torch.Tensor:
-    """(M,) tangents of the candidates, less that of the first of the same kink."""
-    slopes = tangent(probe.candidates).to(torch.float64)
-    first = torch.searchsorted(site.touch.owner, torch.arange(site.touch.count))
-    return slopes - slopes[first][site.touch.owner]
 
 
 def _settled_comparisons(program: Program, generator: torch.Generator) -> torch.Tensor:

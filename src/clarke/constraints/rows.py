@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from clarke.constraints.directions import random_tangents
+from clarke.constraints.entries import vary_in_an_entry
 from clarke.constraints.linearity import really_vary
 from clarke.constraints.relevance import is_choice, negligible, tangent
 from clarke.tangents import forward_mode
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from clarke.steering import Program, Run
+    from clarke.steering import Errors, Program, Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +165,12 @@ def _equivalent(
             run = program.run(choices=choices, tangents=direction, probe=True, grad=False)
             return tangent(_signed_rows(program, run, choices, relevant)[0])
 
-    return equal & ~really_vary(program, along, suspects, generator)
+    def rows(errors: Errors | None) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
+        run = program.run(choices=choices, probe=True, errors=errors)
+        return _signed_rows(program, run, choices, relevant)[0], run.leaves
+
+    varying = really_vary(program, along, suspects, generator)
+    return equal & ~(varying | vary_in_an_entry(program, rows, suspects & ~varying))
 
 
 def _signed_rows(

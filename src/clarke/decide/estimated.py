@@ -22,6 +22,7 @@ from clarke.decide.limits import Limits
 from clarke.decide.live import find_live
 from clarke.decide.model import Decision
 from clarke.decide.normal import outer_estimate
+from clarke.decide.project import ROUNDS
 from clarke.decide.refute import kinks_of, refute_part
 from clarke.decide.responsible import culprits_of
 from clarke.decide.tolerance import added, within
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from clarke.constraints import Relevance
     from clarke.deadline import Deadline
     from clarke.decide.apart import OuterRefutation
+    from clarke.decide.cures import Valid
     from clarke.decide.norms import BallRefutation
     from clarke.decide.outer import Outer
     from clarke.decide.refute import Refutation
@@ -143,7 +145,22 @@ def _outside(
         return None
     kinks = proof.kinks or tuple(range(program.analysis.count))
     says = f"It is {proof.distance:.3g} away from everything that any choice of pieces gives."
-    return _refuted(program, proof, "outer estimate", says, kinks, own, generator)
+    valid = _valid(outer, program, flatten(judged[1]), deadline)
+    return _refuted(program, proof, "outer estimate", says, kinks, own, generator, valid)
+
+
+def _valid(outer: Outer, program: Program, allowed: Array, deadline: Deadline) -> Valid:
+    """Tells whether a gradient is in the set, where the estimate is the set itself."""
+    exact = regular_in_parts(outer)
+    room = allowed + flatten(roundings_of(outer, program))
+
+    def valid(gradient: Array) -> bool | None:
+        if not exact:
+            return None
+        near = outer.project(gradient, ROUNDS, deadline).point
+        return bool((np.abs(near - gradient) <= room).all())
+
+    return valid
 
 
 def _refuted(
@@ -154,6 +171,7 @@ def _refuted(
     kinks: tuple[int, ...],
     own: Array,
     generator: torch.Generator,
+    valid: Valid,
 ) -> Decision:
     """Wrong, by a proof that holds: with the kinks to blame and a right value.
 
@@ -165,6 +183,7 @@ def _refuted(
         kinks: Those that the proof speaks of.
         own: (n,) the gradient.
         generator: Draws the directions in which a right value is looked for.
+        valid: Tells whether another gradient is right.
     """
     culprits = culprits_of(program, kinks)
     return Decision(
@@ -174,7 +193,7 @@ def _refuted(
         theorem=theorem,
         culprits=culprits,
         analysis=program.analysis,
-        cures=hints(program, culprits),
+        cures=hints(program, culprits, valid),
         element=limit_beside(program, own, generator),
     )
 
@@ -216,7 +235,8 @@ def _wrong_part(
             f"The part of it that depends on {len(kinks)} of the kinks is {proof.distance:.3g} "
             "away from all that it can be."
         )
-        return _refuted(program, proof, "exact enumeration", says, kinks, own, generator)
+        valid = _valid(outer, program, flatten(judged[1]), deadline)
+        return _refuted(program, proof, "exact enumeration", says, kinks, own, generator, valid)
     return None
 
 

@@ -64,10 +64,10 @@ def _guard(ops: Sequence[OpRecord], op: OpRecord) -> str:
     name = op.short_name.rstrip("_")
     before = _behind(makers, op, _SUMS | {"select", "index"})
     if name in {"sqrt", "pow"} and before & _SUMS and before & _SQUARES:
-        return (
-            "The root of a sum of squares is torch.linalg.vector_norm(x, dim=...), which has "
-            "slope 0 at 0, a valid one."
-        )
+        what, norm = "sum", "torch.linalg.vector_norm(x, dim=...)"
+        if "mean" in before:
+            what, norm = "mean", "torch.linalg.vector_norm(x) / x.numel() ** 0.5"
+        return f"The root of a {what} of squares is {norm}, which has slope 0 at 0, a valid one."
     if name == "log" and "_softmax" in before:
         return "torch.log(torch.softmax(x, dim)) is torch.log_softmax(x, dim), which is finite."
     if name == "log" and "sigmoid" in before:

@@ -177,8 +177,8 @@ def judge_guard(
         verdict = Verdict.NOT_CLARKE
         gap = float(np.linalg.norm(flatten(gradient) - proof.limit))
         reason = (
-            f"{verdict.value} It is {gap:.3g} away from the only limiting gradient: {place} takes "
-            "at the point a branch that holds nowhere around it."
+            f"{verdict.value} Gradients at nearby points all tend to one that lies {gap:.3g} "
+            f"away: {place} takes at the point a branch that holds nowhere around it."
         )
     return Decision(
         verdict,

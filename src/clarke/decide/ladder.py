@@ -254,6 +254,16 @@ def _climb(context: _Rungs) -> Decision:
     return context.mixture()
 
 
+def _distance(many: int, distance: float) -> str:
+    """How far a gradient is from those that gradients at nearby points tend to."""
+    if many == 1:
+        return f"Gradients at nearby points all tend to one that lies {distance:.3g} away."
+    return (
+        f"Gradients at nearby points tend to {many}, and every mixture of these lies at least "
+        f"{distance:.3g} away."
+    )
+
+
 class _Rungs(Context):
     """The arguments, cheapest first."""
 
@@ -482,8 +492,7 @@ class _Rungs(Context):
         many = proof.limits.count if proof.limits.count > 4096 else len(proof.points)
         return Decision(
             Verdict.NOT_CLARKE,
-            f"{Verdict.NOT_CLARKE.value} It is {proof.distance:.3g} away from the "
-            + ("only limiting gradient." if many == 1 else f"hull of {many} limiting gradients.")
+            f"{Verdict.NOT_CLARKE.value} {_distance(many, proof.distance)}"
             + "".join(f" {c}." for c in formula[:1]),
             certificate=proof.sealed(),
             theorem="exact enumeration",

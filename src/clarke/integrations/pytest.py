@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from clarke import Verdict, audit
+from clarke.integrations.recording import is_nonfinite, worst_entry
+from clarke.integrations.suite import gradient_data
 from clarke.numerics import STEP_SECONDS
+from clarke.report.phrases import several
+from clarke.report.runs.words import label
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
 _SHOWN = 3
 _PLACE: Final = re.compile(r" at (?:\S+ \()?[^\s()]+:\d+\)?")
 _NUMBER: Final = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.])")
-_ALLOWED = frozenset({"strict", "every", "seconds", "budget", "skip"})
+_ALLOWED = frozenset({"strict", "every", "seconds", "budget", "skip", "nonfinite"})
 
 
 class AuditPlugin:
@@ -33,6 +38,8 @@ class AuditPlugin:
         known: What is known of each test, by its name: findings that do not fail it. None if there
             is no such list.
         collecting: Findings are to be listed, not failed.
+        nonfinite: NaN and infinity fail no test unless its marker says otherwise.
+        recording: Every gradient goes into the reports of its test, to be compared later.
     """
 
     def __init__(
@@ -43,12 +50,16 @@ class AuditPlugin:
         budget: float | None = None,
         known: Mapping[str, Sequence[str]] | None = None,
         collecting: bool = False,
+        nonfinite: bool = False,
+        recording: bool = False,
     ) -> None:
         self._everywhere = everywhere
         self._strict = strict
         self._budget = budget
         self._known = known or {}
         self._collecting = collecting
+        self._nonfinite = nonfinite
+        self._recording = recording
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, None]:
@@ -59,7 +70,8 @@ class AuditPlugin:
         if unknown:
             pytest.fail(
                 f"pytest.mark.clarke does not take {', '.join(map(str, unknown))}; "
-                "it takes strict=..., every=..., seconds=..., budget=... and skip=....",
+                "it takes strict=..., every=..., seconds=..., budget=..., nonfinite=... and "
+                "skip=....",
                 pytrace=False,
             )
         if options.get("skip") or (marker is None and not self._everywhere):
@@ -78,9 +90,12 @@ class AuditPlugin:
             outcome = yield
         _count(item, watch)
         strict = bool(options.get("strict", self._strict))
+        allowed = bool(options.get("nonfinite", self._nonfinite))
         sums = {s.number: s for s in watch.steps}  # as they stand at the end
         found = [(sums.get(s.number, s), r) for s, r in reports]
-        bad = [(s, r) for s, r in found if _is_bad(s, strict=strict)]
+        bad = [(s, r) for s, r in found if _is_bad(s, r, strict=strict, nonfinite=allowed)]
+        if self._recording:
+            item.user_properties.append(("clarke-record", [gradient_data(s, r) for s, r in found]))
         names = dict.fromkeys(_finding(s) for s, _ in bad)
         if names:
             item.user_properties.append(("clarke-found", list(names)))
@@ -94,10 +109,12 @@ def _leave_it(_report: Report) -> None:
     """What the audit does about a wrong gradient: the test is failed at its end."""
 
 
-def _is_bad(step: Step, *, strict: bool) -> bool:
-    if not step.looked:
+def _is_bad(step: Step, report: Report | None, *, strict: bool, nonfinite: bool) -> bool:
+    if not step.looked or step.ignored:
         return False
     if Verdict.NOT_CLARKE in (step.verdict, step.joint):
+        return True
+    if not nonfinite and is_nonfinite(step.verdict, report):
         return True
     return strict and not (step.correct and _used_sum_is_right(step))
 
@@ -132,9 +149,9 @@ def _finding(step: Step) -> str:
 
 
 def _message(bad: list[tuple[Step, Report | None]]) -> str:
-    wrong = sum(Verdict.NOT_CLARKE in (s.verdict, s.joint) for s, _ in bad)
-    what = "wrong" if wrong == len(bad) else "not proved correct"
-    lines = [f"{len(bad)} of the test's gradients: {what}"]
+    """What and where in the first line, which is all that pytest's short summary shows."""
+    first = _first(*bad[0])
+    lines = [first + (f" (and {len(bad) - 1} more)" if len(bad) > 1 else "")]
     for step, report in bad[:_SHOWN]:
         lines += ["", f"backward call {step.number} at {step.location}"]
         if step.verdict is not step.joint and step.joint is not None:
@@ -145,3 +162,15 @@ def _message(bad: list[tuple[Step, Report | None]]) -> str:
     if len(bad) > _SHOWN:
         lines += ["", f"and {len(bad) - _SHOWN} more"]
     return "\n".join(lines)
+
+
+def _first(step: Step, report: Report | None) -> str:
+    verdict = step.joint if step.joint is Verdict.NOT_CLARKE else step.verdict
+    where = f"{Path(step.location.file).name}:{step.location.line}"
+    named = Counter(
+        (c.operation, f"{Path(c.location.file).name}:{c.location.line}") for c in step.culprits
+    )
+    places = ", ".join(f"{several(name, n)} at {place}" for (name, place), n in named.items())
+    value = "" if report is None else worst_entry(report).partition(";")[0]
+    parts = (f"{label(verdict)}: gradient at {where}", places, value)
+    return "; ".join(p for p in parts if p)

@@ -17,7 +17,7 @@ from clarke.report.runs import CulpritRecord, Picture, RunWriter, StepRecord
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from clarke import Audit, Report, Step
 
@@ -67,24 +67,79 @@ def step_record(step: Step, report: Report | None) -> StepRecord:
         cures=step.cures,
         values="" if report is None or step.repaired else worst_entry(report),
         picture=None if report is None else _picture(report),
+        ignored=step.ignored,
+        nonfinite=not step.repaired and is_nonfinite(step.verdict, report),
     )
+
+
+def is_nonfinite(verdict: Verdict | None, report: Report | None) -> bool:
+    """Whether a gradient holds NaN or infinity."""
+    if verdict is not Verdict.NOT_LIPSCHITZ or report is None:
+        return verdict is Verdict.NONFINITE
+    return not all(bool(torch.isfinite(g).all()) for g in report.gradient)
 
 
 def worst_entry(report: Report) -> str:
     """What autograd returned where that is farthest from a right gradient, and what is right."""
     if report.element is None or not report.gradient or report.correct:
         return ""
-    worst: tuple[float, int, int] = (0.0, 0, 0)
-    for i, (g, e) in enumerate(zip(report.gradient, report.element, strict=True)):
-        if g.numel():
-            gaps = (g.detach().double() - e.detach().double()).abs().reshape(-1)
-            gaps = gaps.nan_to_num(nan=math.inf)
-            at = int(gaps.argmax())
-            worst = max(worst, (float(gaps[at]), -i, at))
-    _, i, at = worst
-    g, e = report.gradient[-i].reshape(-1), report.element[-i].reshape(-1)
-    where = "" if sum(g.numel() for g in report.gradient) == 1 else f" (entry {at} of tensor {-i})"
-    return f"returned {float(g[at]) + 0.0:.6g}, right {float(e[at]) + 0.0:.6g}{where}"
+    gaps = torch.cat(
+        [
+            (g.detach().double() - e.detach().double()).abs().reshape(-1)
+            for g, e in zip(report.gradient, report.element, strict=True)
+        ]
+    ).nan_to_num(nan=math.inf)
+    if not gaps.numel():
+        return ""
+    at = int((gaps * _blame(report, gaps)).nan_to_num(nan=0.0).argmax())
+    i = 0
+    while at >= report.gradient[i].numel():
+        at -= report.gradient[i].numel()
+        i += 1
+    told = f"returned {_entry(report.gradient[i], at)}, right {_entry(report.element[i], at)}"
+    if gaps.numel() > 1:
+        told += f" for {_place(report.names, i, report.gradient[i], at)}"
+        length = math.sqrt(sum(float(e.detach().double().square().sum()) for e in report.element))
+        off = getattr(report.certificate, "distance", float(gaps.norm()))
+        if length > 0 and math.isfinite(off):
+            told += f"; the whole gradient is off by {_percent(off / length)}"
+    return told
+
+
+def _blame(report: Report, gaps: torch.Tensor) -> torch.Tensor:
+    """How much an entry has to do with it: a right gradient may differ in others as well."""
+    direction = getattr(report.certificate, "direction", None)
+    if direction is None or len(direction) != len(gaps):
+        return torch.ones_like(gaps)
+    return torch.from_numpy(direction).abs()
+
+
+def _entry(tensor: torch.Tensor, at: int) -> str:
+    value = float(tensor.reshape(-1)[at])
+    return "NaN" if math.isnan(value) else f"{value + 0.0:.6g}"
+
+
+def _place(names: Sequence[str], i: int, tensor: torch.Tensor, at: int) -> str:
+    """An entry by its variable's name, else by the variable's number."""
+    index: list[str] = []
+    for size in reversed(tensor.shape):
+        index.append(str(at % size))
+        at //= size
+    entry = f"[{', '.join(reversed(index))}]" if index else ""
+    if i < len(names) and names[i]:
+        return f"{names[i]}{entry}"
+    whose = "" if len(names) == 1 else f"variable {i}"
+    return " of ".join(filter(None, (f"entry {entry}" if entry else "", whose)))
+
+
+def _percent(share: float) -> str:
+    """Two digits, or all before the point."""
+    percent = 100 * share
+    return (
+        "less than 0.01 %"
+        if percent < 0.01
+        else (f"{percent:,.0f} %" if percent >= 10 else f"{percent:.2g} %")
+    )
 
 
 def surroundings() -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Hazard(Enum):
 
     STEP = "a step: the operation's value jumps here"
     INFINITE_SLOPE = "an infinite or undefined slope"
-    CONE = "a kink of several variables, whose generalized gradients form a ball"
+    CONE = "the tip of a norm, where every slope in a ball is valid"
     IMPROPER = "the operation's own derivative is not a convex combination of its pieces'"
     SEVERAL = "a kink for which clarke has no complete list of pieces"
     FORMULA = "a point where the operation's own derivative formula does not hold"

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clarke.decide import Decision, TouchCount
+    from clarke.kinks import Touch
     from clarke.steering import Analysis
+
+_FEW = 4  # touched elements that are listed
 
 
 def build_report(
@@ -59,9 +62,16 @@ def summarise_kinks(analysis: Analysis, relevant: torch.Tensor | None) -> tuple[
             relevant=own,
             choice=choice_text(touch),
             slopes=slopes_taken(touch),
+            at=_few(touch),
         )
         found[key] = new if key not in found else _merged(found[key], new)
     return tuple(found.values())
+
+
+def _few(touch: Touch) -> tuple[int, ...]:
+    """Which elements are touched, where only a few of them are."""
+    few = touch.count <= _FEW and touch.count < touch.base.numel()
+    return tuple(touch.elements.tolist()) if few else ()
 
 
 def summarise_counts(counts: Sequence[TouchCount]) -> tuple[KinkSummary, ...]:
@@ -93,6 +103,7 @@ def _merged(old: KinkSummary, new: KinkSummary) -> KinkSummary:
         choice="; ".join(choices),
         nonzero=_sum(old.nonzero, new.nonzero),
         slopes=tuple(sorted({*old.slopes, *new.slopes})),
+        at=old.at if old.at == new.at else (),
     )
 
 

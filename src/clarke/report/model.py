@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clarke.errors import InputError
 from clarke.proof import save_certificate
-from clarke.report.text import report_text
+from clarke.report.text import places_text, report_text
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -36,6 +36,7 @@ class KinkSummary:
         nonzero: For a maxpool after a ReLU, touched elements of a value other than zero; None
             where they were not told apart.
         slopes: A few of the slopes that AD took, where one argument varies. An audit keeps none.
+        at: Which elements of the flattened output were touched, where these are few among many.
     """
 
     operation: str
@@ -48,6 +49,7 @@ class KinkSummary:
     choice: str
     nonzero: int | None = None
     slopes: tuple[float, ...] = ()
+    at: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,7 @@ class Report:
         notes: Further sentences.
         seconds: What clarke's own work took, without the run that was recorded.
         out_of_time: Undecided because the time limit ended; more `seconds` may decide it.
+        names: Of the variables, "" where one has none; empty where the gradient is right.
     """
 
     verdict: Verdict
@@ -81,6 +84,12 @@ class Report:
     cures: tuple[str, ...] = ()
     seconds: float = 0.0
     out_of_time: bool = False
+    names: tuple[str, ...] = ()
+
+    @property
+    def blamed(self) -> str:
+        """The operations that the verdict names, with file and line; in one line."""
+        return places_text(self.culprits)
 
     def bare(self) -> Report:
         """The same without tensors."""
@@ -133,6 +142,7 @@ class Report:
             "notes": list(self.notes),
             "seconds": self.seconds,
             "out_of_time": self.out_of_time,
+            "names": list(self.names),
         }
 
     def save(self, path: str | PathLike[str]) -> Path:

@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from clarke.report.phrases import likely, several
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -28,15 +30,18 @@ def report_text(report: Report) -> str:
     if report.element is not None:
         lines += _field("valid", tensors_text(report.element))
     if report.correct is False:
-        lines += _field("because", f"these disagree: {_places(report.culprits)}")
+        lines += _field("because", f"these disagree: {places_text(report.culprits)}")
     lines += _witnesses(report)
     if report.kinks:
         total = sum(k.elements for k in report.kinks)
-        lines.append(f"  kinks     {report.touched} touched of {total} elements")
+        elements = f"{total} element{'s' * (total != 1)}"
+        lines.append(f"  kinks     {report.touched} touched of {elements}")
         for kink in report.kinks[:_SHOWN]:
             lines += _wrapped(kink_text(kink), " " * 4, " " * 6)
         if len(report.kinks) > _SHOWN:
             lines.append(f"    and {len(report.kinks) - _SHOWN} more operations")
+    for letter, cause in zip("abc", likely(report.verdict, report.reason), strict=False):
+        lines += _field("perhaps" if letter == "a" else "", f"({letter}) {cause}")
     lines += [line for c in report.cures for line in _field("instead", c)]
     lines += [line for n in report.notes for line in _field("note", n)]
     return "\n".join(lines)
@@ -52,7 +57,7 @@ def _witnesses(report: Report) -> list[str]:
     # A weight that is a rounding says nothing; `to_dict` has them all.
     shown = [(w, share) for w, share in pairs if len(w.rows) and share > _LEAST_SHARE]
     for witness, share in shown[:_SHOWN]:
-        towards = f"towards {tensors_text(witness.direction)}"
+        towards = f"towards {tensors_text(_rounded(witness.direction))}"
         text = f"just beside the point, {towards}, the gradient is this one"
         if len(shown) > 1:
             text = f"{share:.3g} of {tensors_text(witness.gradient)}, the gradient {towards}"
@@ -62,17 +67,19 @@ def _witnesses(report: Report) -> list[str]:
     return lines
 
 
-def _places(culprits: Sequence[Culprit]) -> str:
+def _rounded(direction: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """A direction without entries that are roundings beside its largest."""
+    largest = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
+    return [d.where(d.abs() > _LEAST_SHARE * largest, 0 * d) for d in direction]
+
+
+def places_text(culprits: Sequence[Culprit]) -> str:
     """Operations by place: "both relus at line 7" where one line has two."""
     places = Counter(f"{c.operation} at {_place(c.location)}" for c in culprits)
     shown = []
     for place, count in list(places.items())[:_SHOWN]:
         name, _, where = place.partition(" at ")
-        if count > 1:
-            many = "both" if count == 2 else f"{count}"
-            shown.append(f"{many} {name}{'es' if name.endswith(('s', 'x')) else 's'} at {where}")
-        else:
-            shown.append(place)
+        shown.append(f"{several(name, count)} at {where}")
     return ", ".join(shown)
 
 
@@ -107,7 +114,9 @@ def kink_text(kink: KinkSummary) -> str:
     if kink.slopes:
         many = "slopes" if len(kink.slopes) > 1 else "slope"
         slopes = f": {many} {', '.join(_number(v) for v in kink.slopes[:_SHOWN])}"
-    touched = f"{kink.touched} touched{relevant}"
+    many = "elements" if len(kink.at) > 1 else "element"
+    at = f" ({many} {', '.join(map(str, kink.at))})" if kink.at else ""
+    touched = f"{kink.touched} touched{at}{relevant}"
     return f"{kink.operation} at {where}: {touched}; {kink.choice}{slopes}"
 
 

@@ -177,6 +177,22 @@ def _is_torchs(report: Report) -> bool:
     return matter == 0 and report.verdict is not Verdict.NOT_CLARKE and not report.out_of_time
 
 
+def _blaming_the_type(error: GradcheckError, arguments: tuple[Any, ...]) -> GradcheckError:
+    """A failure of finite differences, which in narrow types tell nothing of the gradient."""
+    narrow = {
+        str(a.dtype).removeprefix("torch."): None
+        for a in arguments
+        if differentiable(a) and a.dtype not in (torch.float64, torch.complex128)
+    }
+    if not narrow:
+        return error
+    return GradcheckError(
+        f"Finite differences in {', '.join(narrow)} have too few digits to be compared with: this "
+        "need not be a wrong gradient. Pass inputs in float64 (x.double().requires_grad_()). "
+        f"Torch's test says: {error}"
+    )
+
+
 def _torchs_failure(
     func: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> GradcheckError | None:
@@ -193,7 +209,7 @@ def _torchs_failure(
     try:
         torchs_gradcheck(watched, arguments, raise_exception=True, **options)
     except GradcheckError as error:
-        return error
+        return _blaming_the_type(error, arguments)
     except Exception as error:
         if error not in raised and "when inputs are perturbed" not in str(error):
             raise  # torch's own, about the call
@@ -246,7 +262,7 @@ def _beside(rows: Rows, row: Row, options: dict[str, Any]) -> GradcheckError | N
             return GradcheckError(
                 f"Output component {row.indices[0]} is at a kink. Its gradient there follows the "
                 "pieces that are active beside it, but derivatives beside the kink differ from "
-                f"finite differences, so the derivative of a piece is wrong. There: {failure}"
+                f"finite differences: the derivative of a piece is wrong, or they are. {failure}"
             )
     return None
 
@@ -256,7 +272,8 @@ def _judged(rows: Rows, row: Row, theirs: GradcheckError | None) -> GradcheckErr
     torch_says = "passes" if theirs is None else "fails as well"
     if row.report.verdict is Verdict.NOT_CLARKE:
         smooth = "" if row.report.touched else " (Jacobian mismatch)"
-        says = f"{what} has a wrong gradient{', at a kink' if row.report.touched else smooth}."
+        says = f"{what} has a wrong gradient{', at a kink' if row.report.touched else smooth}"
+        says += f": {row.report.blamed}." if row.report.blamed else "."
     elif row.report.verdict in (Verdict.UNDECIDED, Verdict.SURROGATE):
         says = (
             f"{what} touches a kink where its gradient could be proved neither right nor wrong, "

@@ -36,7 +36,9 @@ def assert_no_wrong_gradient(
         WrongGradientError: An `AssertionError` with every find; `report` is that of the first.
         InputError: As `clarke.hunt`.
     """
+    __tracebackhide__ = True  # a failing test shows its own line and the message
     found = hunt(function, example_inputs, seconds=seconds, seed=seed, wrt=wrt, corpus=corpus)
     if found:
-        raise WrongGradientError(str(found), found.finds[0].report)
+        report = found.finds[0].report
+        raise WrongGradientError(f"wrong gradient: {report.blamed}\n{found}", report)
     return found

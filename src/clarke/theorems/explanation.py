@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import textwrap
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from clarke.theorems.model import Bias, Condition, Strength, Theorem
 _WIDTH = 80
 _FAULTS = 4
 _LAYERS = 16
+_TORCHS = f"{os.sep}torch{os.sep}nn{os.sep}"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Blame:
     @property
     def place(self) -> str:
         """Module, or file and line outside of modules."""
+        if self.location.module and _TORCHS in self.location.file:
+            return self.location.module  # no line of the user's
         where = f"{self.location.file.rsplit('/', 1)[-1]}:{self.location.line}"
         return f"{self.location.module} ({where})" if self.location.module else where
 
@@ -155,11 +159,42 @@ class Explanation:
         """For notebooks: the text, in which nothing is HTML of its own."""
         return f"<pre>{html.escape(str(self))}</pre>"
 
+    @property
+    def in_the_way(self) -> tuple[Hypothesis, ...]:
+        """What has to be mended for autograd to be right for all inputs and parameters.
+
+        The fewest hypotheses that fail of a theorem which needs no check at run time; none where
+        one holds.
+        """
+        if self.always_correct:
+            return ()
+        failing = [
+            tuple(h for h in self.hypotheses if not h.holds and theorem in h.needed_by)
+            for theorem in reversed(Theorem)
+            if theorem.unconditional
+        ]
+        return min(filter(None, failing), key=len, default=())
+
     def __str__(self) -> str:
-        name = "no theorem applies" if self.theorem is None else self.theorem.value
-        lines = _wrap(f"{name}: {self.conclusion}", "", "  ")
-        if self.hypotheses:
-            lines += ["", "  hypothesis                                    holds  needed by"]
+        if self.theorem is None:
+            answer = "NOT COVERED"
+        elif self.always_correct:
+            answer = f"ALWAYS RIGHT ({self.theorem.value})"
+        else:
+            answer = f"RIGHT WHERE CHECKED ({self.theorem.value})"
+        lines = _wrap(f"{answer}: {self.conclusion}", "", "  ")
+        if self.in_the_way:
+            lines.append("  for all values it would be right if these were mended:")
+        for h in self.in_the_way:
+            lines += _wrap(f"{h.condition.value}: no", "  ", "    ")
+            lines += _blame_lines(h.blames)
+        for a in self.assumptions:
+            lines += _wrap(f"assumed: {a}", "  ", "    ")
+        return "\n".join(lines)
+
+    def details(self) -> str:
+        """Every hypothesis, with the theorems that need it, and every operation with kinks."""
+        lines = ["  hypothesis                                    holds  needed by"]
         for h in self.hypotheses:
             needed = ", ".join(_short(t) for t in h.needed_by)
             row = f"  {h.condition.value:46}{'yes' if h.holds else 'NO':5}  {needed}"
@@ -168,8 +203,6 @@ class Explanation:
         if self.layers:
             lines += ["", f"  {len(self.layers)} operations with kinks"]
             lines += _layer_lines(self.layers)
-        for a in self.assumptions:
-            lines += _wrap(f"assumed: {a}", "  ", "    ")
         return "\n".join(lines)
 
 

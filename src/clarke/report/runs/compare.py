@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clarke.report.runs.digest import layer_of, places
-from clarke.report.runs.page import document, esc, headline, tag
+from clarke.report.runs.digest import places
+from clarke.report.runs.markup import document, esc, tag
+from clarke.report.runs.page import headline, plain
 
 if TYPE_CHECKING:
     from clarke.report.runs.digest import Place
@@ -62,6 +63,11 @@ class Comparison:
         return tuple(p for p in self.pairs if p.changed)
 
     @property
+    def common(self) -> tuple[PlacePair, ...]:
+        """Places that both runs touched."""
+        return tuple(p for p in self.pairs if p.first is not None and p.second is not None)
+
+    @property
     def settings(self) -> dict[str, tuple[Any, Any]]:
         """Settings that differ, such as torch's version; times and places are left out."""
         a, b = self.first.settings, self.second.settings
@@ -74,11 +80,15 @@ class Comparison:
     def answer(self) -> str:
         """The comparison in two or three sentences."""
         right = [_all_correct(r) for r in (self.first, self.second)]
-        if not self.changed:
+        if self.pairs and not self.common:
+            conventions = (
+                "The two runs have nothing in common: no line of code touched a kink in both."
+            )
+        elif not self.changed:
             conventions = "No kink that both runs touched changed its convention."
         else:
             count = len(self.changed)
-            conventions = f"At {count:,} place{'s' * (count > 1)} AD chose differently."
+            conventions = f"At {count:,} place{'s' * (count > 1)} autograd chose differently."
             if all(right):
                 conventions += " Both choices are valid: every gradient of both runs was correct."
         if right[0] != right[1]:
@@ -111,13 +121,14 @@ def compare(first: Run, second: Run) -> Comparison:
 
 def comparison_page(found: Comparison) -> str:
     """The comparison as one page of HTML."""
-    names = [_name(found.first, "first"), _name(found.second, "second")]
+    names = _names(found)
     return document(
         "clarke: two runs",
         "".join(
             (
                 (
                     f"<header><h1>{esc(names[0])} and {esc(names[1])}</h1>"
+                    f"{_unfinished(found, names)}"
                     f'<div class="verdict" style="--tone: var(--accent)"><div><strong>Two runs'
                     f"</strong>{esc(found.answer)}</div></div></header>"
                 ),
@@ -130,6 +141,14 @@ def comparison_page(found: Comparison) -> str:
     )
 
 
+def _unfinished(found: Comparison, names: list[str]) -> str:
+    return "".join(
+        f'<p class="banner">{esc(name)}: {esc(run.state)}</p>'
+        for name, run in zip(names, (found.first, found.second), strict=True)
+        if run.state
+    )
+
+
 def _both(found: Comparison, names: list[str]) -> str:
     rows = [
         f"<tr><td>{esc(name)}</td><td data-label='Verdict'>{esc(headline(run)[1])}</td>"
@@ -139,44 +158,70 @@ def _both(found: Comparison, names: list[str]) -> str:
         for name, run in zip(names, (found.first, found.second), strict=True)
     ]
     differ = "".join(
-        f"<dt>{esc(k.replace('_', ' '))}</dt><dd>{esc(a)} and {esc(b)}</dd>"
+        f"<dt>{esc(k.replace('_', ' '))}</dt><dd>{esc(plain(a))} and {esc(plain(b))}</dd>"
         for k, (a, b) in found.settings.items()
     )
     settings = f"<h2>Settings that differ</h2><dl>{differ}</dl>" if differ else ""
     return (
         '<section><h2>The runs</h2><table class="stack"><thead><tr><th>Run</th><th>Answer</th>'
         f'<th>Verdicts</th><th class="n">Calls</th></tr></thead><tbody>{"".join(rows)}</tbody>'
-        f"</table></section><section>{settings or '<p>The same settings.</p>'}</section>"
+        f"</table></section>{f'<section>{settings}</section>' if settings else ''}"
     )
 
 
 def _pairs(found: Comparison, names: list[str]) -> str:
-    rows = []
-    for pair in [p for p in found.pairs if _touched(p)][:_SHOWN]:
+    """Places by what became of them: changed, in one run only, the same."""
+    shown = [p for p in found.pairs if _touched(p)]
+    if not shown:
+        return "<section><h2>Kinks</h2><p>Neither run touched a kink.</p></section>"
+    same = [p for p in shown if p in found.common and not p.changed]
+    parts = (
+        ("Where autograd chose differently", [p for p in shown if p.changed]),
+        (f"Touched in {names[0]} only", [p for p in shown if p.second is None]),
+        (f"Touched in {names[1]} only", [p for p in shown if p.first is None]),
+    )
+    sections = "".join(
+        f"<section><h2>{esc(title)}</h2>{_table(pairs, names)}</section>"
+        for title, pairs in parts
+        if pairs
+    )
+    if same:
+        sections += (
+            f"<details><summary>The same in both: {len(same):,} places</summary>"
+            f"{_table(same, names)}</details>"
+        )
+    return sections
+
+
+def _table(pairs: list[PlacePair], names: list[str]) -> str:
+    rows, columns = [], [i for i in range(2) if any((p.first, p.second)[i] for p in pairs)]
+    for pair in pairs[:_SHOWN]:
         place = pair.either
         cells = "".join(
-            f'<td data-label="{esc(name)}">'
-            + ("not touched" if p is None else f"{esc('; '.join(p.choices[:2]))}"
-               f'<br><span class="soft">{p.touched:,} touched, {p.relevant:,} relevant</span>')
-            + "</td>"
-            for name, p in zip(names, (pair.first, pair.second), strict=True)
-        )  # fmt: skip
-        mark = '<span class="changed">changed</span>' if pair.changed else "same"
-        if pair.first is None or pair.second is None:
-            mark = "in one run only"
+            f'<td data-label="{esc(names[i])}">{_taken((pair.first, pair.second)[i])}</td>'
+            for i in columns
+        )
         source = f'<code class="source">{esc(place.source)}</code>' if place.source else ""
+        layer = f" in {esc(place.module)}" if place.module else ""
         rows.append(
             f"<tr><td><b>{esc(Path(place.file).name)}:{place.line}</b> {esc(place.operation)}"
-            f'{source}</td><td data-label="Layer">{esc(layer_of(place.module))}</td>{cells}'
-            f'<td data-label="Convention">{mark}</td></tr>'
+            f"{layer}{source}</td>{cells}</tr>"
         )
-    if not rows:
-        return "<section><h2>Kinks</h2><p>Neither run touched a kink.</p></section>"
+    heads = "".join(f"<th>{esc(names[i])}</th>" for i in columns)
+    left = len(pairs) - _SHOWN
+    more = f"<p>{left:,} more are left out.</p>" if left > 0 else ""
     return (
-        "<section><h2>What AD takes at each place</h2>"
-        '<table class="stack"><thead><tr><th>Line</th><th>Layer</th>'
-        f"<th>{esc(names[0])}</th><th>{esc(names[1])}</th><th>Convention</th></tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table></section>"
+        f'<table class="stack"><thead><tr><th>Line</th>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>{more}"
+    )
+
+
+def _taken(place: Place | None) -> str:
+    if place is None:
+        return "not touched"
+    return (
+        f"{esc('; '.join(place.choices[:2]))}"
+        f'<br><span class="soft">{place.touched:,} touched, {place.relevant:,} matter</span>'
     )
 
 
@@ -219,9 +264,15 @@ def _numbers(part: _Changes) -> str:
     return f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
 
 
-def _name(run: Run, otherwise: str) -> str:
-    version = run.settings.get("torch")
-    return f"{run.folder.name or otherwise} (torch {version})" if version else run.folder.name
+def _names(found: Comparison) -> list[str]:
+    """The folders' names, with torch's version where that differs; apart in any case."""
+    names = [
+        r.folder.name or which for r, which in ((found.first, "first"), (found.second, "second"))
+    ]
+    versions = [r.settings.get("torch") for r in (found.first, found.second)]
+    if versions[0] != versions[1]:
+        names = [f"{n} (torch {v})" if v else n for n, v in zip(names, versions, strict=True)]
+    return names if names[0] != names[1] else [f"{names[0]} (first)", f"{names[1]} (second)"]
 
 
 def _key(place: Place) -> _Key:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from clarke.report.runs.model import SEVERITY
 from clarke.report.runs.words import label
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from clarke.report.runs.model import Run, StepRecord
 
 BINS = 240
+_NUMBER: Final = re.compile(r"\d[\d.,e+-]*")
 LAYERS = 60
 NOTED = 30
 
@@ -164,8 +166,9 @@ def noted(run: Run) -> tuple[Noted, ...]:
         if outcome is None or outcome.correct is True:
             continue
         places = tuple((c.operation, c.module, c.file, c.line) for c in step.culprits)
-        words = "" if places else step.reason
-        groups.setdefault((order[outcome], step.verdict, places, words), []).append(step)
+        words = "" if places else _NUMBER.sub("#", step.reason)
+        key = (order[outcome], step.verdict, places, words, step.ignored)
+        groups.setdefault(key, []).append(step)
     ranked = sorted(groups.items(), key=lambda item: (item[0][0], item[1][0].number))
     return tuple(Noted(found[0], tuple(s.number for s in found)) for _, found in ranked)
 

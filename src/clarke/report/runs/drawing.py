@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,16 +15,20 @@ if TYPE_CHECKING:
 
     from clarke.report.runs.model import Picture
 
-_SIDE = 260
-_MARGIN = 34
+_SIDE = 240
+_MARGIN = 40
+_LEGEND = (
+    '<p class="key"><span class="k-ad">×</span> returned <span class="k-valid">○</span> right '
+    '<span class="k-set">●</span> limits of gradients beside the point, and all between</p>'
+)
 
 
 def drawing(picture: Picture) -> str:
-    """An SVG element, or "" for more than three dimensions or numbers that are not finite.
+    """An SVG element with its legend, or "" for more than three dimensions or infinite numbers.
 
     The set is drawn as the hull of the picture's vertices, AD's gradient as a cross, a correct
-    gradient as a ring. Three dimensions are seen from the side from which the gap between
-    gradient and set shows at its true size.
+    gradient as a ring, the distance as a line. Three dimensions are seen from the side from which
+    the gap between gradient and set shows at its true size.
     """
     size = len(picture.gradient)
     points = [*picture.vertices, picture.gradient]
@@ -34,21 +39,22 @@ def drawing(picture: Picture) -> str:
     values = np.array(points, dtype=np.float64)
     if not bool(np.isfinite(values).all()):
         return ""
-    flat = _flattened(values, len(picture.vertices))
-    place = _scale(flat)
-    vertices = flat[: len(picture.vertices)]
-    parts = [_axes(size, values, place)]
-    outline = " ".join(_xy(place(p)) for p in hull(vertices))
+    count = len(picture.vertices)
+    near = nearest(values[:count], values[count])
+    flat = _flattened(np.vstack([values, near]), count)
+    place = _Scale(flat)
+    parts = [] if size == 3 else [_axes(size, values, place)]
+    outline = " ".join(_xy(place(p)) for p in hull(flat[:count]))
     parts.append(f'<polygon class="set" points="{outline}"/>')
-    parts += [_dot(place(v), "vertex", 3) for v in vertices]
+    parts += [_dot(place(v), "vertex", 3) for v in flat[:count]]
+    parts.append(_gap(place(flat[count]), place(flat[-1]), values[count] - near))
     if picture.element is not None:
-        parts.append(_dot(place(flat[-1]), "valid", 6))
-    parts.append(_cross(place(flat[len(picture.vertices)])))
+        parts.append(_dot(place(flat[-2]), "valid", 6))
+    parts.append(_cross(place(flat[count])))
     return (
-        f'<svg class="picture" viewBox="0 0 {_SIDE} {_SIDE}" role="img" '
-        'aria-label="The gradient of AD beside the set of generalized gradients">'
-        + "".join(parts)
-        + "</svg>"
+        f'<figure class="picture"><svg viewBox="0 0 {_SIDE} {_SIDE}" role="img" '
+        'aria-label="The gradient that was returned, beside those that are right">'
+        f"{''.join(parts)}</svg>{_LEGEND}</figure>"
     )
 
 
@@ -116,23 +122,46 @@ class _Scale:
         return _SIDE / 2 + float(x), _SIDE / 2 - float(y)
 
 
-def _scale(points: NDArray[np.float64]) -> _Scale:
-    return _Scale(points)
-
-
 def _axes(size: int, values: NDArray[np.float64], place: _Scale) -> str:
-    """Lines through zero where it is in view, and the range of each coordinate in words."""
-    low, high = values.min(0), values.max(0)
-    lines = []
-    if size < 3:
-        x, y = place(np.zeros(2))
-        if 0 <= x <= _SIDE and size == 2:
-            lines.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{_SIDE - 22}"/>')
-        if 0 <= y <= _SIDE:
-            lines.append(f'<line class="axis" x1="4" x2="{_SIDE - 4}" y1="{y:.1f}" y2="{y:.1f}"/>')
-    ranges = ", ".join(f"{a:.3g} to {b:.3g}" for a, b in zip(low, high, strict=True))
-    lines.append(f'<text class="range" x="{_SIDE / 2}" y="{_SIDE - 6}">{ranges}</text>')
+    """An axis for each entry, with ticks where the points are; few enough to be told apart."""
+    end, names = _SIDE - 30, ("first entry", "second entry")
+    lines = [f'<line class="axis" x1="{_MARGIN - 8}" x2="{_SIDE - 8}" y1="{end}" y2="{end}"/>']
+    lines.append(f'<text class="name" x="{_SIDE - 8}" y="{_SIDE - 4}">{names[0]}</text>')
+    if size == 2:
+        side = f'x1="{_MARGIN - 8}" x2="{_MARGIN - 8}" y1="16" y2="{end}"'
+        lines.append(f'<line class="axis" {side}/>')
+        lines.append(f'<text x="4" y="10">{names[1]}</text>')
+    for axis in range(size):
+        last: float = -_SIDE
+        for value in np.unique(values[:, axis]):
+            x, y = place(np.array([value, 0.0]) if axis == 0 else np.array([0.0, value]))
+            at = x if axis == 0 else _SIDE - y
+            if at - last < (34 if axis == 0 else 14) or not 0 <= at <= _SIDE - 14:
+                continue
+            last = at
+            text = f"{value + 0.0:.3g}"
+            if axis == 0:
+                lines.append(
+                    f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{end}" y2="{end + 3}"/>'
+                )
+                lines.append(f'<text class="tick" x="{x:.1f}" y="{end + 13}">{text}</text>')
+            else:
+                lines.append(f'<text class="name" x="{_MARGIN - 11}" y="{y + 4:.1f}">{text}</text>')
     return "".join(lines)
+
+
+def _gap(start: tuple[float, float], end: tuple[float, float], gap: NDArray[np.float64]) -> str:
+    """The line from the gradient to the set, with its length."""
+    length = float(np.linalg.norm(gap))
+    if math.hypot(start[0] - end[0], start[1] - end[1]) < 1:
+        return ""
+    x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+    steep = abs(start[1] - end[1]) > 2 * abs(start[0] - end[0])  # the length beside the line
+    x, y = (x + 14, y + 10) if steep else (x, y)
+    return (
+        f'<line class="gap" x1="{start[0]:.1f}" y1="{start[1]:.1f}" x2="{end[0]:.1f}" '
+        f'y2="{end[1]:.1f}"/><text class="far" x="{x:.1f}" y="{y - 6:.1f}">{length:.3g}</text>'
+    )
 
 
 def _xy(point: tuple[float, float]) -> str:
@@ -145,7 +174,4 @@ def _dot(point: tuple[float, float], kind: str, radius: float) -> str:
 
 def _cross(point: tuple[float, float]) -> str:
     x, y = point
-    return (
-        f'<path class="ad" d="M{x - 6:.1f},{y - 6:.1f}l12,12m0,-12l-12,12"/>'
-        f'<text class="mark" x="{x + 9:.1f}" y="{y - 7:.1f}">AD</text>'
-    )
+    return f'<path class="ad" d="M{x - 6:.1f},{y - 6:.1f}l12,12m0,-12l-12,12"/>'

@@ -118,6 +118,10 @@ class RunWriter:
             body["cures"] = [self._text(lines, c) for c in step.cures]
         if step.values:
             body["values"] = step.values
+        if step.nonfinite:
+            body["nonfinite"] = True
+        if step.ignored:
+            body["ignored"] = step.ignored
         lines.append(body)
         _write_all(self._file, "".join(_line(entry) for entry in lines).encode())
 
@@ -276,6 +280,8 @@ class _Reader:
             picture=None if picture is None else _picture(picture),
             cures=tuple(self._texts[text] for text in entry.get("cures", ())),
             values=entry.get("values", ""),
+            nonfinite=entry.get("nonfinite", False),
+            ignored=entry.get("ignored", ""),
         )
 
 

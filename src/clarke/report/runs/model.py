@@ -80,6 +80,8 @@ class StepRecord:
         picture: Gradient and set, where both are small.
         cures: What to write instead.
         values: What was returned where it is farthest from right, and what is right.
+        nonfinite: It holds NaN or infinity, and was left so.
+        ignored: Why it does not count, from a ``# clarke: ignore`` in the code.
     """
 
     number: int
@@ -98,6 +100,8 @@ class StepRecord:
     picture: Picture | None = None
     cures: tuple[str, ...] = ()
     values: str = ""
+    nonfinite: bool = False
+    ignored: str = ""
 
     @property
     def outcome(self) -> Verdict | None:
@@ -142,6 +146,17 @@ class Run:
     def finished(self) -> bool:
         """Whether the run reached its end, rather than being killed."""
         return bool(self.summary)
+
+    @property
+    def state(self) -> str:
+        """What is to be said of a run that did not come to its end by itself; else ""."""
+        if not self.finished:
+            last = self.steps[-1] if self.steps else None
+            at = f" Its last step was {last.number:,}." if last is not None else ""
+            return f"Not finished: the run was ended from outside, or still goes on.{at}"
+        if self.summary.get("status"):
+            return f"The program ended early: {str(self.summary['ended']).rstrip(': ')}."
+        return ""
 
     @property
     def name(self) -> str:

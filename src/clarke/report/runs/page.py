@@ -2,85 +2,40 @@
 
 from __future__ import annotations
 
-import html
-import json
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clarke.report.runs.digest import NOTED, digest, noted, places
-from clarke.report.runs.drawing import drawing
+from clarke.report.runs.diagnosis import diagnosis, marked
+from clarke.report.runs.digest import digest, places
+from clarke.report.runs.markup import document, esc, key, tag, tone
 from clarke.report.runs.model import SEVERITY
 from clarke.report.runs.words import label, meaning
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from clarke.report.runs.digest import Noted, Place
+    from clarke.report.runs.digest import Place
     from clarke.report.runs.model import Run
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_LINES = 400
+_FEW = 8  # lines of code that need no search
 
 
 def run_page(run: Run) -> str:
-    """The page: verdict, timeline, kinks by layer, lines of code, steps of note, settings."""
+    """The page: the answer, its diagnosis, then how many, when and where; settings last."""
     data = digest(run)
     body = "".join(
         (
             _header(run),
+            diagnosis(run),
+            _numbers(run),
             _timeline(run),
-            _layers(run, data["hidden"]),
+            _layers(data),
             _places(run),
-            _steps(run),
             _meanings(run),
             _settings(run),
         )
     )
     return document(f"clarke: {run.name}", body, data)
-
-
-def document(title: str, body: str, data: dict[str, Any] | None) -> str:
-    """A whole page around a body; with data, also the script that draws it."""
-    assets = resources.files("clarke.report") / "assets"
-    style = (assets / "run.css").read_text("utf-8")
-    script = ""
-    if data is not None:
-        # "<" cannot end the script element early when written as \u003c.
-        text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-        code = (assets / "run.js").read_text("utf-8")
-        script = (
-            f'<div id="tip" role="status"></div>'
-            f'<script type="application/json" id="data">{text}</script><script>{code}</script>'
-        )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{esc(title)}</title><style>{style}</style></head>"
-        f"<body><main>{body}</main>{script}</body></html>\n"
-    )
-
-
-def esc(text: object) -> str:
-    """Text for HTML, attributes included."""
-    return html.escape(str(text), quote=True)
-
-
-def tone(verdict: Verdict | None) -> str:
-    """The style that gives an element its verdict's colour."""
-    return f"--tone: var(--{key(verdict)})"
-
-
-def key(verdict: Verdict | None) -> str:
-    """What a verdict is called in the page's data and style."""
-    return "NONE" if verdict is None else verdict.name
-
-
-def tag(verdict: Verdict | None) -> str:
-    """A verdict's short name in its colour."""
-    return (
-        f'<span class="tag" style="{tone(verdict)}"><span class="swatch"></span>'
-        f"{esc(label(verdict))}</span>"
-    )
 
 
 def headline(run: Run) -> tuple[Verdict | None, str, str]:
@@ -111,29 +66,39 @@ def headline(run: Run) -> tuple[Verdict | None, str, str]:
 
 def _header(run: Run) -> str:
     worst, answer, follows = headline(run)
+    program = " ".join([str(run.settings.get("program", "")), *run.settings.get("arguments", [])])
+    started = str(run.settings.get("started", ""))[:16].replace("T", " ")
+    return (
+        f'<header><h1>{esc(run.name)}</h1><p class="soft"><code>{esc(program or run.folder)}</code>'
+        f" {esc(started)}</p>{_banner(run)}"
+        f'<div class="verdict" style="{tone(worst)}"><div><strong>{esc(answer)}</strong>'
+        f"{'' if worst and not worst.correct else esc(follows)}{_sums(run)}</div></div></header>"
+    )
+
+
+def _banner(run: Run) -> str:
+    """What is said first of a run that did not come to its end."""
+    told = run.state
+    if run.damaged > 1 or (run.damaged and run.finished):
+        told = f"{told} {run.damaged} lines of the record cannot be read.".strip()
+    return f'<p class="banner">{esc(told)}</p>' if told else ""
+
+
+def _numbers(run: Run) -> str:
+    """How many, as cards."""
     touched = sum(s.touched for s in run.steps)
     relevant = sum(s.relevant for s in run.steps)
-    program = " ".join([str(run.settings.get("program", "")), *run.settings.get("arguments", [])])
+    repaired = sum(s.repaired for s in run.steps)
     cards = [
         (f"{len(run.steps):,}", "backward calls"),
-        (f"{run.looked:,}", "looked at"),
-        (f"{touched:,}", "kinks touched"),
-        (f"{relevant:,}", "of them relevant"),
+        *([(f"{run.looked:,}", "looked at")] if run.looked < len(run.steps) else []),
+        *([(f"{repaired:,}", "repaired")] if repaired else []),
+        (f"{touched:,}", "kinks touched, all steps together"),
+        (f"{relevant:,}", "of them matter"),
         (f"{sum(s.seconds for s in run.steps):,.1f} s", "spent judging"),
     ]
     shown = "".join(f'<div class="card"><b>{n}</b><span>{w}</span></div>' for n, w in cards)
-    started = esc(run.settings.get("started", ""))
-    state = ""
-    if not run.finished:
-        state = " The run did not reach its end; all finished steps are here."
-    elif run.summary.get("status"):
-        state = f" The program ended early: {esc(run.summary['ended'])}."
-    return (
-        f'<header><h1>{esc(run.name)}</h1><p class="soft"><code>{esc(program or run.folder)}</code>'
-        f" {started}{state}</p>"
-        f'<div class="verdict" style="{tone(worst)}"><div><strong>{esc(answer)}</strong>'
-        f'{esc(follows)}{_sums(run)}</div></div><div class="cards">{shown}</div></header>'
-    )
+    return f'<div class="cards">{shown}</div>'
 
 
 def _sums(run: Run) -> str:
@@ -146,9 +111,12 @@ def _sums(run: Run) -> str:
 
 
 def _timeline(run: Run) -> str:
+    """The strip of verdicts, where there is more than one."""
     kinds: list[Verdict | None] = list(run.counts())
     if run.looked < len(run.steps):
         kinds.append(None)
+    if len(kinds) < 2:
+        return ""
     buttons = "".join(
         f'<button type="button" aria-pressed="true" data-verdict="{key(k)}" style="{tone(k)}">'
         f'<span class="swatch"></span>{esc(label(k))} '
@@ -158,120 +126,79 @@ def _timeline(run: Run) -> str:
     return (
         "<section><h2>Verdicts over the run</h2>"
         '<p class="lead">Each column is a step, or several where there are many. '
-        "A button hides its verdict here and in the lists below.</p>"
+        "A button hides its verdict here and in the lists.</p>"
         f'<div class="controls">{buttons}</div><div class="chart" id="timeline"></div></section>'
     )
 
 
-def _layers(run: Run, hidden: int) -> str:
-    if not any(s.kinks for s in run.steps):
-        return "<section><h2>Kinks</h2><p>No kink was touched in this run.</p></section>"
-    more = f" {hidden:,} more layers are left out." if hidden else ""
+def _layers(data: dict[str, Any]) -> str:
+    """The chart of kinks, where it says more than a number would."""
+    layers = data["layers"]
+    steady = all(len(set(layer["touched"])) == 1 for layer in layers)
+    if len(data["starts"]) < 3 or steady:
+        return ""
+    more = f" {data['hidden']:,} more layers are left out." if data["hidden"] else ""
     return (
         "<section><h2>Kinks by layer</h2>"
         '<p class="lead">A kink is touched when an operation sits exactly where its derivative '
-        "jumps, such as a ReLU at zero; it is relevant when its choice of a side can change the "
-        f"gradient. Logarithmic scale.{more}</p>"
+        "jumps, such as a ReLU at zero; it matters when its choice of a side can change the "
+        f"gradient. The scale is logarithmic.{more}</p>"
         '<div class="controls"><label for="metric">Show</label><select id="metric">'
-        '<option value="relevant">relevant kinks</option>'
+        '<option value="relevant">kinks that matter</option>'
         '<option value="touched">touched kinks</option>'
         '<option value="share">share of elements on a kink</option></select></div>'
         '<div class="chart" id="kinks"></div><div class="controls" id="legend"></div>'
-        '<h3>Layers and steps</h3><div class="chart" id="heat"></div></section>'
+        '<div class="chart" id="heat"></div></section>'
     )
 
 
 def _places(run: Run) -> str:
-    found = places(run)
-    if not found:
+    """Lines of code with what touched kinks on each, merged by line."""
+    lines: dict[tuple[str, int], list[Place]] = {}
+    for place in places(run):
+        lines.setdefault((place.file, place.line), []).append(place)
+    if not lines:
         return ""
-    rows = "".join(_place_row(p) for p in found[:400])
-    more = f"<p>{len(found) - 400:,} more are left out.</p>" if len(found) > 400 else ""
-    return (
-        "<section><h2>Lines of code</h2>"
-        '<p class="lead">Where kinks were touched, lines that a verdict names first.</p>'
+    rows = "".join(_line_row(found) for found in list(lines.values())[:_LINES])
+    left = len(lines) - _LINES
+    more = f"<p>{left:,} more are left out.</p>" if left > 0 else ""
+    search = (
         '<div class="controls"><label for="search">Find</label>'
         '<input type="search" id="search" placeholder="layer, operation or file">'
         '<span class="soft" id="left"></span></div>'
-        '<table class="stack"><thead><tr><th>Line</th><th>Operation</th><th>Layer</th>'
-        '<th class="n">Steps</th><th class="n">Touched</th><th class="n">Relevant</th>'
-        f"<th>AD takes</th><th>Named by</th></tr></thead><tbody>{rows}</tbody></table>{more}"
-        "</section>"
     )
-
-
-def _place_row(place: Place) -> str:
-    spot = f"{Path(place.file).name}:{place.line}"
-    text = f"{spot} {place.operation} {place.module} {place.source}"
-    named = " ".join(tag(v) for v in SEVERITY if place.named.get(v))
-    kinds = " ".join(v.name for v in place.named)
-    source = f'<code class="source">{esc(place.source)}</code>' if place.source else ""
-    choices = "; ".join(place.choices[:2]) + (" …" if len(place.choices) > 2 else "")
     return (
-        f'<tr data-text="{esc(text)}" data-verdicts="{kinds}">'
-        f'<td title="{esc(place.file)}"><b>{esc(spot)}</b>{source}</td>'
-        f'<td data-label="Operation"><span class="code">{esc(place.operation)}</span></td>'
-        f'<td data-label="Layer">{esc(place.module)}</td>'
-        f'<td class="n" data-label="Steps">{place.steps:,}</td>'
-        f'<td class="n" data-label="Touched">{place.touched:,}</td>'
-        f'<td class="n" data-label="Relevant">{place.relevant:,}</td>'
-        f'<td data-label="AD takes">{esc(choices)}</td><td data-label="Named by">{named}</td></tr>'
+        "<section><h2>Lines of code that touched kinks</h2>"
+        f"{search if len(lines) > _FEW else ''}{rows}{more}</section>"
     )
 
 
-def _steps(run: Run) -> str:
-    found = noted(run)
-    if not found:
-        return ""
-    left = len(found) - NOTED
-    more = f" {left:,} more groups of steps are left out." if left > 0 else ""
-    articles = "".join(_article(run, group) for group in found[:NOTED])
+def _line_row(found: list[Place]) -> str:
+    first = found[0]
+    spot = f"{Path(first.file).name}:{first.line}"
+    text = " ".join(f"{p.operation} {p.module}" for p in found) + f" {spot} {first.source}"
+    named = [v for v in SEVERITY if any(p.named.get(v) for p in found)]
+    code = marked(first.source, [p.operation for p in found]) if first.source else ""
+    rows = "".join(
+        f"<li><b>{esc(p.operation)}</b>{f' in {esc(p.module)}' if p.module else ''}: "
+        + (
+            f"{p.touched:,} touched in {_steps(p.steps)}, {p.relevant:,} matter; "
+            f"{esc('; '.join(p.choices[:2]))}{' …' if len(p.choices) > 2 else ''}"
+            if p.touched
+            else "named by a verdict"
+        )
+        + "</li>"
+        for p in found
+    )
     return (
-        "<section><h2>Steps that need a look</h2>"
-        f'<p class="lead">Those not proved correct, the worst first.{more}</p>{articles}</section>'
+        f'<div class="line" data-text="{esc(text)}" data-verdicts="{" ".join(map(key, named))}">'
+        f'<pre class="code" title="{esc(first.file)}"><span class="spot">{esc(spot)}</span>{code}'
+        f"</pre>{''.join(map(tag, named))}<ul>{rows}</ul></div>"
     )
 
 
-def _article(run: Run, group: Noted) -> str:
-    step = group.first
-    named, last = "", ""
-    for c in step.culprits[:8]:
-        source = run.sources.get((c.file, c.line), "")
-        shown = _source(source if source != last else "")
-        named += f"<li><b>{esc(c.operation)}</b> at <code>{esc(c.place)}</code>: {esc(c.reason)}"
-        named += f"{shown}</li>"
-        last = source
-    reason = step.joint_reason if step.outcome is not step.verdict else step.reason
-    at = f"{Path(step.file).name}:{step.line}" if step.file else ""
-    picture = ""
-    if step.picture is not None:
-        picture = drawing(step.picture)
-    repaired = " The gradient was replaced by a correct one." if step.repaired else ""
-    repaired += "".join(
-        f'</p><p class="cure"><b>{head}</b> {esc(text)}'
-        for head, text in (("Values:", step.values), *(("Instead:", c) for c in step.cures))
-        if text
-    )
-    whose = "" if step.outcome is step.verdict else " (the sum accumulated so far)"
-    text = f"step {step.number} {' '.join(c.place for c in step.culprits)}"
-    return (
-        f'<article data-text="{esc(text)}" data-verdicts="{key(step.outcome)}"><div>'
-        f"<h3>Step {step.number:,}{whose} {tag(step.outcome)}</h3>{_alike(group.numbers)}"
-        f"<p>{esc(reason)}{repaired}</p><ul>{named}</ul>"
-        f'<p class="soft">{step.touched:,} kinks touched, {step.relevant:,} relevant; '
-        f"backward called at <code>{esc(at)}</code></p></div>{picture}</article>"
-    )
-
-
-def _alike(numbers: tuple[int, ...]) -> str:
-    if len(numbers) == 1:
-        return ""
-    shown = ", ".join(f"{n:,}" for n in numbers[1:13]) + (" …" if len(numbers) > 13 else "")
-    return f'<p class="soft">The same in {len(numbers) - 1:,} more steps: {shown}</p>'
-
-
-def _source(text: str) -> str:
-    return f"<pre>{esc(text)}</pre>" if text else ""
+def _steps(count: int) -> str:
+    return "one step" if count == 1 else f"{count:,} steps"
 
 
 def _meanings(run: Run) -> str:
@@ -279,23 +206,32 @@ def _meanings(run: Run) -> str:
     if run.looked < len(run.steps):
         kinds.append(None)
     rows = "".join(f"<dt>{tag(k)}</dt><dd>{esc(meaning(k))}</dd>" for k in kinds)
-    return f"<section><h2>What the verdicts mean</h2><dl>{rows}</dl></section>" if rows else ""
+    return f"<details><summary>What the verdicts mean</summary><dl>{rows}</dl></details>"
 
 
 def _settings(run: Run) -> str:
     pairs = {**run.settings, **{f"at the end: {k}": v for k, v in run.summary.items()}}
     rows = "".join(
-        f"<dt>{esc(name.replace('_', ' '))}</dt><dd>{esc(_plain(value))}</dd>"
+        f"<dt>{esc(name.replace('_', ' '))}</dt><dd>{esc(plain(value))}</dd>"
         for name, value in pairs.items()
-        if (name != "format" and not isinstance(value, (dict, list))) or name == "arguments"
+        if name != "format" and not isinstance(value, dict) and value not in (None, [], "")
     )
     return (
-        f"<section><h2>Settings</h2><dl>{rows}</dl></section>"
+        f"<details><summary>Settings and versions</summary><dl>{rows}</dl></details>"
         f"<footer>Read from <code>{esc(run.folder)}</code>. Written by clarke.</footer>"
     )
 
 
-def _plain(value: object) -> str:
-    if isinstance(value, list):
-        return " ".join(map(str, value)) or "(none)"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def plain(value: object) -> str:
+    """A setting in words."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return " ".join(map(str, value))
+        case float():
+            return f"{value:.4g}"
+        case _:
+            return str(value)

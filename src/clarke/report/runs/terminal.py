@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,18 +11,22 @@ from rich.table import Table
 from rich.text import Text
 
 from clarke.numerics import JUDGING_NOTABLE, JUDGING_SHARE
+from clarke.report.phrases import likely
 from clarke.report.runs.digest import layer_of, noted, places
-from clarke.report.runs.words import label
+from clarke.report.runs.source import spans
+from clarke.report.runs.words import alike, label
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from clarke.report.runs.compare import Comparison
-    from clarke.report.runs.model import Run, StepRecord
+    from clarke.report.runs.model import CulpritRecord, Run, StepRecord
 
 _OFFENDERS = 6
 _LAYERS = 12
+_LINES = 4
+_SOURCE = 48  # characters of a line of code that is shown beside its number
 
 
 def run_view(run: Run) -> Group:
@@ -47,10 +50,8 @@ def style_of(verdict: Verdict | None) -> str:
 
 def _answer(run: Run) -> Text:
     text = Text()
-    if not run.finished:
-        text.append("The run did not reach its end; what it finished is here. ", "bold yellow")
-    elif run.summary.get("status"):
-        text.append(f"The program ended early ({run.summary['ended']}). ", "bold yellow")
+    if run.state:
+        text.append(f"{run.state} ", "bold yellow")
     if run.damaged > 1 or (run.damaged and run.finished):
         text.append(f"{run.damaged} lines of the record cannot be read. ", "bold red")
     if not run.steps:
@@ -61,6 +62,9 @@ def _answer(run: Run) -> Text:
     calls = f"{len(run.steps):,} backward call{'s' * (len(run.steps) != 1)}"
     text.append(f"{calls}, {run.looked:,} looked at: ")
     text.append_text(_counted(run.counts())).append(".")
+    repaired = sum(s.repaired for s in run.steps)
+    if repaired:
+        text.append(f"\nRepaired: {repaired:,}; right gradients were put in their place.", "green")
     sums = run.sums()
     if sums:
         text.append("\nSums of accumulated calls: ").append_text(_counted(sums)).append(".")
@@ -83,11 +87,10 @@ def _offenders(run: Run) -> Table | None:
     for group in groups[:_OFFENDERS]:
         step = group.first
         outcome = step.outcome
-        why = "\n".join(_named(step) + _instead(step))
         table.add_row(
             Text(label(outcome), style_of(outcome)),
             f"{len(group.numbers):,}",
-            Text(f"first in step {step.number:,}\n{why}"),
+            _found(run, step),
         )
     left = len(groups) - _OFFENDERS
     if left > 0:
@@ -95,15 +98,36 @@ def _offenders(run: Run) -> Table | None:
     return table
 
 
-def _named(step: StepRecord) -> list[str]:
-    """The operations at fault, one of each kind; the reason where none is named."""
-    found = Counter(
-        f"{spot(c.file, c.line)} {c.operation}{f' in {c.module}' if c.module else ''}: {c.reason}"
-        for c in step.culprits
-    )
-    named = [f"{text} ({n} x)" if n > 1 else text for text, n in found.items()][:4]
-    own = step.outcome is step.verdict
-    return named or [step.reason if own else step.joint_reason]
+def _found(run: Run, step: StepRecord) -> Text:
+    """What was found in a step: the lines at fault, the right value, the cure."""
+    text = Text(f"first in step {step.number:,}")
+    lines: dict[tuple[str, int], list[CulpritRecord]] = {}
+    for c in step.culprits:
+        lines.setdefault((c.file, c.line), []).append(c)
+    for (file, line), named in list(lines.items())[:_LINES]:
+        source = run.sources.get((file, line), "")
+        text.append(f"\n{spot(file, line)}", "bold")
+        if source:
+            text.append("  " if len(source) <= _SOURCE else "\n")
+            text.append_text(_underlined(source, [c.operation for c in named]))
+        for operation, place, reason in alike(named):
+            module = place.partition(" (")[0] if " (" in place else ""
+            text.append(f"\n{operation}{f' in {module}' if module else ''}: {reason}")
+    if not lines:
+        own = step.outcome is step.verdict
+        text.append(f"\n{step.reason if own else step.joint_reason}")
+    for cause in likely(step.outcome, step.reason):
+        text.append(f"\nperhaps: {cause}", "dim")
+    for told in _instead(step):
+        text.append(f"\n{told}")
+    return text
+
+
+def _underlined(source: str, operations: list[str]) -> Text:
+    text = Text(source)
+    for begin, end in spans(source, operations):
+        text.stylize("underline", begin, end)
+    return text
 
 
 def _instead(step: StepRecord) -> list[str]:
@@ -111,6 +135,7 @@ def _instead(step: StepRecord) -> list[str]:
     return [
         *([step.values] if step.values else []),
         *(f"instead: {cure}" for cure in step.cures),
+        *([f"does not count, as the code says: {step.ignored}"] if step.ignored else []),
         *(["repaired: a right gradient was put in its place"] if step.repaired else []),
     ]
 
@@ -181,10 +206,15 @@ def _short(count: int) -> str:
 def comparison_view(found: Comparison) -> Group:
     """Two runs in the terminal."""
     parts: list[RenderableType] = [Text(found.answer)]
+    parts += [
+        Text(f"{run.folder.name}: {run.state}", "bold yellow")
+        for run in (found.first, found.second)
+        if run.state
+    ]
     for name, (a, b) in found.settings.items():
         parts.append(Text(f"  {name.replace('_', ' ')}: {a} and {b}", "dim"))
     if found.changed:
-        table = _table("Where AD chose differently")
+        table = _table("Where autograd chose differently")
         for heading in ("line", "operation", "first", "second"):
             table.add_column(heading, overflow="fold", ratio=1)
         for pair in found.changed[:_LAYERS]:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from clarke.report.phrases import several
 from clarke.verdict import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clarke.report.runs.model import CulpritRecord
 
 
 def label(verdict: Verdict | None) -> str:
@@ -78,3 +87,12 @@ def meaning(verdict: Verdict | None) -> str:
                 "Neither a proof nor a refutation was found. The reason is given with each step; "
                 "an operation that clarke does not know can be registered."
             )
+
+
+def alike(culprits: Sequence[CulpritRecord]) -> list[tuple[str, str, str]]:
+    """(operation, place, reason) of what a verdict names, alike ones together: "both relus"."""
+    found = Counter((c.operation, c.place, c.reason) for c in culprits)
+    return [
+        (several(operation, n), place, reason if n == 1 else f"{reason}, at each")
+        for (operation, place, reason), n in found.items()
+    ]
