@@ -55,6 +55,14 @@ def test_known(function, wanted):
     assert answer(function) == wanted
 
 
+@pytest.mark.parametrize("slope", [1e-10, 1e-12])
+def test_curvature_does_not_hide_a_slight_slope(slope):
+    kinked = answer(lambda x: x[0].abs() + slope * x[1] + x[1] ** 2)
+    smooth = answer(lambda x: x[0] ** 2 + slope * x[1] + x[1] ** 2)
+    assert kinked[0] is not True
+    assert smooth[0] is not True
+
+
 def test_a_direction_of_negative_curvature():
     def function(x):
         return x[0].abs() * x[1] + x[1] ** 2

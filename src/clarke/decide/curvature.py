@@ -91,7 +91,9 @@ def local_minimum(
         return LocalMinimum(False, False, unflatten(unit, point), slope(unit, deadline), 1)
     if slopes.rises:
         return LocalMinimum(True, True, None, 0.0, 1)
-    if slopes.flat and source.is_piecewise_linear:
+    if not slopes.flat:  # some slope is slight: zero but for rounding, or negative
+        return LocalMinimum(None, None, None, 0.0, None)
+    if source.is_piecewise_linear:
         return LocalMinimum(True, slopes.rises, None, 0.0, 1)
     told = Curved(None, None)
     with suppress(OutOfTimeError):
