@@ -125,6 +125,10 @@
       for (const b of rare ? some : []) {
         const dot = el(svg, "circle", { cx: middle(b), cy: y(e.values[b]), r: 3.5, style: `fill: ${HUES[i]}` });
         hover(dot, () => `${e.name}\n${steps(b)}\n${TITLES[metric]}: ${number(e.values[b])}`);
+        if (some.length <= 12 && levels.length > 6) {  // whose level has no tick
+          const anchor = middle(b) > WIDTH - 60 ? "end" : "start", side = anchor === "end" ? -7 : 7;
+          el(svg, "text", { x: middle(b) + side, y: y(e.values[b]) + 4, "text-anchor": anchor }, number(e.values[b]));
+        }
       }
     });
     stepAxis(svg, height - 8);

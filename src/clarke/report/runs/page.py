@@ -54,7 +54,7 @@ def headline(run: Run) -> tuple[Verdict | None, str, str]:
             f"{words} was correct.",
             (
                 f"{looked:,} backward calls were proved to return a generalized gradient; "
-                f"{kinked:,} of them at a kink that matters."
+                f"{f'{kinked:,}' if kinked else 'none'} of them at a kink that matters."
             ),
         )
     return (
