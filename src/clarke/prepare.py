@@ -67,7 +67,7 @@ class Prepared:
         """Ways to the function's value: by running it, and in float64 from what was recorded."""
         if self.opened is None:
             return (Again(self.value),)
-        return (Again(self.value), opened_value(self.opened, self.slots, self.deadline))
+        return (Again(self.value), opened_value(self.opened, self.trace, self.slots, self.deadline))
 
     @property
     def slots(self) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from clarke.capture import input_slots
 from clarke.constraints import flatten
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.held import free_tangents
@@ -29,6 +30,7 @@ from clarke.steering import (
     Program,
     natural_gradient,
 )
+from clarke.steering.memory import shared_memory
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -75,10 +77,18 @@ def numbers_read(trace: Trace) -> tuple[Culprit, ...]:
     )
 
 
-def opened_value(opened: Trace, variables: Sequence[int], deadline: Deadline = UNLIMITED) -> Again:
+def opened_value(
+    opened: Trace, trace: Trace, variables: Sequence[int], deadline: Deadline = UNLIMITED
+) -> Again:
     """The value at another point of a recorded program whose detached parts were recorded too.
 
     Its kinks do not matter, and of what was detached they could not be found.
+
+    Args:
+        opened: The program with its detached parts.
+        trace: The same without.
+        variables: Slots of the variables.
+        deadline: When to give up.
     """
     analysis = Analysis(opened, {}, (), 0, opened)
     program = Program(analysis, variables, deadline=deadline)
@@ -91,7 +101,29 @@ def opened_value(opened: Trace, variables: Sequence[int], deadline: Deadline = U
         whole = Analysis(attached, {}, (), 0, attached)
         return natural_gradient(Program(whole, variables, deadline=deadline))
 
-    return Again(value, exact=True, gradient=gradient)
+    return Again(value, exact=True, gradient=gradient, moving=_moving(opened, trace, variables))
+
+
+def _moving(opened: Trace, trace: Trace, variables: Sequence[int]) -> frozenset[int] | None:
+    """Numbers of the variables from which detached values were computed; None if not known."""
+    shared = shared_memory(opened.ops)
+    wanted = {shared.get(s, s) for s, e in trace.externals.items() if e.stopped}
+    before = -1
+    while before != len(wanted):  # what was written to may have been read under another name
+        before = len(wanted)
+        for op in reversed(opened.ops):
+            read = [shared.get(s, s) for s in input_slots(op)]
+            made = [shared.get(o, o) for o in op.outputs if o is not None]
+            if not wanted.isdisjoint(made + (read if op.func._schema.is_mutable else [])):
+                wanted.update(read)
+    held = {e.storage for s, e in opened.externals.items() if shared.get(s, s) in wanted}
+    found = frozenset(
+        number
+        for number, slot in enumerate(variables)
+        if shared.get(slot, slot) in wanted
+        or (slot in opened.externals and opened.externals[slot].storage in held)
+    )
+    return found or None
 
 
 def _attached(op: OpRecord) -> OpRecord:
@@ -176,7 +208,7 @@ def judge_detached(
             ),
             numbers,
         )
-    if not all(apart):
+    if not _is_apart(apart):
         # On one side only: a branch, which the recorded run does not show.
         read = read_into_python(analysis.trace)
         if not any(apart) or not read:
@@ -254,7 +286,7 @@ def _apart_around(program: Program, values: Sequence[Again]) -> list[bool] | Non
     directions only: in a narrow type the only step that roundings leave may be one that bridges
     the steps of a rounding.
     """
-    held = Held(program, _rays(program))
+    held = Held(program, _rays(program, values))
     apart: list[bool] = []
     try:
         held.all()
@@ -262,7 +294,7 @@ def _apart_around(program: Program, values: Sequence[Again]) -> list[bool] | Non
         return None
     for value in values:
         found = list(apart_along(held, value))
-        if found and all(found):
+        if found and _is_apart(found):
             return found
         apart = found or apart
     return apart or [a for a in map(partial(_differs, program), values) if a is not None]
@@ -271,19 +303,21 @@ def _apart_around(program: Program, values: Sequence[Again]) -> list[bool] | Non
 def _all_apart(program: Program, values: Sequence[Again]) -> bool:
     """Whether some value tells of directions, and that the rates differ along all of them.
 
-    What `_apart_around` would answer, at the cost of one direction where nothing is declared: the
-    first along which they agree is enough to say no.
+    What `_apart_around` would answer, at the cost of two directions where nothing is declared.
     """
-    held = Held(program, _rays(program))
+    held = Held(program, _rays(program, values))
     told = False
     try:
         for value in values:
-            found = apart_along(held, value)
-            first = next(found, None)
-            if first and all(found):
+            found: list[bool] = []
+            for apart in apart_along(held, value):
+                found.append(apart)
+                if found.count(False) > 1:
+                    break
+            if found and _is_apart(found):
                 held.all()
                 return True
-            told = told or first is not None
+            told = told or bool(found)
     except UntoldError:
         return False
     differ = () if told else map(partial(_differs, program), values)
@@ -291,10 +325,27 @@ def _all_apart(program: Program, values: Sequence[Again]) -> bool:
     return bool(known) and all(known)
 
 
-def _rays(program: Program) -> list[Sequence[torch.Tensor]]:
-    """Random directions and their opposites."""
+def _is_apart(found: Sequence[bool]) -> bool:
+    """Whether rates differ along all directions, but for one that a jump may have misled.
+
+    Of rays in opposite pairs a branch on one side leaves one of each.
+    """
+    return all(found) or (len(found) > _RAYS and found.count(False) == 1)
+
+
+def _rays(program: Program, values: Sequence[Again]) -> list[Sequence[torch.Tensor]]:
+    """Random directions and their opposites, of the variables that move detached values.
+
+    What others do would drown it: of an autoencoder whose code is rounded, the decoder's share.
+    """
     generator = torch.Generator().manual_seed(2)
-    rays = [free_tangents(program, generator) for _ in range(_RAYS)]
+    rays: list[Sequence[torch.Tensor]] = [free_tangents(program, generator) for _ in range(_RAYS)]
+    moving = next((v.moving for v in values if v.moving is not None), None)
+    if moving is not None:
+        rays = [
+            tuple(x if n in moving else torch.zeros_like(x) for n, x in enumerate(ray))
+            for ray in rays
+        ]
     return [*rays, *(tuple(-x for x in r) for r in rays)]
 
 

@@ -35,11 +35,14 @@ class Again:
         value: The value.
         exact: Computed in float64, whatever the program's own types are.
         gradient: The gradient at the point, with nothing held constant; None if not known.
+        moving: Numbers of the variables that detached values were computed from; None if not
+            known.
     """
 
     value: Value
     exact: bool = False
     gradient: Callable[[], tuple[torch.Tensor, ...]] | None = None
+    moving: frozenset[int] | None = None
 
 
 class UntoldError(ReplayError):
@@ -93,10 +96,12 @@ def apart_along(held: Held, again: Again) -> Iterator[bool]:
     value, program = again.value, held.program
     epsilon = coarsest_epsilon(program.analysis.trace)
     here = value(program.point)
-    # Ties of the program's own type are apart in float64 by its roundings: no step is shorter.
-    least = BESIDE_ULPS * epsilon * peak(program.point)
+    finest = epsilon
     if again.exact:
         epsilon = REPLAY_SPACING
+        # Ties of the program's own type are apart in float64 by its roundings: no step is shorter.
+        finest = finest if program.analysis.count else epsilon
+    least = BESIDE_ULPS * finest * peak(program.point)
     noise = max(_ROUNDINGS * abs(here), held.error / REPLAY_SPACING) * epsilon
     for number, direction in enumerate(held.directions):
         expected = held.rate(number)
