@@ -723,6 +723,18 @@ MINIMUM_FLAT = Threshold(
     "what a linear program leaves open.",
     NONE,
 )
+CURVATURE_STEP = Threshold(
+    1e-3,
+    "Of a random step, the distance at which second-order expansions are held against values: "
+    "small enough for third derivatives of order one, large enough for curvature beside rounding.",
+    NONE,
+)
+CURVATURE_SAME = Threshold(
+    1e-2,
+    "Of the second-order terms: an expansion farther from values on either side is not used to "
+    "tell minima.",
+    NONE,
+)
 RELATIVE_INSIDE = Threshold(
     1e-6,
     "Weights this far from 0 and 1 at every kink that give zero show that it is inside of a set, "

@@ -13,7 +13,8 @@ import torch
 
 from clarke.capture import Made, PythonReads, RefusingRecorder, collect_opened, collect_trace
 from clarke.deadline import UNLIMITED, Deadline, check_seconds
-from clarke.decide.detached import Again, opened_value
+from clarke.decide.detached import opened_value
+from clarke.decide.rates import Again
 from clarke.errors import (
     CaptureError,
     ClarkeError,
@@ -76,7 +77,7 @@ class Prepared:
         """Ways to the function's value: by running it, and in float64 from what was recorded."""
         if self.opened is None:
             return (Again(self.value),)
-        return (Again(self.value), opened_value(self.opened, self.slots, self.deadline))
+        return (Again(self.value), opened_value(self.opened, self.trace, self.slots, self.deadline))
 
     @property
     def slots(self) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from clarke.constraints import flatten, resolve, unflatten
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.absnormal import AbsNormalForm, abs_normal_form
 from clarke.decide.applied import not_vouched
+from clarke.decide.curvature import local_minimum
 from clarke.decide.detached import declared_rate, numbers_read
 from clarke.decide.hazards import obstacle
 from clarke.decide.limits import set_limits
@@ -30,7 +31,6 @@ from clarke.decide.source import (
     listed_vertices,
     placed,
     rank_of,
-    slopes_around,
     smallest_element,
 )
 from clarke.errors import InputError, OutOfTimeError, UnsupportedError
@@ -314,26 +314,19 @@ class Subdifferential:
 
     @leaves_no_trace
     def is_local_minimum(self, *, seconds: float | None = SET_SECONDS) -> LocalMinimum:
-        """Whether the point is a local minimum, as far as directional derivatives tell.
+        """Whether the point is a local minimum: by slopes, and by curvature where some are zero.
 
-        If all are positive it is a strict one, and if one is negative it is none. If some are zero
-        and none is negative, it is one where the function is piecewise linear; else `minimum` is
-        None: curvature decides.
+        If all slopes are positive it is a strict one, and if one is negative it is none. If some
+        are zero and none is negative, it is one where the function is piecewise linear; else the
+        curvature in every cell decides, along the directions without a slope. `minimum` is None
+        where that is zero and higher orders count, and where cells are curved.
 
         Raises:
             UnsupportedError: The set is not completely known.
         """
         self._require_complete()
         with Deadline.after(seconds) as deadline:
-            slopes = slopes_around(self._source, self._rounding, deadline)
-            if slopes.falls is not None:
-                unit = slopes.falls / float(np.linalg.norm(slopes.falls))
-                at = unflatten(unit, self._program.point)
-                return LocalMinimum(False, False, at, self._slope_along(unit, deadline))
-            if slopes.rises:
-                return LocalMinimum(True, True, None, 0.0)
-            flat = slopes.flat and self._source.is_piecewise_linear
-            return LocalMinimum(True if flat else None, slopes.rises, None, 0.0)
+            return local_minimum(self._source, self._rounding, self._slope_along, deadline)
 
     @leaves_no_trace
     def abs_normal_form(self, *, seconds: float | None = SET_SECONDS) -> AbsNormalForm:

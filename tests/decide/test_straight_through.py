@@ -47,6 +47,35 @@ def test_a_code_between_layers(seed):
     assert both(loss) == {Verdict.SURROGATE}
 
 
+@pytest.mark.parametrize("share", [1.0, 1e-3, 1e-6])
+@pytest.mark.parametrize("dtype", TYPES[:2])
+def test_a_code_behind_layers_that_move_the_value_more(share, dtype):
+    """Rays move what the detached value came from: what others do would drown it."""
+    for seed in range(4):
+        torch.manual_seed(seed)
+        encoder, decoder = (torch.nn.Linear(3, 3).to(dtype) for _ in range(2))
+        x = torch.rand(8, 3).to(dtype)
+
+        def loss(encoder=encoder, decoder=decoder, x=x):
+            return decoder(x).abs().sum() + share * rounded(encoder(x).tanh() * 3).square().sum()
+
+        assert both(loss) == {Verdict.SURROGATE}
+
+
+def test_what_was_detached_of_others_is_a_constant():
+    """A target from another network, a critic's value in an actor's loss: right."""
+    torch.manual_seed(0)
+    one, other, x = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2), torch.rand(8, 3)
+    weights = tuple(one.parameters())
+
+    def loss():
+        return (one(x).tanh() - other(x).detach().round()).square().sum()
+
+    with clarke.audit(wrt=weights) as watch:
+        loss().backward()
+    assert watch.steps[0].verdict is Verdict.SMOOTH
+
+
 @pytest.mark.parametrize("dtype", TYPES[:2])
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_detached_and_cancels_is_right(seed, dtype):

@@ -48,6 +48,7 @@ class BackwardCall:
         accumulates: The results are added to ``.grad``, not returned.
         run: Performs the call and returns what the engine returns.
         refused: Why it cannot be judged, if that is known already.
+        is_beside: Whether this thread is now inside of another call that leaves ``.grad`` alone.
     """
 
     roots: tuple[torch.Tensor, ...]
@@ -58,6 +59,13 @@ class BackwardCall:
     accumulates: bool
     run: Callable[[], Any]
     refused: str = ""
+    is_beside: Callable[[], bool] = lambda: False
+
+
+class _Depth(threading.local):
+    """How many engine calls of a thread are under way that leave ``.grad`` alone."""
+
+    calls = 0
 
 
 class Interceptor:
@@ -72,6 +80,7 @@ class Interceptor:
         self._original: Callable[..., Any] | None = None
         self._thread = 0
         self._busy = False
+        self._beside = _Depth()
 
     def __enter__(self) -> Self:
         current = getattr(torch.autograd, _NAME, None)
@@ -111,12 +120,28 @@ class Interceptor:
             raise CaptureError("internal: the interceptor is not installed")
         compiled = watching_dynamo() not in (None, False)
         if self._busy or threading.get_ident() != self._thread:
-            return original(roots, *args, **kwargs)
+            return self._pass_through(original, roots, args, kwargs)
         if not compiled:
             return self._hand_over(original, roots, args, kwargs)
         # Hooks and compiled autograd run here as they would without: under dynamo's eyes.
         result = original(roots, *args, **kwargs)
         return self._hand_over(lambda *_args, **_kwargs: result, roots, args, kwargs, COMPILED)
+
+    def _pass_through(
+        self,
+        engine: Callable[..., Any],
+        roots: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """A call inside of another, or of another thread; hooks on leaves run in it as well."""
+        if kwargs.get("accumulate_grad", False):
+            return engine(roots, *args, **kwargs)
+        self._beside.calls += 1
+        try:
+            return engine(roots, *args, **kwargs)
+        finally:
+            self._beside.calls -= 1
 
     def _hand_over(
         self,
@@ -138,8 +163,10 @@ class Interceptor:
             accumulates=bool(kwargs.get("accumulate_grad", False)),
             run=lambda: engine(roots, *args, **kwargs),
             refused=refused,
+            is_beside=lambda: self._beside.calls > 0,
         )
         self._busy = True
+        self._beside.calls = 0  # an interrupt may have come before it was put back
         try:
             return self._handler(call)
         finally:

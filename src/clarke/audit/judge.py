@@ -252,7 +252,7 @@ def judge(
         decision = decide(trace, registry, case.slots, gradient, settings, deadline=deadline)
         if decision.verdict.correct is None or case.opened is None:
             return decision
-        value = opened_value(case.opened, case.slots, deadline)
+        value = opened_value(case.opened, trace, case.slots, deadline)
         return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
 
 

@@ -196,7 +196,7 @@ class Turn:
                 untouched = False
                 meeting.begin()
             if accumulates and not untouched:
-                self._watch = LeafWatch(case.leaves)
+                self._watch = LeafWatch(case.leaves, self._call.is_beside)
                 at_the_end(self._watch.stop)
                 self._watch.start()
 

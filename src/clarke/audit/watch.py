@@ -11,7 +11,7 @@ from clarke.errors import InputError
 from clarke.torch_private import at_once
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 def _hooks_of(leaf: torch.Tensor) -> dict[int, Any] | None:
@@ -35,11 +35,14 @@ class LeafWatch:
     """Temporary hooks that copy what arrives at each leaf, from `start` to `stop`.
 
     They run before the user's own hooks on the leaf, so the copy is what AD computed. A leaf that
-    is reached several times in one call (reentrant checkpoints) gets the sum.
+    is reached several times in one call (reentrant checkpoints) gets the sum; what an engine call
+    inside of it keeps to itself (`torch.autograd.grad` in a custom backward, an adjoint) is no
+    part of it, although it runs the hooks: `is_beside` says so.
     """
 
-    def __init__(self, leaves: Sequence[torch.Tensor]) -> None:
+    def __init__(self, leaves: Sequence[torch.Tensor], is_beside: Callable[[], bool]) -> None:
         self._leaves = tuple(leaves)
+        self._is_beside = is_beside
         self._found: list[torch.Tensor | None] = [None] * len(self._leaves)
         self._undo: list[tuple[torch.Tensor, Any, bool]] = []  # leaf, hook, was it without any
 
@@ -58,7 +61,7 @@ class LeafWatch:
 
     def _add(self, position: int, leaf: torch.Tensor) -> None:
         def take(gradient: torch.Tensor | None) -> None:
-            if gradient is None:
+            if gradient is None or self._is_beside():
                 return
             with torch.no_grad():
                 part = gradient.detach()

@@ -44,6 +44,7 @@ SUBCOMMANDS = (
     Subcommand("report", "Show the report of a run as a page of HTML."),
     Subcommand("verify", "Check proofs that were saved to files, by two programs."),
     Subcommand("judge", "Judge steps again that an audit kept."),
+    Subcommand("strip", "Take names and paths out of such files, to send them."),
     Subcommand("explain", "Which theorem covers a model, and which layer blocks it."),
     Subcommand("check", "Judge a function's gradient at one point."),
     Subcommand("hunt", "Look for points at which a function's gradient is wrong."),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Values = Callable[[Errors | None], tuple[torch.Tensor, Sequence[torch.Tensor]]]
 
 _MOST = 64  # values that are looked at one by one
+_ENTRIES = 10_000  # variables; of more, sums of many terms, it takes seconds and finds rounding
 _SIGNS = 8  # terms that cancel do so under all signs once in 2^8 times
 
 
@@ -33,11 +34,12 @@ def vary_in_an_entry(program: Program, values: Values, suspects: torch.Tensor) -
     Args:
         program: For its deadline.
         values: What to differentiate, (m,).
-        suspects: (m,) bool; of very many none is looked at.
+        suspects: (m,) bool; of very many, or of very many variables, none is looked at.
     """
     found = torch.zeros_like(suspects)
     which = suspects.nonzero().flatten().tolist()
-    if not which or len(which) > _MOST:
+    entries = sum(p.numel() for p in program.point)
+    if not which or len(which) > _MOST or entries > _ENTRIES:
         return found
     own = _gradients(program, *values(None), which)
     sizes = [[g.abs() for g in gradient] for gradient in own]

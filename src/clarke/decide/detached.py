@@ -7,24 +7,21 @@ declares a surrogate derivative and is told so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from clarke.capture import input_slots
 from clarke.constraints import flatten
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide.beside import Beside
 from clarke.decide.held import free_tangents
 from clarke.decide.model import Culprit, Decision
-from clarke.decide.tolerance import REPLAY_SPACING, coarsest_epsilon, peak
+from clarke.decide.rates import Again, Held, UntoldError, apart_along
 from clarke.errors import ReplayError
 from clarke.numerics import (
-    BESIDE_ULPS,
-    CONFIRM_FINER,
-    CONFIRM_STEPS,
     DETACHED_APART,
 )
 from clarke.steering import (
@@ -32,9 +29,8 @@ from clarke.steering import (
     Pieces,
     Program,
     natural_gradient,
-    select_along,
-    selected_gradient,
 )
+from clarke.steering.memory import shared_memory
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -45,25 +41,7 @@ if TYPE_CHECKING:
     Value = Callable[[Sequence[torch.Tensor]], float]
 
 
-_STAYS = 0.5  # of a difference that a step ten times smaller does not take away
-_WIDER = 3.0
-_ROUNDINGS = 100.0
 _RAYS = 3
-
-
-@dataclass(frozen=True)
-class Again:
-    """A way to the function's value at another point.
-
-    Attributes:
-        value: The value.
-        exact: Computed in float64, whatever the program's own types are.
-        gradient: The gradient at the point, with nothing held constant; None if not known.
-    """
-
-    value: Value
-    exact: bool = False
-    gradient: Callable[[], tuple[torch.Tensor, ...]] | None = None
 
 
 def held_constant(trace: Trace) -> tuple[Culprit, ...]:
@@ -99,10 +77,18 @@ def numbers_read(trace: Trace) -> tuple[Culprit, ...]:
     )
 
 
-def opened_value(opened: Trace, variables: Sequence[int], deadline: Deadline = UNLIMITED) -> Again:
+def opened_value(
+    opened: Trace, trace: Trace, variables: Sequence[int], deadline: Deadline = UNLIMITED
+) -> Again:
     """The value at another point of a recorded program whose detached parts were recorded too.
 
     Its kinks do not matter, and of what was detached they could not be found.
+
+    Args:
+        opened: The program with its detached parts.
+        trace: The same without.
+        variables: Slots of the variables.
+        deadline: When to give up.
     """
     analysis = Analysis(opened, {}, (), 0, opened)
     program = Program(analysis, variables, deadline=deadline)
@@ -115,7 +101,29 @@ def opened_value(opened: Trace, variables: Sequence[int], deadline: Deadline = U
         whole = Analysis(attached, {}, (), 0, attached)
         return natural_gradient(Program(whole, variables, deadline=deadline))
 
-    return Again(value, exact=True, gradient=gradient)
+    return Again(value, exact=True, gradient=gradient, moving=_moving(opened, trace, variables))
+
+
+def _moving(opened: Trace, trace: Trace, variables: Sequence[int]) -> frozenset[int] | None:
+    """Numbers of the variables from which detached values were computed; None if not known."""
+    shared = shared_memory(opened.ops)
+    wanted = {shared.get(s, s) for s, e in trace.externals.items() if e.stopped}
+    before = -1
+    while before != len(wanted):  # what was written to may have been read under another name
+        before = len(wanted)
+        for op in reversed(opened.ops):
+            read = [shared.get(s, s) for s in input_slots(op)]
+            made = [shared.get(o, o) for o in op.outputs if o is not None]
+            if not wanted.isdisjoint(made + (read if op.func._schema.is_mutable else [])):
+                wanted.update(read)
+    held = {e.storage for s, e in opened.externals.items() if shared.get(s, s) in wanted}
+    found = frozenset(
+        number
+        for number, slot in enumerate(variables)
+        if shared.get(slot, slot) in wanted
+        or (slot in opened.externals and opened.externals[slot].storage in held)
+    )
+    return found or None
 
 
 def _attached(op: OpRecord) -> OpRecord:
@@ -140,9 +148,10 @@ def declared_rate(
     """
     if analysis is None or not any(e.stopped for e in analysis.trace.externals.values()):
         return None
-    places = held_constant(analysis.trace)
-    apart = _apart_around(Program(analysis, variables, deadline=deadline), values)
-    return _surrogate(analysis, places) if apart and all(apart) else None
+    program = Program(analysis, variables, deadline=deadline)
+    if not _all_apart(program, values):
+        return None
+    return _surrogate(analysis, held_constant(analysis.trace))
 
 
 def judge_detached(
@@ -199,7 +208,7 @@ def judge_detached(
             ),
             numbers,
         )
-    if not all(apart):
+    if not _is_apart(apart):
         # On one side only: a branch, which the recorded run does not show.
         read = read_into_python(analysis.trace)
         if not any(apart) or not read:
@@ -239,9 +248,11 @@ def unseen_branch(
     read = numbers_read(analysis.trace)
     if not read:
         return None
-    held = _held_along(program, (direction,))
-    if held is not None and not any(_apart(program, held, Again(value))):
-        return None
+    try:
+        if not any(apart_along(Held(program, (direction,)), Again(value))):
+            return None
+    except UntoldError:
+        pass
     return _another_branch(analysis, read)
 
 
@@ -269,25 +280,73 @@ def _another_branch(analysis: Analysis, read: tuple[Culprit, ...]) -> Decision:
 
 
 def _apart_around(program: Program, values: Sequence[Again]) -> list[bool] | None:
-    """`_apart` along random directions and their opposites; None if no pieces can be told there.
+    """`apart_along` of random directions and their opposites; None if pieces cannot be told.
 
     Of several ways to the value the next is asked where one does not tell, or tells of some
     directions only: in a narrow type the only step that roundings leave may be one that bridges
     the steps of a rounding.
     """
-    generator = torch.Generator().manual_seed(2)
-    rays = [free_tangents(program, generator) for _ in range(_RAYS)]
-    rays += [tuple(-x for x in r) for r in rays]
-    held = _held_along(program, rays)
-    if held is None:
-        return None
+    held = Held(program, _rays(program, values))
     apart: list[bool] = []
+    try:
+        held.all()
+    except UntoldError:
+        return None
     for value in values:
-        found = _apart(program, held, value)
-        if found and all(found):
+        found = list(apart_along(held, value))
+        if found and _is_apart(found):
             return found
         apart = found or apart
     return apart or [a for a in map(partial(_differs, program), values) if a is not None]
+
+
+def _all_apart(program: Program, values: Sequence[Again]) -> bool:
+    """Whether some value tells of directions, and that the rates differ along all of them.
+
+    What `_apart_around` would answer, at the cost of two directions where nothing is declared.
+    """
+    held = Held(program, _rays(program, values))
+    told = False
+    try:
+        for value in values:
+            found: list[bool] = []
+            for apart in apart_along(held, value):
+                found.append(apart)
+                if found.count(False) > 1:
+                    break
+            if found and _is_apart(found):
+                held.all()
+                return True
+            told = told or bool(found)
+    except UntoldError:
+        return False
+    differ = () if told else map(partial(_differs, program), values)
+    known = [a for a in differ if a is not None]
+    return bool(known) and all(known)
+
+
+def _is_apart(found: Sequence[bool]) -> bool:
+    """Whether rates differ along all directions, but for one that a jump may have misled.
+
+    Of rays in opposite pairs a branch on one side leaves one of each.
+    """
+    return all(found) or (len(found) > _RAYS and found.count(False) == 1)
+
+
+def _rays(program: Program, values: Sequence[Again]) -> list[Sequence[torch.Tensor]]:
+    """Random directions and their opposites, of the variables that move detached values.
+
+    What others do would drown it: of an autoencoder whose code is rounded, the decoder's share.
+    """
+    generator = torch.Generator().manual_seed(2)
+    rays: list[Sequence[torch.Tensor]] = [free_tangents(program, generator) for _ in range(_RAYS)]
+    moving = next((v.moving for v in values if v.moving is not None), None)
+    if moving is not None:
+        rays = [
+            tuple(x if n in moving else torch.zeros_like(x) for n, x in enumerate(ray))
+            for ray in rays
+        ]
+    return [*rays, *(tuple(-x for x in r) for r in rays)]
 
 
 def _differs(program: Program, again: Again) -> bool | None:
@@ -307,84 +366,3 @@ def _differs(program: Program, again: Again) -> bool | None:
     return float(np.abs(whole - held).max(initial=0.0)) > min(DETACHED_APART) * float(
         max(np.abs(whole).max(initial=0.0), np.abs(held).max(initial=0.0))
     )
-
-
-@dataclass(frozen=True)
-class _Held:
-    """A program with its detached values constant, along some directions.
-
-    Attributes:
-        directions: The directions, one tensor per variable each.
-        rates: How fast the pieces change that are active along each.
-        error: What rounding in float64 can do to the value at the point.
-    """
-
-    directions: Sequence[Sequence[torch.Tensor]]
-    rates: Sequence[float]
-    error: float
-
-
-def _held_along(program: Program, directions: Sequence[Sequence[torch.Tensor]]) -> _Held | None:
-    """The rates along directions; None if the pieces along one cannot be told."""
-    rates = []
-    for direction in directions:
-        try:
-            choices, _ = select_along(program, direction)
-        except ReplayError:
-            return None
-        rates.append(float(flatten(selected_gradient(program, choices)) @ flatten(direction)))
-    error = Beside(program, torch.Generator().manual_seed(0)).here.error
-    return _Held(directions, rates, error)
-
-
-def _apart(program: Program, held: _Held, again: Again) -> list[bool]:
-    """Along which directions the function changes at another rate than the pieces active there.
-
-    Without those at which roundings hide the difference.
-    """
-    value = again.value
-    epsilon = coarsest_epsilon(program.analysis.trace)
-    here = value(program.point)
-    # Ties of the program's own type are apart in float64 by its roundings: no step is shorter.
-    least = BESIDE_ULPS * epsilon * peak(program.point)
-    if again.exact:
-        epsilon = REPLAY_SPACING
-    noise = max(_ROUNDINGS * abs(here), held.error / REPLAY_SPACING) * epsilon
-    apart = []
-    for direction, expected in zip(held.directions, held.rates, strict=True):
-
-        def slope(step: float, direction: Sequence[torch.Tensor] = direction) -> float:
-            moved = [p + step * d for p, d in zip(program.point, direction, strict=True)]
-            return (value(moved) - here) / step
-
-        found = (_parts(slope, expected, noise, least, share) for share in DETACHED_APART)
-        parts = next((p for p in found if p is not None), None)
-        if parts is not None:
-            apart.append(parts)
-    return apart
-
-
-def _parts(
-    slope: Callable[[float], float], expected: float, noise: float, least: float, share: float
-) -> bool | None:
-    """Whether difference quotients stay away from a derivative, however small the step.
-
-    A step that is large beside the point shows the function's curvature, or bridges the steps of
-    a rounding. So the smallest counts at which roundings of the values, up to `noise`, do not hide
-    the difference; where it still comes nearer with the step, they are not apart. None if all are
-    hidden. Steps below `least` do not move the point.
-    """
-    usable = [
-        s
-        for s in (*CONFIRM_STEPS, *CONFIRM_FINER)
-        if s >= least and noise / s <= share * max(abs(slope(s)), abs(expected))
-    ]
-    if not usable:
-        return None
-    # Of a single one that counts, a wider one says how much of the difference is curvature.
-    compared = usable[-2:] if len(usable) > 1 else [_WIDER * usable[0], *usable]
-    gaps = [abs(slope(s) - expected) for s in compared]
-    found = max(abs(slope(usable[-1])), abs(expected))
-    if found == 0:
-        return None
-    return gaps[-1] > max(share * found, _STAYS * gaps[0])

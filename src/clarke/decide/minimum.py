@@ -1,4 +1,4 @@
-"""Whether a point is a local minimum, as far as first order tells."""
+"""Whether a point is a local minimum, as far as directional derivatives tell."""
 
 from __future__ import annotations
 
@@ -51,17 +51,21 @@ class LocalMinimum:
     """Whether the function is nowhere smaller near the point.
 
     Attributes:
-        minimum: It is (True), it is not (False), or first order does not tell (None).
-        strict: It grows at least linearly in every direction (True), not in every (False), or that
-            is not known (None).
+        minimum: It is (True), it is not (False), or that is not known (None).
+        strict: It grows in every direction (True), not in every (False), or that is not known.
         descent: If it is no minimum, one tensor per variable along which the function falls.
         slope: The directional derivative along `descent`.
+        order: Slopes told it (1): a strict minimum is sharp then, growing linearly. Or curvature
+            did (2), or neither (None).
+        curvature: Where the slope is zero, the second derivative along `descent`.
     """
 
     minimum: bool | None
     strict: bool | None
     descent: tuple[torch.Tensor, ...] | None
     slope: float
+    order: int | None
+    curvature: float = 0.0
 
 
 def slopes_of_list(limits: LimitSet, allowed: Array, deadline: Deadline) -> Slopes:

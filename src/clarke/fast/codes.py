@@ -11,6 +11,8 @@ parameters, under the pieces that AD chose. That holds for
   mean and deviation;
 - a ReLU, if the same channels are active and the inputs' codes are equal; with no active channel
   the inputs do not matter: everything is zero and depends on nothing;
+- a smooth function of every element, if its input's codes are equal;
+- tensors one behind the other along the channels, if the codes of all of them are equal;
 - a maxpool, if in every channel the chosen elements' codes are equal, wherever they stand.
 
 It is exact equality in real arithmetic: elements that rounding has pulled apart keep equal codes.
@@ -132,6 +134,10 @@ class Coder:
         if active is not None:
             taken *= active.reshape(n, c, h * w)
         return mix(taken.sum(axis=1).reshape(n, h, w))
+
+    def mapped(self, codes: Codes, function: str) -> Codes:
+        """Codes of a smooth function of each element; that of zero need not be zero."""
+        return mix(codes + self._multipliers(f"mapped by {function.rstrip('_')}", 1)[0])
 
     def pair(self, first: Codes, second: Codes) -> Codes:
         """Codes of two codes."""

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 
 Channels = tuple[int, int] | None
+# Functions of one element alone, without parameters and kinks.
+_SMOOTH = frozenset({"gelu", "gelu_", "silu", "silu_", "mish", "mish_", "sigmoid", "sigmoid_"}) | {
+    "tanh",
+    "tanh_",
+}
 _DIMENSIONS = 4  # images, channels, rows, columns
 
 
@@ -100,22 +105,48 @@ class Fingerprints:
             return self._pool(position, channels)
         if op.name == "aten::add.Tensor":
             return self._sum(position, channels)
+        if op.short_name == "cat":
+            return self._cat(position, channels)
+        if op.short_name in _SMOOTH:
+            codes = self._argument(position, 0, channels)
+            return None if codes is None else self._coder.mapped(codes, op.short_name)
         return None
 
     def _argument(self, position: int, argument: int, channels: Channels) -> Any:
         value = self._graph.trace.ops[position].args[argument]
         if not isinstance(value, Ref):
             return None
-        maker = self._graph.makers[position].get(value.slot)
-        if maker is not None:
-            made = self._graph.trace.ops[maker].outputs
-            return self.outputs(maker, channels) if made and made[0] == value.slot else None
+        if self._graph.makers[position].get(value.slot) is not None:
+            return self._made(position, value, channels)
         values = argument_values(self._graph, position, argument)
         array = None if values is None else as_array(values)
         if array is None:
             return None
         some = self._some(array, channels)
         return None if some is None else self._coder.pixels(some)
+
+    def _made(self, position: int, value: Ref, channels: Channels) -> Any:
+        """Codes of a first result of an operation, which another one reads."""
+        maker = self._graph.makers[position].get(value.slot)
+        if maker is None:
+            return None
+        made = self._graph.trace.ops[maker].outputs
+        return self.outputs(maker, channels) if made and made[0] == value.slot else None
+
+    def _cat(self, position: int, channels: Channels) -> Any:
+        """Of tensors one behind the other along the channels, all of which are asked for."""
+        op = self._graph.trace.ops[position]
+        along = op.args[1] if len(op.args) > 1 else op.kwargs.get("dim", 0)
+        parts = op.args[0]
+        if channels is not None or along != 1 or not isinstance(parts, list | tuple):
+            return None
+        total = None
+        for part in parts:
+            codes = self._made(position, part, None) if isinstance(part, Ref) else None
+            if codes is None:
+                return None
+            total = codes if total is None else self._coder.pair(total, codes)
+        return total
 
     def _some(self, array: NDArray[Any], channels: Channels) -> NDArray[Any] | None:
         """The images that are looked at, of the channels; None where they are not all there."""

@@ -176,7 +176,7 @@ def save_certificate(
         not gradient or is_replayed(program, flatten(gradient)),
         tensors,
     )
-    return _put(path, pack({**content, "claim": claim}, tensors))
+    return put(path, pack({**content, "claim": claim}, tensors))
 
 
 def _changed() -> ModifiedSinceError:
@@ -200,7 +200,7 @@ def save_step(
     Raises:
         UnsupportedError: As for `save_certificate`.
     """
-    return _put(path, pack_step(trace, variables, gradient, theorem=theorem))
+    return put(path, pack_step(trace, variables, gradient, theorem=theorem))
 
 
 def pack_step(
@@ -220,7 +220,12 @@ def pack_step(
     return pack({**content, "claim": dict(_NOTHING)}, tensors)
 
 
-def _put(path: str | PathLike[str], raw: bytes) -> Path:
+def put(path: str | PathLike[str], raw: bytes) -> Path:
+    """Write a file.
+
+    Raises:
+        InputError: It cannot be written.
+    """
     place = Path(path)
     try:
         place.write_bytes(raw)
