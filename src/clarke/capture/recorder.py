@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from clarke.capture.applied import Application, Beside, running
 from clarke.capture.functions import is_from_custom, is_result_of, running_function
 from clarke.capture.live import TENSOR, Node, Read, Slot, Storage, Writes
-from clarke.capture.operators import Operator, Operators, is_whole, reads_shape_only
+from clarke.capture.operators import Operator, Operators, follow_whole, is_whole, reads_shape_only
 from clarke.capture.places import Places
 from clarke.capture.saving import saves_otherwise
 from clarke.capture.signs import ZeroFinder, signs_tell
@@ -797,7 +797,9 @@ class Recorder(TorchDispatchMode):
         slot: Slot | None = self._slot(tensor)
         if slot is None or slot.storage.writers or not is_whole(slot.producer):
             return False
-        slot.masked = slot.masked or not tensor.requires_grad
+        if not tensor.requires_grad:
+            slot.masked = True
+            follow_whole(slot.producer)
         return True
 
     def _look(self, node: Node, operator: Operator, args: tuple[Any, ...], out: Any) -> None:
