@@ -795,11 +795,12 @@ class Recorder(TorchDispatchMode):
         if dtype is None or dtype.is_floating_point or dtype.is_complex:
             return False
         slot: Slot | None = self._slot(tensor)
-        if slot is None or slot.storage.writers or not is_whole(slot.producer):
+        made_by = None if slot is None or slot.storage.writers else slot.producer
+        if slot is None or made_by is None or not is_whole(made_by):
             return False
         if not tensor.requires_grad:
             slot.masked = True
-            follow_whole(slot.producer)
+            follow_whole(made_by)
         return True
 
     def _look(self, node: Node, operator: Operator, args: tuple[Any, ...], out: Any) -> None:
