@@ -170,6 +170,10 @@ class Subdifferential:
     @property
     def complete(self) -> bool:
         """Every selection was either proved active or excluded: the set is exactly known."""
+        return self._source.regular is not None or self._is_listed_whole
+
+    @property
+    def _is_listed_whole(self) -> bool:
         known = self._source.known
         return known is None or all(c.complete for c in known.components)
 
@@ -219,8 +223,9 @@ class Subdifferential:
                 `contains` and `min_norm` need no list.
             UnsupportedError: The set is not completely known; see `found`.
         """
+        found = self.found(seconds=seconds)
         self._require_complete()
-        return self.found(seconds=seconds)
+        return found
 
     @leaves_no_trace
     def found(self, *, seconds: float | None = SET_SECONDS) -> torch.Tensor:
@@ -240,9 +245,11 @@ class Subdifferential:
             BudgetError: As `bouligand`.
             UnsupportedError: As `bouligand`.
         """
-        self._require_complete()
         with Deadline.after(seconds) as deadline:
-            return torch.from_numpy(listed_vertices(self._source, self._rounding, deadline))
+            found = listed_vertices(self._source, self._rounding, deadline)
+        if self._source.regular is None:
+            self._require_complete()
+        return torch.from_numpy(found)
 
     @leaves_no_trace
     def contains(
@@ -384,9 +391,9 @@ class Subdifferential:
         return rounding_of_set(self._program, self._source.either)
 
     def _require_complete(self) -> None:
-        if not self.complete:
+        if not self._is_listed_whole:
             raise UnsupportedError(
-                "The set is known only from below: some selections could be neither proved nor "
-                "excluded (their switching functions agree to first order). .found() lists what "
-                "is proved, and .contains() answers where that decides."
+                "Its elements are known only from below: some selections could be neither proved "
+                "nor excluded (their switching functions agree to first order). .found() lists "
+                "what is proved, and .contains() answers where that decides."
             )

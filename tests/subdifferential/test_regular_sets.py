@@ -163,7 +163,7 @@ def test_maxima_of_all_sizes_against_their_vertices(never_listed, seed, scale):
 
     found = clarke.subdifferential(program, (zeros(3),))
     assert "not listed" in repr(found)
-    listed = clarke.subdifferential(program, (zeros(3),)).bouligand()
+    listed = clarke.subdifferential(program, (zeros(3),)).found()
     weights = torch.softmax(gaussian(len(listed), seed=seed), 0)
     inside = found.contains(weights @ listed)
     assert inside.inside

@@ -9,8 +9,6 @@ that the optimizer is to take, and tells the others.
 
 from __future__ import annotations
 
-import json
-import math
 import weakref
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -18,17 +16,28 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.audit.letters import (
+    BLOCK,
+    Job,
+    answer,
+    bundle,
+    checksum,
+    dumped,
+    forget,
+    judged,
+    loaded,
+    packed,
+    planned,
+    remember,
+    told,
+)
 from clarke.audit.post import Post
-from clarke.capture import Location
 from clarke.decide import Decision
-from clarke.decide.model import Culprit
-from clarke.errors import CaptureError, ClarkeError, UnsupportedError, in_a_line
+from clarke.errors import CaptureError, ClarkeError
 from clarke.fast import all_finite
 from clarke.numerics import AVERAGED, POST_BYTES, POST_PATIENCE, POST_SECONDS
-from clarke.proof import judge_stored, mean_of, pack, pack_step, unpack, unpack_stored
 from clarke.torch_private import (
     comm_hooks,
-    is_of_replica,
     is_sharded,
     processes,
     replicas,
@@ -39,14 +48,13 @@ from clarke.torch_private import (
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from clarke.audit.engine import BackwardCall
     from clarke.audit.groups import Group
     from clarke.audit.judge import Case
     from clarke.decide import Settings
 
-_BLOCK = 1 << 16
 _DIGEST = 1 << 4
 
 ALONE = (
@@ -105,7 +113,7 @@ class Ranks:
     def weights(self) -> torch.Tensor:
         """What checksums multiply with, computed once."""
         if self._weights is None:
-            self._weights = torch.cos(torch.arange(_BLOCK, dtype=torch.float64))
+            self._weights = torch.cos(torch.arange(BLOCK, dtype=torch.float64))
         return self._weights
 
     def aside(self, root: object = None) -> str:
@@ -171,7 +179,7 @@ class Ranks:
         """Tell the others that this process cannot judge the step."""
         try:
             post, name, _ = self.next()
-            told = _dumped({"why": f"Rank {post.rank} could not judge its part: {why}"})
+            told = dumped({"why": f"Rank {post.rank} could not judge its part: {why}"})
             if post.rank:
                 post.send(f"{name}/flags/{post.rank}", told)
             else:
@@ -268,7 +276,7 @@ class Meeting:
     def part(self, part: Part) -> Decision:
         """What is said of a call whose gradient is put together later, with others."""
         if part.early is None or not part.is_smooth:
-            _remember(part, _packed(part, self._numbered(part)))
+            remember(part, packed(part, self._numbered(part)))
             return Decision(Verdict.UNDECIDED, _LATER)
         mine = self._checksum(list(zip(self._numbered(part), part.local, strict=True)))
         now = self._checksum(list(enumerate(x.grad for x in self.leaves)))
@@ -278,7 +286,7 @@ class Meeting:
         return part.early
 
     def _checksum(self, parts: Sequence[tuple[int, torch.Tensor | None]]) -> tuple[float, float]:
-        return _checksum(parts, self._ranks.weights())
+        return checksum(parts, self._ranks.weights())
 
     def _eps(self) -> float:
         return max((torch.finfo(x.dtype).eps for x in self.leaves), default=0.0)
@@ -321,14 +329,14 @@ class Meeting:
         try:
             plan = self._plan(post, name, before, flags)
             if plan["why"]:
-                _forget(part, "an earlier call could not be judged over all processes")
+                forget(part, "an earlier call could not be judged over all processes")
                 return Decision(Verdict.UNDECIDED, plan["why"])
             if plan["smooth"] and part.early is not None:
                 return part.early
-            job = _Job(post, name, settings, seconds, fresh=plan["fresh"])
+            job = Job(post, name, settings, seconds, fresh=plan["fresh"])
             return self._all_together(job, part, gradient)
         except ClarkeError as error:
-            _forget(part, "an earlier call could not be judged over all processes")
+            forget(part, "an earlier call could not be judged over all processes")
             self._ranks.lost = (
                 "The processes of this training could not agree on an earlier step, so that clarke "
                 f"asks them no more. {error}"
@@ -340,43 +348,43 @@ class Meeting:
 
     def _plan(self, post: Post, name: str, before: str, flags: dict[str, Any]) -> dict[str, Any]:
         if post.rank:
-            post.send(f"{name}/flags/{post.rank}", _dumped(flags))
-            return _loaded(post.receive([f"{name}/plan"], POST_SECONDS)[0])
+            post.send(f"{name}/flags/{post.rank}", dumped(flags))
+            return loaded(post.receive([f"{name}/plan"], POST_SECONDS)[0])
         others = [f"{name}/flags/{r}" for r in range(1, post.world)]
         try:
-            plan = _planned([flags, *map(_loaded, post.receive(others, POST_SECONDS))])
+            plan = planned([flags, *map(loaded, post.receive(others, POST_SECONDS))])
         except ClarkeError as error:
-            post.send(f"{name}/plan", _dumped({"why": str(error)}))
+            post.send(f"{name}/plan", dumped({"why": str(error)}))
             raise
-        post.send(f"{name}/plan", _dumped(plan))
+        post.send(f"{name}/plan", dumped(plan))
         # Who told of this step has read all about the one before it.
         post.drop([*others, f"{before}/plan", f"{before}/verdict"])
         return plan
 
-    def _all_together(self, job: _Job, part: Part, gradient: tuple[torch.Tensor, ...]) -> Decision:
+    def _all_together(self, job: Job, part: Part, gradient: tuple[torch.Tensor, ...]) -> Decision:
         post, name = job.post, job.name
-        own = _packed(part, self._numbered(part))
-        sent = _bundle([*(part.group.programs if part.group else ()), own])
-        _remember(part, own)
+        own = packed(part, self._numbered(part))
+        sent = bundle([*(part.group.programs if part.group else ()), own])
+        remember(part, own)
         if len(sent) > POST_BYTES / post.world:
             why = f"What rank {post.rank} recorded takes {len(sent)} bytes, too many to be sent."
-            sent = _bundle([_dumped({"why": why}) + b"\n"])
+            sent = bundle([dumped({"why": why}) + b"\n"])
         patience = POST_SECONDS + (POST_PATIENCE if job.seconds is None else job.seconds)
         if post.rank:
             post.send(f"{name}/program/{post.rank}", sent)
-            return _told(post.receive([f"{name}/verdict"], patience)[0], gradient)
+            return told(post.receive([f"{name}/verdict"], patience)[0], gradient)
         others = [f"{name}/program/{r}" for r in range(1, post.world)]
         try:
             raw = [sent, *post.receive(others, POST_SECONDS)]
         except CaptureError as error:
-            post.send(f"{name}/verdict", _answer(Decision(Verdict.UNDECIDED, str(error)), {}))
+            post.send(f"{name}/verdict", answer(Decision(Verdict.UNDECIDED, str(error)), {}))
             raise
-        decision, element = _judged(raw, job, gradient)
-        answer = _answer(decision, element)
-        post.send(f"{name}/verdict", answer)
+        decision, element = judged(raw, job, gradient)
+        reply = answer(decision, element)
+        post.send(f"{name}/verdict", reply)
         post.drop(others)
         # Rank 0 holds the proof and the kinks of all; what the others do with it, it does too.
-        return replace(decision, element=_told(answer, gradient).element)
+        return replace(decision, element=told(reply, gradient).element)
 
     def replace(self, element: Sequence[torch.Tensor], group: Group | None) -> None:
         """Put a correct gradient in the place of what all processes were given."""
@@ -389,217 +397,3 @@ class Meeting:
                     leaf.grad = value.clone() if bool(value.any()) else None
                 else:
                     leaf.grad.copy_(value)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Programs that are to be judged together: where, within which limits, and of how many calls.
-
-    `fresh` says that the gradient is that of one call of each process.
-    """
-
-    post: Post
-    name: str
-    settings: Settings
-    seconds: float | None
-    fresh: bool
-
-
-def _judged(
-    raw: Sequence[bytes], job: _Job, gradient: tuple[torch.Tensor, ...]
-) -> tuple[Decision, dict[int, torch.Tensor]]:
-    """The verdict on the programs of all, and a correct gradient by parameter where there is one.
-
-    Where calls add up, those that were smooth everywhere have sent no program. By the sum rule,
-    which is an equality there, they move gradient and subdifferential alike: the sum of the others
-    is judged, against what these have added to the gradient.
-    """
-    try:
-        steps = [(r, *_unpacked(unit)) for r, units in enumerate(raw) for unit in _unbundled(units)]
-        found = dict(enumerate(gradient)) if job.fresh else None
-        step, order = mean_of([(r, s, k) for r, s, k in steps], of=job.post.world, gradient=found)
-        decision = judge_stored(step, job.seconds, job.settings)
-    except Exception as error:  # noqa: BLE001 - the others wait for an answer
-        why = str(error) if isinstance(error, ClarkeError) else in_a_line(error)
-        return Decision(Verdict.UNDECIDED, why), {}
-    if decision.element is None:
-        return decision, {}
-    element = {}
-    for key, judged, right in zip(order, step.gradient, decision.element, strict=True):
-        given = gradient[key]
-        shift = right.to(torch.float64) - judged.to(torch.float64)
-        element[key] = right if job.fresh else given.to(torch.float64) + shift
-    return decision, element
-
-
-def _told(answer: bytes, gradient: tuple[torch.Tensor, ...]) -> Decision:
-    content, tensors = unpack(answer)
-    element = None
-    if tensors:
-        element = tuple(tensors.get(f"element.{i}", g) for i, g in enumerate(gradient))
-    return Decision(
-        Verdict[content["verdict"]],
-        content["reason"],
-        theorem=content["theorem"],
-        culprits=tuple(Culprit(o, Location(*p), r) for o, p, r in content["culprits"]),
-        notes=tuple(content["notes"]),
-        cures=tuple(content["cures"]),
-        element=element,
-        out_of_time=content["out_of_time"],
-    )
-
-
-def _planned(flags: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What all processes are to do, from what each of them tells."""
-    why = next((f["why"] for f in flags if f["why"]), "")
-    if not why and len({f["leaves"] for f in flags}) > 1:
-        why = _OTHER_LEAVES
-    why = why or _not_the_mean(flags)
-    smooth = all(f.get("smooth") for f in flags)
-    if not (why or smooth):
-        why = next((f["apart"] for f in flags if f["apart"]), "")
-    return {"why": why, "smooth": smooth, "fresh": all(f.get("fresh") for f in flags)}
-
-
-def _not_the_mean(flags: Sequence[dict[str, Any]]) -> str:
-    """Whether the gradients that the processes were given are one, and the mean of theirs."""
-    sums, means = [f["mine"][0] for f in flags], [f["mean"][0] for f in flags]
-    if not all(math.isfinite(x) for x in (*sums, *means)):
-        # Then no sum tells anything; the ladder says which entries are finite, and which not.
-        return "" if not any(math.isfinite(x) for x in means) else _DIFFER
-    size = sum(f["mine"][1] for f in flags) / len(flags)
-    allowed = AVERAGED * (len(flags) + 2) * max(f["eps"] for f in flags) * size
-    if max(means) - min(means) > allowed:
-        return _DIFFER
-    if abs(sum(sums) / len(sums) - means[0]) <= allowed:
-        return ""
-    hooks = sorted({h for f in flags for h in f["hooks"]})
-    by = f" It is sent by {', '.join(hooks)}, which may round or change it." if hooks else ""
-    return f"{_CHANGED}{by}"
-
-
-_OTHER_LEAVES = (
-    "The processes judge other parameters in this step: of none are the parts of all known. "
-    "Give every process the same `wrt`, and the same modules to DistributedDataParallel."
-)
-_DIFFER = (
-    "The gradients of the processes are not equal after this call: they are of different steps, or "
-    "were not averaged."
-)
-_CHANGED = (
-    "The gradient that the processes were given is not the mean of theirs within rounding, so that "
-    "it is the gradient of no program that clarke has recorded."
-)
-
-
-def _checksum(
-    parts: Sequence[tuple[int, torch.Tensor | None]], weights: torch.Tensor
-) -> tuple[float, float]:
-    """A fixed linear function of numbered gradients, and the sum of sizes that bounds it.
-
-    Linear, so that it tells a mean from the means of its parts: weights are incommensurable, and
-    what is no mean passes with no chance but an adversary's.
-    """
-    total, size = [], []
-    with torch.no_grad():
-        for number, gradient in parts:
-            if gradient is None or not gradient.numel():
-                continue
-            plain = gradient.detach()
-            flat = (plain if plain.layout == torch.strided else plain.to_dense()).reshape(-1)
-            own = weights.to(flat.device)
-            for block, start in enumerate(range(0, len(flat), _BLOCK)):
-                piece = flat[start : start + _BLOCK].to(torch.float64)
-                factor = math.cos(number * math.sqrt(2) + block * math.sqrt(3))
-                total.append(factor * (piece @ own[: len(piece)]))
-                size.append(piece.abs().sum())
-        if not total:
-            return 0.0, 0.0
-        device = total[0].device
-        return (
-            float(torch.stack([t.to(device) for t in total]).sum()),
-            float(torch.stack([s.to(device) for s in size]).sum()),
-        )
-
-
-def _packed(part: Part, keys: Sequence[int]) -> bytes:
-    """A program, to be sent, or why it cannot be."""
-    try:
-        if part.case.opened is not None:
-            raise UnsupportedError("it detaches values that are computed from parameters")
-        trace = part.case.trace()
-        own = [a for a in trace.applied if not is_of_replica(a.function)]
-        if own:
-            raise UnsupportedError(
-                f"the derivative of {own[0].name} at {own[0].location} is its author's code"
-            )
-        step = pack_step(trace, part.case.slots, part.local)
-    except ClarkeError as error:
-        return _dumped({"why": f"A program touches kinks and cannot be sent: {error}"}) + b"\n"
-    return _dumped({"why": "", "keys": list(keys)}) + b"\n" + step
-
-
-def _unpacked(raw: bytes) -> tuple[Any, list[int]]:
-    head, _, step = raw.partition(b"\n")
-    told = _loaded(head)
-    if told["why"]:
-        raise UnsupportedError(told["why"])
-    return unpack_stored(step, "a message"), told["keys"]
-
-
-def _bundle(units: Sequence[bytes]) -> bytes:
-    return _dumped({"sizes": [len(u) for u in units]}) + b"\n" + b"".join(units)
-
-
-def _unbundled(raw: bytes) -> list[bytes]:
-    head, _, rest = raw.partition(b"\n")
-    units, at = [], 0
-    for size in _loaded(head)["sizes"]:
-        units.append(rest[at : at + size])
-        at += size
-    return units
-
-
-def _remember(part: Part, packed: bytes) -> None:
-    """Keep a program for the calls that may add to the same gradient."""
-    group = part.group
-    if group is None:
-        return
-    group.programs.append(packed)
-    if sum(len(p) for p in group.programs) > POST_BYTES:
-        _forget(part, "the programs of its parts are too large to keep")
-
-
-def _forget(part: Part, why: str) -> None:
-    if part.group is not None:
-        part.group.programs.clear()
-        part.group.unsent = part.group.unsent or why
-
-
-def _answer(decision: Decision, element: Mapping[int, torch.Tensor]) -> bytes:
-    content = {
-        "verdict": decision.verdict.name,
-        "reason": decision.reason,
-        "theorem": decision.theorem,
-        "culprits": [
-            [
-                c.operation,
-                [c.location.module, c.location.file, c.location.line, c.location.function],
-                c.reason,
-            ]
-            for c in decision.culprits
-        ],
-        "notes": list(decision.notes),
-        "cures": list(decision.cures),
-        "out_of_time": decision.out_of_time,
-    }
-    return pack(content, {f"element.{k}": e for k, e in element.items()})
-
-
-def _dumped(content: dict[str, Any]) -> bytes:
-    return json.dumps(content).encode("ascii")
-
-
-def _loaded(raw: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(raw)
-    return found

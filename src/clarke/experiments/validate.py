@@ -20,6 +20,8 @@ from clarke.experiments.theorem8 import theorem_8_holds
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from clarke import Subdifferential
+
 
 _BUDGET = Limits(nodes=3_000, cells=600, kinks=64)
 _BESIDE = 2.0**-30
@@ -109,8 +111,8 @@ def judge(network: Network, which: Variables) -> Case | None:
         inside = membership.inside
         if inside is not None and not membership.verify():
             wrong.append(Contradiction.PROOF)
-        if found.complete and found.limits.count <= _BUDGET.cells:
-            points = found.bouligand()
+        points = _listed(found)
+        if points is not None:
             elements = len(points)
             if holds and not _is_among(flat, points):
                 wrong.append(Contradiction.THEOREM_8)
@@ -130,6 +132,16 @@ def judge(network: Network, which: Variables) -> Case | None:
         Method.CHECK: Answer.of(full.correct),
     }
     return Case(network.kind, which, full.touched, answers, elements, tuple(dict.fromkeys(wrong)))
+
+
+def _listed(found: Subdifferential) -> torch.Tensor | None:
+    """All limiting gradients; None where they are too many, or some could not be proved."""
+    if not found.complete or found.limits.count > _BUDGET.cells:
+        return None
+    try:
+        return found.bouligand()
+    except UnsupportedError:  # the set is known as a sum, of which some pieces are too thin
+        return None
 
 
 def _is_among(vector: torch.Tensor, points: torch.Tensor) -> bool:
