@@ -26,11 +26,12 @@ _COUNTING = frozenset(
 )
 
 _WHOLE = frozenset(f"aten::{n}" for n in ("floor", "ceil", "round", "trunc", "sign", "sgn"))
+_QUOTIENTS = frozenset({"aten::div", "aten::floor_divide"})
 _KEEPS_WHOLE = frozenset(
     f"aten::{n}"
     for n in (
         *("abs", "add", "clamp", "clamp_max", "clamp_min", "maximum", "minimum", "mul", "neg"),
-        *("amax", "amin", "max", "min", "prod", "relu", "sub", "sum"),
+        *("amax", "amin", "fmod", "max", "min", "prod", "relu", "remainder", "rsub", "sub", "sum"),
         *("clone", "expand", "flip", "permute", "reshape", "select", "slice", "squeeze", "stack"),
         *("t", "transpose", "unsqueeze", "view"),
     )
@@ -41,14 +42,16 @@ _WHOLE_DEPTH = 8
 def is_whole(node: Node | None, depth: int = _WHOLE_DEPTH) -> bool:
     """Whether what an operation gave is whole numbers, whatever it read.
 
-    Nothing on the way may have been cut off, so that where they jump is known of those that made
-    them whole.
+    What was cut off on the way counts while its history is there (`follow_whole` takes it back), so
+    that where they jump is known of those that made them whole.
     """
     if node is None or depth == 0 or node.hidden_write:
         return False
     name: str = node.func._schema.name
     if name in _WHOLE:
         return bool(node.named.get("decimals", 0) == 0)
+    if name in _QUOTIENTS:
+        return name == "aten::floor_divide" or node.named.get("rounding_mode") is not None
     if name == "aten::_to_copy":
         return all(not (s.dtype.is_floating_point or s.dtype.is_complex) for s in node.inputs)
     numbers = [a for a in (*node.pattern, *node.named.values()) if isinstance(a, float)]
@@ -58,10 +61,26 @@ def is_whole(node: Node | None, depth: int = _WHOLE_DEPTH) -> bool:
         and all(a.is_integer() for a in numbers)
         and all(
             not s.dtype.is_floating_point
-            or (is_whole(s.producer, depth - 1) and not s.storage.writers)
+            or (is_whole(s.producer or s.history, depth - 1) and not s.storage.writers)
             for s in node.inputs
         )
     )
+
+
+def follow_whole(node: Node) -> None:
+    """Undo that whole numbers on the way to an operation's were taken for constants.
+
+    Detached whole numbers jump where what made them whole does, and nowhere else.
+    """
+    if node.func._schema.name in _WHOLE | _QUOTIENTS:
+        return
+    for slot in node.inputs:
+        if slot.dtype.is_floating_point:
+            if slot.producer is None:
+                slot.producer, slot.history, slot.held = slot.history, None, None
+            slot.masked = True
+            if slot.producer is not None:
+                follow_whole(slot.producer)
 
 
 def reads_shape_only(func: Any) -> bool:

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from clarke.capture.applied import Application, Beside, running
 from clarke.capture.functions import is_from_custom, is_result_of, running_function
 from clarke.capture.live import TENSOR, Node, Read, Slot, Storage, Writes
-from clarke.capture.operators import Operator, Operators, is_whole, reads_shape_only
+from clarke.capture.operators import Operator, Operators, follow_whole, is_whole, reads_shape_only
 from clarke.capture.places import Places
 from clarke.capture.saving import saves_otherwise
 from clarke.capture.signs import ZeroFinder, signs_tell
@@ -795,9 +795,12 @@ class Recorder(TorchDispatchMode):
         if dtype is None or dtype.is_floating_point or dtype.is_complex:
             return False
         slot: Slot | None = self._slot(tensor)
-        if slot is None or slot.storage.writers or not is_whole(slot.producer):
+        made_by = None if slot is None or slot.storage.writers else slot.producer
+        if slot is None or made_by is None or not is_whole(made_by):
             return False
-        slot.masked = slot.masked or not tensor.requires_grad
+        if not tensor.requires_grad:
+            slot.masked = True
+            follow_whole(made_by)
         return True
 
     def _look(self, node: Node, operator: Operator, args: tuple[Any, ...], out: Any) -> None:

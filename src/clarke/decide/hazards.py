@@ -202,6 +202,29 @@ def _tied_decisions(analysis: Analysis, *, sees_values: bool) -> Decision | None
                 culprits=(culprit_of(touch, why),),
                 analysis=analysis,
             )
+    return _written_steps(analysis)
+
+
+def _written_steps(analysis: Analysis) -> Decision | None:
+    """Whole numbers of a step at its jump that are written into memory: they have no other side."""
+    jumps: dict[int, Culprit] = {}
+    why = "jumps here, and what is made of it is written into memory as whole numbers"
+    for position, op in enumerate(analysis.trace.ops):
+        read = list(input_slots(op))
+        source = next((jumps[s] for s in read if s in jumps), None)
+        site = analysis.sites.get(position)
+        if source is None and site is not None and Hazard.STEP in site.touch.hazards:
+            source = culprit_of(site.touch, why)
+        if source is None:
+            continue
+        if op.short_name.endswith("_") and read and not _is_float(analysis, read[0]):
+            return Decision(
+                Verdict.UNDECIDED,
+                f"{source} ({op.shown} at {op.location}); clarke cannot follow the other side.",
+                culprits=(source,),
+                analysis=analysis,
+            )
+        jumps.update((out, source) for out in op.outputs if out is not None)
     return None
 
 
