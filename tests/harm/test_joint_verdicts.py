@@ -6,9 +6,13 @@ All programs run in one pair of processes, one after the other, and tell what ca
 import importlib
 import os
 import socket
+import sys
 import time
 import warnings
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
+from queue import Empty
 
 import pytest
 import torch
@@ -470,21 +474,41 @@ def work(rank, port, queue, names=()):
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module")
-def found():
+@contextmanager
+def pair_of(target):
+    """A pair of processes, and the queue in which they answer."""
     context = mp.get_context("spawn")
-    queue = context.Queue()
-    port = free_port()
-    ranks = [context.Process(target=work, args=(r, port, queue)) for r in range(2)]
-    for process in ranks:
-        process.start()
+    queue, port = context.Queue(), free_port()
+    ranks = [context.Process(target=target, args=(r, port, queue)) for r in range(2)]
+    # This module's name begins at the root, wherever pytest was started.
+    root = str(Path(__file__).resolve().parents[2])
+    sys.path.append(root)
     try:
-        told = [queue.get(timeout=200) for _ in PROGRAMS for _ in ranks]
         for process in ranks:
-            process.join(60)
+            process.start()
+        yield ranks, queue
     finally:
+        sys.path.remove(root)
         for process in ranks:
             process.kill()
+
+
+def answer(ranks, queue):
+    """The next answer; fails at once if nobody is left to give one."""
+    for _ in range(100):
+        try:
+            return queue.get(timeout=2)
+        except Empty:
+            assert any(p.is_alive() for p in ranks), [p.exitcode for p in ranks]
+    pytest.fail("no answer in 200 s")
+
+
+@pytest.fixture(scope="module")
+def found():
+    with pair_of(work) as (ranks, queue):
+        told = [answer(ranks, queue) for _ in PROGRAMS for _ in ranks]
+        for process in ranks:
+            process.join(60)
     assert [p.exitcode for p in ranks] == [0, 0]
     return {
         p.__name__: [next(f for r, n, f in told if (r, n) == (rank, p.__name__)) for rank in (0, 1)]
@@ -618,15 +642,7 @@ def dies(rank, port, queue):
 
 
 def test_the_others_get_their_ordinary_error_when_one_dies():
-    context = mp.get_context("spawn")
-    queue, port = context.Queue(), free_port()
-    ranks = [context.Process(target=dies, args=(r, port, queue)) for r in range(2)]
-    for process in ranks:
-        process.start()
-    try:
-        error, steps = queue.get(timeout=200)
-    finally:
-        for process in ranks:
-            process.kill()
+    with pair_of(dies) as (ranks, queue):
+        error, steps = answer(ranks, queue)
     assert "clarke" not in error
     assert steps == 0
