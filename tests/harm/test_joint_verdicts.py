@@ -271,7 +271,7 @@ def random_sums():
     """The same verdict as `clarke.check` has on the mean, written as one function."""
     generator = torch.Generator().manual_seed(1)
     found = []
-    for trial in range(10):
+    for trial in range(6):
         picks = torch.randint(len(PIECES), (2, 2, 2), generator=generator).tolist()
         at = torch.randint(-1, 2, (3,), generator=generator).float() * (trial % 3 > 0)
 
