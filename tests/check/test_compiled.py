@@ -357,6 +357,7 @@ def test_many_threads():
     assert warnings.filters == filters
 
 
+@pytest.mark.slow
 def test_interrupts_leave_programs_compiled():
     """At every fourth line of the switch, which takes its time."""
     compiled = torch.compile(wrong, backend="eager")

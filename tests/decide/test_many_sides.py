@@ -46,7 +46,9 @@ def rows(x):
 
 
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a relu"])
-@pytest.mark.parametrize("function", [blocks, fused, ranges, rows])
+@pytest.mark.parametrize(
+    "function", [blocks, fused, pytest.param(ranges, marks=pytest.mark.slow), rows]
+)
 def test_a_mean_of_many_sides_is_found(function, beside):
     size = 21
 

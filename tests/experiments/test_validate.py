@@ -167,6 +167,7 @@ def test_the_table_adds_up():
     assert "| all | 3 | 3 | 3 / 0 | 3 / 0 / 0 | 3 / 0 / 0 | 3 / 0 / 0 |" in page(cases, 1, 0)
 
 
+@pytest.mark.slow
 def test_the_command():
     result = CliRunner().invoke(
         make_app("validate"), ["validate", "--networks", "1", "--seed", "2", "--jobs", "1"]

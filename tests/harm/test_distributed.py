@@ -91,7 +91,7 @@ def run(kind, world):
     return found
 
 
-@pytest.mark.parametrize("kind", ["fsdp2", "ddp", "by hand"])
+@pytest.mark.parametrize("kind", ["fsdp2", "ddp", pytest.param("by hand", marks=pytest.mark.slow)])
 def test_two_processes(kind):
     for same, steps in run(kind, 2):
         assert same
@@ -104,6 +104,7 @@ def test_two_processes(kind):
         assert "Several processes train together" in reasons.pop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fsdp2", "ddp"])
 def test_one_process_alone(kind):
     """Nothing is put together, but sharding frees memory all the same."""

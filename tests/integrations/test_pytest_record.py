@@ -60,6 +60,7 @@ def record(pytester, name, **environment):
     )
 
 
+@pytest.mark.slow
 def test_two_records_are_compared(pytester, monkeypatch, capsys):
     first = record(pytester, "old.json")
     assert "5 gradients of 5 tests written to old.json" in first.stdout

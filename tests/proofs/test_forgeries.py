@@ -104,7 +104,15 @@ def accepted(proof, other, allowed="", bound=lambda forged: forged):
     return count, wrong
 
 
-LONG = ("wrong with exclusions", "wrong maxima", "wrong guard", "neighbours", "eigenvalues")
+LONG = (
+    "wrong with exclusions",
+    "wrong maxima",
+    "wrong guard",
+    "neighbours",
+    "eigenvalues",
+    "guard",
+    "masks",
+)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def test_a_run_that_was_killed_names_the_step(tmp_path):
     assert len(read_run(tmp_path / "run").steps) == 1
 
 
+@pytest.mark.slow
 def test_the_command_says_so(tmp_path):
     (tmp_path / "train.py").write_text(
         textwrap.dedent("""\
