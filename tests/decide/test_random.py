@@ -108,9 +108,9 @@ def test_kinks_hidden_in_arithmetic():
         compare(case, seen)
 
     run()
-    # About one in a hundred; of few examples, some that Hypothesis draws in a row may be alike.
-    assert share_of(seen, Verdict.UNDECIDED) <= 0.2, seen
-    assert share_of(seen, "incomplete") <= 0.2, seen
+    # About one in a hundred; of five examples, two that Hypothesis draws in a row may be alike.
+    assert share_of(seen, Verdict.UNDECIDED) <= 0.4, seen
+    assert share_of(seen, "incomplete") <= 0.4, seen
 
 
 @settings(max_examples=number(8), deadline=None, suppress_health_check=EVERY)
