@@ -57,6 +57,7 @@ def test_damaged_refutations_do_not_verify(program, size):
             assert forged.defects()
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=cases(n_vars=2, max_kinks=4))
 def test_damaged_refutations_of_random_programs(case):

@@ -70,6 +70,7 @@ def network(batch=6):
     return model, images
 
 
+@pytest.mark.slow
 def test_a_network_with_many_ties_agrees_with_its_neighbourhood():
     """Along the direction that chose the pieces, autograd's own gradients tend to the answer."""
     model, images = network()

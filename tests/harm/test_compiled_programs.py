@@ -160,6 +160,7 @@ def test_compiled_before_the_audit(make):
     assert counted == counted_under_audit
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_whole_step_compiled():
     def plainly(net, _backend):

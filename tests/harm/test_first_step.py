@@ -29,6 +29,7 @@ def in_a_new_process(program, **environment):
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_two_steps_without_a_compiler():
     told = in_a_new_process(
         """

@@ -165,7 +165,12 @@ def interrupt(name, training, count, seed=0):
     return struck
 
 
-@pytest.mark.parametrize("name", NAMES)
+LONG = ("check of a network", "wrong", "verify", "audit that confirms")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LONG)) for n in NAMES]
+)
 def test_a_few(name, training):
     assert interrupt(name, training, 12) > 0
 

@@ -11,6 +11,7 @@ import time
 import warnings
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from queue import Empty
 
@@ -547,6 +548,23 @@ EXPECTED = {
 }
 
 
+SOME = signs_differ, signs_equal, nothing_touched, accumulated_at_kinks, rounded_by_a_hook
+
+
+def test_some_on_two_ranks():
+    """The first of what `make test-slow` tries of all."""
+    with pair_of(partial(work, names=[p.__name__ for p in SOME])) as (ranks, queue):
+        told = {(r, n): f for r, n, f in (answer(ranks, queue) for _ in SOME for _ in ranks)}
+    for program in SOME:
+        verdicts, reason = EXPECTED[program]
+        first, second = (told[rank, program.__name__] for rank in (0, 1))
+        assert first == second
+        steps, _ = first
+        assert [v for v, _, _ in steps] == [j for _, j, _ in steps] == verdicts
+        assert reason in steps[0][2]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("program", EXPECTED, ids=lambda p: p.__name__)
 def test_one_verdict_on_both(found, program):
     verdicts, reason = EXPECTED[program]
@@ -557,6 +575,7 @@ def test_one_verdict_on_both(found, program):
     assert first == second
 
 
+@pytest.mark.slow
 def test_one_proof_and_a_repair_that_leaves_all_equal(found):
     (steps, grads, proved, places), (others, same, *_) = found["signs_differ_repaired"]
     assert steps == others
@@ -566,12 +585,14 @@ def test_one_proof_and_a_repair_that_leaves_all_equal(found):
     assert places == [("relu", "rank 0: module"), ("relu", "rank 1: module")]
 
 
+@pytest.mark.slow
 def test_a_sum_with_kinks_of_one_process_alone(found):
     (first, _), (second, _) = found["accumulated_at_kinks_of_one"]
     assert [v for v, _, _ in first] == ["UNDECIDED", "BOULIGAND"]
     assert [v for v, _, _ in second] == ["SMOOTH", "BOULIGAND"]
 
 
+@pytest.mark.slow
 def test_a_sum_over_calls_and_processes_is_repaired_alike(found):
     for steps, grads in found["accumulated_kinks_that_cancel_repaired"]:
         assert [v for v, _, _ in steps] == ["UNDECIDED", "NOT_CLARKE"]
@@ -579,6 +600,7 @@ def test_a_sum_over_calls_and_processes_is_repaired_alike(found):
         assert grads == [[1.0, 1.0, 1.0]]
 
 
+@pytest.mark.slow
 def test_as_the_mean_written_as_one_function(found):
     both = found["random_sums"]
     assert both[0] == both[1]
@@ -586,6 +608,7 @@ def test_as_the_mean_written_as_one_function(found):
         assert joint == expected or {joint, expected} <= {"BOULIGAND", "CLARKE"}
 
 
+@pytest.mark.slow
 def test_leaves_beside_the_shared_ones(found):
     for unnamed, named in found["leaves_of_its_own"]:
         assert [v for v, _, _ in unnamed] == ["UNDECIDED"]
@@ -595,6 +618,7 @@ def test_leaves_beside_the_shared_ones(found):
         assert [v for v, _, _ in steps] == ["SMOOTH", "UNDECIDED", "UNDECIDED"]
 
 
+@pytest.mark.slow
 def test_whoever_judges_alone_waits_once_and_not_for_long(found):
     (steps, seconds), _ = found["only_one_audits"]
     assert [v for v, _, _ in steps] == ["UNDECIDED", "UNDECIDED"]
@@ -603,12 +627,14 @@ def test_whoever_judges_alone_waits_once_and_not_for_long(found):
     assert seconds < 20
 
 
+@pytest.mark.slow
 def test_steps_that_one_leaves_out(found):
     (all_, _), (second, _) = found["one_leaves_out_a_step"]
     assert [v for v, _, _ in all_] == ["NOT_CLARKE", "UNDECIDED", "UNDECIDED"]
     assert [v for v, _, _ in second] == ["NOT_CLARKE", "", "UNDECIDED"]
 
 
+@pytest.mark.slow
 def test_errors_of_the_program_pass(found):
     (none, own, _), (nothing, others, seconds) = found["one_fails_in_backward"]
     assert none == nothing == []

@@ -90,6 +90,7 @@ def test_a_find_is_told_even_if_it_could_not_be_made_simple(monkeypatch):
     assert clarke.hunt(*bce(), seconds=None)
 
 
+@pytest.mark.slow
 def test_time_is_kept_with_a_slow_function():
     def slow(x):
         time.sleep(0.02)
