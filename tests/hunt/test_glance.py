@@ -4,6 +4,7 @@ import sys
 import time
 from dataclasses import replace
 
+import pytest
 import torch
 
 import clarke
