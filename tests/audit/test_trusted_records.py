@@ -432,6 +432,7 @@ def test_a_bias_that_is_added_as_a_column():
     assert step.verdict is Verdict.NOT_CLARKE
 
 
+@pytest.mark.slow
 def test_nothing_is_held_from_step_to_step():
     """Gradients that are written to with gradients on leave no record."""
     w = torch.nn.Linear(2, 2)

@@ -157,6 +157,7 @@ def integer_net(generator, *, norm):
     return nn.Sequential(*layers).double()
 
 
+@pytest.mark.slow
 def test_what_is_proved_stands_up_to_a_replay_and_to_the_program():
     generator = torch.Generator().manual_seed(0)
     verdicts = []

@@ -144,6 +144,7 @@ def fails(pytester, suite, *words):
     return result.stdout.str()
 
 
+@pytest.mark.slow
 def test_the_short_summary_says_what_and_where(pytester, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     said = fails(pytester, FAILING)

@@ -112,6 +112,8 @@ LONG = (
     "eigenvalues",
     "guard",
     "masks",
+    "norms",
+    "rays",
 )
 
 
