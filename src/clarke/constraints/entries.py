@@ -16,7 +16,7 @@ from clarke.numerics import NULL_OWN
 from clarke.steering import Errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from clarke.steering import Program, Site
 
@@ -41,11 +41,13 @@ def vary_in_an_entry(program: Program, values: Values, suspects: torch.Tensor) -
     entries = sum(p.numel() for p in program.point)
     if not which or len(which) > _MOST or entries > _ENTRIES:
         return found
-    own = _gradients(program, *values(None), which)
+    own = list(gradients(program, *values(None), which))
+    if not own:
+        return found
     sizes = [[g.abs() for g in gradient] for gradient in own]
     for seed in range(_SIGNS):
         try:
-            turned = _gradients(program, *values(Errors(seed, signs=True)), which)
+            turned = list(gradients(program, *values(Errors(seed, signs=True)), which))
         except ReplayError:
             return found
         for size, gradient in zip(sizes, turned, strict=True):
@@ -65,18 +67,15 @@ def less_first(site: Site, values: torch.Tensor) -> torch.Tensor:
     return values - values[first][site.touch.owner]
 
 
-def _gradients(
+def gradients(
     program: Program,
     values: torch.Tensor,
     leaves: Sequence[torch.Tensor],
     which: Sequence[int],
-) -> list[tuple[torch.Tensor, ...]]:
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The gradients of some of (m,) values, one after the other; none where nothing varies."""
     if not values.requires_grad:
-        return [tuple(torch.zeros_like(leaf) for leaf in leaves) for _ in which]
-    found = []
-    for place in which:
-        program.deadline.ask("differentiating {} small slopes", len(which))
-        found.append(
-            torch.autograd.grad(values[place], leaves, retain_graph=True, materialize_grads=True)
-        )
-    return found
+        return
+    for done, place in enumerate(which):
+        program.deadline.ask("differentiating {} of {} slopes", done, len(which))
+        yield torch.autograd.grad(values[place], leaves, retain_graph=True, materialize_grads=True)

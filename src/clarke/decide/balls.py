@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from clarke.decide.cone import Cone
     from clarke.decide.enumerate import Kink, Node
     from clarke.decide.limits import Limits
+    from clarke.decide.slopes import Slopes
     from clarke.steering import Program
 
     Array = NDArray[np.float64]
@@ -128,16 +129,14 @@ class BallEnumeration(Enumeration):
             )
         return super()._options(kink, node)
 
-    def _list_options(
-        self, kink: Kink, node: Node, candidates: Array, switching: Array
-    ) -> list[Option]:
+    def _list_options(self, kink: Kink, node: Node, found: Slopes) -> list[Option]:
         touch = kink.site.touch
         if not kink.site.rule.by_weights:
-            return super()._list_options(kink, node, candidates, switching)
+            return super()._list_options(kink, node, found)
         mine = (touch.owner == kink.index).numpy()
-        slopes = candidates[mine][1:]
+        slopes = found.candidates[mine][1:]
         _, sizes, lines = np.linalg.svd(slopes, full_matrices=False)
-        largest = float(np.abs(candidates).max(initial=0.0))
+        largest = float(np.abs(found.candidates).max(initial=0.0))
         if sizes[0] <= SLOPES_EQUAL * largest or sizes[0] == 0:
             return [Option(0, (), shares=np.zeros(len(slopes) + 1), pinned=False)]
         if not self._live.affine or (sizes[1:] > NORM_RANK * sizes[0]).any():
@@ -146,9 +145,8 @@ class BallEnumeration(Enumeration):
         unit = slopes @ lines[0] / sizes[0]
         longest = int(np.abs(unit).argmax())
         row = slopes[longest] * np.sign(unit[longest])
-        noise = partial(
-            self._candidates_noise, kink, node, [int(np.flatnonzero(mine)[1:][longest])]
-        )
+        place = int(np.flatnonzero(mine)[1:][longest])
+        noise = partial(found.noise_of_candidates, self._program, [place])
         form = Form(kink.site.position, 0, None, 1.0)
         return [
             Option(
@@ -171,7 +169,7 @@ class BallEnumeration(Enumeration):
         for kink in self._kinks:
             if kink.number in node.free:
                 mine = (kink.site.touch.owner == kink.index).numpy()
-                slopes.append(self._gradients(kink.site, node)[0][mine][1:])
+                slopes.append(self._slopes(kink.site, node).candidates[mine][1:])
         terms = [float(adjoints[k]) * j for k, j in zip(sorted(node.free), slopes, strict=True)]
         return BallCell(
             cell.choices,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from clarke.decide.identity import Form, Nearby, pinned_weights, vanishes_nearby
 from clarke.decide.limits import Limits
 from clarke.decide.linear import LinearParts, linear_parts
 from clarke.decide.live import primal
-from clarke.decide.slopes import differentiate, noise
+from clarke.decide.slopes import Slopes
 from clarke.errors import BudgetError
 from clarke.feasibility import find_witness
 from clarke.kinks.choices import ChoiceRule
@@ -113,11 +113,11 @@ class Derivatives:
     """What was differentiated so far, by the selection of the kinks that matter for it.
 
     Attributes:
-        switching: Gradients of a site's candidates and switching functions.
+        switching: Slopes of a site's candidates and switching functions.
         totals: Gradients of the result.
     """
 
-    switching: dict[tuple[object, ...], tuple[Array, Array]] = field(default_factory=dict)
+    switching: dict[tuple[object, ...], Slopes] = field(default_factory=dict)
     totals: dict[tuple[object, ...], Array] = field(default_factory=dict)
 
 
@@ -191,7 +191,6 @@ class Enumeration:
         self._nodes = 0
         self._nearby = Nearby(program, generator)
         self._lines: list[tuple[Array, Callable[[], Array]]] = []
-        self._noises: dict[int, tuple[Array, Array]] = {}  # by what is kept in the cache
         self._linear: LinearParts | None = None
 
     def _pick_subspace(self) -> NDArray[np.int64] | None:
@@ -404,37 +403,31 @@ class Enumeration:
 
     def _options(self, kink: Kink, node: Node) -> list[Option]:
         """The candidates that differ in gradient, with the rows that select each."""
-        gradients = self._gradients(kink.site, node)
-        known = self._known.get((kink.number, id(gradients)))
+        found = self._slopes(kink.site, node)
+        known = self._known.get((kink.number, id(found)))
         if known is None:
-            known = self._known[kink.number, id(gradients)] = self._list_options(
-                kink, node, *gradients
-            )
+            known = self._known[kink.number, id(found)] = self._list_options(kink, node, found)
         return known
 
-    def _list_options(
-        self, kink: Kink, node: Node, candidates: Array, switching: Array
-    ) -> list[Option]:
+    def _list_options(self, kink: Kink, node: Node, found: Slopes) -> list[Option]:
         touch = kink.site.touch
         mine = np.flatnonzero((touch.owner == kink.index).numpy())
         members = touch.members[torch.from_numpy(mine)].tolist()
-        slopes = candidates[mine]
+        slopes = found.candidates[mine]
         # Entry by entry: a difference of 1 is one beside slopes of 1e12 that all candidates share.
         sizes = np.abs(slopes).max(axis=0, initial=0.0)
         room = SLOPES_EQUAL * sizes
         steps = np.diff(np.sort(slopes, axis=0), axis=0)
         small = steps <= ROWS_ROUNDING * sizes.max(initial=0.0)
         if bool((small & (steps > room / len(members))).any()):
-            room = np.maximum(room, 2 * self._noise(kink, node)[0][mine].max(axis=0))
+            room = np.maximum(room, 2 * found.noise(self._program)[0][mine].max(axis=0))
         if isinstance(kink.site.rule, ChoiceRule):
-            return self._tied_options(
-                kink, kink.site.rule, node, mine.tolist(), members, slopes, room
-            )
+            return self._tied_options(kink, kink.site.rule, found, mine.tolist(), room)
         boolean = kink.site.rule.by_value
         if bool((np.ptp(slopes, axis=0) <= room).all()) and not boolean:
             return [Option(int(touch.chosen()[kink.index]), (), pinned=False)]
-        levels = switching[:, kink.index]
-        scale = float(np.abs(switching).max(initial=0.0))
+        levels = found.switching[:, kink.index]
+        scale = float(np.abs(found.switching).max(initial=0.0))
         if isinstance(kink.site.rule, ComparisonRule) and self._settled(kink, node, levels, scale):
             return [Option(int(touch.chosen()[kink.index]), ())]
         if isinstance(kink.site.rule, ComparisonRule) and kink.site.rule.isolated:
@@ -449,13 +442,8 @@ class Enumeration:
                     decided = False
                     continue
                 form = Form(kink.site.position, level * touch.count + kink.index, None, sign)
-                rows.append(
-                    self._row(
-                        sign * levels[level],
-                        form,
-                        partial(self._switching_noise, kink, node, level),
-                    )
-                )
+                noise = partial(found.noise_of_switching, self._program, level, kink.index)
+                rows.append(self._row(sign * levels[level], form, noise))
             options.append(Option(member, tuple(rows), decided))
         return options
 
@@ -479,13 +467,13 @@ class Enumeration:
         self,
         kink: Kink,
         rule: ChoiceRule,
-        node: Node,
+        found: Slopes,
         places: list[int],
-        members: list[int],
-        slopes: Array,
         room: Array,
     ) -> list[Option]:
         """Tied elements; those with equal gradients count as one where functions are affine."""
+        members = kink.site.touch.members[torch.tensor(places)].tolist()
+        slopes = found.candidates[places]
 
         def equal(i: int, others: list[int]) -> NDArray[np.bool_]:
             self.deadline.ask("comparing {} tied elements", len(members))
@@ -515,7 +503,7 @@ class Enumeration:
                 self._row(
                     sign * (slopes[i] - slopes[j]),
                     Form(kink.site.position, places[i], places[j], 1.0),
-                    partial(self._candidates_noise, kink, node, [places[i], places[j]]),
+                    partial(found.noise_of_candidates, self._program, [places[i], places[j]]),
                 )
                 for j, same in zip(leaders, equal(i, leaders).tolist(), strict=True)
                 if j != i and not same
@@ -525,8 +513,8 @@ class Enumeration:
 
     # ------------------------------------------------------------ gradients
 
-    def _gradients(self, site: Site, node: Node) -> tuple[Array, Array]:
-        """Gradients of a site's candidates (M, n) and switching functions (levels, K, n)."""
+    def _slopes(self, site: Site, node: Node) -> Slopes:
+        """Slopes of a site's candidates and switching functions in a branch."""
         before = tuple(p for p in self._sites if p < site.position)
         depends = self._depends.get(site.position)
         key = (
@@ -539,24 +527,10 @@ class Enumeration:
         )
         found = self._cache.get(key)
         if found is None:
-            found = self._cache[key] = differentiate(self._program, site, node.choices)
+            found = self._cache[key] = Slopes.of(self._program, site, node.choices)
             if depends is None:
                 self._depends[site.position] = self._find_dependencies(site, before)
         return found
-
-    def _noise(self, kink: Kink, node: Node) -> tuple[Array, Array]:
-        """How much of the site's slopes rounding may be."""
-        found = self._gradients(kink.site, node)
-        known = self._noises.get(id(found))
-        if known is None:
-            known = self._noises[id(found)] = noise(self._program, kink.site, node.choices, found)
-        return known
-
-    def _switching_noise(self, kink: Kink, node: Node, level: int) -> Array:
-        return cast("Array", self._noise(kink, node)[1][level, kink.index])
-
-    def _candidates_noise(self, kink: Kink, node: Node, places: list[int]) -> Array:
-        return cast("Array", self._noise(kink, node)[0][places].sum(axis=0))
 
     def _independent(self) -> bool:
         """Whether no live kink's arguments depend on another live kink."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from clarke.constraints import flatten
+from clarke.constraints.entries import gradients
 from clarke.decide.linear import require_room
 from clarke.errors import ReplayError
 from clarke.kinks.choices import ChoiceRule
@@ -24,19 +26,78 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 
-def differentiate(
+@dataclass(eq=False)
+class Slopes:
+    """Slopes of a site under a selection of the earlier ones.
+
+    Attributes:
+        site: The site.
+        choices: The selection; AD's where silent.
+        candidates: (M, n) of its candidates.
+        switching: (levels, K, n) of its switching functions; no levels where candidates are
+            compared with each other.
+    """
+
+    site: Site
+    choices: Mapping[int, torch.Tensor]
+    candidates: Array
+    switching: Array
+    _noise: tuple[Array, Array] | None = None
+
+    @staticmethod
+    def of(program: Program, site: Site, choices: Mapping[int, torch.Tensor]) -> Slopes:
+        """Differentiate."""
+        return Slopes(site, choices, *_differentiate(program, site, choices))
+
+    def noise(self, program: Program) -> tuple[Array, Array]:
+        """How much of each entry rounding in float64 may be; computed when it is asked for.
+
+        Found by making random errors, as `clarke.decide.rounding` does for gradients. Infinite
+        where they lead out of a function's domain.
+        """
+        if self._noise is None:
+            self._noise = self._made_with_errors(program)
+        return self._noise
+
+    def noise_of_candidates(self, program: Program, places: list[int]) -> Array:
+        """(n,) the same of a sum or difference of candidates."""
+        found: Array = self.noise(program)[0][places].sum(axis=0)
+        return found
+
+    def noise_of_switching(self, program: Program, level: int, index: int) -> Array:
+        """(n,) the same of a kink's switching function."""
+        found: Array = self.noise(program)[1][level, index]
+        return found
+
+    def _made_with_errors(self, program: Program) -> tuple[Array, Array]:
+        own = (self.candidates, self.switching)
+        bounds = [SPACINGS * UNIT * np.abs(part) for part in own]
+        for seed in range(int(SAMPLES)):
+            for size in ERROR_SIZES:
+                errors = Errors(seed, size, double=True)
+                try:
+                    moved = _differentiate(program, self.site, self.choices, errors)
+                except ReplayError:
+                    continue
+                if all(bool(np.isfinite(part).all()) for part in moved):
+                    break
+            else:
+                return np.full_like(own[0], np.inf), np.full_like(own[1], np.inf)
+            factor = float(ROUNDING_MARGIN) / size
+            bounds = [
+                np.maximum(bound, factor * np.abs(other - part))
+                for bound, other, part in zip(bounds, moved, own, strict=True)
+            ]
+        return bounds[0], bounds[1]
+
+
+def _differentiate(
     program: Program,
     site: Site,
     choices: Mapping[int, torch.Tensor],
     errors: Errors | None = None,
 ) -> tuple[Array, Array]:
-    """Slopes of a site's candidates (M, n) and of its switching functions (levels, K, n).
-
-    Args:
-        program: The program.
-        site: The site.
-        choices: The selection of the earlier ones; AD's where silent.
-        errors: Random errors to make, of the size of roundings.
+    """Slopes of a site's candidates and switching functions.
 
     Raises:
         ReplayError: The errors lead out of a function's domain.
@@ -49,48 +110,11 @@ def differentiate(
         flat = values.reshape(-1)
         require_room(flat.numel(), size)
         out = np.zeros((flat.numel(), size))
-        for i in range(flat.numel()):
-            if not flat.requires_grad:
-                break
-            program.deadline.ask("differentiating {} of {} slopes", i, flat.numel())
-            grads = torch.autograd.grad(
-                flat[i], run.leaves, retain_graph=True, materialize_grads=True
-            )
-            out[i] = flatten(grads)
+        for i, gradient in enumerate(gradients(program, flat, run.leaves, range(len(flat)))):
+            out[i] = flatten(gradient)
         return out
 
     candidates = each(probe.candidates)
     if isinstance(site.rule, ChoiceRule) or site.rule.by_weights:
         return candidates, np.zeros((0, site.touch.count, size))
-    switching = each(probe.switching).reshape(-1, site.touch.count, size)
-    return candidates, switching
-
-
-def noise(
-    program: Program,
-    site: Site,
-    choices: Mapping[int, torch.Tensor],
-    found: tuple[Array, Array],
-) -> tuple[Array, Array]:
-    """How much of each entry of these slopes rounding in float64 may be.
-
-    Found by making random errors, as `clarke.decide.rounding` does for gradients. Infinite where
-    they lead out of a function's domain.
-    """
-    candidates, switching = (SPACINGS * UNIT * np.abs(part) for part in found)
-    for seed in range(int(SAMPLES)):
-        for size in ERROR_SIZES:
-            try:
-                moved = differentiate(program, site, choices, Errors(seed, size, double=True))
-            except ReplayError:
-                continue
-            if all(bool(np.isfinite(part).all()) for part in moved):
-                break
-        else:
-            return tuple(np.full_like(part, np.inf) for part in found)  # type: ignore[return-value]
-        factor = float(ROUNDING_MARGIN) / size
-        candidates, switching = (
-            np.maximum(bound, factor * np.abs(other - part))
-            for bound, other, part in zip((candidates, switching), moved, found, strict=True)
-        )
-    return candidates, switching
+    return candidates, each(probe.switching).reshape(-1, site.touch.count, size)
