@@ -9,19 +9,17 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from clarke.capture import Origin, input_slots
-from clarke.steering.memory import shared_memory
+from clarke.capture import Origin
+from clarke.steering.memory import behind_detached
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clarke.capture import External, Trace
+    from clarke.capture import Trace
 
 
 def independent(opened: Trace, trace: Trace, variables: Sequence[int]) -> bool:
     """Whether nothing that a program detached was computed from the variables.
-
-    What shares memory with a variable, or with what was computed from one, counts as it.
 
     Args:
         opened: The trace with all that detached values were computed from.
@@ -35,22 +33,7 @@ def independent(opened: Trace, trace: Trace, variables: Sequence[int]) -> bool:
         return False
     if any(slot not in opened.externals for slot in variables):
         return False
-    own = {key for slot in variables for key in _memory(opened.externals[slot])}
-    shared = shared_memory(opened.ops)
-    moved = {
-        shared.get(e.slot, e.slot)
-        for e in opened.externals.values()
-        if not own.isdisjoint(_memory(e))
-    }
-    written = -1
-    while written != len(moved):  # what is written to may have been read under another name before
-        written = len(moved)
-        for op in opened.ops:
-            if any(shared.get(s, s) in moved for s in input_slots(op)):
-                moved.update(shared.get(o, o) for o in op.outputs if o is not None)
-                if op.func._schema.is_mutable:
-                    moved.update(shared.get(s, s) for s in input_slots(op))
-    return not any(e.stopped and shared.get(s, s) in moved for s, e in trace.externals.items())
+    return not behind_detached(opened, trace, variables)
 
 
 def attached(trace: Trace) -> Trace:
@@ -61,15 +44,3 @@ def attached(trace: Trace) -> Trace:
     }
     ops = tuple(replace(op, reads_stopped=False) if op.reads_stopped else op for op in trace.ops)
     return replace(trace, ops=ops, externals=MappingProxyType(externals))
-
-
-def _memory(external: External) -> tuple[tuple[str, int], ...]:
-    """What two tensors in the same memory have in common: its number in the record, its address."""
-    found = [("number", external.storage)]
-    try:
-        address = external.tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):  # a sparse tensor
-        return tuple(found)
-    if address:
-        found.append(("address", address))
-    return tuple(found)

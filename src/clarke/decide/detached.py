@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from clarke.capture import input_slots
 from clarke.constraints import flatten
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.held import free_tangents
@@ -30,7 +29,7 @@ from clarke.steering import (
     Program,
     natural_gradient,
 )
-from clarke.steering.memory import shared_memory
+from clarke.steering.memory import behind_detached
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -101,29 +100,8 @@ def opened_value(
         whole = Analysis(attached, {}, (), 0, attached)
         return natural_gradient(Program(whole, variables, deadline=deadline))
 
-    return Again(value, exact=True, gradient=gradient, moving=_moving(opened, trace, variables))
-
-
-def _moving(opened: Trace, trace: Trace, variables: Sequence[int]) -> frozenset[int] | None:
-    """Numbers of the variables from which detached values were computed; None if not known."""
-    shared = shared_memory(opened.ops)
-    wanted = {shared.get(s, s) for s, e in trace.externals.items() if e.stopped}
-    before = -1
-    while before != len(wanted):  # what was written to may have been read under another name
-        before = len(wanted)
-        for op in reversed(opened.ops):
-            read = [shared.get(s, s) for s in input_slots(op)]
-            made = [shared.get(o, o) for o in op.outputs if o is not None]
-            if not wanted.isdisjoint(made + (read if op.func._schema.is_mutable else [])):
-                wanted.update(read)
-    held = {e.storage for s, e in opened.externals.items() if shared.get(s, s) in wanted}
-    found = frozenset(
-        number
-        for number, slot in enumerate(variables)
-        if shared.get(slot, slot) in wanted
-        or (slot in opened.externals and opened.externals[slot].storage in held)
-    )
-    return found or None
+    moving = behind_detached(opened, trace, variables) or None
+    return Again(value, exact=True, gradient=gradient, moving=moving)
 
 
 def _attached(op: OpRecord) -> OpRecord:

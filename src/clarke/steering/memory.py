@@ -9,7 +9,7 @@ from clarke.capture import input_slots
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clarke.capture import OpRecord
+    from clarke.capture import External, OpRecord, Trace
 
 
 def aliases(op: OpRecord) -> bool:
@@ -32,3 +32,49 @@ def shared_memory(ops: Sequence[OpRecord]) -> dict[int, int]:
             for slot in slots[1:]:
                 parent[root(slot)] = root(slots[0])
     return {slot: root(slot) for slot in parent}
+
+
+def behind_detached(opened: Trace, trace: Trace, variables: Sequence[int]) -> frozenset[int]:
+    """Numbers of the variables from which something that a program detached was computed.
+
+    What shares memory with a variable, or with what was computed from one, counts as it.
+
+    Args:
+        opened: The trace with all that detached values were computed from.
+        trace: The trace itself.
+        variables: External slots of the variables.
+    """
+    shared = shared_memory(opened.ops)
+    wanted = {shared.get(s, s) for s, e in trace.externals.items() if e.stopped}
+    before = -1
+    while before != len(wanted):  # what is written to may have been read under another name before
+        before = len(wanted)
+        for op in reversed(opened.ops):
+            read = {shared.get(s, s) for s in input_slots(op)}
+            reached = {shared.get(o, o) for o in op.outputs if o is not None}
+            if op.func._schema.is_mutable:
+                reached |= read
+            if not wanted.isdisjoint(reached):
+                wanted |= read
+    places = {
+        place
+        for slot, e in opened.externals.items()
+        if shared.get(slot, slot) in wanted
+        for place in _places(e)
+    }
+    return frozenset(
+        number
+        for number, slot in enumerate(variables)
+        if shared.get(slot, slot) in wanted
+        or (slot in opened.externals and not places.isdisjoint(_places(opened.externals[slot])))
+    )
+
+
+def _places(external: External) -> list[tuple[str, int]]:
+    """What two tensors in the same memory have in common: its number in the record, its address."""
+    found = [("number", external.storage)]
+    try:
+        address = external.tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):  # a sparse tensor
+        return found
+    return [*found, ("address", address)] if address else found
