@@ -548,6 +548,16 @@ EXPECTED = {
 }
 
 
+def one_verdict(program, both):
+    """What both processes tell is the same, and what is expected."""
+    verdicts, reason = EXPECTED[program]
+    for steps, _ in both:
+        assert [v for v, _, _ in steps] == [j for _, j, _ in steps] == verdicts
+        assert reason in steps[0][2]
+    first, second = both
+    assert first == second
+
+
 SOME = signs_differ, signs_equal, nothing_touched, accumulated_at_kinks, rounded_by_a_hook
 
 
@@ -556,23 +566,13 @@ def test_some_on_two_ranks():
     with pair_of(partial(work, names=[p.__name__ for p in SOME])) as (ranks, queue):
         told = {(r, n): f for r, n, f in (answer(ranks, queue) for _ in SOME for _ in ranks)}
     for program in SOME:
-        verdicts, reason = EXPECTED[program]
-        first, second = (told[rank, program.__name__] for rank in (0, 1))
-        assert first == second
-        steps, _ = first
-        assert [v for v, _, _ in steps] == [j for _, j, _ in steps] == verdicts
-        assert reason in steps[0][2]
+        one_verdict(program, [told[rank, program.__name__] for rank in (0, 1)])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", EXPECTED, ids=lambda p: p.__name__)
 def test_one_verdict_on_both(found, program):
-    verdicts, reason = EXPECTED[program]
-    for steps, _ in found[program.__name__]:
-        assert [v for v, _, _ in steps] == [j for _, j, _ in steps] == verdicts
-        assert reason in steps[0][2]
-    first, second = found[program.__name__]
-    assert first == second
+    one_verdict(program, found[program.__name__])
 
 
 @pytest.mark.slow

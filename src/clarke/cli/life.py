@@ -7,7 +7,6 @@ line (a bar of its own), nothing is drawn.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from clarke.cli.progress import time_text
 from clarke.numerics import JUDGING_NOTABLE, JUDGING_SHARE
+from clarke.report.runs.folder import SETTINGS, SUMMARY, read_json
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -188,28 +188,20 @@ def shown(watch: Audit, folder: Path, every: int) -> Iterator[Life]:
 
 def calls_last_time(folder: Path) -> int | None:
     """Backward calls of the same program with the same arguments, when it last came to its end."""
-    own = _read(folder / "settings.json")
+    own = read_json(folder / SETTINGS)
     found: tuple[str, int] | None = None
     try:
         beside = [p for p in folder.resolve().parent.iterdir() if p.is_dir()]
     except OSError:
         return None
     for other in beside:
-        summary = _read(other / "summary.json")
+        summary = read_json(other / SUMMARY)
         if summary.get("status") != 0 or not isinstance(summary.get("calls"), int):
             continue
-        settings = _read(other / "settings.json")
+        settings = read_json(other / SETTINGS)
         if all(settings.get(k) == own.get(k) for k in ("program", "arguments", "module")):
             found = max(found or ("", 0), (str(settings.get("started", "")), summary["calls"]))
     return None if found is None else found[1]
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _columns(stream: TextIO) -> int:

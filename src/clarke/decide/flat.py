@@ -251,11 +251,12 @@ def _made_sure(
     sure: Signs = (values > WITNESS_MARGIN * sizes).all(axis=1)
     thin = np.flatnonzero(~sure)
     if len(thin):  # or the variables' units are far apart
-        along = np.abs(directions[thin])
-        sure[thin] = (values[thin] > WITNESS_MARGIN * (along @ np.abs(rows).T)).all(axis=1)
-    if sure[thin].any():
-        noise = np.stack([f.noise() for f in forks])
-        sure[thin] &= (values[thin] > 2 * (along @ noise.T)).all(axis=1)
+        along, own = np.abs(directions[thin]), values[thin]
+        clear: Signs = np.all(own > WITNESS_MARGIN * (along @ np.abs(rows).T), axis=1)
+        if clear.any():
+            noise = np.stack([f.noise() for f in forks])
+            np.logical_and(clear, (own > 2 * (along @ noise.T)).all(axis=1), out=clear)
+        sure[thin] = clear
     for i in np.flatnonzero(~sure).tolist():  # a thin cell: its widest direction
         signed = np.where(positive[i][:, None], rows, -rows)
         found = find_witness(signed, deadline=deadline)

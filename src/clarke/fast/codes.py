@@ -137,7 +137,7 @@ class Coder:
 
     def mapped(self, codes: Codes, function: str) -> Codes:
         """Codes of a smooth function of each element; that of zero need not be zero."""
-        return mix(codes + self._multipliers(f"mapped by {function.rstrip('_')}", 1)[0])
+        return mix(codes + self._multipliers(f"mapped by {function}", 1)[0])
 
     def pair(self, first: Codes, second: Codes) -> Codes:
         """Codes of two codes."""

@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 
 Channels = tuple[int, int] | None
 # Functions of one element alone, without parameters and kinks.
-_SMOOTH = frozenset({"gelu", "gelu_", "silu", "silu_", "mish", "mish_", "sigmoid", "sigmoid_"}) | {
-    "tanh",
-    "tanh_",
-}
+_SMOOTH = frozenset({"gelu", "mish", "sigmoid", "silu", "tanh"})
 _DIMENSIONS = 4  # images, channels, rows, columns
 
 
@@ -107,9 +104,10 @@ class Fingerprints:
             return self._sum(position, channels)
         if op.short_name == "cat":
             return self._cat(position, channels)
-        if op.short_name in _SMOOTH:
+        function = op.short_name.removesuffix("_")  # of values in place, too
+        if function in _SMOOTH:
             codes = self._argument(position, 0, channels)
-            return None if codes is None else self._coder.mapped(codes, op.short_name)
+            return None if codes is None else self._coder.mapped(codes, function)
         return None
 
     def _argument(self, position: int, argument: int, channels: Channels) -> Any:

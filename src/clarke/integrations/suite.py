@@ -6,14 +6,15 @@ import json
 import linecache
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from clarke.report.suites import FORMAT
 
 if TYPE_CHECKING:
     from clarke import Report, Step
 
-FORMAT: Final = 1
 _WHOLE = 64  # entries of a gradient that are written as they are
 _SUMS = 8  # weighted sums that are written of a longer one
 

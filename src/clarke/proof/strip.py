@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clarke.proof.container import pack, read_bytes, unpack
-from clarke.proof.files import load, put, unpack_stored
+from clarke.proof.files import put, unpack_stored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,8 +44,9 @@ def strip(path: Path, target: Path) -> Stripped:
         InputError: A file cannot be read or written.
         ProofError: Something in it is out of place; nothing is written.
     """
-    load(path)  # refuses what is none
-    content, tensors = unpack(read_bytes(path))
+    raw = read_bytes(path)
+    unpack_stored(raw, str(path))  # refuses what is none
+    content, tensors = unpack(raw)
     program = content["program"]
     named = [read for read in program["read"] if read["name"]]
     for read in named:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # What counts as the same value, relative to the largest of its tensor: roundings in other order.
 _CLOSE: Mapping[str, float] = MappingProxyType({"float64": 1e-9, "float32": 1e-4})
 _COARSE = 2e-2
+FORMAT = 1  # of the file
 _SHOWN = 4
 
 
@@ -117,7 +118,7 @@ def read_suite(file: Path) -> Suite:
     """
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        if data["clarke_suite"] != 1:
+        if data["clarke_suite"] != FORMAT:
             raise InputError(f"{file} was written by a newer version of clarke.")
         return Suite(str(data["torch"]), data["tests"])
     except (OSError, ValueError, KeyError, TypeError) as error:

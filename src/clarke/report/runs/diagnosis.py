@@ -105,17 +105,16 @@ def _code(cure: str) -> str:
 
 def _why(step: StepRecord) -> str:
     """The reason, what is likely behind it, and the operations named."""
-    reason = step.joint_reason if step.outcome is not step.verdict else step.reason
     named = "".join(
         f"<li><b>{esc(text)}</b> at <code>{esc(place)}</code>: {esc(why)}</li>"
         for text, place, why in alike(step.culprits)[:8]
     )
-    causes = "".join(f"<li>{esc(c)}</li>" for c in likely(step.outcome, reason))
+    causes = "".join(f"<li>{esc(c)}</li>" for c in likely(step.outcome, step.why))
     causes = f'<p>Likely causes:</p><ol type="a">{causes}</ol>' if causes else ""
     counted = (
         f"{step.touched:,} kinks were touched in this step, of which {step.relevant:,} matter."
     )
     return (
-        f'<p class="soft">{esc(reason)}</p>{causes}<details><summary>What is named, and how many '
+        f'<p class="soft">{esc(step.why)}</p>{causes}<details><summary>What is named, and how many '
         f'kinks there were</summary><ul>{named}</ul><p class="soft">{counted}</p></details>'
     )

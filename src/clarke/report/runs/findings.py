@@ -65,7 +65,7 @@ def finding_data(run: Run, group: Noted) -> dict[str, Any]:
     return {
         "verdict": None if step.outcome is None else step.outcome.name,
         "steps": list(group.numbers),
-        "reason": _reason(step),
+        "reason": step.why,
         "causes": list(likely(step.outcome, step.reason)),
         "values": step.values,
         "cures": list(step.cures),
@@ -76,10 +76,6 @@ def finding_data(run: Run, group: Noted) -> dict[str, Any]:
             {**vars(c), "source": run.sources.get((c.file, c.line), "")} for c in step.culprits
         ],
     }
-
-
-def _reason(step: StepRecord) -> str:
-    return step.reason if step.outcome is step.verdict else step.joint_reason
 
 
 def name_of(run: Run, step: StepRecord) -> str:
@@ -151,7 +147,7 @@ def _message(group: Noted) -> str:
     parts = (
         f"{label(step.outcome)} in step {step.number:,}"
         + (f" and {len(group.numbers) - 1:,} more" if len(group.numbers) > 1 else ""),
-        _reason(step).removeprefix("WRONG: "),
+        step.why.removeprefix("WRONG: "),
         named,
         step.values,
         *(f"Instead: {c}" for c in step.cures),

@@ -181,14 +181,14 @@ def read_run(folder: Path | str) -> Run:
             f"{folder} holds no run ({STEPS} is missing). "
             "`clarke run SCRIPT` makes one and prints where it is."
         )
-    settings = _read_json(folder / SETTINGS)
+    settings = read_json(folder / SETTINGS)
     if settings.get("format", FORMAT) > FORMAT:
         raise InputError(f"{folder} was written by a newer version of clarke. Install that one.")
     reader = _Reader()
     with (folder / STEPS).open("rb") as lines:
         for line in lines:
             reader.take(line)
-    summary = _read_json(folder / SUMMARY)
+    summary = read_json(folder / SUMMARY)
     return Run(
         folder=folder,
         settings=settings,
@@ -322,7 +322,8 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A file's content; nothing where it is not there, or is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

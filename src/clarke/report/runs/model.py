@@ -112,6 +112,11 @@ class StepRecord:
         return self.joint if self.joint is Verdict.NOT_CLARKE else self.verdict
 
     @property
+    def why(self) -> str:
+        """The reason of the outcome."""
+        return self.reason if self.outcome is self.verdict else self.joint_reason
+
+    @property
     def touched(self) -> int:
         """Number of touched kinks."""
         return sum(k.touched for k in self.kinks)

@@ -114,8 +114,7 @@ def _found(run: Run, step: StepRecord) -> Text:
             module = place.partition(" (")[0] if " (" in place else ""
             text.append(f"\n{operation}{f' in {module}' if module else ''}: {reason}")
     if not lines:
-        own = step.outcome is step.verdict
-        text.append(f"\n{step.reason if own else step.joint_reason}")
+        text.append(f"\n{step.why}")
     for cause in likely(step.outcome, step.reason):
         text.append(f"\nperhaps: {cause}", "dim")
     for told in _instead(step):
