@@ -87,7 +87,7 @@ class Noise:
         self._errors = errors
         self._trace = trace
         self._generator = torch.Generator().manual_seed(errors.seed)
-        self._root = shared_memory(trace.ops)
+        self._root = shared_memory(trace)
         self._written = frozenset(
             self._root.get(slot, slot) for op in trace.ops for slot in _written(op)
         )
