@@ -106,6 +106,15 @@ def is_behind_the_scenes(function: type | None) -> bool:
     return str(getattr(function, "__module__", "")).startswith(_OWN_FUNCTIONS)
 
 
+def functions_defined() -> object:
+    """Equal to what it was as long as no class of `torch.autograd.Function` has been defined.
+
+    Without torch's counter it never is, and every class is looked at again each time.
+    """
+    counter = getattr(torch.autograd.function, "AUTOGRAD_FUNCTION_COUNTER", None)
+    return object() if counter is None else repr(counter)
+
+
 class CompileNotice:
     """Tells when the program begins to use torch.compile; a context manager.
 

@@ -15,7 +15,7 @@ import torch.nn.modules.module as torch_module
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from clarke.capture.trace import Location
-from clarke.torch_private import is_behind_the_scenes, name_as_written
+from clarke.torch_private import functions_defined, is_behind_the_scenes, name_as_written
 from clarke.undo import at_the_end
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def _forwards_of_functions() -> dict[int, CodeType]:
             continue  # what torch has compiled is recorded nowhere
         forward: Any = getattr(kind, "forward", None)
         for _ in range(_WRAPPERS):
+            if forward is None:
+                break
             code = getattr(forward, "__code__", None)
             if code is not None:
                 found[id(code)] = code
@@ -120,7 +122,9 @@ class Places:
         self._seen: dict[int, CodeType] = {}
         self._passed: dict[int, bool] = {}  # code that is skipped: a no-grad forward?
         self._cache: dict[tuple[str, int, int], Location] = {}
-        self._forwards: dict[int, CodeType] | None = None
+        self._forwards: dict[int, CodeType] = {}
+        self._not_forwards: dict[int, CodeType] = {}  # of those called so
+        self._defined: object = None  # how many custom Functions there were
         self._by_frames = False
         self._thread = 0
         self.on_root: Callable[[torch.nn.Module], None] | None = None
@@ -305,15 +309,22 @@ class Places:
 
     def forwards(self) -> dict[int, CodeType]:
         """The code of every custom Function's forward, by identity."""
-        if self._forwards is None:
-            self._forwards = _forwards_of_functions()
+        defined = functions_defined()
+        if defined != self._defined:
+            self._forwards, self._not_forwards = _forwards_of_functions(), {}
+            self._defined = defined
         return self._forwards
 
     def _is_forward_of_function(self, code: CodeType) -> bool:
         """Whether code is the forward of a custom Function, which stands where it is applied."""
-        # The classes are many: looked through once, and when a forward may be that of a new one.
-        if self._forwards is None or (code.co_name == "forward" and id(code) not in self._forwards):
-            self._forwards = _forwards_of_functions()
+        if id(code) in self.forwards():
+            return True
+        if code.co_name != "forward" or id(code) in self._not_forwards:
+            return False
+        # The classes are many: looked through when there are new ones, and once for each forward,
+        # which a class may have been given later.
+        self._not_forwards[id(code)] = code
+        self._forwards = _forwards_of_functions()
         return id(code) in self._forwards
 
     @staticmethod

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from clarke.capture.collect import external_of, saves_nothing, values_of
+from clarke.capture.collect import external_of, made_by, saves_nothing, values_of
 from clarke.capture.live import NOTHING_KEPT, TENSOR
 from clarke.capture.reached import Outside, Reached, are_apart, kind_of
 from clarke.capture.trace import External, OpRecord, Ref, ScalarRead, Trace
@@ -51,6 +51,7 @@ class Structure:
     _forms: tuple[_Form, ...]
     _reads: tuple[tuple[Any, ...], ...]
     _freed: tuple[int, ...]
+    _memory: tuple[Any, ...]
 
     def retrace(self, reached: Reached) -> Retraced | None:
         """What ran, in this structure's numbers; None if it was another program."""
@@ -83,6 +84,8 @@ class Structure:
         kinds = self.outside
         if not all(kind_of(slot) is kinds[number] for number, slot in outside.items()):
             return None
+        if self._memory and _memory(nodes) != self._memory:
+            return None
         return Retraced(self, nodes, numbers, outside)
 
     def freed(self, nodes: Sequence[Node]) -> Iterator[Node]:
@@ -95,7 +98,8 @@ def structure_of(trace: Trace, reached: Reached) -> Structure | None:
     nodes = reached.nodes
     if [n.index for n in nodes] != [op.index for op in trace.ops]:
         return None
-    if any(n.writers_before or n.hidden_write or n.func._schema.is_mutable for n in nodes):
+    freed, memory = _freed(reached), _memory(nodes)
+    if freed is None or memory is None or any(n.hidden_write for n in nodes):
         return None
     numbers: dict[int, int] = {}
     outside: dict[int, Slot] = {}
@@ -140,7 +144,8 @@ def structure_of(trace: Trace, reached: Reached) -> Structure | None:
         signed=tuple([i for i, n in enumerate(nodes) if n.zeros is not None]),
         _forms=tuple(forms),
         _reads=reads,
-        _freed=_freed(nodes, forms),
+        _freed=freed,
+        _memory=memory,
     )
 
 
@@ -280,24 +285,54 @@ def _read(read: Seen, numbers: Mapping[int, int]) -> tuple[Any, ...]:
     return (-1 if slot is None else numbers.get(slot.number, -1)), location, shape
 
 
-def _freed(nodes: Sequence[Node], forms: Sequence[_Form]) -> tuple[int, ...]:
-    """Positions of the operations that autograd's own graph loses with its values."""
-    maker = {n: i for i, form in enumerate(forms) for n in form[4] if n is not None}
+def _memory(nodes: Sequence[Node]) -> tuple[Any, ...] | None:
+    """Whose memory every operation reads, and what has written there; empty where nothing has.
+
+    None where something has that is none of these operations.
+    """
+    if not any(n.writers_before or n.func._schema.is_mutable for n in nodes):
+        return ()
+    at = {node.index: position for position, node in enumerate(nodes)}
+    numbers: dict[int, int] = {}
+    found: list[Any] = []
+    for node in nodes:
+        for slot in node.inputs:
+            storage = slot.storage
+            found.append(numbers.setdefault(id(storage), len(numbers)))
+            if storage.writers:
+                found.append(tuple([at.get(n.index) for n in storage.writers]))
+                if None in found[-1]:
+                    return None
+    return tuple(found)
+
+
+def _freed(reached: Reached) -> tuple[int, ...] | None:
+    """Positions of the operations that autograd's own graph loses with its values.
+
+    As `release_nodes` finds them; None where others are among these.
+    """
+    nodes = reached.nodes
+    at = {node.index: position for position, node in enumerate(nodes)}
     found: set[int] = set()
     whole: set[int] = set()
-    todo = [len(nodes) - 1]
+    todo = [n.index for n in made_by(reached.output) if n.differentiated]
     while todo:
-        position = todo.pop()
-        if position not in found and nodes[position].differentiated:
+        position = at.get(todo.pop())
+        if position is None:
+            return None
+        if position not in found:
             found.add(position)
-            todo += [maker[n] for n, _ in forms[position][3] if n in maker]
+            todo += _behind(nodes[position])
     for position in sorted(found):
-        behind = [maker[n] for n, _ in forms[position][3] if n in maker]
-        if saves_nothing(nodes[position]) and all(
-            i in whole for i in behind if nodes[i].differentiated
-        ):
+        behind = [at[i] for i in _behind(nodes[position])]
+        if saves_nothing(nodes[position]) and whole.issuperset(behind):
             whole.add(position)
     return tuple(sorted(found - whole))
+
+
+def _behind(node: Node) -> list[int]:
+    """The differentiated operations whose results an operation read."""
+    return [n.index for slot in node.inputs for n in made_by(slot) if n.differentiated]
 
 
 def _renumbered(op: OpRecord, numbers: Mapping[int, int]) -> OpRecord:
