@@ -349,7 +349,7 @@ def _stack(wanted: tuple[Any, ...]) -> None:
 
 
 def _modes() -> tuple[Any, ...]:
-    return tuple(_get_dispatch_stack_at(i) for i in range(_len_torch_dispatch_stack()))
+    return tuple([_get_dispatch_stack_at(i) for i in range(_len_torch_dispatch_stack())])
 
 
 def _autocast_nesting() -> int:

@@ -8,24 +8,24 @@ optimizer takes it, the parameter changes while ``.grad`` holds it, or the audit
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.utils.weak import TensorWeakRef
 
-from clarke.capture import TensorTable
+from clarke.capture import TensorTable, Writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from typing_extensions import Self
 
-    from clarke.capture import Recorder, Writes
+    from clarke.capture import Recorder
 
     Taken = Callable[[int, str], None]
 
-@dataclass(frozen=True, eq=False)
-class Version:
+
+class Version(NamedTuple):
     """The state of a tensor's values: autograd's count of writes, and those it does not count."""
 
     counted: int
