@@ -261,6 +261,18 @@ _FLAGS: Final = tuple(  # what torch's dispatch modes keep beside their stack
 )
 
 
+_forward_gradients: Final[Any] = getattr(torch._C, "_is_fwd_grad_enabled", None)
+
+
+def may_be_in_forward() -> bool:
+    """Whether a custom Function's forward may be running; the stack tells.
+
+    Autograd switches forward mode off for it, which a program that switches gradients on again
+    leaves as it is. Where torch does not say, one may.
+    """
+    return _forward_gradients is None or not _forward_gradients()
+
+
 class ThreadState:
     """The modes of this thread, as they are now, to put them back: once or several times."""
 

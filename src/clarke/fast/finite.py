@@ -22,7 +22,7 @@ def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
         # A sum is the quickest pass there is, and finite only if all entries are.
         sums = [(t.detach() if t.requires_grad else t).sum() for t in plain]
         if all(s.is_cpu for s in sums):
-            if all([math.isfinite(s.item()) for s in sums]):
+            if all(math.isfinite(s.item()) for s in sums):
                 return True
         elif math.isfinite(float(torch.stack(sums).sum())):  # one wait for the device
             return True

@@ -115,20 +115,20 @@ class QuickJudge:
         """The same of a program that is known, before the gradient is there."""
         retraced, plan = familiar.retraced, familiar.plan
         if plan.plain and not proof:
-            found = self._untouched(retraced, plan)
-            if found is not None:
-                return found
+            smooth = self._untouched(retraced, plan)
+            if smooth is not None:
+                return smooth
         same = {p for p in plan.typed if retraced.same_arguments(p)}
         looked = [p for p in plan.looked if p not in same]
         graph = replace(plan.graph, trace=retraced.trace() if proof else retraced.glance())
         variables = tuple(plan.graph.bits)
-        found = given = self._judged(
+        found = self._judged(
             graph, looked, variables, None, deadline, proof=proof, ruled=plan.ruled
         )
         if isinstance(found, Declined) and found.pending is not None and not proof:
             graph = replace(graph, trace=retraced.trace())
-            given = replace(found, pending=replace(found.pending, graph=graph))
-        return given
+            return replace(found, pending=replace(found.pending, graph=graph))
+        return found
 
     def _untouched(self, retraced: Retraced, plan: Plan) -> Decision | None:
         """That nothing is touched, where ReLUs alone can be."""
