@@ -99,7 +99,8 @@ class Doubts:
         for parameter in parameters:
             if parameter.grad is None:
                 continue
-            self._optimized.set(parameter, value=True)
+            if not self._optimized.get(parameter):
+                self._optimized.set(parameter, value=True)
             doubt = self._open.get(parameter)
             if doubt is not None:
                 self._open.drop(parameter)

@@ -52,48 +52,53 @@ class Writing(Reading):
             cut: With values that were computed from differentiated ones.
         """
         for tensor in written:
-            if self._watched:
-                self._count_write(tensor)
-            storage = self._known_storage(tensor)
+            memory = memory_of(tensor)
+            address = 0 if memory is None else memory._cdata
+            watching = self._watched.get(address)
+            if watching is not None and memory is not None:
+                writes = watching()
+                if writes is not None and writes.is_at(memory):
+                    writes.count += 1
+            entry = self._storages.get(address)
+            storage = None if entry is None else entry()
+            if storage is not None and memory is not None and not storage.is_at(memory):
+                storage = None
             if storage is None and cut and self.epoch == 0:
                 storage = self._storage_of(tensor)
                 self._written.add(storage)
             if storage is None:
                 continue
-            for past in self._histories:
-                if past.storage is storage:
-                    past.history = None  # no longer what that operation made
-            self._protect_kept_only(storage)
-            # After a backward call it is another graph that they were computed in: constants.
-            storage.cut = self.epoch == 0 and (storage.cut or cut)
-            self._cuts = self._cuts or storage.cut
-            if storage.first is None:
-                continue  # nothing has been read from there
-            references, storage.externals = storage.externals, ()
-            if storage.writers or not references:
-                # Only matters if something differentiable lies there: see `collect_trace`.
-                # Behind recorded writes, constants there have another value, too.
-                self.tampered[storage] = (self.places.here()[0], bool(storage.writers))
-                continue
-            for reference in references:
-                slot = reference()
-                if slot is None or slot.held is None:
-                    continue
-                original = slot.held
-                slot.rewritten = (original, 0 if original.is_inference() else original._version)
-                if not original.requires_grad and not storage.writers:
-                    slot.held = original.detach().clone()
-                    slot.version = slot.held._version
-                key = None if slot.key is None else slot.key()
-                if key is not None and self._slot(key) is slot:
-                    self._slots.drop(key)
+            self._overwritten(storage, cut=cut)
 
-    def _count_write(self, tensor: torch.Tensor) -> None:
-        memory = memory_of(tensor)
-        entry = None if memory is None else self._watched.get(memory._cdata)
-        writes = None if entry is None else entry()
-        if writes is not None and memory is not None and writes.is_at(memory):
-            writes.count += 1
+    def _overwritten(self, storage: Storage, *, cut: bool) -> None:
+        """Leaves and constants in some memory that is known are about to be overwritten."""
+        for past in self._histories:
+            if past.storage is storage:
+                past.history = None  # no longer what that operation made
+        self._protect_kept_only(storage)
+        # After a backward call it is another graph that they were computed in: constants.
+        storage.cut = self.epoch == 0 and (storage.cut or cut)
+        self._cuts = self._cuts or storage.cut
+        if storage.first is None:
+            return  # nothing has been read from there
+        references, storage.externals = storage.externals, ()
+        if storage.writers or not references:
+            # Only matters if something differentiable lies there: see `collect_trace`.
+            # Behind recorded writes, constants there have another value, too.
+            self.tampered[storage] = (self.places.here()[0], bool(storage.writers))
+            return
+        for reference in references:
+            slot = reference()
+            if slot is None or slot.held is None:
+                continue
+            original = slot.held
+            slot.rewritten = (original, 0 if original.is_inference() else original._version)
+            if not original.requires_grad and not storage.writers:
+                slot.held = original.detach().clone()
+                slot.version = slot.held._version
+            key = None if slot.key is None else slot.key()
+            if key is not None and self._slot(key) is slot:
+                self._slots.drop(key)
 
     def _note_rewritten(self, written: list[torch.Tensor]) -> None:
         for memory in map(memory_of, written):
