@@ -223,12 +223,15 @@ class Places:
         known = {id(p): n for root in self._names for n, p in root.named_parameters()}
         return tuple(known.get(id(x), "") for x in tensors)
 
-    def here(self) -> tuple[Location, bool]:
+    def here(self, above: int = 1) -> tuple[Location, bool]:
         """The current location, and whether something runs without gradients that has some.
 
         A reentrant checkpoint its function, or a custom Function its forward.
+
+        Args:
+            above: So many frames above the caller's are looked at first; those between are ours.
         """
-        start = sys._getframe(2)
+        start = sys._getframe(above + 1)
         if self._by_frames:
             user, checkpointed, _ = self._users_frame(start, to_module=False)
             return self._location(self._path_by_frames(start), user), checkpointed

@@ -223,7 +223,7 @@ class Recorder(Writing, TorchDispatchMode):
 
     def _here(self, func: Any) -> tuple[Location, Application | None]:
         """Where an operation runs, and the custom Function in whose forward it does."""
-        location, self._inside = self.places.here()
+        location, self._inside = self.places.here(2)
         if self._inside:
             return location, self._running(location)
         if (func is _DETACH or self._application is not None) and may_be_in_forward():
