@@ -234,9 +234,10 @@ class Book:
     def _unset_slot(self, tensor: torch.Tensor, location: Location) -> Slot:
         """A new slot that is not yet known to be the tensor's."""
         self._slot_count += 1
-        slot = Slot(self._slot_count, self.epoch, self._storage_of(tensor), tensor.dtype, location)
-        if slot.storage.first is None:
-            slot.storage.first = weakref.ref(slot)
+        storage = self._storage_of(tensor)
+        slot = Slot(self._slot_count, self.epoch, storage, tensor.dtype, location)
+        if storage.first is None:
+            storage.first = weakref.ref(slot)
         return slot
 
     def _hold(self, slot: Slot, tensor: torch.Tensor) -> None:

@@ -27,6 +27,7 @@ from clarke.torch_private import (
     may_be_in_forward,
     mode_flags,
     never_trace,
+    saved_tensors_hooks,
     step_off,
     step_on,
     tracing_graph,
@@ -280,7 +281,7 @@ class Recorder(Writing, TorchDispatchMode):
         self._applied = None
         if application is not None:
             node.within = application
-        if node.differentiated and saves_otherwise():
+        if node.differentiated and saved_tensors_hooks() is not None and saves_otherwise():
             node.resaved = True
         masked = self._note_inputs(node, operator)
         for tensor in written:

@@ -52,26 +52,11 @@ class Structure:
 
     def retrace(self, reached: Reached) -> Retraced | None:
         """What ran, in this structure's numbers; None if it was another program."""
-        nodes, forms = reached.nodes, self._forms
-        if len(nodes) != len(forms):
+        nodes = reached.nodes
+        wired = self._wired(nodes)
+        if wired is None:
             return None
-        numbers: dict[int, int] = {}
-        outside: dict[int, Slot] = {}
-        for node, form in zip(nodes, forms, strict=True):
-            func, location, types, inputs, outputs, flags = form
-            if node.func is not func or node.location is not location or flags != _flags(node):
-                return None
-            if tuple(map(type, node.pattern)) != types:
-                return None
-            read = []
-            for slot in node.inputs:
-                own = numbers.get(slot.number)
-                if own is None:
-                    own = numbers[slot.number] = len(numbers)
-                    outside[own] = slot
-                read.append((own, slot.dtype))
-            if read != inputs or _numbered(node.outputs, numbers) != outputs:
-                return None
+        numbers, outside = wired
         if not all(holds(nodes[i]) for i in self.holding):
             return None  # let go by an earlier call
         if numbers.get(reached.output.number) != self.trace.output:
@@ -84,6 +69,33 @@ class Structure:
         if self._memory and _memory(nodes) != self._memory:
             return None
         return Retraced(self, nodes, numbers, outside)
+
+    def _wired(self, nodes: Sequence[Node]) -> tuple[dict[int, int], dict[int, Slot]] | None:
+        """Slots by number, and what no operation made, where operations and wiring are the same."""
+        forms = self._forms
+        if len(nodes) != len(forms):
+            return None
+        numbers: dict[int, int] = {}
+        outside: dict[int, Slot] = {}
+        for node, (func, location, types, inputs, outputs, flags) in zip(nodes, forms, strict=True):
+            if node.func is not func or node.location is not location or flags != _flags(node):
+                return None
+            if tuple(map(type, node.pattern)) != types or len(node.inputs) != len(inputs):
+                return None
+            for slot, (known, dtype) in zip(node.inputs, inputs, strict=True):
+                own = numbers.get(slot.number)
+                if own is None:
+                    own = numbers[slot.number] = len(numbers)
+                    outside[own] = slot
+                if own != known or slot.dtype is not dtype:
+                    return None
+            made = node.outputs
+            if len(made) == 1 and made[0] is not None:  # most often
+                if (numbers.setdefault(made[0], len(numbers)),) != outputs:
+                    return None
+            elif _numbered(made, numbers) != outputs:
+                return None
+        return numbers, outside
 
     def freed(self, nodes: Sequence[Node]) -> Iterator[Node]:
         """The operations of which autograd keeps nothing when it frees their graph."""
