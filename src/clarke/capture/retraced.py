@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -141,8 +141,7 @@ class _Externals(Mapping[int, External]):
     def __getitem__(self, slot: int) -> External:
         found = self._made.get(slot)
         if found is None:
-            external = external_of(self._outside[slot])
-            found = self._made[slot] = replace(external, slot=slot, stopped=False, cut_by="")
+            found = self._made[slot] = external_of(self._outside[slot]).seen_as(slot)
         return found
 
     def __iter__(self) -> Iterator[int]:

@@ -95,6 +95,12 @@ class External:
     cut_by: str = ""
     rewritten: bool = False
 
+    def seen_as(self, slot: int) -> External:
+        """The same under another number, where it does not matter that it was cut off."""
+        made = object.__new__(External)
+        made.__dict__.update(self.__dict__, slot=slot, stopped=False, cut_by="")
+        return made
+
 
 @dataclass(frozen=True, eq=False)
 class OpRecord:

@@ -48,6 +48,12 @@ class Graph:
     writes: bool
     agreements: dict[int, Agreement] = field(default_factory=dict)
 
+    def running(self, trace: Trace) -> Graph:
+        """The graph of another run of the same program."""
+        made = object.__new__(Graph)
+        made.__dict__.update(self.__dict__, trace=trace)
+        return made
+
     def maker(self, position: int, argument: int) -> int | None:
         """Position of the operation that made a positional tensor argument, or None."""
         value = self.trace.ops[position].args[argument]

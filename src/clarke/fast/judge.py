@@ -120,13 +120,13 @@ class QuickJudge:
                 return smooth
         same = {p for p in plan.typed if retraced.same_arguments(p)}
         looked = [p for p in plan.looked if p not in same]
-        graph = replace(plan.graph, trace=retraced.trace() if proof else retraced.glance())
+        graph = plan.graph.running(retraced.trace() if proof else retraced.glance())
         variables = tuple(plan.graph.bits)
         found = self._judged(
             graph, looked, variables, None, deadline, proof=proof, ruled=plan.ruled
         )
         if isinstance(found, Declined) and found.pending is not None and not proof:
-            graph = replace(graph, trace=retraced.trace())
+            graph = graph.running(retraced.trace())
             return replace(found, pending=replace(found.pending, graph=graph))
         return found
 

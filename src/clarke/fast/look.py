@@ -90,21 +90,21 @@ class Look:
             return "tensors were saved in another form, or are computed again"
         if not (op.differentiated or op.reads_stopped):
             return ""  # computed from masks, integers and constants: locally constant
+        lowering = self._registry.known(op.func).lowering
+        reduced = None if lowering is None else attained(op)
+        count = None if reduced is None else same_rows(graph, position, reduced, _SOURCE)
+        if count is not None:
+            found.counts.append(count)
+            return ""
         known = self._registry.judge(op, graph.trace)
         if padding_row(op) is not None and not is_scaled(op):
             return ""  # of the other rows a linear function
-        lowering = self._registry.known(op.func).lowering
         if known.kind is OpKind.UNKNOWN and lowering is None:
             return "the operation is not known"
         if known.kind is OpKind.RANDOM:
             fixed = not op.differentiated or can_replay_random(op)
             return "" if fixed else "the operation is random"
         if lowering is not None:
-            reduced = attained(op)
-            count = None if reduced is None else same_rows(graph, position, reduced, _SOURCE)
-            if count is not None:
-                found.counts.append(count)
-                return ""
             parts = self._parts(op)
             if parts is not None:
                 if op.short_name.rstrip("_") in _BY_INDEX:
