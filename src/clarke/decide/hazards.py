@@ -284,6 +284,23 @@ def judge_hazards(
     )
 
 
+def edge_of_domain(
+    program: Program, relevance: Relevance, generator: torch.Generator
+) -> Decision | None:
+    """NOT_LIPSCHITZ where an operation refuses the points on one side."""
+    steep = steep_beside(program, generator, edges=True)
+    if steep is None:
+        return None
+    culprits = _culprits(program, relevance)
+    return Decision(
+        Verdict.NOT_LIPSCHITZ,
+        f"{culprits[0]}. {steep}, so there is no Clarke subdifferential here.",
+        culprits=culprits,
+        analysis=program.analysis,
+        relevance=relevance,
+    )
+
+
 def _flipping_vectors(
     program: Program, relevance: Relevance, generator: torch.Generator
 ) -> Decision | None:

@@ -18,7 +18,13 @@ from clarke.decide.cures import hints
 from clarke.decide.disagree import name_formula
 from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
 from clarke.decide.guards import judge_guard
-from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle, writes_shown
+from clarke.decide.hazards import (
+    LIPSCHITZ,
+    edge_of_domain,
+    judge_hazards,
+    obstacle,
+    writes_shown,
+)
 from clarke.decide.meeting import JumpsBesideError, only_branches
 from clarke.decide.mixture import mix_directions, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Decision, Settings, Witness, ray_witness
@@ -241,7 +247,12 @@ def _climb(context: _Rungs) -> Decision:
         if relevance.lost_masks or vectors:
             return hazard
         if kinds <= LIPSCHITZ:
-            found = context.limits()
+            try:
+                found = context.limits()
+            except ReplayError:
+                found = edge_of_domain(program, relevance, context.generator)
+                if found is None:
+                    raise
             return found or (context.norms(hazard) if kinds == {Hazard.CONE} else hazard)
         if hazard.verdict is not Verdict.UNDECIDED:
             return hazard
