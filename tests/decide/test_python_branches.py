@@ -84,6 +84,15 @@ def surrogate(x: torch.Tensor) -> torch.Tensor:
         (clipped, (0.6, 0.8), (1, 1)),
         (clipped, (1, 0), (1, 1)),
         (nested, (0, 0), (0, 0)),
+        (lambda x: x[x.argmax()], (1, 1), (1, 0)),
+        (lambda x: x[int(x.argmin())], (0, 2, 0), (1, 0, 0)),
+        (
+            lambda x: sum(
+                r[i] for r, i in zip(x.view(2, 2), x.view(2, 2).argmax(1).tolist(), strict=True)
+            ),
+            (1, 1, 0, 3),
+            (1, 0, 0, 1),
+        ),
     ],
 )
 def test_the_side_that_ran(
@@ -97,7 +106,11 @@ def test_the_side_that_ran(
     assert report.certificate.verify()
 
 
-@pytest.mark.parametrize("function", [jumping, steep])
+def looked_up(x: torch.Tensor) -> torch.Tensor:
+    return (1.0, 5.0)[int(x.argmax())] * (1 + x[0])
+
+
+@pytest.mark.parametrize("function", [jumping, steep, looked_up])
 def test_the_other_side_is_steep(function: Function) -> None:
     assert clarke.check(function, (at(0, 0),)).verdict is Verdict.NOT_LIPSCHITZ
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.capture import Ref, input_slots
+from clarke.kinks.choices import ArgRule
 from clarke.kinks.steps import ComparisonRule
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ def held_sides(analysis: Analysis) -> torch.Tensor:
 
     ``x[0] if x[0] >= x[1] else x[1]`` runs one branch at a tie, and on one side of it: there the
     program is the one that ran. The other side is another program, which a trace does not show. So
-    these kinks count as relevant, and only the side that ran may be selected. A comparison that
-    holds at equality only (``==``) has no such side.
+    these kinks count as relevant, and only the side that ran may be selected. So too the index
+    of ``x[x.argmax()]``. A comparison that holds at equality only (``==``) has no such side.
     """
     held = torch.zeros(analysis.count, dtype=torch.bool)
     if not analysis.trace.scalar_reads:
@@ -83,9 +84,10 @@ def held_sides(analysis: Analysis) -> torch.Tensor:
 
 
 def has_a_side(site: Site) -> bool:
-    """Whether an operation compares differentiated values, and not for being equal."""
+    """Whether an operation compares or ranks differentiated values, and not for being equal."""
     rule = site.rule
-    return isinstance(rule, ComparisonRule) and not rule.isolated and site.touch.op.differentiated
+    sided = isinstance(rule, ArgRule) or (isinstance(rule, ComparisonRule) and not rule.isolated)
+    return sided and site.touch.op.differentiated
 
 
 def is_float(analysis: Analysis, slot: int | None) -> bool:

@@ -186,7 +186,8 @@ def find_relevant(
                 relevant[steps[reached[steps]]] = True
     else:
         relevant = torch.zeros(count, dtype=torch.bool)
-    left = {h: k[relevant[k]] for h, k in hazards.items() if bool(relevant[k].any())}
+    open_ = relevant & ~held  # of what is held, the side that ran is all there is
+    left = {h: k[open_[k]] for h, k in hazards.items() if bool(open_[k].any())}
     return Relevance(relevant, mixed, left, lost)
 
 

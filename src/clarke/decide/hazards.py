@@ -181,8 +181,10 @@ def _tied_decisions(analysis: Analysis, *, sees_values: bool, held: bool) -> Dec
         if touch.count == 0:
             continue
         why = ""
-        if position in branch and op.outputs and not is_float(analysis, op.outputs[0]):
-            why = "" if position in sides and has_a_side(site) else A_BRANCH
+        kept = position in sides and has_a_side(site)
+        read = position in branch and op.outputs and not is_float(analysis, op.outputs[0])
+        if read and not kept:
+            why = A_BRANCH
         elif not op.differentiated:
             why = "a comparison of detached values is at an exact tie"
         elif any(_is_index(analysis, s) and s in used for s in op.outputs):
