@@ -390,13 +390,14 @@ class Turn:
             return self.decision.verdict, ""
         try:
             with self._timed(), alone(), self._unnoted():
-                meeting, decision = self._meeting, self.decision
+                meeting, decision, case = self._meeting, self.decision, self._case
                 if meeting is not None:  # its kinks are those of all processes
                     decision = Decision(decision.verdict, decision.reason)
+                    case = replace(case, leaves=self._leaves(case))
                 joint = self._accumulation.finish(
                     self.group,
                     self._orders.number,
-                    replace(self._case, leaves=self._leaves(self._case)),
+                    case,
                     decision,
                     self._recorder,
                     repaired=self.repaired,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -156,8 +156,7 @@ class OpRecord:
         ):
             return self
         nothing: Mapping[Any, torch.Tensor] = MappingProxyType({})
-        return replace(
-            self,
+        return self.holding(
             kept=nothing,
             kept_outputs=nothing,
             kept_lists=nothing,
@@ -186,7 +185,8 @@ class OpRecord:
     @property
     def short_name(self) -> str:
         """The operator's name without namespace and overload, such as ``relu``."""
-        return str(self.func._schema.name).rsplit("::", 1)[-1]
+        name: str = self.func._schema.name
+        return name.rpartition("::")[2]
 
 
 @dataclass(frozen=True)
