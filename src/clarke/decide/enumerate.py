@@ -414,17 +414,11 @@ class Enumeration:
         mine = np.flatnonzero((touch.owner == kink.index).numpy())
         members = touch.members[torch.from_numpy(mine)].tolist()
         slopes = found.candidates[mine]
-        # Entry by entry: a difference of 1 is one beside slopes of 1e12 that all candidates share.
-        sizes = np.abs(slopes).max(axis=0, initial=0.0)
-        room = SLOPES_EQUAL * sizes
-        steps = np.diff(np.sort(slopes, axis=0), axis=0)
-        small = steps <= ROWS_ROUNDING * sizes.max(initial=0.0)
-        if bool((small & (steps > room / len(members))).any()):
-            room = np.maximum(room, 2 * found.noise(self._program)[0][mine].max(axis=0))
+        room = found.room(self._program, mine)
         if isinstance(kink.site.rule, ChoiceRule):
             return self._tied_options(kink, kink.site.rule, found, mine.tolist(), room)
         boolean = kink.site.rule.by_value
-        if bool((np.ptp(slopes, axis=0) <= room).all()) and not boolean:
+        if bool((np.ptp(slopes, axis=0) <= 2 * room.max(axis=0)).all()) and not boolean:
             return [Option(int(touch.chosen()[kink.index]), (), pinned=False)]
         levels = found.switching[:, kink.index]
         scale = float(np.abs(found.switching).max(initial=0.0))
@@ -477,7 +471,8 @@ class Enumeration:
 
         def equal(i: int, others: list[int]) -> NDArray[np.bool_]:
             self.deadline.ask("comparing {} tied elements", len(members))
-            same: NDArray[np.bool_] = (np.abs(slopes[others] - slopes[i]) <= room).all(axis=1)
+            gaps = np.abs(slopes[others] - slopes[i])
+            same: NDArray[np.bool_] = (gaps <= room[others] + room[i]).all(axis=1)
             return same
 
         leaders: list[int] = []

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
 from clarke.constraints import find_relevant, tangent
 from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
 from clarke.decide.meeting import only_branches
-from clarke.errors import BudgetError
+from clarke.errors import BudgetError, ReplayError
 from clarke.kinks import Hazard
-from clarke.numerics import VALUES_SAME
+from clarke.numerics import ERROR_SIZES, ROUNDING_MARGIN, SAMPLES, VALUES_SAME
+from clarke.steering import Errors
 from clarke.tangents import forward_mode
 from clarke.torch_private import unpack_dual
 
@@ -101,37 +102,110 @@ def _taylor_gaps(
 ) -> float:
     """Largest relative error of first-order Taylor expansions at random nearby points.
 
-    Of switching functions and candidates; with `result` also of what the program returns.
+    Of switching functions and candidates; with `result` also of what the program returns. Errors
+    that rounding can have made count as none.
     """
     worst = 0.0
     for partly in (False,) * 2 + (True,) * _PARTLY:
         moved = nearby_point(program, generator, partly=partly)
-        step = tuple(a - b for a, b in zip(moved, program.point, strict=True))
-        there = program.run(moved, weights=weights, probe=True, grad=False)
-        with forward_mode():
-            here = program.run(weights=weights, probe=True, tangents=step, grad=False)
-            if result:
-                own, other = here.output.sum(), there.output.sum()
-                gap = float((primal(own) + tangent(own) - other).abs())
-                worst = max(worst, gap / max(float(other.abs() + tangent(own).abs()), gap or 1.0))
-            for position, probe in here.probes.items():
-                beside = there.probes[position]
-                for a, b in (
-                    (probe.switching, beside.switching),
-                    (probe.candidates, beside.candidates),
-                ):
-                    if a.numel() == 0 or not a.is_floating_point():
-                        continue
-                    gaps = (primal(a) + tangent(a) - b.detach()).abs().reshape(-1)
-                    sizes = b.detach().abs().reshape(-1) + tangent(a).abs().reshape(-1)
-                    if bool(torch.isnan(gaps).any()):
-                        return math.inf
-                    # Kink by kink: beside large values of other kinks a curvature is lost.
-                    gaps, sizes = (
-                        _by_kink(v, program.analysis.sites[position]) for v in (gaps, sizes)
-                    )
-                    worst = max(worst, float(torch.where(sizes > 0, gaps / sizes, gaps).max()))
+        seen = _expanded(program, weights, moved, result=result)
+        found = _largest_gap(program, seen, {})
+        if found > VALUES_SAME:
+            # Where large terms cancel, what they leave bends by roundings alone.
+            noise = _noise_of(program, weights, moved, seen, result=result)
+            found = math.inf if noise is None else _largest_gap(program, seen, noise)
+        worst = max(worst, found)
+        if worst > VALUES_SAME:
+            break
     return worst
+
+
+_Expanded: TypeAlias = "dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]"
+_RESULT = -1
+
+
+def _expanded(
+    program: Program,
+    weights: Mapping[int, torch.Tensor],
+    moved: tuple[torch.Tensor, ...],
+    *,
+    result: bool,
+    errors: Errors | None = None,
+) -> _Expanded:
+    """Values and tangents at the point and values beside it, by the position of a kink."""
+    step = tuple(a - b for a, b in zip(moved, program.point, strict=True))
+    there = program.run(moved, weights=weights, probe=True, grad=False, errors=errors)
+    seen: _Expanded = {}
+
+    def see(key: tuple[int, int], own: torch.Tensor, other: torch.Tensor) -> None:
+        if own.numel() and own.is_floating_point():
+            parts = (primal(own), tangent(own), other.detach())
+            first, slope, beside = (p.reshape(-1) for p in parts)
+            seen[key] = first, slope, beside
+
+    with forward_mode():
+        here = program.run(
+            weights=weights, probe=True, tangents=step, grad=False, errors=errors
+        )
+        if result:
+            see((_RESULT, 0), here.output.sum(), there.output.sum())
+        for position, probe in here.probes.items():
+            beside = there.probes[position]
+            see((position, 0), probe.switching, beside.switching)
+            see((position, 1), probe.candidates, beside.candidates)
+    return seen
+
+
+def _largest_gap(
+    program: Program, seen: _Expanded, noise: Mapping[tuple[int, int], torch.Tensor]
+) -> float:
+    """The largest error of an expansion, relative to its terms, beyond what is noise."""
+    worst = 0.0
+    for key, (own, slope, beside) in seen.items():
+        gaps = (own + slope - beside).abs()
+        sizes = beside.abs() + slope.abs()
+        if bool(torch.isnan(gaps).any()):
+            return math.inf
+        if key in noise:
+            gaps = torch.where(gaps <= noise[key], 0.0, gaps)
+        if key[0] != _RESULT:
+            # Kink by kink: beside large values of other kinks a curvature is lost.
+            site = program.analysis.sites[key[0]]
+            gaps, sizes = _by_kink(gaps, site), _by_kink(sizes, site)
+        worst = max(worst, float(torch.where(sizes > 0, gaps / sizes, gaps).max()))
+    return worst
+
+
+def _noise_of(
+    program: Program,
+    weights: Mapping[int, torch.Tensor],
+    moved: tuple[torch.Tensor, ...],
+    seen: _Expanded,
+    *,
+    result: bool,
+) -> dict[tuple[int, int], torch.Tensor] | None:
+    """How far roundings may move each expansion and each value beside the point.
+
+    None where errors lead out of a function's domain.
+    """
+    noise = {key: torch.zeros_like(own) for key, (own, _, _) in seen.items()}
+    for seed in range(int(SAMPLES)):
+        program.deadline.ask("telling curvature from rounding")
+        for size in ERROR_SIZES:
+            errors = Errors(seed, size, double=True)
+            try:
+                other = _expanded(program, weights, moved, result=result, errors=errors)
+            except ReplayError:
+                continue
+            if all(bool(torch.isfinite(part).all()) for three in other.values() for part in three):
+                break
+        else:
+            return None
+        factor = float(ROUNDING_MARGIN) / size
+        for key, parts in seen.items():
+            apart = sum((a - b).abs() for a, b in zip(other[key], parts, strict=True))
+            noise[key] = torch.maximum(noise[key], factor * apart)
+    return noise
 
 
 def _by_kink(values: torch.Tensor, site: Site) -> torch.Tensor:
