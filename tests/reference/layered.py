@@ -236,9 +236,7 @@ def layered(seed: int) -> Layered:
     return Layered(units, base, curved, tuple(layers), out, slope if smooth else (Fraction(0),) * n)
 
 
-def _draw_layer(
-    random: Random, seen: Vector, base: Point, spread: int
-) -> tuple[_Layer, Vector]:
+def _draw_layer(random: Random, seen: Vector, base: Point, spread: int) -> tuple[_Layer, Vector]:
     name = random.choice(sorted(OPERATIONS))
     m = random.choice((2, 2, 3, 3, 4))
     if name in ("differences", "sort", "sort by index"):

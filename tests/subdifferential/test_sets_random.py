@@ -134,9 +134,7 @@ class Compared:
 
     def directions(self):
         for _ in range(4):
-            d = [
-                Fraction(self.random.choice((0, 1, -1, 2))) / s for s in self.program.units
-            ]
+            d = [Fraction(self.random.choice((0, 1, -1, 2))) / s for s in self.program.units]
             wanted = self.program.directional(d)
             told = self.found.directional(torch.tensor([float(e) for e in d]).double())
             size = float(self.sizes @ np.abs([float(e) for e in d]))
@@ -160,7 +158,7 @@ class Compared:
         if not self.found.complete:
             return
         least = self.found.is_local_minimum()
-        if least.minimum:
+        if least.minimum and (inside or self.is_far(zero)):
             assert not down
         if least.minimum is False and least.order == 1:
             assert down

@@ -144,9 +144,7 @@ def _expanded(
             seen[key] = first, slope, beside
 
     with forward_mode():
-        here = program.run(
-            weights=weights, probe=True, tangents=step, grad=False, errors=errors
-        )
+        here = program.run(weights=weights, probe=True, tangents=step, grad=False, errors=errors)
         if result:
             see((_RESULT, 0), here.output.sum(), there.output.sum())
         for position, probe in here.probes.items():
