@@ -1,8 +1,8 @@
 """Random programs of vector operations in torch, with their exact sets.
 
 Layers of small whole numbers and kinks, written twice: in torch, by operations on whole vectors
-(`sort`, `cummax`, masks, pooling), and as `Expr`, whose cells are found by exact rational programs. On
-both sides of the piecewise linear part stands what changes its set in a known way: units of the
+(`sort`, `cummax`, masks, pooling), and as `Expr`, whose cells are found by exact rational programs.
+On both sides of the piecewise linear part stands what changes its set in a known way: units of the
 variables, a curved change of coordinates that is the identity to first order (the kinks are curved
 then), and a smooth factor.
 """

@@ -54,7 +54,7 @@ class Compared:
 
     def __init__(self, seed):
         self.program = layered(seed)
-        self.random = Random(seed)
+        self.random = Random(seed)  # noqa: S311 - repeatable, no secret
         self.exact = sorted(self.program.bouligand)
         self.points = array(self.exact)
         self.sizes = np.abs(self.points).max(axis=0)
@@ -118,9 +118,9 @@ class Compared:
             self.ask(beyond, False, verify=True)
 
     def is_far(self, vector, points=None):
-        """Whether a vector is outside of a hull by more than rounding, entries in their own sizes, exactly.
+        """Whether a vector is outside of a hull by more than rounding, exactly.
 
-        Outside of the hull's sum with a cross-polytope that holds a box of that size.
+        Outside of its sum with a cross-polytope that holds a box of the size of roundings.
         """
         n = len(vector)
         columns = [(*e, Fraction(1), Fraction(0)) for e in points or self.exact]
@@ -209,4 +209,4 @@ def test_many_programs(listed, monkeypatch):
         monkeypatch.setattr(source, "SET_SMALL", -1)
     seen = Counter()
     run(range(START + 10_000, START + 10_000 + max(NUMBER, 100)), seen)
-    print(seen)
+    assert seen["complete"] >= 0.7 * sum(seen.values()), seen

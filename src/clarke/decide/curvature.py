@@ -86,8 +86,8 @@ def local_minimum(source: Source, allowed: Array, slope: Slope, deadline: Deadli
     point = source.program.point
     slopes = slopes_around(source, allowed, slope, deadline)
     if slopes.falls is not None:
-        down = unflatten(slopes.falls, point)
-        return LocalMinimum(False, False, down, slope(slopes.falls, deadline), 1)
+        falls = unflatten(slopes.falls, point)
+        return LocalMinimum(False, False, falls, slope(slopes.falls, deadline), 1)
     if slopes.rises:
         return LocalMinimum(True, True, None, 0.0, 1)
     if not slopes.flat:  # some slope is slight: zero but for rounding, or negative

@@ -77,6 +77,19 @@ class Slopes:
         found: Array = self.noise(program)[1][level, index]
         return found
 
+    def vanishing(self, program: Program, index: int) -> NDArray[np.bool_]:
+        """(levels,) which of a kink's switching functions have no slope but for rounding.
+
+        That of another kink's slopes is no measure: beside a slope of 1e12 one of 1 is not zero.
+        """
+        own = np.abs(self.switching[:, index])
+        scale = float(np.abs(self.switching).max(initial=0.0))
+        zero: NDArray[np.bool_] = np.all(own == 0, axis=1)
+        small = ~zero & (own.max(axis=1, initial=0.0) <= SLOPES_EQUAL * scale)
+        for level in np.flatnonzero(small).tolist():
+            zero[level] = bool((own[level] <= self.noise_of_switching(program, level, index)).all())
+        return zero
+
     def room(self, program: Program, places: NDArray[np.intp]) -> Array:
         """(k, n) by how much each of a kink's candidates may be off and still be another one.
 
