@@ -37,6 +37,8 @@ _RUNNERS = (
 _OWN_EXCEPTIONS = tuple(
     _OWN_FOLDER + name for name in ("cli" + os.sep + "programs", "experiments" + os.sep)
 )
+# Code without a file: what Python calls it that was typed. Others (``<frozen ...>``) are generated.
+_TYPED = ("<stdin>", "<string>", "<console>", "<python-input", "<ipython-input")
 _WRAPPERS = 8  # decorators around a forward that are looked through
 _CHECKPOINT_FILE = str(Path(_TORCH_FOLDER, "utils", "checkpoint.py"))
 
@@ -89,6 +91,13 @@ def _forwards_of_functions() -> dict[int, CodeType]:
                 found[id(code)] = code
             forward = getattr(forward, "__wrapped__", None)
     return found
+
+
+def _typed_frame(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame of code that somebody typed: at a prompt, into stdin, after ``-c``."""
+    while frame is not None and not frame.f_code.co_filename.startswith(_TYPED):
+        frame = frame.f_back
+    return frame
 
 
 def _torchs_frame(frame: FrameType | None) -> FrameType | None:
@@ -266,7 +275,8 @@ class Places:
     def _users_frame(self, frame: FrameType, *, to_module: bool) -> tuple[FrameType, bool, bool]:
         """The first frame of the user's, or of a call of a module if that comes first.
 
-        Where none is the user's (the command line judges a function of torch), torch's own line.
+        Where none is in a file of the user's: what was typed, else (the command line judges a
+        function of torch) torch's own line.
 
         Returns:
             The frame; whether a function that runs without gradients has been passed; whether it
@@ -288,7 +298,8 @@ class Places:
                 checkpointed = True
             above = frame.f_back
             if above is None:
-                return _torchs_frame(start) or frame, checkpointed, False
+                found = _typed_frame(start) or _torchs_frame(start) or frame
+                return found, checkpointed, False
             frame = above
 
     def in_forward(self) -> bool:
