@@ -153,6 +153,20 @@ SET_ROUNDINGS = Threshold(
     JUDGED,
 )
 
+ONE_SAMPLE = Threshold(
+    64,
+    "Entries of a gradient of which one sample leaves some uncovered by chance: of each it does so "
+    "once in twenty times.",
+    NONE,
+)
+SAME_FORMULA = Threshold(
+    2.0**-10,
+    "Roundings of float32, of an entry's terms, up to which what PyTorch's formulas return in "
+    "float64 is the gradient of the recorded pieces: a hundred thousand times float64's own error, "
+    "and so little that no float32 shows it.",
+    JUDGED,
+)
+
 RANDOM_BITS = Threshold(2.0**-63, "Turns 63 random bits into a number in [0, 1).", NONE)
 
 QUICK_BOUND = Threshold(

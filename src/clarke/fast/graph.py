@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Operations that hand on the whole of their first argument's values in another shape.
 RESHAPES = frozenset({"view", "_unsafe_view", "reshape", "t", "transpose", "permute", "flatten"})
+# Parts of an argument's memory, apart from each other, that do not say so.
+_UNSAFE = frozenset({"unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +139,7 @@ def _harmless(
     readers: Sequence[Sequence[int]],
 ) -> bool:
     """Whether an operation writes to nothing that others still read under its old value."""
+    rest = makers, readers
     op = trace.ops[position]
     if not op.func._schema.is_mutable:  # its arguments, one by one, take long to look at
         return True
@@ -147,12 +150,29 @@ def _harmless(
     ]
     if not written or _only_statistics(op):
         return True
-    if written != [0] or not isinstance(op.args[0], Ref):
+    first = op.args[0]
+    return written == [0] and isinstance(first, Ref) and _alone(trace, position, first.slot, rest)
+
+
+def _alone(
+    trace: Trace,
+    position: int,
+    slot: int,
+    rest: tuple[Sequence[Mapping[int, int | None]], Sequence[Sequence[int]]],
+) -> bool:
+    """Whether an operation is the only one that reads a value, and what shares its memory."""
+    makers, readers = rest
+    maker = makers[position].get(slot)
+    if maker is None or [r for r in readers[maker] if makers[r].get(slot) == maker] != [position]:
         return False
-    maker = makers[position].get(op.args[0].slot)
-    if maker is None or list(readers[maker]) != [position]:
-        return False
-    return not any(a.alias_info is not None for a in trace.ops[maker].func._schema.returns)
+    op = trace.ops[maker]
+    returned = [r.alias_info for r in op.func._schema.returns if r.alias_info is not None]
+    if returned:  # its own argument, if it writes to that: then it has been looked at by itself
+        return all(info.is_write for info in returned)
+    if op.short_name in _UNSAFE:  # the cells of an LSTM or GRU
+        source = op.args[0]
+        return isinstance(source, Ref) and _alone(trace, maker, source.slot, rest)
+    return True
 
 
 def _only_statistics(op: OpRecord) -> bool:
