@@ -121,6 +121,7 @@ class Places:
         self._passed: dict[int, bool] = {}  # code that is skipped: a no-grad forward?
         self._cache: dict[tuple[str, int, int], Location] = {}
         self._forwards: dict[int, CodeType] | None = None
+        self._of_modules: dict[int, CodeType] = {}  # held, so that no other gets its number
         self._by_frames = False
         self._thread = 0
         self.on_root: Callable[[torch.nn.Module], None] | None = None
@@ -311,9 +312,16 @@ class Places:
 
     def _is_forward_of_function(self, code: CodeType) -> bool:
         """Whether code is the forward of a custom Function, which stands where it is applied."""
-        # The classes are many: looked through once, and when a forward may be that of a new one.
-        if self._forwards is None or (code.co_name == "forward" and id(code) not in self._forwards):
+        # The classes are many: looked through once, and once more for every other forward, which
+        # may be that of a new one or a module's.
+        if self._forwards is None or (
+            code.co_name == "forward"
+            and id(code) not in self._forwards
+            and id(code) not in self._of_modules
+        ):
             self._forwards = _forwards_of_functions()
+            if id(code) not in self._forwards:
+                self._of_modules[id(code)] = code
         return id(code) in self._forwards
 
     @staticmethod
