@@ -11,6 +11,7 @@ they take as long as processor times can tell.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -102,7 +103,9 @@ def measure(script: Path, steps: int | None, seconds: float = 1.0) -> Row:
     many = steps or _own_steps(script)
     plain = run(script, steps=many, audited=False)
     while steps is None and plain.seconds - short.seconds < _TELLS:
-        many *= 2
+        many = math.ceil(
+            many * min(max(2.0, 1.3 * _TELLS / max(plain.seconds - short.seconds, 0.01)), 16.0)
+        )
         plain = run(script, steps=many, audited=False)
     audited = run(script, steps=many, audited=True, seconds=seconds)
     own = plain.seconds - short.seconds

@@ -366,6 +366,23 @@ BESIDE_NEAREST = Threshold(
     "bend the function above it, and its tenth power is still a normal number.",
     (Verdict.NOT_LIPSCHITZ, Verdict.SMOOTH),
 )
+BRANCH_ASIDE = Steps(
+    (2.0**-4, 2.0**-10, 2.0**-20),
+    "How far aside of a witness, in parts of it, a second direction on its side is looked for: the "
+    "witness itself may leave out what a detached value depends on.",
+    (Verdict.BOULIGAND,),
+)
+BRANCH_RAYS = Threshold(
+    3.0,
+    "Pairs of random rays on which the other side of a Python branch is looked for, beside the one "
+    "opposite to the witness.",
+    (Verdict.BOULIGAND, Verdict.NOT_LIPSCHITZ),
+)
+BRANCH_SCALES = Threshold(
+    24.0,
+    "Distances on each of these rays, each a quarter of the one before: from 1/16 to 1e-15.",
+    (Verdict.NOT_LIPSCHITZ,),
+)
 BESIDE_ULPS = Threshold(
     64.0,
     "Distance, in spacings of a coordinate's numbers, below which a random direction is rounded "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clarke.capture import OpRecord, Origin, Ref, input_slots
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from clarke.capture import Trace
+    from clarke.fast.same import Agreement
 
 # Operations that hand on the whole of their first argument's values in another shape.
 RESHAPES = frozenset({"view", "_unsafe_view", "reshape", "t", "transpose", "permute", "flatten"})
@@ -35,6 +36,8 @@ class Graph:
         needed: Positions of the operations on which the result depends; the others were recorded
             because Python read a value of theirs.
         writes: Some operation writes to what it reads.
+        agreements: By position of a minimum or maximum, whether both sides are one function, as far
+            as somebody has asked: a program that runs again has the same ones.
     """
 
     trace: Trace
@@ -45,6 +48,13 @@ class Graph:
     readers: tuple[tuple[int, ...], ...]
     needed: frozenset[int]
     writes: bool
+    agreements: dict[int, Agreement] = field(default_factory=dict)
+
+    def running(self, trace: Trace) -> Graph:
+        """The graph of another run of the same program."""
+        made = object.__new__(Graph)
+        made.__dict__.update(self.__dict__, trace=trace)
+        return made
 
     def maker(self, position: int, argument: int) -> int | None:
         """Position of the operation that made a positional tensor argument, or None."""
