@@ -160,10 +160,10 @@ ONE_SAMPLE = Threshold(
     NONE,
 )
 SAME_FORMULA = Threshold(
-    2.0**-10,
+    1.0,
     "Roundings of float32, of an entry's terms, up to which what PyTorch's formulas return in "
-    "float64 is the gradient of the recorded pieces: a hundred thousand times float64's own error, "
-    "and so little that no float32 shows it.",
+    "float64 is the gradient of the recorded pieces: what one constant that was rounded to float32 "
+    "leaves, and a sixteenth at most of what samples grant.",
     JUDGED,
 )
 
