@@ -113,7 +113,8 @@ def prepare(
         if case is not None:
             return case
     trace = collect_trace(recorder, output, deadline=deadline)
-    unique = _chosen(call, {e.slot: e.tensor for e in trace.leaves()}, wrt, penalized)
+    leaves = {e.slot: e.tensor if e.gathered is None else e.gathered for e in trace.leaves()}
+    unique = _chosen(call, leaves, wrt, penalized)
     if wrt is not None and not unique:
         return None
     opened = collect_opened(recorder, output, trace)

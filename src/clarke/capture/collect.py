@@ -6,6 +6,8 @@ from itertools import repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import torch
+
 from clarke.capture.asserts import in_assertion
 from clarke.capture.functions import is_from_compiled, is_from_custom
 from clarke.capture.live import NOTHING_KEPT, Node, Slot
@@ -17,8 +19,6 @@ from clarke.errors import CaptureError, ModifiedSinceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    import torch
 
     from clarke.capture.applied import Application
     from clarke.capture.recorder import Recorder
@@ -135,7 +135,7 @@ def collect_trace(
         slot_dtypes=MappingProxyType({s.number: s.dtype for s in slots.values()}),
         applied=tuple(a.frozen() for a in applied),
     )
-    refuse_missing(trace)
+    refuse_missing(trace, gathered=False)
     return trace
 
 
@@ -315,11 +315,12 @@ def _external(slot: Slot, tensor: torch.Tensor) -> External:
         if tensor.requires_grad and slot.storage.snapshot is None:
             origin = Origin.UNSEEN
             name = type(tensor.grad_fn).__name__
+    shown, version, whole = _gathered(slot, tensor)
     return External(
         slot=slot.number,
-        tensor=tensor,
+        tensor=shown,
         origin=origin,
-        version=slot.version,
+        version=version,
         snapshot=slot.storage.snapshot,
         storage=slot.storage.number,
         name=name,
@@ -327,7 +328,18 @@ def _external(slot: Slot, tensor: torch.Tensor) -> External:
         stopped=slot.stopped,
         cut_by=slot.cut_by,
         rewritten=_rewritten(slot) or _moved(slot, tensor),
+        gathered=whole,
     )
+
+
+def _gathered(slot: Slot, tensor: torch.Tensor) -> tuple[torch.Tensor, int, torch.Tensor | None]:
+    """What stands for a tensor in a trace, with its version, and the parameter it is, gathered."""
+    gathered = slot.storage.gathered
+    if gathered is None or not slot.storage.holds(tensor):
+        return tensor, slot.version, None
+    shape = torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
+    version = shape._version if gathered.version() == slot.version else -1
+    return shape, version, gathered.whole()
 
 
 def _rewritten(slot: Slot) -> bool:

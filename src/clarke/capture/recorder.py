@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from clarke.capture.applied import Application, Beside, running
 from clarke.capture.functions import is_from_custom, is_result_of, running_function
-from clarke.capture.live import TENSOR, Node, Read, Slot, Storage, Writes
+from clarke.capture.live import TENSOR, Node, Read, Slot, Storage, Writes, version_of
 from clarke.capture.operators import Operator, Operators, follow_whole, is_whole, reads_shape_only
 from clarke.capture.places import Places
 from clarke.capture.saving import saves_otherwise
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from clarke.capture.functions import DeclaredFunction
+    from clarke.capture.live import Gathered
     from clarke.capture.trace import Location
     from clarke.compiled import Compiled
 
@@ -123,6 +124,13 @@ def _memory_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
         return tensor.untyped_storage()
     except (RuntimeError, NotImplementedError):
         return None
+
+
+def _is_whole(tensor: torch.Tensor, parameter: torch.Tensor | None) -> bool:
+    """Whether a tensor has all of a parameter's memory, in the same order."""
+    if parameter is None or tensor.shape != parameter.shape:
+        return False
+    return tensor.stride() == parameter.stride() and tensor.dtype == parameter.dtype
 
 
 def _counted_alias(tensor: torch.Tensor) -> torch.Tensor:
@@ -235,6 +243,8 @@ class Recorder(TorchDispatchMode):
         # backward call.
         self.rewritten: dict[int, Location] = {}
         self.stands_aside = ""  # why nothing at all is recorded
+        # Whose memory that comes and goes a tensor lies in, if such memory is in use.
+        self.gathered: Callable[[torch.Tensor], Gathered | None] | None = None
         self.paused = False
         self._flags: tuple[bool, ...] = ()
         self.count = 0
@@ -361,6 +371,8 @@ class Recorder(TorchDispatchMode):
         # The dictionary must not keep its own key alive through the slot: of a constant an alias is
         # held, and the slot of a variable lives as long as the operations that read it.
         slot.key = weakref.ref(tensor)
+        gathered = None if self.gathered is None else self.gathered(tensor)
+        slot.storage.gathered = gathered
         if slot.storage.cut and not tensor.requires_grad:
             slot.stopped = True
         if tensor.requires_grad:
@@ -368,7 +380,9 @@ class Recorder(TorchDispatchMode):
             self._slots.set(tensor, weakref.ref(slot))
         else:
             slot.held = _counted_alias(tensor)
-        slot.version = tensor._version if not tensor.is_inference() else 0
+            if gathered is not None and not _is_whole(tensor, gathered.whole()):
+                slot.held = tensor.detach().clone()
+        slot.version = version_of(slot, tensor)
         slot.storage.add_external(slot)
 
     def read_leaf(self, tensor: torch.Tensor) -> Slot:
@@ -915,6 +929,8 @@ class Recorder(TorchDispatchMode):
             return value.detach().clone()
         slot = self._slot(value)
         if slot is not None:
+            if slot.storage.gathered is not None:
+                return value.detach().clone()  # it is freed before anybody looks
             slot.storage.add_kept(node)
         return value.detach()
 
@@ -943,8 +959,8 @@ class Recorder(TorchDispatchMode):
             if storage is None and cut and self.epoch == 0:
                 storage = self._storage_of(tensor)
                 self._written.add(storage)
-            if storage is None:
-                continue
+            if storage is None or storage.gathered is not None:
+                continue  # writes to what is gathered are counted: it is filled with what it is
             for past in self._histories:
                 if past.storage is storage:
                     past.history = None  # no longer what that operation made
