@@ -25,6 +25,12 @@ def is_spread(tensor: torch.Tensor) -> bool:
     return found is not None and isinstance(tensor, found.DTensor)
 
 
+def is_spread_type(kind: type) -> bool:
+    """Whether tensors of a type are `DTensor`s."""
+    found: Any = sys.modules.get("torch.distributed.tensor")
+    return found is not None and issubclass(kind, found.DTensor)
+
+
 def local_of(tensor: torch.Tensor) -> torch.Tensor:
     """What this process holds of a tensor: all of it, but for a `DTensor`.
 
@@ -56,13 +62,15 @@ def uses_processes() -> bool:
     )
 
 
-def is_sharded_otherwise(root: torch.nn.Module, groups: Iterable[Any]) -> bool:
-    """Whether a module's parameters are in parts that `groups` do not have (FSDP1, DTensor)."""
+def is_flattened(root: torch.nn.Module) -> bool:
+    """Whether parameters of a module lie in parts of one flat tensor (FSDP1)."""
     wrapper = getattr(sys.modules.get(_FSDP), "FullyShardedDataParallel", ())
-    if any(isinstance(m, wrapper) for m in root.modules()):
-        return True
-    own = {id(s.own) for s in shards_of(groups)}
-    return any(is_spread(p) and id(p) not in own for p in root.parameters())
+    return any(isinstance(m, wrapper) for m in root.modules())
+
+
+def is_spread_over_processes(root: torch.nn.Module) -> bool:
+    """Whether parameters of a module are `DTensor`s, by whose operations processes speak."""
+    return any(is_spread(p) for p in root.parameters())
 
 
 def hooks_of(group: Any) -> list[str]:

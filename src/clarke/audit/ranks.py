@@ -33,7 +33,8 @@ from clarke.torch_sharded import (
     divisor_of,
     groups_of,
     hooks_of,
-    is_sharded_otherwise,
+    is_flattened,
+    is_spread_over_processes,
     position_of,
     reduces_now,
     shards_of,
@@ -87,7 +88,8 @@ class Ranks:
     def __init__(self) -> None:
         self.lost = ""
         self.gathered = Fleeting()
-        self._foreign = False  # sharded in a way that is not followed
+        self._flattened = False  # sharded in a way that is not followed
+        self._spread = False  # operators of theirs are named when they are met
         self._replicas: list[weakref.ref[Any]] = []
         self._looked: weakref.WeakKeyDictionary[torch.nn.Module, type] = weakref.WeakKeyDictionary()
         self._post: Post | None = None
@@ -108,15 +110,15 @@ class Ranks:
             self._looked[root] = type(root)  # `fully_shard` gives a module another type
             groups = groups_of(root)
             self.gathered.add(groups)
-            self._foreign = self._foreign or is_sharded_otherwise(root, groups)
-            known = [r() for r in self._replicas]
-            new = [r for r in replicas(root) if not any(r is k for k in known)]
+            self._flattened = self._flattened or is_flattened(root)
+            self._spread = self._spread or is_spread_over_processes(root)
+            old = [r() for r in self._replicas]
+            new = [r for r in replicas(root) if not any(r is k for k in old)]
             self._replicas += [weakref.ref(r) for r in new]
         if processes() <= 1:
             return ""
-        if self._foreign or not (self._replicas or self.gathered.groups()):
-            return ALONE
-        return ""
+        known = bool(self._replicas or self.gathered.groups()) or self._spread
+        return ALONE if self._flattened or not known else ""
 
     @property
     def together(self) -> bool:

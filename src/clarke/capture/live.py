@@ -147,6 +147,7 @@ class Slot:
         "number",
         "producer",
         "rewritten",
+        "spread",
         "stopped",
         "storage",
         "version",
@@ -182,6 +183,7 @@ class Slot:
         # Computed from differentiated values inside a reentrant checkpoint or a custom Function,
         # where autograd is off and no tensor says that it requires a gradient.
         self.virtual = False
+        self.spread = False  # a `DTensor`: of its values a process holds a part
         self.within: Node | None = None  # the declared Function in whose forward it was made
 
 

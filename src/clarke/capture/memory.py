@@ -75,8 +75,8 @@ def _kept(op: OpRecord) -> Iterator[torch.Tensor]:
 
 def _apart(place: str) -> ModifiedSinceError:
     return ModifiedSinceError(
-        f"The parameter read at {place} lies in parts on several processes, and is whole only while "
-        "it is in use, so the program cannot be run again here."
+        f"The parameter read at {place} lies in parts on several processes, and is whole only "
+        "while it is in use, so the program cannot be run again here."
     )
 
 

@@ -31,6 +31,7 @@ from clarke.torch_private import (
     step_on,
     tracing_graph,
 )
+from clarke.torch_sharded import is_spread, is_spread_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -53,6 +54,7 @@ _COUNTED: Final = partial(_exclude, _VERSIONS, False)
 _NOT_COUNTED: Final = partial(_exclude, _VERSIONS, True)
 _READS_REMEMBERED = 10_000
 _PRUNED = 8
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 _SWEPT = 4096  # so many storages may be dead ones
 
 K = TypeVar("K")
@@ -245,6 +247,7 @@ class Recorder(TorchDispatchMode):
         self.stands_aside = ""  # why nothing at all is recorded
         # Whose memory that comes and goes a tensor lies in, if such memory is in use.
         self.gathered: Callable[[torch.Tensor], Gathered | None] | None = None
+        self.spread: Node | None = None  # the first operation on DTensors since a graph was freed
         self.paused = False
         self._flags: tuple[bool, ...] = ()
         self.count = 0
@@ -363,6 +366,7 @@ class Recorder(TorchDispatchMode):
         slot = Slot(
             self._slot_count, self.epoch, self._storage_of(tensor), tensor.dtype, 0, location
         )
+        slot.spread = type(tensor) not in _PLAIN and is_spread(tensor)
         if slot.storage.first is None:
             slot.storage.first = weakref.ref(slot)
         return slot
@@ -534,6 +538,8 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if self.paused or self.stands_aside or self._is_unwatched(func):
             return func(*args, **kwargs)
+        if types and any(is_spread_type(t) for t in types):
+            return self._run_spread(func, args, kwargs)
         operator = self._operators.of(func)
         tensors = (
             [a for a in args if isinstance(a, torch.Tensor)]
@@ -565,6 +571,25 @@ class Recorder(TorchDispatchMode):
         if not (torch.is_grad_enabled() or self._inside):
             return self._run_stopped(func, args, kwargs, written, location)
         return self._record(operator, args, kwargs, written, location, application)
+
+    def _run_spread(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation on `DTensor`s: of their values nothing is looked at, it is named only.
+
+        Whatever is computed of them may speak to other processes, which do not answer.
+        """
+        varied = any(t.requires_grad for t in _tensors_among(args, kwargs))
+        out = func(*args, **kwargs)
+        if varied and torch.is_grad_enabled():
+            self.count += 1
+            node = Node(self.count, func, self.places.here()[0])
+            node.differentiated = True
+            self.spread = self.spread or node
+            for value in out if isinstance(out, (list, tuple)) else (out,):
+                if isinstance(value, torch.Tensor) and self._slot(value) is None:
+                    slot = self._new_slot(value, node.location)
+                    slot.producer, slot.spread = node, True
+                    node.outputs = (*node.outputs, slot.number)
+        return out
 
     def _here(self, func: Any) -> tuple[Location, Application | None]:
         """Where an operation runs, and the custom Function in whose forward it does."""
@@ -699,6 +724,7 @@ class Recorder(TorchDispatchMode):
     def begin_epoch(self) -> None:
         """A graph has been freed: what was cut off before is a constant for what comes."""
         self.epoch += 1
+        self.spread = None
         for slot in self._histories:
             slot.history = None
         self._histories.clear()
