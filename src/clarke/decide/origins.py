@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from clarke.capture import External, OpRecord, Origin, Ref, input_slots, values_again
-from clarke.constraints import build_rows, find_relevant
+from clarke.constraints import build_rows, find_relevant, random_tangents
 from clarke.deadline import rung
+from clarke.decide.certificate import Certificate
 from clarke.decide.context import Context
 from clarke.decide.model import Decision, Witness
 from clarke.decide.search import witness_selection
@@ -28,7 +29,7 @@ from clarke.decide.verification import own_gradient
 from clarke.errors import OutOfTimeError, ReplayError
 from clarke.feasibility import find_witness
 from clarke.kinks import Call, default_registry
-from clarke.numerics import SEARCH_SHARE, WITNESS_MARGIN
+from clarke.numerics import ROW_VANISHING, SEARCH_SHARE, WITNESS_MARGIN
 from clarke.steering import Program, adapted, analyse, natural_gradient, selected_gradient
 from clarke.verdict import Verdict
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from clarke.deadline import Deadline
     from clarke.kinks import Registry
 
+_LOOKS = 3  # random directions along which rows are compared
+_BLOCK = 1024
 _ADD = torch.ops.aten.addcmul.default
 _NOTHING: Mapping[Any, torch.Tensor] = MappingProxyType({})
 
@@ -78,9 +81,9 @@ def _for_which(context: Context, many: int) -> str:
             "the exact program, too."
         )
     return (
-        f"{ties}, and autograd returns another gradient there ({100 * worst:.2g} % of its largest "
-        "entry apart, beyond rounding). The verdict is on the program as it rounds, not on the "
-        "exact one."
+        f"{ties}, and autograd returns another gradient there (an entry is {worst:.2g} of the "
+        "largest one away, beyond rounding). The verdict is on the program as it rounds, not on "
+        "the exact one."
     )
 
 
@@ -94,7 +97,9 @@ def judge_beside_roundings(context: Context) -> Decision | None:
     if context.given or not context.is_narrow:
         return None
     tied = context.rounded & relevance.relevant
-    freed = with_roundings(program, default_registry(), tied) if bool(tied.any()) else None
+    if not bool(tied.any()) or _are_opposed(program, relevance.relevant, context.generator):
+        return None
+    freed = with_roundings(program, default_registry(), tied)
     if freed is None:
         return None
     every = find_relevant(freed, context.generator)
@@ -112,13 +117,40 @@ def judge_beside_roundings(context: Context) -> Decision | None:
         return None
     context.freed = other
     found = other.accept(Verdict.BOULIGAND, (witness,), (1.0,), "witness beside roundings")
-    if found.verdict is not Verdict.BOULIGAND:
+    proof = found.certificate
+    if found.verdict is not Verdict.BOULIGAND or not isinstance(proof, Certificate):
         return None
+    # Whoever runs the program along the direction sees what it rounds between the ties.
+    proof = replace(proof, replay_bounds=other.rounding.bounds).sealed()
     reason = (
         "Correct beside its roundings: the gradient is a limit of gradients of programs that round "
         "otherwise by as little as one likes."
     )
-    return replace(found, reason=reason, analysis=program.analysis, relevance=relevance)
+    return replace(
+        found,
+        reason=reason,
+        certificate=proof,
+        analysis=program.analysis,
+        relevance=relevance,
+    )
+
+
+def _are_opposed(program: Program, relevant: torch.Tensor, generator: torch.Generator) -> bool:
+    """Whether two kinks ask for opposite signs of one value.
+
+    A program may compute that value twice, each time with a rounding of its own: of
+    ``relu(x - y) - relu(y - x)`` both are zero at a tie, and nobody would call their slopes right.
+    """
+    rows = build_rows(program, {}, relevant)
+    found = [rows.times(random_tangents(program, generator)) for _ in range(_LOOKS)]
+    vectors = torch.stack(found, 1).to(torch.float64)
+    sizes = vectors.norm(dim=1, keepdim=True)
+    units = (vectors / sizes)[sizes[:, 0] > 0]
+    for start in range(0, len(units), _BLOCK):
+        program.deadline.ask("comparing {} rows", len(units))
+        if float((units[start : start + _BLOCK] @ units.T).min()) < ROW_VANISHING - 1:
+            return True
+    return False
 
 
 @rung("parting ties of rounding")
