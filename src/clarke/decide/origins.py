@@ -94,8 +94,9 @@ def judge_beside_roundings(context: Context) -> Decision | None:
         OutOfTimeError: There is not time enough.
     """
     program, relevance = context.program, context.relevance
-    if context.given or not context.is_narrow:
+    if context.given or context.looked_beside or not context.is_narrow:
         return None
+    context.looked_beside = True
     tied = context.rounded & relevance.relevant
     if not bool(tied.any()) or _are_opposed(program, relevance.relevant, context.generator):
         return None
