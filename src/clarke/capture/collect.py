@@ -18,7 +18,7 @@ from clarke.deadline import UNLIMITED, Deadline
 from clarke.errors import CaptureError, ModifiedSinceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from clarke.capture.applied import Application
     from clarke.capture.recorder import Recorder
@@ -74,6 +74,7 @@ def collect_trace(
     *,
     all_reads: bool = False,
     opened: bool = False,
+    variables: Collection[int] = (),
     deadline: Deadline = UNLIMITED,
 ) -> Trace:
     """All operations on which `output` depends, in evaluation order.
@@ -84,6 +85,8 @@ def collect_trace(
         all_reads: Every value that went into Python may have decided a branch. By default only
             those read before the last operation: in a loop, metrics are read after the loss.
         opened: With those behind values that were detached, as far as they were recorded.
+        variables: Slots of leaves behind which nothing is looked for, whatever their values were
+            computed from.
         deadline: When to give up.
 
     Raises:
@@ -106,7 +109,8 @@ def collect_trace(
         )
     nodes: dict[int, Node] = {}
     slots: dict[int, Slot] = {}
-    _walk([(slot, len(slot.storage.writers))], nodes, slots, deadline, opened=opened)
+    start = [(slot, len(slot.storage.writers))]
+    _walk(start, nodes, slots, deadline, opened=opened, variables=variables)
     reads = _scalar_reads(recorder, nodes, slots, deadline, all_reads=all_reads)
     _refuse_spread(slots.values(), recorder.spread)
     for s in slots.values():
@@ -121,7 +125,9 @@ def collect_trace(
     externals = {
         s.number: _external(s, s.held)
         for s in slots.values()
-        if s.producer is None and s.held is not None and not (opened and s.history)
+        if s.producer is None
+        and s.held is not None
+        and (not (opened and s.history) or s.number in variables)
     }
     if slot.producer is None and slot.number not in externals:
         # The result itself is a leaf, or comes straight from a custom Function.
@@ -165,12 +171,14 @@ def _refuse_compiled(externals: Iterable[External]) -> None:
             raise CaptureError(COMPILED)
 
 
-def collect_opened(recorder: Recorder, output: torch.Tensor, trace: Trace) -> Trace | None:
+def collect_opened(
+    recorder: Recorder, output: torch.Tensor, trace: Trace, variables: Collection[int] = ()
+) -> Trace | None:
     """The trace with what its detached values were computed from; None where nothing is known."""
     if not any(e.stopped for e in trace.externals.values()):
         return None
     try:
-        opened = collect_trace(recorder, output, opened=True)
+        opened = collect_trace(recorder, output, opened=True, variables=variables)
     except (CaptureError, ModifiedSinceError):
         return None
     return opened if len(opened.ops) > len(trace.ops) else None
@@ -214,6 +222,7 @@ def _walk(
     deadline: Deadline,
     *,
     opened: bool = False,
+    variables: Collection[int] = (),
 ) -> None:
     todo = list(start)
     while todo:
@@ -223,7 +232,7 @@ def _walk(
         before = list(slot.storage.writers[:writers])
         if slot.producer is not None:
             before.append(slot.producer)
-        elif opened and slot.history is not None:
+        elif opened and slot.history is not None and slot.number not in variables:
             before.append(slot.history)
         for node in before:
             if node.index in nodes:
