@@ -1133,6 +1133,14 @@ FLOPS = Threshold(
     "bound the iterations of, what cannot be interrupted.",
     NONE,
 )
+ROUNDED_TIE = Threshold(
+    2.0**-36,
+    "Part of the largest value that an operation reads by which tied candidates part in float64, "
+    "from which on their tie is one of rounding alone: far above what float64 itself rounds "
+    "(2^-53, over up to 2^16 operations) and far below half precision and float32 (2^-24). A "
+    "function's own ties that lie between the two are counted as ties of rounding.",
+    POSITIVE,
+)
 SEARCH_SHARE = Threshold(
     0.5,
     "Share of the time left that one search for witnesses may take: where it finds none, the exact "

@@ -24,6 +24,7 @@ from clarke.decide.detached import declared_rate, opened_value
 from clarke.errors import CaptureError, ClarkeError, InputError, OutOfTimeError, in_a_line
 from clarke.fast import Familiar, QuickJudge
 from clarke.torch_private import saved_tensors_hooks, vmap_nesting
+from clarke.torch_sharded import is_spread
 from clarke.undo import contextmanager
 from clarke.verdict import Verdict
 
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 
 
 _AS_IT_IS: Final = contextlib.nullcontext()
+_SPREAD = (
+    "This backward call starts or ends at a tensor that is spread over processes (DTensor), of "
+    "whose operations clarke follows none."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +111,9 @@ def prepare(
             "The backward call started or ended at a GradientEdge instead of a tensor, which "
             "clarke does not follow. Pass the tensors themselves."
         )
+    ends = (*call.roots, *call.inputs, *(w for w in call.weights if w is not None))
+    if any(map(is_spread, ends)):
+        raise CaptureError(_SPREAD)
     output = _scalar(call, recorder)
     reached = None if quick is None else reach(recorder, output)
     if quick is not None and reached is not None:
@@ -113,7 +121,8 @@ def prepare(
         if case is not None:
             return case
     trace = collect_trace(recorder, output, deadline=deadline)
-    unique = _chosen(call, {e.slot: e.tensor for e in trace.leaves()}, wrt, penalized)
+    leaves = {e.slot: e.tensor if e.gathered is None else e.gathered for e in trace.leaves()}
+    unique = _chosen(call, leaves, wrt, penalized)
     if wrt is not None and not unique:
         return None
     trace = owned(trace, tuple(unique))

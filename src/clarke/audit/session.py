@@ -38,7 +38,7 @@ from clarke.fast import EarlyTies, QuickJudge
 from clarke.kinks import default_registry
 from clarke.numerics import STEP_SECONDS
 from clarke.report import Report, build_report
-from clarke.torch_private import CompileNotice, processes
+from clarke.torch_private import CompileNotice
 from clarke.undo import Door, at_the_end, leaves_no_trace
 from clarke.verdict import Verdict
 
@@ -294,6 +294,7 @@ class Audit:
         recorder = recorder or self._recorder
         if recorder is not None:
             recorder.stands_aside = self._ranks.aside(root)
+            recorder.gathered = self._ranks.gathered if self._ranks.gathered.groups() else None
 
     def _backward(self, call: BackwardCall) -> Any:
         if self._stepping is not None:
@@ -337,7 +338,7 @@ class Audit:
             whole=self._whole,
             proof=bool(self._subscribers),
             seconds=self._seconds,
-            ranks=self._ranks if processes() > 1 else None,
+            ranks=self._ranks if self._ranks.together else None,
         )
         turn = Turn(call, recorder, self._registry, self._accumulation, orders)
         for callback in self._begun:

@@ -10,7 +10,7 @@ from clarke.proof.files import (
     save_step,
     unpack_stored,
 )
-from clarke.proof.joint import mean_of
+from clarke.proof.joint import mean_of, with_parameters
 from clarke.proof.steps import judge_stored
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "save_step",
     "unpack",
     "unpack_stored",
+    "with_parameters",
 ]
