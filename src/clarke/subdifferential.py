@@ -27,6 +27,7 @@ from clarke.decide.source import (
     Source,
     descent_candidates,
     granted_more,
+    is_hull_known,
     listed_elements,
     listed_vertices,
     placed,
@@ -250,7 +251,7 @@ class Subdifferential:
         """
         with Deadline.after(seconds) as deadline:
             found = listed_vertices(self._source, self._rounding, deadline)
-        self._require_complete()
+            self._require_hull(deadline)
         return torch.from_numpy(found)
 
     @leaves_no_trace
@@ -288,8 +289,8 @@ class Subdifferential:
         Raises:
             UnsupportedError: The set is not completely known.
         """
-        self._require_complete()
         with Deadline.after(seconds) as deadline:
+            self._require_hull(deadline)
             return smallest_element(self._source, deadline)
 
     @leaves_no_trace
@@ -392,6 +393,11 @@ class Subdifferential:
     def _rounding(self) -> Array:
         """(n,) how far rounding alone may have moved the entries of gradients in the set."""
         return rounding_of_set(self._program, self._source.either)
+
+    def _require_hull(self, deadline: Deadline) -> None:
+        known = self._source.known
+        if known is None or not is_hull_known(known, self._rounding, deadline):
+            self._require_complete()
 
     def _require_complete(self) -> None:
         if not self._is_listed_whole:

@@ -176,6 +176,26 @@ def listed_vertices(source: Source, allowed: Array, deadline: Deadline) -> Array
     return points[vertices(points, None, allowed, deadline)]
 
 
+def is_hull_known(limits: LimitSet, allowed: Array, deadline: Deadline) -> bool:
+    """Whether what is not proved lies between what is, up to rounding.
+
+    Of planes that meet in a line but for rounding, a cell is left that may be there or not.
+    """
+    certain = limits.certain()
+    if certain is None:
+        return False
+    zero = np.zeros(limits.size)
+    for whole, proved in zip(limits.components, certain.components, strict=True):
+        left = np.setdiff1d(np.arange(len(whole.changes)), whole.certain())
+        if len(left) > _LOOKED_AT:
+            return False
+        hull = LimitSet(zero, (proved,))
+        for change in whole.changes[left]:
+            if not hull.place(change, allowed, deadline).inside:
+                return False
+    return True
+
+
 def _corners(component: Component, allowed: Array, deadline: Deadline) -> NDArray[np.intp]:
     """The cells whose changes are vertices of a component's hull, one for each."""
     first = distinct(component.changes, allowed, deadline)
@@ -275,6 +295,10 @@ def descent_candidates(source: Source, deadline: Deadline) -> Iterator[Array]:
     """Directions that may go down: steepest descent of the hull, then cell by cell."""
     if source.regular is not None:
         yield source.regular.downhill(deadline)
+        nothing = np.zeros(source.size)
+        apart = source.regular.place(nothing, nothing, deadline).direction
+        if apart is not None:
+            yield apart
         return
     limits = source.listed(deadline).certain()
     if limits is None:
