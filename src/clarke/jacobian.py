@@ -302,7 +302,7 @@ def jacobians(
     Its hull is Clarke's generalized Jacobian. Arguments and errors are those of `jacobian`.
 
     Raises:
-        BudgetError: There are more than 4096 selections of pieces.
+        BudgetError: There are more than 2000 selections of pieces.
         UnsupportedError: They are known only from below.
     """
     found, complete = _all_matrices(_Weighted(function, inputs, wrt), seconds)
