@@ -106,6 +106,15 @@ def is_behind_the_scenes(function: type | None) -> bool:
     return str(getattr(function, "__module__", "")).startswith(_OWN_FUNCTIONS)
 
 
+def functions_defined() -> object:
+    """Equal to what it was as long as no class of `torch.autograd.Function` has been defined.
+
+    Without torch's counter it never is, and every class is looked at again each time.
+    """
+    counter = getattr(torch.autograd.function, "AUTOGRAD_FUNCTION_COUNTER", None)
+    return object() if counter is None else repr(counter)
+
+
 class CompileNotice:
     """Tells when the program begins to use torch.compile; a context manager.
 
@@ -252,6 +261,18 @@ _FLAGS: Final = tuple(  # what torch's dispatch modes keep beside their stack
 )
 
 
+_forward_gradients: Final[Any] = getattr(torch._C, "_is_fwd_grad_enabled", None)
+
+
+def may_be_in_forward() -> bool:
+    """Whether a custom Function's forward may be running; the stack tells.
+
+    Autograd switches forward mode off for it, which a program that switches gradients on again
+    leaves as it is. Where torch does not say, one may.
+    """
+    return _forward_gradients is None or not _forward_gradients()
+
+
 class ThreadState:
     """The modes of this thread, as they are now, to put them back: once or several times."""
 
@@ -340,7 +361,7 @@ def _stack(wanted: tuple[Any, ...]) -> None:
 
 
 def _modes() -> tuple[Any, ...]:
-    return tuple(_get_dispatch_stack_at(i) for i in range(_len_torch_dispatch_stack()))
+    return tuple([_get_dispatch_stack_at(i) for i in range(_len_torch_dispatch_stack())])
 
 
 def _autocast_nesting() -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from clarke.audit.constants import attached, independent
+from clarke.audit.constants import attached, independent, owned
 from clarke.capture import (
     Recorder,
     Trace,
@@ -116,7 +116,9 @@ def prepare(
     unique = _chosen(call, {e.slot: e.tensor for e in trace.leaves()}, wrt, penalized)
     if wrt is not None and not unique:
         return None
-    opened = collect_opened(recorder, output, trace)
+    trace = owned(trace, tuple(unique))
+    opened = collect_opened(recorder, output, trace, tuple(unique))
+    opened = None if opened is None else owned(opened, tuple(unique))
     if opened is not None and independent(opened, trace, tuple(unique)):
         trace, opened = attached(trace), None
     return Case(

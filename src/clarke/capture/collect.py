@@ -16,7 +16,7 @@ from clarke.deadline import UNLIMITED, Deadline
 from clarke.errors import CaptureError, ModifiedSinceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     import torch
 
@@ -74,6 +74,7 @@ def collect_trace(
     *,
     all_reads: bool = False,
     opened: bool = False,
+    variables: Collection[int] = (),
     deadline: Deadline = UNLIMITED,
 ) -> Trace:
     """All operations on which `output` depends, in evaluation order.
@@ -84,6 +85,8 @@ def collect_trace(
         all_reads: Every value that went into Python may have decided a branch. By default only
             those read before the last operation: in a loop, metrics are read after the loss.
         opened: With those behind values that were detached, as far as they were recorded.
+        variables: Slots of leaves behind which nothing is looked for, whatever their values were
+            computed from.
         deadline: When to give up.
 
     Raises:
@@ -106,7 +109,8 @@ def collect_trace(
         )
     nodes: dict[int, Node] = {}
     slots: dict[int, Slot] = {}
-    _walk([(slot, len(slot.storage.writers))], nodes, slots, deadline, opened=opened)
+    start = [(slot, len(slot.storage.writers))]
+    _walk(start, nodes, slots, deadline, opened=opened, variables=variables)
     reads = _scalar_reads(recorder, nodes, slots, deadline, all_reads=all_reads)
     for s in slots.values():
         where, all_of_it = recorder.tampered.get(s.storage, (None, False))
@@ -120,7 +124,9 @@ def collect_trace(
     externals = {
         s.number: _external(s, s.held)
         for s in slots.values()
-        if s.producer is None and s.held is not None and not (opened and s.history)
+        if s.producer is None
+        and s.held is not None
+        and (not (opened and s.history) or s.number in variables)
     }
     if slot.producer is None and slot.number not in externals:
         # The result itself is a leaf, or comes straight from a custom Function.
@@ -145,12 +151,14 @@ def _refuse_compiled(externals: Iterable[External]) -> None:
             raise CaptureError(COMPILED)
 
 
-def collect_opened(recorder: Recorder, output: torch.Tensor, trace: Trace) -> Trace | None:
+def collect_opened(
+    recorder: Recorder, output: torch.Tensor, trace: Trace, variables: Collection[int] = ()
+) -> Trace | None:
     """The trace with what its detached values were computed from; None where nothing is known."""
     if not any(e.stopped for e in trace.externals.values()):
         return None
     try:
-        opened = collect_trace(recorder, output, opened=True)
+        opened = collect_trace(recorder, output, opened=True, variables=variables)
     except (CaptureError, ModifiedSinceError):
         return None
     return opened if len(opened.ops) > len(trace.ops) else None
@@ -194,6 +202,7 @@ def _walk(
     deadline: Deadline,
     *,
     opened: bool = False,
+    variables: Collection[int] = (),
 ) -> None:
     todo = list(start)
     while todo:
@@ -203,7 +212,7 @@ def _walk(
         before = list(slot.storage.writers[:writers])
         if slot.producer is not None:
             before.append(slot.producer)
-        elif opened and slot.history is not None:
+        elif opened and slot.history is not None and slot.number not in variables:
             before.append(slot.history)
         for node in before:
             if node.index in nodes:
@@ -230,7 +239,7 @@ def release_nodes(recorder: Recorder, output: torch.Tensor) -> None:
     if slot.producer is not None:
         recorder.forget_reads(slot.producer.index)
     while todo:
-        for node in _made_by(todo.pop()):
+        for node in made_by(todo.pop()):
             if node.index not in found and node.differentiated:
                 found[node.index] = node
                 todo.extend(node.inputs)
@@ -238,14 +247,14 @@ def release_nodes(recorder: Recorder, output: torch.Tensor) -> None:
     whole: set[int] = set()
     for index in sorted(found):
         node = found[index]
-        behind = [n for x in node.inputs for n in _made_by(x) if n.differentiated]
+        behind = [n for x in node.inputs for n in made_by(x) if n.differentiated]
         if saves_nothing(node) and all(n.index in whole for n in behind):
             whole.add(index)
         else:
             node.release()
 
 
-def _made_by(slot: Slot) -> list[Node]:
+def made_by(slot: Slot) -> list[Node]:
     """What computed a value, or wrote to its memory."""
     producer = [] if slot.producer is None else [slot.producer]
     return [*slot.storage.writers, *producer]
