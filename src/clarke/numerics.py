@@ -272,6 +272,13 @@ PROOF_VALUES = Threshold(
     NONE,
 )
 
+INSTRUCTION_NUMBERS = Threshold(
+    2.0**20,
+    "Numbers of a program, and of its instructions, up to which a file holds instructions for the "
+    "checker without clarke, whose exact arithmetic ends before them.",
+    NONE,
+)
+
 KEPT_BYTES = Threshold(
     2.0**31, "Bytes of kept steps after which an audit keeps no more of them.", NONE
 )
