@@ -19,6 +19,7 @@ LAYERS = (
     "verdict.py",
     "numerics.py",
     "torch_private.py",
+    "torch_compiled.py",
     "tangents.py",
     "undo.py",
     "compiled/",

@@ -327,6 +327,11 @@ def step_on(mode: Any) -> None:
     _push_dispatch(mode)
 
 
+def only_mode(mode: Any) -> None:
+    """Make one dispatch mode the only one of this thread; `ThreadState` puts the others back."""
+    _stack((mode,))
+
+
 def _stack(wanted: tuple[Any, ...]) -> None:
     """Make these the dispatch modes of this thread."""
     now = _modes()

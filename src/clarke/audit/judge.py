@@ -248,12 +248,27 @@ def judge(
     """
     settings = replace(settings, confirm=Confirm.ALWAYS if confirmed else Confirm.NEVER)
     with alone():
-        trace = refilled(case.trace(), registry.keeps, deadline)
-        decision = decide(trace, registry, case.slots, gradient, settings, deadline=deadline)
-        if decision.verdict.correct is None or case.opened is None:
-            return decision
-        value = opened_value(case.opened, trace, case.slots, deadline)
-        return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
+        return decided(case, gradient, registry, settings, deadline)
+
+
+def decided(
+    case: Case,
+    gradient: tuple[torch.Tensor, ...],
+    registry: Registry,
+    settings: Settings,
+    deadline: Deadline,
+    *,
+    given: bool = False,
+) -> Decision:
+    """The verdict on a gradient, which somebody else may have `given`."""
+    trace = refilled(case.trace(), registry.keeps, deadline)
+    decision = decide(
+        trace, registry, case.slots, gradient, settings, given=given, deadline=deadline
+    )
+    if decision.verdict.correct is None or case.opened is None:
+        return decision
+    value = opened_value(case.opened, trace, case.slots, deadline)
+    return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
 
 
 @contextmanager

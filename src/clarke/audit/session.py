@@ -24,7 +24,7 @@ from clarke.audit.step import Step
 from clarke.audit.stepping import OptimizerAside
 from clarke.audit.summary import Summary
 from clarke.audit.turn import Orders, Turn, forget, run_call
-from clarke.capture import Operators, Places, Recorder
+from clarke.capture import Operators, Places, Recorder, Shadows
 from clarke.compiled import Compiled
 from clarke.deadline import check_seconds
 from clarke.decide import Settings
@@ -173,8 +173,9 @@ class Audit:
         self._stepping: OptimizerAside | None = None
         self._notice: CompileNotice | None = None
         self._door = Door()
+        self._shadows: Shadows | None = None
         self._parts: tuple[
-            Interceptor | HookSpy | Recorder | OptimizerAside | CompileNotice, ...
+            Interceptor | HookSpy | Recorder | OptimizerAside | Shadows | CompileNotice, ...
         ] = ()
         self._interceptor = Interceptor(self._backward)
         self._places = Places()
@@ -212,15 +213,18 @@ class Audit:
         )
         recorder.places.on_root = self._look_for_others
         self._look_for_others(recorder=recorder)
-        notice = CompileNotice(partial(_without_hooks, recorder, stepping, self._penalized))
-        self._parts = parts = (self._interceptor, spy, recorder, stepping, notice)
+        shadows = Shadows(recorder, self._next_is_judged)
+        notice = CompileNotice(
+            partial(_without_hooks, recorder, stepping, self._penalized, shadows)
+        )
+        self._parts = parts = (self._interceptor, spy, recorder, stepping, shadows, notice)
         try:
             # Their ends are known first: an interrupt between any two steps leaves nothing behind.
             self._door.arm(self._accumulation.doubts.end, self._end)
             for part in parts:
                 part.__enter__()
             self._recorder, self._spy, self._stepping = recorder, spy, stepping
-            self._notice = notice
+            self._notice, self._shadows = notice, shadows
             return self  # an interrupt at this line, too, ends what has begun
         except BaseException:
             try:
@@ -236,7 +240,7 @@ class Audit:
 
     def _end(self) -> None:
         """End every part, last first; whole, once more, where an interrupt came between."""
-        self._recorder = self._spy = self._stepping = self._notice = None
+        self._recorder = self._spy = self._stepping = self._notice = self._shadows = None
         for part in reversed(self._parts):
             part.stop()
         self._parts = ()  # they hold the record
@@ -295,6 +299,10 @@ class Audit:
         if recorder is not None:
             recorder.stands_aside = self._ranks.aside(root)
 
+    def _next_is_judged(self) -> bool:
+        """Whether the next backward call is going to be looked at."""
+        return self._left > 0 and self._schedule.looks_at(self._history.calls + 1)
+
     def _backward(self, call: BackwardCall) -> Any:
         if self._stepping is not None:
             self._stepping.recover()  # which may put the recorder back among the modes
@@ -338,6 +346,7 @@ class Audit:
             proof=bool(self._subscribers),
             seconds=self._seconds,
             ranks=self._ranks if processes() > 1 else None,
+            shadows=self._shadows,
         )
         turn = Turn(call, recorder, self._registry, self._accumulation, orders)
         for callback in self._begun:
@@ -437,11 +446,14 @@ def _interrupted(number: int, location: Location, error: BaseException, seconds:
     return replace(step, verdict=undecided, joint=undecided, looked=True, seconds=seconds)
 
 
-def _without_hooks(recorder: Recorder, stepping: OptimizerAside, penalized: Penalized) -> None:
-    """What torch.compile would notice of an audit: global hooks."""
+def _without_hooks(
+    recorder: Recorder, stepping: OptimizerAside, penalized: Penalized, shadows: Shadows
+) -> None:
+    """Take away what torch.compile would notice of an audit, global hooks, and follow it."""
     recorder.places.do_without_hooks()
     stepping.stop()
     penalized.stop_seeing_steps()
+    shadows.begin()
 
 
 def _unseen(number: int, location: Location, reason: str) -> Step:

@@ -11,6 +11,7 @@ import torch
 
 from clarke.audit.judge import Case, alone, judge, prepare, undecided
 from clarke.audit.ranks import NotSharedError, Part
+from clarke.audit.shadowed import compiled_parts, judge_shadowed, value_of
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
 from clarke.capture import release_nodes, without_values
 from clarke.deadline import UNLIMITED, Deadline
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from clarke.audit.keep import Keeper
     from clarke.audit.penalized import Penalized
     from clarke.audit.ranks import Meeting, Ranks
-    from clarke.capture import Recorder
+    from clarke.capture import Recorder, Shadow, Shadows
     from clarke.decide import Settings
     from clarke.fast import Declined, Pending, QuickJudge
     from clarke.kinks import Registry
@@ -52,6 +53,7 @@ class Orders:
         spy: Knows where hooks may have changed gradients, which `quick` cannot see.
         whole: Somebody is going to look at the gradient of this call, or keep it.
         ranks: The other processes that train together with this one, if there are any.
+        shadows: Knows what compiled functions were made from.
     """
 
     number: int
@@ -66,6 +68,7 @@ class Orders:
     proof: bool = True
     seconds: float | None = None
     ranks: Ranks | None = None
+    shadows: Shadows | None = None
 
 
 class Turn:
@@ -103,6 +106,7 @@ class Turn:
         self._early: Decision | None = None
         self._pending: Pending | None = None  # the quick judge asks for the gradient
         self._meeting: Meeting | None = None  # other processes have a part in the call
+        self._compiled: tuple[Shadow, ...] | None = None  # its gradient is a compiled program's
         self.result: Any = None
         self.decision: Decision | None = None
         self.gradient: tuple[torch.Tensor, ...] = ()
@@ -175,12 +179,15 @@ class Turn:
         if self._call.refused:
             raise CaptureError(self._call.refused)
         orders = self._orders
-        quick = None if orders.confirmed or self._call.create_graph else orders.quick
+        shadows = orders.shadows
+        whole = orders.confirmed or self._call.create_graph or bool(shadows)
+        quick = None if whole else orders.quick
         case = prepare(
             self._call, self._recorder, orders.wrt, orders.penalized, self._deadline, quick
         )
         if case is None:
             return
+        self._compiled = compiled_parts(self._call, case, shadows, orders.ranks)
         accumulates = self._call.accumulates
         if orders.ranks is not None:
             self._meeting = orders.ranks.meeting(self._call, case.leaves, orders.wrt)
@@ -191,7 +198,8 @@ class Turn:
                 self.group = self._accumulation.begin(leaves, orders.number, self._recorder)
                 self._backup = GradBackup(leaves, values=orders.undoable)
             self._case = self._judged_early(case)
-            untouched = self._early is not None and not orders.whole and are_fresh(case.leaves)
+            known = self._early is not None and not orders.whole
+            untouched = (known or self._compiled is not None) and are_fresh(case.leaves)
             if meeting is not None:
                 untouched = False
                 meeting.begin()
@@ -206,7 +214,8 @@ class Turn:
         Before the backward pass: autograd frees its activations as it goes, and what is still held
         here would stay.
         """
-        quick = None if self._needs_replay(case) else self._orders.quick
+        slow = self._compiled is not None or self._needs_replay(case)
+        quick = None if slow else self._orders.quick
         if quick is None:
             return case
         if not all_finite(self._call.roots):
@@ -284,6 +293,9 @@ class Turn:
                     torch.zeros_like(x, requires_grad=False) if g is None else _plain(g)
                     for g, x in zip(found, case.leaves, strict=True)
                 )
+            if self._compiled is not None:
+                self.decision = self._judge_compiled(case, self._compiled)
+                return
             early = self._early
             if early is not None and all_finite(self.gradient):
                 self.decision = early
@@ -299,6 +311,20 @@ class Turn:
                 confirmed=self._orders.confirmed,
                 deadline=self._deadline,
             )
+
+    def _judge_compiled(self, case: Case, shadows: tuple[Shadow, ...]) -> Decision:
+        """The verdict on what a compiled program returned, of which copies are kept."""
+        self.gradient = tuple(g.clone() for g in self.gradient)
+        confirm = Confirm.ALWAYS if self._orders.confirmed else Confirm.NEVER
+        return judge_shadowed(
+            case,
+            shadows,
+            self.gradient,
+            value_of(self._call),
+            self._registry,
+            replace(self._orders.settings, confirm=confirm),
+            self._deadline,
+        )
 
     def _judged_late(self) -> Decision | None:
         """What the quick judge finds with the gradient, where it asked for that."""

@@ -15,6 +15,7 @@ from clarke.capture.reads import PythonReads
 from clarke.capture.recorder import Recorder
 from clarke.capture.refusing import RefusingRecorder
 from clarke.capture.saving import saving_plainly
+from clarke.capture.shadow import Shadow, Shadows
 from clarke.capture.signs import Signs, ZeroFinder
 from clarke.capture.structure import Retraced, Structure, structure_of
 from clarke.capture.trace import (
@@ -52,6 +53,8 @@ __all__ = [
     "RefusingRecorder",
     "Retraced",
     "ScalarRead",
+    "Shadow",
+    "Shadows",
     "Signs",
     "Structure",
     "TensorTable",

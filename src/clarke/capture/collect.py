@@ -97,8 +97,8 @@ def collect_trace(
         slot = recorder.read_leaf(output)  # the identity: no operation ran
     if slot is not None:
         recorder.note_result(slot, output)
-    if slot is None and is_from_compiled(output):
-        raise CaptureError(COMPILED)
+    if slot is None:
+        _refuse_compiled(recorder, output)
     if slot is None:
         raise CaptureError(
             "clarke did not see how this tensor was computed. Compute it inside the function "
@@ -125,7 +125,9 @@ def collect_trace(
     if slot.producer is None and slot.number not in externals:
         # The result itself is a leaf, or comes straight from a custom Function.
         externals[slot.number] = _external(slot, output)
-    _refuse_compiled(externals.values())
+    for e in externals.values():
+        if e.origin is not Origin.CONSTANT:
+            _refuse_compiled(recorder, e.tensor)
     applied = list(dict.fromkeys(n.within for n in nodes.values() if n.within is not None))
     trace = Trace(
         ops=tuple(_op_record(nodes[i], applied) for i in sorted(nodes)),
@@ -139,10 +141,10 @@ def collect_trace(
     return trace
 
 
-def _refuse_compiled(externals: Iterable[External]) -> None:
-    for e in externals:
-        if e.origin is not Origin.CONSTANT and is_from_compiled(e.tensor):
-            raise CaptureError(COMPILED)
+def _refuse_compiled(recorder: Recorder, tensor: torch.Tensor) -> None:
+    why = recorder.unfollowed.get(tensor)
+    if why or is_from_compiled(tensor):
+        raise CaptureError(why or COMPILED)
 
 
 def collect_opened(recorder: Recorder, output: torch.Tensor, trace: Trace) -> Trace | None:

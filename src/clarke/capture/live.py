@@ -106,6 +106,10 @@ class Storage(Memory):
         self.cut = False  # what lies there was computed from differentiated values
         self.first: weakref.ref[Slot] | None = None  # the first tensor that was seen there
 
+    def move(self, memory: torch.UntypedStorage) -> None:
+        """What lies there lies elsewhere."""
+        self._memory = weakref.ref(memory)
+
     def add_writer(self, node: Node) -> None:
         """Note that an operation wrote there."""
         self.writers = _grown(self.writers, node)

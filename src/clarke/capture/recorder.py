@@ -12,6 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clarke.capture.applied import Application, Beside, running
+from clarke.capture.aside import Aside
 from clarke.capture.functions import is_from_custom, is_result_of, running_function
 from clarke.capture.live import TENSOR, Node, Read, Slot, Storage, Writes
 from clarke.capture.operators import Operator, Operators, follow_whole, is_whole, reads_shape_only
@@ -22,13 +23,9 @@ from clarke.capture.trace import Keep, overload_of
 from clarke.capture.weak import TensorTable
 from clarke.torch_private import (
     at_once,
-    is_entered,
-    is_on_top,
     leave_mode,
     mode_flags,
     never_trace,
-    step_off,
-    step_on,
     tracing_graph,
 )
 
@@ -164,38 +161,6 @@ class _Reading:
         return value
 
 
-class Aside:
-    """Keeps a recorder from recording; a context manager, or `start` and `stop`.
-
-    Dropped before its end, it does nothing: a generator would step back on whenever the garbage
-    collector comes by.
-    """
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._stepped_off = False
-
-    def __enter__(self) -> None:
-        self.start()
-
-    def __exit__(self, *exc: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Record nothing from here on."""
-        self._recorder.paused = True
-        if is_on_top(self._recorder):
-            self._stepped_off = True
-            step_off()
-
-    def stop(self) -> None:
-        """Record again; also where it does."""
-        if self._stepped_off and not is_entered(self._recorder):
-            step_on(self._recorder)
-        self._stepped_off = False
-        self._recorder.paused = False
-
-
 class Recorder(TorchDispatchMode):
     """Records the operations that run inside the ``with`` block.
 
@@ -235,7 +200,9 @@ class Recorder(TorchDispatchMode):
         # backward call.
         self.rewritten: dict[int, Location] = {}
         self.stands_aside = ""  # why nothing at all is recorded
+        self.unfollowed: TensorTable[str] = TensorTable()  # why how some were made is not known
         self.paused = False
+        self.guard: Callable[[Iterable[torch.Tensor]], object] | None = None  # told before writes
         self._flags: tuple[bool, ...] = ()
         self.count = 0
         self._operators = keep if isinstance(keep, Operators) else Operators(keep)
@@ -526,7 +493,7 @@ class Recorder(TorchDispatchMode):
             if not (operator.lists or (kwargs and operator.tensors_named))
             else _tensors_among(args, kwargs)
         )
-        relevant = self._matters(tensors)
+        relevant = self.matters(tensors)
         names = operator.written_names
         if not relevant and not names:
             # A comparison of a detached value may stand at a tie.
@@ -534,6 +501,8 @@ class Recorder(TorchDispatchMode):
                 return func(*args, **kwargs)
             relevant = True
         written: list[torch.Tensor] = []
+        if self.guard is not None:
+            self.guard(operator.changed(args, kwargs))
         if names:
             gather_tensors((args[i] for i in operator.written if i < len(args)), written)
             gather_tensors((kwargs[n] for n in names if n in kwargs), written)
@@ -583,7 +552,7 @@ class Recorder(TorchDispatchMode):
             return False
         return made_by.within.note_result(tensor, slot.number)
 
-    def _matters(self, tensors: list[torch.Tensor]) -> bool:
+    def matters(self, tensors: list[torch.Tensor]) -> bool:
         """Whether an operation on these may have to do with a gradient."""
         for tensor in tensors:
             if tensor.requires_grad:
@@ -681,6 +650,32 @@ class Recorder(TorchDispatchMode):
                 self._note_read(tensor, location)
             if application is not None and tensor.is_floating_point():
                 application.reads.append(location)
+
+    def take_for(self, tensor: torch.Tensor, recorded: torch.Tensor) -> int:
+        """What a compiled program returned stands for what was recorded of it as written.
+
+        Returns:
+            The number of the operation that made it; 0 where it is a constant.
+        """
+        slot = self._slot(recorded)
+        if slot is None:
+            return 0
+        memory, own = _memory_of(tensor), _memory_of(recorded)
+        if memory is not None and own is not None and memory is not own:
+            # With its views and what was written there.
+            slot.storage.move(memory)
+            self._storages[memory._cdata] = weakref.ref(slot.storage)
+            self._storages.pop(own._cdata, None)
+        self._slots.set(tensor, slot)
+        made_by = slot.storage.writers[-1] if slot.storage.writers else slot.producer
+        return 0 if made_by is None else made_by.index
+
+    def note_cut(self, tensors: Iterable[torch.Tensor]) -> None:
+        """These were computed out of sight, with gradients off, from differentiated values."""
+        for tensor in tensors:
+            if not tensor.requires_grad and tensor.is_floating_point():
+                slot = self._slot(tensor) or self._new_slot(tensor, self.places.here()[0])
+                slot.stopped = True
 
     def begin_epoch(self) -> None:
         """A graph has been freed: what was cut off before is a constant for what comes."""

@@ -9,14 +9,26 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.decide.model import Decision
-from clarke.decide.tolerance import coarsest_epsilon, peak
-from clarke.numerics import COMPILED_LIKE, COMPILED_ROUNDED, POSITIVE
+from clarke.decide.rounding import Rounding
+from clarke.decide.tolerance import coarsest_epsilon, peak, within
+from clarke.decide.verification import ad_weights, own_gradient
+from clarke.errors import ReplayError
+from clarke.numerics import (
+    COMPILED_LIKE,
+    COMPILED_NEAR,
+    COMPILED_ROUNDED,
+    COMPILED_SIDES,
+    POSITIVE,
+)
+from clarke.steering import Errors, Pieces, Program, analyse, gradient_of
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from clarke.capture import Trace
+    from clarke.deadline import Deadline
+    from clarke.kinks import Registry
 
 _HELD = (
     "Judged is the gradient of the program that torch.compile has made, against the function as it "
@@ -136,6 +148,35 @@ def compare(
     if not (both or abs(computed - value) <= room):
         note += f" It computes {computed:.6g}, and the function as written {value:.6g}."
     return Compiled(compiled, written, like, rounded, draws, note, broken)
+
+
+def in_own_type(
+    trace: Trace, registry: Registry, variables: Sequence[int], deadline: Deadline
+) -> tuple[tuple[torch.Tensor, ...], float]:
+    """The gradient and the value of what was recorded, run again: in float32 if all of it is."""
+    kinds = {d for d in trace.slot_dtypes.values() if d.is_floating_point}
+    dtype = torch.float32 if kinds == {torch.float32} else torch.float64
+    program = Program(analyse(trace, registry, deadline), variables, dtype, deadline)
+    run = program.run(pieces=Pieces.HELD)
+    return gradient_of(run, program), float(run.output.detach())
+
+
+def beside_kinks(
+    trace: Trace, registry: Registry, variables: Sequence[int], deadline: Deadline
+) -> bool:
+    """Whether roundings alone may put the program on other sides of kinks than it stands on."""
+    program = Program(analyse(trace, registry, deadline), variables, deadline=deadline)
+    own = own_gradient(program)
+    bounds = Rounding(program, own, weights=ad_weights(program)).bounds
+    for seed in range(int(COMPILED_SIDES)):
+        try:
+            run = program.run(pieces=Pieces.NATURAL, errors=Errors(seed, float(COMPILED_NEAR)))
+        except ReplayError:
+            return True
+        there = gradient_of(run, program)
+        if not within(there, own, tuple(COMPILED_NEAR * b for b in bounds)):
+            return True
+    return False
 
 
 def _finite(tensors: Sequence[torch.Tensor]) -> bool:

@@ -1,0 +1,373 @@
+"""What a compiled program computes, recorded from a run of what was compiled, beside it.
+
+The user's program goes on with what the compiled function returns, to the last bit. Before that
+one runs, the program that it was made from runs once under the recorder, with the same arguments,
+in a world that is put back: random states, memory that it writes to, modes, and whatever else it
+changes. What the compiled function then returns is taken for what was recorded, if it is that but
+for roundings; the verdict is about the compiled program's own gradient (`decide.compiler`).
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import torch
+
+from clarke.capture.saving import saving_plainly
+from clarke.capture.trace import Location
+from clarke.capture.written import Written, tensors_of, written
+from clarke.errors import ClarkeError, in_a_line
+from clarke.numerics import COMPILED_ROUNDED
+from clarke.torch_compiled import (
+    CompiledCalls,
+    WrittenBack,
+    flat_tensors,
+    runs_graph_itself,
+)
+from clarke.torch_private import is_entered, is_traced, never_trace, only_mode
+from clarke.undo import at_the_end, leaves_no_trace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from clarke.capture.recorder import Recorder
+    from clarke.capture.trace import Trace
+
+_REMEMBERED = 4096  # runs, of which the traces of several backward calls may consist
+_PLAIN_TYPES: Final = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+_NUMBERS: Final = (int, float, bool, str, type(None), torch.dtype, torch.device)
+_NOT_HELD = "Part of this ran under torch.compile"
+_INSTEAD = (
+    "Judge it uncompiled: the module before torch.compile (model._orig_mod), or the whole program "
+    "under torch.compiler.set_stance('force_eager')."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Shadow:
+    """One call of a compiled function that was recorded.
+
+    Attributes:
+        drew: It drew random numbers.
+        gap: The largest difference of a result from that of the program as written, where it is
+            more than roundings; 0 elsewhere.
+        told: The same in words, with the place.
+    """
+
+    drew: bool
+    gap: float = 0.0
+    told: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What the program as written returned."""
+
+    results: tuple[Any, ...]
+    drew: bool
+
+
+class _WritesGradientError(Exception):
+    """The program writes to an argument that has a gradient."""
+
+
+class Shadows:
+    """Follows compiled functions while an audit is open; a context manager.
+
+    Args:
+        recorder: Records what ran.
+        wanted: Whether the next backward call is going to be judged.
+    """
+
+    def __init__(self, recorder: Recorder, wanted: Callable[[], bool]) -> None:
+        self._recorder = recorder
+        self._wanted = wanted
+        self._thread = threading.get_ident()
+        self._calls = CompiledCalls(self._stand_in, _taken)
+        self._shadows: dict[int, Shadow] = {}  # by operation in the record
+
+    def __enter__(self) -> Shadows:
+        never_trace(Shadows._called, calls_too=True)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def begin(self) -> None:
+        """The program uses torch.compile."""
+        self._calls.begin()
+
+    def stop(self) -> None:
+        """Follow nothing any more; also where that has been done."""
+        self._calls.stop()
+
+    # ---------------------------------------------------------------- what is known
+
+    def __bool__(self) -> bool:
+        return bool(self._shadows)
+
+    def of(self, trace: Trace) -> tuple[Shadow, ...]:
+        """The compiled functions that a trace is made of."""
+        found = (self._shadows.get(op.index) for op in trace.ops)
+        return tuple(s for s in found if s is not None)
+
+    # ---------------------------------------------------------------- one call
+
+    def _stand_in(self, compiled: Any, program: Written | None) -> Any:
+        """What is called in the place of a compiled function."""
+        plain = runs_graph_itself(compiled)
+
+        def stand_in(*args: Any) -> Any:
+            recorder = self._recorder
+            if recorder.paused or threading.get_ident() != self._thread:
+                return compiled(*args)
+            return self._called(compiled, program, args, plain)
+
+        return stand_in
+
+    def _called(
+        self, compiled: Any, program: Written | None, args: tuple[Any, ...], plain: bool
+    ) -> Any:
+        recorder = self._recorder
+        if recorder.stands_aside or not is_entered(recorder) or is_traced():
+            return compiled(*args)
+        wanted = self._wanted()
+        if plain and wanted:
+            return compiled(*args)  # and is recorded like anything else
+        run: _Run | str = ""
+        graded = torch.is_grad_enabled()
+        matters = recorder.matters(list(tensors_of(args)))
+        if wanted and graded and matters:
+            run = "is not known to clarke" if program is None else self._recorded(program, args)
+        with recorder.aside():
+            result = compiled(*args)
+        if isinstance(run, _Run):
+            self._bind(run, args, result)
+        elif run:
+            self._refuse(result, f"{_NOT_HELD}, and what was compiled {run}. {_INSTEAD}")
+        elif matters and not graded:
+            recorder.note_cut(flat_tensors(result))
+        elif matters:
+            self._refuse(
+                result,
+                f"{_NOT_HELD} before it was the turn of this backward call. Judge every call "
+                "(every=1), or each backward call right after its forward pass.",
+            )
+        return result
+
+    def _refuse(self, result: Any, why: str) -> None:
+        for tensor in tensors_of(result):
+            if tensor.requires_grad:
+                self._recorder.unfollowed.set(tensor, why)
+
+    def _recorded(self, program: Written, args: tuple[Any, ...]) -> _Run | str:
+        """A recorded run of the program; or why there is none, in words."""
+        if program.refusal:
+            return f"uses {program.refusal}"
+        for a in args:
+            known = type(a) in _PLAIN_TYPES if isinstance(a, torch.Tensor) else None
+            if known is False or (known is None and not isinstance(a, _NUMBERS)):
+                return f"takes an argument of type {type(a).__name__}"
+        try:
+            return self._apart(program, args)
+        except _WritesGradientError:
+            return "writes in place to a tensor that it was given, and that has a gradient"
+        except ClarkeError as error:
+            return f"could not be followed: {error}"
+        except Exception as error:  # noqa: BLE001 - no failure here may reach the training
+            return f"raises {in_a_line(error)} when it runs uncompiled"
+
+    @leaves_no_trace
+    def _apart(self, program: Written, args: tuple[Any, ...]) -> _Run:
+        """Run the program with nothing but the recorder watching, and put everything back."""
+        recorder, memory = self._recorder, WrittenBack()
+        generators = _Generators(a for a in args if isinstance(a, torch.Generator))
+        quiet, cached = _QuietThread(), torch.is_autocast_cache_enabled()
+        for action in (generators.restore, memory.restore, quiet.stop):
+            at_the_end(action)
+        at_the_end(partial(torch.set_autocast_cache_enabled, cached))
+        at_the_end(partial(setattr, recorder, "guard", None))
+        at_the_end(partial(setattr, recorder.places, "pinned", None))
+        start, _ = recorder.places.here()
+
+        def at(place: Any) -> None:
+            recorder.places.pinned = _placed(start, place)
+
+        quiet.start()
+        only_mode(recorder)
+        # What is kept there would be used by the user's program, and be part of its graph.
+        torch.set_autocast_cache_enabled(False)
+        with (
+            torch._C.DisableTorchFunction(),
+            saving_plainly(),
+            torch.autograd.set_detect_anomaly(False),
+        ):
+            recorder.guard = _Guard(args, memory).before
+            return _Run(tuple(flat_tensors(program.run(args, at))), generators.have_drawn())
+
+    def _bind(self, run: _Run, args: tuple[Any, ...], result: Any) -> None:
+        """Take what a compiled function returned for what was recorded."""
+        recorder = self._recorder
+        pairs = [
+            (a, b)
+            for a, b in zip(run.results, flat_tensors(result), strict=True)
+            if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a is not b
+        ]
+        gap, told = 0.0, ""
+        for number, (a, b) in enumerate(pairs):
+            found, where = _beyond_rounding(a, b)
+            if found > gap:
+                gap, told = found, f"result {number} {where}"
+        shadow = Shadow(run.drew, gap, told)
+        given = {_memory(t) for t in tensors_of(args)}
+        for a, b in pairs:
+            if _is_other(a, b, given):
+                why = "returns another kind of tensor than it does uncompiled"
+                self._refuse([b], f"{_NOT_HELD}, and what was compiled {why}. {_INSTEAD}")
+                continue
+            made_by = recorder.take_for(b, a)
+            if made_by:
+                self._shadows[made_by] = shadow
+        while len(self._shadows) > _REMEMBERED:
+            self._shadows.pop(next(iter(self._shadows)))
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata) if tensor.layout is torch.strided else 0
+
+
+def _is_other(a: torch.Tensor, b: torch.Tensor, given: set[int]) -> bool:
+    """Whether one result cannot stand for the other.
+
+    Args:
+        a: A result.
+        b: The other one.
+        given: The memory of what the program was given, which both have to share, or none.
+    """
+    alike = (a.requires_grad, a.shape, a.dtype, a.layout) == (
+        *(b.requires_grad, b.shape, b.dtype, b.layout),
+    )
+    one, two = _memory(a), _memory(b)
+    return not alike or (one != two and (one in given or two in given))
+
+
+def _taken(graph: Any) -> Written | None:
+    """The program behind a graph; None where it has a form that is not known."""
+    try:
+        return written(graph)
+    except Exception:  # noqa: BLE001 - the user's compilation goes on
+        return None
+
+
+def _placed(start: Location, place: tuple[str, str, int, str] | None) -> Location:
+    """A location below that of the compiled function's call."""
+    if place is None:
+        return start
+    below, file, line, function = place
+    module = ".".join(name for name in (start.module, below) if name)
+    return Location(module, file, line, function)
+
+
+def _beyond_rounding(a: torch.Tensor, b: torch.Tensor) -> tuple[float, str]:
+    """How far two results are apart, and where, if by more than roundings."""
+    if not a.is_floating_point() or a.shape != b.shape or not a.numel():
+        return 0.0, ""
+    with torch.no_grad():
+        one, two = a.detach().to(torch.float64), b.detach().to(torch.float64)
+        same = torch.eq(one, two) | (torch.isnan(one) & torch.isnan(two))
+        gaps = torch.where(same, 0.0, (one - two).abs()).nan_to_num(nan=torch.inf).reshape(-1)
+        at = int(gaps.argmax())
+        room = torch.finfo(a.dtype).eps ** float(COMPILED_ROUNDED)
+        largest = max(float(one.abs().nan_to_num(posinf=0).max()), float(two.abs().nan_to_num(posinf=0).max()))
+        if float(gaps[at]) <= room * largest:
+            return 0.0, ""
+        place = [int(k) for k in torch.unravel_index(torch.tensor(at), a.shape)]
+        return float(gaps[at]), (
+            f"at {place}: {float(two.reshape(-1)[at]):.6g} compiled, "
+            f"{float(one.reshape(-1)[at]):.6g} as written"
+        )
+
+
+class _Guard:
+    """Copies what a program is about to write to of its arguments.
+
+    Args:
+        args: The arguments.
+        memory: Where the copies go.
+    """
+
+    def __init__(self, args: Iterable[Any], memory: WrittenBack) -> None:
+        self._memory = memory
+        self._given: dict[int, list[torch.Tensor]] = {}
+        for a in args:
+            if isinstance(a, torch.Tensor) and a.layout is torch.strided:
+                self._given.setdefault(a.untyped_storage()._cdata, []).append(a)
+
+    def before(self, written_to: Iterable[torch.Tensor]) -> None:
+        """An operation is about to write to these."""
+        for tensor in written_to:
+            if tensor.layout is not torch.strided:
+                continue
+            sharing = self._given.get(tensor.untyped_storage()._cdata)
+            if sharing is None or tensor in self._memory:
+                continue
+            if any(t.requires_grad and not t.is_leaf for t in sharing):
+                raise _WritesGradientError
+            self._memory.remember(tensor, sharing)
+
+
+class _Generators:
+    """The states of torch's generators, to put them back."""
+
+    def __init__(self, others: Iterable[torch.Generator]) -> None:
+        self._cpu = torch.get_rng_state()
+        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        self._others = [(g, g.get_state()) for g in others]
+
+    def have_drawn(self) -> bool:
+        """Whether random numbers have been drawn since."""
+        cuda = torch.cuda.get_rng_state_all() if self._cuda else []
+        states = [(self._cpu, torch.get_rng_state()), *zip(self._cuda, cuda, strict=True)]
+        states += [(was, g.get_state()) for g, was in self._others]
+        return not all(torch.equal(a, b) for a, b in states)
+
+    def restore(self) -> None:
+        """Put them back; may be called repeatedly."""
+        torch.set_rng_state(self._cpu)
+        if self._cuda:
+            torch.cuda.set_rng_state_all(self._cuda)
+        for generator, state in self._others:
+            generator.set_state(state)
+
+
+class _QuietThread:
+    """Keeps this thread's warnings back, and tells Python nothing of it.
+
+    As a filter of `warnings`, whose `match` is asked for each message; `catch_warnings` would let
+    warnings that were shown once be shown again.
+    """
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+        self._entry = ("ignore", self, Warning, None, 0)
+        self._filters: list[Any] = []
+
+    def match(self, _text: str) -> bool:
+        """Whether a message is this thread's."""
+        return threading.get_ident() == self._thread
+
+    def start(self) -> None:
+        """Begin."""
+        self._filters = cast("list[Any]", warnings.filters)
+        self._filters.insert(0, self._entry)
+
+    def stop(self) -> None:
+        """End; also where that has been done."""
+        for filters in (self._filters, cast("list[Any]", warnings.filters)):
+            for entry in [f for f in filters if f is self._entry]:
+                filters.remove(entry)
+
