@@ -53,6 +53,28 @@ watching_dynamo: Final[Any] = _FRAMES.get_eval_frame_callback
 tracing_graph: Final[Any] = torch._C._get_tracing_state  # noqa: SLF001 - has no public name
 
 
+# Whether `never_trace` keeps dynamo off what a function calls, since torch 2.7.
+PASSES_BY: Final = hasattr(_FRAMES, "_FrameExecStrategy")
+
+
+def under_eyes(function: Callable[..., T], eyes: Any) -> Callable[..., T]:
+    """A function that runs under dynamo's eyes where its caller does not.
+
+    Args:
+        function: The function.
+        eyes: What `watching_dynamo` returned where it is as it should be.
+    """
+
+    def call(*args: Any, **kwargs: Any) -> T:
+        before = _FRAMES.set_eval_frame(eyes)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _FRAMES.set_eval_frame(before)
+
+    return call
+
+
 def never_trace(function: Callable[..., Any], *, calls_too: bool) -> None:
     """Let torch.compile pass by a function, and by whatever it calls where `calls_too` says so.
 
@@ -325,6 +347,19 @@ def step_off() -> None:
 def step_on(mode: Any) -> None:
     """Put a dispatch mode on top of the stack."""
     _push_dispatch(mode)
+
+
+def take_off(mode: Any) -> int:
+    """Take a dispatch mode off the stack, wherever it is there; returns how many are below it."""
+    now = _modes()
+    _stack(tuple(m for m in now if m is not mode))
+    return next((i for i, m in enumerate(now) if m is mode), len(now))
+
+
+def put_on(mode: Any, below: int) -> None:
+    """Put a dispatch mode on the stack, above so many others."""
+    now = tuple(m for m in _modes() if m is not mode)
+    _stack((*now[:below], mode, *now[below:]))
 
 
 def only_mode(mode: Any) -> None:

@@ -32,6 +32,7 @@ from clarke.errors import (
     AuditWarning,
     ClarkeError,
     InputError,
+    UnseenError,
     in_a_line,
 )
 from clarke.fast import EarlyTies, QuickJudge
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
     Subscriber = Callable[[Step, Report | None], Any]
     Begun = Callable[[int, Location], Any]
     Amended = Callable[[Step], Any]
+
+
+_MOST_AHEAD = 8  # forward passes between one and its backward call that are allowed for
 
 
 def audit(
@@ -189,6 +193,7 @@ class Audit:
         self._ranks = Ranks()
         self._whole = False
         self._warned = False
+        self._ahead = 0  # so many calls before it is judged, a call's graph has been made
 
     # ---------------------------------------------------------------- the block
 
@@ -300,15 +305,20 @@ class Audit:
             recorder.stands_aside = self._ranks.aside(root)
 
     def _next_is_judged(self) -> bool:
-        """Whether the next backward call is going to be looked at."""
-        return self._left > 0 and self._schedule.looks_at(self._history.calls + 1)
+        """Whether the next backward call is going to be looked at, or one of a few behind it."""
+        coming = range(self._history.calls + 1, self._history.calls + 2 + self._ahead)
+        return self._left > 0 and any(map(self._schedule.looks_at, coming))
 
     def _backward(self, call: BackwardCall) -> Any:
         if self._stepping is not None:
             self._stepping.recover()  # which may put the recorder back among the modes
         if self._notice is not None:
             self._notice.look()
-        return self._looked_at(call)
+        try:
+            return self._looked_at(call)
+        finally:
+            if self._shadows is not None:
+                self._shadows.rest(rests=not self._next_is_judged())
 
     @leaves_no_trace
     def _looked_at(self, call: BackwardCall) -> Any:
@@ -360,6 +370,8 @@ class Audit:
         if turn.decision is None:
             self._add(_unseen(number, location, "It reaches none of the leaves of `wrt`."), None)
             return turn.result
+        if isinstance(turn.error, UnseenError) and self._ahead < _MOST_AHEAD:
+            self._ahead += 1
         self._warn_of_failure(turn.error, location)
         if self._keeper is not None:
             turn.keep(self._keeper)

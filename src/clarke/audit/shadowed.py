@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from clarke.capture import Shadow, Shadows
     from clarke.deadline import Deadline
     from clarke.decide import Settings
+    from clarke.fast import QuickJudge
     from clarke.kinks import Registry
 
 
@@ -35,6 +36,9 @@ def judge_shadowed(
     registry: Registry,
     settings: Settings,
     deadline: Deadline,
+    quick: QuickJudge | None,
+    *,
+    proof: bool,
 ) -> Decision:
     """Hold a compiled program's gradient against the set of the function as it was written.
 
@@ -46,6 +50,8 @@ def judge_shadowed(
         registry: The rules.
         settings: Limits.
         deadline: When to give up.
+        quick: Judges common cases from recorded values alone; None to climb the whole ladder.
+        proof: Somebody is going to see the certificate.
 
     Raises:
         Exception: Whatever goes wrong; the caller turns it into UNDECIDED.
@@ -67,10 +73,31 @@ def judge_shadowed(
         refused = beside.refusal(lambda: written)
         if refused is not None:
             return _with_gap(refused, shadows)
-        shown = written if beside.broken else gradient
-        given = not (beside.like or beside.broken)
-        found = decided(case, shown, registry, settings, deadline, given=given)
-        return _with_gap(_unless_beside(beside.told(found), beside, case, registry, deadline), shadows)
+        found = None
+        if beside.like and quick is not None:
+            found = _quickly(case, gradient, quick, deadline, proof=proof)
+        if found is None:
+            shown = written if beside.broken else gradient
+            given = not (beside.like or beside.broken)
+            found = decided(case, shown, registry, settings, deadline, given=given)
+        told = _unless_beside(beside.told(found), beside, case, registry, deadline)
+        return _with_gap(told, shadows)
+
+
+def _quickly(
+    case: Case,
+    gradient: tuple[torch.Tensor, ...],
+    quick: QuickJudge,
+    deadline: Deadline,
+    *,
+    proof: bool,
+) -> Decision | None:
+    """What the quick judge says of the function as it was written, of which this is the gradient."""
+    try:
+        found = quick.decide(case.trace(), case.slots, gradient, deadline, proof=proof)
+    except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
+        return None
+    return found if isinstance(found, Decision) else None
 
 
 def compiled_parts(

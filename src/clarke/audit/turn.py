@@ -324,6 +324,8 @@ class Turn:
             self._registry,
             replace(self._orders.settings, confirm=confirm),
             self._deadline,
+            None if self._orders.confirmed else self._orders.quick,
+            proof=self._orders.proof,
         )
 
     def _judged_late(self) -> Decision | None:

@@ -13,7 +13,7 @@ from clarke.capture.memory import refuse_missing
 from clarke.capture.signs import Signs, StandIn
 from clarke.capture.trace import External, OpRecord, Origin, ScalarRead, Trace
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.errors import CaptureError, ModifiedSinceError
+from clarke.errors import CaptureError, ModifiedSinceError, UnseenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,8 +27,9 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 COMPILED: Final = (
-    "Part of this ran under torch.compile, where clarke sees nothing and changes nothing. Judge it "
-    "uncompiled: the module before torch.compile (model._orig_mod), or the whole program under "
+    "Part of this ran under torch.compile, where clarke saw nothing and changed nothing: in a call "
+    "that was not to be judged, or in a way that is not followed. Judge it uncompiled: the module "
+    "before torch.compile (model._orig_mod), or the whole program under "
     "torch.compiler.set_stance('force_eager')."
 )
 
@@ -100,7 +101,7 @@ def collect_trace(
     if slot is None:
         _refuse_compiled(recorder, output)
     if slot is None:
-        raise CaptureError(
+        raise UnseenError(
             "clarke did not see how this tensor was computed. Compute it inside the function "
             "given to clarke.check, or inside the `with clarke.audit()` block."
         )
@@ -143,8 +144,10 @@ def collect_trace(
 
 def _refuse_compiled(recorder: Recorder, tensor: torch.Tensor) -> None:
     why = recorder.unfollowed.get(tensor)
-    if why or is_from_compiled(tensor):
-        raise CaptureError(why or COMPILED)
+    if why:
+        raise CaptureError(why)
+    if is_from_compiled(tensor):
+        raise UnseenError(COMPILED)
 
 
 def collect_opened(recorder: Recorder, output: torch.Tensor, trace: Trace) -> Trace | None:

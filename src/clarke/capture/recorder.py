@@ -194,7 +194,6 @@ class Recorder(TorchDispatchMode):
         self._inside = False  # where autograd is off, but what runs is differentiated
         self._application: tuple[object, Application] | None = None
         self.places = places or Places()
-        self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
         self.saw_inference = False
         # Memory that got values made from those it had; before the first
         # backward call.
@@ -202,14 +201,20 @@ class Recorder(TorchDispatchMode):
         self.stands_aside = ""  # why nothing at all is recorded
         self.unfollowed: TensorTable[str] = TensorTable()  # why how some were made is not known
         self.paused = False
+        self.rests = False  # it is not among the modes
         self.guard: Callable[[Iterable[torch.Tensor]], object] | None = None  # told before writes
         self._flags: tuple[bool, ...] = ()
         self.count = 0
         self._operators = keep if isinstance(keep, Operators) else Operators(keep)
         self._zeros = ZeroFinder(compiled)
         self._early = early
+        self._slot_count = self.epoch = 0  # backward calls whose record has been released
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Know nothing of what was recorded, as after a time in which nothing was."""
+        self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
         self._slots: TensorTable[Slot | weakref.ref[Slot]] = TensorTable()
-        self._slot_count = 0
         self._storages: dict[int, weakref.ref[Storage]] = {}
         self._sweep_at = _SWEPT
         self._watched: dict[int, weakref.ref[Writes]] = {}
@@ -219,7 +224,6 @@ class Recorder(TorchDispatchMode):
         self._prune_at = _PRUNED
         self._histories: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._cuts = False  # some memory holds values that were cut off
-        self.epoch = 0  # backward calls whose record has been released
         self.tampered: weakref.WeakKeyDictionary[Storage, tuple[Location, bool]] = (
             weakref.WeakKeyDictionary()
         )

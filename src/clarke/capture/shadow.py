@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
 
+from clarke.capture.aside import Rest
 from clarke.capture.saving import saving_plainly
 from clarke.capture.trace import Location
 from clarke.capture.written import Written, tensors_of, written
@@ -87,6 +88,8 @@ class Shadows:
         self._recorder = recorder
         self._wanted = wanted
         self._thread = threading.get_ident()
+        self._rest = Rest(recorder)
+        self._begun = False
         self._calls = CompiledCalls(self._stand_in, _taken)
         self._shadows: dict[int, Shadow] = {}  # by operation in the record
 
@@ -100,10 +103,20 @@ class Shadows:
     def begin(self) -> None:
         """The program uses torch.compile."""
         self._calls.begin()
+        self._begun = True
 
     def stop(self) -> None:
         """Follow nothing any more; also where that has been done."""
+        self._rest.stop()
         self._calls.stop()
+        self._begun = False
+
+    def rest(self, *, rests: bool) -> None:
+        """Let the recorder rest until a call is to be judged, where the program is compiled."""
+        if self._begun and rests:
+            self._rest.start()
+        else:
+            self._rest.stop()
 
     # ---------------------------------------------------------------- what is known
 
@@ -123,7 +136,7 @@ class Shadows:
 
         def stand_in(*args: Any) -> Any:
             recorder = self._recorder
-            if recorder.paused or threading.get_ident() != self._thread:
+            if recorder.rests or recorder.paused or threading.get_ident() != self._thread:
                 return compiled(*args)
             return self._called(compiled, program, args, plain)
 
@@ -151,12 +164,6 @@ class Shadows:
             self._refuse(result, f"{_NOT_HELD}, and what was compiled {run}. {_INSTEAD}")
         elif matters and not graded:
             recorder.note_cut(flat_tensors(result))
-        elif matters:
-            self._refuse(
-                result,
-                f"{_NOT_HELD} before it was the turn of this backward call. Judge every call "
-                "(every=1), or each backward call right after its forward pass.",
-            )
         return result
 
     def _refuse(self, result: Any, why: str) -> None:
@@ -218,10 +225,11 @@ class Shadows:
             if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a is not b
         ]
         gap, told = 0.0, ""
-        for number, (a, b) in enumerate(pairs):
-            found, where = _beyond_rounding(a, b)
-            if found > gap:
-                gap, told = found, f"result {number} {where}"
+        with torch._C._DisableTorchDispatch():
+            for number, (a, b) in enumerate(pairs):
+                found, where = _beyond_rounding(a, b)
+                if found > gap:
+                    gap, told = found, f"result {number} {where}"
         shadow = Shadow(run.drew, gap, told)
         given = {_memory(t) for t in tensors_of(args)}
         for a, b in pairs:
@@ -274,22 +282,20 @@ def _placed(start: Location, place: tuple[str, str, int, str] | None) -> Locatio
 
 def _beyond_rounding(a: torch.Tensor, b: torch.Tensor) -> tuple[float, str]:
     """How far two results are apart, and where, if by more than roundings."""
-    if not a.is_floating_point() or a.shape != b.shape or not a.numel():
+    if not a.is_floating_point() or a.shape != b.shape or not a.numel() or torch.equal(a, b):
         return 0.0, ""
-    with torch.no_grad():
-        one, two = a.detach().to(torch.float64), b.detach().to(torch.float64)
-        same = torch.eq(one, two) | (torch.isnan(one) & torch.isnan(two))
-        gaps = torch.where(same, 0.0, (one - two).abs()).nan_to_num(nan=torch.inf).reshape(-1)
-        at = int(gaps.argmax())
-        room = torch.finfo(a.dtype).eps ** float(COMPILED_ROUNDED)
-        largest = max(float(one.abs().nan_to_num(posinf=0).max()), float(two.abs().nan_to_num(posinf=0).max()))
-        if float(gaps[at]) <= room * largest:
-            return 0.0, ""
-        place = [int(k) for k in torch.unravel_index(torch.tensor(at), a.shape)]
-        return float(gaps[at]), (
-            f"at {place}: {float(two.reshape(-1)[at]):.6g} compiled, "
-            f"{float(one.reshape(-1)[at]):.6g} as written"
-        )
+    one, two = a.detach().to(torch.float64), b.detach().to(torch.float64)
+    same = torch.eq(one, two) | (torch.isnan(one) & torch.isnan(two))
+    gaps = torch.where(same, 0.0, (one - two).abs()).nan_to_num(nan=torch.inf).reshape(-1)
+    room = torch.finfo(a.dtype).eps ** float(COMPILED_ROUNDED)
+    sizes = torch.maximum(one.abs(), two.abs()).nan_to_num(posinf=0)
+    worst = float(gaps.max())
+    if worst <= room * float(sizes.max()):
+        return 0.0, ""
+    at = int(gaps.argmax())
+    place = [int(k) for k in torch.unravel_index(torch.tensor(at), a.shape)]
+    found, beside = float(two.reshape(-1)[at]), float(one.reshape(-1)[at])
+    return worst, f"at {place}: {found:.6g} compiled, {beside:.6g} as written"
 
 
 class _Guard:

@@ -198,19 +198,26 @@ def _furthest(
     compiled: Sequence[torch.Tensor], written: Sequence[torch.Tensor]
 ) -> tuple[float, str]:
     """The largest difference of two gradients, and where it is."""
-    worst, where = 0.0, ""
-    for i, (a, b) in enumerate(zip(compiled, written, strict=True)):
-        if not a.numel():
-            continue
-        one, two = a.to(torch.float64).reshape(-1), b.to(torch.float64).reshape(-1)
-        gaps = torch.where(torch.eq(one, two), torch.zeros_like(one), (one - two).abs())
-        gaps = torch.nan_to_num(gaps, nan=torch.inf)
-        at = int(gaps.argmax())
-        if float(gaps[at]) > worst:
-            worst = float(gaps[at])
-            place = [int(k) for k in torch.unravel_index(torch.tensor(at), a.shape)]
-            where = (
-                f" in variable {i} at {place}: {float(one[at]):.6g} compiled, "
-                f"{float(two[at]):.6g} as written"
-            )
-    return worst, where
+    gaps = [(_gap(a, b), i) for i, (a, b) in enumerate(zip(compiled, written, strict=True))]
+    worst, number = max(gaps, default=(0.0, 0), key=lambda g: g[0])
+    if not worst > 0:
+        return 0.0, ""
+    one, two = compiled[number], written[number]
+    at = int(_gaps(one, two).reshape(-1).argmax())
+    place = [int(k) for k in torch.unravel_index(torch.tensor(at), one.shape)]
+    found, beside = (float(t.reshape(-1)[at]) for t in (one, two))
+    return worst, (
+        f" in variable {number} at {place}: {found:.6g} compiled, {beside:.6g} as written"
+    )
+
+
+def _gap(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(_gaps(a, b).max()) if a.numel() and not torch.equal(a, b) else 0.0
+
+
+def _gaps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """How far the entries are apart, infinite where one of them alone is not finite."""
+    gaps = torch.sub(a.to(b.dtype), b).abs_()
+    if bool(torch.isfinite(gaps).all()):
+        return gaps
+    return torch.where(torch.eq(a, b), 0.0, gaps).nan_to_num(nan=torch.inf)
