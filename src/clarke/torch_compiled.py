@@ -10,16 +10,17 @@ otherwise, or again.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 
 from clarke.torch_private import never_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
 _PREFIX = "__compiled_fn"
 _DEPTH = 8  # functions around a compiled one that are looked through
@@ -136,19 +137,22 @@ def _graph_of(function: Any) -> Any:
 
 
 class WrittenBack:
-    """Memory as it was, to put it back without autograd's notice."""
+    """Memory as it was, to put it back without autograd's notice.
 
-    def __init__(self) -> None:
+    Args:
+        tensors: Those whose versions, autograd's counts of writes, are put back.
+    """
+
+    def __init__(self, tensors: Iterable[torch.Tensor]) -> None:
         self._copies: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
-        self._versions: list[tuple[torch.Tensor, int]] = []
+        self._versions = [(t, t._version) for t in tensors if not t.is_inference()]
 
     def __contains__(self, tensor: torch.Tensor) -> bool:
         return tensor.untyped_storage()._cdata in self._copies
 
-    def remember(self, tensor: torch.Tensor, sharing: Sequence[torch.Tensor]) -> None:
-        """Copy a tensor's memory, and note the versions of all that share it."""
+    def remember(self, tensor: torch.Tensor) -> None:
+        """Copy a tensor's memory."""
         memory = tensor.untyped_storage()
-        self._versions += [(t, t._version) for t in sharing if not t.is_inference()]
         with torch._C._DisableTorchDispatch():  # noqa: SLF001 - has no public name
             self._copies[memory._cdata] = (memory, memory.clone())
 
@@ -167,6 +171,14 @@ def compiles_backward() -> bool:
     """Whether backward passes are compiled, too: hooks are then part of what is compiled."""
     found: Any = sys.modules.get("torch._dynamo.compiled_autograd")
     return bool(getattr(found, "compiled_autograd_enabled", False))
+
+
+def plain_backward() -> contextlib.AbstractContextManager[Any]:
+    """Backward passes run uncompiled."""
+    found: Any = sys.modules.get("torch._dynamo.compiled_autograd")
+    if not compiles_backward() or not hasattr(found, "_disable"):
+        return contextlib.nullcontext()
+    return cast("contextlib.AbstractContextManager[Any]", found._disable())  # noqa: SLF001 - has no public name
 
 
 def flat_tensors(result: Any) -> Iterator[Any]:

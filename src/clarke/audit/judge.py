@@ -23,6 +23,7 @@ from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import declared_rate, opened_value
 from clarke.errors import CaptureError, ClarkeError, InputError, OutOfTimeError, in_a_line
 from clarke.fast import Familiar, QuickJudge
+from clarke.torch_compiled import plain_backward
 from clarke.torch_private import saved_tensors_hooks, vmap_nesting
 from clarke.undo import contextmanager
 from clarke.verdict import Verdict
@@ -287,6 +288,7 @@ def alone() -> Iterator[None]:
         torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else _AS_IT_IS,
         torch.autograd.set_detect_anomaly(False) if torch.is_anomaly_enabled() else _AS_IT_IS,
         saving_plainly() if saved_tensors_hooks() is not None else _AS_IT_IS,
+        plain_backward(),
     ):
         try:
             try:

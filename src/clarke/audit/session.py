@@ -32,7 +32,6 @@ from clarke.errors import (
     AuditWarning,
     ClarkeError,
     InputError,
-    UnseenError,
     in_a_line,
 )
 from clarke.fast import EarlyTies, QuickJudge
@@ -192,7 +191,7 @@ class Audit:
         self._begun: list[Begun] = []
         self._ranks = Ranks()
         self._whole = False
-        self._warned = False
+        self._warned = self._told = False
         self._ahead = 0  # so many calls before it is judged, a call's graph has been made
 
     # ---------------------------------------------------------------- the block
@@ -218,7 +217,7 @@ class Audit:
         )
         recorder.places.on_root = self._look_for_others
         self._look_for_others(recorder=recorder)
-        shadows = Shadows(recorder, self._next_is_judged)
+        shadows = Shadows(recorder, self._next_is_judged, self._registry.declares_functions)
         notice = CompileNotice(
             partial(_without_hooks, recorder, stepping, self._penalized, shadows)
         )
@@ -370,9 +369,10 @@ class Audit:
         if turn.decision is None:
             self._add(_unseen(number, location, "It reaches none of the leaves of `wrt`."), None)
             return turn.result
-        if isinstance(turn.error, UnseenError) and self._ahead < _MOST_AHEAD:
-            self._ahead += 1
+        if self._ahead < _MOST_AHEAD and self._shadows is not None and self._shadows.rested:
+            self._ahead += turn.missed
         self._warn_of_failure(turn.error, location)
+        self._warn_of_compiled(turn.differs, location)
         if self._keeper is not None:
             turn.keep(self._keeper)
         why = self._ignored.because(turn.decision, location)
@@ -437,6 +437,20 @@ class Audit:
             if self._recorder is not None and reads is not None:
                 self._recorder.reads.clear()
                 self._recorder.reads.extend(reads)
+
+    def _warn_of_compiled(self, differs: str, location: Location) -> None:
+        """What is wrong with a compiled kernel is told once, whatever it does to a gradient."""
+        if not differs or self._told:
+            return
+        self._told = True
+        warnings.warn(
+            f"What torch.compile has made of a program differentiated at {location} computes "
+            f"something else than the program as it was written, by more than rounding: {differs}. "
+            "The function may be run uncompiled to compare "
+            "(torch.compiler.set_stance('force_eager')). Shown once.",
+            AuditWarning,
+            stacklevel=levels_up_to(location.file, location.line),
+        )
 
     def _warn_of_failure(self, error: Exception | None, location: Location) -> None:
         if error is None or isinstance(error, ClarkeError) or self._warned:

@@ -11,7 +11,7 @@ from clarke.audit.judge import alone, decided
 from clarke.audit.watch import are_fresh
 from clarke.capture import refilled, without_values
 from clarke.decide import Decision
-from clarke.decide.compiler import Compiled, beside_kinks, compare, in_own_type
+from clarke.decide.compiler import Uncompiled, compare
 from clarke.errors import CaptureError, OutOfTimeError
 from clarke.torch_compiled import compiles_backward
 from clarke.verdict import Verdict
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from clarke.kinks import Registry
 
 
+_BESIDE = (
+    "The compiled program's gradient lies outside of the set, but a kink lies within rounding of "
+    "the point, and the compiled program, which rounds otherwise, may stand on its other side. "
+    "Run the program in float64 to tell."
+)
+
+
 def judge_shadowed(
     case: Case,
     shadows: Sequence[Shadow],
@@ -39,6 +46,7 @@ def judge_shadowed(
     quick: QuickJudge | None,
     *,
     proof: bool,
+    hooked: bool,
 ) -> Decision:
     """Hold a compiled program's gradient against the set of the function as it was written.
 
@@ -52,6 +60,7 @@ def judge_shadowed(
         deadline: When to give up.
         quick: Judges common cases from recorded values alone; None to climb the whole ladder.
         proof: Somebody is going to see the certificate.
+        hooked: Hooks of the user's may have changed the gradient on its way.
 
     Raises:
         Exception: Whatever goes wrong; the caller turns it into UNDECIDED.
@@ -64,24 +73,37 @@ def judge_shadowed(
             )
             case = replace(case, source=trace)
         try:
-            written, own = in_own_type(case.trace(), registry, case.slots, deadline)
+            uncompiled = Uncompiled(case.trace(), registry, case.slots, deadline)
+            written, own = uncompiled.in_own_type()
         except OutOfTimeError as error:
             return Decision(Verdict.UNDECIDED, str(error), out_of_time=True)
-        beside = compare(
-            case.trace(), written, own, gradient, value, draws=any(s.drew for s in shadows)
-        )
+        if case.trace().applied:
+            # Their authors' backward functions, which are not run again, may return anything.
+            written, own = gradient, value
+        drew = any(s.drew for s in shadows)
+        beside = compare(case.trace(), written, own, gradient, value, draws=drew)
+        if case.trace().applied and any(s.drew and s.gap for s in shadows):
+            beside = replace(beside, like=False)
         refused = beside.refusal(lambda: written)
         if refused is not None:
             return _with_gap(refused, shadows)
         found = None
-        if beside.like and quick is not None:
+        if beside.like and quick is not None and uncompiled.is_like(gradient, written):
             found = _quickly(case, gradient, quick, deadline, proof=proof)
         if found is None:
             shown = written if beside.broken else gradient
-            given = not (beside.like or beside.broken)
+            given = not (beside.like or beside.broken or hooked)
             found = decided(case, shown, registry, settings, deadline, given=given)
-        told = _unless_beside(beside.told(found), beside, case, registry, deadline)
-        return _with_gap(told, shadows)
+        found = beside.told(found)
+        if found.verdict is Verdict.NOT_CLARKE and not beside.like and uncompiled.is_near_kinks():
+            found = replace(
+                found,
+                verdict=Verdict.UNDECIDED,
+                reason=_BESIDE,
+                certificate=None,
+                element=None,
+            )
+        return _with_gap(found, shadows)
 
 
 def _quickly(
@@ -131,25 +153,6 @@ def value_of(call: BackwardCall) -> float:
     with torch.no_grad():
         pairs = zip(call.roots, call.weights, strict=True)
         return sum(float((r.detach() * w).sum()) for r, w in pairs if w is not None)
-
-
-def _unless_beside(
-    found: Decision, beside: Compiled, case: Case, registry: Registry, deadline: Deadline
-) -> Decision:
-    """UNDECIDED where the compiled program may stand on the other side of a kink."""
-    if found.verdict is not Verdict.NOT_CLARKE or beside.like:
-        return found
-    if not beside_kinks(case.trace(), registry, case.slots, deadline):
-        return found
-    return replace(
-        found,
-        verdict=Verdict.UNDECIDED,
-        reason="The compiled program's gradient lies outside of the set, but a kink lies within "
-        "rounding of the point, and the compiled program, which rounds otherwise, may stand on its "
-        "other side. Run the program in float64 to tell.",
-        certificate=None,
-        element=None,
-    )
 
 
 def _with_gap(found: Decision, shadows: Sequence[Shadow]) -> Decision:

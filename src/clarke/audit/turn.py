@@ -13,10 +13,10 @@ from clarke.audit.judge import Case, alone, judge, prepare, undecided
 from clarke.audit.ranks import NotSharedError, Part
 from clarke.audit.shadowed import compiled_parts, judge_shadowed, value_of
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
-from clarke.capture import release_nodes, without_values
+from clarke.capture import Origin, release_nodes, without_values
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Confirm, Decision
-from clarke.errors import CaptureError, ClarkeError, in_a_line
+from clarke.errors import CaptureError, ClarkeError, UnseenError, in_a_line
 from clarke.fast import LayerCertificate, all_finite, let_go
 from clarke.undo import at_the_end, contextmanager
 from clarke.verdict import Verdict
@@ -326,6 +326,7 @@ class Turn:
             self._deadline,
             None if self._orders.confirmed else self._orders.quick,
             proof=self._orders.proof,
+            hooked=self._is_hooked(case),
         )
 
     def _judged_late(self) -> Decision | None:
@@ -356,10 +357,34 @@ class Turn:
 
     def _needs_replay(self, case: Case) -> bool:
         """Whether the recorded values alone do not tell what gradient the user gets."""
+        return self._orders.confirmed or self._is_hooked(case)
+
+    def _is_hooked(self, case: Case) -> bool:
+        """Whether hooks of the user's may change gradients on their way."""
         spy = self._orders.spy
         familiar = case.familiar
         slots = case.trace().slot_dtypes if familiar is None else familiar.retraced.numbers
-        return self._orders.confirmed or spy is None or spy.reaches(slots)
+        return spy is None or spy.reaches(slots)
+
+    @property
+    def differs(self) -> str:
+        """What compiled programs computed otherwise than as written, by more than roundings.
+
+        Not where they may have drawn other random numbers.
+        """
+        worst = max(self._compiled or (), key=lambda s: 0.0 if s.drew else s.gap, default=None)
+        return "" if worst is None or worst.drew else worst.told
+
+    @property
+    def missed(self) -> bool:
+        """Whether part of the graph was made while nobody recorded."""
+        if isinstance(self.error, UnseenError):
+            return True
+        unknown = self.decision is not None and self.decision.verdict is Verdict.UNDECIDED
+        if not unknown or self._case is None:
+            return False
+        found = self._case.trace().externals.values()
+        return any(e.origin is Origin.UNSEEN for e in found)
 
     @property
     def leaves(self) -> tuple[torch.Tensor, ...]:

@@ -155,17 +155,18 @@ class Operator:
             i for i, a in enumerate(func._schema.arguments) if a.name.startswith("running_")
         )
 
-    def changed(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
-        """All tensors that a call may write to, whether its schema says so or not."""
-        places = (*self.written, *self._hidden)
-        given = [args[i] for i in places if i < len(args)]
+    def changed(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """The tensors that a call writes to: those that its schema names, and others."""
+        given = [args[i] for i in self.written if i < len(args)]
         given += [kwargs[n] for n in self.written_names if n in kwargs]
-        return [
-            t
-            for a in given
-            for t in (a if isinstance(a, (list, tuple)) else (a,))
-            if isinstance(t, torch.Tensor)
-        ]
+        listed = [t for a in given for t in (a if isinstance(a, (list, tuple)) else (a,))]
+        hidden = [args[i] for i in self._hidden if i < len(args)]
+        return (
+            [t for t in listed if isinstance(t, torch.Tensor)],
+            [t for t in hidden if isinstance(t, torch.Tensor)],
+        )
 
 
 class Operators:

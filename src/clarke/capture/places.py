@@ -218,7 +218,8 @@ class Places:
         A reentrant checkpoint its function, or a custom Function its forward.
         """
         if self.pinned is not None:
-            return self.pinned, False
+            inside = not torch.is_grad_enabled() and self._forward_above(sys._getframe(2))
+            return self.pinned, inside
         start = sys._getframe(2)
         if self._by_frames:
             user, checkpointed, _ = self._users_frame(start, to_module=False)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from clarke.capture.trace import Location
     from clarke.compiled import Compiled
 
+    Guard = Callable[[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]], object]
     EarlyLook = Callable[[Node, tuple[Any, ...], Any], object]
 
 _DETACH = torch.ops.aten.detach.default
@@ -202,7 +203,7 @@ class Recorder(TorchDispatchMode):
         self.unfollowed: TensorTable[str] = TensorTable()  # why how some were made is not known
         self.paused = False
         self.rests = False  # it is not among the modes
-        self.guard: Callable[[Iterable[torch.Tensor]], object] | None = None  # told before writes
+        self.guard: Guard | None = None  # told before anything is written to
         self._flags: tuple[bool, ...] = ()
         self.count = 0
         self._operators = keep if isinstance(keep, Operators) else Operators(keep)
@@ -506,7 +507,7 @@ class Recorder(TorchDispatchMode):
             relevant = True
         written: list[torch.Tensor] = []
         if self.guard is not None:
-            self.guard(operator.changed(args, kwargs))
+            self.guard(tensors, *operator.changed(args, kwargs))
         if names:
             gather_tensors((args[i] for i in operator.written if i < len(args)), written)
             gather_tensors((kwargs[n] for n in names if n in kwargs), written)
@@ -674,6 +675,18 @@ class Recorder(TorchDispatchMode):
         made_by = slot.storage.writers[-1] if slot.storage.writers else slot.producer
         return 0 if made_by is None else made_by.index
 
+    def written_as(self, tensor: torch.Tensor, recorded: torch.Tensor) -> None:
+        """A compiled program has written to a tensor what was recorded of it as written."""
+        location = self.places.here()[0]
+        slot, source = self._read(tensor, location), self._read(recorded, location)
+        self.count += 1
+        node = Node(self.count, torch.ops.aten.copy_.default, location)
+        node.pattern, node.inputs = (TENSOR, TENSOR), (slot, source)
+        node.writers_before = _writers(node.inputs)
+        node.varied = frozenset({0, 1}) if tensor.requires_grad else frozenset({1})
+        node.differentiated, node.outputs = True, (slot.number,)
+        self._add_writer(slot.storage, node)
+
     def note_cut(self, tensors: Iterable[torch.Tensor]) -> None:
         """These were computed out of sight, with gradients off, from differentiated values."""
         for tensor in tensors:
@@ -731,7 +744,7 @@ class Recorder(TorchDispatchMode):
                 if s.masked and s.dtype == torch.bool
             ]
         for tensor in written:
-            self._protect(tensor)
+            self.protect(tensor)
         keeps = operator.keep.of(kwargs.get("dtype"))
         signs = keeps is Keep.SIGNS and not kwargs and signs_tell(args[0])
         if signs:
@@ -917,7 +930,7 @@ class Recorder(TorchDispatchMode):
             slot.storage.add_kept(node)
         return value.detach()
 
-    def _protect(self, tensor: torch.Tensor) -> None:
+    def protect(self, tensor: torch.Tensor) -> None:
         """Copy what an operation is about to overwrite and the record still needs."""
         storage = self._known_storage(tensor)
         if storage is None:
@@ -1063,7 +1076,7 @@ class Recorder(TorchDispatchMode):
         for tensor in written:
             slot: Slot | None = self._slot(tensor)
             if slot is not None and tensor.requires_grad and not tensor.is_leaf:
-                self._protect(tensor)
+                self.protect(tensor)
                 self.count += 1
                 node = self._hidden_node(func, args, kwargs, location)
                 self._add_writer(slot.storage, node)

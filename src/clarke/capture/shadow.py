@@ -33,7 +33,7 @@ from clarke.torch_private import is_entered, is_traced, never_trace, only_mode
 from clarke.undo import at_the_end, leaves_no_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from clarke.capture.recorder import Recorder
     from clarke.capture.trace import Trace
@@ -66,14 +66,19 @@ class Shadow:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """What the program as written returned."""
+    """What the program as written returned, and what it made of arguments that it wrote to."""
 
     results: tuple[Any, ...]
     drew: bool
+    written: tuple[tuple[torch.Tensor, torch.Tensor], ...]
 
 
 class _WritesGradientError(Exception):
-    """The program writes to an argument that has a gradient."""
+    """The program writes to arguments that have a gradient, or get one: `places` says which."""
+
+    def __init__(self, places: tuple[int, ...]) -> None:
+        super().__init__()
+        self.places = places
 
 
 class Shadows:
@@ -82,14 +87,23 @@ class Shadows:
     Args:
         recorder: Records what ran.
         wanted: Whether the next backward call is going to be judged.
+        declared: Whether something was declared of custom Functions, which dynamo's graphs do not
+            name.
+
+    Attributes:
+        rested: The recorder has rested, so that it may have missed what is to be judged.
     """
 
-    def __init__(self, recorder: Recorder, wanted: Callable[[], bool]) -> None:
+    def __init__(
+        self, recorder: Recorder, wanted: Callable[[], bool], declared: Callable[[], bool]
+    ) -> None:
         self._recorder = recorder
         self._wanted = wanted
+        self._declared = declared
         self._thread = threading.get_ident()
         self._rest = Rest(recorder)
         self._begun = False
+        self.rested = False
         self._calls = CompiledCalls(self._stand_in, _taken)
         self._shadows: dict[int, Shadow] = {}  # by operation in the record
 
@@ -114,6 +128,7 @@ class Shadows:
     def rest(self, *, rests: bool) -> None:
         """Let the recorder rest until a call is to be judged, where the program is compiled."""
         if self._begun and rests:
+            self.rested = True
             self._rest.start()
         else:
             self._rest.stop()
@@ -149,13 +164,16 @@ class Shadows:
         if recorder.stands_aside or not is_entered(recorder) or is_traced():
             return compiled(*args)
         wanted = self._wanted()
-        if plain and wanted:
+        if plain and wanted and (program is None or program.refusal):
             return compiled(*args)  # and is recorded like anything else
         run: _Run | str = ""
         graded = torch.is_grad_enabled()
         matters = recorder.matters(list(tensors_of(args)))
         if wanted and graded and matters:
             run = "is not known to clarke" if program is None else self._recorded(program, args)
+        for tensor, _ in run.written if isinstance(run, _Run) else ():
+            recorder.read_leaf(tensor)
+            recorder.protect(tensor)
         with recorder.aside():
             result = compiled(*args)
         if isinstance(run, _Run):
@@ -175,23 +193,36 @@ class Shadows:
         """A recorded run of the program; or why there is none, in words."""
         if program.refusal:
             return f"uses {program.refusal}"
+        if program.applies and self._declared():
+            return "uses a custom autograd.Function, of which torch.compile does not tell the name"
         for a in args:
             known = type(a) in _PLAIN_TYPES if isinstance(a, torch.Tensor) else None
             if known is False or (known is None and not isinstance(a, _NUMBERS)):
                 return f"takes an argument of type {type(a).__name__}"
         try:
-            return self._apart(program, args)
+            try:
+                return self._apart(program, args)
+            except _WritesGradientError as error:
+                return self._apart(program, args, error.places)
         except _WritesGradientError:
-            return "writes in place to a tensor that it was given, and that has a gradient"
+            return "writes to a tensor that it was given and to a view of it"
         except ClarkeError as error:
             return f"could not be followed: {error}"
         except Exception as error:  # noqa: BLE001 - no failure here may reach the training
             return f"raises {in_a_line(error)} when it runs uncompiled"
 
     @leaves_no_trace
-    def _apart(self, program: Written, args: tuple[Any, ...]) -> _Run:
-        """Run the program with nothing but the recorder watching, and put everything back."""
-        recorder, memory = self._recorder, WrittenBack()
+    def _apart(
+        self, program: Written, args: tuple[Any, ...], copied: tuple[int, ...] = ()
+    ) -> _Run:
+        """Run the program with nothing but the recorder watching, and put everything back.
+
+        Args:
+            program: The program.
+            args: Its arguments.
+            copied: Those in whose place it is given copies.
+        """
+        recorder, memory = self._recorder, WrittenBack(tensors_of(args))
         generators = _Generators(a for a in args if isinstance(a, torch.Generator))
         quiet, cached = _QuietThread(), torch.is_autocast_cache_enabled()
         for action in (generators.restore, memory.restore, quiet.stop):
@@ -201,7 +232,7 @@ class Shadows:
         at_the_end(partial(setattr, recorder.places, "pinned", None))
         start, _ = recorder.places.here()
 
-        def at(place: Any) -> None:
+        def at(place: tuple[str, str, int, str]) -> None:
             recorder.places.pinned = _placed(start, place)
 
         quiet.start()
@@ -213,8 +244,13 @@ class Shadows:
             saving_plainly(),
             torch.autograd.set_detect_anomaly(False),
         ):
+            copies = {i: args[i].clone() for i in copied}
             recorder.guard = _Guard(args, memory).before
-            return _Run(tuple(flat_tensors(program.run(args, at))), generators.have_drawn())
+            given = [copies.get(i, a) for i, a in enumerate(args)]
+            results = tuple(flat_tensors(program.run(given, at)))
+            recorder.guard = None
+            written_to = tuple((args[i], copy) for i, copy in copies.items())
+            return _Run(results, generators.have_drawn(), written_to)
 
     def _bind(self, run: _Run, args: tuple[Any, ...], result: Any) -> None:
         """Take what a compiled function returned for what was recorded."""
@@ -240,6 +276,9 @@ class Shadows:
             made_by = recorder.take_for(b, a)
             if made_by:
                 self._shadows[made_by] = shadow
+        for tensor, copy in run.written:
+            recorder.written_as(tensor, copy)
+            self._shadows[recorder.count] = shadow
         while len(self._shadows) > _REMEMBERED:
             self._shadows.pop(next(iter(self._shadows)))
 
@@ -271,12 +310,12 @@ def _taken(graph: Any) -> Written | None:
         return None
 
 
-def _placed(start: Location, place: tuple[str, str, int, str] | None) -> Location:
+def _placed(start: Location, place: tuple[str, str, int, str]) -> Location:
     """A location below that of the compiled function's call."""
-    if place is None:
-        return start
     below, file, line, function = place
     module = ".".join(name for name in (start.module, below) if name)
+    if not file:
+        return Location(module, start.file, start.line, start.function)
     return Location(module, file, line, function)
 
 
@@ -306,24 +345,36 @@ class _Guard:
         memory: Where the copies go.
     """
 
-    def __init__(self, args: Iterable[Any], memory: WrittenBack) -> None:
+    def __init__(self, args: Sequence[Any], memory: WrittenBack) -> None:
+        self._args = args
         self._memory = memory
-        self._given: dict[int, list[torch.Tensor]] = {}
-        for a in args:
+        self._given: dict[int, list[int]] = {}
+        for i, a in enumerate(args):
             if isinstance(a, torch.Tensor) and a.layout is torch.strided:
-                self._given.setdefault(a.untyped_storage()._cdata, []).append(a)
+                self._given.setdefault(_memory(a), []).append(i)
 
-    def before(self, written_to: Iterable[torch.Tensor]) -> None:
-        """An operation is about to write to these."""
-        for tensor in written_to:
-            if tensor.layout is not torch.strided:
+    def before(
+        self, read: list[torch.Tensor], named: list[torch.Tensor], hidden: list[torch.Tensor]
+    ) -> None:
+        """An operation is about to run.
+
+        Args:
+            read: All its tensors.
+            named: Those that it writes to.
+            hidden: Those that it writes to, without saying so.
+        """
+        graded = torch.is_grad_enabled() and any(t.requires_grad for t in read)
+        for tensor in (*named, *hidden):
+            places = self._given.get(_memory(tensor), [])
+            if not places:
                 continue
-            sharing = self._given.get(tensor.untyped_storage()._cdata)
-            if sharing is None or tensor in self._memory:
-                continue
-            if any(t.requires_grad and not t.is_leaf for t in sharing):
-                raise _WritesGradientError
-            self._memory.remember(tensor, sharing)
+            sharing = [cast("torch.Tensor", self._args[i]) for i in places]
+            kept = any(t.requires_grad and not t.is_leaf for t in sharing)
+            if kept or (graded and any(t is tensor for t in named)):
+                # Autograd would make it part of another graph than the user's.
+                raise _WritesGradientError(tuple(places))
+            if tensor not in self._memory:
+                self._memory.remember(tensor)
 
 
 class _Generators:

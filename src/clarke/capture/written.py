@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _RUN: Final = frozenset(
     {"wrap", "tag_activation_checkpoint", "wrap_activation_checkpoint", "invoke_subgraph"}
 )
+_APPLIED: Final = "autograd_function_apply"
 _FRAME: Final = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 _NAMES: Final = re.compile(r"[A-Za-z_]\w*|\d+")
 _PLAIN: Final = ("torch", "_operator", "operator", "builtins", "math")
@@ -58,7 +59,7 @@ class Step:
         kwargs: Likewise.
         result: The number of its result.
         frees: Numbers of results that nothing needs any more.
-        place: Module, below the compiled one; file, line and function.
+        place: Module, below the compiled one; file, line and function, "" where not known.
     """
 
     method: str
@@ -67,7 +68,7 @@ class Step:
     kwargs: dict[str, Any]
     result: int
     frees: tuple[int, ...]
-    place: Place | None
+    place: Place
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +81,7 @@ class Written:
         steps: Its calls.
         outputs: What it returns.
         refusal: What of it cannot be run beside the user's program; "" for nothing.
+        applies: It applies custom Functions.
     """
 
     inputs: tuple[int, ...]
@@ -87,8 +89,9 @@ class Written:
     steps: tuple[Step, ...]
     outputs: Any
     refusal: str
+    applies: bool
 
-    def run(self, args: Sequence[Any], at: Callable[[Place | None], object]) -> Any:
+    def run(self, args: Sequence[Any], at: Callable[[Place], object]) -> Any:
         """Run it; `at` is told where, before each call."""
         values: dict[int, Any] = dict(self.constants)
         values.update(zip(self.inputs, args, strict=True))
@@ -115,10 +118,33 @@ def _called(function: Any, args: list[Any], kwargs: dict[str, Any], at: Any) -> 
         taken = args[1] if bool(args[0]) else args[2]
         return taken.run(args[3] if len(args) > 3 else (), at)
     body = args[0]
+    if function.name() == _APPLIED:
+        return _function(body, args[1], kwargs["non_differentiable_idx"], at).apply(*args[2:])
     rest = args[1:]
     if function.name() == "invoke_subgraph":
         rest = args[2:]  # behind a name
     return body.run(rest, at)
+
+
+def _function(
+    forward: Written, backward: Written, constant: Sequence[int], at: Any
+) -> type[torch.autograd.Function]:
+    """The custom Function that two of dynamo's graphs were drawn from."""
+
+    class Function(torch.autograd.Function):
+        """Named as what it stands for, whose own name is not known."""
+
+        @staticmethod
+        def forward(ctx: Any, *args: Any) -> Any:
+            outputs, ctx.kept = forward.run(args, at)
+            ctx.mark_non_differentiable(*[outputs[i] for i in constant])
+            return outputs
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            return backward.run((*gradients, *ctx.kept), lambda _: None)
+
+    return Function
 
 
 def written(graph: GraphModule) -> Written:
@@ -128,7 +154,7 @@ def written(graph: GraphModule) -> Written:
     inputs: list[int] = []
     constants: dict[int, Any] = {}
     outputs: Any = ()
-    refusal = ""
+    refusal, applies = "", False
     calls: list[Node] = []
 
     def named(value: Any) -> Any:
@@ -144,12 +170,13 @@ def written(graph: GraphModule) -> Written:
             found = _attribute(graph, str(node.target))
             if isinstance(found, GraphModule):
                 found = written(found)
-                refusal = refusal or found.refusal
+                refusal, applies = refusal or found.refusal, applies or found.applies
             constants[number] = found
         elif node.op == "output":
             outputs = named(node.args[0])
         else:
             refusal = refusal or _why_not(node)
+            applies = applies or getattr(node.target, "__name__", "") == _APPLIED
             calls.append(node)
     made = {numbers[n] for n in calls}
     frees: dict[int, list[int]] = {}
@@ -171,7 +198,7 @@ def written(graph: GraphModule) -> Written:
         )
         for n in calls
     )
-    return Written(tuple(inputs), constants, steps, outputs, refusal)
+    return Written(tuple(inputs), constants, steps, outputs, refusal, applies)
 
 
 def _attribute(graph: GraphModule, target: str) -> Any:
@@ -190,8 +217,8 @@ def _why_not(node: Node) -> str:
     target: Any = node.target
     if isinstance(target, torch._ops.HigherOrderOperator):  # noqa: SLF001 - has no public name
         name = str(target.name())
-        if name == "autograd_function_apply":
-            return "a custom autograd.Function"
+        if name == _APPLIED:
+            return "mark_dirty() in a custom Function" if node.kwargs.get("dirty_idx") else ""
         known = name in _RUN or (name == "cond" and not isinstance(node.args[0], bool))
         return "" if known else f"{name}, a higher-order operator"
     if isinstance(target, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):  # noqa: SLF001 - as above
@@ -207,14 +234,11 @@ def _why_not(node: Node) -> str:
     return ""
 
 
-def _place(node: Node) -> Place | None:
-    """Where the user's code stands that a call was drawn from."""
+def _place(node: Node) -> Place:
+    """Where the user's code stands that a call was drawn from; no file where that is unknown."""
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    if not frames:
-        return None
-    file, line, function = next(
-        (f for f in reversed(frames) if not _is_torchs(f[0])), frames[-1]
-    )
+    users = [f for f in frames if not _is_torchs(f[0])]
+    file, line, function = users[-1] if users else ("", 0, "")
     return _module(node), file, int(line), function
 
 

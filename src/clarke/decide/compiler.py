@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +19,9 @@ from clarke.numerics import (
     COMPILED_NEAR,
     COMPILED_ROUNDED,
     COMPILED_SIDES,
+    MOST_SAMPLES,
     POSITIVE,
+    ROUNDING_MARGIN,
 )
 from clarke.steering import Errors, Pieces, Program, analyse, gradient_of
 from clarke.verdict import Verdict
@@ -150,33 +153,102 @@ def compare(
     return Compiled(compiled, written, like, rounded, draws, note, broken)
 
 
-def in_own_type(
-    trace: Trace, registry: Registry, variables: Sequence[int], deadline: Deadline
-) -> tuple[tuple[torch.Tensor, ...], float]:
-    """The gradient and the value of what was recorded, run again: in float32 if all of it is."""
-    kinds = {d for d in trace.slot_dtypes.values() if d.is_floating_point}
-    dtype = torch.float32 if kinds == {torch.float32} else torch.float64
-    program = Program(analyse(trace, registry, deadline), variables, dtype, deadline)
-    run = program.run(pieces=Pieces.HELD)
-    return gradient_of(run, program), float(run.output.detach())
+class Uncompiled:
+    """The function as it was written, from a record of it, run again.
 
+    Args:
+        trace: The record.
+        registry: The rules.
+        variables: External slots of the variables.
+        deadline: When to give up.
+    """
 
-def beside_kinks(
-    trace: Trace, registry: Registry, variables: Sequence[int], deadline: Deadline
-) -> bool:
-    """Whether roundings alone may put the program on other sides of kinks than it stands on."""
-    program = Program(analyse(trace, registry, deadline), variables, deadline=deadline)
-    own = own_gradient(program)
-    bounds = Rounding(program, own, weights=ad_weights(program)).bounds
-    for seed in range(int(COMPILED_SIDES)):
-        try:
-            run = program.run(pieces=Pieces.NATURAL, errors=Errors(seed, float(COMPILED_NEAR)))
-        except ReplayError:
-            return True
-        there = gradient_of(run, program)
-        if not within(there, own, tuple(COMPILED_NEAR * b for b in bounds)):
-            return True
-    return False
+    def __init__(
+        self, trace: Trace, registry: Registry, variables: Sequence[int], deadline: Deadline
+    ) -> None:
+        self._trace = trace
+        self._program = Program(
+            analyse(trace, registry, deadline), variables, deadline=deadline
+        )
+
+    def in_own_type(
+        self, point: Sequence[torch.Tensor] | None = None
+    ) -> tuple[tuple[torch.Tensor, ...], float]:
+        """AD's gradient and the value: in float32 if all of the program is, else in float64.
+
+        Args:
+            point: Values of the variables; None for the recorded ones. All kinks stay as they are.
+        """
+        program = self._program
+        if self._single:
+            program = Program(
+                program.analysis, program.variables, torch.float32, program.deadline
+            )
+        run = program.run(point, pieces=Pieces.HELD)
+        return gradient_of(run, program), float(run.output.detach())
+
+    def is_like(
+        self, compiled: Sequence[torch.Tensor], written: Sequence[torch.Tensor]
+    ) -> bool:
+        """Whether a compiled program's gradient is AD's but for roundings, entry by entry.
+
+        What roundings do to an entry is what it does when the variables are rounded otherwise,
+        which in every layer moves all that is computed from there. Cheaper than `Rounding`, and
+        no for an answer means only that this has to tell.
+
+        Args:
+            compiled: Its gradient.
+            written: What `in_own_type` returned.
+        """
+        spacing = coarsest_epsilon(self._trace)
+        gaps = [_gaps(a, b) for a, b in zip(compiled, written, strict=True)]
+        rooms = [
+            COMPILED_LIKE * spacing * torch.maximum(a.abs(), b.abs())
+            for a, b in zip(compiled, written, strict=True)
+        ]
+        for seed in range(int(MOST_SAMPLES)):
+            if all(bool((g <= r).all()) for g, r in zip(gaps, rooms, strict=True)):
+                return True
+            there, _ = self.in_own_type(self._rounded_otherwise(seed, spacing))
+            rooms = [
+                torch.maximum(r, ROUNDING_MARGIN * (t - b).abs())
+                for r, t, b in zip(rooms, there, written, strict=True)
+            ]
+        return False
+
+    def _rounded_otherwise(self, seed: int, spacing: float) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        moved = []
+        for p in self._program.point:
+            share = torch.rand(p.shape, generator=generator, dtype=p.dtype) * 2 - 1
+            moved.append(p * (1 + spacing * share.to(p.device)))
+        return moved
+
+    @cached_property
+    def _single(self) -> bool:
+        kinds = {d for d in self._trace.slot_dtypes.values() if d.is_floating_point}
+        return kinds == {torch.float32}
+
+    def is_near_kinks(self) -> bool:
+        """Whether roundings alone may put the program on other sides of kinks than it stands on."""
+        bounds = tuple(COMPILED_NEAR * b for b in self._rounding.bounds)
+        for seed in range(int(COMPILED_SIDES)):
+            errors = Errors(seed, float(COMPILED_NEAR))
+            try:
+                run = self._program.run(pieces=Pieces.NATURAL, errors=errors)
+            except ReplayError:
+                return True
+            if not within(gradient_of(run, self._program), self._own, bounds):
+                return True
+        return False
+
+    @cached_property
+    def _own(self) -> tuple[torch.Tensor, ...]:
+        return own_gradient(self._program)
+
+    @cached_property
+    def _rounding(self) -> Rounding:
+        return Rounding(self._program, self._own, weights=ad_weights(self._program))
 
 
 def _finite(tensors: Sequence[torch.Tensor]) -> bool:
