@@ -34,7 +34,11 @@ def _apart():
 
 def hidden(graph, _inputs):
     """A backend that is quickly done, and of which clarke sees nothing."""
-    return lambda *args: graph(*args)
+
+    def run(*args):
+        return graph(*args)
+
+    return run
 
 
 def changed(change):
@@ -44,7 +48,7 @@ def changed(change):
         for node in graph.graph.nodes:
             change(node)
         graph.recompile()
-        return lambda *args: graph(*args)
+        return hidden(graph, _inputs)
 
     return backend
 
@@ -546,7 +550,7 @@ def of_a_custom_operator(x):
 
 
 @pytest.fixture(scope="module")
-def _operator():
+def custom_operator():
     runs = []
     library = torch.library.Library("clarke_compiled_tests", "DEF")
     library.define("twice(Tensor x) -> Tensor")
@@ -556,10 +560,8 @@ def _operator():
         return 2 * x
 
     library.impl("twice", twice, "CompositeExplicitAutograd")
-    library.impl("twice", lambda x: torch.empty_like(x), "Meta")
-    torch.library.register_autograd(
-        "clarke_compiled_tests::twice", lambda _, g: 2 * g, lib=library
-    )
+    library.impl("twice", torch.empty_like, "Meta")
+    torch.library.register_autograd("clarke_compiled_tests::twice", lambda _, g: 2 * g, lib=library)
     yield runs
     library._destroy()
 
@@ -572,7 +574,7 @@ def _operator():
         (of_a_custom_operator, "clarke_compiled_tests.twice"),
     ],
 )
-@pytest.mark.usefixtures("_operator")
+@pytest.mark.usefixtures("custom_operator")
 def test_what_is_not_followed_is_named(program, name):
     x = torch.ones(2, 3, requires_grad=True)
     compiled = torch.compile(program, backend=hidden)
@@ -581,13 +583,13 @@ def test_what_is_not_followed_is_named(program, name):
     assert f"what was compiled uses {name}" in watching.steps[-1].reason
 
 
-def test_custom_operators_run_once(_operator):
+def test_custom_operators_run_once(custom_operator):
     x = torch.ones(2, requires_grad=True)
     compiled = torch.compile(of_a_custom_operator, backend=hidden)
     compiled(x)
-    _operator.clear()
+    custom_operator.clear()
     judged(lambda: compiled(x), [x], 1)
-    assert len(_operator) == 1
+    assert len(custom_operator) == 1
 
 
 def test_functions_that_were_declared_are_not_recognised():

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.audit.engine import Interceptor, levels_up_to
+from clarke.audit.engine import Interceptor
 from clarke.audit.groups import Accumulation, unjudged
 from clarke.audit.history import History
 from clarke.audit.hooks import HookSpy
 from clarke.audit.ignored import Ignored
 from clarke.audit.keep import Keeper
+from clarke.audit.notices import Notices
 from clarke.audit.penalized import Penalized
 from clarke.audit.policy import Answers, OnWrong, Schedule
 from clarke.audit.ranks import Ranks
@@ -29,16 +29,14 @@ from clarke.compiled import Compiled
 from clarke.deadline import check_seconds
 from clarke.decide import Settings
 from clarke.errors import (
-    AuditWarning,
-    ClarkeError,
     InputError,
-    in_a_line,
 )
 from clarke.fast import EarlyTies, QuickJudge
 from clarke.kinks import default_registry
 from clarke.numerics import STEP_SECONDS
 from clarke.report import Report, build_report
-from clarke.torch_private import CompileNotice, processes
+from clarke.torch_compiled import CompileNotice
+from clarke.torch_private import processes
 from clarke.undo import Door, at_the_end, leaves_no_trace
 from clarke.verdict import Verdict
 
@@ -56,9 +54,6 @@ if TYPE_CHECKING:
     Subscriber = Callable[[Step, Report | None], Any]
     Begun = Callable[[int, Location], Any]
     Amended = Callable[[Step], Any]
-
-
-_MOST_AHEAD = 8  # forward passes between one and its backward call that are allowed for
 
 
 def audit(
@@ -191,8 +186,7 @@ class Audit:
         self._begun: list[Begun] = []
         self._ranks = Ranks()
         self._whole = False
-        self._warned = self._told = False
-        self._ahead = 0  # so many calls before it is judged, a call's graph has been made
+        self._notices = Notices()
 
     # ---------------------------------------------------------------- the block
 
@@ -305,7 +299,8 @@ class Audit:
 
     def _next_is_judged(self) -> bool:
         """Whether the next backward call is going to be looked at, or one of a few behind it."""
-        coming = range(self._history.calls + 1, self._history.calls + 2 + self._ahead)
+        ahead = 0 if self._shadows is None else self._shadows.ahead
+        coming = range(self._history.calls + 1, self._history.calls + 2 + ahead)
         return self._left > 0 and any(map(self._schedule.looks_at, coming))
 
     def _backward(self, call: BackwardCall) -> Any:
@@ -369,10 +364,8 @@ class Audit:
         if turn.decision is None:
             self._add(_unseen(number, location, "It reaches none of the leaves of `wrt`."), None)
             return turn.result
-        if self._ahead < _MOST_AHEAD and self._shadows is not None and self._shadows.rested:
-            self._ahead += turn.missed
-        self._warn_of_failure(turn.error, location)
-        self._warn_of_compiled(turn.differs, location)
+        self._notices.of_failure(turn.error, location)
+        self._notices.of_kernels(turn.differs, location)
         if self._keeper is not None:
             turn.keep(self._keeper)
         why = self._ignored.because(turn.decision, location)
@@ -437,31 +430,6 @@ class Audit:
             if self._recorder is not None and reads is not None:
                 self._recorder.reads.clear()
                 self._recorder.reads.extend(reads)
-
-    def _warn_of_compiled(self, differs: str, location: Location) -> None:
-        """What is wrong with a compiled kernel is told once, whatever it does to a gradient."""
-        if not differs or self._told:
-            return
-        self._told = True
-        warnings.warn(
-            f"What torch.compile has made of a program differentiated at {location} computes "
-            f"something else than the program as it was written, by more than rounding: {differs}. "
-            "The function may be run uncompiled to compare "
-            "(torch.compiler.set_stance('force_eager')). Shown once.",
-            AuditWarning,
-            stacklevel=levels_up_to(location.file, location.line),
-        )
-
-    def _warn_of_failure(self, error: Exception | None, location: Location) -> None:
-        if error is None or isinstance(error, ClarkeError) or self._warned:
-            return
-        self._warned = True
-        warnings.warn(
-            f"clarke failed while judging the gradient computed at {location} "
-            f"({in_a_line(error)}); such steps are UNDECIDED. Shown once.",
-            AuditWarning,
-            stacklevel=levels_up_to(location.file, location.line),
-        )
 
 
 def _interrupted(number: int, location: Location, error: BaseException, seconds: float) -> Step:

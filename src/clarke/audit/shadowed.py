@@ -68,9 +68,7 @@ def judge_shadowed(
     with alone():
         if any(s.gap for s in shadows):
             # What came after them was computed from the compiled functions' results.
-            trace = refilled(
-                without_values(case.trace(), lambda _: True), registry.keeps, deadline
-            )
+            trace = refilled(without_values(case.trace(), lambda _: True), registry.keeps, deadline)
             case = replace(case, source=trace)
         try:
             uncompiled = Uncompiled(case.trace(), registry, case.slots, deadline)
@@ -114,7 +112,7 @@ def _quickly(
     *,
     proof: bool,
 ) -> Decision | None:
-    """What the quick judge says of the function as it was written, of which this is the gradient."""
+    """What the quick judge says of the function as it was written, whose gradient this is."""
     try:
         found = quick.decide(case.trace(), case.slots, gradient, deadline, proof=proof)
     except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges

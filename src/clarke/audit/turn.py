@@ -141,6 +141,8 @@ class Turn:
                 self._release()
             if self.error is not None:
                 self.decision = undecided(self.error)
+            if self._orders.shadows is not None:
+                self._orders.shadows.learn(self._missed)
 
     def _call_engine(self) -> None:
         try:
@@ -375,8 +377,7 @@ class Turn:
         worst = max(self._compiled or (), key=lambda s: 0.0 if s.drew else s.gap, default=None)
         return "" if worst is None or worst.drew else worst.told
 
-    @property
-    def missed(self) -> bool:
+    def _missed(self) -> bool:
         """Whether part of the graph was made while nobody recorded."""
         if isinstance(self.error, UnseenError):
             return True

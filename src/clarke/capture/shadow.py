@@ -10,16 +10,22 @@ for roundings; the verdict is about the compiled program's own gradient (`decide
 from __future__ import annotations
 
 import threading
-import warnings
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from clarke.capture.aside import Rest
 from clarke.capture.saving import saving_plainly
 from clarke.capture.trace import Location
+from clarke.capture.unharmed import (
+    Generators,
+    Guard,
+    QuietThread,
+    WritesGradientError,
+    memory_of,
+)
 from clarke.capture.written import Written, tensors_of, written
 from clarke.errors import ClarkeError, in_a_line
 from clarke.numerics import COMPILED_ROUNDED
@@ -33,12 +39,15 @@ from clarke.torch_private import is_entered, is_traced, never_trace, only_mode
 from clarke.undo import at_the_end, leaves_no_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable
+
+    from typing_extensions import Self
 
     from clarke.capture.recorder import Recorder
     from clarke.capture.trace import Trace
 
 _REMEMBERED = 4096  # runs, of which the traces of several backward calls may consist
+_MOST_AHEAD = 8  # forward passes between one and its backward call that are allowed for
 _PLAIN_TYPES: Final = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 _NUMBERS: Final = (int, float, bool, str, type(None), torch.dtype, torch.device)
 _NOT_HELD = "Part of this ran under torch.compile"
@@ -73,14 +82,6 @@ class _Run:
     written: tuple[tuple[torch.Tensor, torch.Tensor], ...]
 
 
-class _WritesGradientError(Exception):
-    """The program writes to arguments that have a gradient, or get one: `places` says which."""
-
-    def __init__(self, places: tuple[int, ...]) -> None:
-        super().__init__()
-        self.places = places
-
-
 class Shadows:
     """Follows compiled functions while an audit is open; a context manager.
 
@@ -91,7 +92,7 @@ class Shadows:
             name.
 
     Attributes:
-        rested: The recorder has rested, so that it may have missed what is to be judged.
+        ahead: So many calls before it is judged, a call's graph is made at most.
     """
 
     def __init__(
@@ -103,11 +104,12 @@ class Shadows:
         self._thread = threading.get_ident()
         self._rest = Rest(recorder)
         self._begun = False
-        self.rested = False
+        self._rested = False
+        self.ahead = 0
         self._calls = CompiledCalls(self._stand_in, _taken)
         self._shadows: dict[int, Shadow] = {}  # by operation in the record
 
-    def __enter__(self) -> Shadows:
+    def __enter__(self) -> Self:
         never_trace(Shadows._called, calls_too=True)
         return self
 
@@ -128,10 +130,15 @@ class Shadows:
     def rest(self, *, rests: bool) -> None:
         """Let the recorder rest until a call is to be judged, where the program is compiled."""
         if self._begun and rests:
-            self.rested = True
+            self._rested = True
             self._rest.start()
         else:
             self._rest.stop()
+
+    def learn(self, missed: Callable[[], bool]) -> None:
+        """See whether a judged call's graph was made before its turn, while the recorder rested."""
+        if self._rested and self.ahead < _MOST_AHEAD:
+            self.ahead += missed()
 
     # ---------------------------------------------------------------- what is known
 
@@ -153,12 +160,12 @@ class Shadows:
             recorder = self._recorder
             if recorder.rests or recorder.paused or threading.get_ident() != self._thread:
                 return compiled(*args)
-            return self._called(compiled, program, args, plain)
+            return self._called(compiled, program, args, plain=plain)
 
         return stand_in
 
     def _called(
-        self, compiled: Any, program: Written | None, args: tuple[Any, ...], plain: bool
+        self, compiled: Any, program: Written | None, args: tuple[Any, ...], *, plain: bool
     ) -> Any:
         recorder = self._recorder
         if recorder.stands_aside or not is_entered(recorder) or is_traced():
@@ -202,9 +209,9 @@ class Shadows:
         try:
             try:
                 return self._apart(program, args)
-            except _WritesGradientError as error:
+            except WritesGradientError as error:
                 return self._apart(program, args, error.places)
-        except _WritesGradientError:
+        except WritesGradientError:
             return "writes to a tensor that it was given and to a view of it"
         except ClarkeError as error:
             return f"could not be followed: {error}"
@@ -212,9 +219,7 @@ class Shadows:
             return f"raises {in_a_line(error)} when it runs uncompiled"
 
     @leaves_no_trace
-    def _apart(
-        self, program: Written, args: tuple[Any, ...], copied: tuple[int, ...] = ()
-    ) -> _Run:
+    def _apart(self, program: Written, args: tuple[Any, ...], copied: tuple[int, ...] = ()) -> _Run:
         """Run the program with nothing but the recorder watching, and put everything back.
 
         Args:
@@ -223,8 +228,8 @@ class Shadows:
             copied: Those in whose place it is given copies.
         """
         recorder, memory = self._recorder, WrittenBack(tensors_of(args))
-        generators = _Generators(a for a in args if isinstance(a, torch.Generator))
-        quiet, cached = _QuietThread(), torch.is_autocast_cache_enabled()
+        generators = Generators(a for a in args if isinstance(a, torch.Generator))
+        quiet, cached = QuietThread(), torch.is_autocast_cache_enabled()
         for action in (generators.restore, memory.restore, quiet.stop):
             at_the_end(action)
         at_the_end(partial(torch.set_autocast_cache_enabled, cached))
@@ -245,7 +250,7 @@ class Shadows:
             torch.autograd.set_detect_anomaly(False),
         ):
             copies = {i: args[i].clone() for i in copied}
-            recorder.guard = _Guard(args, memory).before
+            recorder.guard = Guard(args, memory).before
             given = [copies.get(i, a) for i, a in enumerate(args)]
             results = tuple(flat_tensors(program.run(given, at)))
             recorder.guard = None
@@ -261,13 +266,13 @@ class Shadows:
             if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a is not b
         ]
         gap, told = 0.0, ""
-        with torch._C._DisableTorchDispatch():
+        with torch._C._DisableTorchDispatch():  # noqa: SLF001 - has no public name
             for number, (a, b) in enumerate(pairs):
                 found, where = _beyond_rounding(a, b)
                 if found > gap:
                     gap, told = found, f"result {number} {where}"
         shadow = Shadow(run.drew, gap, told)
-        given = {_memory(t) for t in tensors_of(args)}
+        given = {memory_of(t) for t in tensors_of(args)}
         for a, b in pairs:
             if _is_other(a, b, given):
                 why = "returns another kind of tensor than it does uncompiled"
@@ -283,10 +288,6 @@ class Shadows:
             self._shadows.pop(next(iter(self._shadows)))
 
 
-def _memory(tensor: torch.Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata) if tensor.layout is torch.strided else 0
-
-
 def _is_other(a: torch.Tensor, b: torch.Tensor, given: set[int]) -> bool:
     """Whether one result cannot stand for the other.
 
@@ -298,7 +299,7 @@ def _is_other(a: torch.Tensor, b: torch.Tensor, given: set[int]) -> bool:
     alike = (a.requires_grad, a.shape, a.dtype, a.layout) == (
         *(b.requires_grad, b.shape, b.dtype, b.layout),
     )
-    one, two = _memory(a), _memory(b)
+    one, two = memory_of(a), memory_of(b)
     return not alike or (one != two and (one in given or two in given))
 
 
@@ -335,96 +336,3 @@ def _beyond_rounding(a: torch.Tensor, b: torch.Tensor) -> tuple[float, str]:
     place = [int(k) for k in torch.unravel_index(torch.tensor(at), a.shape)]
     found, beside = float(two.reshape(-1)[at]), float(one.reshape(-1)[at])
     return worst, f"at {place}: {found:.6g} compiled, {beside:.6g} as written"
-
-
-class _Guard:
-    """Copies what a program is about to write to of its arguments.
-
-    Args:
-        args: The arguments.
-        memory: Where the copies go.
-    """
-
-    def __init__(self, args: Sequence[Any], memory: WrittenBack) -> None:
-        self._args = args
-        self._memory = memory
-        self._given: dict[int, list[int]] = {}
-        for i, a in enumerate(args):
-            if isinstance(a, torch.Tensor) and a.layout is torch.strided:
-                self._given.setdefault(_memory(a), []).append(i)
-
-    def before(
-        self, read: list[torch.Tensor], named: list[torch.Tensor], hidden: list[torch.Tensor]
-    ) -> None:
-        """An operation is about to run.
-
-        Args:
-            read: All its tensors.
-            named: Those that it writes to.
-            hidden: Those that it writes to, without saying so.
-        """
-        graded = torch.is_grad_enabled() and any(t.requires_grad for t in read)
-        for tensor in (*named, *hidden):
-            places = self._given.get(_memory(tensor), [])
-            if not places:
-                continue
-            sharing = [cast("torch.Tensor", self._args[i]) for i in places]
-            kept = any(t.requires_grad and not t.is_leaf for t in sharing)
-            if kept or (graded and any(t is tensor for t in named)):
-                # Autograd would make it part of another graph than the user's.
-                raise _WritesGradientError(tuple(places))
-            if tensor not in self._memory:
-                self._memory.remember(tensor)
-
-
-class _Generators:
-    """The states of torch's generators, to put them back."""
-
-    def __init__(self, others: Iterable[torch.Generator]) -> None:
-        self._cpu = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-        self._others = [(g, g.get_state()) for g in others]
-
-    def have_drawn(self) -> bool:
-        """Whether random numbers have been drawn since."""
-        cuda = torch.cuda.get_rng_state_all() if self._cuda else []
-        states = [(self._cpu, torch.get_rng_state()), *zip(self._cuda, cuda, strict=True)]
-        states += [(was, g.get_state()) for g, was in self._others]
-        return not all(torch.equal(a, b) for a, b in states)
-
-    def restore(self) -> None:
-        """Put them back; may be called repeatedly."""
-        torch.set_rng_state(self._cpu)
-        if self._cuda:
-            torch.cuda.set_rng_state_all(self._cuda)
-        for generator, state in self._others:
-            generator.set_state(state)
-
-
-class _QuietThread:
-    """Keeps this thread's warnings back, and tells Python nothing of it.
-
-    As a filter of `warnings`, whose `match` is asked for each message; `catch_warnings` would let
-    warnings that were shown once be shown again.
-    """
-
-    def __init__(self) -> None:
-        self._thread = threading.get_ident()
-        self._entry = ("ignore", self, Warning, None, 0)
-        self._filters: list[Any] = []
-
-    def match(self, _text: str) -> bool:
-        """Whether a message is this thread's."""
-        return threading.get_ident() == self._thread
-
-    def start(self) -> None:
-        """Begin."""
-        self._filters = cast("list[Any]", warnings.filters)
-        self._filters.insert(0, self._entry)
-
-    def stop(self) -> None:
-        """End; also where that has been done."""
-        for filters in (self._filters, cast("list[Any]", warnings.filters)):
-            for entry in [f for f in filters if f is self._entry]:
-                filters.remove(entry)
-

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch.fx import GraphModule, Node
 
-from clarke.capture.trace import Location
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -112,7 +110,7 @@ class Written:
 
 def _called(function: Any, args: list[Any], kwargs: dict[str, Any], at: Any) -> Any:
     """A function's result; of an operator that runs a program, that program's."""
-    if not isinstance(function, torch._ops.HigherOrderOperator):  # noqa: SLF001 - has no public name
+    if not isinstance(function, torch._ops.HigherOrderOperator):
         return function(*args, **kwargs)
     if function.name() == "cond":
         taken = args[1] if bool(args[0]) else args[2]
@@ -158,7 +156,8 @@ def written(graph: GraphModule) -> Written:
     calls: list[Node] = []
 
     def named(value: Any) -> Any:
-        return torch.fx.map_arg(value, lambda n: Value(numbers[n]))
+        stand_in: Any = lambda n: Value(numbers[n])  # noqa: E731 - torch types results as its own
+        return torch.fx.map_arg(value, stand_in)
 
     for node in graph.graph.nodes:
         number = numbers[node]
@@ -191,7 +190,10 @@ def written(graph: GraphModule) -> Written:
             result=numbers[n],
             frees=tuple(
                 u
-                for u in (*frees.get(numbers[n], ()), *(() if numbers[n] in last else (numbers[n],)))
+                for u in (
+                    *frees.get(numbers[n], ()),
+                    *(() if numbers[n] in last else (numbers[n],)),
+                )
                 if u in made
             ),
             place=_place(n),
@@ -215,13 +217,13 @@ def _why_not(node: Node) -> str:
     if node.op == "call_method":
         return f"{node.target}()" if node.target in _REFUSED_METHODS else ""
     target: Any = node.target
-    if isinstance(target, torch._ops.HigherOrderOperator):  # noqa: SLF001 - has no public name
+    if isinstance(target, torch._ops.HigherOrderOperator):
         name = str(target.name())
         if name == _APPLIED:
             return "mark_dirty() in a custom Function" if node.kwargs.get("dirty_idx") else ""
         known = name in _RUN or (name == "cond" and not isinstance(node.args[0], bool))
         return "" if known else f"{name}, a higher-order operator"
-    if isinstance(target, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):  # noqa: SLF001 - as above
+    if isinstance(target, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
         name = str(target)
         return "" if name.partition(".")[0] in _KNOWN else f"{name}, a custom operator"
     module = str(getattr(target, "__module__", None) or "builtins")
@@ -282,5 +284,3 @@ def tensors_of(value: Any) -> Iterator[torch.Tensor]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from tensors_of(item)
-
-

@@ -167,9 +167,7 @@ class Uncompiled:
         self, trace: Trace, registry: Registry, variables: Sequence[int], deadline: Deadline
     ) -> None:
         self._trace = trace
-        self._program = Program(
-            analyse(trace, registry, deadline), variables, deadline=deadline
-        )
+        self._program = Program(analyse(trace, registry, deadline), variables, deadline=deadline)
 
     def in_own_type(
         self, point: Sequence[torch.Tensor] | None = None
@@ -181,15 +179,11 @@ class Uncompiled:
         """
         program = self._program
         if self._single:
-            program = Program(
-                program.analysis, program.variables, torch.float32, program.deadline
-            )
+            program = Program(program.analysis, program.variables, torch.float32, program.deadline)
         run = program.run(point, pieces=Pieces.HELD)
         return gradient_of(run, program), float(run.output.detach())
 
-    def is_like(
-        self, compiled: Sequence[torch.Tensor], written: Sequence[torch.Tensor]
-    ) -> bool:
+    def is_like(self, compiled: Sequence[torch.Tensor], written: Sequence[torch.Tensor]) -> bool:
         """Whether a compiled program's gradient is AD's but for roundings, entry by entry.
 
         What roundings do to an entry is what it does when the variables are rounded otherwise,
