@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -16,7 +17,8 @@ from clarke.report.runs.terminal import run_view
 
 HERE = Path(__file__).parent
 IMAGES = HERE.parent / "docs" / "images"
-RUNS = {"clean": 1500, "wrong": 900, "nan": 900, "killed": 800, "long": 1750}
+RUNS = {"clean": 1500, "wrong": 900, "nan": 900, "killed": 800, "long": 1750, "distributed": 900}
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -33,15 +35,18 @@ FLAGS = (
 DARK = "--blink-settings=preferredColorScheme=0"
 
 
-def main() -> None:
-    """Run the scripts, make their pages, and take the pictures."""
+def main(only: Sequence[str] = ()) -> None:
+    """Run the scripts (or those named), make their pages, and take the pictures."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         sys.exit("No Chromium is installed; on Debian: apt install chromium")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for run, height in RUNS.items():
-            words = [sys.executable, "-m", "clarke", "run", "--out", run]
+            if only and run not in only:
+                continue
+            launcher = TORCHRUN if run == "distributed" else ()
+            words = [sys.executable, "-m", *launcher, "clarke", "run", "--out", run]
             script = HERE / "shown" / f"{run}.py"
             shutil.copy(script, folder)
             subprocess.run([*words, script.name], cwd=folder, capture_output=True, check=False)
@@ -97,4 +102,4 @@ def take(
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -153,6 +153,20 @@ SET_ROUNDINGS = Threshold(
     JUDGED,
 )
 
+ONE_SAMPLE = Threshold(
+    64,
+    "Entries of a gradient of which one sample leaves some uncovered by chance: of each it does so "
+    "once in twenty times.",
+    NONE,
+)
+SAME_FORMULA = Threshold(
+    2.0**-10,
+    "Roundings of float32, of an entry's terms, up to which what PyTorch's formulas return in "
+    "float64 is the gradient of the recorded pieces: a hundred thousand times float64's own error, "
+    "and so little that no float32 shows it.",
+    JUDGED,
+)
+
 RANDOM_BITS = Threshold(2.0**-63, "Turns 63 random bits into a number in [0, 1).", NONE)
 
 QUICK_BOUND = Threshold(
@@ -351,6 +365,23 @@ BESIDE_NEAREST = Threshold(
     "The smallest distance looked at where all coordinates are zero. Guards of 1e-20 and the like "
     "bend the function above it, and its tenth power is still a normal number.",
     (Verdict.NOT_LIPSCHITZ, Verdict.SMOOTH),
+)
+BRANCH_ASIDE = Steps(
+    (2.0**-4, 2.0**-10, 2.0**-20),
+    "How far aside of a witness, in parts of it, a second direction on its side is looked for: the "
+    "witness itself may leave out what a detached value depends on.",
+    (Verdict.BOULIGAND,),
+)
+BRANCH_RAYS = Threshold(
+    3.0,
+    "Pairs of random rays on which the other side of a Python branch is looked for, beside the one "
+    "opposite to the witness.",
+    (Verdict.BOULIGAND, Verdict.NOT_LIPSCHITZ),
+)
+BRANCH_SCALES = Threshold(
+    24.0,
+    "Distances on each of these rays, each a quarter of the one before: from 1/16 to 1e-15.",
+    (Verdict.NOT_LIPSCHITZ,),
 )
 BESIDE_ULPS = Threshold(
     64.0,

@@ -169,8 +169,11 @@ class Subdifferential:
 
     @property
     def complete(self) -> bool:
-        """Every selection was either proved active or excluded: the set is exactly known."""
-        return self._source.regular is not None or self._is_listed_whole
+        """The set is exactly known: every selection was either proved active or excluded.
+
+        Where all pieces bend one way and nothing was listed yet, this speaks of the hull.
+        """
+        return self._is_listed_whole
 
     @property
     def _is_listed_whole(self) -> bool:
@@ -247,8 +250,7 @@ class Subdifferential:
         """
         with Deadline.after(seconds) as deadline:
             found = listed_vertices(self._source, self._rounding, deadline)
-        if self._source.regular is None:
-            self._require_complete()
+        self._require_complete()
         return torch.from_numpy(found)
 
     @leaves_no_trace
@@ -302,7 +304,7 @@ class Subdifferential:
 
         Of many cells as many are looked at for a direction as time allows.
         """
-        best: tuple[float, Array] | None = None
+        best: tuple[float, float, Array] | None = None
         with Deadline.after(seconds) as deadline:
             at = unflatten(np.zeros(self._source.size), self._program.point)
             inside = self.contains(at, seconds=None if seconds is None else deadline.left).inside
@@ -313,11 +315,12 @@ class Subdifferential:
                         continue
                     unit = direction / norm
                     slope = self._slope_along(unit, deadline)
-                    if best is None or slope < best[0]:
-                        best = (slope, unit)
-        if best is None or best[0] >= -float(np.abs(best[1]) @ self._rounding):
+                    beyond = slope + float(np.abs(unit) @ self._rounding)
+                    if best is None or beyond < best[0]:
+                        best = (beyond, slope, unit)
+        if best is None or best[0] >= 0:
             return Stationarity(inside, None, 0.0)
-        return Stationarity(inside, unflatten(best[1], self._program.point), best[0])
+        return Stationarity(inside, unflatten(best[2], self._program.point), best[1])
 
     @leaves_no_trace
     def is_local_minimum(self, *, seconds: float | None = SET_SECONDS) -> LocalMinimum:

@@ -117,7 +117,7 @@ class CompiledCalls:
 
 
 def runs_graph_itself(function: Any) -> bool:
-    """Whether what a backend returned is the graph that it was given: its operations run plainly."""
+    """Whether what a backend returned is the graph that it was given, which runs plainly."""
     owner = getattr(_innermost(function), "__self__", None)
     return isinstance(owner, torch.fx.GraphModule)
 

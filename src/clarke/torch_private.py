@@ -100,6 +100,15 @@ def is_behind_the_scenes(function: type | None) -> bool:
     return str(getattr(function, "__module__", "")).startswith(_OWN_FUNCTIONS)
 
 
+def functions_defined() -> object:
+    """Equal to what it was as long as no class of `torch.autograd.Function` has been defined.
+
+    Without torch's counter it never is, and every class is looked at again each time.
+    """
+    counter = getattr(torch.autograd.function, "AUTOGRAD_FUNCTION_COUNTER", None)
+    return object() if counter is None else repr(counter)
+
+
 # --- the modes of a thread -----------------------------------------------------------------------
 
 _top_hooks: Final[Any] = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # noqa: SLF001 - has no public name
@@ -113,6 +122,18 @@ _FLAGS: Final = tuple(  # what torch's dispatch modes keep beside their stack
     for name in vars(_python_dispatch)
     if name.startswith("_is_in_") and name.endswith(("mode", "internals"))
 )
+
+
+_forward_gradients: Final[Any] = getattr(torch._C, "_is_fwd_grad_enabled", None)
+
+
+def may_be_in_forward() -> bool:
+    """Whether a custom Function's forward may be running; the stack tells.
+
+    Autograd switches forward mode off for it, which a program that switches gradients on again
+    leaves as it is. Where torch does not say, one may.
+    """
+    return _forward_gradients is None or not _forward_gradients()
 
 
 class ThreadState:
@@ -203,9 +224,9 @@ def put_on(mode: Any, below: int) -> None:
     _stack((*now[:below], mode, *now[below:]))
 
 
-def only_mode(mode: Any) -> None:
-    """Make one dispatch mode the only one of this thread; `ThreadState` puts the others back."""
-    _stack((mode,))
+def only_modes(*modes: Any) -> None:
+    """Make these the dispatch modes of this thread; `ThreadState` puts the others back."""
+    _stack(modes)
 
 
 def _stack(wanted: tuple[Any, ...]) -> None:
@@ -221,7 +242,7 @@ def _stack(wanted: tuple[Any, ...]) -> None:
 
 
 def _modes() -> tuple[Any, ...]:
-    return tuple(_get_dispatch_stack_at(i) for i in range(_len_torch_dispatch_stack()))
+    return tuple([_get_dispatch_stack_at(i) for i in range(_len_torch_dispatch_stack())])
 
 
 def _autocast_nesting() -> int:

@@ -31,8 +31,11 @@ class _Undo:
     def __init__(self) -> None:
         self._state = ThreadState()
         self.actions: list[Callable[[], Any]] = []
+        self._done = False
 
     def run(self) -> None:
+        if self._done:
+            return
         # With the user's modes still below: what is put back is nobody's program.
         self._state.restore()
         failures = []
@@ -43,6 +46,7 @@ class _Undo:
                 failures.append(error)
         if self.actions:
             self._state.restore()
+        self._done = True  # to the end: nothing is left for a second time
         if failures:
             raise failures[0]
 

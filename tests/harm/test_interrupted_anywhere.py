@@ -22,8 +22,8 @@ D = torch.float64
 _EDGES = frozenset(
     name
     for line in (
-        "__enter__ __exit__ __get__ _add _end _hand_over _leave _looked_at _moved _stack _timed",
-        "_unnoted _waiting add alone arm aside at_the_end call close end forward_mode leave_mode",
+        "__enter__ __exit__ __get__ _add _end _hand_over _leave _looked_at _moved _stack",
+        "_waiting add alone arm aside at_the_end call close end forward_mode leave_mode",
         "listen make prepared recover restore run run_call saving_plainly start stop undo",
     )
     for name in line.split()

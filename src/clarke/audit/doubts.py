@@ -8,27 +8,24 @@ optimizer takes it, the parameter changes while ``.grad`` holds it, or the audit
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.utils.weak import TensorWeakRef
 
-from clarke.capture import TensorTable
+from clarke.capture import TensorTable, Writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from typing_extensions import Self
 
-    from clarke.capture import Recorder, Writes
+    from clarke.capture import Recorder
 
     Taken = Callable[[int, str], None]
 
-_SPARE = 64  # references that may be to what is settled
 
-
-@dataclass(frozen=True, eq=False)
-class Version:
+class Version(NamedTuple):
     """The state of a tensor's values: autograd's count of writes, and those it does not count."""
 
     counted: int
@@ -69,7 +66,6 @@ class Doubts:
         self._taken = taken
         self._open: TensorTable[_Doubt] = TensorTable()
         self._optimized: TensorTable[bool] = TensorTable()
-        self._known: list[TensorWeakRef] = []
 
     def __bool__(self) -> bool:
         return bool(self._open.entries)
@@ -95,18 +91,16 @@ class Doubts:
 
     def add(self, leaf: torch.Tensor, number: int, why: str, recorder: Recorder) -> None:
         """From call `number` on, what ``.grad`` of a leaf holds is not all known."""
-        reference = TensorWeakRef(leaf)
-        self._open.set(leaf, _Doubt(number, why, reference, Version.of(leaf, recorder)))
-        if len(self._known) > 2 * len(self._open) + _SPARE:
-            self._known = [r for r in self._known if (x := r()) is not None and self.of(x)]
-        self._known.append(reference)
+        doubt = _Doubt(number, why, TensorWeakRef(leaf), Version.of(leaf, recorder))
+        self._open.set(leaf, doubt)
 
     def optimized(self, parameters: Iterable[torch.Tensor]) -> None:
         """An optimizer takes the gradients of these."""
         for parameter in parameters:
             if parameter.grad is None:
                 continue
-            self._optimized.set(parameter, value=True)
+            if not self._optimized.get(parameter):
+                self._optimized.set(parameter, value=True)
             doubt = self._open.get(parameter)
             if doubt is not None:
                 self._open.drop(parameter)
@@ -118,17 +112,15 @@ class Doubts:
 
         A leaf that an optimizer has stepped is that optimizer's to clear before its next step.
         """
-        for reference in self._known:
-            leaf = reference()
-            doubt = None if leaf is None else self._open.get(leaf)
-            if leaf is None or doubt is None:
+        for doubt in [entry.value for entry in self._open.entries.values()]:
+            leaf = doubt.leaf()
+            if leaf is None or self._open.get(leaf) is not doubt:
                 continue
             self._open.drop(leaf)
             held = leaf.grad is not None and is_nonzero(leaf.grad)
             left = held and not self._optimized.get(leaf)
             if left or not doubt.version.is_of(leaf):
                 self._taken(doubt.number, doubt.why)
-        self._known = []
 
 
 def is_nonzero(gradient: torch.Tensor) -> bool:

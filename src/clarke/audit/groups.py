@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -88,8 +88,7 @@ class Group:
     counted: Verdict | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Held:
+class _Held(NamedTuple):
     """What ``.grad`` of a leaf was after the last call."""
 
     gradient: weakref.ref[torch.Tensor]
@@ -118,15 +117,19 @@ class Accumulation:
         going_on: list[tuple[torch.Tensor, Group]] = []
         doubtful: list[tuple[torch.Tensor, str]] = []
         fresh: set[int] = set()
+        versions: dict[int, Version] = {}
+        doubts = self.doubts or None
         for leaf in leaves:
             gradient = leaf.grad
-            why = self.doubts.settle(leaf) if self.doubts else ""
+            why = "" if doubts is None else doubts.settle(leaf)
+            number_of_leaf = self._number(leaf)
+            versions[number_of_leaf] = Version.of(leaf, recorder)
             if gradient is None:
-                fresh.add(self._number(leaf))
+                fresh.add(number_of_leaf)
                 continue
             held = self._held.get(leaf)
             if held is not None and held.gradient() is gradient and held.version.is_of(gradient):
-                earlier = held.group.versions.get(self._number(leaf))
+                earlier = held.group.versions.get(number_of_leaf)
                 if not why and (earlier is None or not earlier.is_of(leaf)):
                     why = "a parameter changed between the parts"
                 if why:
@@ -136,14 +139,13 @@ class Accumulation:
             elif is_nonzero(gradient):
                 doubtful.append((leaf, why or _UNSEEN))
             else:
-                fresh.add(self._number(leaf))
+                fresh.add(number_of_leaf)
         for leaf, group in going_on:
             if not fresh.isdisjoint(group.versions):
                 doubtful.append((leaf, "some of the accumulated gradients were cleared"))
         continued = {g.number: g for _, g in going_on if fresh.isdisjoint(g.versions)}
         group = self._merged(number, continued)
-        for leaf in leaves:
-            group.versions[self._number(leaf)] = Version.of(leaf, recorder)
+        group.versions.update(versions)
         for leaf, why in doubtful:
             self.doubts.add(leaf, number, why, recorder)
         group.doubtful = doubtful[0][1] if doubtful else ""

@@ -21,8 +21,25 @@ if TYPE_CHECKING:
     from clarke.capture import Recorder
 
 
+class _Unnoted:
+    """A block whose registrations are clarke's own."""
+
+    def __init__(self, spy: HookSpy) -> None:
+        self._spy = spy
+
+    def __enter__(self) -> None:
+        self._spy.quiet = True
+
+    def __exit__(self, *_exc: object) -> None:
+        self._spy.quiet = False
+
+
 class HookSpy:
-    """Notes registrations while it is open; used as a context manager."""
+    """Notes registrations while it is open; used as a context manager.
+
+    Attributes:
+        unnoted: A context manager: what is registered in its block is not noted.
+    """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -31,7 +48,8 @@ class HookSpy:
         self._on_tensor: Any = None
         self._on_node: Any = None
         self._own: tuple[Any, Any] = (self, self)  # what stands in for torch's
-        self.quiet = False  # clarke's own hooks are none of the user's
+        self.quiet = False
+        self.unnoted = _Unnoted(self)
 
     def __enter__(self) -> Self:
         on_tensor, on_node = torch.Tensor.register_hook, _HookMixin.__dict__["_register_hook"]

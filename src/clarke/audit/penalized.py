@@ -34,6 +34,8 @@ class Penalized:
 
     def note_step(self, optimizer: torch.optim.Optimizer) -> None:
         """An optimizer takes the gradients of these leaves."""
+        if not self._leaves.entries:
+            return
         for group in optimizer.param_groups:
             for x in group["params"]:
                 if self._leaves.get(x):

@@ -358,8 +358,8 @@ class Audit:
         try:
             turn.run()
         except BaseException as error:
-            if turn.interrupted:
-                self._add(_interrupted(number, location, error, turn.seconds), None)
+            if turn.work.interrupted:
+                self._add(_interrupted(number, location, error, turn.work.seconds), None)
             raise
         if turn.decision is None:
             self._add(_unseen(number, location, "It reaches none of the leaves of `wrt`."), None)
@@ -383,7 +383,7 @@ class Audit:
         self, turn: Turn, decision: Decision, number: int, location: Location, why_ignored: str
     ) -> Report:
         joint, why = turn.join()
-        report = build_report(decision, turn.gradient, turn.seconds)
+        report = build_report(decision, turn.gradient, turn.work.seconds)
         if report.correct is not True:
             report = replace(report, names=self._places.names(turn.leaves))
         self._counter.add(decision)
@@ -394,7 +394,7 @@ class Audit:
             theorem=report.theorem,
             kinks=report.kinks,
             culprits=report.culprits,
-            seconds=turn.seconds,
+            seconds=turn.work.seconds,
             location=location,
             looked=True,
             group=number if turn.group is None else turn.group.number,

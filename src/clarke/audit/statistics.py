@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from clarke.decide import Decision, TouchCount
 
@@ -100,11 +101,17 @@ class PlaceCounter:
     """Adds up decisions; grows with the number of places, not of steps."""
 
     _places: dict[_Key, _Counts] = field(default_factory=dict)
+    # Of a program that is known, step after step may have one and the same decision.
+    _last: Callable[[], Decision | None] = lambda: None
+    _of_last: list[tuple[_Counts, _Counts]] = field(default_factory=list)
 
     def add(self, decision: Decision) -> None:
         """Count the kinks of one judged step."""
         if decision.analysis is None:
-            self._add(_from_counts(decision.counts), open_=False)
+            if decision is not self._last():
+                self._last = ref(decision)
+                self._of_last = self._totals(_from_counts(decision.counts))
+            _add(self._of_last, open_=False)
             return
         relevant = None if decision.relevance is None else decision.relevance.relevant
         step: dict[_Key, _Counts] = {}
@@ -119,24 +126,28 @@ class PlaceCounter:
                 counts.tied += touch.count
             if relevant is not None:
                 counts.relevant += int(relevant[site.first : site.first + touch.count].sum())
-        self._add(step, open_=relevant is None)
+        _add(self._totals(step), open_=relevant is None)
 
-    def _add(self, step: dict[_Key, _Counts], *, open_: bool) -> None:
-        for key, counts in step.items():
-            total = self._places.setdefault(key, _Counts())
-            total.steps += 1
-            total.elements += counts.elements
-            total.touched += counts.touched
-            total.tied += counts.tied
-            total.relevant += counts.relevant
-            total.nonzero += counts.nonzero
-            total.steps_touched += counts.touched > 0
-            total.steps_relevant += counts.relevant > 0
-            total.steps_open += counts.touched > 0 and open_
+    def _totals(self, step: dict[_Key, _Counts]) -> list[tuple[_Counts, _Counts]]:
+        """What has been added so far, beside what a step adds."""
+        return [(self._places.setdefault(key, _Counts()), counts) for key, counts in step.items()]
 
     def places(self) -> tuple[PlaceStatistics, ...]:
         """The statistics so far, in the order in which places were first met."""
         return tuple(PlaceStatistics(*key, **vars(c)) for key, c in self._places.items())
+
+
+def _add(pairs: list[tuple[_Counts, _Counts]], *, open_: bool) -> None:
+    for total, counts in pairs:
+        total.steps += 1
+        total.elements += counts.elements
+        total.touched += counts.touched
+        total.tied += counts.tied
+        total.relevant += counts.relevant
+        total.nonzero += counts.nonzero
+        total.steps_touched += counts.touched > 0
+        total.steps_relevant += counts.relevant > 0
+        total.steps_open += counts.touched > 0 and open_
 
 
 def _from_counts(found: Sequence[TouchCount]) -> dict[_Key, _Counts]:

@@ -77,6 +77,10 @@ class Summary:
         """For notebooks: the text, in which nothing is HTML of its own."""
         return f"<pre>{html.escape(str(self))}</pre>"
 
+    def __repr__(self) -> str:
+        """What a prompt shows: the same as `print`."""
+        return str(self)
+
     def __str__(self) -> str:
         lines = [f"{self.calls} backward calls, {self.judged} judged in {self.seconds:.1f} s"]
         if self.verdicts:

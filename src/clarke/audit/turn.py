@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +12,16 @@ from clarke.audit.judge import Case, alone, judge, prepare, undecided
 from clarke.audit.ranks import NotSharedError, Part
 from clarke.audit.shadowed import compiled_parts, judge_shadowed, value_of
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
+from clarke.audit.work import Work
 from clarke.capture import Origin, release_nodes, without_values
-from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Confirm, Decision
 from clarke.errors import CaptureError, ClarkeError, UnseenError, in_a_line
 from clarke.fast import LayerCertificate, all_finite, let_go
-from clarke.undo import at_the_end, contextmanager
+from clarke.undo import at_the_end
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from clarke.audit.engine import BackwardCall
     from clarke.audit.groups import Accumulation, Group
@@ -80,9 +79,8 @@ class Turn:
         gradient: AD's gradient, one tensor per variable.
         error: An exception of clarke's own that left the gradient undecided.
         group: The accumulated calls that this one continues, if it accumulates.
-        seconds: What clarke's own part took.
+        work: What clarke's own part took.
         repaired: The gradient was replaced.
-        interrupted: Something that is no error of clarke's ended its work (Ctrl-C).
     """
 
     def __init__(
@@ -98,8 +96,9 @@ class Turn:
         self._registry = registry
         self._accumulation = accumulation
         self._orders = orders
-        self._deadline = UNLIMITED
-        self._used = 0.0  # of the time that the orders grant
+        self.work = Work(orders.seconds)
+        # Hooks that replays register are none of the user's.
+        self._unnoted = contextlib.nullcontext() if orders.spy is None else orders.spy.unnoted
         self._case: Case | None = None
         self._backup: GradBackup | None = None
         self._watch: LeafWatch | None = None
@@ -112,13 +111,11 @@ class Turn:
         self.gradient: tuple[torch.Tensor, ...] = ()
         self.error: Exception | None = None
         self.group: Group | None = None
-        self.seconds = 0.0
         self.repaired = False
-        self.interrupted = False
 
     def run(self) -> None:
         """Do everything up to the decision; what the user's call raises passes through."""
-        with self._timed():
+        with self.work:
             try:
                 self._prepare()
             except Exception as error:  # noqa: BLE001 - no failure here may reach the training
@@ -128,12 +125,12 @@ class Turn:
         finally:
             if self._watch is not None:
                 self._watch.stop()
-        with self._timed():
+        with self.work:
             try:
                 if self.error is not None:
                     self._excuse(self.error)
                 elif self._case is not None:
-                    with self._unnoted():
+                    with self._unnoted:
                         self._judge(self._case)
             except Exception as error:  # noqa: BLE001 - as above
                 self.error = error
@@ -160,23 +157,6 @@ class Turn:
         if familiar is not None and frees_graph(self._call):
             familiar.retraced.release(self._recorder)
 
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        """What is left of the call's time for a part of clarke's work on it."""
-        started = time.perf_counter()
-        with Deadline.after(self._orders.seconds) as self._deadline:
-            self._deadline.extend(-self._used)
-            granted = self._deadline.left
-            try:
-                yield
-            except BaseException:
-                self.interrupted = True
-                raise
-            finally:
-                self.seconds += time.perf_counter() - started
-                if self._orders.seconds is not None:
-                    self._used += granted - self._deadline.left
-
     def _prepare(self) -> None:
         if self._call.refused:
             raise CaptureError(self._call.refused)
@@ -185,7 +165,7 @@ class Turn:
         whole = orders.confirmed or self._call.create_graph or bool(shadows)
         quick = None if whole else orders.quick
         case = prepare(
-            self._call, self._recorder, orders.wrt, orders.penalized, self._deadline, quick
+            self._call, self._recorder, orders.wrt, orders.penalized, self.work.deadline, quick
         )
         if case is None:
             return
@@ -245,11 +225,11 @@ class Turn:
     def _quickly(self, case: Case, quick: QuickJudge) -> Decision | Declined:
         proof = self._orders.proof
         if case.familiar is not None:
-            return quick.recall(case.familiar, self._deadline, proof=proof)
+            return quick.recall(case.familiar, self.work.deadline, proof=proof)
         trace = case.trace()
         if case.reached is not None:
             quick.repertoire.learn(trace, case.reached)
-        return quick.decide(trace, case.slots, None, self._deadline, proof=proof)
+        return quick.decide(trace, case.slots, None, self.work.deadline, proof=proof)
 
     def _leaves(self, case: Case) -> tuple[torch.Tensor, ...]:
         """The leaves that `gradient` is about."""
@@ -311,7 +291,7 @@ class Turn:
                 self._registry,
                 self._orders.settings,
                 confirmed=self._orders.confirmed,
-                deadline=self._deadline,
+                deadline=self.work.deadline,
             )
 
     def _judge_compiled(self, case: Case, shadows: tuple[Shadow, ...]) -> Decision:
@@ -325,7 +305,7 @@ class Turn:
             value_of(self._call),
             self._registry,
             replace(self._orders.settings, confirm=confirm),
-            self._deadline,
+            self.work.deadline,
             None if self._orders.confirmed else self._orders.quick,
             proof=self._orders.proof,
             hooked=self._is_hooked(case),
@@ -338,24 +318,11 @@ class Turn:
             return None
         try:
             found = quick.settle(
-                self._pending, self.gradient, self._deadline, proof=self._orders.proof
+                self._pending, self.gradient, self.work.deadline, proof=self._orders.proof
             )
         except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
             return None
         return found if isinstance(found, Decision) else None
-
-    @contextmanager
-    def _unnoted(self) -> Iterator[None]:
-        """Hooks that replays register are none of the user's."""
-        spy = self._orders.spy
-        if spy is None:
-            yield
-            return
-        spy.quiet = True
-        try:
-            yield
-        finally:
-            spy.quiet = False
 
     def _needs_replay(self, case: Case) -> bool:
         """Whether the recorded values alone do not tell what gradient the user gets."""
@@ -442,25 +409,32 @@ class Turn:
             return None, ""
         if self.group is None or self._case is None:
             return self.decision.verdict, ""
+        meeting, decision, case = self._meeting, self.decision, self._case
         try:
-            with self._timed(), alone(), self._unnoted():
-                meeting, decision = self._meeting, self.decision
+            if meeting is None and decision.verdict is Verdict.SMOOTH and not self.group.parts:
+                with torch._C.DisableTorchFunction():  # nothing is computed
+                    return self._finished(self.group, case, decision)
+            with self.work, alone(), self._unnoted:
                 if meeting is not None:  # its kinks are those of all processes
                     decision = Decision(decision.verdict, decision.reason)
-                joint = self._accumulation.finish(
-                    self.group,
-                    self._orders.number,
-                    replace(self._case, leaves=self._leaves(self._case)),
-                    decision,
-                    self._recorder,
-                    repaired=self.repaired,
-                    deadline=self._deadline,
-                )
+                    case = replace(case, leaves=self._leaves(case))
+                joint = self._finished(self.group, case, decision)
                 if meeting is None or meeting.later:
                     return joint
                 return Verdict.CLARKE if self.repaired else decision.verdict, ""
         except Exception as error:  # noqa: BLE001 - no failure here may reach the training
             return Verdict.UNDECIDED, undecided(error).reason
+
+    def _finished(self, group: Group, case: Case, decision: Decision) -> tuple[Verdict, str]:
+        return self._accumulation.finish(
+            group,
+            self._orders.number,
+            case,
+            decision,
+            self._recorder,
+            repaired=self.repaired,
+            deadline=self.work.deadline,
+        )
 
 
 def run_call(call: BackwardCall, recorder: Recorder) -> Any:

@@ -14,10 +14,11 @@ from clarke.capture.reached import Reached, reach
 from clarke.capture.reads import PythonReads
 from clarke.capture.recorder import Recorder
 from clarke.capture.refusing import RefusingRecorder
+from clarke.capture.retraced import Retraced
 from clarke.capture.saving import saving_plainly
 from clarke.capture.shadow import Shadow, Shadows
 from clarke.capture.signs import Signs, ZeroFinder
-from clarke.capture.structure import Retraced, Structure, structure_of
+from clarke.capture.structure import Structure, structure_of
 from clarke.capture.trace import (
     External,
     Keep,

@@ -235,7 +235,7 @@ def release_nodes(recorder: Recorder, output: torch.Tensor) -> None:
     if slot.producer is not None:
         recorder.forget_reads(slot.producer.index)
     while todo:
-        for node in _made_by(todo.pop()):
+        for node in made_by(todo.pop()):
             if node.index not in found and node.differentiated:
                 found[node.index] = node
                 todo.extend(node.inputs)
@@ -243,14 +243,14 @@ def release_nodes(recorder: Recorder, output: torch.Tensor) -> None:
     whole: set[int] = set()
     for index in sorted(found):
         node = found[index]
-        behind = [n for x in node.inputs for n in _made_by(x) if n.differentiated]
+        behind = [n for x in node.inputs for n in made_by(x) if n.differentiated]
         if saves_nothing(node) and all(n.index in whole for n in behind):
             whole.add(index)
         else:
             node.release()
 
 
-def _made_by(slot: Slot) -> list[Node]:
+def made_by(slot: Slot) -> list[Node]:
     """What computed a value, or wrote to its memory."""
     producer = [] if slot.producer is None else [slot.producer]
     return [*slot.storage.writers, *producer]

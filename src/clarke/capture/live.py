@@ -84,27 +84,18 @@ class Storage(Memory):
         memory: As for `Memory`.
     """
 
-    __slots__ = (
-        "cut",
-        "externals",
-        "first",
-        "kept",
-        "number",
-        "retired",
-        "snapshot",
-        "writers",
-    )
+    # Defaults stand in the class, here and below: every operation makes some of these objects.
+    writers: Grown[Node] = ()
+    snapshot: torch.Tensor | None = None
+    kept: Grown[weakref.ref[Node]] = ()
+    externals: Grown[weakref.ref[Slot]] = ()  # tensors there that no operation has made
+    retired = False  # what is read from now on has another history
+    cut = False  # what lies there was computed from differentiated values
+    first: weakref.ref[Slot] | None = None  # the first tensor that was seen there
 
     def __init__(self, number: int, memory: torch.UntypedStorage | None) -> None:
         self._memory = None if memory is None else weakref.ref(memory)
         self.number = number
-        self.writers: Grown[Node] = ()
-        self.snapshot: torch.Tensor | None = None
-        self.kept: Grown[weakref.ref[Node]] = ()
-        self.externals: Grown[weakref.ref[Slot]] = ()  # tensors there that no operation has made
-        self.retired = False  # what is read from now on has another history
-        self.cut = False  # what lies there was computed from differentiated values
-        self.first: weakref.ref[Slot] | None = None  # the first tensor that was seen there
 
     def move(self, memory: torch.UntypedStorage) -> None:
         """What lies there lies elsewhere."""
@@ -126,55 +117,30 @@ class Storage(Memory):
 class Slot:
     """One tensor object of the user's program."""
 
-    __slots__ = (
-        "__weakref__",
-        "cut_by",
-        "dtype",
-        "epoch",
-        "held",
-        "history",
-        "key",
-        "location",
-        "masked",
-        "number",
-        "producer",
-        "rewritten",
-        "stopped",
-        "storage",
-        "version",
-        "virtual",
-        "within",
-    )
+    producer: Node | None = None
+    held: torch.Tensor | None = None
+    # What made it before it was cut off, until the next backward call that frees its graph.
+    history: Node | None = None
+    key: weakref.ref[torch.Tensor] | None = None  # the tensor that `held` stands for
+    cut_by = ""  # the operation whose result autograd takes for a constant
+    stopped = False  # computed from differentiated values, but cut off
+    # An alias and its version before something unrecorded wrote there, after it had been read.
+    rewritten: tuple[torch.Tensor, int] | None = None
+    masked = False  # an integer or boolean computed from differentiated values
+    # Computed from differentiated values inside a reentrant checkpoint or a custom Function,
+    # where autograd is off and no tensor says that it requires a gradient.
+    virtual = False
+    within: Node | None = None  # the declared Function in whose forward it was made
+    version = 0
 
     def __init__(
-        self,
-        number: int,
-        epoch: int,
-        storage: Storage,
-        dtype: torch.dtype,
-        version: int,
-        location: Location,
+        self, number: int, epoch: int, storage: Storage, dtype: torch.dtype, location: Location
     ) -> None:
         self.number = number
         self.epoch = epoch  # how many backward calls had freed their graph when it was made
         self.storage = storage
         self.dtype = dtype
-        self.version = version
         self.location = location
-        self.producer: Node | None = None
-        self.held: torch.Tensor | None = None
-        # What made it before it was cut off, until the next backward call that frees its graph.
-        self.history: Node | None = None
-        self.key: weakref.ref[torch.Tensor] | None = None  # the tensor that `held` stands for
-        self.cut_by = ""  # the operation whose result autograd takes for a constant
-        self.stopped = False  # computed from differentiated values, but cut off
-        # An alias and its version before something unrecorded wrote there, after it had been read.
-        self.rewritten: tuple[torch.Tensor, int] | None = None
-        self.masked = False  # an integer or boolean computed from differentiated values
-        # Computed from differentiated values inside a reentrant checkpoint or a custom Function,
-        # where autograd is off and no tensor says that it requires a gradient.
-        self.virtual = False
-        self.within: Node | None = None  # the declared Function in whose forward it was made
 
 
 class Read(NamedTuple):
@@ -218,56 +184,31 @@ def _filled(value: Any, inputs: Iterator[Slot]) -> Any:
 class Node:
     """One executed operation, with slots in the place of tensors."""
 
-    __slots__ = (
-        "__weakref__",
-        "differentiated",
-        "drawn",
-        "early",
-        "func",
-        "hidden_write",
-        "index",
-        "inputs",
-        "kept",
-        "kept_lists",
-        "kept_named",
-        "kept_outputs",
-        "location",
-        "named",
-        "outputs",
-        "pattern",
-        "reads_stopped",
-        "released",
-        "resaved",
-        "varied",
-        "within",
-        "writers_before",
-        "zeros",
-    )
+    # Arguments, with `TENSOR` in the place of every tensor: `inputs` has these in order.
+    pattern: tuple[Any, ...] = ()
+    named: Mapping[str, Any] = NOTHING_KEPT
+    inputs: tuple[Slot, ...] = ()
+    writers_before: tuple[int, ...] = ()  # of each input's memory; empty if none had any
+    outputs: tuple[int | None, ...] = ()
+    differentiated = False
+    kept: Mapping[int, torch.Tensor] = NOTHING_KEPT
+    kept_lists: Mapping[tuple[int, int], torch.Tensor] = NOTHING_KEPT
+    kept_named: Mapping[str, torch.Tensor] = NOTHING_KEPT
+    drawn: Mapping[int, torch.Tensor] = NOTHING_KEPT
+    kept_outputs: Mapping[int, torch.Tensor] = NOTHING_KEPT
+    varied: frozenset[int] = frozenset()
+    reads_stopped = False
+    hidden_write = False
+    released = False
+    resaved = False  # autograd saved its tensors in another form
+    zeros: torch.Tensor | None = None  # where the input was zero, if signs are kept
+    early: object = None  # what an early look at its values found
+    within: Application | None = None  # the custom Function whose forward ran it
 
     def __init__(self, index: int, func: Any, location: Location) -> None:
         self.index = index
         self.func = func
         self.location = location
-        # Arguments, with `TENSOR` in the place of every tensor: `inputs` has these in order.
-        self.pattern: tuple[Any, ...] = ()
-        self.named: Mapping[str, Any] = NOTHING_KEPT
-        self.inputs: tuple[Slot, ...] = ()
-        self.writers_before: tuple[int, ...] = ()  # of each input's memory; empty if none had any
-        self.outputs: tuple[int | None, ...] = ()
-        self.differentiated = False
-        self.kept: Mapping[int, torch.Tensor] = NOTHING_KEPT
-        self.kept_lists: Mapping[tuple[int, int], torch.Tensor] = NOTHING_KEPT
-        self.kept_named: Mapping[str, torch.Tensor] = NOTHING_KEPT
-        self.drawn: Mapping[int, torch.Tensor] = NOTHING_KEPT
-        self.kept_outputs: Mapping[int, torch.Tensor] = NOTHING_KEPT
-        self.varied: frozenset[int] = frozenset()
-        self.reads_stopped = False
-        self.hidden_write = False
-        self.released = False
-        self.resaved = False  # autograd saved its tensors in another form
-        self.zeros: torch.Tensor | None = None  # where the input was zero, if signs are kept
-        self.early: object = None  # what an early look at its values found
-        self.within: Application | None = None  # the custom Function whose forward ran it
 
     def arguments(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         """The positional and the named arguments, with a `Ref` in the place of every tensor."""

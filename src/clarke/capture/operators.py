@@ -174,19 +174,22 @@ class Operators:
 
     Args:
         keep: Says for an overload what must be kept of the values it reads.
+
+    Attributes:
+        known: What has been asked for, by the identity of the overload.
     """
 
     def __init__(self, keep: Callable[[Any], Keep]) -> None:
         self._keep = keep
         # By identity: an overload's hash is computed in Python, every time. The operator holds it.
-        self._known: dict[int, Operator] = {}
+        self.known: dict[int, Operator] = {}
         self._positions: dict[tuple[int, ...], frozenset[int]] = {}
 
     def of(self, func: Any) -> Operator:
         """What there is to know about an overload."""
-        found = self._known.get(id(func))
+        found = self.known.get(id(func))
         if found is None:
-            found = self._known[id(func)] = Operator(func, self._keep(func))
+            found = self.known[id(func)] = Operator(func, self._keep(func))
         return found
 
     def positions(self, found: list[int]) -> frozenset[int]:

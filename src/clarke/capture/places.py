@@ -15,15 +15,12 @@ import torch.nn.modules.module as torch_module
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from clarke.capture.trace import Location
-from clarke.torch_private import is_behind_the_scenes, name_as_written
+from clarke.torch_private import functions_defined, is_behind_the_scenes, name_as_written
 from clarke.undo import at_the_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import CodeType, FrameType
-
-    # The user's code, its line, and whether a reentrant checkpoint is running.
-    _Found = tuple[CodeType, int, bool]
 
 # As code objects have it: links are not followed.
 _TORCH_FOLDER = f"{Path(torch.__file__).parent}{os.sep}"
@@ -40,6 +37,8 @@ _RUNNERS = (
 _OWN_EXCEPTIONS = tuple(
     _OWN_FOLDER + name for name in ("cli" + os.sep + "programs", "experiments" + os.sep)
 )
+# Code without a file: what Python calls it that was typed. Others (``<frozen ...>``) are generated.
+_TYPED = ("<stdin>", "<string>", "<console>", "<python-input", "<ipython-input")
 _WRAPPERS = 8  # decorators around a forward that are looked through
 _CHECKPOINT_FILE = str(Path(_TORCH_FOLDER, "utils", "checkpoint.py"))
 
@@ -85,6 +84,8 @@ def _forwards_of_functions() -> dict[int, CodeType]:
             continue  # what torch has compiled is recorded nowhere
         forward: Any = getattr(kind, "forward", None)
         for _ in range(_WRAPPERS):
+            if forward is None:
+                break
             code = getattr(forward, "__code__", None)
             if code is not None:
                 found[id(code)] = code
@@ -92,11 +93,37 @@ def _forwards_of_functions() -> dict[int, CodeType]:
     return found
 
 
+def _typed_frame(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame of code that somebody typed: at a prompt, into stdin, after ``-c``."""
+    while frame is not None and not frame.f_code.co_filename.startswith(_TYPED):
+        frame = frame.f_back
+    return frame
+
+
 def _torchs_frame(frame: FrameType | None) -> FrameType | None:
     """The innermost frame of torch's."""
     while frame is not None and not frame.f_code.co_filename.startswith(_TORCH_FOLDER):
         frame = frame.f_back
     return frame
+
+
+class _Running:
+    """A module that is running.
+
+    Attributes:
+        module: The module.
+        path: What it is called in the outermost one.
+        location: The user's line that called it, once somebody has looked for it.
+        checkpointed: Whether a function that runs without gradients lies between.
+    """
+
+    __slots__ = ("checkpointed", "location", "module", "path")
+
+    def __init__(self, module: torch.nn.Module, path: str) -> None:
+        self.module = module
+        self.path = path
+        self.location: Location | None = None
+        self.checkpointed = False
 
 
 class Places:
@@ -107,10 +134,7 @@ class Places:
     """
 
     def __init__(self) -> None:
-        self._stack: list[str] = []
-        self._roots: list[torch.nn.Module] = []
-        # Of every running module, the user's line that called it, once somebody has looked for it.
-        self._called_from: list[_Found | None] = []
+        self._running: list[_Running] = []
         self._below_root: Mapping[int, str] = _NO_NAMES  # paths of the modules of the first root
         self._names: weakref.WeakKeyDictionary[torch.nn.Module, dict[int, str]] = (
             weakref.WeakKeyDictionary()
@@ -120,7 +144,11 @@ class Places:
         self._seen: dict[int, CodeType] = {}
         self._passed: dict[int, bool] = {}  # code that is skipped: a no-grad forward?
         self._cache: dict[tuple[str, int, int], Location] = {}
-        self._forwards: dict[int, CodeType] | None = None
+        # The same by instruction: a frame has to look for its line.
+        self._by_instruction: dict[tuple[str, int, int], Location] = {}
+        self._forwards: dict[int, CodeType] = {}
+        self._not_forwards: dict[int, CodeType] = {}  # of those called so
+        self._defined: object = None  # how many custom Functions there were
         self._by_frames = False
         self._thread = 0
         self.on_root: Callable[[torch.nn.Module], None] | None = None
@@ -141,9 +169,7 @@ class Places:
             for number in [n for n, hook in list(hooks.items()) if hook in own]:
                 torch_module._global_forward_hooks_always_called.pop(number, None)  # noqa: SLF001 - has no public name
                 hooks.pop(number, None)
-        self._stack.clear()
-        self._roots.clear()
-        self._called_from.clear()
+        self._running.clear()
         self._by_frames = False
 
     def do_without_hooks(self) -> None:
@@ -154,33 +180,28 @@ class Places:
     def _enter(self, module: torch.nn.Module, _args: Any) -> None:
         if threading.get_ident() != self._thread:
             return
-        if not self._roots:
+        running = self._running
+        if not running:
             if self.on_root is not None:
                 self.on_root(module)
             self._below_root = self._names.get(module, _NO_NAMES)
-        self._roots.append(module)
         path = self._below_root.get(id(module))
         if path is None:
-            path = self._path(module, self._roots[0], self._stack[-1] if self._stack else "")
-            self._below_root = self._names.get(self._roots[0], _NO_NAMES)
-        self._stack.append(path)
-        self._called_from.append(None)
+            root = running[0].module if running else module
+            path = self._path(module, root, running[-1].path if running else "")
+            self._below_root = self._names.get(root, _NO_NAMES)
+        running.append(_Running(module, path))
 
     def _leave(self, module: torch.nn.Module, _args: Any, _output: Any) -> None:
         if threading.get_ident() != self._thread:
             return
-        if self._roots and self._roots[-1] is module:
-            self._roots.pop()
-            self._stack.pop()
-            self._called_from.pop()
+        running = self._running
+        if running and running[-1].module is module:
+            running.pop()
         # A module whose pre-hook raised leaves no entry; unwind to the one that is leaving.
-        elif any(entered is module for entered in self._roots):
-            while self._roots:
-                last = self._roots.pop()
-                self._stack.pop()
-                self._called_from.pop()
-                if last is module:
-                    break
+        elif any(entered.module is module for entered in running):
+            while running and running.pop().module is not module:
+                pass
 
     def _path(self, module: torch.nn.Module, root: torch.nn.Module, above: str) -> str:
         names = self._names.get(root)
@@ -212,50 +233,54 @@ class Places:
         known = {id(p): n for root in self._names for n, p in root.named_parameters()}
         return tuple(known.get(id(x), "") for x in tensors)
 
-    def here(self) -> tuple[Location, bool]:
+    def here(self, above: int = 1) -> tuple[Location, bool]:
         """The current location, and whether something runs without gradients that has some.
 
         A reentrant checkpoint its function, or a custom Function its forward.
+
+        Args:
+            above: So many frames above the caller's are looked at first; those between are ours.
         """
         if self.pinned is not None:
-            inside = not torch.is_grad_enabled() and self._forward_above(sys._getframe(2))
+            inside = not torch.is_grad_enabled() and self._forward_above(sys._getframe(above + 1))
             return self.pinned, inside
-        start = sys._getframe(2)
+        start = sys._getframe(above + 1)
         if self._by_frames:
             user, checkpointed, _ = self._users_frame(start, to_module=False)
-            found = user.f_code, user.f_lineno, checkpointed
-            module = self._path_by_frames(start)
-        elif not torch.is_grad_enabled():
+            return self._location(self._path_by_frames(start), user), checkpointed
+        top = self._running[-1] if self._running else None
+        module = "" if top is None else top.path
+        if not torch.is_grad_enabled():
             user, checkpointed, _ = self._users_frame(start, to_module=False)
-            found = user.f_code, user.f_lineno, checkpointed or self._forward_above(user)
-            module = self._stack[-1] if self._stack else ""
-        else:
-            found = self._found(start)
-            module = self._stack[-1] if self._stack else ""
-        code, line, checkpointed = found
-        key = (module, id(code), line)
-        location = self._cache.get(key)
-        if location is None:
-            # `_seen` holds the code object, since the walk above has come to it.
-            location = Location(module, code.co_filename, line, code.co_name)
-            self._cache[key] = location
-        return location, checkpointed
-
-    def _found(self, start: FrameType) -> _Found:
-        """The user's line that a frame serves; looked for once above a module that is running."""
-        user, checkpointed, in_module = self._users_frame(start, to_module=bool(self._called_from))
-        if not in_module:
-            return user.f_code, user.f_lineno, checkpointed
-        above = self._called_from[-1]
-        if above is None:
+            return self._location(module, user), checkpointed or self._forward_above(user)
+        user, checkpointed, in_module = self._users_frame(start, to_module=top is not None)
+        if not in_module or top is None:
+            return self._location(module, user), checkpointed
+        if top.location is None:
             caller, below, _ = self._users_frame(user, to_module=False)
-            above = self._called_from[-1] = (caller.f_code, caller.f_lineno, below)
-        return above if above[2] or not checkpointed else (above[0], above[1], True)
+            top.location, top.checkpointed = self._location(module, caller), below
+        return top.location, checkpointed or top.checkpointed
+
+    def _location(self, module: str, user: FrameType) -> Location:
+        """A location, one and the same for a line."""
+        code = user.f_code
+        instruction = (module, id(code), user.f_lasti)
+        location = self._by_instruction.get(instruction)
+        if location is None:
+            line = (module, id(code), user.f_lineno)
+            location = self._cache.get(line)
+            if location is None:
+                # `_seen` holds the code object, since the walk has come to it.
+                location = Location(module, code.co_filename, user.f_lineno, code.co_name)
+                self._cache[line] = location
+            self._by_instruction[instruction] = location
+        return location
 
     def _users_frame(self, frame: FrameType, *, to_module: bool) -> tuple[FrameType, bool, bool]:
         """The first frame of the user's, or of a call of a module if that comes first.
 
-        Where none is the user's (the command line judges a function of torch), torch's own line.
+        Where none is in a file of the user's: what was typed, else (the command line judges a
+        function of torch) torch's own line.
 
         Returns:
             The frame; whether a function that runs without gradients has been passed; whether it
@@ -277,7 +302,8 @@ class Places:
                 checkpointed = True
             above = frame.f_back
             if above is None:
-                return _torchs_frame(start) or frame, checkpointed, False
+                found = _typed_frame(start) or _torchs_frame(start) or frame
+                return found, checkpointed, False
             frame = above
 
     def in_forward(self) -> bool:
@@ -309,15 +335,22 @@ class Places:
 
     def forwards(self) -> dict[int, CodeType]:
         """The code of every custom Function's forward, by identity."""
-        if self._forwards is None:
-            self._forwards = _forwards_of_functions()
+        defined = functions_defined()
+        if defined != self._defined:
+            self._forwards, self._not_forwards = _forwards_of_functions(), {}
+            self._defined = defined
         return self._forwards
 
     def _is_forward_of_function(self, code: CodeType) -> bool:
         """Whether code is the forward of a custom Function, which stands where it is applied."""
-        # The classes are many: looked through once, and when a forward may be that of a new one.
-        if self._forwards is None or (code.co_name == "forward" and id(code) not in self._forwards):
-            self._forwards = _forwards_of_functions()
+        if id(code) in self.forwards():
+            return True
+        if code.co_name != "forward" or id(code) in self._not_forwards:
+            return False
+        # The classes are many: looked through when there are new ones, and once for each forward,
+        # which a class may have been given later.
+        self._not_forwards[id(code)] = code
+        self._forwards = _forwards_of_functions()
         return id(code) in self._forwards
 
     @staticmethod

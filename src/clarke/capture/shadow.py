@@ -35,7 +35,7 @@ from clarke.torch_compiled import (
     flat_tensors,
     runs_graph_itself,
 )
-from clarke.torch_private import is_entered, is_traced, never_trace, only_mode
+from clarke.torch_private import is_entered, is_traced, never_trace, only_modes
 from clarke.undo import at_the_end, leaves_no_trace
 
 if TYPE_CHECKING:
@@ -233,7 +233,6 @@ class Shadows:
         for action in (generators.restore, memory.restore, quiet.stop):
             at_the_end(action)
         at_the_end(partial(torch.set_autocast_cache_enabled, cached))
-        at_the_end(partial(setattr, recorder, "guard", None))
         at_the_end(partial(setattr, recorder.places, "pinned", None))
         start, _ = recorder.places.here()
 
@@ -241,7 +240,7 @@ class Shadows:
             recorder.places.pinned = _placed(start, place)
 
         quiet.start()
-        only_mode(recorder)
+        only_modes(recorder)
         # What is kept there would be used by the user's program, and be part of its graph.
         torch.set_autocast_cache_enabled(False)
         with (
@@ -250,10 +249,9 @@ class Shadows:
             torch.autograd.set_detect_anomaly(False),
         ):
             copies = {i: args[i].clone() for i in copied}
-            recorder.guard = Guard(args, memory).before
+            only_modes(recorder, Guard(args, memory, recorder.operators))
             given = [copies.get(i, a) for i, a in enumerate(args)]
             results = tuple(flat_tensors(program.run(given, at)))
-            recorder.guard = None
             written_to = tuple((args[i], copy) for i, copy in copies.items())
             return _Run(results, generators.have_drawn(), written_to)
 

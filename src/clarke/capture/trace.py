@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -95,6 +95,12 @@ class External:
     cut_by: str = ""
     rewritten: bool = False
 
+    def seen_as(self, slot: int) -> External:
+        """The same under another number, where it does not matter that it was cut off."""
+        made = object.__new__(External)
+        made.__dict__.update(self.__dict__, slot=slot, stopped=False, cut_by="")
+        return made
+
 
 @dataclass(frozen=True, eq=False)
 class OpRecord:
@@ -156,8 +162,7 @@ class OpRecord:
         ):
             return self
         nothing: Mapping[Any, torch.Tensor] = MappingProxyType({})
-        return replace(
-            self,
+        return self.holding(
             kept=nothing,
             kept_outputs=nothing,
             kept_lists=nothing,
@@ -186,7 +191,8 @@ class OpRecord:
     @property
     def short_name(self) -> str:
         """The operator's name without namespace and overload, such as ``relu``."""
-        return str(self.func._schema.name).rsplit("::", 1)[-1]
+        name: str = self.func._schema.name
+        return name.rpartition("::")[2]
 
 
 @dataclass(frozen=True)

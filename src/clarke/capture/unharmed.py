@@ -7,10 +7,14 @@ import warnings
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from clarke.capture.written import tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from clarke.capture.operators import Operators
     from clarke.torch_compiled import WrittenBack
 
 
@@ -27,44 +31,52 @@ def memory_of(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata) if tensor.layout is torch.strided else 0
 
 
-class Guard:
+class Guard(TorchDispatchMode):
     """Copies what a program is about to write to of its arguments.
 
     Args:
         args: The arguments.
         memory: Where the copies go.
+        operators: What is known of operators.
     """
 
-    def __init__(self, args: Sequence[Any], memory: WrittenBack) -> None:
+    def __init__(self, args: Sequence[Any], memory: WrittenBack, operators: Operators) -> None:
+        super().__init__()
         self._args = args
         self._memory = memory
+        self._operators = operators
         self._given: dict[int, list[int]] = {}
         for i, a in enumerate(args):
             if isinstance(a, torch.Tensor) and a.layout is torch.strided:
                 self._given.setdefault(memory_of(a), []).append(i)
 
-    def before(
-        self, read: list[torch.Tensor], named: list[torch.Tensor], hidden: list[torch.Tensor]
-    ) -> None:
-        """An operation is about to run.
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # as of the recorder
 
-        Args:
-            read: All its tensors.
-            named: Those that it writes to.
-            hidden: Those that it writes to, without saying so.
-        """
-        graded = torch.is_grad_enabled() and any(t.requires_grad for t in read)
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        named, hidden = self._operators.of(func).changed(args, kwargs)
         for tensor in (*named, *hidden):
             places = self._given.get(memory_of(tensor), [])
             if not places:
                 continue
             sharing = [cast("torch.Tensor", self._args[i]) for i in places]
             kept = any(t.requires_grad and not t.is_leaf for t in sharing)
-            if kept or (graded and any(t is tensor for t in named)):
+            if kept or (
+                torch.is_grad_enabled() and any(t is tensor for t in named) and _has_gradient(args)
+            ):
                 # Autograd would make it part of another graph than the user's.
                 raise WritesGradientError(tuple(places))
             if tensor not in self._memory:
                 self._memory.remember(tensor)
+        return func(*args, **kwargs)
+
+
+def _has_gradient(args: tuple[Any, ...]) -> bool:
+    return any(t.requires_grad for t in tensors_of(args))
 
 
 class Generators:

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from clarke import audit
 from clarke.cli.life import shown
 from clarke.cli.status import Exit, exit_status
 from clarke.integrations.program import Ending, Program, run_program, show_error
-from clarke.integrations.recording import new_folder, record
+from clarke.integrations.recording import new_folder, of_rank, rank, record
 from clarke.numerics import STEP_SECONDS
 from clarke.report.runs import Run, read_run
 from clarke.report.runs.findings import name_of, read_known, run_data, write_known
-from clarke.report.runs.terminal import run_view
+from clarke.report.runs.terminal import answer, run_view
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -108,7 +109,7 @@ def run(
         baseline = baseline.resolve()  # the script may change the working directory
         if baseline.exists():
             read_known(baseline)  # what is wrong with it is said before the script runs
-    folder = out or new_folder(program.name)
+    folder = of_rank(out) if out else new_folder(program.name)
     watch = audit(
         on_wrong.value,
         on_nonfinite=None if on_nonfinite is WhenNonfinite.IGNORE else on_nonfinite.value,
@@ -160,7 +161,8 @@ def _end(run: Run, ending: Ending, *, baseline: Path | None, strict: bool, as_js
         console = Console(stderr=True, highlight=False)
         console.width = min(console.width, 80)
         console.print()
-        console.print(run_view(run))
+        # What processes judge jointly the first one tells.
+        console.print(Text(f"rank {rank()}: ").append(answer(run)) if rank() else run_view(run))
         place = shown_path(run.folder)
         console.print(f"the run: {place}", style="dim", soft_wrap=True)
         console.print(f"as a page: clarke report {place}", style="dim", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Whether what a program read into Python can be another value beside the point.
+"""What a program read into Python: whether it can be another value beside the point, and why.
 
 ``if (l > 0).sum() >= 1`` does not change where one entry of l is at zero and another is positive:
 the count is 1 or 2 there. Truth values and counts are bounded from both sides, through operations
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.capture import Ref, input_slots
+from clarke.kinks.choices import ArgRule
 from clarke.kinks.steps import ComparisonRule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from clarke.capture import OpRecord, ScalarRead
-    from clarke.steering import Analysis
+    from clarke.steering import Analysis, Site
 
     Range = tuple[torch.Tensor, torch.Tensor]
 
@@ -43,6 +44,59 @@ def changing_reads(
     """
     bounds = _Bounds(analysis, values)
     return tuple(r for r in analysis.trace.scalar_reads if r.shape or not bounds.fixed(r.slot))
+
+
+def behind_reads(analysis: Analysis, *, shapes: bool) -> frozenset[int]:
+    """Positions of the operations that made what was read into Python, through whole numbers.
+
+    Args:
+        analysis: The trace and its kinks.
+        shapes: Also behind shapes that a mask decides.
+    """
+    trace = analysis.trace
+    made = {o: p for p, op in enumerate(trace.ops) for o in op.outputs if o is not None}
+    found: set[int] = set()
+    todo = [r.slot for r in trace.scalar_reads if shapes or not r.shape]
+    while todo:
+        at = made.get(todo.pop())
+        if at is not None and at not in found:
+            found.add(at)
+            todo += [s for s in input_slots(trace.ops[at]) if not is_float(analysis, s)]
+    return frozenset(found)
+
+
+def held_sides(analysis: Analysis) -> torch.Tensor:
+    """(count,) bool: tied comparisons whose truth value a branch of Python may rest on.
+
+    ``x[0] if x[0] >= x[1] else x[1]`` runs one branch at a tie, and on one side of it: there the
+    program is the one that ran. The other side is another program, which a trace does not show. So
+    these kinks count as relevant, and only the side that ran may be selected. So too the index
+    of ``x[x.argmax()]``. A comparison that holds at equality only (``==``) has no such side.
+    """
+    held = torch.zeros(analysis.count, dtype=torch.bool)
+    if not analysis.trace.scalar_reads:
+        return held
+    for position in behind_reads(analysis, shapes=False):
+        site = analysis.sites.get(position)
+        if site is not None and has_a_side(site):
+            held[site.first : site.first + site.touch.count] = True
+    return held
+
+
+def has_a_side(site: Site) -> bool:
+    """Whether an operation compares or ranks differentiated values, and not for being equal."""
+    rule = site.rule
+    sided = isinstance(rule, ArgRule) or (isinstance(rule, ComparisonRule) and not rule.isolated)
+    return sided and site.touch.op.differentiated
+
+
+def is_float(analysis: Analysis, slot: int | None) -> bool:
+    """Whether a slot holds floating point numbers, as far as a later operation says so.
+
+    Slots that no later operation reads have no entry: booleans of a branch are such.
+    """
+    dtype = analysis.trace.slot_dtypes.get(slot) if slot is not None else None
+    return dtype is not None and dtype.is_floating_point
 
 
 class _Bounds:

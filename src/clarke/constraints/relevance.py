@@ -21,6 +21,7 @@ import torch
 from clarke.constraints.directions import random_tangents
 from clarke.constraints.entries import less_first, vary_in_an_entry
 from clarke.constraints.linearity import really_vary
+from clarke.constraints.reads import held_sides
 from clarke.constraints.surfaces import jumps_beside
 from clarke.deadline import rung
 from clarke.kinks import Hazard
@@ -167,10 +168,11 @@ def find_relevant(
     for kinks in hazards.values():
         dangerous[kinks] = True
     lost = tuple({u.op.index: u.op for u in moved.mask_uses if u.difference is None}.values())
-    null = null & ~dangerous
+    held = held_sides(program.analysis)
+    null = null & ~dangerous & ~held
     if bool((~null).any()):
         still = program.run(choices=choices, weights=weights, probe=True, nudge=True)
-        relevant = _reachable(program, still, null, generator)
+        relevant = _reachable(program, still, null, held, generator)
         # Steps and infinite slopes are no matter of first order: what multiplies them may vanish
         # at the point only.
         beyond = [hazards[h] for h in _BEYOND_FIRST_ORDER if h in hazards]
@@ -184,7 +186,8 @@ def find_relevant(
                 relevant[steps[reached[steps]]] = True
     else:
         relevant = torch.zeros(count, dtype=torch.bool)
-    left = {h: k[relevant[k]] for h, k in hazards.items() if bool(relevant[k].any())}
+    open_ = relevant & ~held  # of what is held, the side that ran is all there is
+    left = {h: k[open_[k]] for h, k in hazards.items() if bool(open_[k].any())}
     return Relevance(relevant, mixed, left, lost)
 
 
@@ -357,17 +360,22 @@ def _hazards(program: Program, jumping: torch.Tensor) -> dict[Hazard, torch.Tens
 
 
 def _reachable(
-    program: Program, run: Run, null: torch.Tensor, generator: torch.Generator
+    program: Program,
+    run: Run,
+    null: torch.Tensor,
+    held: torch.Tensor,
+    generator: torch.Generator,
 ) -> torch.Tensor:
     """Kinks, not null, on which the result depends, or an argument of a kink on which it depends.
 
-    What leads to a null kink on which nothing depends is as idle as that.
+    What leads to a null kink on which nothing depends is as idle as that. On what is `held` the
+    program's branches depend.
     """
     count = program.analysis.count
     if run.nudges is None:
         return ~null
     target = run.output
-    watched = torch.zeros(count, dtype=torch.bool)
+    watched = held
     while True:
         total = target * 1.0
         for position, probe in run.probes.items():

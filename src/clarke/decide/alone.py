@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from itertools import pairwise
-from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,6 +20,7 @@ from clarke.numerics import (
     APPLIED_RANGES,
     APPLIED_STEPS,
 )
+from clarke.steering.functions import Called
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -71,14 +69,13 @@ class Alone:
         self.applied = applied
         self.trouble = ""
         self.inputs: dict[int, torch.Tensor] = {}
-        self._args = [_wide(a) for a in applied.args]
-        self._inside = _tensors_inside(applied.args)
+        self._called = Called(applied)
         for position, slot in applied.given.items():
             if slot not in values:
                 self.trouble = "reads a tensor that its record does not hold"
                 return
             given = values[slot].detach().clone()
-            self._args[position] = given
+            self._called.args[position] = given
             if given.is_floating_point():
                 self.inputs[position] = given
         if not applied.outputs or not self.inputs:
@@ -97,32 +94,7 @@ class Alone:
                 )
 
     def _run(self, inputs: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
-        args = [
-            inputs[i] if i in inputs else a.clone() if isinstance(a, torch.Tensor) else a
-            for i, a in enumerate(self._args)
-        ]
-        if self._inside:
-            args = self._with_modules(args)
-        out = self.applied.function.apply(*args)  # type: ignore[attr-defined]
-        every = out if isinstance(out, (tuple, list)) else (out,)
-        return [every[i] for i in self.applied.outputs]
-
-    def _with_modules(self, args: list[Any]) -> list[Any]:
-        """The arguments, and in the modules among them the same tensors in the same types.
-
-        A Function that is given a module and, for their gradients, the module's parameters reads
-        these in the module: there they have to be those that are moved, and that gradients are
-        asked for.
-        """
-        memory: dict[int, Any] = {}
-        for held in self._inside:
-            same = (i for i, a in enumerate(self.applied.args) if _is_one(held, a))
-            at = next(same, None)
-            memory[id(held)] = _wide(held) if at is None else args[at]
-        return [
-            a if isinstance(a, torch.Tensor) else copy.deepcopy(a, memory) if _modules_in(a) else a
-            for a in args
-        ]
+        return list(self._called.run(inputs).values())
 
     def value(self, inputs: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
         """What it returns; the arguments may be overwritten by it, so they are copies."""
@@ -286,45 +258,6 @@ def jump_of(applied: Applied, values: Tensors, deadline: Deadline) -> str:
     except Exception:  # noqa: BLE001 - the user's code, on arguments of clarke's
         return ""
     return ""
-
-
-def _wide(value: Any) -> Any:
-    if not isinstance(value, torch.Tensor):
-        return value
-    floating = value.is_floating_point()
-    return value.detach().to(torch.float64) if floating else value.detach()
-
-
-def _modules_in(value: Any) -> list[torch.nn.Module]:
-    """The modules that an argument is, is bound to, or holds."""
-    if isinstance(value, torch.nn.Module):
-        return [value]
-    if isinstance(value, MethodType):
-        return _modules_in(value.__self__)
-    if isinstance(value, partial):
-        return _modules_in((value.func, *value.args, value.keywords))
-    if isinstance(value, dict):
-        return _modules_in(tuple(value.values()))
-    if isinstance(value, (tuple, list)):
-        return [m for v in value for m in _modules_in(v)]
-    return []
-
-
-def _tensors_inside(args: Sequence[Any]) -> list[torch.Tensor]:
-    """Parameters and buffers of the modules among a Function's arguments."""
-    return [
-        t for module in _modules_in(tuple(args)) for t in (*module.parameters(), *module.buffers())
-    ]
-
-
-def _is_one(one: torch.Tensor, two: Any) -> bool:
-    """Whether two tensors are views of all of the same memory."""
-    return (
-        isinstance(two, torch.Tensor)
-        and one.numel() > 0
-        and (one.dtype, one.shape, one.stride()) == (two.dtype, two.shape, two.stride())
-        and one.data_ptr() == two.data_ptr()
-    )
 
 
 def size_of(tensor: torch.Tensor) -> float:

@@ -25,6 +25,7 @@ from clarke.constraints import flatten, random_tangents
 from clarke.deadline import UNLIMITED
 from clarke.decide.sober import sober_adjoints
 from clarke.decide.tolerance import REPLAY_SPACING, coarsest_epsilon
+from clarke.errors import ReplayError
 from clarke.kinks.steps import ComparisonRule
 from clarke.numerics import (
     BESIDE_DENSE,
@@ -89,6 +90,7 @@ class Beside:
         generator: Private randomness.
         pieces: How operations with kinks are replayed; by default as suits the program.
         sparse: Fewer scales do, since only values are looked at.
+        edges: Points that an operation refuses are out of the domain: no value, and no error.
         deadline: When to stop looking.
     """
 
@@ -99,9 +101,11 @@ class Beside:
         *,
         pieces: Pieces | None = None,
         sparse: bool = False,
+        edges: bool = False,
         deadline: Deadline = UNLIMITED,
     ) -> None:
         self.program = program
+        self._edges = edges
         self.deadline = deadline
         self._generator = generator
         self._sparse = sparse
@@ -166,13 +170,23 @@ class Beside:
             found.append(self._sample(moved, step))
         return tuple(found)
 
+    def _undefined(self, point: Sequence[torch.Tensor]) -> Sample:
+        """A point at which an operation refuses its input: out of its domain."""
+        nothing = np.full(self._point.shape, math.nan)
+        return Sample(flatten(point) - self._point, math.nan, 0.0, nothing, nothing)
+
     def look(self, point: Sequence[torch.Tensor]) -> Sample:
         """The sample at any point."""
         self.deadline.ask("looking at the program beside the point")
         return self._sample(point, math.inf)
 
     def _sample(self, point: Sequence[torch.Tensor], step: float) -> Sample:
-        run = self.program.run(point, pieces=self._pieces)
+        try:
+            run = self.program.run(point, pieces=self._pieces)
+        except ReplayError:
+            if step == math.inf or not self._edges:
+                raise
+            return self._undefined(point)
         exact = {x.untyped_storage().data_ptr() for x in run.leaves}
         analysis = self.program.analysis
         held = self._pieces is Pieces.HELD

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
 from clarke.constraints import flatten, unflatten
+from clarke.constraints.reads import held_sides
 from clarke.decide.confirm import USUAL_FINEST, confirm
 from clarke.decide.finest import finest_step
 from clarke.decide.refute import lipschitz_around_steps
@@ -67,6 +68,7 @@ class Certificate(Recomputed):
     replay_bounds: tuple[torch.Tensor, ...] = ()
     finest: float = USUAL_FINEST
     seal: str = ""
+    holds_sides: ClassVar[bool] = True
 
     def recompute(self, program: Program, *, run: bool) -> None:
         """Check every witness, the weights, the sum and the bounds; run along the witnesses."""
@@ -83,6 +85,10 @@ class Certificate(Recomputed):
                 examined.append(examine(program, witness, generator, lipschitz_around_steps))
             except Defect as error:
                 raise Defect(f"witness {i}: {error}") from error
+        if bool(held_sides(program.analysis).any()) and (
+            len(examined) > 1 or examined[0].ray or self.witnesses[0].choices
+        ):
+            raise Defect("a branch of Python rests on a tie, and a witness may lie across it")
         own = replace(
             self,
             program=program,

@@ -29,6 +29,8 @@ from clarke.steering import Pieces, Program, natural_gradient
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from clarke.constraints import Relevance
@@ -135,10 +137,10 @@ class Context:
             run_gradient=self.run,
         )
         if not certificate.adds_up():
-            bounds = added(self.judged[1] if allowed is None else allowed, least)
-            if allowed is None or not self.differs:
-                bounds = added(bounds, self.rounding.bounds)
-            certificate = replace(certificate, bounds=bounds)
+            for room in self._rooms(allowed):
+                certificate = replace(certificate, bounds=added(room, least))
+                if certificate.adds_up():
+                    break
             mean = weighted_sum([w.gradient for w in witnesses], weights)
             if certificate.adds_up() and (
                 self.rounding.vague(self.gradient) or self.rounding.strays(self.gradient, mean)
@@ -182,6 +184,19 @@ class Context:
             analysis=self.program.analysis,
             relevance=self.relevance,
         )
+
+    def _rooms(
+        self, allowed: tuple[torch.Tensor, ...] | None
+    ) -> Iterator[tuple[torch.Tensor, ...]]:
+        """How far a sum may be off, as far as it has been computed; more, if that is too little."""
+        plain = self.plain if allowed is None else allowed
+        if not self.differs:
+            yield added(self.rounding.so_far, plain)
+            yield added(self.rounding.bounds, plain)
+        if allowed is None:
+            yield added(self.judged[1], self.rounding.bounds)
+        elif self.differs:
+            yield allowed
 
     @cached_property
     def is_torchs_own(self) -> bool:

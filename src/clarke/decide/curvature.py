@@ -34,11 +34,12 @@ from clarke.numerics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from clarke.deadline import Deadline
+    from clarke.decide.minimum import Slope
     from clarke.decide.source import Source
     from clarke.steering import Program
 
@@ -73,9 +74,7 @@ class _Piece:
     quadratic: bool
 
 
-def local_minimum(
-    source: Source, allowed: Array, slope: Callable[[Array, Deadline], float], deadline: Deadline
-) -> LocalMinimum:
+def local_minimum(source: Source, allowed: Array, slope: Slope, deadline: Deadline) -> LocalMinimum:
     """Whether a point is a local minimum: by slopes, else by curvature.
 
     Args:
@@ -85,10 +84,10 @@ def local_minimum(
         deadline: Asked cell by cell; curvature that it ends stays unknown.
     """
     point = source.program.point
-    slopes = slopes_around(source, allowed, deadline)
+    slopes = slopes_around(source, allowed, slope, deadline)
     if slopes.falls is not None:
-        unit = slopes.falls / float(np.linalg.norm(slopes.falls))
-        return LocalMinimum(False, False, unflatten(unit, point), slope(unit, deadline), 1)
+        falls = unflatten(slopes.falls, point)
+        return LocalMinimum(False, False, falls, slope(slopes.falls, deadline), 1)
     if slopes.rises:
         return LocalMinimum(True, True, None, 0.0, 1)
     if not slopes.flat:  # some slope is slight: zero but for rounding, or negative

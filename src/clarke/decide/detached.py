@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten
+from clarke.constraints.reads import held_sides
 from clarke.deadline import UNLIMITED, Deadline
+from clarke.decide.branches import judge_on_branch
 from clarke.decide.held import free_tangents
 from clarke.decide.model import Culprit, Decision
 from clarke.decide.rates import Again, Held, UntoldError, apart_along
@@ -170,10 +172,12 @@ def judge_detached(
         return declared_rate(analysis, variables, values, deadline) or decision
     if not decision.verdict.correct:
         return decision
+    program = Program(analysis, variables, deadline=deadline)
+    if bool(held_sides(analysis).any()):
+        return judge_on_branch(decision, program, values)
     places = held_constant(analysis.trace)
     if not places:
         return decision
-    program = Program(analysis, variables, deadline=deadline)
     apart = _apart_around(program, values)
     if apart is None:
         return decision

@@ -25,7 +25,7 @@ from clarke.decide.flat import Fork, chamber_cells, planes_of
 from clarke.decide.identity import Form, Nearby, pinned_weights, vanishes_nearby
 from clarke.decide.limits import Limits
 from clarke.decide.linear import LinearParts, linear_parts
-from clarke.decide.live import primal
+from clarke.decide.live import is_zero, primal
 from clarke.decide.slopes import Slopes
 from clarke.errors import BudgetError
 from clarke.feasibility import find_witness
@@ -36,10 +36,9 @@ from clarke.numerics import (
     LISTED_AT_ONCE,
     ROW_ENTRIES,
     ROWS_ROUNDING,
-    SLOPES_EQUAL,
     WITNESS_MARGIN,
 )
-from clarke.steering import aliases, selected_gradient, shared_memory
+from clarke.steering import Errors, aliases, selected_gradient, shared_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -414,21 +413,15 @@ class Enumeration:
         mine = np.flatnonzero((touch.owner == kink.index).numpy())
         members = touch.members[torch.from_numpy(mine)].tolist()
         slopes = found.candidates[mine]
-        # Entry by entry: a difference of 1 is one beside slopes of 1e12 that all candidates share.
-        sizes = np.abs(slopes).max(axis=0, initial=0.0)
-        room = SLOPES_EQUAL * sizes
-        steps = np.diff(np.sort(slopes, axis=0), axis=0)
-        small = steps <= ROWS_ROUNDING * sizes.max(initial=0.0)
-        if bool((small & (steps > room / len(members))).any()):
-            room = np.maximum(room, 2 * found.noise(self._program)[0][mine].max(axis=0))
+        room = found.room(self._program, mine)
         if isinstance(kink.site.rule, ChoiceRule):
             return self._tied_options(kink, kink.site.rule, found, mine.tolist(), room)
         boolean = kink.site.rule.by_value
-        if bool((np.ptp(slopes, axis=0) <= room).all()) and not boolean:
+        if bool((np.ptp(slopes, axis=0) <= 2 * room.max(axis=0)).all()) and not boolean:
             return [Option(int(touch.chosen()[kink.index]), (), pinned=False)]
         levels = found.switching[:, kink.index]
-        scale = float(np.abs(found.switching).max(initial=0.0))
-        if isinstance(kink.site.rule, ComparisonRule) and self._settled(kink, node, levels, scale):
+        vanish = found.vanishing(self._program, kink.index)
+        if isinstance(kink.site.rule, ComparisonRule) and self._settled(kink, node, vanish):
             return [Option(int(touch.chosen()[kink.index]), ())]
         if isinstance(kink.site.rule, ComparisonRule) and kink.site.rule.isolated:
             # Equality holds on a null set only: limits of gradients do not see it.
@@ -438,7 +431,7 @@ class Enumeration:
             rows, decided = [], True
             for level, above in _levels(kink.site.rule, members):
                 sign = _side(kink.site.rule, member, above)
-                if np.abs(levels[level]).max(initial=0.0) <= SLOPES_EQUAL * scale:
+                if vanish[level]:
                     decided = False
                     continue
                 form = Form(kink.site.position, level * touch.count + kink.index, None, sign)
@@ -447,21 +440,25 @@ class Enumeration:
             options.append(Option(member, tuple(rows), decided))
         return options
 
-    def _settled(self, kink: Kink, node: Node, levels: Array, scale: float) -> bool:
+    def _settled(self, kink: Kink, node: Node, vanish: NDArray[np.bool_]) -> bool:
         """Whether both sides of a comparison stay equal in this branch: it keeps its answer."""
-        if np.abs(levels).max(initial=0.0) > SLOPES_EQUAL * scale:
+        if not vanish.all():
             return False
         weights = pinned_weights(self._program, node.choices, node.pinned, self._generator)
-        run = self._program.run(
-            nearby_point(self._program, self._generator),
-            weights=weights,
-            choices=node.choices,
-            probe=True,
-            grad=False,
-        )
-        values = primal(run.probes[kink.site.position].switching).reshape(-1).abs()
-        largest = float(values.max())
-        return float(values[kink.index]) <= ROWS_ROUNDING * max(largest, 1.0)
+        moved = nearby_point(self._program, self._generator)
+
+        def compared(errors: Errors | None = None) -> torch.Tensor:
+            run = self._program.run(
+                moved,
+                weights=weights,
+                choices=node.choices,
+                probe=True,
+                grad=False,
+                errors=errors,
+            )
+            return primal(run.probes[kink.site.position].switching).reshape(-1)
+
+        return bool(is_zero(self._program, compared(), compared)[kink.index])
 
     def _tied_options(
         self,
@@ -477,7 +474,8 @@ class Enumeration:
 
         def equal(i: int, others: list[int]) -> NDArray[np.bool_]:
             self.deadline.ask("comparing {} tied elements", len(members))
-            same: NDArray[np.bool_] = (np.abs(slopes[others] - slopes[i]) <= room).all(axis=1)
+            gaps = np.abs(slopes[others] - slopes[i])
+            same: NDArray[np.bool_] = (gaps <= room[others] + room[i]).all(axis=1)
             return same
 
         leaders: list[int] = []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from clarke.capture import Origin, input_slots, refilled, without_values
+from clarke.constraints.reads import behind_reads, has_a_side, is_float
 from clarke.deadline import rung
 from clarke.decide.model import Culprit, Decision, culprit_of
 from clarke.decide.settle import steep_beside, steep_on_axes
@@ -16,7 +17,7 @@ from clarke.kinks import Hazard, OpKind, default_registry
 from clarke.kinks.embeddings import is_scaled
 from clarke.kinks.functions import FunctionRule, misdeclared
 from clarke.kinks.smooth import OpClass, classify
-from clarke.steering import Analysis, Program
+from clarke.steering import Analysis, Program, Site
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -26,12 +27,16 @@ if TYPE_CHECKING:
     from clarke.kinks import Registry
 
 
-def obstacle(analysis: Analysis, *, sees_values: bool) -> Decision | None:
+A_BRANCH: Final = "a Python branch depends on a comparison at an exact tie"
+
+
+def obstacle(analysis: Analysis, *, sees_values: bool, held: bool = False) -> Decision | None:
     """A verdict that needs no gradient: something on the way cannot be judged at all.
 
     Args:
         analysis: The trace and its kinks.
         sees_values: The verdict will be held against values of the program itself.
+        held: Who asks selects the side that ran at ties on which a branch rests (`held_sides`).
     """
     trace = analysis.trace
     declared = _declared(analysis)
@@ -87,7 +92,7 @@ def obstacle(analysis: Analysis, *, sees_values: bool) -> Decision | None:
             culprits=tuple(Culprit(op.shown, op.location, "unknown operation") for op in unknown),
             analysis=analysis,
         )
-    return _tied_decisions(analysis, sees_values=sees_values)
+    return _tied_decisions(analysis, sees_values=sees_values, held=held)
 
 
 def writes_shown(trace: Trace, registry: Registry, deadline: Deadline) -> Trace | None:
@@ -165,44 +170,39 @@ def _matters(analysis: Analysis, op: OpRecord) -> bool:
     return any(dtypes[s].is_floating_point for s in input_slots(op) if s in dtypes)
 
 
-def _tied_decisions(analysis: Analysis, *, sees_values: bool) -> Decision | None:
+def _tied_decisions(analysis: Analysis, *, sees_values: bool, held: bool) -> Decision | None:
     """Branches, indices and detached comparisons that were decided at an exact tie."""
-    trace = analysis.trace
-    read_by: dict[int, list[OpRecord]] = {}
-    made_by: dict[int, int] = {}
-    for position, op in enumerate(trace.ops):
-        for slot in input_slots(op):
-            read_by.setdefault(slot, []).append(op)
-        for out in op.outputs:
-            if out is not None:
-                made_by.setdefault(out, position)
-    branch: set[int] = set()
+    used = {slot for op in analysis.trace.ops for slot in input_slots(op)}
     # A shape that matters shows in the program's values, where they are looked at.
-    todo = [r.slot for r in trace.scalar_reads if not (r.shape and sees_values)]
-    while todo:
-        at = made_by.get(todo.pop())
-        if at is not None and at not in branch:
-            branch.add(at)
-            todo += [s for s in input_slots(trace.ops[at]) if not _is_float(analysis, s)]
+    branch = behind_reads(analysis, shapes=not sees_values)
+    sides = behind_reads(analysis, shapes=False) if held else frozenset()
     for position, site in sorted(analysis.sites.items()):
         touch, op = site.touch, site.touch.op
         if touch.count == 0:
             continue
         why = ""
-        if position in branch and op.outputs and not _is_float(analysis, op.outputs[0]):
-            why = "a Python branch depends on a comparison at an exact tie"
+        kept = position in sides and has_a_side(site)
+        read = position in branch and op.outputs and not is_float(analysis, op.outputs[0])
+        if read and not kept:
+            why = A_BRANCH
         elif not op.differentiated:
             why = "a comparison of detached values is at an exact tie"
-        elif any(_is_index(analysis, s) and s in read_by for s in op.outputs):
+        elif any(_is_index(analysis, s) and s in used for s in op.outputs):
             why = "an index that a tie decides is used by other operations"
         if why:
-            return Decision(
-                Verdict.UNDECIDED,
-                f"{op.shown} at {op.location}: {why}; clarke cannot follow the other side.",
-                culprits=(culprit_of(touch, why),),
-                analysis=analysis,
-            )
+            return not_followed(analysis, site, why)
     return _written_steps(analysis)
+
+
+def not_followed(analysis: Analysis, site: Site, why: str) -> Decision:
+    """UNDECIDED at a tie whose other side is another program."""
+    op = site.touch.op
+    return Decision(
+        Verdict.UNDECIDED,
+        f"{op.shown} at {op.location}: {why}; clarke cannot follow the other side.",
+        culprits=(culprit_of(site.touch, why),),
+        analysis=analysis,
+    )
 
 
 def _written_steps(analysis: Analysis) -> Decision | None:
@@ -217,7 +217,7 @@ def _written_steps(analysis: Analysis) -> Decision | None:
             source = culprit_of(site.touch, why)
         if source is None:
             continue
-        if op.short_name.endswith("_") and read and not _is_float(analysis, read[0]):
+        if op.short_name.endswith("_") and read and not is_float(analysis, read[0]):
             return Decision(
                 Verdict.UNDECIDED,
                 f"{source} ({op.shown} at {op.location}); clarke cannot follow the other side.",
@@ -233,12 +233,6 @@ def _is_index(analysis: Analysis, slot: int | None) -> bool:
     if dtype is None or dtype.is_floating_point or dtype.is_complex:
         return False
     return dtype != torch.bool
-
-
-def _is_float(analysis: Analysis, slot: int | None) -> bool:
-    dtype = analysis.trace.slot_dtypes.get(slot) if slot is not None else None
-    # Slots that no later operation reads have no entry: booleans of a branch are such.
-    return dtype is not None and dtype.is_floating_point
 
 
 @rung("looking at steps and infinite slopes")
@@ -286,6 +280,23 @@ def judge_hazards(
     return Decision(
         Verdict.UNDECIDED,
         f"{culprits[0]}. clarke has no complete description of the gradients around such a point.",
+        culprits=culprits,
+        analysis=program.analysis,
+        relevance=relevance,
+    )
+
+
+def edge_of_domain(
+    program: Program, relevance: Relevance, generator: torch.Generator
+) -> Decision | None:
+    """NOT_LIPSCHITZ where an operation refuses the points on one side."""
+    steep = steep_beside(program, generator, edges=True)
+    if steep is None:
+        return None
+    culprits = _culprits(program, relevance)
+    return Decision(
+        Verdict.NOT_LIPSCHITZ,
+        f"{culprits[0]}. {steep}, so there is no Clarke subdifferential here.",
         culprits=culprits,
         analysis=program.analysis,
         relevance=relevance,

@@ -9,14 +9,22 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.constraints import find_relevant, flatten, random_tangents, resolve, unflatten
+from clarke.constraints.reads import held_sides
 from clarke.deadline import UNLIMITED, Deadline, within_memory
 from clarke.decide.applied import declared_derivative, hold_functions
+from clarke.decide.branches import other_side
 from clarke.decide.context import Context
 from clarke.decide.cures import hints
 from clarke.decide.disagree import name_formula
 from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
 from clarke.decide.guards import judge_guard
-from clarke.decide.hazards import LIPSCHITZ, judge_hazards, obstacle, writes_shown
+from clarke.decide.hazards import (
+    LIPSCHITZ,
+    edge_of_domain,
+    judge_hazards,
+    obstacle,
+    writes_shown,
+)
 from clarke.decide.meeting import JumpsBesideError, only_branches
 from clarke.decide.mixture import mix_directions, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Decision, Settings, Witness, ray_witness
@@ -139,7 +147,7 @@ def _unless_blocked(
     sees_values: bool,
     given: bool,
 ) -> Decision:
-    blocked = obstacle(analysis, sees_values=sees_values)
+    blocked = obstacle(analysis, sees_values=sees_values, held=True)
     if blocked is not None:
         shown = writes_shown(analysis.recorded, registry, deadline)
         rest = (registry, variables, gradient, settings, run_gradient)
@@ -227,6 +235,8 @@ def _unless_rounded(context: _Rungs, found: Decision) -> Decision:
 
 def _climb(context: _Rungs) -> Decision:
     program, relevance = context.program, context.relevance
+    if bool(held_sides(program.analysis).any()):
+        return context.on_branch()
     hazard = judge_hazards(program, relevance, context.generator)
     if hazard is not None:
         # What AD returns at an improper kink is judged against the set, not by its weights.
@@ -237,7 +247,12 @@ def _climb(context: _Rungs) -> Decision:
         if relevance.lost_masks or vectors:
             return hazard
         if kinds <= LIPSCHITZ:
-            found = context.limits()
+            try:
+                found = context.limits()
+            except ReplayError:
+                found = edge_of_domain(program, relevance, context.generator)
+                if found is None:
+                    raise
             return found or (context.norms(hazard) if kinds == {Hazard.CONE} else hazard)
         if hazard.verdict is not Verdict.UNDECIDED:
             return hazard
@@ -355,26 +370,40 @@ class _Rungs(Context):
         # A direction of very unequal parts may be too rough to confirm; others may do better.
         return decision if decision.verdict is Verdict.BOULIGAND else None
 
+    def on_branch(self) -> Decision:
+        """A witness on the side on which Python takes the branch that ran; nothing else is sure."""
+        open_ = bool((self.relevance.relevant & self.relevance.mixed).any())
+        beyond = self.relevance.hazards or self.relevance.lost_masks
+        if not (open_ or beyond or self.differs):
+            witness = self._witness()
+            if witness is not None:
+                return self.accept(Verdict.BOULIGAND, (witness,), (1.0,), "witness")
+        return other_side(self.program.analysis)
+
     def bouligand(self) -> Decision | None:
         if int(self.relevance.relevant.sum()) > _MANY:
             shifted = self.shifted()
             if shifted is not None:
                 return shifted
-        try:
-            witness, _ = witness_selection(
-                self.within(SEARCH_SHARE),
-                {},
-                self.relevance.relevant,
-                self.settings,
-                self.generator,
-            )
-        except OutOfTimeError:
-            return None  # what is left is for the exact answer
+        witness = self._witness()
         if witness is None:
             return None
         if self.differs:
             return self.exact(self.mismatch(witness.gradient))
         return self.accept(Verdict.BOULIGAND, (witness,), (1.0,), "witness")
+
+    def _witness(self) -> Witness | None:
+        """A witness of AD's own selection; None also where no time is left for this rung."""
+        try:
+            return witness_selection(
+                self.within(SEARCH_SHARE),
+                {},
+                self.relevance.relevant,
+                self.settings,
+                self.generator,
+            )[0]
+        except OutOfTimeError:
+            return None  # what is left is for the exact answer
 
     def mixture(self) -> Decision:
         found = self._mixed_by(mix_opposites, "witness")

@@ -19,6 +19,7 @@ from clarke.decide.flat import ChamberCells
 from clarke.decide.project import project
 from clarke.numerics import (
     EXACT_ENTRY_SECONDS,
+    FLOPS,
     PROJECTION_CLOSE,
     SET_ROUNDINGS,
     UNIT,
@@ -204,7 +205,8 @@ class LimitSet:
 
         Every coordinate is measured in its own size, so that an entry of size 1 counts beside one
         of 1e8; entries in which no element is farther from the target than allowed count as equal.
-        Where that does not settle it, coordinates are measured in what each is allowed.
+        Where that does not settle it, coordinates are measured in what each is allowed, and then
+        the hull in its own axes: one that is flat in a slanted direction is round there.
         """
         spans = self.spans(target)
         apart = spans > allowed
@@ -221,7 +223,34 @@ class LimitSet:
                 length = float(np.linalg.norm(direction))
                 whole = self.seen_from(target, apart.astype(np.float64)).nearest(origin, deadline)
                 return Placed(False, (), (), direction / length, near.gap / length, whole.distance)
-        distance = float(np.linalg.norm(near.point[apart] * units[apart]))
+        factors = np.where(apart, 1.0 / np.where(apart, spans, 1.0), 0.0)
+        return self._place_along_axes(target, allowed, factors, deadline)
+
+    def _place_along_axes(
+        self, target: Array, allowed: Array, factors: Array, deadline: Deadline
+    ) -> Placed:
+        """The same with the hull measured along its own axes, for one that is nearly flat."""
+        seen = self.seen_from(target, factors)
+        clouds = [
+            (c.changes - c.changes.mean(axis=0)) / len(c.changes) ** 0.5 for c in seen.components
+        ]
+        deadline.afford(4 * self.size**3 / FLOPS, "measuring the set along its axes")
+        corner = np.linalg.qr(np.concatenate(clouds), mode="r")
+        _, sizes, axes = np.linalg.svd(corner, full_matrices=True)
+        room = np.abs(axes) @ (allowed * factors)
+        sizes = np.maximum(np.append(sizes, np.zeros(self.size - len(sizes))), room)
+        matrix = axes.T / np.where(sizes > 0, sizes, 1.0)
+        parts = (Component(c.changes @ matrix, c.cells, c.exclusions) for c in seen.components)
+        near = LimitSet(seen.base @ matrix, tuple(parts)).nearest(np.zeros(self.size), deadline)
+        off = np.asarray(near.weights) @ np.stack([seen.element(a) for a in near.atoms])
+        apart = factors > 0
+        distance = float(np.linalg.norm(off[apart] / factors[apart]))
+        if bool((np.abs(off) <= allowed * factors).all()):
+            return Placed(True, near.atoms, near.weights, None, 0.0, distance)
+        direction = (matrix @ near.direction) * factors
+        if near.gap > float(np.abs(direction) @ allowed):
+            length = float(np.linalg.norm(direction))
+            return Placed(False, (), (), direction / length, near.gap / length, distance)
         return Placed(None, (), (), None, 0.0, distance)
 
     def element(self, atom: Sequence[int]) -> Array:

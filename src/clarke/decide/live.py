@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import torch
 
 from clarke.constraints import find_relevant, tangent
 from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
 from clarke.decide.meeting import only_branches
-from clarke.errors import BudgetError
+from clarke.errors import BudgetError, ReplayError
 from clarke.kinks import Hazard
-from clarke.numerics import VALUES_SAME
+from clarke.numerics import ERROR_SIZES, ROUNDING_MARGIN, SAMPLES, VALUES_SAME
+from clarke.steering import Errors
 from clarke.tangents import forward_mode
 from clarke.torch_private import unpack_dual
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from clarke.steering import Program, Run, Site
+    from clarke.steering import Program, Site
 
 _PARTLY = 6
 
@@ -57,20 +59,13 @@ def find_live(program: Program, generator: torch.Generator) -> Live:
         what = beyond[0].value if beyond else "a comparison that cannot be followed"
         raise BudgetError(f"Selections do not describe all gradients around the point: {what}.")
     weights, _ = random_mixtures(program, generator, Mixing.ALL)
-    probes = [_nearby(program, generator, weights) for _ in range(2)]
     constant = torch.ones(program.analysis.count, dtype=torch.bool)
-    affine = True
-    for run in probes:
-        for position, probe in run.probes.items():
+    for _ in range(2):
+        moved = nearby_point(program, generator)
+        probed = partial(_compared, program, weights, moved)
+        for position, zero in _zeros(program, probed).items():
             site = program.analysis.sites[position]
-            k = site.touch.count
-            values = primal(probe.switching)
-            scale = float(values.abs().max()) if values.numel() else 0.0
-            if site.rule.by_value and k:
-                own = values.reshape(-1).abs() <= VALUES_SAME * max(scale, 1.0)
-                constant[site.first : site.first + k] &= own
-            else:
-                constant[site.first : site.first + k] = False
+            constant[site.first : site.first + site.touch.count] &= zero
     first = _taylor_gaps(program, weights, generator, result=branches)
     affine = first <= VALUES_SAME
     if branches and not affine:
@@ -81,15 +76,63 @@ def find_live(program: Program, generator: torch.Generator) -> Live:
     return Live(relevance.relevant & ~constant, constant, affine, branches)
 
 
+def is_zero(
+    program: Program,
+    values: torch.Tensor,
+    again: Callable[[Errors], torch.Tensor],
+) -> torch.Tensor:
+    """Which values are zero but for rounding: that of their own computation, not of others'.
+
+    Args:
+        program: Asked for its deadline.
+        values: Of any shape.
+        again: The same computed with random errors.
+    """
+    zero = values == 0
+    largest = float(values.abs().max()) if values.numel() else 0.0
+    small = values.abs() <= VALUES_SAME * max(largest, 1.0)
+    if bool((small & ~zero).any()):
+        noise = noise_of(program, {0: values}, lambda errors: {0: again(errors)})
+        zero |= small & (values.abs() <= noise[0] if noise is not None else small)
+    return zero
+
+
+def _zeros(
+    program: Program, probed: Callable[[Errors | None], dict[int, torch.Tensor]]
+) -> dict[int, torch.Tensor]:
+    """For each site of comparisons, which of what it compares are zero; False at other sites."""
+    found = {}
+    for position, values in probed(None).items():
+        found[position] = torch.zeros(values.shape, dtype=torch.bool)
+        if program.analysis.sites[position].rule.by_value:
+
+            def again(errors: Errors, at: int = position) -> torch.Tensor:
+                return probed(errors)[at]
+
+            found[position] = is_zero(program, values, again)
+    return found
+
+
+def _compared(
+    program: Program,
+    weights: Mapping[int, torch.Tensor],
+    moved: tuple[torch.Tensor, ...],
+    errors: Errors | None,
+) -> dict[int, torch.Tensor]:
+    """(count,) what the kinks compare, by their site; zero where they choose by something else."""
+    run = program.run(moved, weights=weights, probe=True, grad=False, errors=errors)
+    found = {}
+    for position, probe in run.probes.items():
+        site = program.analysis.sites[position]
+        if site.touch.count:
+            own = primal(probe.switching) if site.rule.by_value else torch.zeros(site.touch.count)
+            found[position] = own.reshape(-1)
+    return found
+
+
 def primal(value: torch.Tensor) -> torch.Tensor:
     """The value without its tangent."""
     return unpack_dual(value)[0].detach() if value.is_floating_point() else value
-
-
-def _nearby(
-    program: Program, generator: torch.Generator, weights: Mapping[int, torch.Tensor]
-) -> Run:
-    return program.run(nearby_point(program, generator), weights=weights, probe=True, grad=False)
 
 
 def _taylor_gaps(
@@ -101,37 +144,103 @@ def _taylor_gaps(
 ) -> float:
     """Largest relative error of first-order Taylor expansions at random nearby points.
 
-    Of switching functions and candidates; with `result` also of what the program returns.
+    Of switching functions and candidates; with `result` also of what the program returns. Errors
+    that rounding can have made count as none.
     """
     worst = 0.0
     for partly in (False,) * 2 + (True,) * _PARTLY:
         moved = nearby_point(program, generator, partly=partly)
-        step = tuple(a - b for a, b in zip(moved, program.point, strict=True))
-        there = program.run(moved, weights=weights, probe=True, grad=False)
-        with forward_mode():
-            here = program.run(weights=weights, probe=True, tangents=step, grad=False)
-            if result:
-                own, other = here.output.sum(), there.output.sum()
-                gap = float((primal(own) + tangent(own) - other).abs())
-                worst = max(worst, gap / max(float(other.abs() + tangent(own).abs()), gap or 1.0))
-            for position, probe in here.probes.items():
-                beside = there.probes[position]
-                for a, b in (
-                    (probe.switching, beside.switching),
-                    (probe.candidates, beside.candidates),
-                ):
-                    if a.numel() == 0 or not a.is_floating_point():
-                        continue
-                    gaps = (primal(a) + tangent(a) - b.detach()).abs().reshape(-1)
-                    sizes = b.detach().abs().reshape(-1) + tangent(a).abs().reshape(-1)
-                    if bool(torch.isnan(gaps).any()):
-                        return math.inf
-                    # Kink by kink: beside large values of other kinks a curvature is lost.
-                    gaps, sizes = (
-                        _by_kink(v, program.analysis.sites[position]) for v in (gaps, sizes)
-                    )
-                    worst = max(worst, float(torch.where(sizes > 0, gaps / sizes, gaps).max()))
+        expanded = partial(_expanded, program, weights, moved, result)
+        seen = expanded(None)
+        found = _largest_gap(program, seen, {})
+        if found > VALUES_SAME:
+            # Where large terms cancel, what they leave bends by roundings alone.
+            noise = noise_of(program, seen, expanded)
+            found = math.inf if noise is None else _largest_gap(program, seen, noise)
+        worst = max(worst, found)
+        if worst > VALUES_SAME:
+            break
     return worst
+
+
+K = TypeVar("K")
+_Expanded: TypeAlias = "dict[tuple[int, str], torch.Tensor]"
+_RESULT = -1
+
+
+def _expanded(
+    program: Program,
+    weights: Mapping[int, torch.Tensor],
+    moved: tuple[torch.Tensor, ...],
+    result: bool,  # noqa: FBT001 - bound by `partial`
+    errors: Errors | None,
+) -> _Expanded:
+    """Values and slopes at the point and values beside it, a row each, by site."""
+    step = tuple(a - b for a, b in zip(moved, program.point, strict=True))
+    there = program.run(moved, weights=weights, probe=True, grad=False, errors=errors)
+    seen: _Expanded = {}
+
+    def see(key: tuple[int, str], own: torch.Tensor, other: torch.Tensor) -> None:
+        if own.numel() and own.is_floating_point():
+            parts = (primal(own), tangent(own), other.detach())
+            seen[key] = torch.stack([p.reshape(-1) for p in parts])
+
+    with forward_mode():
+        here = program.run(weights=weights, probe=True, tangents=step, grad=False, errors=errors)
+        if result:
+            see((_RESULT, "result"), here.output.sum(), there.output.sum())
+        for position, probe in here.probes.items():
+            beside = there.probes[position]
+            see((position, "switching"), probe.switching, beside.switching)
+            see((position, "candidates"), probe.candidates, beside.candidates)
+    return seen
+
+
+def _largest_gap(
+    program: Program, seen: _Expanded, noise: Mapping[tuple[int, str], torch.Tensor]
+) -> float:
+    """The largest error of an expansion, relative to its terms, beyond what is noise."""
+    worst = 0.0
+    for key, (own, slope, beside) in seen.items():
+        gaps = (own + slope - beside).abs()
+        sizes = beside.abs() + slope.abs()
+        if bool(torch.isnan(gaps).any()):
+            return math.inf
+        if key in noise:
+            gaps = torch.where(gaps <= noise[key].sum(0), 0.0, gaps)
+        if key[0] != _RESULT:
+            # Kink by kink: beside large values of other kinks a curvature is lost.
+            site = program.analysis.sites[key[0]]
+            gaps, sizes = _by_kink(gaps, site), _by_kink(sizes, site)
+        worst = max(worst, float(torch.where(sizes > 0, gaps / sizes, gaps).max()))
+    return worst
+
+
+def noise_of(
+    program: Program,
+    values: Mapping[K, torch.Tensor],
+    again: Callable[[Errors], Mapping[K, torch.Tensor]],
+) -> dict[K, torch.Tensor] | None:
+    """How far roundings in float64 may move some values, by making random errors.
+
+    None where these lead out of a function's domain.
+    """
+    noise = {key: torch.zeros_like(own) for key, own in values.items()}
+    for seed in range(int(SAMPLES)):
+        program.deadline.ask("telling values from rounding")
+        for size in ERROR_SIZES:
+            try:
+                other = again(Errors(seed, size, double=True))
+            except ReplayError:
+                continue
+            if all(bool(torch.isfinite(part).all()) for part in other.values()):
+                break
+        else:
+            return None
+        factor = float(ROUNDING_MARGIN) / size
+        for key, own in values.items():
+            noise[key] = torch.maximum(noise[key], factor * (other[key] - own).abs())
+    return noise
 
 
 def _by_kink(values: torch.Tensor, site: Site) -> torch.Tensor:

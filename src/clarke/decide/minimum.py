@@ -13,11 +13,12 @@ from clarke.constraints import tangent
 from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
 from clarke.decide.live import primal
 from clarke.decide.refute import joint_direction
+from clarke.feasibility import find_witness
 from clarke.numerics import JUMP_ROUNDINGS, MINIMUM_FLAT, VALUES_SAME
 from clarke.tangents import forward_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from clarke.steering import Program
 
     Array = NDArray[np.float64]
+    Slope = Callable[[Array, Deadline], float]  # the directional derivative
 
 _PARTLY = 4
 
@@ -68,18 +70,40 @@ class LocalMinimum:
     curvature: float = 0.0
 
 
-def slopes_of_list(limits: LimitSet, allowed: Array, deadline: Deadline) -> Slopes:
-    """The smallest slope in every cell, by a linear program over its directions of size one."""
+def slopes_of_list(limits: LimitSet, allowed: Array, slope: Slope, deadline: Deadline) -> Slopes:
+    """The smallest slope in every cell, by a linear program over its directions of size one.
+
+    What it takes for a direction of descent may be one just outside of the cell: it counts if the
+    function falls along it.
+    """
     rises = flat = True
     for rows, gradient in _cells(limits):
         deadline.ask("looking for a direction of descent in {} cells", limits.count)
-        flat = flat and _is_flat(rows, gradient, allowed)
         lowest, direction = _lowest(rows, gradient)
         room = float(np.abs(direction) @ allowed) + MINIMUM_FLAT * float(np.abs(gradient).max())
+        within = None
         if lowest < -room:
-            return Slopes(False, direction, flat=False)
+            within = find_witness(np.concatenate([rows, -gradient[None]]), deadline=deadline)
+            down = falling([direction, within.direction], allowed, slope, deadline)
+            if down is not None:
+                return Slopes(False, down, flat=False)
+        refused = within is not None and within.exact_multipliers is not None
+        flat = flat and (refused or _is_flat(rows, gradient, allowed))
         rises = rises and _rises(rows, gradient, allowed)
     return Slopes(rises, None, flat=rises or flat)
+
+
+def falling(
+    directions: Iterable[Array | None], allowed: Array, slope: Slope, deadline: Deadline
+) -> Array | None:
+    """The first unit vector along which the function falls by more than rounding."""
+    for direction in directions:
+        if direction is None or not np.any(direction):
+            continue
+        unit: Array = direction / float(np.linalg.norm(direction))
+        if slope(unit, deadline) < -float(np.abs(unit) @ allowed):
+            return unit
+    return None
 
 
 def _is_flat(rows: Array, gradient: Array, allowed: Array) -> bool:
@@ -134,7 +158,9 @@ def _rises(rows: Array, gradient: Array, allowed: Array) -> bool:
     return float(found.fun) > room + MINIMUM_FLAT * float(np.abs(gradient) @ np.abs(found.x))
 
 
-def slopes_of_regular(source: Source, allowed: Array, deadline: Deadline) -> Slopes | None:
+def slopes_of_regular(
+    source: Source, allowed: Array, slope: Slope, deadline: Deadline
+) -> Slopes | None:
     """The same where all pieces bend one way; None where this is not such a set, or unclear."""
     known = source.regular
     if known is None or not bool(known.convex_entries().all()):
@@ -143,7 +169,8 @@ def slopes_of_regular(source: Source, allowed: Array, deadline: Deadline) -> Slo
     if place.inside is None:
         return None
     if not place.inside:
-        return Slopes(False, known.downhill(deadline), flat=False)
+        down = falling([known.downhill(deadline), place.direction], allowed, slope, deadline)
+        return None if down is None else Slopes(False, down, flat=False)
     return Slopes(known.zero_inside(allowed, deadline), None, flat=True)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Name = TypeVar("Name")
 
 ROUNDS = 400
+_POLISHED = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +86,9 @@ def project(
         names = [a for a, k in zip(names, keep, strict=True) if k] + [name]
         points = [p for p, k in zip(points, keep, strict=True) if k] + [candidate]
         weights = np.append(weights[keep], 0.0)
-    rest = weights @ np.stack(points)
+    stacked = np.stack(points)
+    weights = _polished(stacked, weights)
+    rest = weights @ stacked
     norm = float(np.linalg.norm(rest))
     used = np.flatnonzero(weights > 0)
     return Projection(
@@ -95,3 +98,26 @@ def project(
         norm,
         -rest / norm if norm > 0 else np.zeros_like(rest),
     )
+
+
+def _polished(points: Array, weights: Array) -> Array:
+    """Weights of the same points that bring their mean nearer to zero, to the last digits.
+
+    A projection ends where it is near enough to its own scale; a hull may be thinner than that.
+    """
+    used = np.flatnonzero(weights > 0)
+    own = points[used]
+    sizes = np.abs(own).max(axis=0)
+    seen = own[:, sizes > 0] / sizes[sizes > 0]
+    system = np.vstack([seen.T, np.ones(len(used))])
+    best, w = weights, weights[used]
+    for _ in range(_POLISHED):
+        short = np.append(-(w @ seen), 1.0 - w.sum())
+        w = w + np.linalg.lstsq(system, short, rcond=None)[0]
+        if bool((w < 0).any()):
+            break
+        moved = np.zeros_like(weights)
+        moved[used] = w / w.sum()
+        if np.linalg.norm(moved @ points) < np.linalg.norm(best @ points):
+            best = moved
+    return best

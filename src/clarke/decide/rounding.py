@@ -24,8 +24,10 @@ from clarke.numerics import (
     DROWNED,
     ERROR_SIZES,
     MOST_SAMPLES,
+    ONE_SAMPLE,
     OWN_ERROR_SIZES,
     ROUNDING_MARGIN,
+    SAME_FORMULA,
     SAMPLES,
     SET_ROUNDINGS,
     SLIGHT,
@@ -44,7 +46,7 @@ from clarke.steering import (
 from clarke.steering.cones import with_cones
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -121,7 +123,9 @@ class Rounding:
         self._least = spacings(finite, types)
         self._largest = tuple(torch.zeros_like(g) for g in self._gradient)
         self._along = [0.0] * len(self._gradient)
+        self._signed: dict[int, tuple[int, Tensors]] = {}
         self._count = 0
+        self._formula = False  # what made the gradient in its own type gives this one in float64
         self.failed = False
 
     @property
@@ -129,6 +133,11 @@ class Rounding:
         """For each entry, the largest error that rounding may have left in it."""
         while self._count < SAMPLES and not self.failed:
             self._sample()
+        return self.so_far
+
+    @property
+    def so_far(self) -> Tensors:
+        """The bounds that follow from the samples taken so far: at most `bounds`."""
         return tuple(
             torch.maximum(ROUNDING_MARGIN * most, least)
             for most, least in zip(self._largest, self._least, strict=True)
@@ -147,8 +156,17 @@ class Rounding:
             (o.detach().to(torch.float64) - g).abs()
             for o, g in zip(other, self._gradient, strict=True)
         )
-        if _within(gaps, self._least):
-            return True
+        # A Function is run again, which its author may notice, only where samples may be too few.
+        few = sum(g.numel() for g in self._gradient) < ONE_SAMPLE
+        first = int(few and bool(self._program.analysis.trace.applied))
+        while self._count < SAMPLES and not self.failed:
+            if _within(gaps, self.so_far):
+                return True  # more samples only widen a bound
+            if self._count == first and self._is_its_own(other):
+                self._least = tuple(map(torch.maximum, self._least, gaps))
+                self._formula = True
+                return True
+            self._sample()
         left = float("inf")
         while not _within(gaps, self.bounds):
             found = max(
@@ -161,18 +179,20 @@ class Rounding:
             self._sample()
         return True
 
-    @cached_property
-    def _ranges(self) -> Tensors:
-        """For each entry, its size if the terms that add up to it had signs at random."""
-        return self._with_signs(range(_SIGNS))
+    def _with_signs(self, count: int) -> Iterator[Tensors]:
+        """For each entry, its size if the terms that add up to it had signs at random.
 
-    def _with_signs(self, seeds: Iterable[int]) -> Tensors:
-        found = tuple(g.abs() for g in self._gradient)
-        for seed in seeds:
+        With more and more signs, up to a number of them: each only adds to it, so that whoever
+        asks stops as soon as it is enough.
+        """
+        seen, found = self._signed.get(count, (0, tuple(g.abs() for g in self._gradient)))
+        yield found
+        for seed in range(seen, count):
             turned = self._run(Errors(seed, signs=True))
             if turned is not None:
                 found = tuple(torch.maximum(f, t.abs()) for f, t in zip(found, turned, strict=True))
-        return found
+            self._signed[count] = seed + 1, found
+            yield found
 
     def vague(self, other: Sequence[torch.Tensor]) -> bool:
         """Whether agreement entry by entry with another gradient proves little.
@@ -181,26 +201,37 @@ class Rounding:
         differ by a factor that rounding does not explain: errors of many entries cancel in their
         sum, and a part of the gradient itself does not.
         """
-        if self._is_run_again(other):
+        if self._formula or self._is_run_again(other):
             return False
-        bounds = self.bounds  # so that there are samples
-        for number, (most, g, o) in enumerate(
-            zip(self._largest, self._gradient, other, strict=True)
-        ):
-            size = float(torch.linalg.vector_norm(g))
-            off = abs(float(((o.detach().to(torch.float64) - g) * g).sum()))
-            room = max(
-                ROUNDING_MARGIN * self._along[number], float((self._least[number] * g.abs()).sum())
-            )
-            if size > 0 and off > room:
-                return True
-            if bool((bounds[number] > TOO_WIDE * g.abs()).any()):
-                noise, whole = (
-                    float(torch.linalg.vector_norm(t)) for t in (most, self._ranges[number])
-                )
-                if noise > TOO_WIDE * whole:
+        if not self._count:
+            self._sample()
+        for number in range(len(self._gradient)):
+            # One sample tells where all is far from it; more of them say it surely.
+            if self._is_vague(number, other[number], ROUNDING_MARGIN):
+                _ = self.bounds
+                if self._is_vague(number, other[number]):
                     return True
         return False
+
+    def _is_vague(self, number: int, other: torch.Tensor, factor: float = 1.0) -> bool:
+        """The same of one variable, if samples underestimate noise by a factor."""
+        g, noise = self._gradient[number], self._noise_of(number) * factor
+        size = float(torch.linalg.vector_norm(g))
+        off = abs(float(((other.detach().to(torch.float64) - g) * g).sum()))
+        room = max(
+            ROUNDING_MARGIN * self._along[number], float((self._least[number] * g.abs()).sum())
+        )
+        if size > 0 and off > room:
+            return True
+        if not bool((self.so_far[number] * factor > TOO_WIDE * g.abs()).any()):
+            return False
+        return noise > TOO_WIDE * size and all(
+            noise > TOO_WIDE * float(torch.linalg.vector_norm(r[number]))
+            for r in self._with_signs(_SIGNS)
+        )
+
+    def _noise_of(self, number: int) -> float:
+        return float(torch.linalg.vector_norm(self._largest[number]))
 
     def drowned(self, other: Sequence[torch.Tensor]) -> bool:
         """Whether another gradient is noise in some entry, whatever made it.
@@ -210,6 +241,15 @@ class Rounding:
         """
         if self._is_noise(_gaps(other, self._gradient), self._unit):
             return True
+        if not self._count:
+            self._sample()
+        kinds = {
+            d for d in self._program.analysis.trace.slot_dtypes.values() if d.is_floating_point
+        }
+        share = UNIT / min((unit_roundoff(d) for d in kinds), default=UNIT)
+        wide = [ROUNDING_MARGIN * share * most for most in self._largest]
+        if not self.failed and not self._is_noise(wide, UNIT):
+            return False  # errors of the program's own types, made as small as those of float64
         gaps = [torch.zeros_like(g) for g in self._gradient]
         for seed in _DOUBLE_SEEDS:
             moved = self._run(Errors(seed, ERROR_SIZES[-1], double=True))
@@ -225,9 +265,11 @@ class Rounding:
 
     def slight(self, other: Sequence[torch.Tensor]) -> bool:
         """Whether a difference is small beside the largest terms of any entry."""
-        gaps = _gaps(other, self._gradient)
-        largest = max((float(t.max()) for t in self._ranges if t.numel()), default=0.0)
-        return all(bool((a <= SLIGHT * largest).all()) for a in gaps)
+        most = max((float(a.max()) for a in _gaps(other, self._gradient) if a.numel()), default=0.0)
+        return any(
+            most <= SLIGHT * max((float(t.max()) for t in sizes if t.numel()), default=0.0)
+            for sizes in self._with_signs(_SIGNS)
+        )
 
     def strays(self, one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
         """Whether two gradients are apart by a good part of some entry's terms."""
@@ -252,11 +294,12 @@ class Rounding:
         ):
             return False
         largest = max((float(g.abs().max()) for g in self._gradient if g.numel()), default=0.0)
-        terms = self._with_signs(range(_MANY_SIGNS))
         part = DROWNED * unit**0.5
-        drowned = [a > part * t.clamp(min=largest) for a, t in zip(gaps, terms, strict=True)]
-        if not any(bool(d.any()) for d in drowned):
-            return False
+        drowned: list[torch.Tensor] = []
+        for terms in self._with_signs(_MANY_SIGNS):
+            drowned = [a > part * t.clamp(min=largest) for a, t in zip(gaps, terms, strict=True)]
+            if not any(bool(d.any()) for d in drowned):
+                return False
         return any(
             bool((d & (a > b)).any())
             for d, a, b in zip(drowned, gaps, self._nearby_changes, strict=True)
@@ -288,7 +331,7 @@ class Rounding:
             found = tuple(torch.maximum(a, b) for a, b in zip(found, changes, strict=True))
         return found
 
-    def _is_run_again(self, other: Sequence[torch.Tensor]) -> bool:
+    def _is_run_again(self, other: Sequence[torch.Tensor], *, functions: bool = False) -> bool:
         """Whether the recorded operations, run again in their own type, return just that.
 
         Then nothing but they made it. In half precision that would say little of a backward pass
@@ -301,13 +344,27 @@ class Rounding:
         program = self._program
         again = Program(program.analysis, program.variables, torch.float32, program.deadline)
         try:
-            found = natural_gradient(again)
+            found = natural_gradient(again, functions=functions)
         except ReplayError:
             return False
         held = [torch.float32] * len(found)
-        return _within(
-            [(f - o).abs() for f, o in zip(found, other, strict=True)], spacings(found, held)
-        )
+        return _within(_gaps(other, found), spacings(found, held))
+
+    def _is_its_own(self, other: Sequence[torch.Tensor]) -> bool:
+        """Whether another gradient is what the program's own type makes of this one.
+
+        What PyTorch's formulas, and custom Functions' own, return in float32 is just the other;
+        in float64 they return this one. The same formulas gave both, so that what is between them
+        is rounding, however long the program is: no errors need be sampled.
+        """
+        if not self._is_run_again(other, functions=True):
+            return False
+        try:
+            wide = natural_gradient(self._program, functions=True)
+        except ReplayError:
+            return False
+        gaps, unit = _gaps(wide, self._gradient), SAME_FORMULA * unit_roundoff(torch.float32)
+        return any(_within(gaps, [unit * t for t in terms]) for terms in self._with_signs(_SIGNS))
 
     def _sample(self) -> None:
         self._count += 1

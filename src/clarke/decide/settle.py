@@ -93,9 +93,15 @@ def steep_beside(
     program: Program,
     generator: torch.Generator,
     deadline: Deadline = UNLIMITED,
+    *,
+    edges: bool = False,
 ) -> Steep | None:
-    """Whether values leave the point's own without bound, on some random ray."""
-    beside = Beside(program, generator, pieces=Pieces.NATURAL, sparse=True, deadline=deadline)
+    """Whether values leave the point's own without bound, on some random ray.
+
+    With `edges`, points that an operation refuses count as out of the function's domain.
+    """
+    natural = Pieces.NATURAL
+    beside = Beside(program, generator, pieces=natural, sparse=True, edges=edges, deadline=deadline)
     undefined = False
     for direction in beside.rays(RAY_PAIRS):
         samples = beside.along(direction)

@@ -13,7 +13,15 @@ from clarke.constraints.entries import gradients
 from clarke.decide.linear import require_room
 from clarke.errors import ReplayError
 from clarke.kinks.choices import ChoiceRule
-from clarke.numerics import ERROR_SIZES, ROUNDING_MARGIN, SAMPLES, SPACINGS, UNIT
+from clarke.numerics import (
+    ERROR_SIZES,
+    ROUNDING_MARGIN,
+    ROWS_ROUNDING,
+    SAMPLES,
+    SLOPES_EQUAL,
+    SPACINGS,
+    UNIT,
+)
 from clarke.steering import Errors
 
 if TYPE_CHECKING:
@@ -67,6 +75,41 @@ class Slopes:
     def noise_of_switching(self, program: Program, level: int, index: int) -> Array:
         """(n,) the same of a kink's switching function."""
         found: Array = self.noise(program)[1][level, index]
+        return found
+
+    def vanishing(self, program: Program, index: int) -> NDArray[np.bool_]:
+        """(levels,) which of a kink's switching functions have no slope but for rounding.
+
+        That of another kink's slopes is no measure: beside a slope of 1e12 one of 1 is not zero.
+        """
+        own = np.abs(self.switching[:, index])
+        scale = float(np.abs(self.switching).max(initial=0.0))
+        zero: NDArray[np.bool_] = np.all(own == 0, axis=1)
+        small = ~zero & (own.max(axis=1, initial=0.0) <= SLOPES_EQUAL * scale)
+        for level in np.flatnonzero(small).tolist():
+            zero[level] = bool((own[level] <= self.noise_of_switching(program, level, index)).all())
+        return zero
+
+    def room(self, program: Program, places: NDArray[np.intp]) -> Array:
+        """(k, n) by how much each of a kink's candidates may be off and still be another one.
+
+        A part of the largest, unless differences within that are more than roundings: slopes of
+        -1 and 1 beside one of 1e12 are two. Rounding is looked at only where it decides.
+        """
+        mine = np.sort(self.candidates[places], axis=0)
+        sizes = np.abs(mine).max(axis=0, initial=0.0)
+        usual: Array = np.broadcast_to(SLOPES_EQUAL / 2 * sizes, mine.shape)
+        steps = np.diff(mine, axis=0)
+        few = SPACINGS * UNIT * np.maximum(np.abs(mine[1:]), np.abs(mine[:-1]))
+        merged = (steps > few) & (steps <= SLOPES_EQUAL * sizes)
+        # Beside large entries a small one may be all rounding, in its own size too.
+        small = steps <= ROWS_ROUNDING * sizes.max(initial=0.0)
+        doubtful = small & (steps * len(mine) > SLOPES_EQUAL * sizes)
+        if not bool((merged | doubtful).any()):
+            return usual
+        noise = self.noise(program)[0][places]
+        known = np.where(np.isfinite(noise), noise, usual)
+        found: Array = np.where(merged.any(axis=0), known, np.maximum(usual, known))
         return found
 
     def _made_with_errors(self, program: Program) -> tuple[Array, Array]:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from clarke.deadline import Deadline
     from clarke.decide.limits import Limits
+    from clarke.decide.minimum import Slope
     from clarke.steering import Program
 
     Array = NDArray[np.float64]
@@ -324,11 +325,11 @@ def _downhill(rows: Array, gradient: Array, inside: Array, deadline: Deadline) -
     return [] if outcome.direction is None else [outcome.direction]
 
 
-def slopes_around(source: Source, allowed: Array, deadline: Deadline) -> Slopes:
+def slopes_around(source: Source, allowed: Array, slope: Slope, deadline: Deadline) -> Slopes:
     """What directional derivatives at the point say."""
-    found = slopes_of_regular(source, allowed, deadline)
+    found = slopes_of_regular(source, allowed, slope, deadline)
     if found is None:
-        found = slopes_of_list(source.listed(deadline), allowed, deadline)
+        found = slopes_of_list(source.listed(deadline), allowed, slope, deadline)
     return found
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -120,11 +120,13 @@ class Recomputed(ABC):
         program: What ran.
         point: The point, one tensor per variable.
         seal: Binds all parts of the proof, see `seal_of`.
+        holds_sides: It proves something also where branches of Python rest on ties.
     """
 
     program: Program
     point: Tensors
     seal: str
+    holds_sides: ClassVar[bool] = False
 
     def sealed(self) -> Self:
         """The same with a seal of its present contents."""
@@ -157,7 +159,8 @@ class Recomputed(ABC):
                     "the certificate, or a tensor that its program read, has changed since it was "
                     "made"
                 )
-            program = rebuilt(self.program.analysis.recorded, self.program.variables, deadline)
+            recorded = self.program.analysis.recorded
+            program = rebuilt(recorded, self.program.variables, deadline, held=self.holds_sides)
             shapes = [t.shape for t in self.point] == [t.shape for t in program.point]
             if not shapes or not all(map(torch.equal, self.point, program.point)):
                 raise Defect("the point is not that of the program")
@@ -187,13 +190,16 @@ class WithoutSelection(Recomputed):
         return ()
 
 
-def rebuilt(trace: Trace, variables: Sequence[int], deadline: Deadline) -> Program:
+def rebuilt(
+    trace: Trace, variables: Sequence[int], deadline: Deadline, *, held: bool = False
+) -> Program:
     """The program of a trace, from its operations and what they read alone.
 
     Args:
         trace: What ran.
         variables: External slots of the variables.
         deadline: Of the verification.
+        held: The proof selects the sides that ran where branches of Python rest on ties.
 
     Raises:
         Defect: Something in it is out of reach of any proof.
@@ -206,7 +212,7 @@ def rebuilt(trace: Trace, variables: Sequence[int], deadline: Deadline) -> Progr
 
     again = refilled(without_values(trace, repeatable), registry.keeps)
     analysis = resolve(analyse(again, registry, deadline), registry, variables)
-    blocked = obstacle(analysis, sees_values=True)
+    blocked = obstacle(analysis, sees_values=True, held=held)
     if blocked is not None:
         raise Defect(f"the program is out of reach: {blocked.reason}")
     return Program(analysis, variables, deadline=deadline)

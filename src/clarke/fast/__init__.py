@@ -2,7 +2,8 @@
 
 from clarke.fast.certificate import LayerCertificate
 from clarke.fast.early import EarlyTies
-from clarke.fast.judge import Declined, Pending, QuickJudge, all_finite, let_go
+from clarke.fast.finite import all_finite
+from clarke.fast.judge import Declined, Pending, QuickJudge, let_go
 from clarke.fast.repertoire import Familiar
 
 __all__ = [

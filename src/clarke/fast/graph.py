@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clarke.capture import OpRecord, Origin, Ref, input_slots
@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from clarke.capture import Trace
+    from clarke.fast.same import Agreement
 
 # Operations that hand on the whole of their first argument's values in another shape.
 RESHAPES = frozenset({"view", "_unsafe_view", "reshape", "t", "transpose", "permute", "flatten"})
+# Parts of an argument's memory, apart from each other, that do not say so.
+_UNSAFE = frozenset({"unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +36,8 @@ class Graph:
         needed: Positions of the operations on which the result depends; the others were recorded
             because Python read a value of theirs.
         writes: Some operation writes to what it reads.
+        agreements: By position of a minimum or maximum, whether both sides are one function, as far
+            as somebody has asked: a program that runs again has the same ones.
     """
 
     trace: Trace
@@ -43,6 +48,13 @@ class Graph:
     readers: tuple[tuple[int, ...], ...]
     needed: frozenset[int]
     writes: bool
+    agreements: dict[int, Agreement] = field(default_factory=dict)
+
+    def running(self, trace: Trace) -> Graph:
+        """The graph of another run of the same program."""
+        made = object.__new__(Graph)
+        made.__dict__.update(self.__dict__, trace=trace)
+        return made
 
     def maker(self, position: int, argument: int) -> int | None:
         """Position of the operation that made a positional tensor argument, or None."""
@@ -127,6 +139,7 @@ def _harmless(
     readers: Sequence[Sequence[int]],
 ) -> bool:
     """Whether an operation writes to nothing that others still read under its old value."""
+    rest = makers, readers
     op = trace.ops[position]
     if not op.func._schema.is_mutable:  # its arguments, one by one, take long to look at
         return True
@@ -137,12 +150,29 @@ def _harmless(
     ]
     if not written or _only_statistics(op):
         return True
-    if written != [0] or not isinstance(op.args[0], Ref):
+    first = op.args[0]
+    return written == [0] and isinstance(first, Ref) and _alone(trace, position, first.slot, rest)
+
+
+def _alone(
+    trace: Trace,
+    position: int,
+    slot: int,
+    rest: tuple[Sequence[Mapping[int, int | None]], Sequence[Sequence[int]]],
+) -> bool:
+    """Whether an operation is the only one that reads a value, and what shares its memory."""
+    makers, readers = rest
+    maker = makers[position].get(slot)
+    if maker is None or [r for r in readers[maker] if makers[r].get(slot) == maker] != [position]:
         return False
-    maker = makers[position].get(op.args[0].slot)
-    if maker is None or list(readers[maker]) != [position]:
-        return False
-    return not any(a.alias_info is not None for a in trace.ops[maker].func._schema.returns)
+    op = trace.ops[maker]
+    returned = [r.alias_info for r in op.func._schema.returns if r.alias_info is not None]
+    if returned:  # its own argument, if it writes to that: then it has been looked at by itself
+        return all(info.is_write for info in returned)
+    if op.short_name in _UNSAFE:  # the cells of an LSTM or GRU
+        source = op.args[0]
+        return isinstance(source, Ref) and _alone(trace, maker, source.slot, rest)
+    return True
 
 
 def _only_statistics(op: OpRecord) -> bool:

@@ -10,17 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from clarke.capture import DeclaredFunction, structure_of
+from clarke.capture import DeclaredFunction, input_slots, structure_of
 from clarke.fast.graph import Graph, build_graph
 from clarke.fast.layers import RELU
-from clarke.kinks import OpKind
+from clarke.kinks import KinkRule, OpKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from clarke.capture import Reached, Retraced, Structure, Trace
+    from clarke.capture import OpRecord, Reached, Retraced, Structure, Trace
     from clarke.decide import Decision
-    from clarke.kinks import Registry
+    from clarke.kinks import Known, Registry
 
 KEPT: Final = 32  # programs
 _EAGER: Final = 8  # unknown programs in a row that are all taken in
@@ -35,6 +35,7 @@ class Plan:
         looked: Positions of the operations at which values or arguments have to be looked at.
         relus: Of these, the ReLUs of which signs are kept.
         typed: Of these, those that are smooth with the arguments that they had, of any value.
+        ruled: Of these, those that have a rule whatever their values are, and nothing else.
         sizes: Of the ReLUs, when none was touched the last time.
         smooth: The decision then.
     """
@@ -43,6 +44,7 @@ class Plan:
     looked: tuple[int, ...]
     relus: tuple[int, ...]
     typed: tuple[int, ...]
+    ruled: Mapping[int, Known]
     sizes: tuple[int, ...] = ()
     smooth: Decision | None = None
 
@@ -139,6 +141,7 @@ class Repertoire:
         if graph is None:
             return None
         looked, relus, typed = [], [], []
+        ruled: dict[int, Known] = {}
         for position, op in enumerate(structure.trace.ops):
             spoilt = op.hidden_write or op.resaved or isinstance(op.func, DeclaredFunction)
             stopped = op.reads_stopped and position in graph.needed
@@ -157,7 +160,23 @@ class Repertoire:
                     typed.append(position)
             elif position in structure.signed and op.short_name in RELU and op.differentiated:
                 relus.append(position)
-        return Plan(graph, tuple(looked), tuple(relus), tuple(typed))
+            if _is_ruled(known) and not _is_complex(op, structure.trace):
+                ruled[position] = known
+        return Plan(graph, tuple(looked), tuple(relus), tuple(typed), ruled)
+
+
+def _is_ruled(known: Known) -> bool:
+    """Whether an operation has a rule, for all real arguments, and is never what others are."""
+    return (
+        known.rule is not None
+        and known.kind is OpKind.RULED
+        and known.lowering is None
+        and type(known.rule).speaks_for is KinkRule.speaks_for
+    )
+
+
+def _is_complex(op: OpRecord, trace: Trace) -> bool:
+    return any(trace.slot_dtypes[slot].is_complex for slot in input_slots(op))
 
 
 def _key(reached: Reached) -> tuple[int, int]:

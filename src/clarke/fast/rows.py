@@ -53,13 +53,17 @@ def same_rows(graph: Graph, position: int, found: Attained, source: int) -> Touc
     codes = _codes(graph, position, source, _DEEP)
     if codes is None or len(codes) < found.index.shape[0]:
         return None
-    chosen = found.equal & tied.gather(0, found.index)
-    at = chosen.nonzero().numpy()
-    key = found.index[chosen].numpy()
-    for axis in range(1, count.dim()):
-        key = key * count.shape[axis] + at[:, axis]
+    # Of what attains a result: its row, and which result.
+    wide, narrow = count.shape[1:], found.equal.shape[1:]
+    at = np.flatnonzero(found.equal.numpy())
+    row, column = np.divmod(at, narrow.numel())
+    if narrow != wide:
+        column = np.ravel_multi_index(np.unravel_index(column, narrow), wide)
+    key = found.index.reshape(-1).numpy()[at] * wide.numel() + column
+    among = tied.reshape(-1).numpy()[key]
+    key, own = key[among], codes[row[among]]
     order = np.argsort(key, kind="stable")
-    key, own = key[order], codes[at[:, 0]][order]
+    key, own = key[order], own[order]
     if not bool(((key[1:] != key[:-1]) | (own[1:] == own[:-1])).all()):
         return None
     many = "both" if float(count.max()) == _PAIR else "all"

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from clarke.capture import Ref
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from clarke.capture import OpRecord
@@ -30,6 +32,21 @@ _DEEP = 64  # operations that are followed
 _Sum = tuple[tuple[Any, float], ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """Whether two arguments are the same function where some clamps do nothing.
+
+    Attributes:
+        equal: Whether they are.
+        clamps: Positions of these clamps.
+        rests_on: Positions of the operations that were followed, with their arguments.
+    """
+
+    equal: bool
+    clamps: tuple[int, ...]
+    rests_on: tuple[tuple[int, tuple[Any, ...]], ...]
+
+
 def agree(graph: Graph, position: int, elements: torch.Tensor) -> bool:
     """Whether the two arguments of an operation are the same function at some of its elements."""
     op = graph.trace.ops[position]
@@ -40,8 +57,32 @@ def agree(graph: Graph, position: int, elements: torch.Tensor) -> bool:
         return False
     if graph.writes:
         return False  # a slot may have had other values before
-    forms = _Forms(graph, left.shape, elements)
+    ops, shape = graph.trace.ops, left.shape
+    known = graph.agreements.get(position)
+    if known is None or not all(ops[p].args is a or ops[p].args == a for p, a in known.rests_on):
+        known = graph.agreements[position] = _agreement(graph, position)
+    if not known.equal:
+        return False  # nor with clamps that do something: what they return is of one name
+    if all(_is_inactive(ops[p], shape, elements) for p in known.clamps):
+        return True
+    forms = _Forms(graph, lambda p: _is_inactive(ops[p], shape, elements))
     return forms.argument(position, 0) == forms.argument(position, 1)
+
+
+def _agreement(graph: Graph, position: int) -> Agreement:
+    ops = graph.trace.ops
+    clamps: list[int] = []
+
+    def assumed(clamp: int) -> bool:
+        if not _may_be_inactive(ops[clamp]):
+            return False
+        clamps.append(clamp)
+        return True
+
+    forms = _Forms(graph, assumed)
+    equal = forms.argument(position, 0) == forms.argument(position, 1)
+    rests_on = tuple([(p, ops[p].args) for p in (position, *sorted(forms.followed))])
+    return Agreement(equal, tuple(clamps), rests_on)
 
 
 @dataclass(eq=False)
@@ -50,14 +91,16 @@ class _Forms:
 
     Elementwise operations never make a shape smaller. So what lies between a clamp and a result of
     its shape has that shape too, and positions in one are positions in the other.
+
+    `is_inactive` says of a clamp, by its position, whether it does nothing there.
     """
 
     graph: Graph
-    shape: torch.Size
-    elements: torch.Tensor
+    is_inactive: Callable[[int], bool]
     left: int = _DEEP
     known: dict[tuple[int, int | None], _Sum] = field(default_factory=dict)
     numbers: dict[_Sum, int] = field(default_factory=dict)
+    followed: set[int] = field(default_factory=set)
 
     def argument(self, position: int, number: int) -> _Sum:
         """The form of a positional argument of an operation."""
@@ -75,6 +118,7 @@ class _Forms:
         self.left -= 1
         if maker is None or self.left < 0:
             return atom
+        self.followed.add(maker)
         op = self.graph.trace.ops[maker]
         if op.outputs != (slot,) or not all(_is_plain(a) for a in op.args):
             return atom
@@ -87,7 +131,7 @@ class _Forms:
         if name == "neg":
             return _added((), self.argument(maker, 0), -1.0)
         if name == "clamp":
-            return self.argument(maker, 0) if self._is_inactive(op) else atom
+            return self.argument(maker, 0) if self.is_inactive(maker) else atom
         if name in _OPAQUE:
             parts = tuple(self._number(self.argument(maker, i)) for i in range(len(op.args)))
             return (((name, *parts), 1.0),)
@@ -97,16 +141,24 @@ class _Forms:
         """A number for each form: to compare trees of what is used twice would take for ever."""
         return self.numbers.setdefault(form, len(self.numbers))
 
-    def _is_inactive(self, op: OpRecord) -> bool:
-        """Whether a clamp between numbers leaves all elements in question as they are."""
-        read = op.kept.get(0)
-        bounds = [b for b in op.args[1:] if b is not None]
-        if read is None or read.shape != self.shape or any(isinstance(b, Ref) for b in bounds):
-            return False
-        values = read.reshape(-1)[self.elements]
-        low, high = (*op.args[1:], None, None)[:2]
-        above = low is None or bool((values > low).all())
-        return above and (high is None or bool((values < high).all()))
+
+def _may_be_inactive(op: OpRecord) -> bool:
+    """Whether a clamp is one between numbers, of which the values are at hand."""
+    return 0 in op.kept and not any(isinstance(b, Ref) for b in op.args[1:])
+
+
+def _is_inactive(op: OpRecord, shape: torch.Size, elements: torch.Tensor) -> bool:
+    """Whether a clamp between numbers leaves all elements in question as they are."""
+    if not _may_be_inactive(op):
+        return False
+    read = op.kept[0]
+    if read.shape != shape or not elements.numel():
+        return read.shape == shape
+    # As tensors: a bound counts as a number of their type.
+    smallest, largest = read.reshape(-1)[elements].aminmax()
+    low, high = (*op.args[1:], None, None)[:2]
+    above = low is None or bool(smallest > low)
+    return above and (high is None or bool(largest < high))
 
 
 def _is_plain(value: Any) -> bool:

@@ -32,6 +32,10 @@ class Find:
         shown = "\n".join(f"  input {i}   {in_words(x)}" for i, x in enumerate(self.inputs))
         return f"{shown}\n{textwrap.indent(str(self.report), '  ')}"
 
+    def __repr__(self) -> str:
+        """What a prompt shows: the same as `print`."""
+        return str(self)
+
 
 @dataclass(frozen=True, eq=False)
 class Hunt:
@@ -75,6 +79,10 @@ class Hunt:
             "undecided": self.undecided,
             "seconds": self.seconds,
         }
+
+    def __repr__(self) -> str:
+        """What a prompt shows: the same as `print`."""
+        return str(self)
 
     def __str__(self) -> str:
         lines = [_headline(self)]

@@ -159,10 +159,20 @@ def surroundings() -> dict[str, Any]:
 def new_folder(name: str, root: Path | str = "runs") -> Path:
     """A folder below `root` that does not exist yet, named after the program, time and rank."""
     now = dt.datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    rank = os.environ.get("RANK", "")
-    base = Path(root) / "-".join(filter(None, [name, now, rank and f"rank{rank}"]))
+    base = of_rank(Path(root) / "-".join(filter(None, [name, now])))
     tries = (base.with_name(f"{base.name}-{i}") if i else base for i in range(10_000))
     return next(folder for folder in tries if not folder.exists())
+
+
+def rank() -> int:
+    """The number of this process among those that a launcher started; 0 without one."""
+    number = os.environ.get("RANK", "")
+    return int(number) if number.isdecimal() else 0
+
+
+def of_rank(folder: Path) -> Path:
+    """A folder's name for this process: the first has the name itself."""
+    return folder.with_name(f"{folder.name}-rank{rank()}") if rank() else folder
 
 
 def _picture(report: Report) -> Picture | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clarke import OnWrong, Verdict, audit
-from clarke.integrations.recording import new_folder, record
+from clarke.integrations.recording import new_folder, of_rank, record
 from clarke.numerics import STEP_SECONDS
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ class TrainingAudit:
         watch = audit(self._on_wrong, every=self._every, seconds=self._seconds)
         watch.subscribe(self._take, gradients=False)
         if self._wanted != "":
-            self.folder = Path(self._wanted) if self._wanted else new_folder(self._name)
+            wanted = self._wanted
+            self.folder = of_rank(Path(wanted)) if wanted else new_folder(self._name)
             how = self._on_wrong
             settings = {
                 "program": self._name,

@@ -231,20 +231,30 @@ class ArgRule(UnsteeredRule):
     def is_level(self) -> bool:
         return True
 
-    def find(self, op: OpRecord) -> Touch:
-        x = op.kept[0]
+    def _tied(self, x: torch.Tensor, op: OpRecord) -> tuple[torch.Tensor, torch.Tensor]:
+        """(rows, n) what each result chooses from; and bool: what is as good as the best."""
         dim = op.args[1] if len(op.args) > 1 else op.kwargs.get("dim")
+        table = x.reshape(1, -1) if dim is None else x.movedim(dim, -1).reshape(-1, x.shape[dim])
         with torch.no_grad():
-            table = (
-                x.reshape(1, -1) if dim is None else x.movedim(dim, -1).reshape(-1, x.shape[dim])
-            )
             best = table.amax(1, keepdim=True) if self.sign > 0 else table.amin(1, keepdim=True)
-            elements = ((table == best).sum(1) > 1).nonzero().squeeze(1)
+            return table, table == best
+
+    def find(self, op: OpRecord) -> Touch:
+        elements = (self._tied(op.kept[0], op)[1].sum(1) > 1).nonzero().squeeze(1)
         indices = op.kept_outputs[0].reshape(-1)
         hazards = {Hazard.STEP: torch.arange(elements.numel())} if elements.numel() else {}
         owner = torch.arange(elements.numel())
         ones = torch.ones(elements.numel(), dtype=torch.float64)
         return Touch(op, elements, indices[elements], owner, ones, hazards, indices.clone())
+
+    def rows(
+        self, call: Call, touch: Touch, choice: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The index that was returned stays: what it points at beats all others of the tie."""
+        table = self._tied(call.args[0], touch.op)[0][touch.elements]
+        tied = self._tied(touch.op.kept[0], touch.op)[1][touch.elements]
+        kink, other = (tied & (torch.arange(tied.shape[1]) != choice[:, None])).nonzero().unbind(1)
+        return self.sign * (table[kink, choice[kink]] - table[kink, other]), kink
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         return selection.reshape(touch.op.kept_outputs[0].shape)

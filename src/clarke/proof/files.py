@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.constraints import flatten
+from clarke.constraints.reads import held_sides
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.verification import (
     Defect,
@@ -81,13 +82,16 @@ class Stored:
         if self.claim == _NOTHING:
             raise refuse("it holds a step that is still to be judged, and no proof")
         trace = first_run(self.trace, deadline)
-        program = rebuilt(trace, self.variables, deadline)
+        program = rebuilt(trace, self.variables, deadline, held=True)
         gradient = (
             ()
             if self.claim.get("kind") == "membership"
             else each("gradient", program, self.tensors)
         )
-        return read(self.claim, program, gradient, self.tensors)
+        proof = read(self.claim, program, gradient, self.tensors)
+        if not proof.holds_sides and bool(held_sides(program.analysis).any()):
+            raise Defect("a branch of Python rests on a tie, and the proof speaks of both sides")
+        return proof
 
     def defects(self, *, seconds: float | None = None) -> tuple[str, ...]:
         """What is wrong with the proof, in words; empty when it holds.

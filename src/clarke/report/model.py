@@ -163,6 +163,10 @@ class Report:
     def __str__(self) -> str:
         return report_text(self)
 
+    def __repr__(self) -> str:
+        """What a prompt shows: the same as `print`."""
+        return str(self)
+
     def _repr_html_(self) -> str:
         """For notebooks: the text, in which nothing is HTML of its own, beside a bar."""
         colour = {True: "#2a8a4a", False: "#c0392b", None: "#c08a00"}[self.correct]

@@ -9,7 +9,7 @@ from clarke.steering.gradients import (
 )
 from clarke.steering.masks import MaskUse
 from clarke.steering.memory import aliases, shared_memory
-from clarke.steering.noise import Errors, unit_roundoff
+from clarke.steering.noise import Errors
 from clarke.steering.nudges import Nudges
 from clarke.steering.program import (
     Analysis,
@@ -20,6 +20,7 @@ from clarke.steering.program import (
     Site,
     analyse,
 )
+from clarke.steering.roundoff import unit_roundoff
 
 __all__ = [
     "Analysis",

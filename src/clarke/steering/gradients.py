@@ -43,13 +43,16 @@ def natural_gradient(
     program: Program,
     point: Sequence[torch.Tensor] | None = None,
     pieces: Pieces = Pieces.NATURAL,
+    *,
+    functions: bool = False,
 ) -> tuple[torch.Tensor, ...]:
     """What AD returns at `point`, in the replay's dtype.
 
     With `Pieces.HELD`, elements that were not at a kink keep their recorded piece: the replay in
     float64 may otherwise put values within float32 rounding of a kink on the other side of it.
+    With `functions`, custom Functions give their own derivatives, as they do in the program.
     """
-    return gradient_of(program.run(point, pieces=pieces), program)
+    return gradient_of(program.run(point, pieces=pieces, functions=functions), program)
 
 
 class Selector:

@@ -21,10 +21,12 @@ from clarke.kinks.lows import Lows
 from clarke.kinks.model import UnsteeredRule
 from clarke.kinks.steps import ComparisonRule
 from clarke.steering.adapt import adapted, can_replay_random
+from clarke.steering.functions import Functions
 from clarke.steering.masks import MaskTracker, MaskUse, blended
 from clarke.steering.noise import Errors, Noise
 from clarke.steering.nudges import Nudges, carries_slopes
 from clarke.steering.pace import Pace
+from clarke.steering.roundoff import Roundoffs
 from clarke.steering.still import Still
 from clarke.torch_private import make_dual
 
@@ -235,6 +237,19 @@ class Program:
         """Elements of every tensor of the program."""
         return {s: t.numel() for s, t in self.run(grad=False).tensors.items()}
 
+    @cached_property
+    def _known_roundoffs(self) -> dict[tuple[Trace, bool], Roundoffs]:
+        return {}
+
+    def _roundoffs(self, trace: Trace, errors: Errors) -> Roundoffs:
+        """Sizes of roundings, found once for all replays."""
+        key = trace, errors.double
+        found = self._known_roundoffs.get(key)
+        if found is None:
+            found = Roundoffs(trace, self._sizes, double=errors.double)
+            self._known_roundoffs[key] = found
+        return found
+
     def run(
         self,
         point: Sequence[torch.Tensor] | None = None,
@@ -247,6 +262,7 @@ class Program:
         probe: bool = False,
         nudge: bool | Nudges = False,
         errors: Errors | None = None,
+        functions: bool = False,
         grad: bool = True,
     ) -> Run:
         """Run the program.
@@ -262,6 +278,8 @@ class Program:
             probe: Collect candidates and switching functions at the touched kinks.
             nudge: Add zero leaves at the touched kinks, for adjoints; or those to add.
             errors: Make random errors in values and adjoints, of the size of roundings.
+            functions: Run custom Functions as they are, with their own backward; with natural
+                pieces only.
             grad: Build an autograd graph.
         """
         nudges = nudge if isinstance(nudge, Nudges) else Nudges(self.dtype) if nudge else None
@@ -271,9 +289,12 @@ class Program:
             forced = pieces in (Pieces.FORCED, Pieces.HELD) or probe
             trace = self.analysis.trace if forced else self.analysis.recorded
             pace = Pace(self.deadline, trace.ops, state.env)
-            noise = None if errors is None else Noise(trace, errors, self._sizes)
+            called = Functions(trace, self.dtype) if functions else None
+            noise = None if errors is None else Noise(errors, self._roundoffs(trace, errors))
             for position, op in enumerate(trace.ops):
                 pace.at(position)
+                if called is not None and called.take(op, state.resolve, state.env):
+                    continue
                 if op.hidden_write:
                     raise ReplayError(
                         f"{op.shown} at {op.location} changed a differentiated tensor while "

@@ -175,6 +175,10 @@ class Explanation:
         ]
         return min(filter(None, failing), key=len, default=())
 
+    def __repr__(self) -> str:
+        """What a prompt shows: the same as `print`."""
+        return str(self)
+
     def __str__(self) -> str:
         if self.theorem is None:
             answer = "NOT COVERED"

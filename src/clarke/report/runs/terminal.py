@@ -31,7 +31,7 @@ _SOURCE = 48  # characters of a line of code that is shown beside its number
 
 def run_view(run: Run) -> Group:
     """Everything that is said of a run at its end."""
-    parts: list[RenderableType] = [_answer(run)]
+    parts: list[RenderableType] = [answer(run)]
     for section in (_offenders(run), _layers(run)):
         if section is not None:
             parts += ["", section]
@@ -48,7 +48,8 @@ def style_of(verdict: Verdict | None) -> str:
     return "bold red" if verdict is Verdict.NOT_CLARKE else "yellow"
 
 
-def _answer(run: Run) -> Text:
+def answer(run: Run) -> Text:
+    """Its first line: how many calls, and with what verdicts."""
     text = Text()
     if run.state:
         text.append(f"{run.state} ", "bold yellow")

@@ -1,0 +1,42 @@
+"""The time that is spent on one backward call."""
+
+from __future__ import annotations
+
+import time
+
+from clarke.deadline import UNLIMITED, Deadline
+
+
+class Work:
+    """Counts the parts of clarke's own work on a call; a context manager around each part.
+
+    Args:
+        granted: Seconds for all parts together; None for no limit.
+
+    Attributes:
+        deadline: Of the part that is under way: what the earlier ones have left.
+        seconds: What the parts took.
+        interrupted: Something that is no error of clarke's ended one (Ctrl-C).
+    """
+
+    def __init__(self, granted: float | None) -> None:
+        self._granted = granted
+        self._used = 0.0  # as the deadlines count
+        self._began = self._left = 0.0
+        self.deadline = UNLIMITED
+        self.seconds = 0.0
+        self.interrupted = False
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+        self.deadline = Deadline.after(self._granted).__enter__()
+        self.deadline.extend(-self._used)
+        self._left = self.deadline.left
+
+    def __exit__(self, kind: type[BaseException] | None, *_exc: object) -> None:
+        if kind is not None:
+            self.interrupted = True
+        self.seconds += time.perf_counter() - self._began
+        if self._granted is not None:
+            self._used += self._left - self.deadline.left
+        self.deadline.__exit__()

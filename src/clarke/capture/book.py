@@ -1,0 +1,320 @@
+"""What a recorder knows of tensors and of the memory in which they lie."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+
+from clarke.capture.live import Read, Slot, Storage, Writes
+from clarke.capture.operators import reads_shape_only
+from clarke.capture.weak import TensorTable
+from clarke.torch_private import at_once
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from clarke.capture.live import Node
+    from clarke.capture.operators import Operators
+    from clarke.capture.places import Places
+    from clarke.capture.trace import Location
+
+_VERSIONS = torch._C.DispatchKey.ADInplaceOrView
+_exclude: Final[Any] = torch._C._dispatch_tls_set_dispatch_key_excluded  # noqa: SLF001 - has no public name
+_COUNTED: Final = partial(_exclude, _VERSIONS, False)
+_NOT_COUNTED: Final = partial(_exclude, _VERSIONS, True)
+_READS_REMEMBERED = 10_000
+_PRUNED = 8
+_SWEPT = 4096  # so many storages may be dead ones
+
+
+def gather_tensors(values: Iterable[Any], into: list[torch.Tensor]) -> None:
+    """Append all tensors among some arguments."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            into.append(value)
+        elif isinstance(value, (list, tuple)):
+            if not is_of_numbers(value):
+                gather_tensors(value, into)
+        elif isinstance(value, dict):
+            gather_tensors(value.values(), into)
+
+
+def tensors_among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """All tensors among some arguments, in order."""
+    found: list[torch.Tensor] = []
+    gather_tensors(args, found)
+    gather_tensors(kwargs.values(), found)
+    return found
+
+
+def is_of_numbers(values: list[Any] | tuple[Any, ...]) -> bool:
+    """Whether a list of an operator's arguments holds numbers, as a size or a stride does."""
+    # Schemas have no lists of numbers and tensors together.
+    return not values or type(values[0]) is int
+
+
+def memory_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
+    """Torch's own object for a tensor's memory; None for sparse tensors, which have none."""
+    try:
+        return tensor.untyped_storage()
+    except (RuntimeError, NotImplementedError):
+        return None
+
+
+def _counted_alias(tensor: torch.Tensor) -> torch.Tensor:
+    """`detach()` with the tensor's own version counter.
+
+    Below a dispatch mode an alias gets one of its own, which does not tell writes that autograd
+    counts from those behind its back.
+    """
+    if tensor.is_inference():
+        return tensor.detach()
+    was = torch._C._dispatch_tls_is_dispatch_key_excluded(_VERSIONS)  # noqa: SLF001 - has no public name
+    if not was:
+        return tensor.detach()
+    alias: torch.Tensor = at_once(_COUNTED, tensor.detach, _NOT_COUNTED)[1]
+    return alias
+
+
+def _is_cut_off(slot: Slot) -> bool:
+    """Whether what made a value without gradient has one."""
+    made_by = slot.producer
+    return made_by is not None and made_by.differentiated and not reads_shape_only(made_by.func)
+
+
+class Concern(Enum):
+    """What an operation on some tensors may have to do with a gradient."""
+
+    NONE = "nothing"
+    CUT = "they have just been cut off from what they were computed from"
+    GRADIENT = "they have one, or are marked: computed from what has one"
+
+
+class Book:
+    """Slots by tensor, storages by memory; what is common to all that a recorder does with them.
+
+    Args:
+        operators: What is known of operators.
+        places: Where the program is.
+
+    Attributes:
+        places: Where the program is.
+        reads: Values that went into Python.
+        count: Operations recorded so far.
+        epoch: Backward calls whose record has been released.
+        tampered: Memory that was changed behind autograd's back, where, and whether behind
+            recorded writes.
+    """
+
+    def __init__(self, operators: Operators, places: Places) -> None:
+        super().__init__()
+        self._operators = operators
+        self.places = places
+        self.count = self.epoch = self._slot_count = 0
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Know nothing of what was recorded, as after a time in which nothing was."""
+        self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
+        self._slots: TensorTable[Slot | weakref.ref[Slot]] = TensorTable()
+        self._storages: dict[int, weakref.ref[Storage]] = {}
+        self._sweep_at = _SWEPT
+        self._watched: dict[int, weakref.ref[Writes]] = {}
+        # What has been written to, and by what, is known as long as torch's own memory lives: the
+        # last tensor there may be one that has not been read, so that nothing else holds it.
+        self._written: set[Storage] = set()
+        self._prune_at = _PRUNED
+        self._histories: weakref.WeakSet[Slot] = weakref.WeakSet()
+        self._cuts = False  # some memory holds values that were cut off
+        self.tampered: weakref.WeakKeyDictionary[Storage, tuple[Location, bool]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    # ---------------------------------------------------------------- lookups
+
+    def slot_of(self, tensor: torch.Tensor) -> Slot | None:
+        """The slot of a tensor that the record knows, or None."""
+        return self._slot(tensor)
+
+    def writes_to(self, tensor: torch.Tensor) -> Writes:
+        """The unrecorded writes to a tensor's memory, counted as long as this is held."""
+        memory = memory_of(tensor)
+        if memory is None:
+            return Writes(None)
+        entry = self._watched.get(memory._cdata)
+        found = None if entry is None else entry()
+        if found is None or not found.is_at(memory):
+            found = Writes(memory)
+            self._watched[memory._cdata] = weakref.ref(found)
+            if len(self._watched) > self._sweep_at:
+                self._watched = {k: v for k, v in self._watched.items() if v() is not None}
+        return found
+
+    def _slot(self, tensor: torch.Tensor) -> Slot | None:
+        found = self._slots.get(tensor)
+        return found() if isinstance(found, weakref.ref) else found
+
+    def _storage_of(self, tensor: torch.Tensor) -> Storage:
+        memory = memory_of(tensor)
+        if memory is None:
+            return Storage(self._slot_count, None)
+        address = memory._cdata
+        entry = self._storages.get(address)
+        found = None if entry is None else entry()
+        if found is None or not found.is_at(memory):
+            found = Storage(self._slot_count, memory)
+            self._storages[address] = weakref.ref(found)
+            if len(self._storages) > self._sweep_at:
+                self._sweep()
+        return found
+
+    def _known_storage(self, tensor: torch.Tensor) -> Storage | None:
+        memory = memory_of(tensor)
+        entry = None if memory is None else self._storages.get(memory._cdata)
+        found = None if entry is None else entry()
+        return found if found is None or memory is None or found.is_at(memory) else None
+
+    def _sweep(self) -> None:
+        self._storages = {k: v for k, v in self._storages.items() if v() is not None}
+        # Where most of them are alive, the next look must not come soon.
+        self._sweep_at = max(_SWEPT, 2 * len(self._storages))
+
+    def _is_marked(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor matters although it does not require a gradient."""
+        return self._bears_mark(self._slot(tensor), tensor)
+
+    def _bears_mark(self, slot: Slot | None, tensor: torch.Tensor) -> bool:
+        if slot is not None:
+            return slot.masked or slot.stopped or slot.virtual
+        if not self._cuts:
+            return False
+        storage = self._known_storage(tensor)
+        return storage is not None and storage.cut
+
+    def _concern(self, tensors: list[torch.Tensor]) -> Concern:
+        """What an operation on these may have to do with a gradient."""
+        for tensor in tensors:
+            if tensor.requires_grad:
+                return Concern.GRADIENT
+        entries, found = self._slots.entries, Concern.NONE
+        for tensor in tensors:
+            entry = entries.get(id(tensor))
+            if (entry is None or entry() is not tensor) and not self._cuts:
+                continue
+            slot = self._slot(tensor)
+            if self._bears_mark(slot, tensor):
+                return Concern.GRADIENT
+            if slot is not None and _is_cut_off(slot):
+                found = Concern.CUT
+        return found
+
+    def _writes_cut(
+        self, concern: Concern, tensors: list[torch.Tensor], written: list[torch.Tensor]
+    ) -> bool:
+        """Whether what is written somewhere was computed from what has a gradient."""
+        if concern is Concern.GRADIENT:
+            return True
+        return bool(written) and any(self._is_detached(t) for t in tensors)
+
+    def _is_detached(self, tensor: torch.Tensor) -> bool:
+        """Whether a value has just been cut off from what it was computed from."""
+        slot = self._slot(tensor)
+        return slot is not None and not tensor.requires_grad and _is_cut_off(slot)
+
+    # ---------------------------------------------------------------- new ones
+
+    def _new_slot(self, tensor: torch.Tensor, location: Location) -> Slot:
+        slot = self._unset_slot(tensor, location)
+        self._slots.set(tensor, slot)
+        return slot
+
+    def _unset_slot(self, tensor: torch.Tensor, location: Location) -> Slot:
+        """A new slot that is not yet known to be the tensor's."""
+        self._slot_count += 1
+        storage = self._storage_of(tensor)
+        slot = Slot(self._slot_count, self.epoch, storage, tensor.dtype, location)
+        if storage.first is None:
+            storage.first = weakref.ref(slot)
+        return slot
+
+    def _hold(self, slot: Slot, tensor: torch.Tensor) -> None:
+        # The dictionary must not keep its own key alive through the slot: of a constant an alias is
+        # held, and the slot of a variable lives as long as the operations that read it.
+        slot.key = weakref.ref(tensor)
+        if slot.storage.cut and not tensor.requires_grad:
+            slot.stopped = True
+        if tensor.requires_grad:
+            slot.held = tensor
+            self._slots.set(tensor, weakref.ref(slot))
+        else:
+            slot.held = _counted_alias(tensor)
+        slot.version = tensor._version if not tensor.is_inference() else 0
+        slot.storage.add_external(slot)
+
+    def _add_writer(self, storage: Storage, node: Node) -> None:
+        storage.add_writer(node)
+        self._written.add(storage)
+        if len(self._written) > self._prune_at:
+            self._written = {s for s in self._written if s.is_alive()}
+            self._prune_at = max(_PRUNED, 2 * len(self._written))
+
+    def _retire(self, tensor: torch.Tensor, storage: Storage) -> None:
+        """Leave the history of some memory to graphs that know it; for others it begins anew."""
+        storage.retired = True
+        self._written.discard(storage)
+        self._storages.pop(tensor.untyped_storage()._cdata, None)
+
+    def _keep_inputs(
+        self,
+        node: Node,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        written: list[torch.Tensor],
+    ) -> None:
+        if kwargs:
+            node.kept_named = {
+                name: self._kept_value(node, value, written)
+                for name, value in kwargs.items()
+                if isinstance(value, torch.Tensor)
+            }
+        kept: dict[int, torch.Tensor] = {}
+        lists: dict[tuple[int, int], torch.Tensor] = {}
+        for position, value in enumerate(args):
+            if isinstance(value, torch.Tensor):
+                kept[position] = self._kept_value(node, value, written)
+            elif isinstance(value, (list, tuple)):
+                for i, item in enumerate(value):
+                    if isinstance(item, torch.Tensor):
+                        lists[position, i] = self._kept_value(node, item, written)
+        node.kept = kept
+        if lists:
+            node.kept_lists = lists
+
+    def _kept_value(
+        self, node: Node, value: torch.Tensor, written: list[torch.Tensor]
+    ) -> torch.Tensor:
+        if written and any(value is w for w in written):
+            return value.detach().clone()
+        slot = self._slot(value)
+        if slot is not None:
+            slot.storage.add_kept(node)
+        return value.detach()
+
+    # ---------------------------------------------------------------- numbers that went into Python
+
+    def begin_epoch(self) -> None:
+        """A graph has been freed: what was cut off before is a constant for what comes."""
+        self.epoch += 1
+        for slot in self._histories:
+            slot.history = None
+        self._histories.clear()
+
+    def forget_reads(self, index: int) -> None:
+        """Forget the values that went into Python before operation `index`."""
+        while self.reads and self.reads[0].at < index:
+            self.reads.popleft()

@@ -1,0 +1,252 @@
+"""What is written to: by recorded operations, and behind the record's back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from clarke.capture.book import gather_tensors, memory_of
+from clarke.capture.live import Node, Slot
+from clarke.capture.reading import Reading
+from clarke.capture.trace import Keep
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from clarke.capture.functions import DeclaredFunction
+    from clarke.capture.live import Storage
+    from clarke.capture.operators import Operators
+    from clarke.capture.places import Places
+    from clarke.capture.trace import Location
+
+K = TypeVar("K")
+
+
+def _changes_nothing(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether a clamp is strictly inactive, here and nearby (cosine_similarity's hidden one)."""
+    name = func._schema.name
+    if name not in ("aten::clamp_min_", "aten::clamp_") or len(args) != 2 or args[1] is None:
+        return False
+    return bool((args[0] > args[1]).all())
+
+
+class Writing(Reading):
+    """Follows writes, and what runs while gradients are switched off; arguments as of `Reading`.
+
+    Attributes:
+        rewritten: Memory that got values made from those it had, before the first backward call.
+    """
+
+    def __init__(
+        self, operators: Operators, places: Places, functions: Mapping[type, DeclaredFunction]
+    ) -> None:
+        super().__init__(operators, places, functions)
+        self.rewritten: dict[int, Location] = {}
+
+    def note_writes(self, written: list[torch.Tensor], *, cut: bool = False) -> None:
+        """Leaves and constants are about to be overwritten by what is not recorded.
+
+        Args:
+            written: What is written to.
+            cut: With values that were computed from differentiated ones.
+        """
+        for tensor in written:
+            memory = memory_of(tensor)
+            address = 0 if memory is None else memory._cdata
+            watching = self._watched.get(address)
+            if watching is not None and memory is not None:
+                writes = watching()
+                if writes is not None and writes.is_at(memory):
+                    writes.count += 1
+            entry = self._storages.get(address)
+            storage = None if entry is None else entry()
+            if storage is not None and memory is not None and not storage.is_at(memory):
+                storage = None
+            if storage is None and cut and self.epoch == 0:
+                storage = self._storage_of(tensor)
+                self._written.add(storage)
+            if storage is None:
+                continue
+            self._overwritten(storage, cut=cut)
+
+    def _overwritten(self, storage: Storage, *, cut: bool) -> None:
+        """Leaves and constants in some memory that is known are about to be overwritten."""
+        for past in self._histories:
+            if past.storage is storage:
+                past.history = None  # no longer what that operation made
+        self._protect_kept_only(storage)
+        # After a backward call it is another graph that they were computed in: constants.
+        storage.cut = self.epoch == 0 and (storage.cut or cut)
+        self._cuts = self._cuts or storage.cut
+        if storage.first is None:
+            return  # nothing has been read from there
+        references, storage.externals = storage.externals, ()
+        if storage.writers or not references:
+            # Only matters if something differentiable lies there: see `collect_trace`.
+            # Behind recorded writes, constants there have another value, too.
+            self.tampered[storage] = (self.places.here()[0], bool(storage.writers))
+            return
+        for reference in references:
+            slot = reference()
+            if slot is None or slot.held is None:
+                continue
+            original = slot.held
+            slot.rewritten = (original, 0 if original.is_inference() else original._version)
+            if not original.requires_grad and not storage.writers:
+                slot.held = original.detach().clone()
+                slot.version = slot.held._version
+            key = None if slot.key is None else slot.key()
+            if key is not None and self._slot(key) is slot:
+                self._slots.drop(key)
+
+    def _note_rewritten(self, written: list[torch.Tensor]) -> None:
+        for memory in map(memory_of, written):
+            if memory is not None:
+                self.rewritten[memory._cdata] = self.places.here()[0]
+
+    def _updates_constants(self, tensors: list[torch.Tensor], written: list[torch.Tensor]) -> bool:
+        """Whether an operation writes detached values to leaves or constants that were read before.
+
+        Such as ``target.data.copy_(0.9 * target.data + 0.1 * online.data)``: for what is computed
+        from then on they are leaves and constants with other values.
+        """
+        for tensor in tensors:
+            slot: Slot | None = self._slot(tensor)
+            if tensor.requires_grad or (slot is not None and (slot.masked or slot.virtual)):
+                return False
+        for tensor in written:
+            storage = self._known_storage(tensor)
+            if storage is not None and self.epoch and storage.writers:
+                if any(n.differentiated and not n.released for n in storage.writers):
+                    return False
+                self._retire(tensor, storage)
+                continue
+            if storage is None and self.epoch:
+                continue  # in the first graph, what is read from there is marked as detached
+            if storage is None or storage.writers or not storage.externals:
+                return False
+            first = None if storage.first is None else storage.first()
+            if first is not None and first.producer is not None:
+                return False
+        return True
+
+    def protect(self, tensor: torch.Tensor) -> None:
+        """Copy what an operation is about to overwrite and the record still needs."""
+        storage = self._known_storage(tensor)
+        if storage is None:
+            return
+        self._protect_kept_only(storage)
+        if storage.snapshot is None and not storage.writers and storage.externals:
+            flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+            flat.set_(tensor.untyped_storage())
+            storage.snapshot = flat.clone()
+
+    def _protect_kept_only(self, storage: Storage) -> None:
+        for reference in storage.kept:
+            node = reference()
+            if node is not None:
+                self._copy_kept(node, storage)
+        storage.kept = ()
+
+    def _copy_kept(self, node: Node, storage: Storage) -> None:
+        node.kept = self._copied(node.kept, storage)
+        node.kept_lists = self._copied(node.kept_lists, storage)
+        node.kept_named = self._copied(node.kept_named, storage)
+        node.kept_outputs = self._copied(node.kept_outputs, storage, discrete=False)
+
+    def _copied(
+        self, kept: Mapping[K, torch.Tensor], storage: Storage, *, discrete: bool = True
+    ) -> Mapping[K, torch.Tensor]:
+        """Kept values, those in some memory copied; integers and booleans only if `discrete`."""
+        return {
+            key: value.clone()
+            if (discrete or value.is_floating_point()) and self._known_storage(value) is storage
+            else value
+            for key, value in kept.items()
+        }
+
+    # ---------------------------------------------------------------- with gradients switched off
+
+    def _hidden_node(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], location: Location
+    ) -> Node:
+        """The record of a write to a differentiated tensor while gradients are off."""
+        node = Node(self.count, func, location)
+        node.hidden_write = True
+        if func._schema.name.endswith("_"):
+            self._note_arguments(node, args, kwargs)
+            node.outputs = (node.inputs[0].number,)
+        return node
+
+    def _stopped_node(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], location: Location
+    ) -> Node | None:
+        """The record of an operation on differentiated values alone, made without gradients.
+
+        What else it might read (a batch of an evaluation) must not be held any longer. Random
+        numbers stay what they were.
+        """
+        operator = self._operators.of(func)
+        if operator.draws:
+            return None
+        tensors: list[torch.Tensor] = []
+        gather_tensors((*args, *kwargs.values()), tensors)
+        for tensor in tensors:
+            if not (tensor.requires_grad or tensor.numel() == 1):
+                slot = self._slot(tensor)
+                if slot is None or slot.history is None:
+                    return None
+        self.count += 1
+        node = Node(self.count, func, location)
+        self._note_arguments(node, args, kwargs)
+        node.reads_stopped = True
+        if operator.keep is not Keep.NOTHING:
+            self._keep_inputs(node, args, kwargs, [])
+        return node
+
+    def _run_stopped(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        written: list[torch.Tensor],
+        location: Location,
+    ) -> Any:
+        """Run with gradients switched off: outputs are remembered as detached."""
+        if written and _changes_nothing(func, args):
+            return func(*args, **kwargs)
+        call = self._call(location) if self._functions else None
+        for tensor in written:
+            slot: Slot | None = self._slot(tensor)
+            if slot is not None and tensor.requires_grad and not tensor.is_leaf:
+                self.protect(tensor)
+                self.count += 1
+                node = self._hidden_node(func, args, kwargs, location)
+                self._add_writer(slot.storage, node)
+            else:
+                # A leaf's new value is its own, as when a module draws its first weights.
+                self.note_writes([tensor], cut=not tensor.requires_grad)
+        history = None if written or call else self._stopped_node(func, args, kwargs, location)
+        out = func(*args, **kwargs)
+        flat = out if isinstance(out, (list, tuple)) else (out,)
+        outputs: list[int | None] = []
+        for value in flat:
+            if not isinstance(value, torch.Tensor):
+                outputs.append(None)
+            elif not any(value is w for w in written):
+                slot = self._slot(value)
+                if slot is None:
+                    slot = self._new_slot(value, location)
+                slot.stopped = True
+                slot.within = call
+                outputs.append(slot.number)
+                if history is not None:
+                    slot.history = history
+                    self._histories.add(slot)
+        if history is not None:
+            history.outputs = tuple(outputs)
+        for tensor in written if call is not None else ():
+            if not tensor.requires_grad and self._slot(tensor) is None:
+                self._new_slot(tensor, location).within = call
+        return out

@@ -1,0 +1,274 @@
+"""What one recorded operation adds to a quick verdict: its touched kinks, and what settles them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from clarke.capture import DeclaredFunction, ZeroFinder
+from clarke.decide import TouchCount
+from clarke.fast.codes import Coder
+from clarke.fast.layers import POOL, RELU, pool_layer
+from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
+from clarke.fast.rows import same_rows
+from clarke.fast.same import CHOICES, agree
+from clarke.fast.scratch import Scratch
+from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
+from clarke.kinks import OpKind, choice_text, slopes_taken
+from clarke.kinks.embeddings import is_scaled, padding_row
+from clarke.kinks.lowering import lower
+from clarke.kinks.singular import SingularRule
+from clarke.kinks.table_lowerings import COMPLEX_ONLY
+from clarke.kinks.table_scattered import attained, scattered
+from clarke.steering.adapt import can_replay_random
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from clarke.capture import OpRecord, Trace
+    from clarke.compiled import Compiled
+    from clarke.fast.fingerprints import Fingerprints
+    from clarke.fast.graph import Graph
+    from clarke.kinks import KinkRule, Known, Registry, Touch
+
+_SOURCE = 3  # the argument of a reduction by index that is reduced
+_BY_INDEX = frozenset(
+    name.partition(".")[0].rstrip("_") for name, _ in scattered() if name != "embedding"
+)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A site with rows: the variable whose direction settles it, and those that cannot matter."""
+
+    position: int
+    slot: int
+    neutral: frozenset[int]
+
+
+@dataclass
+class Findings:
+    """What one pass over a trace collects."""
+
+    counts: list[TouchCount] = field(default_factory=list)
+    settled: list[Settled] = field(default_factory=list)
+    directions: dict[int, torch.Tensor] = field(default_factory=dict)
+    order: dict[int, tuple[int, int]] = field(default_factory=dict)
+    by_rows: bool = False  # some direction comes from linear conditions, not from a shift
+    slopes: dict[int, bool] = field(default_factory=dict)  # ReLU: AD takes slope 0 at zero
+    whole: Fingerprints | None = None  # of all images, if they were at hand
+    in_doubt: bool = False  # kinks are touched that no bias settles: do they matter?
+    in_parts: bool = False  # some of these inside of operations that stand for several
+
+
+class Look:
+    """Looks at operations one by one; holds memory that is used again.
+
+    Args:
+        registry: The rules.
+        seed: Of the private generator behind the fingerprints.
+        compiled: Compiled loops, used on large arrays; None to do without.
+    """
+
+    def __init__(self, registry: Registry, seed: int, compiled: Compiled | None) -> None:
+        self._registry = registry
+        self._compiled = compiled
+        self._scratch = Scratch()
+        self._coder = Coder(seed, compiled)
+        # What AD does at ties of a minimum or maximum, in words, by operator and type.
+        self._choices: dict[tuple[Any, torch.dtype, frozenset[int]], str] = {}
+
+    def at(self, graph: Graph, position: int, op: OpRecord, found: Findings) -> str:
+        """Why an operation cannot be accounted for; empty if it can."""
+        declared = isinstance(op.func, DeclaredFunction)  # its own derivative is to be judged
+        if op.hidden_write or declared or (op.reads_stopped and position in graph.needed):
+            return "detached values, hidden writes or declared functions are involved"
+        if op.resaved:
+            return "tensors were saved in another form, or are computed again"
+        if not (op.differentiated or op.reads_stopped):
+            return ""  # computed from masks, integers and constants: locally constant
+        lowering = self._registry.known(op.func).lowering
+        reduced = None if lowering is None else attained(op)
+        count = None if reduced is None else same_rows(graph, position, reduced, _SOURCE)
+        if count is not None:
+            found.counts.append(count)
+            return ""
+        known = self._registry.judge(op, graph.trace)
+        if padding_row(op) is not None and not is_scaled(op):
+            return ""  # of the other rows a linear function
+        if known.kind is OpKind.UNKNOWN and lowering is None:
+            return "the operation is not known"
+        if known.kind is OpKind.RANDOM:
+            fixed = not op.differentiated or can_replay_random(op)
+            return "" if fixed else "the operation is random"
+        if lowering is not None:
+            parts = self._parts(op)
+            if parts is not None:
+                if op.short_name.rstrip("_") in _BY_INDEX:
+                    # Its formula does not hold where indices meet: only the gradient tells.
+                    found.in_doubt = found.in_parts = True
+                return self._look_at_parts(parts, graph.trace, found)
+            if known.kind is OpKind.UNKNOWN:
+                return "the operation is not known"
+        return self.for_kinks(graph, position, known, found)
+
+    def _parts(self, op: OpRecord) -> tuple[OpRecord, ...] | None:
+        """What an operation stands for; None if it is by itself what it is here."""
+        if op.short_name in COMPLEX_ONLY:
+            return None
+        rule = self._registry.known(op.func).rule
+        if isinstance(rule, SingularRule) and rule.find(op).count == 0:
+            return None  # analytic here
+        with torch.no_grad():
+            parts = lower(op, lambda f: self._registry.known(f).lowering, -1)[0]
+        return None if parts == (op,) else parts
+
+    def _look_at_parts(self, parts: Sequence[OpRecord], trace: Trace, found: Findings) -> str:
+        """Why one of the parts of an operation cannot be accounted for; empty if all can."""
+        for part in parts:
+            known = self._registry.judge(part, trace)
+            if known.kind not in (OpKind.ANALYTIC, OpKind.RULED):
+                return "the operation stands for several, not all of them known"
+            if known.rule is None:
+                continue
+            if known.rule.doubtful:
+                return "autograd's formula for a part of the operation holds for some programs only"
+            if not any(v.is_floating_point() or v.is_complex() for v in part.kept.values()):
+                continue  # integers and masks: locally constant
+            touch = known.rule.find(part)
+            if touch.hazards:
+                return "a kink is touched that no bias settles"
+            # Autograd differentiates the whole in its own way, which no rule of a part tells.
+            found.in_doubt = found.in_doubt or touch.count > 0
+            found.in_parts = found.in_parts or touch.count > 0
+            elements = max(touch.base.numel(), touch.count)
+            found.counts.append(TouchCount(part, elements, touch.count, 0, touch))
+        return ""
+
+    def for_kinks(self, graph: Graph, position: int, known: Known, found: Findings) -> str:
+        """The same of an operation that has at most a rule."""
+        op = graph.trace.ops[position]
+        if known.kind is not OpKind.RULED or known.rule is None:
+            return ""
+        if op.signs is None and not any(
+            v.is_floating_point() or v.is_complex() for v in op.kept.values()
+        ):
+            return ""
+        if known.rule.doubtful and op.differentiated:
+            return "autograd's formula for the operation holds for some programs only"
+        if op.name == POOL and op.differentiated:
+            return self._pool(graph, position, found)
+        touch: Touch | None
+        if op.short_name in RELU and op.differentiated:
+            elements, touch = _relu_touch(known.rule, op)
+            above = touch is not None and bool(touch.mixed().any() | (touch.chosen() != 0).any())
+            found.slopes[position] = not above
+        else:
+            places = known.rule.places(op)
+            if places is not None:
+                count = self._without_listing(graph, position, *places)
+                if count is not None:
+                    found.counts.append(count)
+                    return ""
+            touch = known.rule.find(op)
+            elements = max(touch.base.numel(), touch.count)
+        if touch is None or touch.count == 0:
+            found.counts.append(TouchCount(op, elements, 0, 0))
+            return ""
+        if not op.differentiated or touch.hazards:
+            return "a kink is touched that no bias settles"
+        if op.short_name not in SHIFTED:
+            same = agree(graph, position, touch.elements)
+            if op.short_name in CHOICES and not slopes_taken(touch):
+                # By formula: the same at every tie of numbers of one type.
+                self._choices[op.func, op.kept[0].dtype, op.varied] = choice_text(touch)
+            found.in_doubt = found.in_doubt or not same
+            found.counts.append(TouchCount(op, elements, touch.count, 0, touch))
+            return ""
+        found.counts.append(TouchCount(op, elements, touch.count, touch.count, touch))
+        return _shift(graph, position, touch, found)
+
+    def _without_listing(
+        self, graph: Graph, position: int, elements: int, touched: torch.Tensor
+    ) -> TouchCount | None:
+        """The count of an operation of which that is all there is to know; else None."""
+        op = graph.trace.ops[position]
+        if not touched.numel():
+            return TouchCount(op, elements, 0, 0)
+        if op.short_name not in CHOICES or not op.differentiated:
+            return None
+        choice = self._choices.get((op.func, op.kept[0].dtype, op.varied))
+        if choice is None or not agree(graph, position, touched):
+            return None
+        return TouchCount(op, elements, touched.numel(), 0, choice=choice)
+
+    def _pool(self, graph: Graph, position: int, found: Findings) -> str:
+        op = graph.trace.ops[position]
+        if _reads_index(graph, position):
+            return "the index of the maximum is used"
+        layer = pool_layer(graph, position)
+        if layer is None:
+            return "what stands before the maxpool is not a convolution"
+        known = codes_at_hand(graph, layer, self._coder, self._compiled)
+        found.whole = found.whole or known
+        ties = pool_ties(graph, layer, self._scratch, self._compiled, known)
+        if ties is None:
+            return "the maxpool's input is not an array of float32 or float64 on the CPU"
+        if layer.relu is not None and not found.slopes.get(layer.relu, False):
+            return "the ReLU before the maxpool does not have slope 0 at 0"
+        touched, rivals = ties.count + ties.zero_ties, 0
+        if ties.images(1).size:
+            rest = (self._coder, self._compiled, known, found.whole)
+            different = find_rivals(graph, layer, ties, *rest)
+            if different is None:
+                return "there is no fingerprint for what stands before the maxpool"
+            rivals = different.windows
+            if rivals and layer.weight in found.directions:
+                return "two maxpools need directions of the same weights"
+            if rivals:
+                direction = settle(graph, layer, different)
+                if direction is None:
+                    return f"no direction of the layer's weights settles {rivals} tied windows"
+                use = graph.uses[layer.weight]
+                found.directions[layer.weight] = direction
+                found.order[layer.weight] = (use, 0)
+                found.by_rows = True
+                found.settled.append(Settled(position, layer.weight, layer.biases))
+        nonzero = None if layer.relu is None else ties.count
+        found.counts.append(TouchCount(op, ties.windows, touched, rivals, nonzero=nonzero))
+        return ""
+
+
+def _relu_touch(rule: KinkRule, op: OpRecord) -> tuple[int, Touch | None]:
+    """Number of elements of a ReLU, and its touched kinks if there are any."""
+    if op.signs is not None:
+        elements, at = op.signs.output.numel(), op.signs.zeros
+    else:
+        elements, at = op.kept[0].numel(), ZeroFinder().find(op.kept[0])
+    return elements, touch_at_zeros(rule, op, at) if at.numel() else None
+
+
+def _reads_index(graph: Graph, position: int) -> bool:
+    """Whether another operation reads the index that a maxpool returns."""
+    op = graph.trace.ops[position]
+    index = op.outputs[1] if len(op.outputs) > 1 else None
+    return any(index in graph.makers[r] for r in graph.readers[position])
+
+
+def _shift(graph: Graph, position: int, touch: Touch, found: Findings) -> str:
+    shift = find_shift(graph, position, touch)
+    if shift is None:
+        return "no shift of one bias settles the touched kinks"
+    earlier = found.directions.get(shift.slot)
+    signs = shift.signs
+    if earlier is not None:
+        if bool((earlier * signs < 0).any()):
+            return "two operations need opposite shifts of one bias"
+        signs = torch.where(earlier != 0, earlier, signs)
+    found.directions[shift.slot] = signs
+    found.order[shift.slot] = (shift.use, 1)
+    found.settled.append(Settled(position, shift.slot, frozenset()))
+    return ""
