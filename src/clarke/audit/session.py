@@ -308,11 +308,29 @@ class Audit:
             self._stepping.recover()  # which may put the recorder back among the modes
         if self._notice is not None:
             self._notice.look()
+        recorder = self._recorder
         try:
+            if recorder is not None and recorder.rests:  # and so the call is not judged
+                return self._left_out(call, recorder)
             return self._looked_at(call)
         finally:
             if self._shadows is not None:
                 self._shadows.rest(rests=not self._next_is_judged())
+
+    def _left_out(self, call: BackwardCall, recorder: Recorder) -> Any:
+        """Let a call run that nobody looks at, in a program of which nothing is recorded."""
+        number = self._history.calls + 1
+        location = recorder.places.here()[0]
+        self._penalized.note(call)
+        result = call.run()
+        self._add(_unseen(number, location, self._why_left_out(number)), None)
+        return result
+
+    def _why_left_out(self, number: int) -> str:
+        """Why a call is not looked at; "" if it is."""
+        if self._left <= 0:
+            return "Left out, since the time for all calls (`total_seconds`) has been spent."
+        return "" if self._schedule.looks_at(number) else "Left out by `every` or `sample`."
 
     @leaves_no_trace
     def _looked_at(self, call: BackwardCall) -> Any:
@@ -329,9 +347,7 @@ class Audit:
             call = replace(call, refused=recorder.stands_aside)
         number = self._history.calls + 1
         location = recorder.places.here()[0]
-        why = "" if self._schedule.looks_at(number) else "Left out by `every` or `sample`."
-        if self._left <= 0:
-            why = "Left out, since the time for all calls (`total_seconds`) has been spent."
+        why = self._why_left_out(number)
         if why:
             result = run_call(call, recorder)
             forget(call, recorder)
