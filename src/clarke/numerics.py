@@ -675,6 +675,18 @@ COMPILED_ROUNDED = Threshold(
     "moved there by rounding, and is not called wrong: half of the digits, since terms cancel.",
     (Verdict.NOT_CLARKE,),
 )
+COMPILED_NEAR = Threshold(
+    16.0,
+    "Multiples of a rounding by which values are moved to see whether a compiled program, which "
+    "sums in another order, may stand on another side of a kink than the function as written.",
+    (Verdict.NOT_CLARKE,),
+)
+COMPILED_SIDES = Threshold(
+    8.0,
+    "How often they are: a value within one rounding of a kink stays on its side in one of about "
+    "two trials.",
+    (Verdict.NOT_CLARKE,),
+)
 GRADCHECK_BESIDE = Steps(
     (1e-2, 1e-3, 1e-4),
     "Distances from a kink at which torch's test is made, relative to the largest input.",
