@@ -57,7 +57,8 @@ def check(
             use: first the `inputs` that require gradients, then, in the order of first use,
             parameters and other leaves that the function closes over. Leaves that it makes itself
             while it runs (a gradient penalty's interpolates) are constants.
-        raise_exception: Raise if the gradient is proved wrong.
+        raise_exception: Raise if the gradient is proved wrong; not for NaN, infinity, or undecided
+            ones, for which `report.correct` is None.
         settings: Limits of the search.
         seconds: Time limit of clarke's own work, runs of the function beside the point included;
             the first run is not. When it ends, the verdict is `UNDECIDED` and says what was

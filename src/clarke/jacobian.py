@@ -57,6 +57,11 @@ class Jacobian:
     shapes: tuple[torch.Size, ...]
     dtype: torch.dtype
 
+    def __repr__(self) -> str:
+        """What a prompt shows; the matrix is computed when it is asked for."""
+        shapes = ", ".join(str(tuple(s)) for s in self.shapes)
+        return f"Jacobian(variables of shape {shapes}; see .matrix, .blocks(), .pull() and .push())"
+
     @cached_property
     def matrix(self) -> torch.Tensor:
         """(m, n) one row for each number that the function returns, the variables flattened."""

@@ -123,6 +123,11 @@ def prepared(
         OutOfTimeError: The record is too long to be read in time.
     """
     check_seconds(seconds)
+    if not callable(function):
+        raise InputError(
+            f"A function is needed, not its value ({type(function).__name__}). Pass one that "
+            "computes the loss, for example `lambda: loss_of(model(data))`."
+        )
     arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     _refuse_inputs(arguments)
     world = World()
@@ -229,7 +234,8 @@ def _scalar(output: Any, recorder: RefusingRecorder) -> torch.Tensor:
         why = (
             "it ran under torch.inference_mode"
             if recorder.saw_inference
-            else "nothing that requires a gradient reaches it, or it ran under torch.no_grad"
+            else "nothing that requires a gradient reaches it (or a branch of Python returned a "
+            "constant), or it ran under torch.no_grad"
         )
         raise InputError(
             f"The result does not require a gradient: {why}. "

@@ -366,6 +366,11 @@ class Subdifferential:
 
     def _flat(self, vector: Vector) -> Array:
         parts = [vector] if isinstance(vector, torch.Tensor) else list(vector)
+        if not all(isinstance(p, torch.Tensor) for p in parts):
+            raise InputError(
+                "A vector is a tensor, or a sequence of tensors, one for each variable: "
+                "torch.tensor(v, dtype=torch.float64) makes one of numbers."
+            )
         flat = flatten(parts)
         if len(flat) != self._source.size:
             raise InputError(

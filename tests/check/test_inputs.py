@@ -17,6 +17,18 @@ def test_nothing_requires_a_gradient():
         clarke.check(lambda x: x.sum(), (torch.ones(2),))
 
 
+def test_a_branch_that_returned_a_constant():
+    zero = torch.zeros((), dtype=torch.float64)
+    with pytest.raises(InputError, match="a branch of Python returned a constant"):
+        clarke.check(lambda x: max(zero, 1 - x), leaf(1.0).sum().detach().requires_grad_())
+
+
+def test_a_value_in_place_of_the_function():
+    x = leaf(1.0)
+    with pytest.raises(InputError, match=r"A function is needed, not its value \(Tensor\)"):
+        clarke.check(x.sum(), (x,))
+
+
 def test_under_no_grad_inside():
     def program(x):
         with torch.no_grad():

@@ -189,3 +189,10 @@ def test_newtons_method_on_a_complementarity_problem():
             x = (x - torch.linalg.solve(found.matrix, normal_map(x))).detach()
         z = torch.relu(x)
         assert float(torch.minimum(z, matrix @ z + q).abs().max()) < 1e-9
+
+
+def test_a_prompt_shows_it_in_a_line():
+    x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    shown = repr(clarke.jacobian(torch.relu, (x,)))
+    assert "shape (2,)" in shown
+    assert len(shown.splitlines()) == 1

@@ -191,3 +191,11 @@ def test_the_answer_repeats():
 
     first = clarke.subdifferential(program, (x,)).bouligand()
     assert torch.equal(first, clarke.subdifferential(program, (x,)).bouligand())
+
+
+def test_numbers_are_no_vector():
+    found = clarke.subdifferential(lambda x: x.abs().sum(), (zeros(2),))
+    with pytest.raises(clarke.InputError, match=r"A vector is a tensor"):
+        found.contains([0.0, 0.0])
+    with pytest.raises(clarke.InputError, match=r"A vector is a tensor"):
+        found.directional([1.0, 0.0])

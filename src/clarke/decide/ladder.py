@@ -278,8 +278,8 @@ def _distance(many: int, distance: float) -> str:
     if many == 1:
         return f"Gradients at nearby points all tend to one that lies {distance:.3g} away."
     return (
-        f"Gradients at nearby points tend to {many}, and every mixture of these lies at least "
-        f"{distance:.3g} away."
+        f"Gradients at nearby points tend to {many} different ones, and every mixture of these "
+        f"lies at least {distance:.3g} away."
     )
 
 
