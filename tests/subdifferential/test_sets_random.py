@@ -15,6 +15,7 @@ import torch
 
 import clarke
 from clarke.decide import source
+from clarke.numerics import VERTEX_TOLERANCE
 from reference import contains
 from reference.hull import exact, farkas, strict_direction
 from reference.layered import layered
@@ -85,10 +86,11 @@ class Compared:
         corners = self.found.vertices().numpy()
         assert matched(corners, self.points, self.room).all()
         clear, all_corners = 0, 0
+        thick = np.maximum(self.room, VERTEX_TOLERANCE * np.ptp(self.points, axis=0))
         for e in self.exact:
             rest = [o for o in self.exact if o != e]
             all_corners += not rest or not contains(rest, e)
-            if not rest or self.is_far(e, rest):
+            if not rest or self.is_far(e, rest, thick):
                 clear += 1
                 assert matched(array([e]), corners, self.room).all(), "a vertex is missing"
         for i, corner in enumerate(corners):
@@ -125,17 +127,17 @@ class Compared:
         if self.is_far(beyond):
             self.ask(beyond, False, verify=True)
 
-    def is_far(self, vector, points=None):
+    def is_far(self, vector, points=None, room=None):
         """Whether a vector is outside of a hull by more than rounding, exactly.
 
         Outside of its sum with a cross-polytope that holds a box of the size of roundings.
         """
         n = len(vector)
         columns = [(*e, Fraction(1), Fraction(0)) for e in points or self.exact]
-        for i, room in enumerate(64 * n * self.room):
+        for i, wide in enumerate(64 * n * (self.room if room is None else room)):
             for sign in (1, -1):
                 unit = [Fraction(0)] * n
-                unit[i] = sign * Fraction(float(room))
+                unit[i] = sign * Fraction(float(wide))
                 columns.append((*unit, Fraction(0), Fraction(1)))
         columns.append((*[Fraction(0)] * n, Fraction(0), Fraction(1)))
         return farkas(columns, (*vector, Fraction(1), Fraction(1)))[0] is None
