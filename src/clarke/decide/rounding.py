@@ -120,7 +120,7 @@ class Rounding:
             types = [torch.float64] * len(types)
         # A formula that gives NaN at the point has no roundings that could be granted.
         finite = tuple(torch.nan_to_num(g, 0.0, 0.0, 0.0) for g in self._gradient)
-        self._least = spacings(finite, types)
+        self._least = self._spacings = spacings(finite, types)
         self._largest = tuple(torch.zeros_like(g) for g in self._gradient)
         self._along = [0.0] * len(self._gradient)
         self._signed: dict[int, tuple[int, Tensors]] = {}
@@ -313,7 +313,8 @@ class Rounding:
         square of it is as small as that. What some point that rounds to this one has for its
         gradient is no noise, wherever digits were lost on the way to it.
         """
-        trace, found = self._program.analysis.trace, self._least
+        # What its own formula makes of the entry is granted as rounding, and may be all noise.
+        trace, found = self._program.analysis.trace, self._spacings
         for seed in _POINT_SEEDS:
             generator = torch.Generator().manual_seed(seed)
             moved = []
