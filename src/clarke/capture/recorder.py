@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clarke.capture.applied import Application, Beside, running
+from clarke.capture.aside import Aside
 from clarke.capture.book import Concern, gather_tensors, tensors_among
 from clarke.capture.functions import running_function
 from clarke.capture.live import Node, Read, Slot
@@ -21,15 +22,11 @@ from clarke.capture.signs import ZeroFinder, signs_tell
 from clarke.capture.trace import Keep
 from clarke.capture.writing import Writing
 from clarke.torch_private import (
-    is_entered,
-    is_on_top,
     leave_mode,
     may_be_in_forward,
     mode_flags,
     never_trace,
     saved_tensors_hooks,
-    step_off,
-    step_on,
     tracing_graph,
 )
 
@@ -50,38 +47,6 @@ _SCALAR = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - has no pu
 # Looked up once: every operation of the program asks them.
 _inferring: Final = torch.is_inference_mode_enabled
 _differentiating: Final = torch.is_grad_enabled
-
-
-class Aside:
-    """Keeps a recorder from recording; a context manager, or `start` and `stop`.
-
-    Dropped before its end, it does nothing: a generator would step back on whenever the garbage
-    collector comes by.
-    """
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._stepped_off = False
-
-    def __enter__(self) -> None:
-        self.start()
-
-    def __exit__(self, *exc: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Record nothing from here on."""
-        self._recorder.paused = True
-        if is_on_top(self._recorder):
-            self._stepped_off = True
-            step_off()
-
-    def stop(self) -> None:
-        """Record again; also where it does."""
-        if self._stepped_off and not is_entered(self._recorder):
-            step_on(self._recorder)
-        self._stepped_off = False
-        self._recorder.paused = False
 
 
 class Recorder(Writing, TorchDispatchMode):
