@@ -11,7 +11,7 @@ from clarke.proof.files import (
     save_theorem,
     unpack_stored,
 )
-from clarke.proof.joint import mean_of
+from clarke.proof.joint import mean_of, with_parameters
 from clarke.proof.steps import judge_stored
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "save_theorem",
     "unpack",
     "unpack_stored",
+    "with_parameters",
 ]
