@@ -84,12 +84,12 @@ class Proof:
 
     def __init__(self, content, tensors):
         refuse_if(content["format"] != "clarke proof", "the format is another one")
-        told = f"version {content['version']} of the format, and this checker reads version 2"
-        refuse_if(content["version"] != 2, told, CannotTell)
+        refuse_if(content["version"] != 2, f"version {content['version']}, and not 2", CannotTell)
         refuse_if(set(content) != set(FIELDS.split()), f"the fields are not {FIELDS}")
         self.claim, self.verdict, told = (content[k] for k in ("claim", "verdict", "instructions"))
         refuse_if(set(told) == {"missing"}, told.get("missing"), CannotTell)
-        self.output, self.unit, self.tensors, self.work = told["output"], told["unit"], tensors, 0
+        self.output, self.unit, self.entry = (told[k] for k in ("output", "unit", "entry"))
+        self.tensors, self.work = tensors, 0
         refuse_if(self.unit not in (-53, -24, -11, -8), "the unit of rounding is of no type")
         self.point, self.constants = ([*map(F, self.take(n))] for n in ("point", "constants"))
         self.touched = len(self.take("touched", "I64", "q")) // 3
@@ -404,7 +404,7 @@ def witnessed(proof, value, target):
 
 def separated(proof, value, target, unit):
     """No selection is on the far side: kinks are decided one by one where bounds do not do."""
-    d = [F(v) for v in proof.take("direction")]
+    d = [F(x) * (proof.entry in (None, n)) for n, x in enumerate(proof.take("direction"))]
     products = [x * y for x, y in zip(d, target, strict=True)]
     todo, bounded, excluded = [{}], 0, 0
     while todo:
@@ -478,8 +478,8 @@ def verify(path):
     except (Rejected, CannotTell):
         raise
     except Exception as error:
-        told = " ".join(f"({type(error).__name__} {error})".split())[:200]
-        raise Rejected(f"something is missing or has another form {told}") from error
+        told = " ".join(f"it has another form ({type(error).__name__} {error})".split())
+        raise Rejected(told[:200]) from error
 
 def main(paths):
     """Check files; returns the exit status."""

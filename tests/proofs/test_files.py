@@ -175,6 +175,21 @@ def test_a_fresh_process_verifies_by_both(zoo):
     assert done.stdout.count("clarke_verify.py: checked") == 2
 
 
+def test_variables_that_fall_apart_are_refuted_by_one_of_them(tmp_path):
+    x = torch.zeros(30, dtype=torch.float64, requires_grad=True)
+    report = clarke.check(lambda x: (2 * torch.relu(x) - x.abs()).sum(), (x,))
+    path = report.save(tmp_path / "apart.clarke")
+    assert own(path) == (CHECKED, "")
+    assert independent(path) == (CHECKED, "NOT_CLARKE")
+    content, tensors = opened(path)
+    assert content["instructions"]["entry"] is not None
+    for entry, mine in ((None, CHECKED), (29, CHECKED), (99, CHECKED), (1.5, REJECTED)):
+        content["instructions"]["entry"] = entry
+        file = forged(tmp_path / "other.clarke", content, tensors)
+        assert own(file)[0] == mine
+        assert (independent(file)[0] == CHECKED) is (entry == 29)
+
+
 def test_the_checker_runs_alone(zoo):
     done = alone(zoo["nested"])
     assert (done.returncode, done.stderr) == (0, "")

@@ -23,9 +23,9 @@ from clarke.decide.verification import (
 from clarke.errors import InputError, ModifiedSinceError, ProofError, UnsupportedError
 from clarke.kinks.smooth import OpClass, classify
 from clarke.proof.checked import fields, text, truth
-from clarke.proof.claims import gradient_of, named, proved, touched, write
+from clarke.proof.claims import entry_apart, gradient_of, named, proved, touched, write
 from clarke.proof.container import pack, put, read_bytes, refuse, unpack
-from clarke.proof.instructions import instructions
+from clarke.proof.instructions import check_instructions, instructions
 from clarke.proof.plain import program_from_plain, program_to_plain
 from clarke.proof.reading import each, read
 from clarke.proof.sizes import first_run
@@ -164,20 +164,10 @@ class Stored:
             raise Defect("the gradient comes from somewhere else than the file says")
         used = {"touched": listed, **named("gradient", gradient)}
         write(proof, used)
-        told, words = instructions(program, deadline)
-        if told != self.instructions or not _same(words, self.tensors):
-            raise Defect("the instructions are not those of the recorded operations")
-        used.update(words)
+        used.update(check_instructions(program, self.instructions, self.tensors, deadline))
         program_to_plain(self.trace, self.variables, used)
         if used.keys() != self.tensors.keys():
             raise Defect("the file holds tensors that nobody asks for")
-
-
-def _same(mine: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> bool:
-    return all(
-        name in given and given[name].dtype == t.dtype and torch.equal(given[name], t)
-        for name, t in mine.items()
-    )
 
 
 def save_certificate(
@@ -217,6 +207,8 @@ def save_certificate(
     tensors["touched"] = touched(program)
     claim = write(proof, tensors)
     told, words = instructions(program)
+    if words:
+        told["entry"] = entry_apart(proof)
     tensors |= words
     gradient = gradient_of(proof)
     found = (*proved(proof), Verdict.UNDECIDED)

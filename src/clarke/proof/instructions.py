@@ -10,6 +10,7 @@ import torch
 
 from clarke.capture import Ref, input_slots
 from clarke.deadline import UNLIMITED, Deadline
+from clarke.decide.verification import Defect
 from clarke.kinks import OpKind, default_registry
 from clarke.numerics import INSTRUCTION_NUMBERS
 from clarke.proof.cells import UNKNOWN, Cells, NoInstructionsError
@@ -56,7 +57,31 @@ def instructions(
     tensors["point"] = torch.cat([*point, torch.zeros(0, dtype=torch.float64)])
     kinds = {e.tensor.dtype for e in trace.externals.values()} | set(trace.slot_dtypes.values())
     unit = max((_UNITS.get(k, _DOUBLE) for k in kinds), default=_DOUBLE)
-    return {"output": number, "unit": unit}, tensors
+    return {"output": number, "unit": unit, "entry": None}, tensors
+
+
+def check_instructions(
+    program: Program,
+    given: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    deadline: Deadline,
+) -> dict[str, torch.Tensor]:
+    """Write the instructions of a program again; returns their tensors.
+
+    Raises:
+        Defect: A file holds others.
+    """
+    told, words = instructions(program, deadline)
+    entry = given.get("entry")  # which one is a hint: whether it is enough is what is checked
+    if words and (entry is None or type(entry) is int):
+        told["entry"] = entry
+    same = all(
+        name in tensors and tensors[name].dtype == t.dtype and torch.equal(tensors[name], t)
+        for name, t in words.items()
+    )
+    if told != given or not same:
+        raise Defect("the instructions are not those of the recorded operations")
+    return words
 
 
 class _Lowered:
