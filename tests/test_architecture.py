@@ -20,6 +20,7 @@ LAYERS = (
     "numerics.py",
     "torch_private.py",
     "torch_sharded.py",
+    "torch_compiled.py",
     "tangents.py",
     "undo.py",
     "compiled/",

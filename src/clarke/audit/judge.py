@@ -23,6 +23,7 @@ from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import declared_rate, opened_value
 from clarke.errors import CaptureError, ClarkeError, InputError, OutOfTimeError, in_a_line
 from clarke.fast import Familiar, QuickJudge
+from clarke.torch_compiled import plain_backward
 from clarke.torch_private import saved_tensors_hooks, vmap_nesting
 from clarke.torch_sharded import is_spread
 from clarke.undo import contextmanager
@@ -259,12 +260,27 @@ def judge(
     """
     settings = replace(settings, confirm=Confirm.ALWAYS if confirmed else Confirm.NEVER)
     with alone():
-        trace = refilled(case.trace(), registry.keeps, deadline)
-        decision = decide(trace, registry, case.slots, gradient, settings, deadline=deadline)
-        if decision.verdict.correct is None or case.opened is None:
-            return decision
-        value = opened_value(case.opened, trace, case.slots, deadline)
-        return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
+        return decided(case, gradient, registry, settings, deadline)
+
+
+def decided(
+    case: Case,
+    gradient: tuple[torch.Tensor, ...],
+    registry: Registry,
+    settings: Settings,
+    deadline: Deadline,
+    *,
+    given: bool = False,
+) -> Decision:
+    """The verdict on a gradient, which somebody else may have `given`."""
+    trace = refilled(case.trace(), registry.keeps, deadline)
+    decision = decide(
+        trace, registry, case.slots, gradient, settings, given=given, deadline=deadline
+    )
+    if decision.verdict.correct is None or case.opened is None:
+        return decision
+    value = opened_value(case.opened, trace, case.slots, deadline)
+    return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
 
 
 @contextmanager
@@ -283,6 +299,7 @@ def alone() -> Iterator[None]:
         torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else _AS_IT_IS,
         torch.autograd.set_detect_anomaly(False) if torch.is_anomaly_enabled() else _AS_IT_IS,
         saving_plainly() if saved_tensors_hooks() is not None else _AS_IT_IS,
+        plain_backward(),
     ):
         try:
             try:

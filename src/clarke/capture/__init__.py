@@ -16,6 +16,7 @@ from clarke.capture.recorder import Recorder
 from clarke.capture.refusing import RefusingRecorder
 from clarke.capture.retraced import Retraced
 from clarke.capture.saving import saving_plainly
+from clarke.capture.shadow import Shadow, Shadows
 from clarke.capture.signs import Signs, ZeroFinder
 from clarke.capture.structure import Structure, structure_of
 from clarke.capture.trace import (
@@ -53,6 +54,8 @@ __all__ = [
     "RefusingRecorder",
     "Retraced",
     "ScalarRead",
+    "Shadow",
+    "Shadows",
     "Signs",
     "Structure",
     "TensorTable",

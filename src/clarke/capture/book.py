@@ -126,10 +126,14 @@ class Book:
         super().__init__()
         self._operators = operators
         self.places = places
+        self.count = self.epoch = self._slot_count = 0
+        self.gathered: Callable[[torch.Tensor], Gathered | None] | None = None
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Know nothing of what was recorded, as after a time in which nothing was."""
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
-        self.count = 0
         self._slots: TensorTable[Slot | weakref.ref[Slot]] = TensorTable()
-        self._slot_count = 0
         self._storages: dict[int, weakref.ref[Storage]] = {}
         self._sweep_at = _SWEPT
         self._watched: dict[int, weakref.ref[Writes]] = {}
@@ -139,8 +143,6 @@ class Book:
         self._prune_at = _PRUNED
         self._histories: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._cuts = False  # some memory holds values that were cut off
-        self.epoch = 0
-        self.gathered: Callable[[torch.Tensor], Gathered | None] | None = None
         self.spread: Node | None = None
         self.tampered: weakref.WeakKeyDictionary[Storage, tuple[Location, bool]] = (
             weakref.WeakKeyDictionary()

@@ -15,7 +15,7 @@ from clarke.capture.memory import refuse_missing
 from clarke.capture.signs import Signs, StandIn
 from clarke.capture.trace import External, OpRecord, Origin, ScalarRead, Trace, overload_of
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.errors import CaptureError, ModifiedSinceError
+from clarke.errors import CaptureError, ModifiedSinceError, UnseenError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -27,8 +27,9 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 COMPILED: Final = (
-    "Part of this ran under torch.compile, where clarke sees nothing and changes nothing. Judge it "
-    "uncompiled: the module before torch.compile (model._orig_mod), or the whole program under "
+    "Part of this ran under torch.compile, where clarke saw nothing and changed nothing: in a call "
+    "that was not to be judged, or in a way that is not followed. Judge it uncompiled: the module "
+    "before torch.compile (model._orig_mod), or the whole program under "
     "torch.compiler.set_stance('force_eager')."
 )
 
@@ -100,10 +101,10 @@ def collect_trace(
         slot = recorder.read_leaf(output)  # the identity: no operation ran
     if slot is not None:
         recorder.note_result(slot, output)
-    if slot is None and is_from_compiled(output):
-        raise CaptureError(COMPILED)
     if slot is None:
-        raise CaptureError(
+        _refuse_compiled(recorder, output)
+    if slot is None:
+        raise UnseenError(
             "clarke did not see how this tensor was computed. Compute it inside the function "
             "given to clarke.check, or inside the `with clarke.audit()` block."
         )
@@ -132,7 +133,9 @@ def collect_trace(
     if slot.producer is None and slot.number not in externals:
         # The result itself is a leaf, or comes straight from a custom Function.
         externals[slot.number] = _external(slot, output)
-    _refuse_compiled(externals.values())
+    for e in externals.values():
+        if e.origin is not Origin.CONSTANT:
+            _refuse_compiled(recorder, e.tensor)
     applied = list(dict.fromkeys(n.within for n in nodes.values() if n.within is not None))
     trace = Trace(
         ops=tuple(_op_record(nodes[i], applied) for i in sorted(nodes)),
@@ -165,10 +168,12 @@ def _is_local(tensor: torch.Tensor) -> bool:
     return type(tensor.grad_fn).__name__ == "_ToTorchTensorBackward"
 
 
-def _refuse_compiled(externals: Iterable[External]) -> None:
-    for e in externals:
-        if e.origin is not Origin.CONSTANT and is_from_compiled(e.tensor):
-            raise CaptureError(COMPILED)
+def _refuse_compiled(recorder: Recorder, tensor: torch.Tensor) -> None:
+    why = recorder.unfollowed.get(tensor)
+    if why:
+        raise CaptureError(why)
+    if is_from_compiled(tensor):
+        raise UnseenError(COMPILED)
 
 
 def collect_opened(

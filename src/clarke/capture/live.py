@@ -108,6 +108,10 @@ class Storage(Memory):
         self._memory = None if memory is None else weakref.ref(memory)
         self.number = number
 
+    def move(self, memory: torch.UntypedStorage) -> None:
+        """What lies there lies elsewhere."""
+        self._memory = weakref.ref(memory)
+
     def add_writer(self, node: Node) -> None:
         """Note that an operation wrote there."""
         self.writers = _grown(self.writers, node)

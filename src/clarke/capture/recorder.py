@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clarke.capture.applied import Application, Beside, running
+from clarke.capture.aside import Aside
 from clarke.capture.book import Concern, gather_tensors, tensors_among
 from clarke.capture.functions import running_function
 from clarke.capture.live import Node, Read, Slot
@@ -18,18 +19,14 @@ from clarke.capture.places import Places
 from clarke.capture.reading import writers_before
 from clarke.capture.saving import saves_otherwise
 from clarke.capture.signs import ZeroFinder, signs_tell
+from clarke.capture.taking import Taking
 from clarke.capture.trace import Keep
-from clarke.capture.writing import Writing
 from clarke.torch_private import (
-    is_entered,
-    is_on_top,
     leave_mode,
     may_be_in_forward,
     mode_flags,
     never_trace,
     saved_tensors_hooks,
-    step_off,
-    step_on,
     tracing_graph,
 )
 from clarke.torch_sharded import is_spread_type
@@ -53,39 +50,7 @@ _inferring: Final = torch.is_inference_mode_enabled
 _differentiating: Final = torch.is_grad_enabled
 
 
-class Aside:
-    """Keeps a recorder from recording; a context manager, or `start` and `stop`.
-
-    Dropped before its end, it does nothing: a generator would step back on whenever the garbage
-    collector comes by.
-    """
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-        self._stepped_off = False
-
-    def __enter__(self) -> None:
-        self.start()
-
-    def __exit__(self, *exc: object) -> None:
-        self.stop()
-
-    def start(self) -> None:
-        """Record nothing from here on."""
-        self._recorder.paused = True
-        if is_on_top(self._recorder):
-            self._stepped_off = True
-            step_off()
-
-    def stop(self) -> None:
-        """Record again; also where it does."""
-        if self._stepped_off and not is_entered(self._recorder):
-            step_on(self._recorder)
-        self._stepped_off = False
-        self._recorder.paused = False
-
-
-class Recorder(Writing, TorchDispatchMode):
+class Recorder(Taking, TorchDispatchMode):
     """Records the operations that run inside the ``with`` block.
 
     Args:
@@ -118,6 +83,7 @@ class Recorder(Writing, TorchDispatchMode):
         self.saw_inference = False
         self.stands_aside = ""  # why nothing at all is recorded
         self.paused = False
+        self.rests = False  # it is not among the modes
         self._flags: tuple[bool, ...] = ()
         self._zeros = ZeroFinder(compiled)
         self._early = early
@@ -307,7 +273,7 @@ class Recorder(Writing, TorchDispatchMode):
             node.resaved = True
         masked = self._note_inputs(node, operator)
         for tensor in written:
-            self._protect(tensor)
+            self.protect(tensor)
         opened = self._inside and node.differentiated and (passes or not operator.cuts)
         keeps = operator.keep
         if keeps is Keep.NOTHING and not written:  # most of them

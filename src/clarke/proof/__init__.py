@@ -8,6 +8,7 @@ from clarke.proof.files import (
     pack_step,
     save_certificate,
     save_step,
+    save_theorem,
     unpack_stored,
 )
 from clarke.proof.joint import mean_of, with_parameters
@@ -23,6 +24,7 @@ __all__ = [
     "pack_step",
     "save_certificate",
     "save_step",
+    "save_theorem",
     "unpack",
     "unpack_stored",
     "with_parameters",

@@ -15,7 +15,7 @@ import torch
 
 from clarke.capture import External, Location, OpRecord, Origin, Ref, ScalarRead, Trace
 from clarke.errors import InputError
-from clarke.proof.files import Stored
+from clarke.proof.files import NO_PROOF, Stored
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def mean_of(
         variables=tuple(shared[key] for key in order),
         replayed=True,
         claim=MappingProxyType({"kind": "nothing"}),
+        instructions=NO_PROOF,
         tensors=MappingProxyType({f"gradient.{i}": given[k] for i, k in enumerate(order)}),
     )
     return step, order
