@@ -25,11 +25,12 @@ from clarke.decide.certificate import Certificate
 from clarke.decide.context import Context
 from clarke.decide.model import Decision, Witness
 from clarke.decide.search import witness_selection
+from clarke.decide.tied import largest_candidates
 from clarke.decide.verification import own_gradient
 from clarke.errors import OutOfTimeError, ReplayError
 from clarke.feasibility import find_witness
 from clarke.kinks import Call, default_registry
-from clarke.numerics import ROW_VANISHING, SEARCH_SHARE, WITNESS_MARGIN
+from clarke.numerics import ROUNDED_TIE, ROW_VANISHING, SEARCH_SHARE, WITNESS_MARGIN
 from clarke.steering import Program, adapted, analyse, natural_gradient, selected_gradient
 from clarke.verdict import Verdict
 
@@ -98,7 +99,7 @@ def judge_beside_roundings(context: Context) -> Decision | None:
         return None
     context.looked_beside = True
     tied = context.rounded & relevance.relevant
-    if not bool(tied.any()) or _are_opposed(program, relevance.relevant, context.generator):
+    if not bool(tied.any()):
         return None
     freed = with_roundings(program, default_registry(), tied)
     if freed is None:
@@ -136,20 +137,38 @@ def judge_beside_roundings(context: Context) -> Decision | None:
     )
 
 
-def _are_opposed(program: Program, relevant: torch.Tensor, generator: torch.Generator) -> bool:
-    """Whether two kinks ask for opposite signs of one value.
+def _are_opposed(program: Program, kinks: torch.Tensor, before: Sequence[Sequence[int]]) -> bool:
+    """Whether two kinks ask for opposite signs of one value that the program computes twice.
 
-    A program may compute that value twice, each time with a rounding of its own: of
-    ``relu(x - y) - relu(y - x)`` both are zero at a tie, and nobody would call their slopes right.
+    Each time it is rounded anew: of ``relu(x - y) - relu(y - x)`` both are zero at a tie, and
+    nobody would call their slopes right. Values of one operation are told apart by its data: two
+    windows of a maximum may hold equal patches in another order.
+
+    Args:
+        program: The program.
+        kinks: (count,) bool, ties of rounding.
+        before: By site, in evaluation order, what was rounded next before it.
     """
-    rows = build_rows(program, {}, relevant)
+    rows = build_rows(program, {}, kinks)
+    generator = torch.Generator().manual_seed(0)
+    one_operation = torch.full((kinks.numel(),), -1)
+    for number, (site, own) in enumerate(zip(program.analysis.ordered(), before, strict=True)):
+        if len(own) == 1:
+            one_operation[site.first : site.first + site.touch.count] = number
+    by = one_operation[rows.kinks]
     found = [rows.times(random_tangents(program, generator)) for _ in range(_LOOKS)]
     vectors = torch.stack(found, 1).to(torch.float64)
     sizes = vectors.norm(dim=1, keepdim=True)
-    units = (vectors / sizes)[sizes[:, 0] > 0]
+    units = torch.where(sizes > 0, vectors / sizes, 0.0)
+    values = largest_candidates(program)[rows.kinks]
     for start in range(0, len(units), _BLOCK):
         program.deadline.ask("comparing {} rows", len(units))
-        if float((units[start : start + _BLOCK] @ units.T).min()) < ROW_VANISHING - 1:
+        opposed = units[start : start + _BLOCK] @ units.T < ROW_VANISHING - 1
+        first, second = opposed.nonzero(as_tuple=True)
+        one, other = values[first + start], values[second]
+        equal = (one - other).abs() <= ROUNDED_TIE * torch.maximum(one, other)
+        apart = (by[first + start] != by[second]) | (by[second] < 0)
+        if bool((equal & apart).any()):
             return True
     return False
 
@@ -219,7 +238,7 @@ def with_roundings(program: Program, registry: Registry, kinks: torch.Tensor) ->
         own = kinks[site.first : site.first + site.touch.count]
         before.append(rounded.before(places[site.touch.op.index]) if bool(own.any()) else [])
     slots = list(dict.fromkeys(s for found in before for s in found))
-    if not slots:
+    if not slots or _are_opposed(program, kinks, before):
         return None
     lost = {s: rounded.of[s] for s in slots}
     whole = _behind(program, _freed(trace, lost), registry)

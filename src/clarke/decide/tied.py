@@ -41,6 +41,20 @@ def rounded_ties(program: Program) -> torch.Tensor:
     return found
 
 
+def largest_candidates(program: Program) -> torch.Tensor:
+    """(count,) the largest size of each touched kink's candidates in float64."""
+    found = torch.zeros(program.analysis.count, dtype=torch.float64)
+    run = program.run(pieces=Pieces.NATURAL, probe=True, grad=False)
+    for position, probe in run.probes.items():
+        site = program.analysis.sites[position]
+        own = torch.zeros(site.touch.count, dtype=torch.float64)
+        values = probe.candidates.detach().abs().to(torch.float64)
+        found[site.first : site.first + site.touch.count] = own.scatter_reduce(
+            0, site.touch.owner, values, "amax"
+        )
+    return found
+
+
 def _numbers(args: Sequence[Any]) -> list[torch.Tensor]:
     tensors = [a for a in args if isinstance(a, torch.Tensor)]
     return [t for t in tensors if t.is_floating_point() and t.numel()]
