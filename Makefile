@@ -16,7 +16,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: docs screenshots upgrade-demo field bench-hunt help setup demo test test-slow fuzz lint format typecheck bench bench-sets agreement atlas-214 docs-check build clean
+.PHONY: docs screenshots upgrade-demo field bench-hunt help setup demo test test-slow fuzz lint format typecheck bench bench-sets agreement atlas-214 docs-check build clean tokens
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -119,6 +119,9 @@ $(STAMP_DOCS): constraints.txt
 docs: $(STAMP_DOCS) ## Build the site into build/site, strict about links
 	NO_MKDOCS_2_WARNING=1 $(VENV_DOCS)/bin/mkdocs build --strict
 	@echo build/site/index.html
+
+tokens: $(STAMP) ## Count the program by layer, beside the last release; and how it grew
+	$(BIN)/python benchmarks/tokens.py --history 6
 
 docs-check: $(STAMP) ## Check links and code blocks in the documentation, and the list of layers
 	$(ONE_THREAD) $(BIN)/python -m pytest tests/test_docs.py tests/test_architecture.py $(PYTEST_ARGS)

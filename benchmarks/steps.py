@@ -6,6 +6,9 @@ first step of a block, which comes after the audit has been entered again, is no
 
 Added microseconds are the audited step's beyond the plain one's, by operator that a dispatch mode
 sees in it (forward, backward and optimizer).
+
+`--memory` measures peaks instead: of torch's tensors in a plain and in an audited step, as its
+profiler counts what is allocated and freed, and of what Python holds for the audit.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import argparse
 import gc
 import statistics
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clarke import Verdict, audit
@@ -290,6 +295,37 @@ def show(name: str, times: Times) -> str:
     )
 
 
+def peak(step: Step) -> int:
+    """The most bytes of tensors that a step holds beyond those that were there before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watching:
+        step()
+    held = most = 0
+    events = [e for e in watching.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most
+
+
+def memory(make: Callable[[], Step]) -> str:
+    """Peaks of a step: tensors of the plain one, of the audited one, and Python's objects."""
+    torch.manual_seed(0)
+    step = make()
+    for _ in range(2):
+        step()
+    plain = min(peak(step) for _ in range(2))
+    with audit():
+        for _ in range(4):
+            step()
+        audited = min(peak(step) for _ in range(2))
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        step()
+        objects = tracemalloc.get_traced_memory()[1] - before
+        tracemalloc.stop()
+    return f"{plain / 1024:10.0f} {audited / plain:8.2f} {objects / 1024:10.0f}"
+
+
 HEAD = (
     f"{'step':12s} {'plain ms':>8s} {'anomaly':>8s} {'empty':>8s} {'audit':>8s} {'us/op':>8s} "
     f"{'ops':>6s} decided"
@@ -304,9 +340,15 @@ def main() -> None:
     parser.add_argument(
         "--cpu-time", action="store_true", help="processor time: for a busy machine"
     )
+    parser.add_argument("--memory", action="store_true", help="peaks of memory, not times")
     given = parser.parse_args()
     clock = time.process_time if given.cpu_time else time.perf_counter
     torch.set_num_threads(1)
+    if given.memory:
+        print(f"{'step':12s} {'plain KiB':>10s} {'audit':>8s} {'Python KiB':>10s}")
+        for name in given.only:
+            print(f"{name:12s} {memory(KINDS[name])}", flush=True)
+        return
     print(f"torch {torch.__version__}, one thread, medians of {given.steps} steps, ratios to plain")
     print(HEAD)
     for name in given.only:

@@ -20,6 +20,7 @@ LAYERS = (
     "numerics.py",
     "torch_private.py",
     "torch_compiled.py",
+    "torch_sharded.py",
     "tangents.py",
     "undo.py",
     "compiled/",

@@ -293,16 +293,6 @@ def replicas(root: torch.nn.Module) -> list[Any]:
     return [] if kind is None else [m for m in root.modules() if isinstance(m, kind)]
 
 
-def is_sharded(root: torch.nn.Module) -> bool:
-    """Whether some parameter of a module is only a part on this process (FSDP, DTensor)."""
-    tensor: Any = sys.modules.get("torch.distributed.tensor")
-    older: Any = sys.modules.get("torch.distributed.fsdp")
-    kind, wrapper = getattr(tensor, "DTensor", None), getattr(older, "FullyShardedDataParallel", ())
-    if kind is not None and any(isinstance(p, kind) for p in root.parameters()):
-        return True
-    return any(isinstance(m, wrapper) for m in root.modules())
-
-
 def shared_parameters(replica: Any) -> list[torch.Tensor]:
     """The parameters whose gradients a `DistributedDataParallel` module puts together."""
     return [p for p in replica._module_parameters if p.requires_grad]  # noqa: SLF001 - has no public name

@@ -154,3 +154,34 @@ def test_a_tie_between_clamped_sides_is_looked_at_again_when_the_clamp_begins_to
     assert verdicts[2] is not smooth
     assert verdicts[4] is not smooth
     assert verdicts[2] in (limit, Verdict.CLARKE, Verdict.NOT_CLARKE)
+
+
+def test_numbers_by_name_are_looked_at_again():
+    """What `alpha` is, is no part of a known program; the tie is between other functions then."""
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    y = torch.zeros(2, requires_grad=True)
+
+    def step(alpha):
+        x.grad = y.grad = None
+        torch.minimum(torch.add(x, y, alpha=alpha), torch.add(x, y, alpha=1)).sum().backward()
+
+    with clarke.audit() as audit:
+        for alpha in (1, 1, 2, 1, 2):
+            step(alpha)
+    smooth = [s.verdict is Verdict.SMOOTH for s in audit.steps]
+    assert smooth == [True, True, False, True, False]
+
+
+def test_a_program_without_a_plan_is_taken_in_once():
+    """What it overwrites others have read, so that it is analysed anew every time."""
+    w = torch.ones(3, requires_grad=True)
+    with clarke.audit() as audit:
+        for _ in range(5):
+            w.grad = None
+            x = w * 2.0
+            y = x + 1.0
+            x.mul_(3.0)
+            (x + y).sum().backward()
+    assert {s.verdict for s in audit.steps} == {Verdict.SMOOTH}
+    known = audit._quick.repertoire._known
+    assert sum(len(some) for some in known.values()) == 1

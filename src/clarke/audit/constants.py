@@ -36,6 +36,21 @@ def independent(opened: Trace, trace: Trace, variables: Sequence[int]) -> bool:
     return not behind_detached(opened, trace, variables)
 
 
+def owned(trace: Trace, variables: Sequence[int]) -> Trace:
+    """The trace with variables that hold what they hold, whatever that was computed from.
+
+    ``x = image.detach().requires_grad_()`` starts anew: its gradient is that at its own value.
+    """
+    computed = [v for v in variables if v in trace.externals and trace.externals[v].stopped]
+    if not computed:
+        return trace
+    externals = dict(trace.externals)
+    for slot in computed:
+        externals[slot] = replace(externals[slot], stopped=False, cut_by="")
+    trace = replace(trace, externals=MappingProxyType(externals))
+    return trace if any(e.stopped for e in externals.values()) else attached(trace)
+
+
 def attached(trace: Trace) -> Trace:
     """The trace with its detached values as plain constants."""
     externals = {

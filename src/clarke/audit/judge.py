@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from clarke.audit.constants import attached, independent
+from clarke.audit.constants import attached, independent, owned
 from clarke.capture import (
     Recorder,
     Trace,
@@ -25,6 +25,7 @@ from clarke.errors import CaptureError, ClarkeError, InputError, OutOfTimeError,
 from clarke.fast import Familiar, QuickJudge
 from clarke.torch_compiled import plain_backward
 from clarke.torch_private import saved_tensors_hooks, vmap_nesting
+from clarke.torch_sharded import is_spread
 from clarke.undo import contextmanager
 from clarke.verdict import Verdict
 
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 
 
 _AS_IT_IS: Final = contextlib.nullcontext()
+_SPREAD = (
+    "This backward call starts or ends at a tensor that is spread over processes (DTensor), of "
+    "whose operations clarke follows none."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +112,9 @@ def prepare(
             "The backward call started or ended at a GradientEdge instead of a tensor, which "
             "clarke does not follow. Pass the tensors themselves."
         )
+    ends = (*call.roots, *call.inputs, *(w for w in call.weights if w is not None))
+    if any(map(is_spread, ends)):
+        raise CaptureError(_SPREAD)
     output = _scalar(call, recorder)
     reached = None if quick is None else reach(recorder, output)
     if quick is not None and reached is not None:
@@ -114,10 +122,13 @@ def prepare(
         if case is not None:
             return case
     trace = collect_trace(recorder, output, deadline=deadline)
-    unique = _chosen(call, {e.slot: e.tensor for e in trace.leaves()}, wrt, penalized)
+    leaves = {e.slot: e.tensor if e.gathered is None else e.gathered for e in trace.leaves()}
+    unique = _chosen(call, leaves, wrt, penalized)
     if wrt is not None and not unique:
         return None
-    opened = collect_opened(recorder, output, trace)
+    trace = owned(trace, tuple(unique))
+    opened = collect_opened(recorder, output, trace, tuple(unique))
+    opened = None if opened is None else owned(opened, tuple(unique))
     if opened is not None and independent(opened, trace, tuple(unique)):
         trace, opened = attached(trace), None
     return Case(

@@ -36,7 +36,6 @@ from clarke.kinks import default_registry
 from clarke.numerics import STEP_SECONDS
 from clarke.report import Report, build_report
 from clarke.torch_compiled import CompileNotice
-from clarke.torch_private import processes
 from clarke.undo import Door, at_the_end, leaves_no_trace
 from clarke.verdict import Verdict
 
@@ -296,6 +295,7 @@ class Audit:
         recorder = recorder or self._recorder
         if recorder is not None:
             recorder.stands_aside = self._ranks.aside(root)
+            recorder.gathered = self._ranks.gathered if self._ranks.gathered.groups() else None
 
     def _next_is_judged(self) -> bool:
         """Whether the next backward call is going to be looked at, or one of a few behind it."""
@@ -365,7 +365,7 @@ class Audit:
             whole=self._whole,
             proof=bool(self._subscribers),
             seconds=self._seconds,
-            ranks=self._ranks if processes() > 1 else None,
+            ranks=self._ranks if self._ranks.together else None,
             shadows=self._shadows,
         )
         turn = Turn(call, recorder, self._registry, self._accumulation, orders)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.audit.groups import held
 from clarke.audit.judge import Case, alone, judge, prepare, undecided
-from clarke.audit.ranks import NotSharedError, Part
+from clarke.audit.ranks import NotSharedError
 from clarke.audit.shadowed import compiled_parts, judge_shadowed, value_of
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
 from clarke.audit.work import Work
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clarke.audit.engine import BackwardCall
-    from clarke.audit.groups import Accumulation, Group
+    from clarke.audit.groups import Accumulation, Group, Held
     from clarke.audit.hooks import HookSpy
     from clarke.audit.keep import Keeper
+    from clarke.audit.meeting import Meeting
     from clarke.audit.penalized import Penalized
-    from clarke.audit.ranks import Meeting, Ranks
+    from clarke.audit.ranks import Ranks
+    from clarke.audit.shards import ShardBackup
     from clarke.capture import Recorder, Shadow, Shadows
     from clarke.decide import Settings
     from clarke.fast import Declined, Pending, QuickJudge
@@ -100,7 +103,7 @@ class Turn:
         # Hooks that replays register are none of the user's.
         self._unnoted = contextlib.nullcontext() if orders.spy is None else orders.spy.unnoted
         self._case: Case | None = None
-        self._backup: GradBackup | None = None
+        self._backup: GradBackup | ShardBackup | None = None
         self._watch: LeafWatch | None = None
         self._early: Decision | None = None
         self._pending: Pending | None = None  # the quick judge asks for the gradient
@@ -164,9 +167,8 @@ class Turn:
         shadows = orders.shadows
         whole = orders.confirmed or self._call.create_graph or bool(shadows)
         quick = None if whole else orders.quick
-        case = prepare(
-            self._call, self._recorder, orders.wrt, orders.penalized, self.work.deadline, quick
-        )
+        wrt = orders.wrt if orders.ranks is None else orders.ranks.wholes(orders.wrt)
+        case = prepare(self._call, self._recorder, wrt, orders.penalized, self.work.deadline, quick)
         if case is None:
             return
         self._compiled = compiled_parts(self._call, case, shadows, orders.ranks)
@@ -177,8 +179,15 @@ class Turn:
         with alone():
             if accumulates:
                 leaves = self._leaves(case)
-                self.group = self._accumulation.begin(leaves, orders.number, self._recorder)
-                self._backup = GradBackup(leaves, values=orders.undoable)
+                self.group = self._accumulation.begin(
+                    leaves, orders.number, self._recorder, self._held_by
+                )
+                values = orders.undoable
+                self._backup = (
+                    GradBackup(leaves, values=values)
+                    if meeting is None
+                    else meeting.backup(leaves, values=values)
+                )
             self._case = self._judged_early(case)
             known = self._early is not None and not orders.whole
             untouched = (known or self._compiled is not None) and are_fresh(case.leaves)
@@ -186,7 +195,11 @@ class Turn:
                 untouched = False
                 meeting.begin()
             if accumulates and not untouched:
-                self._watch = LeafWatch(case.leaves, self._call.is_beside)
+                self._watch = (
+                    LeafWatch(case.leaves, self._call.is_beside)
+                    if meeting is None
+                    else meeting.watch(case, self._early, self._call.is_beside)
+                )
                 at_the_end(self._watch.stop)
                 self._watch.start()
 
@@ -232,9 +245,12 @@ class Turn:
         return quick.decide(trace, case.slots, None, self.work.deadline, proof=proof)
 
     def _leaves(self, case: Case) -> tuple[torch.Tensor, ...]:
-        """The leaves that `gradient` is about."""
-        together = self._meeting is not None and not self._meeting.later
-        return self._meeting.leaves if self._meeting is not None and together else case.leaves
+        """The leaves that ``.grad`` is about."""
+        return case.leaves if self._meeting is None else self._meeting.those_of(case)
+
+    @property
+    def _held_by(self) -> Held:
+        return held if self._meeting is None else self._meeting.held_by
 
     def _excuse(self, error: Exception) -> None:
         """Let other processes not wait for a part that cannot be judged."""
@@ -243,9 +259,9 @@ class Turn:
             return
         ranks.excuse(str(error) if isinstance(error, ClarkeError) else in_a_line(error))
 
-    def _judge_together(self, case: Case, meeting: Meeting, local: Sequence[torch.Tensor]) -> None:
+    def _judge_together(self, case: Case, meeting: Meeting, watch: LeafWatch) -> None:
         """The verdict of all processes on the gradient that all of them were given."""
-        part = Part(case, tuple(local), self._early, self.group)
+        part = meeting.mine(case, watch, self._early, self.group)
         if meeting.later:
             self.gradient, self.decision = part.local, meeting.part(part)
             return
@@ -261,7 +277,7 @@ class Turn:
     def _judge(self, case: Case) -> None:
         with alone():
             if self._meeting is not None and self._watch is not None:
-                self._judge_together(case, self._meeting, self._watch.gradients())
+                self._judge_together(case, self._meeting, self._watch)
                 return
             if self._watch is not None:
                 self.gradient = self._watch.gradients()
@@ -357,7 +373,7 @@ class Turn:
     @property
     def leaves(self) -> tuple[torch.Tensor, ...]:
         """The variables, in the order of `gradient`."""
-        return () if self._case is None else self._case.leaves
+        return () if self._case is None else self._leaves(self._case)
 
     def keep(self, keeper: Keeper) -> None:
         """Let the call be kept, if its gradient is not proved right."""
@@ -375,7 +391,7 @@ class Turn:
         with alone():
             if self._meeting is not None:
                 self._meeting.replace(element, self.group)
-            elif self._backup is not None:
+            elif isinstance(self._backup, GradBackup):
                 self._backup.replace(self.gradient, element)
             else:
                 self.result = self._replaced(self._case, element)
@@ -434,6 +450,7 @@ class Turn:
             self._recorder,
             repaired=self.repaired,
             deadline=self.work.deadline,
+            held_by=self._held_by,
         )
 
 

@@ -33,10 +33,10 @@ class Work:
         self.deadline.extend(-self._used)
         self._left = self.deadline.left
 
-    def __exit__(self, kind: type[BaseException] | None, *_exc: object) -> None:
-        if kind is not None:
+    def __exit__(self, *exc: object) -> None:
+        if exc[0] is not None:
             self.interrupted = True
         self.seconds += time.perf_counter() - self._began
         if self._granted is not None:
             self._used += self._left - self.deadline.left
-        self.deadline.__exit__()
+        self.deadline.__exit__(*exc)

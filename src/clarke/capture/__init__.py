@@ -1,6 +1,6 @@
 """What ran: a dispatch mode writes an immutable Trace. Records, judges nothing."""
 
-from clarke.capture.again import dtypes_of, refilled, without_values
+from clarke.capture.again import dtypes_of, refilled, values_again, without_values
 from clarke.capture.applied import Applied
 from clarke.capture.collect import COMPILED, collect_opened, collect_trace, release_nodes
 from clarke.capture.digest import digest
@@ -75,5 +75,6 @@ __all__ = [
     "release_nodes",
     "saving_plainly",
     "structure_of",
+    "values_again",
     "without_values",
 ]

@@ -6,19 +6,19 @@ from itertools import repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import torch
+
 from clarke.capture.asserts import in_assertion
 from clarke.capture.functions import is_from_compiled, is_from_custom
 from clarke.capture.live import NOTHING_KEPT, Node, Slot
 from clarke.capture.memory import refuse_missing
 from clarke.capture.signs import Signs, StandIn
-from clarke.capture.trace import External, OpRecord, Origin, ScalarRead, Trace
+from clarke.capture.trace import External, OpRecord, Origin, ScalarRead, Trace, overload_of
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.errors import CaptureError, ModifiedSinceError, UnseenError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    import torch
+    from collections.abc import Collection, Iterable, Mapping
 
     from clarke.capture.applied import Application
     from clarke.capture.recorder import Recorder
@@ -75,6 +75,7 @@ def collect_trace(
     *,
     all_reads: bool = False,
     opened: bool = False,
+    variables: Collection[int] = (),
     deadline: Deadline = UNLIMITED,
 ) -> Trace:
     """All operations on which `output` depends, in evaluation order.
@@ -85,6 +86,8 @@ def collect_trace(
         all_reads: Every value that went into Python may have decided a branch. By default only
             those read before the last operation: in a loop, metrics are read after the loss.
         opened: With those behind values that were detached, as far as they were recorded.
+        variables: Slots of leaves behind which nothing is looked for, whatever their values were
+            computed from.
         deadline: When to give up.
 
     Raises:
@@ -107,8 +110,10 @@ def collect_trace(
         )
     nodes: dict[int, Node] = {}
     slots: dict[int, Slot] = {}
-    _walk([(slot, len(slot.storage.writers))], nodes, slots, deadline, opened=opened)
+    start = [(slot, len(slot.storage.writers))]
+    _walk(start, nodes, slots, deadline, opened=opened, variables=variables)
     reads = _scalar_reads(recorder, nodes, slots, deadline, all_reads=all_reads)
+    _refuse_spread(slots.values(), recorder.spread)
     for s in slots.values():
         where, all_of_it = recorder.tampered.get(s.storage, (None, False))
         # What autograd does not follow was held, with the value it had, when it was read.
@@ -121,7 +126,9 @@ def collect_trace(
     externals = {
         s.number: _external(s, s.held)
         for s in slots.values()
-        if s.producer is None and s.held is not None and not (opened and s.history)
+        if s.producer is None
+        and s.held is not None
+        and (not (opened and s.history) or s.number in variables)
     }
     if slot.producer is None and slot.number not in externals:
         # The result itself is a leaf, or comes straight from a custom Function.
@@ -138,7 +145,7 @@ def collect_trace(
         slot_dtypes=MappingProxyType({s.number: s.dtype for s in slots.values()}),
         applied=tuple(a.frozen() for a in applied),
     )
-    refuse_missing(trace)
+    refuse_missing(trace, gathered=False)
     return trace
 
 
@@ -150,12 +157,33 @@ def _refuse_compiled(recorder: Recorder, tensor: torch.Tensor) -> None:
         raise UnseenError(COMPILED)
 
 
-def collect_opened(recorder: Recorder, output: torch.Tensor, trace: Trace) -> Trace | None:
+def _refuse_spread(slots: Iterable[Slot], first: Node | None) -> None:
+    """Name what was first computed of `DTensor`s, where a result may come from these."""
+    found = [s for s in slots if s.spread or (s.held is not None and _is_local(s.held))]
+    if not found:
+        return
+    met = f"a value read at {found[0].location}"
+    if first is not None:
+        met = f"{overload_of(first.func)} at {first.location}"
+    raise CaptureError(
+        f"Part of this program runs on tensors that are spread over processes (DTensor; first "
+        f"{met}), of whose operations clarke follows none."
+    )
+
+
+def _is_local(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is what a process holds of a `DTensor`, by its own account."""
+    return type(tensor.grad_fn).__name__ == "_ToTorchTensorBackward"
+
+
+def collect_opened(
+    recorder: Recorder, output: torch.Tensor, trace: Trace, variables: Collection[int] = ()
+) -> Trace | None:
     """The trace with what its detached values were computed from; None where nothing is known."""
     if not any(e.stopped for e in trace.externals.values()):
         return None
     try:
-        opened = collect_trace(recorder, output, opened=True)
+        opened = collect_trace(recorder, output, opened=True, variables=variables)
     except (CaptureError, ModifiedSinceError):
         return None
     return opened if len(opened.ops) > len(trace.ops) else None
@@ -199,6 +227,7 @@ def _walk(
     deadline: Deadline,
     *,
     opened: bool = False,
+    variables: Collection[int] = (),
 ) -> None:
     todo = list(start)
     while todo:
@@ -208,7 +237,7 @@ def _walk(
         before = list(slot.storage.writers[:writers])
         if slot.producer is not None:
             before.append(slot.producer)
-        elif opened and slot.history is not None:
+        elif opened and slot.history is not None and slot.number not in variables:
             before.append(slot.history)
         for node in before:
             if node.index in nodes:
@@ -320,11 +349,12 @@ def _external(slot: Slot, tensor: torch.Tensor) -> External:
         if tensor.requires_grad and slot.storage.snapshot is None:
             origin = Origin.UNSEEN
             name = type(tensor.grad_fn).__name__
+    shown, version, whole = _gathered(slot, tensor)
     return External(
         slot=slot.number,
-        tensor=tensor,
+        tensor=shown,
         origin=origin,
-        version=slot.version,
+        version=version,
         snapshot=slot.storage.snapshot,
         storage=slot.storage.number,
         name=name,
@@ -332,7 +362,18 @@ def _external(slot: Slot, tensor: torch.Tensor) -> External:
         stopped=slot.stopped,
         cut_by=slot.cut_by,
         rewritten=_rewritten(slot) or _moved(slot, tensor),
+        gathered=whole,
     )
+
+
+def _gathered(slot: Slot, tensor: torch.Tensor) -> tuple[torch.Tensor, int, torch.Tensor | None]:
+    """What stands for a tensor in a trace, with its version, and the parameter it is, gathered."""
+    gathered = slot.storage.gathered
+    if gathered is None or not slot.storage.holds(tensor):
+        return tensor, slot.version, None
+    shape = torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
+    version = shape._version if gathered.version() == slot.version else -1
+    return shape, version, gathered.whole()
 
 
 def _rewritten(slot: Slot) -> bool:

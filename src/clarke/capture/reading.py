@@ -119,6 +119,8 @@ class Reading(Book):
         """The slot of a tensor that is neither a result with a gradient nor a known variable."""
         if slot is not None and slot.epoch < self.epoch:
             self._make_past(slot, tensor)
+        if tensor.requires_grad and tensor.is_leaf and self._is_written(slot, tensor):
+            return self._written_leaf(slot, tensor, location)
         if slot is None and tensor.requires_grad:
             slot = self._unset_slot(tensor, location)  # as a variable, by `_hold`
             self._make_constant(slot.storage)
@@ -140,26 +142,56 @@ class Reading(Book):
         if slot.held is None and slot.producer is None:
             if not self._is_applied(slot, tensor):
                 self._hold(slot, tensor)
-        elif slot.producer is not None and not (
-            tensor.requires_grad or slot.masked or (slot.virtual and self._inside)
+        elif slot.producer is not None and (
+            tensor.is_leaf and not self._inside
+            if tensor.requires_grad
+            else not (slot.masked or (slot.virtual and self._inside))
         ):
-            # Computed from differentiated values, but cut off: from here on a constant.
-            by_value = slot.producer.differentiated and not reads_shape_only(slot.producer.func)
-            slot.stopped = slot.stopped or by_value
-            if slot.virtual:  # kept by a forward, or a result that its author calls a constant
-                slot.cut_by, slot.virtual = overload_of(_DETACH), False
-            elif by_value:
-                slot.cut_by = overload_of(slot.producer.func)
-            elif slot.stopped:
-                slot.cut_by = next((s.cut_by for s in slot.producer.inputs if s.cut_by), "")
-            slot.history, slot.producer = slot.producer, None
-            self._histories.add(slot)
-            self._hold(slot, tensor)
+            self._cut_off(slot, slot.producer, tensor)
+        return slot
+
+    def _cut_off(self, slot: Slot, made_by: Node, tensor: torch.Tensor) -> None:
+        """Make a constant of what was computed from differentiated values, but cut off.
+
+        Or a leaf, where the program has asked for its gradient.
+        """
+        by_value = made_by.differentiated and not reads_shape_only(made_by.func)
+        slot.stopped = slot.stopped or by_value
+        if slot.virtual:  # kept by a forward, or a result that its author calls a constant
+            slot.cut_by, slot.virtual = overload_of(_DETACH), False
+        elif by_value:
+            slot.cut_by = overload_of(made_by.func)
+        elif slot.stopped:
+            slot.cut_by = next((s.cut_by for s in made_by.inputs if s.cut_by), "")
+        slot.history, slot.producer = made_by, None
+        self._histories.add(slot)
+        self._hold(slot, tensor)
+
+    def _is_written(self, slot: Slot | None, leaf: torch.Tensor) -> bool:
+        """Whether a leaf's memory has been written to before it was known as one."""
+        if self._inside or (slot is not None and slot.producer is None and slot.held is leaf):
+            return False
+        storage = self._known_storage(leaf)
+        return storage is not None and bool(storage.writers)
+
+    def _written_leaf(self, known: Slot | None, leaf: torch.Tensor, location: Location) -> Slot:
+        """The slot of a tensor that was told to require a gradient after values were written there.
+
+        They are what it holds, not what it was computed by; that of others there remains.
+        """
+        cut = known is not None and (known.stopped or known.storage.cut)
+        cut = cut or any(n.reads_stopped for n in self._storage_of(leaf).writers)
+        self._retire(leaf, self._storage_of(leaf))
+        slot = self._unset_slot(leaf, location)
+        self._hold(slot, leaf)
+        slot.stopped = cut
         return slot
 
     def _is_followed(self, slot: Slot, tensor: torch.Tensor) -> bool:
         """Whether the record knows what a tensor with a gradient was computed by."""
         made_by = slot.producer
+        if made_by is not None and tensor.is_leaf and not self._inside:
+            return False  # it has been told to require one of its own
         common = made_by is not None and made_by.differentiated
         if self._inside or (common and not (slot.virtual or slot.storage.writers)):
             return common
@@ -251,7 +283,7 @@ class Reading(Book):
                 slot: Any = entry.value if entry is not None and entry() is value else None
                 made_by = slot.producer if type(slot) is Slot else None
                 plain = made_by is not None and made_by.differentiated and not slot.virtual
-                if not plain or slot.storage.writers:
+                if not plain or value.is_leaf or slot.storage.writers:
                     slot = self._read(value, location)
                 inputs.append(slot)
                 pattern[position] = TENSOR

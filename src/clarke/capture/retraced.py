@@ -77,9 +77,13 @@ class Retraced:
         )
 
     def cut_from(self, variables: Iterable[int]) -> bool:
-        """Whether detached values may have been computed from some of the leaves."""
-        cut = [s for n, s in self.outside.items() if self.structure.outside[n] is Outside.CUT]
-        return bool(cut) and not are_apart(cut, [self.outside[n] for n in variables])
+        """Whether detached values may have been computed from some of the leaves.
+
+        What those leaves themselves were computed from does not matter.
+        """
+        own = frozenset(variables)
+        cut = [s for n, s in self.outside.items() if s.stopped and n not in own]
+        return bool(cut) and not are_apart(cut, [self.outside[n] for n in own])
 
     def drop_values(self, repeatable: Callable[[Any], bool]) -> None:
         """Let go of what is kept, so that autograd can free its activations as it goes."""

@@ -66,8 +66,8 @@ class Writing(Reading):
             if storage is None and cut and self.epoch == 0:
                 storage = self._storage_of(tensor)
                 self._written.add(storage)
-            if storage is None:
-                continue
+            if storage is None or storage.gathered is not None:
+                continue  # writes to what is gathered are counted: it is filled with what it is
             self._overwritten(storage, cut=cut)
 
     def _overwritten(self, storage: Storage, *, cut: bool) -> None:

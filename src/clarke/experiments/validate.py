@@ -136,11 +136,11 @@ def judge(network: Network, which: Variables) -> Case | None:
 
 def _listed(found: Subdifferential) -> torch.Tensor | None:
     """All limiting gradients; None where they are too many, or some could not be proved."""
-    if not found.complete or found.limits.count > _BUDGET.cells:
+    if not found.complete:
         return None
     try:
-        return found.bouligand()
-    except UnsupportedError:  # the set is known as a sum, of which some pieces are too thin
+        return None if found.limits.count > _BUDGET.cells else found.bouligand()
+    except (BudgetError, UnsupportedError):  # known without a list, or as a sum of thin pieces
         return None
 
 

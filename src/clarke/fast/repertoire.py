@@ -87,7 +87,8 @@ class Repertoire:
         self._known: dict[tuple[int, int], list[_Known]] = {}
         self._count = 0
         self._time = 0
-        self._missed = 0
+        self._missed = 0  # unknown programs in a row
+        self._recognised = False  # the last one that was looked for was known
 
     def find(self, reached: Reached) -> tuple[Retraced, dict[tuple[int, ...], Plan | None]] | None:
         """The program that ran, with the plans for it; None if it is unknown."""
@@ -95,15 +96,18 @@ class Repertoire:
             self._known, self._count = {}, 0
             self._revision = self._registry.revision
         self._time += 1
+        self._recognised = False
         for known in self._known.get(_key(reached), ()):
             retraced = known.structure.retrace(reached)
             if retraced is not None:
-                known.used, self._missed = self._time, 0
+                known.used, self._missed, self._recognised = self._time, 0, True
                 return retraced, known.plans
         return None
 
     def learn(self, trace: Trace, reached: Reached) -> None:
-        """Take in a program that was not known, unless every step brings another one."""
+        """Take in a program that `find` did not know, unless every step brings another one."""
+        if self._recognised:
+            return  # but of no use: there is no plan for it
         self._missed += 1
         if self._missed > _EAGER and self._missed & (self._missed - 1):
             return

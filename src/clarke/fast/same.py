@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from clarke.capture import Ref
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     import torch
 
@@ -44,7 +44,17 @@ class Agreement:
 
     equal: bool
     clamps: tuple[int, ...]
-    rests_on: tuple[tuple[int, tuple[Any, ...]], ...]
+    rests_on: tuple[tuple[int, tuple[Any, ...], Mapping[str, Any]], ...]
+
+    def holds(self, ops: Sequence[OpRecord]) -> bool:
+        """Whether these are operations with the same arguments."""
+        for position, args, kwargs in self.rests_on:
+            op = ops[position]
+            if not (op.args is args or op.args == args):
+                return False
+            if not (op.kwargs is kwargs or op.kwargs == kwargs):
+                return False
+        return True
 
 
 def agree(graph: Graph, position: int, elements: torch.Tensor) -> bool:
@@ -59,7 +69,7 @@ def agree(graph: Graph, position: int, elements: torch.Tensor) -> bool:
         return False  # a slot may have had other values before
     ops, shape = graph.trace.ops, left.shape
     known = graph.agreements.get(position)
-    if known is None or not all(ops[p].args is a or ops[p].args == a for p, a in known.rests_on):
+    if known is None or not known.holds(ops):
         known = graph.agreements[position] = _agreement(graph, position)
     if not known.equal:
         return False  # nor with clamps that do something: what they return is of one name
@@ -81,7 +91,8 @@ def _agreement(graph: Graph, position: int) -> Agreement:
 
     forms = _Forms(graph, assumed)
     equal = forms.argument(position, 0) == forms.argument(position, 1)
-    rests_on = tuple([(p, ops[p].args) for p in (position, *sorted(forms.followed))])
+    followed = (position, *sorted(forms.followed))
+    rests_on = tuple([(p, ops[p].args, ops[p].kwargs) for p in followed])
     return Agreement(equal, tuple(clamps), rests_on)
 
 

@@ -563,7 +563,7 @@ def _sums_or_means(a: Mapping[str, object]) -> bool:
 
 
 def _linear_reduce(a: Mapping[str, object]) -> bool:
-    return a.get("reduce") in ("sum", "mean", "prod")
+    return a.get("reduce") in ("sum", "mean")
 
 
 def _floating(value: object) -> bool:
@@ -732,7 +732,7 @@ def _conditions() -> Iterator[tuple[str, Condition]]:
     yield from state(
         "index_reduce.default index_reduce_.default scatter_reduce.two scatter_reduce_.two",
         _linear_reduce,
-        "amax and amin have kinks",
+        "amax and amin have kinks, and products no forward-mode derivative",
     )
     yield from state(
         "as_strided.default as_strided_copy.default",

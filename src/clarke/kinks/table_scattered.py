@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _Parts = tuple[Part, ...]
 _INF: Final = float("inf")
 _ATEN: Final = torch.ops.aten
+# Of a product by index, torch's forward mode drops the tangents without a word.
+_LISTED: Final = ("amax", "amin", "prod")
 
 
 def in_place(lowering: Lowering) -> Lowering:
@@ -46,23 +48,26 @@ def _grouped(
     *,
     indexed: bool = False,
 ) -> Part:
-    """The largest (smallest) of the listed elements of some tensors laid end to end.
+    """The largest, smallest, or the product of the listed elements of some tensors laid end to end.
 
     Args:
         lo: The lowering.
         parts: The tensors (constants too).
         table: (outputs, width) positions in the flattened tensors, -1 for none.
         shape: Shape of the result.
-        reduce: ``amax`` or ``amin``.
+        reduce: ``amax``, ``amin`` or ``prod``.
         indexed: Autograd follows one of tied elements instead of all.
     """
     vectors = [flat(lo, p) if isinstance(p, Part) else p for p in parts]
-    # Empty places hold an element that is never chosen.
-    never = torch.full((1,), -_INF if reduce == "amax" else _INF, dtype=parts[0].value.dtype)
+    # Empty places hold an element that is never chosen, or changes no product.
+    empty = {"amax": -_INF, "amin": _INF, "prod": 1.0}[reduce]
+    never = torch.full((1,), empty, dtype=parts[0].value.dtype)
     joined = lo(_ATEN.cat.default, [*vectors, never])
     last = joined.value.numel() - 1
     rows = lo(_ATEN.index.Tensor, joined, [torch.where(table < 0, last, table)])
-    if indexed:
+    if reduce == "prod":
+        best = lo(_ATEN.prod.dim_int, rows, 1)
+    elif indexed:
         best = lo(_ATEN.max.dim if reduce == "amax" else _ATEN.min.dim, rows, 1)[0]
     else:
         best = lo(_ATEN.amax.default if reduce == "amax" else _ATEN.amin.default, rows, [1])
@@ -85,7 +90,7 @@ def _listing(target: torch.Tensor, outputs: int, offset: int, own: torch.Tensor)
 def _scatter_reduce(lo: Lowerer) -> _Parts | None:
     x, dim, index, src = (lo.arg(i, "") for i in range(4))
     reduce, include = lo.arg(4, "reduce"), bool(lo.op.kwargs.get("include_self", True))
-    if reduce not in ("amax", "amin"):
+    if reduce not in _LISTED:
         if not lo.op.func._schema.is_mutable:
             return None
         # The in-place form has no forward-mode derivative of its own.
@@ -122,14 +127,14 @@ def _index_reduce(lo: Lowerer) -> _Parts | None:
     reduce, include = lo.arg(4, "reduce"), bool(lo.op.kwargs.get("include_self", True))
     if x.value.dim() == 0:
         return None
-    if reduce in ("prod", "mean"):
+    if reduce == "mean":
         # index_reduce has no forward-mode derivative of its own.
         shape = [1] * x.value.dim()
         shape[dim] = index.value.numel()
         wide = index.value.reshape(shape).expand(src.value.shape)
         scatter = _ATEN.scatter_reduce.two
         return (lo(scatter, x, dim, wide, src, reduce, include_self=include),)
-    if reduce not in ("amax", "amin"):
+    if reduce not in _LISTED:
         return None
     where = torch.arange(x.value.numel()).reshape(x.value.shape)
     target = where.index_select(dim, index.value.reshape(-1))
@@ -154,17 +159,13 @@ def _segment_reduce(lo: Lowerer) -> _Parts | None:
     shape = [count, *data.value.shape[1:]]
     owner = torch.repeat_interleave(torch.arange(count), lengths_of)
     start = 0.0 if initial is None else float(initial)
-    if reduce in ("max", "min"):
-        # A constant start is one more candidate.
+    if reduce in ("max", "min", "prod"):
+        # A constant start is one more candidate, or factor.
         parts = [data] if initial is None else [data, data.value.new_full((1,), start)]
         target = (owner[:, None] * width + torch.arange(width)).reshape(-1)
         own = torch.full((count * width,), -1 if initial is None else data.value.numel())
         table = _listing(target, count * width, 0, own)
-        return (_grouped(lo, parts, table, shape, f"a{reduce}"),)
-    if reduce == "prod":
-        base = torch.full(shape, 1.0 if initial is None else start, dtype=data.value.dtype)
-        wide = owner.reshape(-1, *[1] * (len(shape) - 1)).expand(data.value.shape)
-        return (lo(_ATEN.scatter_reduce.two, base, 0, wide, data, "prod"),)
+        return (_grouped(lo, parts, table, shape, reduce if reduce == "prod" else f"a{reduce}"),)
     base = torch.full(shape, start, dtype=data.value.dtype)
     total = lo(_ATEN.index_add.default, base, 0, owner, data)
     if reduce == "mean":
