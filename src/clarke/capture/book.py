@@ -128,7 +128,6 @@ class Book:
         self.places = places
         self.count = self.epoch = self._slot_count = 0
         self.gathered: Callable[[torch.Tensor], Gathered | None] | None = None
-        self.spread: Node | None = None
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -144,6 +143,7 @@ class Book:
         self._prune_at = _PRUNED
         self._histories: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._cuts = False  # some memory holds values that were cut off
+        self.spread: Node | None = None
         self.tampered: weakref.WeakKeyDictionary[Storage, tuple[Location, bool]] = (
             weakref.WeakKeyDictionary()
         )

@@ -149,14 +149,6 @@ def collect_trace(
     return trace
 
 
-def _refuse_compiled(recorder: Recorder, tensor: torch.Tensor) -> None:
-    why = recorder.unfollowed.get(tensor)
-    if why:
-        raise CaptureError(why)
-    if is_from_compiled(tensor):
-        raise UnseenError(COMPILED)
-
-
 def _refuse_spread(slots: Iterable[Slot], first: Node | None) -> None:
     """Name what was first computed of `DTensor`s, where a result may come from these."""
     found = [s for s in slots if s.spread or (s.held is not None and _is_local(s.held))]
@@ -174,6 +166,14 @@ def _refuse_spread(slots: Iterable[Slot], first: Node | None) -> None:
 def _is_local(tensor: torch.Tensor) -> bool:
     """Whether a tensor is what a process holds of a `DTensor`, by its own account."""
     return type(tensor.grad_fn).__name__ == "_ToTorchTensorBackward"
+
+
+def _refuse_compiled(recorder: Recorder, tensor: torch.Tensor) -> None:
+    why = recorder.unfollowed.get(tensor)
+    if why:
+        raise CaptureError(why)
+    if is_from_compiled(tensor):
+        raise UnseenError(COMPILED)
 
 
 def collect_opened(
