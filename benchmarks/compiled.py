@@ -98,7 +98,7 @@ def main(backend: str = "inductor", blocks: int = 20) -> None:
         step = make(backend)
         plain, left_out = _measured(step, blocks)
         ratio = median(b / a for a, b in zip(plain, left_out, strict=True))
-        with clarke.audit(seconds=None, on_wrong=lambda _: None) as watching:
+        with clarke.audit(seconds=10, on_wrong=lambda _: None) as watching:
             step()
             judged = _time(step, _JUDGED)
         found = sorted({s.verdict.name for s in watching.steps if s.verdict is not None})

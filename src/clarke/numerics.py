@@ -683,9 +683,10 @@ COMPILED_NEAR = Threshold(
 )
 COMPILED_SIDES = Threshold(
     8.0,
-    "How often they are: a value within one rounding of a kink stays on its side in one of about "
-    "two trials.",
-    (Verdict.NOT_CLARKE,),
+    "How often they are, and at most how often the variables are rounded otherwise to see what "
+    "that does to an entry: a value within one rounding of a kink stays on its side in one of "
+    "about two trials.",
+    JUDGED,
 )
 GRADCHECK_BESIDE = Steps(
     (1e-2, 1e-3, 1e-4),

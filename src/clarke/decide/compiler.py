@@ -19,7 +19,6 @@ from clarke.numerics import (
     COMPILED_NEAR,
     COMPILED_ROUNDED,
     COMPILED_SIDES,
-    MOST_SAMPLES,
     POSITIVE,
     ROUNDING_MARGIN,
 )
@@ -187,8 +186,8 @@ class Uncompiled:
         """Whether a compiled program's gradient is AD's but for roundings, entry by entry.
 
         What roundings do to an entry is what it does when the variables are rounded otherwise,
-        which in every layer moves all that is computed from there. Cheaper than `Rounding`, and
-        no for an answer means only that this has to tell.
+        which in every layer moves all that is computed from there. Where that is not enough,
+        `Rounding` tells, which takes longer.
 
         Args:
             compiled: Its gradient.
@@ -200,7 +199,7 @@ class Uncompiled:
             COMPILED_LIKE * spacing * torch.maximum(a.abs(), b.abs())
             for a, b in zip(compiled, written, strict=True)
         ]
-        for seed in range(int(MOST_SAMPLES)):
+        for seed in range(int(COMPILED_SIDES)):
             if all(bool((g <= r).all()) for g, r in zip(gaps, rooms, strict=True)):
                 return True
             there, _ = self.in_own_type(self._rounded_otherwise(seed, spacing))
@@ -208,7 +207,7 @@ class Uncompiled:
                 torch.maximum(r, ROUNDING_MARGIN * (t - b).abs())
                 for r, t, b in zip(rooms, there, written, strict=True)
             ]
-        return False
+        return self._rounding.covers(compiled)
 
     def _rounded_otherwise(self, seed: int, spacing: float) -> list[torch.Tensor]:
         generator = torch.Generator().manual_seed(seed)
