@@ -1,6 +1,8 @@
-"""What a joint verdict adds to a step of DistributedDataParallel where no kink is touched.
+"""What a joint verdict adds to a step of several processes where no kink is touched.
 
-    python benchmarks/ranks.py [RANKS ...]
+    python benchmarks/ranks.py [--fsdp] [RANKS ...]
+
+DistributedDataParallel, or FSDP2 with every layer wrapped.
 
 Times one process of each gloo group, plain and audited steps in turn, and counts the bytes that
 clarke sends for one step.
@@ -18,6 +20,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import clarke
@@ -26,17 +30,24 @@ from clarke.audit.post import Post
 STEPS = 30
 
 
-def work(rank: int, world: int, port: int) -> None:
+def wrapped(net: nn.Sequential, world: int, *, sharded: bool) -> nn.Module:
+    """The network as it is trained."""
+    if not sharded:
+        return DistributedDataParallel(net)
+    mesh = init_device_mesh("cpu", (world,))
+    for part in (*(m for m in net if isinstance(m, nn.Linear)), net):
+        fully_shard(part, mesh=mesh)
+    return net
+
+
+def work(rank: int, world: int, port: int, sharded: bool) -> None:  # noqa: FBT001 - by position
     """One process: alternate plain and audited rounds, then print."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world)
     torch.manual_seed(0)
-    net = DistributedDataParallel(
-        nn.Sequential(
-            nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
-        )
-    )
+    layers = (nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+    net = wrapped(nn.Sequential(*layers), world, sharded=sharded)
     optimizer = torch.optim.SGD(net.parameters(), 0.01)
     torch.manual_seed(rank)
     sent = [0]
@@ -84,11 +95,12 @@ def work(rank: int, world: int, port: int) -> None:
 
 def main() -> None:
     """Run each size of group."""
-    for world in [int(a) for a in sys.argv[1:]] or [2, 4]:
+    sharded = "--fsdp" in sys.argv
+    for world in [int(a) for a in sys.argv[1:] if a != "--fsdp"] or [2, 4]:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
-        mp.spawn(work, args=(world, port), nprocs=world)
+        mp.spawn(work, args=(world, port, sharded), nprocs=world)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
 """Training scripts that know nothing of clarke, plain and under `clarke run`.
 
-    python benchmarks/scripts.py [--steps N] [--only NAME,NAME]
+    python benchmarks/scripts.py [--steps N] [--seconds S] [--only NAME,NAME]
 
 For each script of `benchmarks/scripts`: whether what it prints and its final weights are the same
 to the bit, the verdict on every gradient, the ratio of processor time (start-up taken off), the
-ratio of peak memory and the longest judgement.
+ratio of peak memory and the longest judgement. A script makes so many steps that without clarke
+they take as long as processor times can tell.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import os
 import subprocess
 import sys
@@ -21,8 +22,12 @@ from pathlib import Path
 
 import torch
 
+from clarke.report.runs.folder import read_run
+from clarke.verdict import Verdict
+
 FOLDER = Path(__file__).parent / "scripts"
 _FEW = 2  # steps of the short run, whose time is start-up
+_TELLS = 0.5  # processor seconds without start-up, from which on a ratio tells something
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ class Row:
     same: bool
     verdicts: Counter[str]
     reasons: Counter[str]
-    time: float
+    steps: int
+    time: float | None
     memory: float
     longest: float
 
@@ -56,13 +62,14 @@ class Row:
         return self.verdicts["UNDECIDED"]
 
 
-def run(script: Path, *, steps: int, audited: bool) -> Ran:
+def run(script: Path, *, steps: int, audited: bool, seconds: float = 1.0) -> Ran:
     """Run a script in a process of its own."""
     with tempfile.TemporaryDirectory() as scratch:
         saved, folder = Path(scratch, "weights.pt"), Path(scratch, "run")
         words = [str(script), "--save", str(saved), "--steps", str(steps)]
         if audited:
-            words = ["-m", "clarke", "run", "--out", str(folder), *words]
+            limit = ["--seconds", str(seconds)]
+            words = ["-m", "clarke", "run", *limit, "--out", str(folder), *words]
         with Path(scratch, "out").open("w+") as out, Path(scratch, "err").open("w+") as err:
             process = subprocess.Popen([sys.executable, *words], stdout=out, stderr=err)
             _, status, used = os.wait4(process.pid, 0)
@@ -72,32 +79,43 @@ def run(script: Path, *, steps: int, audited: bool) -> Ran:
             printed, said = out.read(), err.read()
         if process.returncode:
             raise SystemExit(f"{script.name} ended with {process.returncode}:\n{said}")
-        found = []
-        if audited:
-            lines = (folder / "steps.jsonl").read_text().splitlines()
-            found = [s for s in map(json.loads, lines) if s.get("verdict")]
+        found = [s for s in read_run(folder).steps if s.verdict] if audited else []
         return Ran(
             printed,
             torch.load(saved, weights_only=True),
             used.ru_utime + used.ru_stime,
             used.ru_maxrss / 1024,
-            Counter(s["verdict"] for s in found),
-            Counter(s["reason"] for s in found if s["verdict"] == "UNDECIDED"),
-            max((s["seconds"] for s in found), default=0.0),
+            Counter(s.verdict.name for s in found),
+            Counter(s.reason for s in found if s.verdict is Verdict.UNDECIDED),
+            max((s.seconds for s in found), default=0.0),
         )
 
 
-def measure(script: Path, steps: int | None) -> Row:
-    """Both runs of a script, and two short ones whose time is start-up."""
-    steps = steps or _own_steps(script)
-    plain, audited = (run(script, steps=steps, audited=a) for a in (False, True))
-    short, started = (run(script, steps=_FEW, audited=a) for a in (False, True))
+def measure(script: Path, steps: int | None, seconds: float = 1.0) -> Row:
+    """Both runs of a script, and two short ones whose time is start-up.
+
+    Args:
+        script: The script.
+        steps: How many; None for as many as tell.
+        seconds: Limit of a judgement.
+    """
+    short, started = (run(script, steps=_FEW, audited=a, seconds=seconds) for a in (False, True))
+    many = steps or _own_steps(script)
+    plain = run(script, steps=many, audited=False)
+    while steps is None and plain.seconds - short.seconds < _TELLS:
+        many = math.ceil(
+            many * min(max(2.0, 1.3 * _TELLS / max(plain.seconds - short.seconds, 0.01)), 16.0)
+        )
+        plain = run(script, steps=many, audited=False)
+    audited = run(script, steps=many, audited=True, seconds=seconds)
+    own = plain.seconds - short.seconds
     return Row(
         script.stem,
         plain.printed == audited.printed and same_bits(plain.weights, audited.weights),
         audited.verdicts,
         audited.reasons,
-        (audited.seconds - started.seconds) / max(plain.seconds - short.seconds, 0.01),
+        many,
+        (audited.seconds - started.seconds) / own if own >= _TELLS else None,
         audited.memory / plain.memory,
         audited.longest,
     )
@@ -123,19 +141,21 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, help="of every script; by default its own number")
+    parser.add_argument("--seconds", type=float, default=1.0, help="limit of each judgement")
     parser.add_argument("--only", default="", help="names of scripts, with commas")
     options = parser.parse_args()
     chosen = [n for n in options.only.split(",") if n]
-    print("| script | results | gradients | time | memory | longest judgement |")
-    print("|---|---|---|---|---|---|")
+    print("| script | steps | results | gradients | time | memory | longest judgement |")
+    print("|---|---|---|---|---|---|---|")
     reasons: Counter[str] = Counter()
     for script in sorted(FOLDER.glob("*.py")):
         if chosen and script.stem not in chosen:
             continue
-        row = measure(script, options.steps)
+        row = measure(script, options.steps, options.seconds)
         told = ", ".join(f"{n} {name}" for name, n in row.verdicts.most_common())
         print(
-            f"| {row.name} | {'same' if row.same else 'DIFFERENT'} | {told} | {row.time:.2f} | "
+            f"| {row.name} | {row.steps} | {'same' if row.same else 'DIFFERENT'} | {told} | "
+            f"{'too short' if row.time is None else format(row.time, '.2f')} | "
             f"{row.memory:.2f} | {row.longest:.2f} s |",
             flush=True,
         )

@@ -19,6 +19,8 @@ LAYERS = (
     "verdict.py",
     "numerics.py",
     "torch_private.py",
+    "torch_sharded.py",
+    "torch_compiled.py",
     "tangents.py",
     "undo.py",
     "compiled/",

@@ -20,7 +20,7 @@ from clarke.errors import (
 from clarke.explain import explain
 from clarke.grad import grad
 from clarke.hunt import Find, Hunt, hunt
-from clarke.jacobian import Jacobian, JacobianReport, check_jacobian, jacobian
+from clarke.jacobian import Jacobian, JacobianReport, check_jacobian, jacobian, jacobians
 from clarke.kinks import register_function, register_kink
 from clarke.proof import load_certificate, save_certificate
 from clarke.report import Report
@@ -61,6 +61,7 @@ __all__ = [
     "grad",
     "hunt",
     "jacobian",
+    "jacobians",
     "load_certificate",
     "register_function",
     "register_kink",

@@ -24,6 +24,10 @@ class CaptureError(ClarkeError, RuntimeError):
     """The program ran in a way that cannot be watched: inference mode, compiled modules."""
 
 
+class UnseenError(CaptureError):
+    """A tensor was computed where nobody recorded."""
+
+
 class RegistrationError(ClarkeError, ValueError):
     """A rule was registered twice, or for something that is not an operator overload."""
 

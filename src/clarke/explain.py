@@ -18,6 +18,7 @@ from clarke.errors import CaptureError, InputError
 from clarke.kinks import default_registry
 from clarke.numerics import CHECK_SECONDS
 from clarke.prepare import saving_recorder
+from clarke.proof import save_theorem
 from clarke.theorems import Context, Explanation, explain_trace
 from clarke.torch_private import name_as_written
 from clarke.undo import at_the_end, leaves_no_trace
@@ -25,6 +26,7 @@ from clarke.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from os import PathLike
 
     from clarke.capture import Trace
     from clarke.kinks import Registry
@@ -37,6 +39,7 @@ def explain(
     *,
     wrt: Sequence[torch.Tensor] | None = None,
     seconds: float | None = CHECK_SECONDS,
+    save: str | PathLike[str] | None = None,
 ) -> Explanation:
     """Decide the theorems for one model from one forward pass.
 
@@ -52,9 +55,13 @@ def explain(
         wrt: The variables; by default every leaf that requires a gradient and is used.
         seconds: Time limit of clarke's own work, without the model's forward pass; None for no
             limit.
+        save: A file for the theorem, which ``clarke verify`` derives again without the model. It
+            holds the operations with the shapes of parameters, and not their values.
 
     Raises:
-        InputError: No output requires a gradient, or a tensor of `wrt` is not used.
+        InputError: No output requires a gradient, or a tensor of `wrt` is not used; or the file
+            cannot be written.
+        UnsupportedError: The model holds what has no form in a file, such as a custom Function.
         CaptureError: The model ran where clarke cannot watch.
         OutOfTimeError: No answer in time.
     """
@@ -127,7 +134,10 @@ def explain(
             assumptions=(*_taken(example_input), *((_COMPILED,) if compiled else ())),
             deadline=deadline,
         )
-        return explain_trace(trace, registry, slots, names, context)
+        found = explain_trace(trace, registry, slots, names, context)
+        if save is not None:
+            save_theorem(trace, slots, found, context, save)
+        return found
     finally:
         opened.close()
         world.restore()

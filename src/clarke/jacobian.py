@@ -13,12 +13,20 @@ from scipy.optimize import nnls
 
 from clarke.check import check
 from clarke.constraints import flatten
-from clarke.deadline import Deadline
+from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.certificate import Certificate
+from clarke.decide.elements import distinct
+from clarke.decide.matrices import derivative_of, matrix_under, outputs_under
 from clarke.decide.refute import joint_choices
 from clarke.errors import BudgetError, ClarkeError, InputError, UnsupportedError
 from clarke.grad import grad
-from clarke.numerics import CHECK_SECONDS, JACOBIAN_APART, JACOBIAN_LIKE, JACOBIAN_LISTED
+from clarke.numerics import (
+    CHECK_SECONDS,
+    JACOBIAN_APART,
+    JACOBIAN_LIKE,
+    JACOBIAN_LISTED,
+    SET_SECONDS,
+)
 from clarke.prepare import prepared
 from clarke.subdifferential import subdifferential
 from clarke.undo import leaves_no_trace
@@ -30,7 +38,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clarke.report import Report
-    from clarke.steering import Program
 
     Array = NDArray[np.float64]
 
@@ -53,7 +60,9 @@ class Jacobian:
     @cached_property
     def matrix(self) -> torch.Tensor:
         """(m, n) one row for each number that the function returns, the variables flattened."""
-        return torch.from_numpy(_matrix(self.certificate.program, self._choices)).to(self.dtype)
+        return torch.from_numpy(matrix_under(self.certificate.program, self._choices)).to(
+            self.dtype
+        )
 
     def blocks(self) -> tuple[torch.Tensor, ...]:
         """The matrix by variable: (m, ...) with the variable's shape behind."""
@@ -62,17 +71,17 @@ class Jacobian:
 
     def pull(self, weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The transposed Jacobian times (m,) weights, one tensor per variable: one replay."""
-        y, leaves = _outputs(self.certificate.program, self._choices)
-        found = _derivative(y @ weights.reshape(-1).to(y), leaves)
+        y, leaves = outputs_under(self.certificate.program, self._choices)
+        found = derivative_of(y @ weights.reshape(-1).to(y), leaves)
         return tuple(g.to(self.dtype) for g in found)
 
     def push(self, *vectors: torch.Tensor) -> torch.Tensor:
         """(m,) the Jacobian times a vector, one tensor per variable: two backward passes."""
-        y, leaves = _outputs(self.certificate.program, self._choices)
+        y, leaves = outputs_under(self.certificate.program, self._choices)
         weights = torch.zeros_like(y, requires_grad=True)
-        pulled = _derivative(y @ weights, leaves, create_graph=True)
+        pulled = derivative_of(y @ weights, leaves, create_graph=True)
         along = sum((g * v.to(g)).sum() for g, v in zip(pulled, vectors, strict=True))
-        (found,) = _derivative(torch.as_tensor(along), [weights])
+        (found,) = derivative_of(torch.as_tensor(along), [weights])
         return found.to(self.dtype)
 
     @property
@@ -88,7 +97,7 @@ class Jacobian:
         """
         if not self.certificate.verify(run=run, seconds=seconds):
             return False
-        again = _matrix(self.certificate.program, self._choices)
+        again = matrix_under(self.certificate.program, self._choices)
         own = self.matrix.double().numpy()
         if own.shape != again.shape:
             return False
@@ -207,7 +216,9 @@ def jacobian(
     found = grad(scalar, scalar.arguments, wrt=scalar.wrt, generator=generator, seconds=seconds)
     report = scalar.judge(found[:-1], seconds)
     proof = _of_one_selection(report.certificate)
-    if proof is None or not _adds_up(proof, _matrix(proof.program, proof.witnesses[0].choices)):
+    if proof is None or not _adds_up(
+        proof, matrix_under(proof.program, proof.witnesses[0].choices)
+    ):
         raise UnsupportedError(
             f"No Jacobian can be vouched for: {report.verdict.name}. {report.reason}"
         )
@@ -266,7 +277,7 @@ def check_jacobian(
         )
     if report.correct and isinstance(report.certificate, Certificate):
         proof = report.certificate
-        found = [_matrix(proof.program, w.choices) for w in proof.witnesses]
+        found = [matrix_under(proof.program, w.choices) for w in proof.witnesses]
         if _mix(found, proof.weights, given):
             return replace(
                 blank,
@@ -278,20 +289,50 @@ def check_jacobian(
     return _listed(scalar, given, blank, seconds)
 
 
+@leaves_no_trace
+def jacobians(
+    function: Callable[..., Any],
+    inputs: Sequence[torch.Tensor] | torch.Tensor,
+    *,
+    wrt: Sequence[torch.Tensor] | None = None,
+    seconds: float | None = SET_SECONDS,
+) -> torch.Tensor:
+    """(k, m, n) all limits of Jacobians at nearby points: the B-subdifferential of a small map.
+
+    Its hull is Clarke's generalized Jacobian. Arguments and errors are those of `jacobian`.
+
+    Raises:
+        BudgetError: There are more than 2000 selections of pieces.
+        UnsupportedError: They are known only from below.
+    """
+    found, complete = _all_matrices(_Weighted(function, inputs, wrt), seconds)
+    if not complete:
+        raise UnsupportedError("Some selections could be neither proved nor excluded.")
+    flat = np.stack(found).reshape(len(found), -1)
+    room = JACOBIAN_LIKE * np.abs(flat).max(axis=0, initial=0.0)
+    return torch.from_numpy(np.stack(found)[distinct(flat, room, UNLIMITED)])
+
+
+def _all_matrices(scalar: _Weighted, seconds: float | None) -> tuple[list[Array], bool]:
+    """The Jacobians of all selections that are proved, and whether these are all there are."""
+    whole = subdifferential(scalar, scalar.arguments, wrt=scalar.wrt, seconds=seconds)
+    limits = whole.limits.certain()
+    if limits is None or limits.count > JACOBIAN_LISTED:
+        raise BudgetError("There are too many selections of pieces to list their Jacobians.")
+    cells = [c.cells for c in limits.components]
+    found = [
+        matrix_under(whole.program, joint_choices([c[i] for c, i in zip(cells, atom, strict=True)]))
+        for atom in np.ndindex(*[len(c) for c in cells])
+    ]
+    return found, whole.complete
+
+
 def _listed(
     scalar: _Weighted, given: torch.Tensor, blank: JacobianReport, seconds: float | None
 ) -> JacobianReport:
     """The verdict by all limiting Jacobians, if they are few and all known."""
     try:
-        whole = subdifferential(scalar, scalar.arguments, wrt=scalar.wrt, seconds=seconds)
-        limits = whole.limits.certain()
-        if limits is None or limits.count > JACOBIAN_LISTED:
-            raise BudgetError("There are too many selections of pieces to list their Jacobians.")
-        cells = [c.cells for c in limits.components]
-        matrices = [
-            _matrix(whole.program, joint_choices([c[i] for c, i in zip(cells, atom, strict=True)]))
-            for atom in np.ndindex(*[len(c) for c in cells])
-        ]
+        matrices, complete = _all_matrices(scalar, seconds)
     except ClarkeError as error:
         return replace(blank, reason=str(error))
     flat = np.stack([m.reshape(-1) for m in matrices])
@@ -306,7 +347,7 @@ def _listed(
     if used.size and _mix(parts, shares, given):
         kind = Verdict.BOULIGAND if len(parts) == 1 else Verdict.CLARKE
         return replace(blank, verdict=kind, reason="", element=given, parts=mixed, weights=shares)
-    if not whole.complete:
+    if not complete:
         return replace(blank, reason="Some selections could be neither proved nor excluded.")
     if np.abs(system @ weights - np.append(target / scale, 1.0)).max() < JACOBIAN_APART:
         return replace(blank, reason="It differs from the nearest mixture by little.")
@@ -336,32 +377,6 @@ def _of_one_selection(proof: Any) -> Certificate | None:
         return proof
     alone = replace(proof, witnesses=(witness,), weights=(1.0,), gradient=witness.gradient)
     return alone.sealed()
-
-
-def _outputs(
-    program: Program, choices: Mapping[int, torch.Tensor]
-) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    """The function's outputs under a selection, as they depend on its variables."""
-    run = program.run(choices=choices)
-    *leaves, weights = run.leaves
-    (y,) = torch.autograd.grad(run.output.sum(), [weights], create_graph=True)
-    return y, tuple(leaves)
-
-
-def _derivative(
-    value: torch.Tensor, leaves: Sequence[torch.Tensor], *, create_graph: bool = False
-) -> tuple[torch.Tensor, ...]:
-    if not value.requires_grad:
-        return tuple(torch.zeros_like(x) for x in leaves)
-    found = torch.autograd.grad(
-        value, list(leaves), retain_graph=True, create_graph=create_graph, materialize_grads=True
-    )
-    return tuple(found)
-
-
-def _matrix(program: Program, choices: Mapping[int, torch.Tensor]) -> Array:
-    y, leaves = _outputs(program, choices)
-    return np.stack([flatten([g.detach() for g in _derivative(e, leaves)]) for e in y])
 
 
 def _adds_up(proof: Certificate, matrix: Array) -> bool:

@@ -160,10 +160,10 @@ ONE_SAMPLE = Threshold(
     NONE,
 )
 SAME_FORMULA = Threshold(
-    2.0**-10,
+    1.0,
     "Roundings of float32, of an entry's terms, up to which what PyTorch's formulas return in "
-    "float64 is the gradient of the recorded pieces: a hundred thousand times float64's own error, "
-    "and so little that no float32 shows it.",
+    "float64 is the gradient of the recorded pieces: what one constant that was rounded to float32 "
+    "leaves, and a sixteenth at most of what samples grant.",
     JUDGED,
 )
 
@@ -269,6 +269,13 @@ PROOF_VALUES = Threshold(
     2.0**27,
     "Elements that one operation of a program read from a file may make, or all its operations "
     "together sixteen times over.",
+    NONE,
+)
+
+INSTRUCTION_NUMBERS = Threshold(
+    2.0**20,
+    "Numbers of a program, and of its instructions, up to which a file holds instructions for the "
+    "checker without clarke, whose exact arithmetic ends before them.",
     NONE,
 )
 
@@ -666,6 +673,18 @@ COMPILED_ROUNDED = Threshold(
     "Power of the coarsest type's spacing: the part of the largest entry up to which a compiled "
     "program's gradient, if it lies outside of the set and autograd's own does not, may have been "
     "moved there by rounding, and is not called wrong: half of the digits, since terms cancel.",
+    (Verdict.NOT_CLARKE,),
+)
+COMPILED_NEAR = Threshold(
+    16.0,
+    "Multiples of a rounding by which values are moved to see whether a compiled program, which "
+    "sums in another order, may stand on another side of a kink than the function as written.",
+    (Verdict.NOT_CLARKE,),
+)
+COMPILED_SIDES = Threshold(
+    8.0,
+    "How often they are: a value within one rounding of a kink stays on its side in one of about "
+    "two trials.",
     (Verdict.NOT_CLARKE,),
 )
 GRADCHECK_BESIDE = Steps(
@@ -1132,6 +1151,14 @@ FLOPS = Threshold(
     "Operations per second of a dense factorisation on one core, a low estimate: to refuse, or to "
     "bound the iterations of, what cannot be interrupted.",
     NONE,
+)
+ROUNDED_TIE = Threshold(
+    2.0**-36,
+    "Part of the largest value that an operation reads by which tied candidates part in float64, "
+    "from which on their tie is one of rounding alone: far above what float64 itself rounds "
+    "(2^-53, over up to 2^16 operations) and far below half precision and float32 (2^-24). A "
+    "function's own ties that lie between the two are counted as ties of rounding.",
+    POSITIVE,
 )
 SEARCH_SHARE = Threshold(
     0.5,

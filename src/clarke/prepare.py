@@ -24,7 +24,7 @@ from clarke.errors import (
     in_a_line,
 )
 from clarke.kinks import default_registry
-from clarke.torch_private import AsWritten
+from clarke.torch_compiled import AsWritten
 from clarke.undo import at_the_end, contextmanager
 from clarke.world import World
 

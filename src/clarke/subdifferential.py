@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import html
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.absnormal import AbsNormalForm, abs_normal_form
 from clarke.decide.applied import not_vouched
 from clarke.decide.curvature import local_minimum
+from clarke.decide.descent import Frechet, Stationarity, frechet, stationarity
 from clarke.decide.detached import declared_rate, numbers_read
 from clarke.decide.hazards import obstacle
 from clarke.decide.limits import set_limits
@@ -25,15 +25,15 @@ from clarke.decide.refute import rounding_of_set
 from clarke.decide.settext import set_text
 from clarke.decide.source import (
     Source,
-    descent_candidates,
     granted_more,
+    is_hull_known,
     listed_elements,
     listed_vertices,
     placed,
     rank_of,
     smallest_element,
 )
-from clarke.errors import InputError, OutOfTimeError, UnsupportedError
+from clarke.errors import InputError, UnsupportedError
 from clarke.numerics import SET_SECONDS
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, select_along, selected_gradient
@@ -50,22 +50,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
     Vector = Sequence[torch.Tensor] | torch.Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Stationarity:
-    """Whether zero is in the set, and where to go if the function still decreases.
-
-    Attributes:
-        stationary: Zero is a Clarke gradient (None: undecided).
-        descent: One tensor per variable along which the function decreases to first order, or
-            None if none was found.
-        slope: The directional derivative along `descent`.
-    """
-
-    stationary: bool | None
-    descent: tuple[torch.Tensor, ...] | None
-    slope: float
 
 
 @leaves_no_trace
@@ -250,7 +234,7 @@ class Subdifferential:
         """
         with Deadline.after(seconds) as deadline:
             found = listed_vertices(self._source, self._rounding, deadline)
-        self._require_complete()
+            self._require_hull(deadline)
         return torch.from_numpy(found)
 
     @leaves_no_trace
@@ -288,8 +272,8 @@ class Subdifferential:
         Raises:
             UnsupportedError: The set is not completely known.
         """
-        self._require_complete()
         with Deadline.after(seconds) as deadline:
+            self._require_hull(deadline)
             return smallest_element(self._source, deadline)
 
     @leaves_no_trace
@@ -304,23 +288,24 @@ class Subdifferential:
 
         Of many cells as many are looked at for a direction as time allows.
         """
-        best: tuple[float, float, Array] | None = None
         with Deadline.after(seconds) as deadline:
             at = unflatten(np.zeros(self._source.size), self._program.point)
             inside = self.contains(at, seconds=None if seconds is None else deadline.left).inside
-            with suppress(OutOfTimeError):
-                for direction in descent_candidates(self._source, deadline):
-                    norm = float(np.linalg.norm(direction))
-                    if norm == 0:
-                        continue
-                    unit = direction / norm
-                    slope = self._slope_along(unit, deadline)
-                    beyond = slope + float(np.abs(unit) @ self._rounding)
-                    if best is None or beyond < best[0]:
-                        best = (beyond, slope, unit)
-        if best is None or best[0] >= 0:
-            return Stationarity(inside, None, 0.0)
-        return Stationarity(inside, unflatten(best[2], self._program.point), best[1])
+            return stationarity(
+                self._source, self._rounding, self._slope_along, deadline, inside=inside
+            )
+
+    @leaves_no_trace
+    def frechet(self, vector: Vector, *, seconds: float | None = SET_SECONDS) -> Frechet:
+        """Whether a vector is a Frechet subgradient: no directional derivative is less than its.
+
+        These are fewer than Clarke's gradients: ``-|x|`` has none at 0. All of them, as all
+        elements of `bouligand()`, are in Mordukhovich's subdifferential.
+        """
+        target = self._flat(vector)
+        with Deadline.after(seconds) as deadline:
+            allowed = self._rounding
+            return frechet(self._source, target, allowed, self._slope_along, deadline)
 
     @leaves_no_trace
     def is_local_minimum(self, *, seconds: float | None = SET_SECONDS) -> LocalMinimum:
@@ -392,6 +377,11 @@ class Subdifferential:
     def _rounding(self) -> Array:
         """(n,) how far rounding alone may have moved the entries of gradients in the set."""
         return rounding_of_set(self._program, self._source.either)
+
+    def _require_hull(self, deadline: Deadline) -> None:
+        known = self._source.known
+        if known is None or not is_hull_known(known, self._rounding, deadline):
+            self._require_complete()
 
     def _require_complete(self) -> None:
         if not self._is_listed_whole:

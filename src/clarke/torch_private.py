@@ -5,18 +5,14 @@ Each part says what is lost where a version of torch lacks it.
 
 from __future__ import annotations
 
-import functools
-import importlib
 import itertools
 import operator
-import re
 import sys
 import threading
-import warnings
 import weakref
 from functools import partial
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 from torch._C import _get_dispatch_stack_at, _len_torch_dispatch_stack
@@ -27,7 +23,6 @@ from torch.utils import _python_dispatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from typing_extensions import Self
 
 T = TypeVar("T")
 
@@ -53,6 +48,28 @@ watching_dynamo: Final[Any] = _FRAMES.get_eval_frame_callback
 tracing_graph: Final[Any] = torch._C._get_tracing_state  # noqa: SLF001 - has no public name
 
 
+# Whether `never_trace` keeps dynamo off what a function calls, since torch 2.7.
+PASSES_BY: Final = hasattr(_FRAMES, "_FrameExecStrategy")
+
+
+def under_eyes(function: Callable[..., T], eyes: Any) -> Callable[..., T]:
+    """A function that runs under dynamo's eyes where its caller does not.
+
+    Args:
+        function: The function.
+        eyes: What `watching_dynamo` returned where it is as it should be.
+    """
+
+    def call(*args: Any, **kwargs: Any) -> T:
+        before = _FRAMES.set_eval_frame(eyes)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _FRAMES.set_eval_frame(before)
+
+    return call
+
+
 def never_trace(function: Callable[..., Any], *, calls_too: bool) -> None:
     """Let torch.compile pass by a function, and by whatever it calls where `calls_too` says so.
 
@@ -73,29 +90,6 @@ def name_as_written(name: str) -> str:
     return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
-def runs_as_written() -> bool:
-    """Whether compiled programs run uncompiled now, as in `torch.compiler.set_stance`."""
-    dynamo = sys.modules.get("torch._dynamo.eval_frame")
-    return getattr(getattr(dynamo, "_stance", None), "stance", "") == "force_eager"
-
-
-def runs_compiled() -> bool:
-    """Whether the caller runs in what dynamo has compiled, where it does not watch.
-
-    Also where that `runs_as_written`. Never without the names of torch 2.13.
-    """
-    dynamo = sys.modules.get("torch._dynamo.eval_frame")
-    if dynamo is None:
-        return False
-    frame = sys._getframe(1)
-    while frame is not None:
-        code = frame.f_code
-        if code.co_name == "compile_wrapper" and code.co_filename == dynamo.__file__:
-            return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
-
-
 def is_traced() -> bool:
     """Whether torch is looking at a program, not running it: compiling, exporting, tracing."""
     return TracingContext.try_get() is not None or tracing_graph() is not None
@@ -113,137 +107,6 @@ def functions_defined() -> object:
     """
     counter = getattr(torch.autograd.function, "AUTOGRAD_FUNCTION_COUNTER", None)
     return object() if counter is None else repr(counter)
-
-
-class CompileNotice:
-    """Tells when the program begins to use torch.compile; a context manager.
-
-    Global hooks, however idle, are compiled into the programs that pass them, and change what
-    compiled programs are valid for: they have to be gone before the first of these runs.
-
-    Args:
-        notify: Called once, at once if something has been compiled before.
-    """
-
-    def __init__(self, notify: Callable[[], None]) -> None:
-        self._notify: Callable[[], None] | None = notify
-        self._compile: Any = None
-        self._stopped = False
-
-    def __enter__(self) -> Self:
-        self._compile = torch.compile
-
-        @functools.wraps(torch.compile)
-        def compile_(*args: Any, **kwargs: Any) -> Any:
-            self._tell()
-            return self._compile(*args, **kwargs)
-
-        compile_.stands_in = self  # type: ignore[attr-defined]  # for whoever takes it away
-        torch.compile = compile_
-        self.look()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Put torch's own function back, where that is to be done."""
-        self._stopped = True
-        # Those of other threads come and go in any order: whoever is on top takes others along.
-        while True:
-            there: Any = getattr(torch.compile, "stands_in", None)
-            if not isinstance(there, CompileNotice) or not there._stopped:  # noqa: SLF001 - of this class
-                return
-            torch.compile = there._compile  # noqa: SLF001 - as above
-
-    def look(self) -> None:
-        """Ask dynamo, which may have been called by another name."""
-        # Optimizers load dynamo, too, without a backend. Where none are listed, it is in use.
-        dynamo = sys.modules.get("torch._dynamo.eval_frame")
-        backends = {} if dynamo is None else getattr(dynamo, "cached_backends", {0: print})
-        if any(callable(b) for b in backends.values()):
-            self._tell()
-
-    def _tell(self) -> None:
-        notify, self._notify = self._notify, None
-        if notify is not None and not self._stopped:
-            notify()
-
-
-class _StanceOfThreads:
-    """Stands for the stance of torch.compile, which is one for all threads: in some it is another.
-
-    Attributes:
-        other: What it stands for.
-        eager: The threads in which compiled programs run uncompiled.
-    """
-
-    def __init__(self, other: Any) -> None:
-        self.other = other
-        self.eager: dict[int, None] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.other, name)
-
-    @property
-    def stance(self) -> str:
-        return "force_eager" if threading.get_ident() in self.eager else str(self.other.stance)
-
-
-class AsWritten:
-    """In this thread compiled programs run as they were written; a context manager, used once.
-
-    Where nothing has been compiled, nothing is touched. Whatever an interrupt cuts short is done by
-    another `stop`. Threads that switch at the very same moment may lose it; compiled programs
-    then run compiled, which whoever records notices.
-
-    Attributes:
-        forced: Programs would run compiled if this were not entered.
-    """
-
-    def __init__(self) -> None:
-        self.forced = False
-        self._mine: _StanceOfThreads | None = None
-        self._filters: list[Any] = []
-        self._notice = CompileNotice(self._force)
-        # Of hooks, such as those that follow which module runs; the user's are met elsewhere.
-        told = re.compile("Using `torch.compile.module.` when there are global hooks")
-        self._quiet = ("ignore", told, UserWarning, None, 0)
-
-    def __enter__(self) -> Self:
-        self._notice.__enter__()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Let them run compiled again; also where that has been done."""
-        self._notice.stop()
-        # By identity: an equal one may be another thread's.
-        for filters in (self._filters, cast("list[Any]", warnings.filters)):
-            for entry in [f for f in filters if f is self._quiet]:
-                filters.remove(entry)
-        mine = self._mine
-        if mine is None:
-            return
-        mine.eager.pop(threading.get_ident(), None)
-        dynamo: Any = sys.modules["torch._dynamo.eval_frame"]
-        if dynamo._stance is mine and not mine.eager:  # noqa: SLF001 - has no public name
-            dynamo._stance = mine.other  # noqa: SLF001 - as above
-
-    def _force(self) -> None:
-        if runs_as_written():
-            return
-        self.forced = True
-        dynamo: Any = importlib.import_module("torch._dynamo.eval_frame")
-        now = dynamo._stance  # noqa: SLF001 - has no public name
-        # Written down first: an interrupt may come at any step.
-        self._mine = mine = now if isinstance(now, _StanceOfThreads) else _StanceOfThreads(now)
-        mine.eager[threading.get_ident()] = None
-        dynamo._stance = mine  # noqa: SLF001 - as above
-        self._filters = cast("list[Any]", warnings.filters)
-        self._filters.insert(0, self._quiet)
 
 
 # --- the modes of a thread -----------------------------------------------------------------------
@@ -348,6 +211,24 @@ def step_on(mode: Any) -> None:
     _push_dispatch(mode)
 
 
+def take_off(mode: Any) -> int:
+    """Take a dispatch mode off the stack, wherever it is there; returns how many are below it."""
+    now = _modes()
+    _stack(tuple(m for m in now if m is not mode))
+    return next((i for i, m in enumerate(now) if m is mode), len(now))
+
+
+def put_on(mode: Any, below: int) -> None:
+    """Put a dispatch mode on the stack, above so many others."""
+    now = tuple(m for m in _modes() if m is not mode)
+    _stack((*now[:below], mode, *now[below:]))
+
+
+def only_modes(*modes: Any) -> None:
+    """Make these the dispatch modes of this thread; `ThreadState` puts the others back."""
+    _stack(modes)
+
+
 def _stack(wanted: tuple[Any, ...]) -> None:
     """Make these the dispatch modes of this thread."""
     now = _modes()
@@ -410,16 +291,6 @@ def replicas(root: torch.nn.Module) -> list[Any]:
     found: Any = sys.modules.get("torch.nn.parallel.distributed")
     kind = getattr(found, "DistributedDataParallel", None)
     return [] if kind is None else [m for m in root.modules() if isinstance(m, kind)]
-
-
-def is_sharded(root: torch.nn.Module) -> bool:
-    """Whether some parameter of a module is only a part on this process (FSDP, DTensor)."""
-    tensor: Any = sys.modules.get("torch.distributed.tensor")
-    older: Any = sys.modules.get("torch.distributed.fsdp")
-    kind, wrapper = getattr(tensor, "DTensor", None), getattr(older, "FullyShardedDataParallel", ())
-    if kind is not None and any(isinstance(p, kind) for p in root.parameters()):
-        return True
-    return any(isinstance(m, wrapper) for m in root.modules())
 
 
 def shared_parameters(replica: Any) -> list[torch.Tensor]:

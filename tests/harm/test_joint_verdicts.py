@@ -464,7 +464,7 @@ def work(rank, port, queue, names=()):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    importlib.import_module("clarke.audit.ranks").POST_SECONDS = 1.5
+    importlib.import_module("clarke.audit.meeting").POST_SECONDS = 1.5
     for program in (p for p in PROGRAMS if not names or p.__name__ in names):
         try:
             result = plain(program())

@@ -191,7 +191,7 @@ def test_overflow_at_huge_entries_is_told_apart():
     )
     assert not found, str(found)
     assert [f.report.verdict for f in found.extreme] == [Verdict.NONFINITE]
-    assert "\noverflow: pow at [" in str(found)
+    assert "\noverflow: pow at test_hunt.py:188, with the inputs [" in str(found)
 
 
 def test_calls_that_make_no_sense_are_refused():
@@ -218,4 +218,16 @@ def test_a_step_is_told_apart_from_a_fault():
     found = clarke.hunt(step, torch.randn(1, dtype=F64, requires_grad=True), seconds=None)
     assert not found
     assert [f.report.verdict for f in found.nowhere] == [Verdict.NOT_LIPSCHITZ]
-    assert "nothing to return: " in str(found)
+    assert "nothing to return (a step or an infinite slope): gt at test_hunt.py:" in str(found)
+
+
+def test_it_says_why_a_point_is_undecided():
+    def either(x, y):
+        return max(x, y) + min(x, y)  # of Python, which takes one side at a tie
+
+    one = torch.ones((), dtype=F64, requires_grad=True)
+    found = clarke.hunt(either, (one, one.detach().clone().requires_grad_()))
+    assert not found
+    assert found.undecided
+    assert "Python branch" in found.doubt
+    assert "at the first: " in str(found)

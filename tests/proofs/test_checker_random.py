@@ -14,6 +14,7 @@ from clarke.constraints import resolve
 from clarke.prepare import prepared
 from clarke.proof import save_step
 from clarke.proof.claims import touched
+from clarke.proof.instructions import instructions
 from clarke.steering import Program, analyse
 from reference import (
     ad_gradient,
@@ -27,6 +28,7 @@ from reference import (
 from reference.proofs import CHECKED, REJECTED, forged, independent, opened, own
 
 EVERY = list(HealthCheck)
+KEPT = ("slot", "memory", "touched", "code", "constants", "point")
 SMALL = st.sampled_from((0, 0, 1, -1, 2, -2, Fraction(1, 2), 3, -3, 5, 7))
 
 
@@ -61,11 +63,12 @@ def recorded(function, x, path):
     """A file with a program at a point, and nothing proved."""
     with prepared(function, (x,), None) as run:
         save_step(run.trace, run.slots, run.gradient, path)
-        kinks = touched(
-            Program(resolve(analyse(run.trace, run.registry), run.registry, run.slots), run.slots)
-        )
+        analysis = resolve(analyse(run.trace, run.registry), run.registry, run.slots)
+        program = Program(analysis, run.slots)
+        words, lowered = instructions(program)
     content, tensors = opened(path)
-    return forged(path, content, {**tensors, "touched": kinks})
+    content["instructions"] = words
+    return forged(path, content, {**tensors, **lowered, "touched": touched(program)})
 
 
 @pytest.fixture
@@ -74,7 +77,7 @@ def false_claims(tmp_path):
 
     def write(path, verdict, vector, direction):
         content, tensors = opened(path)
-        kept = {k: v for k, v in tensors.items() if k.startswith(("slot", "memory", "touched"))}
+        kept = {k: v for k, v in tensors.items() if k.startswith(KEPT)}
         kept["gradient.0"] = vector
         content["verdict"] = verdict
         if verdict == "NOT_CLARKE":

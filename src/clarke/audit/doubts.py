@@ -14,6 +14,7 @@ import torch
 from torch.utils.weak import TensorWeakRef
 
 from clarke.capture import TensorTable, Writes
+from clarke.torch_sharded import local_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,11 +36,13 @@ class Version(NamedTuple):
     @classmethod
     def of(cls, tensor: torch.Tensor, recorder: Recorder) -> Self:
         """The present state."""
+        tensor = local_of(tensor)
         writes = recorder.writes_to(tensor)
         return cls(tensor._version, writes, writes.count)
 
     def is_of(self, tensor: torch.Tensor) -> bool:
         """Whether nothing has been written since."""
+        tensor = local_of(tensor)
         if self.counted != tensor._version or self.uncounted != self.writes.count:
             return False
         return self.writes.holds(tensor)
@@ -125,7 +128,7 @@ class Doubts:
 
 def is_nonzero(gradient: torch.Tensor) -> bool:
     """Whether any entry of a gradient, of whatever layout, is not zero."""
-    found = gradient.detach()
+    found = local_of(gradient).detach()
     if found.layout == torch.sparse_coo:
         found = found.coalesce().values()
     elif found.layout != torch.strided:

@@ -20,7 +20,13 @@ import torch
 
 from clarke.capture import COMPILED
 from clarke.errors import CaptureError, InputError
-from clarke.torch_private import is_traced, never_trace, watching_dynamo
+from clarke.torch_private import (
+    PASSES_BY,
+    is_traced,
+    never_trace,
+    under_eyes,
+    watching_dynamo,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,12 +124,14 @@ class Interceptor:
         original = self._original
         if original is None:  # pragma: no cover - installed by __enter__ only
             raise CaptureError("internal: the interceptor is not installed")
-        compiled = watching_dynamo() not in (None, False)
+        eyes = watching_dynamo()
         if self._busy or threading.get_ident() != self._thread:
             return self._pass_through(original, roots, args, kwargs)
-        if not compiled:
+        if eyes in (None, False):
             return self._hand_over(original, roots, args, kwargs)
         # Hooks and compiled autograd run here as they would without: under dynamo's eyes.
+        if PASSES_BY:
+            return self._hand_over(under_eyes(original, eyes), roots, args, kwargs)
         result = original(roots, *args, **kwargs)
         return self._hand_over(lambda *_args, **_kwargs: result, roots, args, kwargs, COMPILED)
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from clarke.capture import Recorder
     from clarke.decide import Decision
 
+    Held = Callable[[torch.Tensor], torch.Tensor | None]
+
 # Rows of a part are kept for later parts: always up to the first size (2 MB), up to the second
 # (64 MB) once the program is known to accumulate gradients.
 _ALWAYS = 250_000
@@ -96,6 +98,11 @@ class _Held(NamedTuple):
     group: Group
 
 
+def held(leaf: torch.Tensor) -> torch.Tensor | None:
+    """Where the gradient of a leaf adds up."""
+    return leaf.grad
+
+
 class Accumulation:
     """Follows ``.grad`` from call to call; holds no tensor of the user's.
 
@@ -112,30 +119,39 @@ class Accumulation:
         self._count = 0
         self.accumulating = False
 
-    def begin(self, leaves: Sequence[torch.Tensor], number: int, recorder: Recorder) -> Group:
-        """The group that call `number` belongs to; asked before the call changes ``.grad``."""
+    def begin(
+        self,
+        leaves: Sequence[torch.Tensor],
+        number: int,
+        recorder: Recorder,
+        held_by: Held = held,
+    ) -> Group:
+        """The group that call `number` belongs to; asked before the call changes ``.grad``.
+
+        `held_by` says where the gradient of a leaf adds up.
+        """
         going_on: list[tuple[torch.Tensor, Group]] = []
         doubtful: list[tuple[torch.Tensor, str]] = []
         fresh: set[int] = set()
         versions: dict[int, Version] = {}
         doubts = self.doubts or None
         for leaf in leaves:
-            gradient = leaf.grad
+            gradient = held_by(leaf)
             why = "" if doubts is None else doubts.settle(leaf)
             number_of_leaf = self._number(leaf)
             versions[number_of_leaf] = Version.of(leaf, recorder)
             if gradient is None:
                 fresh.add(number_of_leaf)
                 continue
-            held = self._held.get(leaf)
-            if held is not None and held.gradient() is gradient and held.version.is_of(gradient):
-                earlier = held.group.versions.get(number_of_leaf)
+            known = self._held.get(leaf)
+            if known is not None and known.gradient() is gradient and known.version.is_of(gradient):
+                earlier = known.group.versions.get(number_of_leaf)
                 if not why and (earlier is None or not earlier.is_of(leaf)):
                     why = "a parameter changed between the parts"
                 if why:
                     doubtful.append((leaf, why))
                 else:
-                    going_on.append((leaf, held.group))
+                    going_on.append((leaf, known.group))
             elif is_nonzero(gradient):
                 doubtful.append((leaf, why or _UNSEEN))
             else:
@@ -176,6 +192,7 @@ class Accumulation:
         *,
         repaired: bool,
         deadline: Deadline = UNLIMITED,
+        held_by: Held = held,
     ) -> tuple[Verdict, str]:
         """Add a judged call to its group, after ``.grad`` has its final value.
 
@@ -185,7 +202,7 @@ class Accumulation:
             The verdict on the accumulated sum, and its explanation.
         """
         for leaf in case.leaves:
-            gradient = leaf.grad
+            gradient = held_by(leaf)
             if gradient is not None:
                 version = Version.of(gradient, recorder)
                 self._held.set(leaf, _Held(weakref.ref(gradient), version, group))

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd.function import _HookMixin
 
+from clarke.torch_sharded import is_of_sharding
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -55,7 +57,7 @@ class HookSpy:
         on_tensor, on_node = torch.Tensor.register_hook, _HookMixin.__dict__["_register_hook"]
 
         def register_hook(tensor: torch.Tensor, hook: Callable[..., Any]) -> Any:
-            if not (tensor.is_leaf or self.quiet):
+            if not (tensor.is_leaf or self.quiet or is_of_sharding(hook)):
                 self._note(tensor)
             return on_tensor(tensor, hook)
 

@@ -23,7 +23,9 @@ from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import declared_rate, opened_value
 from clarke.errors import CaptureError, ClarkeError, InputError, OutOfTimeError, in_a_line
 from clarke.fast import Familiar, QuickJudge
+from clarke.torch_compiled import plain_backward
 from clarke.torch_private import saved_tensors_hooks, vmap_nesting
+from clarke.torch_sharded import is_spread
 from clarke.undo import contextmanager
 from clarke.verdict import Verdict
 
@@ -38,6 +40,10 @@ if TYPE_CHECKING:
 
 
 _AS_IT_IS: Final = contextlib.nullcontext()
+_SPREAD = (
+    "This backward call starts or ends at a tensor that is spread over processes (DTensor), of "
+    "whose operations clarke follows none."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +112,9 @@ def prepare(
             "The backward call started or ended at a GradientEdge instead of a tensor, which "
             "clarke does not follow. Pass the tensors themselves."
         )
+    ends = (*call.roots, *call.inputs, *(w for w in call.weights if w is not None))
+    if any(map(is_spread, ends)):
+        raise CaptureError(_SPREAD)
     output = _scalar(call, recorder)
     reached = None if quick is None else reach(recorder, output)
     if quick is not None and reached is not None:
@@ -113,7 +122,8 @@ def prepare(
         if case is not None:
             return case
     trace = collect_trace(recorder, output, deadline=deadline)
-    unique = _chosen(call, {e.slot: e.tensor for e in trace.leaves()}, wrt, penalized)
+    leaves = {e.slot: e.tensor if e.gathered is None else e.gathered for e in trace.leaves()}
+    unique = _chosen(call, leaves, wrt, penalized)
     if wrt is not None and not unique:
         return None
     trace = owned(trace, tuple(unique))
@@ -250,12 +260,27 @@ def judge(
     """
     settings = replace(settings, confirm=Confirm.ALWAYS if confirmed else Confirm.NEVER)
     with alone():
-        trace = refilled(case.trace(), registry.keeps, deadline)
-        decision = decide(trace, registry, case.slots, gradient, settings, deadline=deadline)
-        if decision.verdict.correct is None or case.opened is None:
-            return decision
-        value = opened_value(case.opened, trace, case.slots, deadline)
-        return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
+        return decided(case, gradient, registry, settings, deadline)
+
+
+def decided(
+    case: Case,
+    gradient: tuple[torch.Tensor, ...],
+    registry: Registry,
+    settings: Settings,
+    deadline: Deadline,
+    *,
+    given: bool = False,
+) -> Decision:
+    """The verdict on a gradient, which somebody else may have `given`."""
+    trace = refilled(case.trace(), registry.keeps, deadline)
+    decision = decide(
+        trace, registry, case.slots, gradient, settings, given=given, deadline=deadline
+    )
+    if decision.verdict.correct is None or case.opened is None:
+        return decision
+    value = opened_value(case.opened, trace, case.slots, deadline)
+    return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
 
 
 @contextmanager
@@ -274,6 +299,7 @@ def alone() -> Iterator[None]:
         torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else _AS_IT_IS,
         torch.autograd.set_detect_anomaly(False) if torch.is_anomaly_enabled() else _AS_IT_IS,
         saving_plainly() if saved_tensors_hooks() is not None else _AS_IT_IS,
+        plain_backward(),
     ):
         try:
             try:

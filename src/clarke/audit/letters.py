@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -14,25 +15,37 @@ from clarke.decide import Decision
 from clarke.decide.model import Culprit
 from clarke.errors import ClarkeError, UnsupportedError, in_a_line
 from clarke.numerics import AVERAGED, POST_BYTES
-from clarke.proof import judge_stored, mean_of, pack, pack_step, unpack, unpack_stored
+from clarke.proof import (
+    judge_stored,
+    mean_of,
+    pack,
+    pack_step,
+    unpack,
+    unpack_stored,
+    with_parameters,
+)
 from clarke.torch_private import is_of_replica
+from clarke.torch_sharded import is_of_sharding
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from clarke.audit.meeting import Part
     from clarke.audit.post import Post
-    from clarke.audit.ranks import Part
+    from clarke.capture import Trace
     from clarke.decide import Settings
 
 BLOCK = 1 << 16
+_NONE: Final[Mapping[int, int]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Job:
     """Programs that are to be judged together: where, within which limits, and of how many calls.
 
-    `fresh` says that the gradient is that of one call of each process.
+    `fresh` says that the gradient is that of one call of each process, `of` what the sum of all is
+    divided by.
     """
 
     post: Post
@@ -40,21 +53,30 @@ class Job:
     settings: Settings
     seconds: float | None
     fresh: bool
+    of: float
 
 
 def judged(
-    raw: Sequence[bytes], job: Job, gradient: tuple[torch.Tensor, ...]
+    raw: Sequence[bytes],
+    job: Job,
+    gradient: tuple[torch.Tensor, ...],
+    wholes: Mapping[int, torch.Tensor] = MappingProxyType({}),
 ) -> tuple[Decision, dict[int, torch.Tensor]]:
     """The verdict on the programs of all, and a correct gradient by parameter where there is one.
 
     Where calls add up, those that were smooth everywhere have sent no program. By the sum rule,
     which is an equality there, they move gradient and subdifferential alike: the sum of the others
-    is judged, against what these have added to the gradient.
+    is judged, against what these have added to the gradient. `wholes` are parameters of which every
+    process sent a part.
     """
     try:
-        steps = [(r, *_unpacked(unit)) for r, units in enumerate(raw) for unit in _unbundled(units)]
+        steps = [
+            (r, *_unpacked(unit, wholes))
+            for r, units in enumerate(raw)
+            for unit in unbundled(units)
+        ]
         found = dict(enumerate(gradient)) if job.fresh else None
-        step, order = mean_of([(r, s, k) for r, s, k in steps], of=job.post.world, gradient=found)
+        step, order = mean_of(steps, of=job.of, gradient=found)
         decision = judge_stored(step, job.seconds, job.settings)
     except Exception as error:  # noqa: BLE001 - the others wait for an answer
         why = str(error) if isinstance(error, ClarkeError) else in_a_line(error)
@@ -102,14 +124,18 @@ def planned(flags: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _not_the_mean(flags: Sequence[dict[str, Any]]) -> str:
     """Whether the gradients that the processes were given are one, and the mean of theirs."""
     sums, means = [f["mine"][0] for f in flags], [f["mean"][0] for f in flags]
+    spread = any(f.get("spread") for f in flags)  # each was given a part of it
     if not all(math.isfinite(x) for x in (*sums, *means)):
         # Then no sum tells anything; the ladder says which entries are finite, and which not.
-        return "" if not any(math.isfinite(x) for x in means) else _DIFFER
+        return "" if spread or not any(math.isfinite(x) for x in means) else _DIFFER
     size = sum(f["mine"][1] for f in flags) / len(flags)
     allowed = AVERAGED * (len(flags) + 2) * max(f["eps"] for f in flags) * size
-    if max(means) - min(means) > allowed:
+    if not spread and max(means) - min(means) > allowed:
         return _DIFFER
-    if abs(sum(sums) / len(sums) - means[0]) <= allowed:
+    of = flags[0].get("of", len(flags))
+    if spread and any(f["of"] != of for f in flags):
+        return _CHANGED
+    if abs(sum(sums) / of - (sum(means) if spread else means[0])) <= allowed:
         return ""
     hooks = sorted({h for f in flags for h in f["hooks"]})
     by = f" It is sent by {', '.join(hooks)}, which may round or change it." if hooks else ""
@@ -133,56 +159,106 @@ _CHANGED = (
 def checksum(
     parts: Sequence[tuple[int, torch.Tensor | None]], weights: torch.Tensor
 ) -> tuple[float, float]:
+    """Of numbered gradients; see `Sums`."""
+    found = Sums(weights)
+    for number, gradient in parts:
+        if gradient is not None:
+            found.add(number, gradient)
+    return found.value()
+
+
+class Sums:
     """A fixed linear function of numbered gradients, and the sum of sizes that bounds it.
 
     Linear, so that it tells a mean from the means of its parts: weights are incommensurable, and
     what is no mean passes with no chance but an adversary's.
     """
-    total, size = [], []
-    with torch.no_grad():
-        for number, gradient in parts:
-            if gradient is None or not gradient.numel():
-                continue
-            plain = gradient.detach()
-            flat = (plain if plain.layout == torch.strided else plain.to_dense()).reshape(-1)
-            own = weights.to(flat.device)
-            for block, start in enumerate(range(0, len(flat), BLOCK)):
-                piece = flat[start : start + BLOCK].to(torch.float64)
-                factor = math.cos(number * math.sqrt(2) + block * math.sqrt(3))
-                total.append(factor * (piece @ own[: len(piece)]))
-                size.append(piece.abs().sum())
-        if not total:
+
+    def __init__(self, weights: torch.Tensor) -> None:
+        self._weights = weights
+        self._total: list[torch.Tensor] = []
+        self._size: list[torch.Tensor] = []
+
+    def add(self, number: int, gradient: torch.Tensor, start: int = 0) -> None:
+        """Add a gradient, or some of its entries in a row, the first of which is entry `start`."""
+        plain = gradient.detach()
+        flat = (plain if plain.layout == torch.strided else plain.to_dense()).reshape(-1)
+        own = self._weights.to(flat.device)
+        at = 0
+        while at < len(flat):
+            block, offset = divmod(start + at, BLOCK)
+            piece = flat[at : at + BLOCK - offset].to(torch.float64)
+            factor = math.cos(number * math.sqrt(2) + block * math.sqrt(3))
+            self._total.append(factor * (piece @ own[offset : offset + len(piece)]))
+            self._size.append(piece.abs().sum())
+            at += len(piece)
+
+    def value(self) -> tuple[float, float]:
+        """Both numbers."""
+        if not self._total:
             return 0.0, 0.0
-        device = total[0].device
+        device = self._total[0].device
         return (
-            float(torch.stack([t.to(device) for t in total]).sum()),
-            float(torch.stack([s.to(device) for s in size]).sum()),
+            float(torch.stack([t.to(device) for t in self._total]).sum()),
+            float(torch.stack([s.to(device) for s in self._size]).sum()),
         )
 
 
-def packed(part: Part, keys: Sequence[int]) -> bytes:
-    """A program, to be sent, or why it cannot be."""
+def packed(part: Part, keys: Sequence[int], gathered: Mapping[int, int] = _NONE) -> bytes:
+    """A program, to be sent, or why it cannot be.
+
+    Args:
+        part: What this process has.
+        keys: The numbers of its parameters.
+        gathered: By identity, the numbers of parameters that are not sent with it.
+    """
     try:
         if part.case.opened is not None:
             raise UnsupportedError("it detaches values that are computed from parameters")
         trace = part.case.trace()
-        own = [a for a in trace.applied if not is_of_replica(a.function)]
+        own = [
+            a
+            for a in trace.applied
+            if not (is_of_replica(a.function) or is_of_sharding(a.function))
+        ]
         if own:
             raise UnsupportedError(
                 f"the derivative of {own[0].name} at {own[0].location} is its author's code"
             )
+        trace, apart = _without_gathered(trace, gathered)
         step = pack_step(trace, part.case.slots, part.local)
     except ClarkeError as error:
         return dumped({"why": f"A program touches kinks and cannot be sent: {error}"}) + b"\n"
-    return dumped({"why": "", "keys": list(keys)}) + b"\n" + step
+    return dumped({"why": "", "keys": list(keys), "apart": apart}) + b"\n" + step
 
 
-def _unpacked(raw: bytes) -> tuple[Any, list[int]]:
+def _without_gathered(
+    trace: Trace, gathered: Mapping[int, int]
+) -> tuple[Trace, list[tuple[int, int]]]:
+    """A trace without the values of parameters that are sent apart, and which slots these are."""
+    externals, apart = dict(trace.externals), []
+    for slot, e in trace.externals.items():
+        if e.gathered is None:
+            continue
+        if id(e.gathered) not in gathered:
+            raise UnsupportedError("it reads a parameter of another sharded model")
+        if e.tensor._version != e.version:
+            raise UnsupportedError(f"a parameter read at {e.location} has been changed since")
+        nothing = torch.zeros(0, dtype=e.tensor.dtype, requires_grad=e.tensor.requires_grad)
+        externals[slot] = replace(e, tensor=nothing, version=nothing._version, gathered=None)
+        apart.append((slot, gathered[id(e.gathered)]))
+    return replace(trace, externals=MappingProxyType(externals)), apart
+
+
+def _unpacked(raw: bytes, wholes: Mapping[int, torch.Tensor]) -> tuple[Any, list[int]]:
     head, _, step = raw.partition(b"\n")
     told = loaded(head)
     if told["why"]:
         raise UnsupportedError(told["why"])
-    return unpack_stored(step, "a message"), told["keys"]
+    stored = unpack_stored(step, "a message")
+    if told["apart"]:
+        stored = with_parameters(stored, {slot: wholes[number] for slot, number in told["apart"]})
+    return stored, told["keys"]
 
 
 def bundle(units: Sequence[bytes]) -> bytes:
@@ -190,7 +266,8 @@ def bundle(units: Sequence[bytes]) -> bytes:
     return dumped({"sizes": [len(u) for u in units]}) + b"\n" + b"".join(units)
 
 
-def _unbundled(raw: bytes) -> list[bytes]:
+def unbundled(raw: bytes) -> list[bytes]:
+    """The packed programs of a message."""
     head, _, rest = raw.partition(b"\n")
     units, at = [], 0
     for size in loaded(head)["sizes"]:

@@ -146,6 +146,8 @@ class Schedule:
         self._sample = sample
         self._confirm_every = confirm_every
         self._random = random.Random(seed)  # noqa: S311 - a sample of steps is no secret
+        self._drawn: dict[int, bool] = {}  # of calls that are still to come
+        self._last = 0
 
     @property
     def looks_at_all(self) -> bool:
@@ -153,10 +155,16 @@ class Schedule:
         return self._every == 1 and self._sample is None
 
     def looks_at(self, number: int) -> bool:
-        """Whether call `number` (from 1) is looked at; asked once for each, in order."""
-        if (number - 1) % self._every:
-            return False
-        return self._sample is None or self._random.random() < self._sample
+        """Whether call `number` (from 1) is looked at; may be asked ahead, and again."""
+        if self._sample is None:
+            return (number - 1) % self._every == 0
+        while self._last < number:
+            self._last += 1
+            left = (self._last - 1) % self._every == 0
+            self._drawn[self._last] = left and self._random.random() < self._sample
+        for past in [n for n in self._drawn if n < number - 1]:
+            del self._drawn[past]
+        return self._drawn[number]
 
     def confirms(self, judged: int) -> bool:
         """Whether the `judged`-th judged call (from 1) is confirmed by running the program."""

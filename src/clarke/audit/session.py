@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.audit.engine import Interceptor, levels_up_to
+from clarke.audit.engine import Interceptor
 from clarke.audit.groups import Accumulation, unjudged
 from clarke.audit.history import History
 from clarke.audit.hooks import HookSpy
 from clarke.audit.ignored import Ignored
 from clarke.audit.keep import Keeper
+from clarke.audit.notices import Notices
 from clarke.audit.penalized import Penalized
 from clarke.audit.policy import Answers, OnWrong, Schedule
 from clarke.audit.ranks import Ranks
@@ -24,21 +24,18 @@ from clarke.audit.step import Step
 from clarke.audit.stepping import OptimizerAside
 from clarke.audit.summary import Summary
 from clarke.audit.turn import Orders, Turn, forget, run_call
-from clarke.capture import Operators, Places, Recorder
+from clarke.capture import Operators, Places, Recorder, Shadows
 from clarke.compiled import Compiled
 from clarke.deadline import check_seconds
 from clarke.decide import Settings
 from clarke.errors import (
-    AuditWarning,
-    ClarkeError,
     InputError,
-    in_a_line,
 )
 from clarke.fast import EarlyTies, QuickJudge
 from clarke.kinks import default_registry
 from clarke.numerics import STEP_SECONDS
 from clarke.report import Report, build_report
-from clarke.torch_private import CompileNotice, processes
+from clarke.torch_compiled import CompileNotice
 from clarke.undo import Door, at_the_end, leaves_no_trace
 from clarke.verdict import Verdict
 
@@ -173,8 +170,9 @@ class Audit:
         self._stepping: OptimizerAside | None = None
         self._notice: CompileNotice | None = None
         self._door = Door()
+        self._shadows: Shadows | None = None
         self._parts: tuple[
-            Interceptor | HookSpy | Recorder | OptimizerAside | CompileNotice, ...
+            Interceptor | HookSpy | Recorder | OptimizerAside | Shadows | CompileNotice, ...
         ] = ()
         self._interceptor = Interceptor(self._backward)
         self._places = Places()
@@ -187,7 +185,7 @@ class Audit:
         self._begun: list[Begun] = []
         self._ranks = Ranks()
         self._whole = False
-        self._warned = False
+        self._notices = Notices()
 
     # ---------------------------------------------------------------- the block
 
@@ -212,15 +210,18 @@ class Audit:
         )
         recorder.places.on_root = self._look_for_others
         self._look_for_others(recorder=recorder)
-        notice = CompileNotice(partial(_without_hooks, recorder, stepping, self._penalized))
-        self._parts = parts = (self._interceptor, spy, recorder, stepping, notice)
+        shadows = Shadows(recorder, self._next_is_judged, self._registry.declares_functions)
+        notice = CompileNotice(
+            partial(_without_hooks, recorder, stepping, self._penalized, shadows)
+        )
+        self._parts = parts = (self._interceptor, spy, recorder, stepping, shadows, notice)
         try:
             # Their ends are known first: an interrupt between any two steps leaves nothing behind.
             self._door.arm(self._accumulation.doubts.end, self._end)
             for part in parts:
                 part.__enter__()
             self._recorder, self._spy, self._stepping = recorder, spy, stepping
-            self._notice = notice
+            self._notice, self._shadows = notice, shadows
             return self  # an interrupt at this line, too, ends what has begun
         except BaseException:
             try:
@@ -236,7 +237,7 @@ class Audit:
 
     def _end(self) -> None:
         """End every part, last first; whole, once more, where an interrupt came between."""
-        self._recorder = self._spy = self._stepping = self._notice = None
+        self._recorder = self._spy = self._stepping = self._notice = self._shadows = None
         for part in reversed(self._parts):
             part.stop()
         self._parts = ()  # they hold the record
@@ -294,13 +295,42 @@ class Audit:
         recorder = recorder or self._recorder
         if recorder is not None:
             recorder.stands_aside = self._ranks.aside(root)
+            recorder.gathered = self._ranks.gathered if self._ranks.gathered.groups() else None
+
+    def _next_is_judged(self) -> bool:
+        """Whether the next backward call is going to be looked at, or one of a few behind it."""
+        ahead = 0 if self._shadows is None else self._shadows.ahead
+        coming = range(self._history.calls + 1, self._history.calls + 2 + ahead)
+        return self._left > 0 and any(map(self._schedule.looks_at, coming))
 
     def _backward(self, call: BackwardCall) -> Any:
         if self._stepping is not None:
             self._stepping.recover()  # which may put the recorder back among the modes
         if self._notice is not None:
             self._notice.look()
-        return self._looked_at(call)
+        recorder = self._recorder
+        try:
+            if recorder is not None and recorder.rests:  # and so the call is not judged
+                return self._left_out(call, recorder)
+            return self._looked_at(call)
+        finally:
+            if self._shadows is not None:
+                self._shadows.rest(rests=not self._next_is_judged())
+
+    def _left_out(self, call: BackwardCall, recorder: Recorder) -> Any:
+        """Let a call run that nobody looks at, in a program of which nothing is recorded."""
+        number = self._history.calls + 1
+        location = recorder.places.here()[0]
+        self._penalized.note(call)
+        result = call.run()
+        self._add(_unseen(number, location, self._why_left_out(number)), None)
+        return result
+
+    def _why_left_out(self, number: int) -> str:
+        """Why a call is not looked at; "" if it is."""
+        if self._left <= 0:
+            return "Left out, since the time for all calls (`total_seconds`) has been spent."
+        return "" if self._schedule.looks_at(number) else "Left out by `every` or `sample`."
 
     @leaves_no_trace
     def _looked_at(self, call: BackwardCall) -> Any:
@@ -317,9 +347,7 @@ class Audit:
             call = replace(call, refused=recorder.stands_aside)
         number = self._history.calls + 1
         location = recorder.places.here()[0]
-        why = "" if self._schedule.looks_at(number) else "Left out by `every` or `sample`."
-        if self._left <= 0:
-            why = "Left out, since the time for all calls (`total_seconds`) has been spent."
+        why = self._why_left_out(number)
         if why:
             result = run_call(call, recorder)
             forget(call, recorder)
@@ -337,7 +365,8 @@ class Audit:
             whole=self._whole,
             proof=bool(self._subscribers),
             seconds=self._seconds,
-            ranks=self._ranks if processes() > 1 else None,
+            ranks=self._ranks if self._ranks.together else None,
+            shadows=self._shadows,
         )
         turn = Turn(call, recorder, self._registry, self._accumulation, orders)
         for callback in self._begun:
@@ -351,7 +380,8 @@ class Audit:
         if turn.decision is None:
             self._add(_unseen(number, location, "It reaches none of the leaves of `wrt`."), None)
             return turn.result
-        self._warn_of_failure(turn.error, location)
+        self._notices.of_failure(turn.error, location)
+        self._notices.of_kernels(turn.differs, location)
         if self._keeper is not None:
             turn.keep(self._keeper)
         why = self._ignored.because(turn.decision, location)
@@ -417,17 +447,6 @@ class Audit:
                 self._recorder.reads.clear()
                 self._recorder.reads.extend(reads)
 
-    def _warn_of_failure(self, error: Exception | None, location: Location) -> None:
-        if error is None or isinstance(error, ClarkeError) or self._warned:
-            return
-        self._warned = True
-        warnings.warn(
-            f"clarke failed while judging the gradient computed at {location} "
-            f"({in_a_line(error)}); such steps are UNDECIDED. Shown once.",
-            AuditWarning,
-            stacklevel=levels_up_to(location.file, location.line),
-        )
-
 
 def _interrupted(number: int, location: Location, error: BaseException, seconds: float) -> Step:
     """A step whose judging did not come to an end: Ctrl-C, or an exit from a signal's handler."""
@@ -437,11 +456,14 @@ def _interrupted(number: int, location: Location, error: BaseException, seconds:
     return replace(step, verdict=undecided, joint=undecided, looked=True, seconds=seconds)
 
 
-def _without_hooks(recorder: Recorder, stepping: OptimizerAside, penalized: Penalized) -> None:
-    """What torch.compile would notice of an audit: global hooks."""
+def _without_hooks(
+    recorder: Recorder, stepping: OptimizerAside, penalized: Penalized, shadows: Shadows
+) -> None:
+    """Take away what torch.compile would notice of an audit, global hooks, and follow it."""
     recorder.places.do_without_hooks()
     stepping.stop()
     penalized.stop_seeing_steps()
+    shadows.begin()
 
 
 def _unseen(number: int, location: Location, reason: str) -> Step:

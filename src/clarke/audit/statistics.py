@@ -30,6 +30,7 @@ class PlaceStatistics:
         touched: Elements at which several pieces meet, over all steps.
         tied: The touched elements that choose among several inputs (maxima and minima).
         relevant: Touched elements whose piece can change the gradient.
+        rounded: The relevant elements that are tied by rounding alone, where these were told apart.
         nonzero: For maxpools behind a ReLU, as far as judged quickly: ties of a value other than
             zero, over all steps (what the paper counts).
         steps_touched: Steps in which it touched any kink.
@@ -46,6 +47,7 @@ class PlaceStatistics:
     touched: int
     tied: int
     relevant: int
+    rounded: int
     nonzero: int
     steps_touched: int
     steps_relevant: int
@@ -90,6 +92,7 @@ class _Counts:
     touched: int = 0
     tied: int = 0
     relevant: int = 0
+    rounded: int = 0
     nonzero: int = 0
     steps_touched: int = 0
     steps_relevant: int = 0
@@ -126,6 +129,9 @@ class PlaceCounter:
                 counts.tied += touch.count
             if relevant is not None:
                 counts.relevant += int(relevant[site.first : site.first + touch.count].sum())
+            if decision.rounded is not None:
+                own = decision.rounded[site.first : site.first + touch.count]
+                counts.rounded += int(own.sum())
         _add(self._totals(step), open_=relevant is None)
 
     def _totals(self, step: dict[_Key, _Counts]) -> list[tuple[_Counts, _Counts]]:
@@ -144,6 +150,7 @@ def _add(pairs: list[tuple[_Counts, _Counts]], *, open_: bool) -> None:
         total.touched += counts.touched
         total.tied += counts.tied
         total.relevant += counts.relevant
+        total.rounded += counts.rounded
         total.nonzero += counts.nonzero
         total.steps_touched += counts.touched > 0
         total.steps_relevant += counts.relevant > 0

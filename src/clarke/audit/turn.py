@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.audit.groups import held
 from clarke.audit.judge import Case, alone, judge, prepare, undecided
-from clarke.audit.ranks import NotSharedError, Part
+from clarke.audit.ranks import NotSharedError
+from clarke.audit.shadowed import compiled_parts, judge_shadowed, value_of
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
 from clarke.audit.work import Work
-from clarke.capture import release_nodes, without_values
+from clarke.capture import Origin, release_nodes, without_values
 from clarke.decide import Confirm, Decision
-from clarke.errors import CaptureError, ClarkeError, in_a_line
+from clarke.errors import CaptureError, ClarkeError, UnseenError, in_a_line
 from clarke.fast import LayerCertificate, all_finite, let_go
 from clarke.undo import at_the_end
 from clarke.verdict import Verdict
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clarke.audit.engine import BackwardCall
-    from clarke.audit.groups import Accumulation, Group
+    from clarke.audit.groups import Accumulation, Group, Held
     from clarke.audit.hooks import HookSpy
     from clarke.audit.keep import Keeper
+    from clarke.audit.meeting import Meeting
     from clarke.audit.penalized import Penalized
-    from clarke.audit.ranks import Meeting, Ranks
-    from clarke.capture import Recorder
+    from clarke.audit.ranks import Ranks
+    from clarke.audit.shards import ShardBackup
+    from clarke.capture import Recorder, Shadow, Shadows
     from clarke.decide import Settings
     from clarke.fast import Declined, Pending, QuickJudge
     from clarke.kinks import Registry
@@ -51,6 +55,7 @@ class Orders:
         spy: Knows where hooks may have changed gradients, which `quick` cannot see.
         whole: Somebody is going to look at the gradient of this call, or keep it.
         ranks: The other processes that train together with this one, if there are any.
+        shadows: Knows what compiled functions were made from.
     """
 
     number: int
@@ -65,6 +70,7 @@ class Orders:
     proof: bool = True
     seconds: float | None = None
     ranks: Ranks | None = None
+    shadows: Shadows | None = None
 
 
 class Turn:
@@ -97,11 +103,12 @@ class Turn:
         # Hooks that replays register are none of the user's.
         self._unnoted = contextlib.nullcontext() if orders.spy is None else orders.spy.unnoted
         self._case: Case | None = None
-        self._backup: GradBackup | None = None
+        self._backup: GradBackup | ShardBackup | None = None
         self._watch: LeafWatch | None = None
         self._early: Decision | None = None
         self._pending: Pending | None = None  # the quick judge asks for the gradient
         self._meeting: Meeting | None = None  # other processes have a part in the call
+        self._compiled: tuple[Shadow, ...] | None = None  # its gradient is a compiled program's
         self.result: Any = None
         self.decision: Decision | None = None
         self.gradient: tuple[torch.Tensor, ...] = ()
@@ -134,6 +141,8 @@ class Turn:
                 self._release()
             if self.error is not None:
                 self.decision = undecided(self.error)
+            if self._orders.shadows is not None:
+                self._orders.shadows.learn(self._missed)
 
     def _call_engine(self) -> None:
         try:
@@ -155,12 +164,14 @@ class Turn:
         if self._call.refused:
             raise CaptureError(self._call.refused)
         orders = self._orders
-        quick = None if orders.confirmed or self._call.create_graph else orders.quick
-        case = prepare(
-            self._call, self._recorder, orders.wrt, orders.penalized, self.work.deadline, quick
-        )
+        shadows = orders.shadows
+        whole = orders.confirmed or self._call.create_graph or bool(shadows)
+        quick = None if whole else orders.quick
+        wrt = orders.wrt if orders.ranks is None else orders.ranks.wholes(orders.wrt)
+        case = prepare(self._call, self._recorder, wrt, orders.penalized, self.work.deadline, quick)
         if case is None:
             return
+        self._compiled = compiled_parts(self._call, case, shadows, orders.ranks)
         accumulates = self._call.accumulates
         if orders.ranks is not None:
             self._meeting = orders.ranks.meeting(self._call, case.leaves, orders.wrt)
@@ -168,15 +179,27 @@ class Turn:
         with alone():
             if accumulates:
                 leaves = self._leaves(case)
-                self.group = self._accumulation.begin(leaves, orders.number, self._recorder)
-                self._backup = GradBackup(leaves, values=orders.undoable)
+                self.group = self._accumulation.begin(
+                    leaves, orders.number, self._recorder, self._held_by
+                )
+                values = orders.undoable
+                self._backup = (
+                    GradBackup(leaves, values=values)
+                    if meeting is None
+                    else meeting.backup(leaves, values=values)
+                )
             self._case = self._judged_early(case)
-            untouched = self._early is not None and not orders.whole and are_fresh(case.leaves)
+            known = self._early is not None and not orders.whole
+            untouched = (known or self._compiled is not None) and are_fresh(case.leaves)
             if meeting is not None:
                 untouched = False
                 meeting.begin()
             if accumulates and not untouched:
-                self._watch = LeafWatch(case.leaves, self._call.is_beside)
+                self._watch = (
+                    LeafWatch(case.leaves, self._call.is_beside)
+                    if meeting is None
+                    else meeting.watch(case, self._early, self._call.is_beside)
+                )
                 at_the_end(self._watch.stop)
                 self._watch.start()
 
@@ -186,7 +209,8 @@ class Turn:
         Before the backward pass: autograd frees its activations as it goes, and what is still held
         here would stay.
         """
-        quick = None if self._needs_replay(case) else self._orders.quick
+        slow = self._compiled is not None or self._needs_replay(case)
+        quick = None if slow else self._orders.quick
         if quick is None:
             return case
         if not all_finite(self._call.roots):
@@ -221,9 +245,12 @@ class Turn:
         return quick.decide(trace, case.slots, None, self.work.deadline, proof=proof)
 
     def _leaves(self, case: Case) -> tuple[torch.Tensor, ...]:
-        """The leaves that `gradient` is about."""
-        together = self._meeting is not None and not self._meeting.later
-        return self._meeting.leaves if self._meeting is not None and together else case.leaves
+        """The leaves that ``.grad`` is about."""
+        return case.leaves if self._meeting is None else self._meeting.those_of(case)
+
+    @property
+    def _held_by(self) -> Held:
+        return held if self._meeting is None else self._meeting.held_by
 
     def _excuse(self, error: Exception) -> None:
         """Let other processes not wait for a part that cannot be judged."""
@@ -232,9 +259,9 @@ class Turn:
             return
         ranks.excuse(str(error) if isinstance(error, ClarkeError) else in_a_line(error))
 
-    def _judge_together(self, case: Case, meeting: Meeting, local: Sequence[torch.Tensor]) -> None:
+    def _judge_together(self, case: Case, meeting: Meeting, watch: LeafWatch) -> None:
         """The verdict of all processes on the gradient that all of them were given."""
-        part = Part(case, tuple(local), self._early, self.group)
+        part = meeting.mine(case, watch, self._early, self.group)
         if meeting.later:
             self.gradient, self.decision = part.local, meeting.part(part)
             return
@@ -250,7 +277,7 @@ class Turn:
     def _judge(self, case: Case) -> None:
         with alone():
             if self._meeting is not None and self._watch is not None:
-                self._judge_together(case, self._meeting, self._watch.gradients())
+                self._judge_together(case, self._meeting, self._watch)
                 return
             if self._watch is not None:
                 self.gradient = self._watch.gradients()
@@ -264,6 +291,9 @@ class Turn:
                     torch.zeros_like(x, requires_grad=False) if g is None else _plain(g)
                     for g, x in zip(found, case.leaves, strict=True)
                 )
+            if self._compiled is not None:
+                self.decision = self._judge_compiled(case, self._compiled)
+                return
             early = self._early
             if early is not None and all_finite(self.gradient):
                 self.decision = early
@@ -280,6 +310,23 @@ class Turn:
                 deadline=self.work.deadline,
             )
 
+    def _judge_compiled(self, case: Case, shadows: tuple[Shadow, ...]) -> Decision:
+        """The verdict on what a compiled program returned, of which copies are kept."""
+        self.gradient = tuple(g.clone() for g in self.gradient)
+        confirm = Confirm.ALWAYS if self._orders.confirmed else Confirm.NEVER
+        return judge_shadowed(
+            case,
+            shadows,
+            self.gradient,
+            value_of(self._call),
+            self._registry,
+            replace(self._orders.settings, confirm=confirm),
+            self.work.deadline,
+            None if self._orders.confirmed else self._orders.quick,
+            proof=self._orders.proof,
+            hooked=self._is_hooked(case),
+        )
+
     def _judged_late(self) -> Decision | None:
         """What the quick judge finds with the gradient, where it asked for that."""
         quick = self._orders.quick
@@ -295,15 +342,38 @@ class Turn:
 
     def _needs_replay(self, case: Case) -> bool:
         """Whether the recorded values alone do not tell what gradient the user gets."""
+        return self._orders.confirmed or self._is_hooked(case)
+
+    def _is_hooked(self, case: Case) -> bool:
+        """Whether hooks of the user's may change gradients on their way."""
         spy = self._orders.spy
         familiar = case.familiar
         slots = case.trace().slot_dtypes if familiar is None else familiar.retraced.numbers
-        return self._orders.confirmed or spy is None or spy.reaches(slots)
+        return spy is None or spy.reaches(slots)
+
+    @property
+    def differs(self) -> str:
+        """What compiled programs computed otherwise than as written, by more than roundings.
+
+        Not where they may have drawn other random numbers.
+        """
+        worst = max(self._compiled or (), key=lambda s: 0.0 if s.drew else s.gap, default=None)
+        return "" if worst is None or worst.drew else worst.told
+
+    def _missed(self) -> bool:
+        """Whether part of the graph was made while nobody recorded."""
+        if isinstance(self.error, UnseenError):
+            return True
+        unknown = self.decision is not None and self.decision.verdict is Verdict.UNDECIDED
+        if not unknown or self._case is None:
+            return False
+        found = self._case.trace().externals.values()
+        return any(e.origin is Origin.UNSEEN for e in found)
 
     @property
     def leaves(self) -> tuple[torch.Tensor, ...]:
         """The variables, in the order of `gradient`."""
-        return () if self._case is None else self._case.leaves
+        return () if self._case is None else self._leaves(self._case)
 
     def keep(self, keeper: Keeper) -> None:
         """Let the call be kept, if its gradient is not proved right."""
@@ -321,7 +391,7 @@ class Turn:
         with alone():
             if self._meeting is not None:
                 self._meeting.replace(element, self.group)
-            elif self._backup is not None:
+            elif isinstance(self._backup, GradBackup):
                 self._backup.replace(self.gradient, element)
             else:
                 self.result = self._replaced(self._case, element)
@@ -380,6 +450,7 @@ class Turn:
             self._recorder,
             repaired=self.repaired,
             deadline=self.work.deadline,
+            held_by=self._held_by,
         )
 
 

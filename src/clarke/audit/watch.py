@@ -64,10 +64,7 @@ class LeafWatch:
             if gradient is None or self._is_beside():
                 return
             with torch.no_grad():
-                part = gradient.detach()
-                part = part.clone() if part.layout == torch.strided else part.to_dense()
-                earlier = self._found[position]
-                self._found[position] = part if earlier is None else earlier + part
+                self._take(position, gradient)
 
         self._undo.append((leaf, take, _hooks_of(leaf) is None))
         leaf.register_hook(take)
@@ -77,6 +74,12 @@ class LeafWatch:
             mine = [(number, hook) for number, hook in hooks.items() if hook is take]
             others = [(number, hook) for number, hook in hooks.items() if hook is not take]
             at_once(hooks.clear, partial(hooks.update, [*mine, *others]))
+
+    def _take(self, position: int, gradient: torch.Tensor) -> None:
+        part = gradient.detach()
+        part = part.clone() if part.layout == torch.strided else part.to_dense()
+        earlier = self._found[position]
+        self._found[position] = part if earlier is None else earlier + part
 
     def stop(self) -> None:
         """Remove the hooks."""

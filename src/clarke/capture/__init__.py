@@ -1,6 +1,6 @@
 """What ran: a dispatch mode writes an immutable Trace. Records, judges nothing."""
 
-from clarke.capture.again import dtypes_of, refilled, without_values
+from clarke.capture.again import dtypes_of, refilled, values_again, without_values
 from clarke.capture.applied import Applied
 from clarke.capture.collect import COMPILED, collect_opened, collect_trace, release_nodes
 from clarke.capture.digest import digest
@@ -16,6 +16,7 @@ from clarke.capture.recorder import Recorder
 from clarke.capture.refusing import RefusingRecorder
 from clarke.capture.retraced import Retraced
 from clarke.capture.saving import saving_plainly
+from clarke.capture.shadow import Shadow, Shadows
 from clarke.capture.signs import Signs, ZeroFinder
 from clarke.capture.structure import Structure, structure_of
 from clarke.capture.trace import (
@@ -53,6 +54,8 @@ __all__ = [
     "RefusingRecorder",
     "Retraced",
     "ScalarRead",
+    "Shadow",
+    "Shadows",
     "Signs",
     "Structure",
     "TensorTable",
@@ -72,5 +75,6 @@ __all__ = [
     "release_nodes",
     "saving_plainly",
     "structure_of",
+    "values_again",
     "without_values",
 ]

@@ -66,6 +66,18 @@ def dtypes_of(trace: Trace, deadline: Deadline = UNLIMITED) -> Mapping[int, torc
     return MappingProxyType({**read, **{s: v.dtype for s, v in again.values.items()}})
 
 
+def values_again(trace: Trace, deadline: Deadline = UNLIMITED) -> Mapping[int, torch.Tensor]:
+    """Every value of a program that writes nothing in place, by slot, in its own types."""
+    refuse_missing(trace)
+    again = _Again(trace, lambda _: Keep.NOTHING)
+    with torch.no_grad():
+        for op in trace.ops:
+            deadline.ask("running operation {} of {}", op.index, len(trace.ops))
+            again.run(op)
+    read = {slot: e.tensor.detach() for slot, e in trace.externals.items()}
+    return MappingProxyType({**read, **again.values})
+
+
 class _Again:
     """One repetition; values by slot."""
 

@@ -1,10 +1,10 @@
-"""Keeps a recorder from recording for a while."""
+"""Keep a recorder from recording for a while."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from clarke.torch_private import is_entered, is_on_top, step_off, step_on
+from clarke.torch_private import is_entered, is_on_top, put_on, step_off, step_on, take_off
 
 if TYPE_CHECKING:
     from clarke.capture.recorder import Recorder
@@ -40,3 +40,28 @@ class Aside:
             step_on(self._recorder)
         self._stepped_off = False
         self._recorder.paused = False
+
+
+class Rest:
+    """Takes a recorder off the modes of its thread for many calls, from `start` to `stop`.
+
+    Nothing then costs anything. What the record knows of tensors may no longer hold afterwards, so
+    it begins anew: a graph made before, or meanwhile, is one that was not seen.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._below = 0
+
+    def start(self) -> None:
+        """Rest; also where it does."""
+        if not self._recorder.rests and is_entered(self._recorder):
+            self._recorder.rests = True
+            self._below = take_off(self._recorder)
+
+    def stop(self) -> None:
+        """Record again; also where it does."""
+        if self._recorder.rests:
+            self._recorder.begin_anew()
+            put_on(self._recorder, self._below)
+            self._recorder.rests = False

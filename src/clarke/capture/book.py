@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from clarke.capture.live import Read, Slot, Storage, Writes
+from clarke.capture.live import Read, Slot, Storage, Writes, version_of
 from clarke.capture.operators import reads_shape_only
 from clarke.capture.weak import TensorTable
 from clarke.torch_private import at_once
+from clarke.torch_sharded import is_spread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from clarke.capture.live import Node
+    from clarke.capture.live import Gathered, Node
     from clarke.capture.operators import Operators
     from clarke.capture.places import Places
     from clarke.capture.trace import Location
@@ -29,6 +30,7 @@ _COUNTED: Final = partial(_exclude, _VERSIONS, False)
 _NOT_COUNTED: Final = partial(_exclude, _VERSIONS, True)
 _READS_REMEMBERED = 10_000
 _PRUNED = 8
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 _SWEPT = 4096  # so many storages may be dead ones
 
 
@@ -64,6 +66,13 @@ def memory_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
         return tensor.untyped_storage()
     except (RuntimeError, NotImplementedError):
         return None
+
+
+def _is_whole(tensor: torch.Tensor, parameter: torch.Tensor | None) -> bool:
+    """Whether a tensor has all of a parameter's memory, in the same order."""
+    if parameter is None or tensor.shape != parameter.shape:
+        return False
+    return tensor.stride() == parameter.stride() and tensor.dtype == parameter.dtype
 
 
 def _counted_alias(tensor: torch.Tensor) -> torch.Tensor:
@@ -109,16 +118,22 @@ class Book:
         epoch: Backward calls whose record has been released.
         tampered: Memory that was changed behind autograd's back, where, and whether behind
             recorded writes.
+        gathered: Tells whose memory that comes and goes a tensor lies in, if such memory is in use.
+        spread: The first operation on `DTensor`s since a graph was freed.
     """
 
     def __init__(self, operators: Operators, places: Places) -> None:
         super().__init__()
         self._operators = operators
         self.places = places
+        self.count = self.epoch = self._slot_count = 0
+        self.gathered: Callable[[torch.Tensor], Gathered | None] | None = None
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Know nothing of what was recorded, as after a time in which nothing was."""
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
-        self.count = 0
         self._slots: TensorTable[Slot | weakref.ref[Slot]] = TensorTable()
-        self._slot_count = 0
         self._storages: dict[int, weakref.ref[Storage]] = {}
         self._sweep_at = _SWEPT
         self._watched: dict[int, weakref.ref[Writes]] = {}
@@ -128,7 +143,7 @@ class Book:
         self._prune_at = _PRUNED
         self._histories: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._cuts = False  # some memory holds values that were cut off
-        self.epoch = 0
+        self.spread: Node | None = None
         self.tampered: weakref.WeakKeyDictionary[Storage, tuple[Location, bool]] = (
             weakref.WeakKeyDictionary()
         )
@@ -236,6 +251,8 @@ class Book:
         self._slot_count += 1
         storage = self._storage_of(tensor)
         slot = Slot(self._slot_count, self.epoch, storage, tensor.dtype, location)
+        if type(tensor) not in _PLAIN and is_spread(tensor):
+            slot.spread = True
         if storage.first is None:
             storage.first = weakref.ref(slot)
         return slot
@@ -244,6 +261,9 @@ class Book:
         # The dictionary must not keep its own key alive through the slot: of a constant an alias is
         # held, and the slot of a variable lives as long as the operations that read it.
         slot.key = weakref.ref(tensor)
+        gathered = None if self.gathered is None else self.gathered(tensor)
+        if gathered is not None:
+            slot.storage.gathered = gathered
         if slot.storage.cut and not tensor.requires_grad:
             slot.stopped = True
         if tensor.requires_grad:
@@ -251,7 +271,9 @@ class Book:
             self._slots.set(tensor, weakref.ref(slot))
         else:
             slot.held = _counted_alias(tensor)
-        slot.version = tensor._version if not tensor.is_inference() else 0
+            if gathered is not None and not _is_whole(tensor, gathered.whole()):
+                slot.held = tensor.detach().clone()
+        slot.version = version_of(slot, tensor)
         slot.storage.add_external(slot)
 
     def _add_writer(self, storage: Storage, node: Node) -> None:
@@ -300,6 +322,8 @@ class Book:
             return value.detach().clone()
         slot = self._slot(value)
         if slot is not None:
+            if slot.storage.gathered is not None:
+                return value.detach().clone()  # it is freed before anybody looks
             slot.storage.add_kept(node)
         return value.detach()
 
@@ -308,6 +332,7 @@ class Book:
     def begin_epoch(self) -> None:
         """A graph has been freed: what was cut off before is a constant for what comes."""
         self.epoch += 1
+        self.spread = None
         for slot in self._histories:
             slot.history = None
         self._histories.clear()

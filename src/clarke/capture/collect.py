@@ -6,19 +6,19 @@ from itertools import repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import torch
+
 from clarke.capture.asserts import in_assertion
 from clarke.capture.functions import is_from_compiled, is_from_custom
 from clarke.capture.live import NOTHING_KEPT, Node, Slot
 from clarke.capture.memory import refuse_missing
 from clarke.capture.signs import Signs, StandIn
-from clarke.capture.trace import External, OpRecord, Origin, ScalarRead, Trace
+from clarke.capture.trace import External, OpRecord, Origin, ScalarRead, Trace, overload_of
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.errors import CaptureError, ModifiedSinceError
+from clarke.errors import CaptureError, ModifiedSinceError, UnseenError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
-
-    import torch
 
     from clarke.capture.applied import Application
     from clarke.capture.recorder import Recorder
@@ -27,8 +27,9 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 COMPILED: Final = (
-    "Part of this ran under torch.compile, where clarke sees nothing and changes nothing. Judge it "
-    "uncompiled: the module before torch.compile (model._orig_mod), or the whole program under "
+    "Part of this ran under torch.compile, where clarke saw nothing and changed nothing: in a call "
+    "that was not to be judged, or in a way that is not followed. Judge it uncompiled: the module "
+    "before torch.compile (model._orig_mod), or the whole program under "
     "torch.compiler.set_stance('force_eager')."
 )
 
@@ -100,10 +101,10 @@ def collect_trace(
         slot = recorder.read_leaf(output)  # the identity: no operation ran
     if slot is not None:
         recorder.note_result(slot, output)
-    if slot is None and is_from_compiled(output):
-        raise CaptureError(COMPILED)
     if slot is None:
-        raise CaptureError(
+        _refuse_compiled(recorder, output)
+    if slot is None:
+        raise UnseenError(
             "clarke did not see how this tensor was computed. Compute it inside the function "
             "given to clarke.check, or inside the `with clarke.audit()` block."
         )
@@ -112,6 +113,7 @@ def collect_trace(
     start = [(slot, len(slot.storage.writers))]
     _walk(start, nodes, slots, deadline, opened=opened, variables=variables)
     reads = _scalar_reads(recorder, nodes, slots, deadline, all_reads=all_reads)
+    _refuse_spread(slots.values(), recorder.spread)
     for s in slots.values():
         where, all_of_it = recorder.tampered.get(s.storage, (None, False))
         # What autograd does not follow was held, with the value it had, when it was read.
@@ -131,7 +133,9 @@ def collect_trace(
     if slot.producer is None and slot.number not in externals:
         # The result itself is a leaf, or comes straight from a custom Function.
         externals[slot.number] = _external(slot, output)
-    _refuse_compiled(externals.values())
+    for e in externals.values():
+        if e.origin is not Origin.CONSTANT:
+            _refuse_compiled(recorder, e.tensor)
     applied = list(dict.fromkeys(n.within for n in nodes.values() if n.within is not None))
     trace = Trace(
         ops=tuple(_op_record(nodes[i], applied) for i in sorted(nodes)),
@@ -141,14 +145,35 @@ def collect_trace(
         slot_dtypes=MappingProxyType({s.number: s.dtype for s in slots.values()}),
         applied=tuple(a.frozen() for a in applied),
     )
-    refuse_missing(trace)
+    refuse_missing(trace, gathered=False)
     return trace
 
 
-def _refuse_compiled(externals: Iterable[External]) -> None:
-    for e in externals:
-        if e.origin is not Origin.CONSTANT and is_from_compiled(e.tensor):
-            raise CaptureError(COMPILED)
+def _refuse_spread(slots: Iterable[Slot], first: Node | None) -> None:
+    """Name what was first computed of `DTensor`s, where a result may come from these."""
+    found = [s for s in slots if s.spread or (s.held is not None and _is_local(s.held))]
+    if not found:
+        return
+    met = f"a value read at {found[0].location}"
+    if first is not None:
+        met = f"{overload_of(first.func)} at {first.location}"
+    raise CaptureError(
+        f"Part of this program runs on tensors that are spread over processes (DTensor; first "
+        f"{met}), of whose operations clarke follows none."
+    )
+
+
+def _is_local(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is what a process holds of a `DTensor`, by its own account."""
+    return type(tensor.grad_fn).__name__ == "_ToTorchTensorBackward"
+
+
+def _refuse_compiled(recorder: Recorder, tensor: torch.Tensor) -> None:
+    why = recorder.unfollowed.get(tensor)
+    if why:
+        raise CaptureError(why)
+    if is_from_compiled(tensor):
+        raise UnseenError(COMPILED)
 
 
 def collect_opened(
@@ -324,11 +349,12 @@ def _external(slot: Slot, tensor: torch.Tensor) -> External:
         if tensor.requires_grad and slot.storage.snapshot is None:
             origin = Origin.UNSEEN
             name = type(tensor.grad_fn).__name__
+    shown, version, whole = _gathered(slot, tensor)
     return External(
         slot=slot.number,
-        tensor=tensor,
+        tensor=shown,
         origin=origin,
-        version=slot.version,
+        version=version,
         snapshot=slot.storage.snapshot,
         storage=slot.storage.number,
         name=name,
@@ -336,7 +362,18 @@ def _external(slot: Slot, tensor: torch.Tensor) -> External:
         stopped=slot.stopped,
         cut_by=slot.cut_by,
         rewritten=_rewritten(slot) or _moved(slot, tensor),
+        gathered=whole,
     )
+
+
+def _gathered(slot: Slot, tensor: torch.Tensor) -> tuple[torch.Tensor, int, torch.Tensor | None]:
+    """What stands for a tensor in a trace, with its version, and the parameter it is, gathered."""
+    gathered = slot.storage.gathered
+    if gathered is None or not slot.storage.holds(tensor):
+        return tensor, slot.version, None
+    shape = torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
+    version = shape._version if gathered.version() == slot.version else -1
+    return shape, version, gathered.whole()
 
 
 def _rewritten(slot: Slot) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from clarke.capture.trace import Ref
 
@@ -66,6 +66,16 @@ class Memory:
         return self._memory is not None and self._memory() is not None
 
 
+class Gathered(Protocol):
+    """A parameter put together for use, in memory that is freed and filled behind tensors."""
+
+    def whole(self) -> torch.Tensor | None:
+        """The parameter, while it is there."""
+
+    def version(self) -> int:
+        """Counts the writes to it and to what it is put together from."""
+
+
 class Writes(Memory):
     """Counts what is written to some memory without being recorded; see `Recorder.writes_to`."""
 
@@ -92,10 +102,15 @@ class Storage(Memory):
     retired = False  # what is read from now on has another history
     cut = False  # what lies there was computed from differentiated values
     first: weakref.ref[Slot] | None = None  # the first tensor that was seen there
+    gathered: Gathered | None = None  # whose it is, where it comes and goes
 
     def __init__(self, number: int, memory: torch.UntypedStorage | None) -> None:
         self._memory = None if memory is None else weakref.ref(memory)
         self.number = number
+
+    def move(self, memory: torch.UntypedStorage) -> None:
+        """What lies there lies elsewhere."""
+        self._memory = weakref.ref(memory)
 
     def add_writer(self, node: Node) -> None:
         """Note that an operation wrote there."""
@@ -126,6 +141,7 @@ class Slot:
     # Computed from differentiated values inside a reentrant checkpoint or a custom Function,
     # where autograd is off and no tensor says that it requires a gradient.
     virtual = False
+    spread = False  # a `DTensor`: of its values a process holds a part
     within: Node | None = None  # the declared Function in whose forward it was made
     version = 0
 
@@ -137,6 +153,14 @@ class Slot:
         self.storage = storage
         self.dtype = dtype
         self.location = location
+
+
+def version_of(slot: Slot, tensor: torch.Tensor) -> int:
+    """How often a tensor that no operation has made was written to, as far as it is counted."""
+    gathered = slot.storage.gathered
+    if gathered is not None:
+        return gathered.version()
+    return 0 if tensor.is_inference() else tensor._version
 
 
 class Read(NamedTuple):

@@ -41,13 +41,21 @@ def is_there(tensor: torch.Tensor) -> bool:
     return needed <= memory.nbytes() and memory.data_ptr() != 0
 
 
-def refuse_missing(trace: Trace) -> None:
+def refuse_missing(trace: Trace, *, gathered: bool = True) -> None:
     """Make sure that every value of a trace can be read.
+
+    Args:
+        trace: The trace.
+        gathered: Parameters that are whole only while in use count as missing.
 
     Raises:
         ModifiedSinceError: One cannot; names the place where it was read.
     """
     for e in trace.externals.values():
+        if e.gathered is not None:
+            if gathered:
+                raise _apart(str(e.location))
+            continue
         if e.snapshot is None and not is_there(e.tensor):
             raise _gone(str(e.location))
     for op in trace.ops:
@@ -63,6 +71,13 @@ def _kept(op: OpRecord) -> Iterator[torch.Tensor]:
     yield from op.kept_outputs.values()
     yield from op.kept_lists.values()
     yield from op.kept_named.values()
+
+
+def _apart(place: str) -> ModifiedSinceError:
+    return ModifiedSinceError(
+        f"The parameter read at {place} lies in parts on several processes, and is whole only "
+        "while it is in use, so the program cannot be run again here."
+    )
 
 
 def _gone(place: str) -> ModifiedSinceError:

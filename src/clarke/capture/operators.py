@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from clarke.capture.live import Node
     from clarke.capture.trace import Keep
@@ -109,6 +109,7 @@ class Operator:
     """
 
     __slots__ = (
+        "_hidden",
         "casts",
         "counts",
         "cuts",
@@ -149,6 +150,23 @@ class Operator:
                 if not argument.kwarg_only:
                     positions.add(i)
         self.written, self.written_names = frozenset(positions), frozenset(names)
+        # Batch normalisation updates its running statistics, and not every schema says so.
+        self._hidden = frozenset(
+            i for i, a in enumerate(func._schema.arguments) if a.name.startswith("running_")
+        )
+
+    def changed(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """The tensors that a call writes to: those that its schema names, and others."""
+        given = [args[i] for i in self.written if i < len(args)]
+        given += [kwargs[n] for n in self.written_names if n in kwargs]
+        listed = [t for a in given for t in (a if isinstance(a, (list, tuple)) else (a,))]
+        hidden = [args[i] for i in self._hidden if i < len(args)]
+        return (
+            [t for t in listed if isinstance(t, torch.Tensor)],
+            [t for t in hidden if isinstance(t, torch.Tensor)],
+        )
 
 
 class Operators:

@@ -152,6 +152,7 @@ class Places:
         self._by_frames = False
         self._thread = 0
         self.on_root: Callable[[torch.nn.Module], None] | None = None
+        self.pinned: Location | None = None  # where the program is, whatever the stack says
 
     def start(self) -> None:
         """Install the two hooks (removed by `stop`)."""
@@ -240,6 +241,9 @@ class Places:
         Args:
             above: So many frames above the caller's are looked at first; those between are ours.
         """
+        if self.pinned is not None:
+            inside = not torch.is_grad_enabled() and self._forward_above(sys._getframe(above + 1))
+            return self.pinned, inside
         start = sys._getframe(above + 1)
         if self._by_frames:
             user, checkpointed, _ = self._users_frame(start, to_module=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.capture.asserts import in_assertion
+from clarke.capture.live import version_of
 from clarke.capture.memory import is_there
 
 if TYPE_CHECKING:
@@ -101,10 +102,10 @@ def kind_of(slot: Slot) -> Outside | None:
     original = tensor if slot.key is None else slot.key()
     if original is not None and not storage.holds(original):
         return None
-    if not is_there(tensor):
+    if storage.gathered is None and not is_there(tensor):
         return None
     if tensor.requires_grad:
-        unchanged = tensor.is_leaf and tensor._version == slot.version
+        unchanged = tensor.is_leaf and version_of(slot, tensor) == slot.version
         return Outside.LEAF if unchanged else None
     return Outside.CUT if slot.stopped else Outside.CONSTANT
 

@@ -19,8 +19,8 @@ from clarke.capture.places import Places
 from clarke.capture.reading import writers_before
 from clarke.capture.saving import saves_otherwise
 from clarke.capture.signs import ZeroFinder, signs_tell
+from clarke.capture.taking import Taking
 from clarke.capture.trace import Keep
-from clarke.capture.writing import Writing
 from clarke.torch_private import (
     leave_mode,
     may_be_in_forward,
@@ -29,6 +29,7 @@ from clarke.torch_private import (
     saved_tensors_hooks,
     tracing_graph,
 )
+from clarke.torch_sharded import is_spread_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,7 +50,7 @@ _inferring: Final = torch.is_inference_mode_enabled
 _differentiating: Final = torch.is_grad_enabled
 
 
-class Recorder(Writing, TorchDispatchMode):
+class Recorder(Taking, TorchDispatchMode):
     """Records the operations that run inside the ``with`` block.
 
     Args:
@@ -82,6 +83,7 @@ class Recorder(Writing, TorchDispatchMode):
         self.saw_inference = False
         self.stands_aside = ""  # why nothing at all is recorded
         self.paused = False
+        self.rests = False  # it is not among the modes
         self._flags: tuple[bool, ...] = ()
         self._zeros = ZeroFinder(compiled)
         self._early = early
@@ -135,8 +137,8 @@ class Recorder(Writing, TorchDispatchMode):
     ) -> Any:
         if kwargs is None:
             kwargs = {}
-        if self.paused or self.stands_aside:
-            return func(*args, **kwargs)
+        if self.paused or self.stands_aside or (types and any(map(is_spread_type, types))):
+            return self._passed(func, args, kwargs)
         operator = self._operators.known.get(id(func))
         if operator is None or _inferring() or tracing_graph() is not None:
             operator = self._watched_operator(func)
@@ -166,6 +168,27 @@ class Recorder(Writing, TorchDispatchMode):
         if not (self._inside or _differentiating()):
             return self._run_stopped(func, args, kwargs, written, location)
         return self._record(operator, args, kwargs, written, location, application)
+
+    def _passed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation that is not recorded; of those on `DTensor`s the first is named.
+
+        Whatever is computed of their values may speak to other processes, which do not answer.
+        """
+        if self.paused or self.stands_aside:
+            return func(*args, **kwargs)
+        varied = any(t.requires_grad for t in tensors_among(args, kwargs))
+        out = func(*args, **kwargs)
+        if varied and _differentiating():
+            self.count += 1
+            node = Node(self.count, func, self.places.here()[0])
+            node.differentiated = True
+            self.spread = self.spread or node
+            for value in out if isinstance(out, (list, tuple)) else (out,):
+                if isinstance(value, torch.Tensor) and self._slot(value) is None:
+                    slot = self._new_slot(value, node.location)
+                    slot.producer, slot.spread = node, True
+                    node.outputs = (*node.outputs, slot.number)
+        return out
 
     def _written_by(
         self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -250,7 +273,7 @@ class Recorder(Writing, TorchDispatchMode):
             node.resaved = True
         masked = self._note_inputs(node, operator)
         for tensor in written:
-            self._protect(tensor)
+            self.protect(tensor)
         opened = self._inside and node.differentiated and (passes or not operator.cuts)
         keeps = operator.keep
         if keeps is Keep.NOTHING and not written:  # most of them

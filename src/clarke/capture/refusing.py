@@ -6,13 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from clarke.capture.recorder import Recorder
 from clarke.errors import CaptureError
-from clarke.torch_private import (
-    AsWritten,
-    never_trace,
-    runs_as_written,
-    runs_compiled,
-    watching_dynamo,
-)
+from clarke.torch_compiled import AsWritten, runs_as_written, runs_compiled
+from clarke.torch_private import never_trace, watching_dynamo
 from clarke.undo import at_the_end
 
 if TYPE_CHECKING:

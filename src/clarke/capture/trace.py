@@ -81,6 +81,8 @@ class External:
             autograd takes for a constant; "" if none did.
         rewritten: It has been written to since behind autograd's back, or given other memory, so
             that autograd may differentiate with another value than the one that was read.
+        gathered: Of a parameter in memory that is freed between uses: the parameter. `tensor` has
+            its shape and type then, and no values, so that nothing can read freed memory.
     """
 
     slot: int
@@ -94,6 +96,7 @@ class External:
     stopped: bool
     cut_by: str = ""
     rewritten: bool = False
+    gathered: torch.Tensor | None = None
 
     def seen_as(self, slot: int) -> External:
         """The same under another number, where it does not matter that it was cut off."""

@@ -66,8 +66,8 @@ class Writing(Reading):
             if storage is None and cut and self.epoch == 0:
                 storage = self._storage_of(tensor)
                 self._written.add(storage)
-            if storage is None:
-                continue
+            if storage is None or storage.gathered is not None:
+                continue  # writes to what is gathered are counted: it is filled with what it is
             self._overwritten(storage, cut=cut)
 
     def _overwritten(self, storage: Storage, *, cut: bool) -> None:
@@ -131,7 +131,7 @@ class Writing(Reading):
                 return False
         return True
 
-    def _protect(self, tensor: torch.Tensor) -> None:
+    def protect(self, tensor: torch.Tensor) -> None:
         """Copy what an operation is about to overwrite and the record still needs."""
         storage = self._known_storage(tensor)
         if storage is None:
@@ -220,7 +220,7 @@ class Writing(Reading):
         for tensor in written:
             slot: Slot | None = self._slot(tensor)
             if slot is not None and tensor.requires_grad and not tensor.is_leaf:
-                self._protect(tensor)
+                self.protect(tensor)
                 self.count += 1
                 node = self._hidden_node(func, args, kwargs, location)
                 self._add_writer(slot.storage, node)

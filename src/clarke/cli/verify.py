@@ -71,5 +71,10 @@ def _by_clarke(path: Path, seconds: float | None) -> tuple[int, str]:
         return int(Exit.UNDECIDED), f"cannot tell: {error}"
     if defects:
         return int(Exit.WRONG), f"rejected: {'; '.join(defects)}"
+    if stored.is_theorem:
+        said = stored.claim["says"]["theorem"]
+        return int(
+            Exit.CORRECT
+        ), f"checked: {'no theorem holds' if said is None else stored.theorem}"
     told = f" ({stored.theorem})" if stored.theorem else ""
     return int(Exit.CORRECT), f"checked: {stored.verdict.name}{told}"

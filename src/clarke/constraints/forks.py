@@ -91,7 +91,7 @@ class _Writer(Records):
         self.bits: list[Bit] = []
         self.changed = False
         self.read = {s for op in self.trace.ops for s in input_slots(op)} | {self.trace.output}
-        shared = shared_memory(self.trace.ops)
+        shared = shared_memory(self.trace)
         self._name = lambda slot: shared.get(slot, slot)
         self._in_place = {
             self._name(s)

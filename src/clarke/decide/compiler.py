@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 
 from clarke.decide.model import Decision
-from clarke.decide.tolerance import coarsest_epsilon, peak
-from clarke.numerics import COMPILED_LIKE, COMPILED_ROUNDED, POSITIVE
+from clarke.decide.rounding import Rounding
+from clarke.decide.tolerance import coarsest_epsilon, peak, within
+from clarke.decide.verification import ad_weights, own_gradient
+from clarke.errors import ReplayError
+from clarke.numerics import (
+    COMPILED_LIKE,
+    COMPILED_NEAR,
+    COMPILED_ROUNDED,
+    COMPILED_SIDES,
+    MOST_SAMPLES,
+    POSITIVE,
+    ROUNDING_MARGIN,
+)
+from clarke.steering import Errors, Pieces, Program, analyse, gradient_of
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from clarke.capture import Trace
+    from clarke.deadline import Deadline
+    from clarke.kinks import Registry
 
 _HELD = (
     "Judged is the gradient of the program that torch.compile has made, against the function as it "
@@ -138,6 +153,98 @@ def compare(
     return Compiled(compiled, written, like, rounded, draws, note, broken)
 
 
+class Uncompiled:
+    """The function as it was written, from a record of it, run again.
+
+    Args:
+        trace: The record.
+        registry: The rules.
+        variables: External slots of the variables.
+        deadline: When to give up.
+    """
+
+    def __init__(
+        self, trace: Trace, registry: Registry, variables: Sequence[int], deadline: Deadline
+    ) -> None:
+        self._trace = trace
+        self._program = Program(analyse(trace, registry, deadline), variables, deadline=deadline)
+
+    def in_own_type(
+        self, point: Sequence[torch.Tensor] | None = None
+    ) -> tuple[tuple[torch.Tensor, ...], float]:
+        """AD's gradient and the value: in float32 if all of the program is, else in float64.
+
+        Args:
+            point: Values of the variables; None for the recorded ones. All kinks stay as they are.
+        """
+        program = self._program
+        if self._single:
+            program = Program(program.analysis, program.variables, torch.float32, program.deadline)
+        run = program.run(point, pieces=Pieces.HELD)
+        return gradient_of(run, program), float(run.output.detach())
+
+    def is_like(self, compiled: Sequence[torch.Tensor], written: Sequence[torch.Tensor]) -> bool:
+        """Whether a compiled program's gradient is AD's but for roundings, entry by entry.
+
+        What roundings do to an entry is what it does when the variables are rounded otherwise,
+        which in every layer moves all that is computed from there. Cheaper than `Rounding`, and
+        no for an answer means only that this has to tell.
+
+        Args:
+            compiled: Its gradient.
+            written: What `in_own_type` returned.
+        """
+        spacing = coarsest_epsilon(self._trace)
+        gaps = [_gaps(a, b) for a, b in zip(compiled, written, strict=True)]
+        rooms = [
+            COMPILED_LIKE * spacing * torch.maximum(a.abs(), b.abs())
+            for a, b in zip(compiled, written, strict=True)
+        ]
+        for seed in range(int(MOST_SAMPLES)):
+            if all(bool((g <= r).all()) for g, r in zip(gaps, rooms, strict=True)):
+                return True
+            there, _ = self.in_own_type(self._rounded_otherwise(seed, spacing))
+            rooms = [
+                torch.maximum(r, ROUNDING_MARGIN * (t - b).abs())
+                for r, t, b in zip(rooms, there, written, strict=True)
+            ]
+        return False
+
+    def _rounded_otherwise(self, seed: int, spacing: float) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        moved = []
+        for p in self._program.point:
+            share = torch.rand(p.shape, generator=generator, dtype=p.dtype) * 2 - 1
+            moved.append(p * (1 + spacing * share.to(p.device)))
+        return moved
+
+    @cached_property
+    def _single(self) -> bool:
+        kinds = {d for d in self._trace.slot_dtypes.values() if d.is_floating_point}
+        return kinds == {torch.float32}
+
+    def is_near_kinks(self) -> bool:
+        """Whether roundings alone may put the program on other sides of kinks than it stands on."""
+        bounds = tuple(COMPILED_NEAR * b for b in self._rounding.bounds)
+        for seed in range(int(COMPILED_SIDES)):
+            errors = Errors(seed, float(COMPILED_NEAR))
+            try:
+                run = self._program.run(pieces=Pieces.NATURAL, errors=errors)
+            except ReplayError:
+                return True
+            if not within(gradient_of(run, self._program), self._own, bounds):
+                return True
+        return False
+
+    @cached_property
+    def _own(self) -> tuple[torch.Tensor, ...]:
+        return own_gradient(self._program)
+
+    @cached_property
+    def _rounding(self) -> Rounding:
+        return Rounding(self._program, self._own, weights=ad_weights(self._program))
+
+
 def _finite(tensors: Sequence[torch.Tensor]) -> bool:
     return all(bool(torch.isfinite(t).all()) for t in tensors)
 
@@ -157,19 +264,26 @@ def _furthest(
     compiled: Sequence[torch.Tensor], written: Sequence[torch.Tensor]
 ) -> tuple[float, str]:
     """The largest difference of two gradients, and where it is."""
-    worst, where = 0.0, ""
-    for i, (a, b) in enumerate(zip(compiled, written, strict=True)):
-        if not a.numel():
-            continue
-        one, two = a.to(torch.float64).reshape(-1), b.to(torch.float64).reshape(-1)
-        gaps = torch.where(torch.eq(one, two), torch.zeros_like(one), (one - two).abs())
-        gaps = torch.nan_to_num(gaps, nan=torch.inf)
-        at = int(gaps.argmax())
-        if float(gaps[at]) > worst:
-            worst = float(gaps[at])
-            place = [int(k) for k in torch.unravel_index(torch.tensor(at), a.shape)]
-            where = (
-                f" in variable {i} at {place}: {float(one[at]):.6g} compiled, "
-                f"{float(two[at]):.6g} as written"
-            )
-    return worst, where
+    gaps = [(_gap(a, b), i) for i, (a, b) in enumerate(zip(compiled, written, strict=True))]
+    worst, number = max(gaps, default=(0.0, 0), key=lambda g: g[0])
+    if not worst > 0:
+        return 0.0, ""
+    one, two = compiled[number], written[number]
+    at = int(_gaps(one, two).reshape(-1).argmax())
+    place = [int(k) for k in torch.unravel_index(torch.tensor(at), one.shape)]
+    found, beside = (float(t.reshape(-1)[at]) for t in (one, two))
+    return worst, (
+        f" in variable {number} at {place}: {found:.6g} compiled, {beside:.6g} as written"
+    )
+
+
+def _gap(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(_gaps(a, b).max()) if a.numel() and not torch.equal(a, b) else 0.0
+
+
+def _gaps(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """How far the entries are apart, infinite where one of them alone is not finite."""
+    gaps = torch.sub(a.to(b.dtype), b).abs_()
+    if bool(torch.isfinite(gaps).all()):
+        return gaps
+    return torch.where(torch.eq(a, b), 0.0, gaps).nan_to_num(nan=torch.inf)

@@ -20,6 +20,7 @@ from clarke.decide.rounding import (
     least_bounds,
     spacings,
 )
+from clarke.decide.tied import is_narrow, rounded_ties
 from clarke.decide.tolerance import added, larger, ray_bounds, relative_difference, within
 from clarke.decide.verification import ad_weights, own_gradient
 from clarke.errors import OutOfTimeError
@@ -58,6 +59,8 @@ class Context:
         self.run = run
         self.given = False  # the gradient may be anything, and differ without a reason in the trace
         self._estimated = False
+        self.looked_beside = False  # whether the program beside its roundings was looked at
+        self.freed: Context | None = None  # that program, where it proved something
 
     def within(self, share: float) -> Program:
         """The program with a share of the time that is left, for one rung among several."""
@@ -72,6 +75,16 @@ class Context:
     def rounding(self) -> Rounding:
         """What rounding in the program's own types can have done to AD's gradient."""
         return Rounding(self.program, self.own, weights=ad_weights(self.program))
+
+    @cached_property
+    def is_narrow(self) -> bool:
+        """Whether some of the program runs in half precision."""
+        return is_narrow(self.program.analysis.trace)
+
+    @cached_property
+    def rounded(self) -> torch.Tensor:
+        """(count,) bool: touched kinks that are tied by rounding alone."""
+        return rounded_ties(self.program)
 
     @cached_property
     def plain(self) -> tuple[torch.Tensor, ...]:

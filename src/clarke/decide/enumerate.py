@@ -539,10 +539,10 @@ class Enumeration:
 
     def _find_dependencies(self, site: Site, before: tuple[int, ...]) -> tuple[int, ...]:
         """Earlier sites whose pieces can change this site's gradients (a superset)."""
-        ops = self._program.analysis.trace.ops
-        shared = shared_memory(ops)
+        trace = self._program.analysis.trace
+        shared = shared_memory(trace)
         reach: dict[int, set[int]] = {}
-        for position, op in enumerate(ops[: site.position + 1]):
+        for position, op in enumerate(trace.ops[: site.position + 1]):
             self._program.deadline.ask()
             mine: set[int] = set()
             for slot in input_slots(op):

@@ -119,6 +119,15 @@ def writes_shown(trace: Trace, registry: Registry, deadline: Deadline) -> Trace 
     return refilled(shown, registry.keeps, deadline)
 
 
+def _another_derivative(op: OpRecord) -> str:
+    """Which derivative PyTorch declares for an operation in place of its own; empty if none."""
+    if is_scaled(op):
+        return "divides gradients by how often a row was read (scale_grad_by_freq)"
+    if op.differentiated and "fake_quantize" in op.short_name:
+        return "rounds to the levels of an integer type and passes gradients straight through"
+    return ""
+
+
 def _declared(analysis: Analysis) -> Decision | None:
     """SURROGATE where the program's author declares another derivative than the function's."""
     trace = analysis.trace
@@ -145,8 +154,8 @@ def _declared(analysis: Analysis) -> Decision | None:
                 analysis=analysis,
             )
     for op in analysis.recorded.ops:
-        if is_scaled(op):
-            why = "divides gradients by how often a row was read (scale_grad_by_freq)"
+        why = _another_derivative(op)
+        if why:
             return Decision(
                 Verdict.SURROGATE,
                 f"{op.shown} at {op.location} {why}: it declares a derivative of its own.",

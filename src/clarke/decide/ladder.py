@@ -31,6 +31,7 @@ from clarke.decide.model import Confirm, Decision, Settings, Witness, ray_witnes
 from clarke.decide.neighbours import mix_neighbours
 from clarke.decide.nonfinite import judge_nonfinite
 from clarke.decide.norms import BallRefutation, judge_norms
+from clarke.decide.origins import judge_beside_roundings, told_by_origin
 from clarke.decide.rays import mean_of_limits, mean_toward
 from clarke.decide.refute import (
     enumerate_exactly,
@@ -199,7 +200,8 @@ def _decide(
     try:
         found = _climb(context)
         if found.verdict is Verdict.NOT_CLARKE and not given:
-            return _unless_rounded(context, found)
+            found = _unless_rounded(context, found)
+        found = told_by_origin(context, found)
     except OutOfTimeError as error:
         return replace(context.undecided(str(error)), out_of_time=True)
     return found
@@ -265,6 +267,8 @@ def _climb(context: _Rungs) -> Decision:
         found = context.bouligand()
         if found is None:
             found = context.exact(context.unwitnessed())
+        if found.verdict is Verdict.UNDECIDED:
+            return judge_beside_roundings(context) or found
         return found
     return context.mixture()
 
@@ -385,9 +389,12 @@ class _Rungs(Context):
             shifted = self.shifted()
             if shifted is not None:
                 return shifted
+            beside = judge_beside_roundings(self)
+            if beside is not None:
+                return beside
         witness = self._witness()
         if witness is None:
-            return None
+            return judge_beside_roundings(self) if is_large(self.program) else None
         if self.differs:
             return self.exact(self.mismatch(witness.gradient))
         return self.accept(Verdict.BOULIGAND, (witness,), (1.0,), "witness")

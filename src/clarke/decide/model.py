@@ -153,6 +153,8 @@ class Decision:
         element: A finite or a correct gradient, where AD's is not one.
         counts: Touched kinks by operation, where there is no analysis.
         out_of_time: Undecided because the time limit ended.
+        rounded: (count,) bool, kinks that matter and are tied by rounding alone; None where they
+            were not told apart.
     """
 
     verdict: Verdict
@@ -167,6 +169,7 @@ class Decision:
     element: tuple[torch.Tensor, ...] | None = None
     counts: tuple[TouchCount, ...] = field(default=())
     out_of_time: bool = False
+    rounded: torch.Tensor | None = None
 
 
 def culprit_of(touch: Touch, reason: str) -> Culprit:

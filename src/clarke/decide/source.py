@@ -24,15 +24,12 @@ from clarke.decide.minimum import (
     slopes_of_list,
     slopes_of_regular,
 )
-from clarke.decide.refute import enumerate_exactly, joint_direction
+from clarke.decide.refute import enumerate_exactly
 from clarke.decide.regularset import RegularSet
 from clarke.errors import BudgetError, UnsupportedError
-from clarke.feasibility import find_witness
 from clarke.numerics import ARRAY_ENTRIES, HULL_RANK, SET_LISTED, SET_SMALL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from clarke.deadline import Deadline
@@ -42,7 +39,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_LOOKED_AT = 200  # cells in which a direction of descent is looked for beyond their own
+_UNPROVED = 200  # elements that may lie between the others
 
 
 @dataclass(eq=False)
@@ -176,6 +173,26 @@ def listed_vertices(source: Source, allowed: Array, deadline: Deadline) -> Array
     return points[vertices(points, None, allowed, deadline)]
 
 
+def is_hull_known(limits: LimitSet, allowed: Array, deadline: Deadline) -> bool:
+    """Whether what is not proved lies between what is, up to rounding.
+
+    Of planes that meet in a line but for rounding, a cell is left that may be there or not.
+    """
+    certain = limits.certain()
+    if certain is None:
+        return False
+    zero = np.zeros(limits.size)
+    for whole, proved in zip(limits.components, certain.components, strict=True):
+        left = np.setdiff1d(np.arange(len(whole.changes)), whole.certain())
+        if len(left) > _UNPROVED:
+            return False
+        hull = LimitSet(zero, (proved,))
+        for change in whole.changes[left]:
+            if not hull.place(change, allowed, deadline).inside:
+                return False
+    return True
+
+
 def _corners(component: Component, allowed: Array, deadline: Deadline) -> NDArray[np.intp]:
     """The cells whose changes are vertices of a component's hull, one for each."""
     first = distinct(component.changes, allowed, deadline)
@@ -266,63 +283,6 @@ def _placed_in_regular(blank: Membership, found: RegularSet, deadline: Deadline)
     elements = np.stack([found.element(s) for s in near.shares])
     inside = replace(blank, inside=True, distance=distance, elements=elements)
     return replace(inside, weights=near.weights, shares=near.shares)
-
-
-# ---------------------------------------------------------------- descent
-
-
-def descent_candidates(source: Source, deadline: Deadline) -> Iterator[Array]:
-    """Directions that may go down: steepest descent of the hull, then cell by cell."""
-    if source.regular is not None:
-        yield source.regular.downhill(deadline)
-        return
-    limits = source.listed(deadline).certain()
-    if limits is None:
-        return
-    yield -limits.nearest(np.zeros(limits.size), deadline).point
-    if len(limits.components) > 1:
-        yield from _joint_descent(limits, deadline)
-        return
-    cells = limits.components[0].cells
-    if isinstance(cells, ChamberCells):
-        slopes = np.einsum("ij,ij->i", cells.gradients, cells.directions)
-        order = np.argsort(slopes)[:_LOOKED_AT].tolist()
-    else:
-        order = list(range(len(cells)))
-    for i in order:
-        cell = cells[i]
-        if cell.direction is not None:
-            yield from _downhill(cell.rows, cell.gradient, cell.direction, deadline)
-
-
-def _joint_descent(limits: LimitSet, deadline: Deadline) -> Iterator[Array]:
-    if limits.count > _LOOKED_AT:
-        # Component by component: the cell with the steepest own descent.
-        picked = []
-        for c in limits.components:
-            slopes = [_slope(cell.direction, g) for cell, g in zip(c.cells, c.changes, strict=True)]
-            picked.append(c.cells[int(np.argmin(slopes))])
-        yield joint_direction(picked, limits.size)[0]
-        return
-    for atom in np.ndindex(*[len(c.cells) for c in limits.components]):
-        own = [c.cells[i] for c, i in zip(limits.components, atom, strict=True)]
-        direction, rows = joint_direction(own, limits.size)
-        yield from _downhill(rows, limits.element(atom), direction, deadline)
-
-
-def _slope(direction: Array | None, gradient: Array) -> float:
-    return float("inf") if direction is None else float(direction @ gradient)
-
-
-def _downhill(rows: Array, gradient: Array, inside: Array, deadline: Deadline) -> list[Array]:
-    """A direction in a cell along which its own gradient descends, if there is one."""
-    if float(gradient @ inside) < 0:
-        return [inside]
-    stacked = np.concatenate([rows, -gradient[None, :]])
-    if not np.any(gradient):
-        return []
-    outcome = find_witness(stacked, deadline=deadline)
-    return [] if outcome.direction is None else [outcome.direction]
 
 
 def slopes_around(source: Source, allowed: Array, slope: Slope, deadline: Deadline) -> Slopes:

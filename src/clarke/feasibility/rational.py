@@ -32,6 +32,8 @@ def exact_multipliers(
     if not 0 < len(columns) < len(block):
         return None
     basic = _independent(block[:, columns].T)
+    if len(basic) != len(columns):
+        return None  # of almost dependent rows, rounding finds another number than of columns
     free = np.setdiff1d(np.arange(len(block)), basic)
     integers, shifts = _integer_rows(block[:, columns])
     # Unknowns z = y 2**-shift, so that the equations have integer coefficients.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
+    from clarke.decide.model import Culprit
     from clarke.hunt.subject import Place
     from clarke.report import Report
 
@@ -53,6 +54,7 @@ class Hunt:
         points: How many points were run.
         undecided: At how many of them `check` could not decide.
         seconds: What it took.
+        doubt: Why `check` could not decide at the first of them; "" where it could everywhere.
     """
 
     finds: tuple[Find, ...]
@@ -63,6 +65,7 @@ class Hunt:
     points: int
     undecided: int
     seconds: float
+    doubt: str = ""
 
     def __bool__(self) -> bool:
         return bool(self.finds)
@@ -77,6 +80,7 @@ class Hunt:
             "unreached": [str(p) for p in self.unreached],
             "points": self.points,
             "undecided": self.undecided,
+            "doubt": self.doubt,
             "seconds": self.seconds,
         }
 
@@ -89,19 +93,22 @@ class Hunt:
         for number, find in enumerate(self.finds, start=1):
             lines += ["", f"{number}. {_FAULTS.get(find.report.verdict, 'a fault')}", str(find)]
         lines.append("")
-        for title, apart in (("nothing to return", self.nowhere), ("overflow", self.extreme)):
+        for title, apart in ((_NOTHING, self.nowhere), ("overflow", self.extreme)):
             lines += [
-                f"{title}: {', '.join(c.operation for c in f.report.culprits[:1])} at "
+                f"{title}: {', '.join(_place(c) for c in f.report.culprits[:1])}, with the inputs "
                 + "; ".join(in_words(x) for x in f.inputs)
                 for f in apart
             ]
         lines += _listed("kinks visited:  ", self.visited)
         lines += _listed("kinks unreached:", self.unreached)
         if self.undecided:
-            lines.append(f"undecided at {self.undecided} of the points that looked suspicious")
+            text = f"undecided at {self.undecided} of the points that looked suspicious"
+            text += f"; at the first: {self.doubt}" if self.doubt else ""
+            lines += textwrap.wrap(text, 79, break_long_words=False, break_on_hyphens=False)
         return "\n".join(lines).rstrip()
 
 
+_NOTHING = "nothing to return (a step or an infinite slope)"
 _FAULTS = MappingProxyType(
     {
         Verdict.NOT_CLARKE: "a wrong gradient",
@@ -118,6 +125,11 @@ def _headline(hunt: Hunt) -> str:
         f"Found no wrong gradient at {hunt.points} points. That is no proof: "
         "clarke.explain gives one, where a theorem applies."
     )
+
+
+def _place(culprit: Culprit) -> str:
+    name = culprit.location.file.replace("\\", "/").rsplit("/", 1)[-1]
+    return f"{culprit.operation} at {name}:{culprit.location.line}"
 
 
 def _listed(title: str, places: tuple[Place, ...]) -> list[str]:

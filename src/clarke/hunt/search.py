@@ -130,6 +130,7 @@ class _Search:
         self._extreme: dict[Any, Find] = {}
         self._points = 0
         self._undecided = 0
+        self._doubt = ""
         self._constants: dict[float, None] = {}
 
     def run(self, first: Look, rng: random.Random) -> None:
@@ -164,6 +165,7 @@ class _Search:
             self._points,
             self._undecided,
             time.monotonic() - self._began,
+            self._doubt,
         )
 
     def _fits(self, point: Point) -> bool:
@@ -238,6 +240,7 @@ class _Search:
             return
         if report.verdict is Verdict.UNDECIDED:
             self._undecided += 1
+            self._doubt = self._doubt or report.reason
             self._checks[key] += 1  # dear, and likely to be the same again
         if _kind(report) is None or _key(report) in (*self._finds, *self._nowhere, *self._extreme):
             return

@@ -77,6 +77,10 @@ class Registry:
         """The custom Functions whose derivative is meant to be another than the true one."""
         return frozenset(self._surrogates)
 
+    def declares_functions(self) -> bool:
+        """Whether anything was declared of a custom Function."""
+        return bool(self._functions or self._surrogates)
+
     def add_surrogate(self, function: type) -> None:
         """Remember a custom Function whose derivative is meant to be another than the true one.
 

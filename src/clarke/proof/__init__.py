@@ -8,9 +8,10 @@ from clarke.proof.files import (
     pack_step,
     save_certificate,
     save_step,
+    save_theorem,
     unpack_stored,
 )
-from clarke.proof.joint import mean_of
+from clarke.proof.joint import mean_of, with_parameters
 from clarke.proof.steps import judge_stored
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "pack_step",
     "save_certificate",
     "save_step",
+    "save_theorem",
     "unpack",
     "unpack_stored",
+    "with_parameters",
 ]

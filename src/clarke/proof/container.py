@@ -12,6 +12,7 @@ import io
 import json
 import math
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +22,7 @@ from clarke.numerics import PROOF_BYTES, PROOF_JSON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+    from os import PathLike
 
 JSON, TENSORS, DIGEST = "proof.json", "tensors.safetensors", "sha256"
 _DTYPES = (
@@ -67,6 +68,22 @@ def unpack(raw: bytes) -> tuple[Any, dict[str, torch.Tensor]]:
     if raw != _zipped(text, data, told):
         raise refuse("the zip has another form than clarke writes")
     return _parsed(text), _unpack_tensors(data)
+
+
+def put(path: str | PathLike[str], raw: bytes) -> Path:
+    """Write a file.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    place = Path(path)
+    try:
+        place.write_bytes(raw)
+    except OSError as error:
+        raise InputError(
+            f"Cannot write {place}: {error.strerror}. Name a file in a folder that is there."
+        ) from error
+    return place
 
 
 def read_bytes(path: Path) -> bytes:

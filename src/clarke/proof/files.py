@@ -24,10 +24,19 @@ from clarke.errors import InputError, ModifiedSinceError, ProofError, Unsupporte
 from clarke.kinks.smooth import OpClass, classify
 from clarke.proof.checked import fields, text, truth
 from clarke.proof.claims import gradient_of, named, proved, touched, write
-from clarke.proof.container import pack, read_bytes, refuse, unpack
+from clarke.proof.container import pack, put, read_bytes, refuse, unpack
+from clarke.proof.instructions import instructions
 from clarke.proof.plain import program_from_plain, program_to_plain
 from clarke.proof.reading import each, read
 from clarke.proof.sizes import first_run
+from clarke.proof.theorem import (
+    KIND,
+    NO_POINT,
+    check_theorem,
+    follows,
+    theorem_claim,
+    without_values,
+)
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -35,12 +44,14 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from clarke.capture import Trace
-FORMAT, VERSION = "clarke proof", 1
+    from clarke.theorems import Context, Explanation
+FORMAT, VERSION = "clarke proof", 2
 _KEYS = frozenset(
     {"format", "version", "written_by", "verdict", "theorem", "replayed", "program", "claim"}
-    | {"assumed"}
+    | {"assumed", "instructions"}
 )
 _NOTHING = MappingProxyType({"kind": "nothing"})  # a step that is kept to be judged later
+NO_PROOF = MappingProxyType({"missing": "a step that is still to be judged"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +65,7 @@ class Stored:
         variables: External slots of the variables.
         replayed: The recorded operations give the gradient; else it was handed over.
         claim: What the proof says, as plain data.
+        instructions: The program in words for the checker without clarke, or why there are none.
         tensors: Everything else.
     """
 
@@ -63,6 +75,7 @@ class Stored:
     variables: tuple[int, ...]
     replayed: bool
     claim: Mapping[str, Any]
+    instructions: Mapping[str, Any]
     tensors: Mapping[str, torch.Tensor]
 
     @property
@@ -79,6 +92,8 @@ class Stored:
             Defect: Nothing of the kind holds of this program.
             OutOfTimeError: The time limit ended.
         """
+        if self.is_theorem:
+            raise refuse("it holds a theorem, which `clarke verify` derives again")
         if self.claim == _NOTHING:
             raise refuse("it holds a step that is still to be judged, and no proof")
         trace = first_run(self.trace, deadline)
@@ -107,15 +122,35 @@ class Stored:
         """
         found: list[str] = []
         with Deadline.after(seconds) as deadline, as_defects(found):
+            if self.is_theorem:
+                self._check_theorem(deadline)
+                return tuple(found)
             try:
                 proof = self.certificate(deadline)
             except ProofError as error:
                 raise Defect(str(error)) from error
-            self._check_statement(proof)
+            self._check_statement(proof, deadline)
             proof.recompute(proof.program, run=True)
         return tuple(found)
 
-    def _check_statement(self, proof: Recomputed) -> None:
+    @property
+    def is_theorem(self) -> bool:
+        """Whether it is about all inputs and parameters, and not about a point."""
+        return self.claim.get("kind") == KIND
+
+    def _check_theorem(self, deadline: Deadline) -> None:
+        used: dict[str, torch.Tensor] = {}
+        program_to_plain(self.trace, self.variables, used)
+        if used.keys() != self.tensors.keys() or self.instructions != NO_POINT:
+            raise Defect("the file holds what belongs to no theorem")
+        if self.verdict is not Verdict.UNDECIDED:
+            raise Defect("a theorem is no verdict on a point")
+        try:
+            check_theorem(self.trace, self.variables, self.claim, deadline)
+        except ProofError as error:
+            raise Defect(str(error)) from error
+
+    def _check_statement(self, proof: Recomputed, deadline: Deadline) -> None:
         program = proof.program
         listed = self.tensors.get("touched")
         same = listed is not None and listed.dtype == torch.int64
@@ -129,9 +164,20 @@ class Stored:
             raise Defect("the gradient comes from somewhere else than the file says")
         used = {"touched": listed, **named("gradient", gradient)}
         write(proof, used)
+        told, words = instructions(program, deadline)
+        if told != self.instructions or not _same(words, self.tensors):
+            raise Defect("the instructions are not those of the recorded operations")
+        used.update(words)
         program_to_plain(self.trace, self.variables, used)
         if used.keys() != self.tensors.keys():
             raise Defect("the file holds tensors that nobody asks for")
+
+
+def _same(mine: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]) -> bool:
+    return all(
+        name in given and given[name].dtype == t.dtype and torch.equal(given[name], t)
+        for name, t in mine.items()
+    )
 
 
 def save_certificate(
@@ -170,6 +216,8 @@ def save_certificate(
     tensors = dict(named("gradient", gradient_of(proof)))
     tensors["touched"] = touched(program)
     claim = write(proof, tensors)
+    told, words = instructions(program)
+    tensors |= words
     gradient = gradient_of(proof)
     found = (*proved(proof), Verdict.UNDECIDED)
     content, tensors = _plain(
@@ -180,7 +228,7 @@ def save_certificate(
         not gradient or is_replayed(program, flatten(gradient)),
         tensors,
     )
-    return put(path, pack({**content, "claim": claim}, tensors))
+    return put(path, pack({**content, "claim": claim, "instructions": told}, tensors))
 
 
 def _changed() -> ModifiedSinceError:
@@ -221,23 +269,29 @@ def pack_step(
     """
     tensors = named("gradient", [g.detach() for g in gradient])
     content, tensors = _plain(Verdict.UNDECIDED, theorem, trace, variables, True, tensors)
-    return pack({**content, "claim": dict(_NOTHING)}, tensors)
+    claim = {"claim": dict(_NOTHING), "instructions": dict(NO_PROOF)}
+    return pack({**content, **claim}, tensors)
 
 
-def put(path: str | PathLike[str], raw: bytes) -> Path:
-    """Write a file.
+def save_theorem(
+    trace: Trace,
+    variables: Sequence[int],
+    found: Explanation,
+    context: Context,
+    path: str | PathLike[str],
+) -> Path:
+    """Write a theorem: operations, shapes, and the hypotheses that hold of them.
 
     Raises:
+        UnsupportedError: As for `save_certificate`.
         InputError: It cannot be written.
     """
-    place = Path(path)
-    try:
-        place.write_bytes(raw)
-    except OSError as error:
-        raise InputError(
-            f"Cannot write {place}: {error.strerror}. Name a file in a folder that is there."
-        ) from error
-    return place
+    claim = theorem_claim(found, context)
+    bare = without_values(trace)
+    kept = bare if follows(bare, variables, claim, context.deadline) else trace
+    name = "" if found.theorem is None else found.theorem.value
+    content, tensors = _plain(Verdict.UNDECIDED, name, kept, variables, True, {})
+    return put(path, pack({**content, "claim": claim, "instructions": dict(NO_POINT)}, tensors))
 
 
 def load(path: str | PathLike[str]) -> Stored:
@@ -277,13 +331,15 @@ def unpack_stored(raw: bytes, name: str) -> Stored:
         variables=tuple(variables),
         replayed=truth(content["replayed"]),
         claim=content["claim"],
+        instructions=content["instructions"],
         tensors=tensors,
     )
     again, _ = _plain(found.verdict, found.theorem, trace, variables, found.replayed, tensors)
     written = content["written_by"]
     if not isinstance(written, dict) or not all(isinstance(v, str) for v in written.values()):
         raise refuse("written_by is no table of versions")
-    again = {**again, "claim": content["claim"], "written_by": written}
+    again |= {"claim": content["claim"], "instructions": content["instructions"]}
+    again["written_by"] = written
     if again != content:
         parts = [k for k in sorted(again) if again[k] != content[k]]
         raise refuse(f"{', '.join(parts)} has another form than clarke writes")

@@ -15,7 +15,7 @@ import torch
 
 from clarke.capture import External, Location, OpRecord, Origin, Ref, ScalarRead, Trace
 from clarke.errors import InputError
-from clarke.proof.files import Stored
+from clarke.proof.files import NO_PROOF, Stored
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _HERE = Location("", __file__, 0, "mean")  # of the operations that put the prog
 def mean_of(
     parts: Sequence[tuple[int, Stored, Sequence[int]]],
     *,
-    of: int,
+    of: float,
     gradient: Mapping[int, torch.Tensor] | None = None,
 ) -> tuple[Stored, tuple[int, ...]]:
     """The sum of the programs of kept steps, divided by how many processes there are.
@@ -35,7 +35,7 @@ def mean_of(
     Args:
         parts: Of each step, the process, what was kept, and which parameter each of its variables
             is: equal numbers, one parameter.
-        of: How many processes there are.
+        of: What the sum is divided by: how many processes there are.
         gradient: What is to be judged, by parameter; by default the sum of the gradients of the
             steps, divided likewise.
 
@@ -89,12 +89,15 @@ def mean_of(
         variables=tuple(shared[key] for key in order),
         replayed=True,
         claim=MappingProxyType({"kind": "nothing"}),
+        instructions=NO_PROOF,
         tensors=MappingProxyType({f"gradient.{i}": given[k] for i, k in enumerate(order)}),
     )
     return step, order
 
 
-def _summed(parts: Sequence[tuple[int, Stored, Sequence[int]]], of: int) -> dict[int, torch.Tensor]:
+def _summed(
+    parts: Sequence[tuple[int, Stored, Sequence[int]]], of: float
+) -> dict[int, torch.Tensor]:
     found: dict[int, torch.Tensor] = {}
     for _, step, own in parts:
         for key, g in zip(own, step.gradient, strict=True):
@@ -103,7 +106,7 @@ def _summed(parts: Sequence[tuple[int, Stored, Sequence[int]]], of: int) -> dict
     return {key: (g / of).to(dtypes[key]) for key, g in found.items()}
 
 
-def _put_together(ops: list[OpRecord], outputs: Sequence[int], of: int, free: int) -> int:
+def _put_together(ops: list[OpRecord], outputs: Sequence[int], of: float, free: int) -> int:
     """Add the operations that compute the mean; returns its slot."""
     total = outputs[0]
     for other in outputs[1:]:
@@ -111,6 +114,44 @@ def _put_together(ops: list[OpRecord], outputs: Sequence[int], of: int, free: in
         total, free = free, free + 1
     ops.append(_combined(torch.ops.aten.div.Tensor, (Ref(total), of), free, len(ops)))
     return free
+
+
+def with_parameters(step: Stored, wholes: Mapping[int, torch.Tensor]) -> Stored:
+    """A step with the values of parameters that were not kept in it.
+
+    A program that computes with them in a narrower type is one of the parameters as they are, and
+    begins with a cast; its gradients are then those of the wider type.
+
+    Args:
+        step: The step.
+        wholes: The values, by slot.
+    """
+    externals, variables = dict(step.trace.externals), list(step.variables)
+    tensors, casts = dict(step.tensors), []
+    free = 1 + max(_slots(step.trace))
+    for slot, whole in wholes.items():
+        e = externals[slot]
+        value = whole if e.origin is Origin.LEAF else whole.detach().to(e.tensor.dtype)
+        if e.origin is Origin.LEAF and e.tensor.dtype != whole.dtype:
+            del externals[slot]
+            to = MappingProxyType({"dtype": e.tensor.dtype})
+            cast = _combined(torch.ops.aten._to_copy.default, (Ref(free),), slot, 0)  # noqa: SLF001 - the operator's name
+            casts.append(replace(cast, kwargs=to, location=e.location))
+            if slot in variables:
+                position = variables.index(slot)
+                variables[position] = free
+                key = f"gradient.{position}"
+                if key in tensors:
+                    tensors[key] = tensors[key].to(whole.dtype)
+            slot, free = free, free + 1  # noqa: PLW2901 - from here on the parameter as it is
+        externals[slot] = replace(e, slot=slot, tensor=value, version=value._version)
+    ops = (*casts, *step.trace.ops)
+    trace = replace(
+        step.trace,
+        ops=tuple(op.holding(index=i) for i, op in enumerate(ops)),
+        externals=MappingProxyType(externals),
+    )
+    return replace(step, trace=trace, variables=tuple(variables), tensors=MappingProxyType(tensors))
 
 
 def _combined(func: Any, args: tuple[Any, ...], output: int, index: int) -> OpRecord:

@@ -9,6 +9,7 @@ from clarke.deadline import Deadline
 from clarke.decide import Decision, Settings, decide
 from clarke.errors import OutOfTimeError
 from clarke.kinks import default_registry
+from clarke.proof.container import refuse
 from clarke.proof.sizes import first_run
 from clarke.verdict import Verdict
 
@@ -29,6 +30,8 @@ def judge_stored(
     Raises:
         ProofError: The program cannot run, or is too large.
     """
+    if stored.is_theorem:
+        raise refuse("it holds a theorem, and no step to be judged")
     registry = default_registry()
     try:
         with Deadline.after(seconds) as deadline:

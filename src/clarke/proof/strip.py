@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clarke.proof.container import pack, read_bytes, unpack
-from clarke.proof.files import put, unpack_stored
+from clarke.proof.container import pack, put, read_bytes, unpack
+from clarke.proof.files import unpack_stored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -25,7 +25,9 @@ def build_report(
 ) -> Report:
     """The report of a decision about `gradient` that took some seconds."""
     relevant = None if decision.relevance is None else decision.relevance.relevant
-    kinks = () if decision.analysis is None else summarise_kinks(decision.analysis, relevant)
+    kinks: tuple[KinkSummary, ...] = ()
+    if decision.analysis is not None:
+        kinks = summarise_kinks(decision.analysis, relevant, decision.rounded)
     kinks = kinks or summarise_counts(decision.counts)
     return Report(
         verdict=decision.verdict,
@@ -43,7 +45,9 @@ def build_report(
     )
 
 
-def summarise_kinks(analysis: Analysis, relevant: torch.Tensor | None) -> tuple[KinkSummary, ...]:
+def summarise_kinks(
+    analysis: Analysis, relevant: torch.Tensor | None, rounded: torch.Tensor | None = None
+) -> tuple[KinkSummary, ...]:
     """Touched kinks by operation and place, in evaluation order."""
     found: dict[tuple[str, str, str, int], KinkSummary] = {}
     for site in analysis.ordered():
@@ -52,9 +56,10 @@ def summarise_kinks(analysis: Analysis, relevant: torch.Tensor | None) -> tuple[
             continue
         where = touch.location
         key = (touch.op.shown, where.module, where.file, where.line)
-        own = None
-        if relevant is not None:
-            own = int(relevant[site.first : site.first + touch.count].sum())
+        own, by_rounding = (
+            None if among is None else int(among[site.first : site.first + touch.count].sum())
+            for among in (relevant, rounded)
+        )
         new = KinkSummary(
             *key,
             elements=max(touch.base.numel(), touch.count),
@@ -63,6 +68,7 @@ def summarise_kinks(analysis: Analysis, relevant: torch.Tensor | None) -> tuple[
             choice=choice_text(touch),
             slopes=slopes_taken(touch),
             at=_few(touch),
+            rounded=by_rounding,
         )
         found[key] = new if key not in found else _merged(found[key], new)
     return tuple(found.values())
@@ -102,6 +108,7 @@ def _merged(old: KinkSummary, new: KinkSummary) -> KinkSummary:
         relevant=_sum(old.relevant, new.relevant),
         choice="; ".join(choices),
         nonzero=_sum(old.nonzero, new.nonzero),
+        rounded=_sum(old.rounded, new.rounded),
         slopes=tuple(sorted({*old.slopes, *new.slopes})),
         at=old.at if old.at == new.at else (),
     )

@@ -37,6 +37,8 @@ class KinkSummary:
             where they were not told apart.
         slopes: A few of the slopes that AD took, where one argument varies. An audit keeps none.
         at: Which elements of the flattened output were touched, where these are few among many.
+        rounded: Of the relevant ones, those whose tie exists by rounding alone, and not in float64;
+            None where they were not told apart.
     """
 
     operation: str
@@ -50,6 +52,7 @@ class KinkSummary:
     nonzero: int | None = None
     slopes: tuple[float, ...] = ()
     at: tuple[int, ...] = ()
+    rounded: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +116,11 @@ class Report:
         """Number of relevant kinks, as far as found out."""
         return sum(k.relevant or 0 for k in self.kinks)
 
+    @property
+    def rounded(self) -> int:
+        """Number of relevant kinks that are tied by rounding alone, as far as found out."""
+        return sum(k.rounded or 0 for k in self.kinks)
+
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data for JSON; tensors of up to 64 elements are included."""
         certificate = self.certificate
@@ -123,6 +131,7 @@ class Report:
             "theorem": self.theorem,
             "touched": self.touched,
             "relevant": self.relevant,
+            "rounded": self.rounded,
             "kinks": [vars(k) for k in self.kinks],
             "culprits": [c.to_dict() for c in self.culprits],
             "gradient": _values(self.gradient),

@@ -110,6 +110,7 @@ def kink_text(kink: KinkSummary) -> str:
     """One line for the kinks of one operation."""
     where = _place(kink)
     relevant = "" if kink.relevant is None else f", {kink.relevant} relevant"
+    relevant += f" ({kink.rounded} by rounding alone)" if kink.rounded else ""
     slopes = ""
     if kink.slopes:
         many = "slopes" if len(kink.slopes) > 1 else "slope"

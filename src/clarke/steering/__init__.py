@@ -1,5 +1,6 @@
 """Force a selection: forward values, gradients G(selection), tangents, repair."""
 
+from clarke.steering.adapt import adapted
 from clarke.steering.gradients import (
     Selector,
     gradient_of,
@@ -33,6 +34,7 @@ __all__ = [
     "Run",
     "Selector",
     "Site",
+    "adapted",
     "aliases",
     "analyse",
     "gradient_of",

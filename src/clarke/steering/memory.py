@@ -17,8 +17,12 @@ def aliases(op: OpRecord) -> bool:
     return any(a.alias_info is not None for a in op.func._schema.arguments)
 
 
-def shared_memory(ops: Sequence[OpRecord]) -> dict[int, int]:
-    """One representative for all slots that views and in-place operations may tie together."""
+def shared_memory(trace: Trace) -> dict[int, int]:
+    """One representative for all slots that views and in-place operations may tie together.
+
+    Views of a buffer that was made without gradients are no operations of the record: of what
+    has been written to, all that lies in one memory is one.
+    """
     parent: dict[int, int] = {}
 
     def root(slot: int) -> int:
@@ -26,11 +30,17 @@ def shared_memory(ops: Sequence[OpRecord]) -> dict[int, int]:
             slot = parent[slot]
         return slot
 
-    for op in ops:
+    def tie(slots: Sequence[int]) -> None:
+        for slot in slots[1:]:
+            parent[root(slot)] = root(slots[0])
+
+    for op in trace.ops:
         if aliases(op):
-            slots = [*input_slots(op), *(o for o in op.outputs if o is not None)]
-            for slot in slots[1:]:
-                parent[root(slot)] = root(slots[0])
+            tie([*input_slots(op), *(o for o in op.outputs if o is not None)])
+    first: dict[int, int] = {}
+    for slot, external in trace.externals.items():
+        if external.snapshot is not None:
+            tie([first.setdefault(external.storage, slot), slot])
     return {slot: root(slot) for slot in parent}
 
 
@@ -44,7 +54,7 @@ def behind_detached(opened: Trace, trace: Trace, variables: Sequence[int]) -> fr
         trace: The trace itself.
         variables: External slots of the variables.
     """
-    shared = shared_memory(opened.ops)
+    shared = shared_memory(opened)
     wanted = {shared.get(s, s) for s, e in trace.externals.items() if e.stopped}
     before = -1
     while before != len(wanted):  # what is written to may have been read under another name before

@@ -74,7 +74,7 @@ class Analysis:
     @cached_property
     def shared(self) -> frozenset[int]:
         """Slots whose memory may show in another slot as well."""
-        found: set[int] = set()
+        found = {s for s, e in self.trace.externals.items() if e.snapshot is not None}
         for op in self.trace.ops:
             given = [a.alias_info for a in op.func._schema.arguments]
             if any(a is not None and not a.is_write for a in given):  # a view

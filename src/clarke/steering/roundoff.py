@@ -111,7 +111,7 @@ class Roundoffs:
         self._trace = trace
         self._sizes = sizes
         self._double = double
-        self._root = shared_memory(trace.ops)
+        self._root = shared_memory(trace)
         self._written = frozenset(
             self._root.get(slot, slot) for op in trace.ops for slot in _written(op)
         )

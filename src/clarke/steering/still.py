@@ -23,7 +23,7 @@ class Still:
 
     def __init__(self, trace: Trace) -> None:
         self._kinds = trace.slot_dtypes
-        self._shared = shared_memory(trace.ops)
+        self._shared = shared_memory(trace)
         self._written = {
             self._name(slot)
             for op in trace.ops

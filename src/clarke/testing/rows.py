@@ -84,7 +84,10 @@ class Rows:
         return lambda *arguments: self._flat(arguments)[chosen]
 
     def together(self, indices: Sequence[int]) -> Row | None:
-        """The verdict on one random sum of some components; None if no input reaches them."""
+        """The verdict on one random sum of some components; None if no input reaches them.
+
+        A component alone is not weighted, so that the report shows its own gradient.
+        """
         mixed = self._sum_of(indices)
         used = self._used(mixed)
         if not used:
@@ -124,7 +127,8 @@ class Rows:
 
         def mixed(*arguments: Any) -> torch.Tensor:
             flat = self._flat(arguments)[chosen]
-            return (flat * self._weights[chosen].to(flat)).sum()
+            weights = self._weights[chosen] if len(chosen) > 1 else torch.ones(1)
+            return (flat * weights.to(flat)).sum()
 
         return mixed
 
