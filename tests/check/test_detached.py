@@ -43,3 +43,24 @@ def test_a_fine_rounding_is_a_surrogate_too(grid):
     x = torch.tensor([0.31415, 1.72713], dtype=torch.float64, requires_grad=True)
     report = clarke.check(lambda x: (x + ((x / grid).round() * grid - x).detach()).sum(), (x,))
     assert report.verdict is Verdict.SURROGATE
+
+
+def shifted(w):
+    """What is subtracted is detached, and all of it cancels."""
+    own = w.detach()
+    return torch.nn.functional.dropout(w * w + own.max() - own.max(), 0.5).sum()
+
+
+def standing_still(w):
+    return (torch.nn.functional.dropout(torch.softmax(w, 0), 0.3) - w.detach() + w.detach()).sum()
+
+
+@pytest.mark.parametrize("function", [shifted, standing_still])
+def test_a_mask_that_got_its_shape_from_a_variable_is_a_constant(function):
+    """Computed again, it would be whatever the memory holds: SURROGATE every now and then."""
+    for seed in range(4):
+        torch.manual_seed(seed)
+        w = torch.randn(5, requires_grad=True)
+        with clarke.audit() as watch:
+            function(w).backward()
+        assert watch.steps[0].verdict is clarke.check(function, (w,)).verdict is Verdict.SMOOTH

@@ -126,9 +126,7 @@ def collect_trace(
     externals = {
         s.number: _external(s, s.held)
         for s in slots.values()
-        if s.producer is None
-        and s.held is not None
-        and (not (opened and s.history) or s.number in variables)
+        if s.producer is None and s.held is not None and not (opened and _is_opened(s, variables))
     }
     if slot.producer is None and slot.number not in externals:
         # The result itself is a leaf, or comes straight from a custom Function.
@@ -220,6 +218,14 @@ def _scalar_reads(
     return found
 
 
+def _is_opened(slot: Slot, variables: Collection[int]) -> bool:
+    """Whether a detached value is to be computed again from differentiated ones.
+
+    What got its shape from these alone is a constant: a dropout's mask.
+    """
+    return slot.history is not None and slot.stopped and slot.number not in variables
+
+
 def _walk(
     start: Iterable[tuple[Slot, int]],
     nodes: dict[int, Node],
@@ -237,7 +243,7 @@ def _walk(
         before = list(slot.storage.writers[:writers])
         if slot.producer is not None:
             before.append(slot.producer)
-        elif opened and slot.history is not None and slot.number not in variables:
+        elif opened and slot.history is not None and _is_opened(slot, variables):
             before.append(slot.history)
         for node in before:
             if node.index in nodes:
