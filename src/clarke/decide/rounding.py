@@ -38,6 +38,7 @@ from clarke.numerics import (
 from clarke.steering import (
     Errors,
     Program,
+    coarsest_unit,
     natural_gradient,
     select_along,
     selected_gradient,
@@ -216,6 +217,8 @@ class Rounding:
     def _is_vague(self, number: int, other: torch.Tensor, factor: float = 1.0) -> bool:
         """The same of one variable, if samples underestimate noise by a factor."""
         g, noise = self._gradient[number], self._noise_of(number) * factor
+        if torch.equal(other.detach().to(torch.float64), g):
+            return False  # it agrees without any tolerance
         size = float(torch.linalg.vector_norm(g))
         off = abs(float(((other.detach().to(torch.float64) - g) * g).sum()))
         room = max(
@@ -278,8 +281,7 @@ class Rounding:
     @property
     def _unit(self) -> float:
         """The largest rounding of the program's types."""
-        kinds = set(self._program.analysis.trace.slot_dtypes.values())
-        return max((unit_roundoff(d) for d in kinds if d.is_floating_point), default=UNIT)
+        return coarsest_unit(self._program.analysis.recorded)
 
     def _is_noise(self, gaps: Sequence[torch.Tensor], unit: float) -> bool:
         trace = self._program.analysis.trace

@@ -21,7 +21,7 @@ from clarke.steering.program import (
     Site,
     analyse,
 )
-from clarke.steering.roundoff import unit_roundoff
+from clarke.steering.roundoff import coarsest_unit, unit_roundoff
 
 __all__ = [
     "Analysis",
@@ -37,6 +37,7 @@ __all__ = [
     "adapted",
     "aliases",
     "analyse",
+    "coarsest_unit",
     "gradient_of",
     "natural_gradient",
     "select_along",

@@ -48,6 +48,14 @@ def unit_roundoff(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps / 2
 
 
+def coarsest_unit(trace: Trace) -> float:
+    """The largest relative error of one rounding of a program, be it of a kernel's constant."""
+    kinds = {d for d in trace.slot_dtypes.values() if d.is_floating_point}
+    if any(op.short_name.rstrip("_") in _SINGLE for op in trace.ops):
+        kinds.add(torch.float32)
+    return max(map(unit_roundoff, kinds or {torch.float64}))
+
+
 def smallest(dtype: torch.dtype) -> float:
     """The spacing of the numbers around zero: the absolute error of a product that vanishes."""
     info = torch.finfo(dtype)
