@@ -328,6 +328,16 @@ JUMP_USUAL = Threshold(
     "rounding. Picked values may all vanish at the point itself.",
     JUDGED,
 )
+PARTS_ALL = Threshold(
+    4.0,
+    "Coordinates up to which every part of them is moved alone in search of curvature.",
+    (Verdict.NOT_CLARKE, Verdict.CLARKE),
+)
+PARTS_ALONE = Threshold(
+    12.0,
+    "Coordinates (of more: variables) of which each is moved alone, and all but each, likewise.",
+    (Verdict.NOT_CLARKE, Verdict.CLARKE),
+)
 TANGENTS_PARALLEL = Threshold(
     1e-8,
     "Relative difference of tangents that counts as proportional: the square root of the "

@@ -19,7 +19,7 @@ import torch
 from scipy.optimize import linprog, nnls
 
 from clarke.constraints import flatten, unflatten
-from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
+from clarke.constraints.relevance import Mixing, nearby_points, random_mixtures
 from clarke.decide.minimum import LocalMinimum
 from clarke.decide.refute import enumerate_exactly, joint_choices, joint_direction
 from clarke.decide.source import slopes_around
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Pieces = Mapping[int, torch.Tensor]
 
-_TRIED = 6
+_HALVES = 4  # points beside, at which a random half of the coordinates moves
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,8 +303,7 @@ def _piece(
     hessian = (hessian + hessian.T) / 2
     here = float(run.output.detach().sum())
     quadratic = True
-    for tried in range(_TRIED):
-        moved = nearby_point(program, generator, partly=tried > 1)
+    for moved in nearby_points(program, generator, 2, _HALVES):
         step = flatten([a - b for a, b in zip(moved, program.point, strict=True)])
         for scale in (1.0, CURVATURE_STEP, -CURVATURE_STEP):
             parts = zip(moved, program.point, strict=True)

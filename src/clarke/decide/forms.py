@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten, random_tangents, tangent
-from clarke.constraints.relevance import nearby_point
 from clarke.deadline import UNLIMITED
 from clarke.decide.live import primal
 from clarke.errors import BudgetError
@@ -27,6 +26,8 @@ from clarke.steering import Nudges
 from clarke.tangents import forward_mode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from clarke.deadline import Deadline
@@ -138,11 +139,10 @@ class CutProgram:
             look = self._see(run)
             return tangent(look.candidates).numpy(), tangent(look.switching).numpy()
 
-    def beside(self, generator: torch.Generator, *, partly: bool) -> Array:
-        """Values of the switching functions at a random point nearby, cut results moved too."""
+    def beside(self, point: Sequence[torch.Tensor], generator: torch.Generator) -> Array:
+        """Values of the switching functions at a point nearby, cut results moved too."""
         nudges = Nudges(self.program.dtype, self.cut)
         nudges.scatter = generator
-        point = nearby_point(self.program, generator, partly=partly)
         run = self.program.run(point, probe=True, nudge=nudges, grad=False)
         return primal(self._see(run).switching).numpy()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
+from clarke.constraints.relevance import Mixing, nearby_points, random_mixtures
 from clarke.decide.live import primal
 from clarke.numerics import IDENTITY_ZERO
 
@@ -69,10 +69,9 @@ class Nearby:
         return True
 
     def _look(self) -> None:
-        for partly in (False,) * _TESTS + (True,) * _PARTLY:
+        for point in nearby_points(self._program, self._generator, _TESTS, _PARTLY):
             self._program.deadline.ask()
             weights, _ = random_mixtures(self._program, self._generator, Mixing.ALL)
-            point = nearby_point(self._program, self._generator, partly=partly)
             run = self._program.run(point, weights=weights, probe=True, grad=False)
             self._runs.append({p: primal(v.switching).reshape(-1) for p, v in run.probes.items()})
 
@@ -99,11 +98,11 @@ def vanishes_nearby(
         multipliers: (m,) y >= 0.
         generator: Private randomness.
     """
-    for partly in (False,) * _TESTS + (True,) * _PARTLY:
+    for point in nearby_points(program, generator, _TESTS, _PARTLY):
         program.deadline.ask()
         weights = pinned_weights(program, choices, pinned, generator)
         run = program.run(
-            nearby_point(program, generator, partly=partly),
+            point,
             weights=weights,
             choices=choices,
             probe=True,

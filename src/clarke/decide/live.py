@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import torch
 
 from clarke.constraints import find_relevant, tangent
-from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
+from clarke.constraints.relevance import Mixing, nearby_point, nearby_points, random_mixtures
 from clarke.decide.meeting import only_branches
 from clarke.errors import BudgetError, ReplayError
 from clarke.kinks import Hazard
@@ -148,8 +148,8 @@ def _taylor_gaps(
     that rounding can have made count as none.
     """
     worst = 0.0
-    for partly in (False,) * 2 + (True,) * _PARTLY:
-        moved = nearby_point(program, generator, partly=partly)
+    for moved in nearby_points(program, generator, 2, _PARTLY):
+        program.deadline.ask("looking for curvature")
         expanded = partial(_expanded, program, weights, moved, result)
         seen = expanded(None)
         found = _largest_gap(program, seen, {})

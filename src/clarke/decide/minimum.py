@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import linprog, nnls
 
 from clarke.constraints import tangent
-from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
+from clarke.constraints.relevance import Mixing, nearby_points, random_mixtures
 from clarke.decide.live import primal
 from clarke.decide.refute import joint_direction
 from clarke.feasibility import find_witness
@@ -180,8 +180,7 @@ def is_piecewise_linear(program: Program, generator: torch.Generator) -> bool:
     Switching functions and candidates are known to be (`Live.affine`).
     """
     weights, _ = random_mixtures(program, generator, Mixing.ALL)
-    for partly in (False, False) + (True,) * _PARTLY:
-        moved = nearby_point(program, generator, partly=partly)
+    for moved in nearby_points(program, generator, 2, _PARTLY):
         step = tuple(a - b for a, b in zip(moved, program.point, strict=True))
         there = program.run(moved, weights=weights, grad=False).output
         with forward_mode():

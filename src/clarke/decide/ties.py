@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
+from clarke.constraints.relevance import nearby_points
 from clarke.numerics import CURVED, KEY, SAME_FORM
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 _SEEDS: Final = 3  # random directions; forms agree along all of them, or are not multiples
-_BESIDE: Final = (False,) * 2 + (True,) * 6  # points nearby, and whether only some entries move
+_HALVES: Final = 6  # points nearby at which a random half of the entries moves
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,9 +152,9 @@ def _without_curved(
     follows = (group >= 0) & (leader != np.arange(len(leader)))
     if bool(follows.any()):
         curved = np.zeros_like(follows)
-        for partly in _BESIDE:
+        for point in nearby_points(cut.program, generator, 2, _HALVES):
             deadline.ask("comparing the kinks' switching functions")
-            values = cut.beside(generator, partly=partly)
+            values = cut.beside(point, generator)
             other = ratio * values[leader]
             curved |= ~(np.abs(values - other) <= CURVED * (np.abs(values) + np.abs(other)))
         _part(np.flatnonzero(curved & follows), group, leader, ratio)
