@@ -302,9 +302,12 @@ def jacobians(
     wrt: Sequence[torch.Tensor] | None = None,
     seconds: float | None = SET_SECONDS,
 ) -> torch.Tensor:
-    """(k, m, n) all limits of Jacobians at nearby points: the B-subdifferential of a small map.
+    """All limits of Jacobians at nearby points: the B-subdifferential of a small map.
 
     Its hull is Clarke's generalized Jacobian. Arguments and errors are those of `jacobian`.
+
+    Returns:
+        (k, m, n) one matrix for each limit.
 
     Raises:
         BudgetError: There are more than 2000 selections of pieces.

@@ -1364,7 +1364,7 @@ CONDITIONAL_CALLS: Sequence[tuple[str, Conditional]] = [
                     [x3 * scale, positive * scale],
                     OpClass.ANALYTIC,
                 )
-                for reduce in ("sum", "mean", "prod")
+                for reduce in ("sum", "mean")
                 for scale in (0.0, 1.0)
             ),
             (lambda op, x, v: op(x, 0, I([0, 0]), v, "amax"), [x3 * 0, positive * 0], None),
@@ -1380,7 +1380,7 @@ CONDITIONAL_CALLS: Sequence[tuple[str, Conditional]] = [
                     [x3 * scale, positive * scale],
                     OpClass.ANALYTIC,
                 )
-                for reduce in ("mean", "prod")
+                for reduce in ("mean",)
                 for scale in (0.0, 1.0)
             ),
             (lambda op, x, v: op(x, 0, I([0, 0]), v, "amin"), [x3 * 0, positive * 0], None),

@@ -136,7 +136,14 @@ class Noise:
         found = value.clone() if error is None else value + error
         back = self._rounding(key + 1, units.back * size, *rest)
         turned = self._turned
-        found.register_hook(turned if self._errors.signs else lambda a: back(a).add_(a))
+
+        def moved(adjoint: torch.Tensor | None) -> torch.Tensor | None:
+            # Where the operation itself gives no gradient there is none to move.
+            if adjoint is None:
+                return None
+            return turned(adjoint) if self._errors.signs else back(adjoint).add_(adjoint)
+
+        found.register_hook(moved)
         return found
 
     def _turned(self, adjoint: torch.Tensor) -> torch.Tensor:
