@@ -10,8 +10,9 @@ import torch
 
 from clarke.capture import input_slots
 from clarke.constraints.forks import forked
+from clarke.constraints.nearby import nearby_point
 from clarke.constraints.reads import changing_reads
-from clarke.constraints.relevance import Mixing, nearby_point, random_mixtures
+from clarke.constraints.relevance import Mixing, random_mixtures
 from clarke.constraints.writing import CannotFollowError
 from clarke.deadline import UNLIMITED, Deadline, within_memory
 from clarke.errors import ReplayError

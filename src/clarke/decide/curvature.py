@@ -19,7 +19,8 @@ import torch
 from scipy.optimize import linprog, nnls
 
 from clarke.constraints import flatten, unflatten
-from clarke.constraints.relevance import Mixing, nearby_points, random_mixtures
+from clarke.constraints.nearby import nearby_points
+from clarke.constraints.relevance import Mixing, random_mixtures
 from clarke.decide.minimum import LocalMinimum
 from clarke.decide.refute import enumerate_exactly, joint_choices, joint_direction
 from clarke.decide.source import slopes_around

@@ -18,7 +18,7 @@ import torch
 from clarke.arrangement import Row, ThinChamberError, integer_row
 from clarke.capture import input_slots
 from clarke.constraints import flatten
-from clarke.constraints.relevance import nearby_point
+from clarke.constraints.nearby import nearby_point
 from clarke.decide.cells import Cell, Cells, Exclusion
 from clarke.decide.cone import Cone
 from clarke.decide.flat import Fork, chamber_cells, planes_of

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from clarke.constraints.relevance import Mixing, nearby_points, random_mixtures
+from clarke.constraints.nearby import nearby_points
+from clarke.constraints.relevance import Mixing, random_mixtures
 from clarke.decide.live import primal
 from clarke.numerics import IDENTITY_ZERO
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import torch
 
 from clarke.constraints import find_relevant, tangent
-from clarke.constraints.relevance import Mixing, nearby_point, nearby_points, random_mixtures
+from clarke.constraints.nearby import nearby_point, nearby_points
+from clarke.constraints.relevance import Mixing, random_mixtures
 from clarke.decide.meeting import only_branches
 from clarke.errors import BudgetError, ReplayError
 from clarke.kinks import Hazard

@@ -10,7 +10,8 @@ import torch
 from scipy.optimize import linprog, nnls
 
 from clarke.constraints import tangent
-from clarke.constraints.relevance import Mixing, nearby_points, random_mixtures
+from clarke.constraints.nearby import nearby_points
+from clarke.constraints.relevance import Mixing, random_mixtures
 from clarke.decide.live import primal
 from clarke.decide.refute import joint_direction
 from clarke.feasibility import find_witness

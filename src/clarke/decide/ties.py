@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from clarke.constraints.relevance import nearby_points
+from clarke.constraints.nearby import nearby_points
 from clarke.numerics import CURVED, KEY, SAME_FORM
 
 if TYPE_CHECKING:
