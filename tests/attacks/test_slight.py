@@ -35,6 +35,7 @@ def test_a_faint_jump_is_one(name, size):
     assert found.verdict is Verdict.NOT_LIPSCHITZ
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAINT)
 @pytest.mark.parametrize("size", [4e-10, 1e-10])
 def test_a_jump_that_could_be_an_error_is_not_taken_for_none(name, size):

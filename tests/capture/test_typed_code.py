@@ -44,5 +44,6 @@ def test_a_prompt_shows_what_print_shows() -> None:
     typed = (
         "import torch, clarke\nclarke.check(torch.relu, (torch.zeros(1, requires_grad=True),))\n"
     )
-    assert "BOULIGAND: Correct" in run("-i", typed=typed)
-    assert "KinkSummary(" not in run("-i", typed=typed)
+    shown = run("-i", typed=typed)
+    assert "BOULIGAND: Correct" in shown
+    assert "KinkSummary(" not in shown

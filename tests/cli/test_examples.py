@@ -169,6 +169,7 @@ def test_one_wrong_example():
     assert "WRONG" in result.output
 
 
+@pytest.mark.slow
 def test_strict():
     undecided = next(e.name for e in EXAMPLES if judge(e).correct is None)
     assert run(undecided).exit_code == 0

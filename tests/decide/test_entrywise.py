@@ -214,6 +214,7 @@ def network(kind):
     return nn.Sequential(*layers, nn.Linear(24, 5)), torch.randn(32, 24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", ["convolution", "transformer", "layers", "recurrent"])
 def test_right_gradients_of_networks_stay_decided(kind, dtype):

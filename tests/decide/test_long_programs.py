@@ -104,6 +104,7 @@ def test_what_its_own_formulas_explain_needs_no_samples(make, size, noisy):
     assert all(p.grad is not None for p in parameters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1 + 1e-3, 1 - 1e-5, -1.0, 1e-9])
 @pytest.mark.parametrize("make", [_deep, _recurrent])
 def test_a_backward_that_is_off_is_told(make, factor, monkeypatch):

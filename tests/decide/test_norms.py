@@ -192,6 +192,7 @@ def beside(loss, n, count=300):
     return torch.stack(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_against_gradients_beside_the_point(seed):
     rng = random.Random(seed)  # noqa: S311 - no secret

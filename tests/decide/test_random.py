@@ -3,6 +3,7 @@
 from collections import Counter
 from fractions import Fraction
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -98,6 +99,7 @@ def test_operations_with_kinks_of_their_own():
     assert share_of(seen, Verdict.UNDECIDED, "incomplete") == 0, seen
 
 
+@pytest.mark.slow
 def test_kinks_hidden_in_arithmetic():
     """Masks, signs and where: the few that stay undecided are signs that vanish on a region."""
     seen = Counter()
@@ -113,6 +115,7 @@ def test_kinks_hidden_in_arithmetic():
     assert share_of(seen, "incomplete") <= 0.4, seen
 
 
+@pytest.mark.slow
 @settings(max_examples=number(8), deadline=None, suppress_health_check=EVERY)
 @given(case=cases(n_vars=2, max_kinks=4, polynomial=True))
 def test_curved_programs_lie_between_their_brackets(case):

@@ -129,6 +129,7 @@ def laddered(function, leaves):
     return decide(trace, registry, slots, gradient, clarke.Settings()).verdict
 
 
+@pytest.mark.slow
 def test_random_programs_are_judged_as_by_the_ladder_whatever_ran_before():
     """One audit, a program that is edited between steps: operations, shapes, frozen parameters."""
     draw = random.Random(1)  # noqa: S311 - no secret
@@ -154,6 +155,7 @@ def test_random_programs_are_judged_as_by_the_ladder_whatever_ran_before():
     assert sum(quickly) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["amax", "amin"])
 @pytest.mark.parametrize("own", [False, True])
 def test_messages_that_tie_are_judged_as_by_the_ladder(word, own):

@@ -3,6 +3,7 @@
 import threading
 import time
 
+import pytest
 import torch
 import torch.autograd.forward_ad as fwd
 import torch.nn.modules.module as torch_module
@@ -104,6 +105,7 @@ def test_eight_threads():
     at_once(checks, checks, sets, audits, trains, trains, duals, reads)
 
 
+@pytest.mark.slow
 def test_beside_transforms():
     # torch's own counter of nested transforms is the same for all threads: one of them only.
     at_once(checks, checks, checks, transforms, trains)

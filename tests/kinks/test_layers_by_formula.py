@@ -81,6 +81,7 @@ def columns(scale, corners):
     return out[..., 2].sum() + out[..., 4].sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("corners", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_identity_of_an_image_is_no_place_for_a_slope(dtype, corners):

@@ -205,6 +205,7 @@ def test_no_forged_rank_verifies():
     assert count > 20
 
 
+@pytest.mark.slow
 def test_every_class_of_certificate_is_forged():
     """A new class with a `verify` needs a test here."""
     known = {type(judged(name)) for name in ZOO}

@@ -23,6 +23,7 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_proof_that_is_handed_out_verifies(tmp_path, name, dtype):

@@ -106,6 +106,7 @@ JUMPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_jumps_that_cancel(name, dtype):

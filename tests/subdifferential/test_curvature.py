@@ -164,6 +164,7 @@ def exactly(terms):
     return least, least and strict
 
 
+@pytest.mark.slow
 @settings(max_examples=FUZZ or 12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(terms=piecewise_quadratic(2))
 def test_planes_against_exact_sectors(terms):

@@ -42,6 +42,7 @@ def test_many_kinks():
     assert tilted.slope < 0
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=cases(n_vars=2, max_kinks=4))
 def test_random_piecewise_linear_programs(case):
@@ -67,6 +68,7 @@ def test_random_piecewise_linear_programs(case):
     assert told.minimum is not None
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=cases(n_vars=3, max_kinks=4))
 def test_abs_normal_forms_there_and_back(case):

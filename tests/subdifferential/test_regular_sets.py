@@ -78,6 +78,7 @@ def test_concave_sums_fall_from_where_zero_is_inside():
     assert answer.slope < 0
 
 
+@pytest.mark.slow
 def test_damaged_memberships_do_not_verify():
     matrix = gaussian(60, 4)
     found = clarke.subdifferential(lambda x: (matrix @ x).abs().sum(), (zeros(4),))
@@ -116,6 +117,7 @@ def exact_point(vector):
     return tuple(Fraction(float(v)).limit_denominator(1 << 12) for v in vector)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     case=cases(n_vars=2, max_kinks=4), target=st.tuples(*[st.integers(-6, 6)] * 2), data=st.data()

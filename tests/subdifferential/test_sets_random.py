@@ -208,6 +208,7 @@ def test_some_programs():
     assert seen["complete"] >= 0.7 * FEW, seen
 
 
+@pytest.mark.slow
 def test_some_programs_asked_without_a_list(monkeypatch):
     monkeypatch.setattr(source, "SET_SMALL", -1)
     run(range(1000, 1000 + FEW), Counter())

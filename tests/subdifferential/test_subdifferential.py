@@ -95,6 +95,7 @@ def test_vertices_leave_out_inner_points():
     assert not any(v == [0.25, 0.25] for v in found.vertices().tolist())
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=cases(n_vars=2, max_kinks=5, native=True))
 def test_stationarity_and_descent(case):

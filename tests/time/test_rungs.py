@@ -133,6 +133,7 @@ def test_check_ends_wherever_time_does(name, limit):
     assert all((a is b) or torch.equal(a, b) for a, b in zip(found.gradient, known.gradient))  # noqa: B905
 
 
+@pytest.mark.slow
 def test_all_rungs_are_named(limit):
     """Over all programs and moments, every rung of the ladder is caught at work."""
     said = ""
