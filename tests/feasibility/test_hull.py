@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clarke.feasibility import (
@@ -77,6 +77,9 @@ pairs = st.lists(anything, min_size=2, max_size=2)
 
 @given(st.lists(pairs, min_size=1, max_size=5), pairs)
 @settings(max_examples=200)
+@example(
+    [[11.0, 1.7976931348623157e308], [0.0, 1.7976931348623157e308]], [0.0, 1.7976931348623157e308]
+)
 def test_extreme_magnitudes_do_not_crash_or_lie(points, target):
     weights = convex_weights(points, target)
     separation = separating_direction(points, target)

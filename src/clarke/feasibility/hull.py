@@ -153,8 +153,9 @@ def separating_direction(
     power = moderating_power(largest)  # all lengths below are times 2**power
     required = tolerance * float(np.ldexp(largest, power))
     best: Separation | None = None
+    moderate = scale(array, power)  # before the sum: weights that add up to 1 + 2^-53 overflow
     for weights in nearest_candidates(array, goal, deadline):
-        direction = scale(goal, power) - scale(weights @ array, power)
+        direction = scale(goal, power) - weights @ moderate
         distance = float(np.linalg.norm(direction))
         if not distance > 0:
             continue
