@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import CleanupHook, CleanupManager, counters
-from torch._functorch.aot_autograd import make_boxed_func
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils.checkpoint import checkpoint
 
 import clarke
 from clarke import AuditWarning, Verdict, WrongGradientError
+from reference.backends import with_slope_one
 
 # Backend, fullgraph, whether it has been compiled before the audit.
 WAYS = [
@@ -488,23 +487,7 @@ def test_the_other_side_of_a_kink_within_rounding():
 
 
 def test_another_slope_of_a_backward_kernel():
-    """Of relu's slope at 0, which its backward graph takes for 1."""
-
-    def slope(gradient, x, threshold):
-        return torch.where(torch.ops.aten.le.Scalar(x, threshold), 0.0, gradient)
-
-    def change(graph, _):
-        for node in graph.graph.nodes:
-            if node.target is torch.ops.aten.le.Scalar:
-                node.target = torch.ops.aten.lt.Scalar
-        graph.recompile()
-        return make_boxed_func(graph.forward)
-
-    backend = aot_autograd(
-        fw_compiler=lambda graph, _: make_boxed_func(graph.forward),
-        bw_compiler=change,
-        decompositions={torch.ops.aten.threshold_backward.default: slope},
-    )
+    backend = with_slope_one()
     x = zeros()
     right = torch.compile(lambda x: torch.relu(x).sum(), backend=backend)
     assert verdicts(judged(lambda: right(x), [x], 1)) == [Verdict.BOULIGAND]

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
-from torch._functorch.aot_autograd import make_boxed_func
 from torch.autograd.gradcheck import GradcheckError
 from torch.utils.checkpoint import checkpoint
 
@@ -19,6 +17,7 @@ import clarke
 from clarke import CaptureError, Settings, Verdict
 from clarke.decide import Confirm
 from clarke.testing import gradcheck
+from reference.backends import with_slope_one
 
 BACKENDS = ("eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow))
 
@@ -449,20 +448,7 @@ def test_explain():
 
 
 def test_a_backend_with_a_backward_of_its_own():
-    """Of relu's slope at 0, which its backward graph takes for 1."""
-
-    def changed(graph, _inputs):
-        for node in graph.graph.nodes:
-            if node.target is torch.ops.aten.le.Scalar:
-                node.target = torch.ops.aten.lt.Scalar
-        graph.recompile()
-        return make_boxed_func(graph.forward)
-
-    backend = aot_autograd(
-        fw_compiler=lambda graph, _: make_boxed_func(graph.forward),
-        bw_compiler=changed,
-        decompositions={torch.ops.aten.threshold_backward.default: slope},
-    )
+    backend = with_slope_one()
     right = clarke.check(torch.compile(lambda x: torch.relu(x).sum(), backend=backend), (zeros(),))
     assert right.verdict is Verdict.BOULIGAND
     assert right.gradient[0].tolist() == [1, 1, 1]
@@ -470,7 +456,3 @@ def test_a_backend_with_a_backward_of_its_own():
     assert found.verdict is Verdict.NOT_CLARKE
     assert found.gradient[0].tolist() == [2, 2, 2]
     assert "differ by up to 2 in variable 0 at [0]: 2 compiled, 0 as written" in note(found)
-
-
-def slope(gradient, x, threshold):
-    return torch.where(torch.ops.aten.le.Scalar(x, threshold), 0.0, gradient)

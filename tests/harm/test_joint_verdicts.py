@@ -642,7 +642,7 @@ def test_errors_of_the_program_pass(found):
     assert seconds < 20
 
 
-def dies(rank, port, queue):
+def dies(rank, port, queue, wrap=DistributedDataParallel):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=20))
@@ -656,10 +656,10 @@ def dies(rank, port, queue):
         def backward(_ctx, _g):
             os._exit(0)
 
-    replica = DistributedDataParallel(Function([up, lambda m: Killing.apply(m.w)]))
+    module = wrap(Function([up, lambda m: Killing.apply(m.w)]))
     with audited() as audit:
         try:
-            replica().backward()
+            module().backward()
         except RuntimeError as error:
             queue.put((str(error), len(audit.steps)))
     queue.close()

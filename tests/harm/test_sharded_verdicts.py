@@ -22,6 +22,7 @@ from .test_joint_verdicts import (
     PIECES,
     answer,
     audited,
+    dies,
     down,
     pair_of,
     plain,
@@ -581,34 +582,9 @@ def test_whoever_judges_alone_waits_once_and_not_for_long(found):
     assert seconds < 20
 
 
-def dies(rank, port, queue):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=20))
-
-    class Killing(torch.autograd.Function):
-        @staticmethod
-        def forward(_ctx, x):
-            return x.clone()
-
-        @staticmethod
-        def backward(_ctx, _g):
-            os._exit(0)
-
-    module = sharded(Several([up, lambda m: Killing.apply(m.w)]))
-    with audited() as audit:
-        try:
-            module().backward()
-        except RuntimeError as error:
-            queue.put((str(error), len(audit.steps)))
-    queue.close()
-    queue.join_thread()
-    os._exit(0)
-
-
 @pytest.mark.slow
 def test_the_others_get_their_ordinary_error_when_one_dies():
-    with pair_of(dies) as (ranks, queue):
+    with pair_of(partial(dies, wrap=sharded)) as (ranks, queue):
         error, steps = answer(ranks, queue)
     assert "clarke" not in error
     assert steps == 0

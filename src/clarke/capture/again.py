@@ -56,18 +56,11 @@ def refilled(trace: Trace, keep: Callable[[Any], Keep], deadline: Deadline = UNL
 
 def dtypes_of(trace: Trace, deadline: Deadline = UNLIMITED) -> Mapping[int, torch.dtype]:
     """The dtype of every tensor of a program, from running its operations."""
-    refuse_missing(trace)
-    again = _Again(trace, lambda _: Keep.NOTHING)
-    with torch.no_grad():
-        for op in trace.ops:
-            deadline.ask("running operation {} of {}", op.index, len(trace.ops))
-            again.run(op)
-    read = {slot: e.tensor.dtype for slot, e in trace.externals.items()}
-    return MappingProxyType({**read, **{s: v.dtype for s, v in again.values.items()}})
+    return MappingProxyType({s: v.dtype for s, v in values_again(trace, deadline).items()})
 
 
 def values_again(trace: Trace, deadline: Deadline = UNLIMITED) -> Mapping[int, torch.Tensor]:
-    """Every value of a program that writes nothing in place, by slot, in its own types."""
+    """Every value of a program, by slot, in its own types, as the last operation leaves it."""
     refuse_missing(trace)
     again = _Again(trace, lambda _: Keep.NOTHING)
     with torch.no_grad():

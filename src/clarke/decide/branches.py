@@ -8,7 +8,6 @@ Whether the function is continuous across shows in its own values only, at point
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,13 +17,12 @@ from clarke.constraints import build_rows, random_tangents
 from clarke.constraints.reads import held_sides
 from clarke.decide.beside import Sample
 from clarke.decide.certificate import Certificate
-from clarke.decide.hazards import A_BRANCH, not_followed
+from clarke.decide.hazards import A_BRANCH, not_followed, not_lipschitz
 from clarke.decide.rates import Again, Held, UntoldError, apart_along
 from clarke.decide.settle import Steep, steepness
 from clarke.decide.tolerance import REPLAY_SPACING, coarsest_epsilon, peak
 from clarke.numerics import BESIDE_RATIO, BESIDE_ULPS, BRANCH_ASIDE, BRANCH_RAYS, BRANCH_SCALES
 from clarke.steering import Program
-from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,12 +65,7 @@ def judge_on_branch(decision: Decision, program: Program, values: Sequence[Again
     steep = _steep_across(program, values[0], witness.direction)
     if steep is None:
         return decision
-    across = other_side(analysis)
-    return replace(
-        across,
-        verdict=Verdict.NOT_LIPSCHITZ,
-        reason=f"{across.culprits[0]}. {steep}, so there is no Clarke subdifferential here.",
-    )
+    return not_lipschitz(program, None, other_side(analysis).culprits, steep)
 
 
 def _beside(program: Program, witness: Witness) -> list[tuple[torch.Tensor, ...]]:

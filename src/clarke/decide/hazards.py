@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from clarke.capture import OpRecord, Trace
     from clarke.constraints import Relevance
     from clarke.deadline import Deadline
+    from clarke.decide.settle import Steep
     from clarke.kinks import Registry
 
 
@@ -254,13 +255,7 @@ def judge_hazards(
         steep = steep_beside(program, generator)
         if steep is not None:
             step = Culprit(op.shown, op.location, "reads a comparison or sign at its jump")
-            return Decision(
-                Verdict.NOT_LIPSCHITZ,
-                f"{step}. {steep}, so there is no Clarke subdifferential here.",
-                culprits=(step,),
-                analysis=program.analysis,
-                relevance=relevance,
-            )
+            return not_lipschitz(program, relevance, (step,), steep)
         return Decision(
             Verdict.UNDECIDED,
             f"A comparison at an exact tie feeds {op.shown} at {op.location}, through which "
@@ -279,13 +274,7 @@ def judge_hazards(
     if steep is None and Hazard.INFINITE_SLOPE in kinds:
         steep = steep_on_axes(program, generator)
     if steep is not None:
-        return Decision(
-            Verdict.NOT_LIPSCHITZ,
-            f"{culprits[0]}. {steep}, so there is no Clarke subdifferential here.",
-            culprits=culprits,
-            analysis=program.analysis,
-            relevance=relevance,
-        )
+        return not_lipschitz(program, relevance, culprits, steep)
     return Decision(
         Verdict.UNDECIDED,
         f"{culprits[0]}. clarke has no complete description of the gradients around such a point.",
@@ -302,7 +291,16 @@ def edge_of_domain(
     steep = steep_beside(program, generator, edges=True)
     if steep is None:
         return None
-    culprits = _culprits(program, relevance)
+    return not_lipschitz(program, relevance, _culprits(program, relevance), steep)
+
+
+def not_lipschitz(
+    program: Program,
+    relevance: Relevance | None,
+    culprits: tuple[Culprit, ...],
+    steep: Steep,
+) -> Decision:
+    """NOT_LIPSCHITZ by what values beside the point show, with the first culprit's words."""
     return Decision(
         Verdict.NOT_LIPSCHITZ,
         f"{culprits[0]}. {steep}, so there is no Clarke subdifferential here.",
@@ -323,13 +321,7 @@ def _flipping_vectors(
     if steep is None or steep.jump == 0:
         return None
     culprit = Culprit(op.shown, op.location, "its vectors or their order jump here")
-    return Decision(
-        Verdict.NOT_LIPSCHITZ,
-        f"{culprit}. {steep}, so there is no Clarke subdifferential here.",
-        culprits=(culprit,),
-        analysis=program.analysis,
-        relevance=relevance,
-    )
+    return not_lipschitz(program, relevance, (culprit,), steep)
 
 
 # Hazards at which the operation's value is still Lipschitz continuous.
