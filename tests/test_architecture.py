@@ -40,6 +40,7 @@ LAYERS = (
     "check.py",
     "explain.py",
     "subdifferential.py",
+    "goldstein/",
     "grad.py",
     "jacobian.py",
     "hunt/",
