@@ -17,7 +17,7 @@ from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.certificate import Certificate
 from clarke.decide.elements import distinct
 from clarke.decide.matrices import derivative_of, matrix_under, outputs_under
-from clarke.decide.refute import joint_choices
+from clarke.decide.mixed import joint_choices
 from clarke.errors import BudgetError, ClarkeError, InputError, UnsupportedError
 from clarke.grad import grad
 from clarke.numerics import (

@@ -17,11 +17,11 @@ from clarke.decide.applied import not_vouched
 from clarke.decide.curvature import local_minimum
 from clarke.decide.descent import Frechet, Stationarity, frechet, stationarity
 from clarke.decide.detached import declared_rate, numbers_read
+from clarke.decide.exact import rounding_of_set
 from clarke.decide.hazards import obstacle
 from clarke.decide.limits import set_limits
 from clarke.decide.membership import Membership, allowed_for
 from clarke.decide.minimum import LocalMinimum
-from clarke.decide.refute import rounding_of_set
 from clarke.decide.settext import set_text
 from clarke.decide.source import (
     Source,

@@ -11,8 +11,8 @@ import torch
 from clarke.constraints import flatten, unflatten
 from clarke.constraints.reads import held_sides
 from clarke.decide.confirm import USUAL_FINEST, confirm
+from clarke.decide.exact import lipschitz_around_steps
 from clarke.decide.finest import finest_step
-from clarke.decide.refute import lipschitz_around_steps
 from clarke.decide.rounding import Rounding, least_bounds, rounding_of_selections
 from clarke.decide.tolerance import REPLAY_SPACING, added, coarsest_epsilon, larger, ray_bounds
 from clarke.decide.verification import (

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from clarke.constraints import Relevance
     from clarke.decide.confirm import Gradient
-    from clarke.decide.refute import Exact
+    from clarke.decide.exact import Exact
 
 
 class Context:

@@ -21,8 +21,9 @@ from scipy.optimize import linprog, nnls
 from clarke.constraints import flatten, unflatten
 from clarke.constraints.nearby import nearby_points
 from clarke.constraints.relevance import Mixing, random_mixtures
+from clarke.decide.exact import enumerate_exactly
 from clarke.decide.minimum import LocalMinimum
-from clarke.decide.refute import enumerate_exactly, joint_choices, joint_direction
+from clarke.decide.mixed import joint_choices, joint_direction
 from clarke.decide.source import slopes_around
 from clarke.errors import OutOfTimeError
 from clarke.numerics import (

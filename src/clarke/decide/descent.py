@@ -10,7 +10,7 @@ import numpy as np
 
 from clarke.constraints import unflatten
 from clarke.decide.flat import ChamberCells
-from clarke.decide.refute import joint_direction
+from clarke.decide.mixed import joint_direction
 from clarke.errors import OutOfTimeError, UnsupportedError
 from clarke.feasibility import find_witness
 

@@ -17,6 +17,7 @@ from clarke.decide.context import Context
 from clarke.decide.cures import hints
 from clarke.decide.disagree import name_formula
 from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
+from clarke.decide.exact import enumerate_exactly, nearest_correct, rounding_of_set
 from clarke.decide.guards import judge_guard
 from clarke.decide.hazards import (
     LIPSCHITZ,
@@ -26,6 +27,7 @@ from clarke.decide.hazards import (
     writes_shown,
 )
 from clarke.decide.meeting import JumpsBesideError, only_branches
+from clarke.decide.mixed import mix_cells
 from clarke.decide.mixture import mix_directions, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Decision, Settings, Witness, ray_witness
 from clarke.decide.neighbours import mix_neighbours
@@ -33,13 +35,7 @@ from clarke.decide.nonfinite import judge_nonfinite
 from clarke.decide.norms import BallRefutation, judge_norms
 from clarke.decide.origins import judge_beside_roundings, told_by_origin
 from clarke.decide.rays import mean_of_limits, mean_toward
-from clarke.decide.refute import (
-    enumerate_exactly,
-    mix_cells,
-    nearest_correct,
-    refute,
-    rounding_of_set,
-)
+from clarke.decide.refute import refute
 from clarke.decide.responsible import wrong_functions
 from clarke.decide.rounding import (
     rounding_of_selections,

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten
+from clarke.decide.exact import recomputed_limits, rounding_of_set
 from clarke.decide.limits import set_limits
 from clarke.decide.limitset import separates
-from clarke.decide.refute import recomputed_limits, rounding_of_set
 from clarke.decide.regularset import RegularSet
 from clarke.decide.verification import Defect, Recomputed, fresh_generator, same_numbers
 from clarke.errors import UnsupportedError

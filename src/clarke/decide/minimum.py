@@ -13,7 +13,7 @@ from clarke.constraints import tangent
 from clarke.constraints.nearby import nearby_points
 from clarke.constraints.relevance import Mixing, random_mixtures
 from clarke.decide.live import primal
-from clarke.decide.refute import joint_direction
+from clarke.decide.mixed import joint_direction
 from clarke.feasibility import find_witness
 from clarke.numerics import JUMP_ROUNDINGS, MINIMUM_FLAT, VALUES_SAME
 from clarke.tangents import forward_mode
