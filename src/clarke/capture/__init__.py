@@ -28,6 +28,7 @@ from clarke.capture.trace import (
     Ref,
     ScalarRead,
     Trace,
+    filled,
     input_slots,
     overload_of,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "collect_trace",
     "digest",
     "dtypes_of",
+    "filled",
     "input_slots",
     "is_there",
     "overload_of",

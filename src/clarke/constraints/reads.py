@@ -7,11 +7,11 @@ that grow with what they read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import Ref, input_slots
+from clarke.capture import filled, input_slots
 from clarke.kinks.choices import ArgRule
 from clarke.kinks.steps import ComparisonRule
 
@@ -164,14 +164,10 @@ class _Bounds:
         def run(ends: tuple[int, ...]) -> torch.Tensor:
             rest = iter(ends)
 
-            def put(value: Any) -> Any:
-                if isinstance(value, Ref):
-                    return known[value.slot][next(rest, ends[0])]
-                if isinstance(value, (list, tuple)) and value:
-                    return [put(v) for v in value]
-                return value
+            def put(slot: int) -> torch.Tensor:
+                return known[slot][next(rest, ends[0])]
 
-            found = op.func(*[put(a) for a in op.args], **op.kwargs)
+            found = op.func(*[filled(a, put) for a in op.args], **op.kwargs)
             if not isinstance(found, torch.Tensor):
                 raise TypeError
             return found

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clarke.decide.limitset import LimitSet
-from clarke.decide.verification import (
-    Defect,
-)
+from clarke.decide.recomputed import Defect
 from clarke.feasibility import verify_witness
 from clarke.numerics import (
     SAME_GRADIENT,

@@ -14,13 +14,13 @@ import torch
 
 from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED
+from clarke.decide.allowed import allowed_error
 from clarke.decide.confirm import confirm
 from clarke.decide.normal import outer_estimate
-from clarke.decide.rounding import Rounding, allowed_error
+from clarke.decide.recomputed import Defect, WithoutSelection
+from clarke.decide.rounding import Rounding
 from clarke.decide.tolerance import added, within
 from clarke.decide.verification import (
-    Defect,
-    WithoutSelection,
     ad_weights,
     check_direction,
     fresh_generator,

@@ -10,16 +10,13 @@ import numpy as np
 import torch
 
 from clarke.constraints import random_tangents
+from clarke.decide.allowed import least_bounds
 from clarke.decide.certificate import Certificate, replay_bounds
 from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_nonfinite_value
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, weighted_sum
 from clarke.decide.responsible import culprits_of, responsible_kinks, wrong_functions
-from clarke.decide.rounding import (
-    Rounding,
-    least_bounds,
-    spacings,
-)
+from clarke.decide.rounding import Rounding, spacings
 from clarke.decide.tied import is_narrow, rounded_ties
 from clarke.decide.tolerance import added, larger, ray_bounds, relative_difference, within
 from clarke.decide.verification import ad_weights, own_gradient

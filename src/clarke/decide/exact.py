@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from clarke.deadline import rung
+from clarke.decide.allowed import rounding_of_selections
 from clarke.decide.components import enumerate_components
 from clarke.decide.enumerate import Enumeration
 from clarke.decide.guards import lipschitz_around_guards
@@ -17,11 +18,8 @@ from clarke.decide.limitset import Component, LimitSet
 from clarke.decide.live import Live, find_live
 from clarke.decide.meeting import check_meeting, only_branches
 from clarke.decide.normal import outer_estimate
-from clarke.decide.rounding import rounding_of_selections
-from clarke.decide.verification import (
-    Defect,
-    fresh_generator,
-)
+from clarke.decide.recomputed import Defect
+from clarke.decide.verification import fresh_generator
 from clarke.errors import BudgetError
 from clarke.numerics import (
     VERIFIED_CELLS,

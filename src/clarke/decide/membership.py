@@ -12,8 +12,9 @@ from clarke.constraints import flatten
 from clarke.decide.exact import recomputed_limits, rounding_of_set
 from clarke.decide.limits import set_limits
 from clarke.decide.limitset import separates
+from clarke.decide.recomputed import Defect, Recomputed
 from clarke.decide.regularset import RegularSet
-from clarke.decide.verification import Defect, Recomputed, fresh_generator, same_numbers
+from clarke.decide.verification import fresh_generator, same_numbers
 from clarke.errors import UnsupportedError
 from clarke.feasibility import verify_membership
 from clarke.numerics import ASKED_ROUNDINGS, GRANTED, SET_AGREES, WEIGHTS_CONVEX

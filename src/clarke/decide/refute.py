@@ -1,4 +1,4 @@
-"""The exact answer: all limiting gradients, membership in their hull, or separation from it."""
+"""Proof that a gradient lies outside of the hull of everything that nearby gradients tend to."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED
 from clarke.decide.alike import check_same
+from clarke.decide.allowed import allowed_error
 from clarke.decide.elements import distinct
 from clarke.decide.exact import (
     Exact,
@@ -23,13 +24,8 @@ from clarke.decide.exact import (
 from clarke.decide.limits import Limits
 from clarke.decide.limitset import LimitSet, separates
 from clarke.decide.live import Live, find_live
-from clarke.decide.rounding import allowed_error
-from clarke.decide.verification import (
-    Defect,
-    WithoutSelection,
-    fresh_generator,
-    is_replayed,
-)
+from clarke.decide.recomputed import Defect, WithoutSelection
+from clarke.decide.verification import fresh_generator, is_replayed
 from clarke.numerics import (
     GRANTED,
     QUOTIENT_RADII,
@@ -79,7 +75,7 @@ class Refutation(WithoutSelection):
         allowed: (n,) how far every entry may be off; the direction separates all such vectors.
         part: The touched kinks that were enumerated, where only the entries that depend on them
             are refuted; the set's elements are zero in all others. Empty for the whole.
-        seal: Binds all of this; see `clarke.decide.verification.seal_of`.
+        seal: Binds all of this; see `clarke.decide.recomputed.seal_of`.
     """
 
     program: Program

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import OpRecord, Ref
+from clarke.capture import OpRecord, filled
 from clarke.errors import ReplayError
 from clarke.kinks import Call
 from clarke.kinks.model import UnsteeredRule
@@ -98,12 +98,11 @@ class State:
 
     def resolve(self, value: Any) -> Any:
         """An argument, with this replay's tensors in place of references."""
-        if isinstance(value, Ref):
-            found = self.env.get(value.slot)
-            return self._external(value.slot) if found is None else found
-        if isinstance(value, (list, tuple)):
-            return type(value)(self.resolve(v) for v in value) if value else value
-        return value
+        return filled(value, self._tensor)
+
+    def _tensor(self, slot: int) -> torch.Tensor:
+        found = self.env.get(slot)
+        return self._external(slot) if found is None else found
 
     def _external(self, slot: int) -> torch.Tensor:
         external = self.trace.externals.get(slot)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import OpRecord, Ref
+from clarke.capture import OpRecord, Ref, input_slots
 from clarke.kinks.lows import words
 from clarke.theorems.affine import (
     Form,
@@ -71,14 +71,7 @@ class Step:
 
     def reads(self) -> list[State]:
         """The states of all tensors that the operation reads."""
-        return [self._states.get(s, State(None)) for s in read_slots(self.op)]
-
-
-def read_slots(op: OpRecord) -> list[int]:
-    """The slots of all tensors among an operation's arguments."""
-    values = (*op.args, *op.kwargs.values())
-    nested = [v if isinstance(v, (list, tuple)) else (v,) for v in values]
-    return [item.slot for items in nested for item in items if isinstance(item, Ref)]
+        return [self._states.get(s, State(None)) for s in input_slots(self.op)]
 
 
 def transfer(step: Step) -> list[State]:

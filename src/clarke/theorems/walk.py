@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import Location, OpRecord, Origin, Ref, Trace
+from clarke.capture import Location, OpRecord, Origin, Ref, Trace, filled, input_slots
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.kinks import OpKind, Registry
 from clarke.kinks.choices import ReductionRule
@@ -25,7 +25,7 @@ from clarke.theorems.affine import (
     known_dead,
 )
 from clarke.theorems.proxies import KinkPoint, is_pair, kink_points
-from clarke.theorems.transfer import Step, leaf_state, read_slots, transfer
+from clarke.theorems.transfer import Step, leaf_state, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -323,7 +323,7 @@ class _Walk:
         )
 
     def _dtype(self, op: OpRecord) -> torch.dtype:
-        slot: int | None = next(iter(read_slots(op)), None)
+        slot: int | None = next(iter(input_slots(op)), None)
         dtype = self.trace.slot_dtypes.get(slot) if slot is not None else None
         return dtype if dtype is not None and dtype.is_floating_point else torch.float64
 
@@ -351,15 +351,16 @@ class _Walk:
     def _infer(self, op: OpRecord) -> list[torch.Tensor | None]:
         """Results on the meta device: shapes and strides without values."""
 
+        def known(slot: int) -> torch.Tensor:
+            found = self.meta.get(slot)
+            if found is None:
+                raise RuntimeError("unknown shape")
+            return found
+
         def meta(value: Any) -> Any:
-            if isinstance(value, Ref):
-                found = self.meta.get(value.slot)
-                if found is None:
-                    raise RuntimeError("unknown shape")
-                return found
-            if isinstance(value, (list, tuple)):
-                return type(value)(meta(v) for v in value) if value else value
-            return torch.device("meta") if isinstance(value, torch.device) else value
+            if isinstance(value, torch.device):
+                return torch.device("meta")
+            return filled(value, known)
 
         try:
             with torch.no_grad():
