@@ -432,3 +432,12 @@ def test_a_page_with_another_order_is_told_apart(tmp_path):
     page = tmp_path / "architecture.md"
     page.write_text("| `verdict.py` | x |\n| `errors.py` | y |\n", encoding="utf-8")
     assert documented_layers(page) == ("verdict.py", "errors.py")
+
+
+def test_tests_listed_as_slow_exist():
+    tests = Path(__file__).parent
+    for line in (tests / "slow.txt").read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        file, name = line.removeprefix("tests/").split("[")[0].split("::")
+        assert f"def {name}(" in (tests / file).read_text(), line

@@ -79,7 +79,9 @@ class Answer:
     def give(self, report: Report, location: Location, *, repaired: bool) -> None:
         """Do it, where the gradient was not repaired."""
         why = report.reason.removeprefix("WRONG: ")
-        message = f"The gradient computed at {location} is {self._says}: {why}"
+        empty = report.verdict is Verdict.NONFINITE and all_finite(report.gradient)
+        what = "value differentiated" if empty else "gradient computed"
+        message = f"The {what} at {location} is {self._says}: {why}"
         if report.cures:
             message += f" Instead: {report.cures[0]}"
         place = (location.file, location.line)

@@ -131,11 +131,7 @@ class Context:
         """
         value = self.program.run(pieces=Pieces.NATURAL, grad=False).output
         if not bool(torch.isfinite(value).all()):
-            return self.undecided(
-                "The function's own value is not finite here, so that it has no generalized "
-                "gradient, although the gradient that was returned is finite.",
-                culprits=name_nonfinite_value(self.program),
-            )
+            return self._without_value()
         least = least_bounds(self.program, self.gradient, witnesses, weights)
         certificate = Certificate(
             program=self.program,
@@ -246,6 +242,19 @@ class Context:
         return Decision(
             Verdict.UNDECIDED,
             reason,
+            culprits=culprits,
+            analysis=self.program.analysis,
+            relevance=self.relevance,
+        )
+
+    def _without_value(self) -> Decision:
+        """NONFINITE for a finite gradient of what has no finite value itself."""
+        culprits = name_nonfinite_value(self.program)
+        return Decision(
+            Verdict.NONFINITE,
+            "".join(f"{c}. " for c in culprits[:1])
+            + "The function's own value is not finite here, so that it has no generalized "
+            "gradient, although the gradient that was returned is finite.",
             culprits=culprits,
             analysis=self.program.analysis,
             relevance=self.relevance,
