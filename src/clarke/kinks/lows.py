@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from clarke.capture import OpRecord, Origin, Ref, Trace, input_slots
 
 if TYPE_CHECKING:
@@ -107,7 +109,8 @@ class Lows:
         self._writes = any(op.short_name.endswith("_") or op.hidden_write for op in trace.ops)
         for e in trace.externals.values():
             plain = e.origin is Origin.CONSTANT and not (e.stopped or e.cut_by or e.rewritten)
-            if plain and e.tensor.is_floating_point() and bool((e.tensor >= 0).all()):
+            comparable = e.tensor.is_floating_point() and e.tensor.layout is torch.strided
+            if plain and comparable and bool((e.tensor >= 0).all()):
                 self._known[e.slot] = Low.NONNEGATIVE
 
     def follow(self, op: OpRecord) -> None:

@@ -223,10 +223,10 @@ def _even_weights(op: OpRecord, x: torch.Tensor, members: torch.Tensor) -> torch
     """AD's weights of the members, by differentiating the operation."""
     if members.numel() == 0:
         return torch.zeros(0, dtype=torch.float64)
-    with torch.enable_grad():
-        leaf = x.detach().clone().requires_grad_()
+    with torch.enable_grad():  # in float64: a third in float32 is none
+        leaf = x.detach().to(torch.float64, copy=True).requires_grad_()
         (slope,) = torch.autograd.grad(op.func(leaf), [leaf])
-    return slope.reshape(-1)[members].to(torch.float64)
+    return slope.reshape(-1)[members]
 
 
 def sort_places(call: Call, table: torch.Tensor) -> Placement:

@@ -183,8 +183,8 @@ def _multi_margin_loss(lo: Lowerer) -> _Parts | None:
     factor = torch.ones_like(rows).scatter_(1, at, 0.0)
     if isinstance(weight, Part):
         factor = factor * weight.value[at]
-    counted = lo(_ATEN.mul.Tensor, values, factor / rows.shape[1])
-    each = lo(_ATEN.sum.dim_IntList, counted, [1])
+    counted = lo(_ATEN.mul.Tensor, values, factor)
+    each = lo(_ATEN.div.Scalar, lo(_ATEN.sum.dim_IntList, counted, [1]), rows.shape[1])
     result = _reduced(lo, each, reduction)
     if reduction == 0 and x.value.dim() < 2:
         result = lo(_ATEN.view.default, result, [])
@@ -208,8 +208,8 @@ def _multilabel_margin_loss(lo: Lowerer) -> _Parts | None:
     others = lo(_ATEN.index.Tensor, wide, [row])
     gap = lo(_ATEN.sub.Tensor, others, lo(_ATEN.unsqueeze.default, label_values, 1))
     hinge = lo(_ATEN.relu.default, lo(_ATEN.add.Scalar, gap, 1.0))
-    counted = lo(_ATEN.mul.Tensor, hinge, (~used)[row].to(rows.dtype) / classes)
-    pairs = lo(_ATEN.sum.dim_IntList, counted, [1])
+    counted = lo(_ATEN.mul.Tensor, hinge, (~used)[row].to(rows.dtype))
+    pairs = lo(_ATEN.div.Scalar, lo(_ATEN.sum.dim_IntList, counted, [1]), classes)
     each = lo(_ATEN.index_add.default, torch.zeros(n, dtype=rows.dtype), 0, row, pairs)
     result = _reduced(lo, each, reduction)
     if reduction == 0 and x.value.dim() < 2:
