@@ -36,6 +36,7 @@ LAYERS = (
     "proof/",
     "report/",
     "world.py",
+    "rerun.py",
     "prepare.py",
     "check.py",
     "explain.py",

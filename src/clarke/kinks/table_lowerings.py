@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import torch
 
+from clarke.kinks.listed import flat
 from clarke.kinks.lowering import Lowerer, Lowering, Part
 from clarke.kinks.sampling import grid_sampler
-from clarke.kinks.table_scattered import flat, scattered
+from clarke.kinks.table_scattered import scattered
 
 _Parts = tuple[Part, ...]
 _INF: Final = float("inf")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.capture import OpRecord, Ref
-from clarke.kinks.lows import words
+from clarke.kinks.facts import words
 from clarke.theorems.affine import bits
 from clarke.theorems.model import Bias
 
 if TYPE_CHECKING:
     from clarke.theorems.peel import Group, Member
-    from clarke.theorems.walk import KinkSite, Structure
+    from clarke.theorems.structure import KinkSite, Structure
 
 _SOURCES = words(
     "addmm mm bmm addmv mv convolution _convolution native_batch_norm native_layer_norm "

@@ -9,7 +9,8 @@ from clarke.theorems.diagnose import Diagnosis, lambda_fix, place, settled, unse
 from clarke.theorems.explanation import Blame, Explanation, Hypothesis, LayerFacts
 from clarke.theorems.model import Bias, Condition, Strength, Theorem
 from clarke.theorems.peel import Peeling, peel
-from clarke.theorems.walk import Context, Fault, KinkSite, Structure, walk
+from clarke.theorems.structure import Context, Fault, KinkSite, Structure
+from clarke.theorems.walk import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
