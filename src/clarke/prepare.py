@@ -155,11 +155,7 @@ def prepared(
             gradient = gradient_of(output, leaves)
             rerun = Rerun(written, arguments, leaves, world, deadline)
             compiled = Rerun(function, arguments, leaves, world, deadline)
-            # How many numbers rrelu draws depends on its input: beside the point others come out.
-            drawn = any(
-                op.name.startswith("aten::rrelu_with_noise") and op.drawn for op in trace.ops
-            )
-            every = all(x.dtype == torch.float64 for x in leaves) and not drawn
+            every = all(x.dtype == torch.float64 for x in leaves) and not _draws_by_values(trace)
             yield Prepared(
                 trace,
                 wider,
@@ -177,6 +173,11 @@ def prepared(
             )
     finally:
         world.restore()
+
+
+def _draws_by_values(trace: Trace) -> bool:
+    """How many numbers rrelu draws depends on its input: beside the point others come out."""
+    return any(op.name.startswith("aten::rrelu_with_noise") and op.drawn for op in trace.ops)
 
 
 def _rewritten(changed: Sequence[torch.Tensor], recorder: RefusingRecorder) -> Location | None:
