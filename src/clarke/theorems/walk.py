@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import Location, OpRecord, Origin, Ref, Trace, filled, input_slots
+from clarke.capture import OpRecord, Origin, Ref, Trace, filled, input_slots
 from clarke.kinks import OpKind, Registry
 from clarke.kinks.choices import ReductionRule
 from clarke.kinks.facts import words
@@ -27,6 +27,7 @@ from clarke.theorems.affine import (
 from clarke.theorems.proxies import is_pair, kink_points
 from clarke.theorems.step import Step
 from clarke.theorems.structure import Context, Fault, KinkSite, Leaf, LostBias, Structure
+from clarke.theorems.text import place
 from clarke.theorems.transfer import leaf_state, transfer
 
 if TYPE_CHECKING:
@@ -321,16 +322,16 @@ class _Walk:
         carried = any(s.forms for s in reads)
         by_constant = any(s.constant and s.data is not None for s in reads)
         if carried and by_constant and name in ("mul", "div", "index_select"):
-            self.assumptions.append(f"the constant at {_place(op.location)} stays as it is")
+            self.assumptions.append(f"the constant at {place(op.location)} stays as it is")
         if carried and name in ("where", "masked_fill"):
-            self.assumptions.append(f"the mask at {_place(op.location)} stays as it is")
+            self.assumptions.append(f"the mask at {place(op.location)} stays as it is")
         if name in _WRITES:
-            self.assumptions.append(f"the places written at {_place(op.location)} stay as they are")
+            self.assumptions.append(f"the places written at {place(op.location)} stay as they are")
         if name == "embedding" and self.registry.known(op.func).kind is OpKind.DEPENDS:
             padding = op.args[2] if len(op.args) > 2 else -1
             if isinstance(padding, int) and padding >= 0:
                 self.assumptions.append(
-                    f"no index at {_place(op.location)} equals padding_idx {padding}"
+                    f"no index at {place(op.location)} equals padding_idx {padding}"
                 )
 
     def _note_lost(self, position: int, op: OpRecord, reads: list[State], out: list[State]) -> None:
@@ -348,10 +349,6 @@ class _Walk:
 def _depends_on_values(op: OpRecord) -> bool:
     """Whether an operation is analytic at some values only, for which a run can speak alone."""
     return any(word in op.short_name for word in _VALUES)
-
-
-def _place(location: Location) -> str:
-    return location.module or f"{location.file.rsplit('/', 1)[-1]}:{location.line}"
 
 
 def _is_prelu(op: OpRecord) -> bool:
