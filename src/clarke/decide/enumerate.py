@@ -8,7 +8,7 @@ near the point and not merely to first order (design of the exclusion: docs/theo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -86,6 +86,21 @@ class _Row:
 
 
 @dataclass(frozen=True, eq=False)
+class _Rival:
+    """An element tied with a selected one that may be less or greater.
+
+    Attributes:
+        greater: The condition that it is greater.
+        less: That it is less.
+        count: For how many elements with the same slope it stands.
+    """
+
+    greater: _Row
+    less: _Row
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
 class Option:
     """One candidate of a kink with the rows it needs.
 
@@ -97,6 +112,9 @@ class Option:
         pinned: The candidate was chosen among several that differ.
         shares: The weights of a kink's candidates, where they are selected so.
         free: Nothing was chosen: any unit vector may be the weights.
+        rivals: Elements of which only how many are greater is a condition.
+        fewest: How many must be greater at least.
+        most: How many at most.
     """
 
     choice: int
@@ -105,6 +123,9 @@ class Option:
     pinned: bool = True
     shares: Array | None = None
     free: bool = False
+    rivals: tuple[_Rival, ...] = ()
+    fewest: int = 0
+    most: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,9 +248,7 @@ class Enumeration:
                 continue
             kink = self._kinks[depth]
             for option in self._options(kink, node):
-                child = self._enter(kink, option, node)
-                if child is not None:
-                    stack.append((depth + 1, child))
+                stack += [(depth + 1, child) for child in self._enter(kink, option, node)]
         return Cells(tuple(self._cells), tuple(self._exclusions))
 
     @property
@@ -245,8 +264,9 @@ class Enumeration:
         rows, owners = [], []
         for kink, options in every:
             for option in options:
-                rows += [r.values for r in option.rows]
-                owners += [kink.number] * len(option.rows)
+                own = (*option.rows, *(r.less for r in option.rivals))
+                rows += [r.values for r in own]
+                owners += [kink.number] * len(own)
         return (np.stack(rows) if rows else None), owners
 
     def _flat_options(self) -> list[tuple[Kink, list[Option]]] | None:
@@ -304,7 +324,28 @@ class Enumeration:
 
     # ------------------------------------------------------------ one node
 
-    def _enter(self, kink: Kink, option: Option, node: Node) -> Node | None:
+    def _enter(self, kink: Kink, option: Option, node: Node) -> list[Node]:
+        """The branches below a node in which a kink takes an option: one, or one for each order."""
+        chosen = self._chosen(kink, option, node)
+        first = self._narrowed(kink, chosen, option.rows, decided=option.decided)
+        branches = [] if first is None else [(first, 0)]
+        left = sum(r.count for r in option.rivals)
+        for rival in option.rivals:
+            left -= rival.count
+            wider: list[tuple[Node, int]] = []
+            for branch, greater in branches:
+                for row, more in ((rival.greater, rival.count), (rival.less, 0)):
+                    if not option.fewest - left <= greater + more <= option.most:
+                        continue
+                    self._nodes += 1
+                    self.deadline.ask("{} nodes, ordering tied elements", self._nodes)
+                    child = self._narrowed(kink, branch, (row,), decided=True)
+                    wider += [] if child is None else [(child, greater + more)]
+            branches = wider
+        return [branch for branch, _ in branches]
+
+    def _chosen(self, kink: Kink, option: Option, node: Node) -> Node:
+        """A node's branch in which a kink has its choice and no conditions yet."""
         position = kink.site.position
         choices = dict(node.choices)
         touch = kink.site.touch
@@ -316,8 +357,19 @@ class Enumeration:
             own = touch.chosen() if own is None else own.clone()
             own[kink.index] = option.choice
         choices[position] = own
+        return replace(
+            node,
+            choices=choices,
+            pinned=node.pinned | {kink.number} if option.pinned else node.pinned,
+            free=(*node.free, kink.number) if option.free else node.free,
+        )
+
+    def _narrowed(
+        self, kink: Kink, node: Node, rows: Sequence[_Row], *, decided: bool
+    ) -> Node | None:
+        """A node with more conditions of a kink, or None if no point nearby satisfies them all."""
         cone, closed, sides = node.cone, False, node.sides
-        for row in option.rows:
+        for row in rows:
             known, opposed = sides & row.positive, sides & row.negative
             sides |= row.positive
             if cone is None or closed or known:
@@ -325,14 +377,12 @@ class Enumeration:
             cut = None if opposed else cone.cut(row.exact, self.deadline)
             closed = cut is None
             cone = cone if cut is None else cut
-        child = Node(
-            cone if option.decided and not closed else None,
-            choices,
-            (*node.rows, *option.rows),
-            (*node.kinks, *([kink.number] * len(option.rows))),
-            node.pinned | {kink.number} if option.pinned else node.pinned,
-            sides,
-            (*node.free, kink.number) if option.free else node.free,
+        child = replace(
+            node,
+            cone=cone if decided and not closed else None,
+            rows=(*node.rows, *rows),
+            kinks=(*node.kinks, *([kink.number] * len(rows))),
+            sides=sides,
         )
         if closed and self._excluded(child):
             self._exclusions.append(Exclusion(np.stack([r.values for r in child.rows])))
@@ -479,34 +529,45 @@ class Enumeration:
             return same
 
         leaders: list[int] = []
+        counts: list[int] = []
         for i in range(len(members)):
-            if not (self._live.affine and equal(i, leaders).any()):
+            known = equal(i, leaders) if self._live.affine else np.zeros(0, dtype=bool)
+            if known.any():
+                counts[int(known.argmax())] += 1
+            else:
                 leaders.append(i)
+                counts.append(1)
         entries = len(leaders) * (len(leaders) - 1) * self._n
         if entries > ROW_ENTRIES:
             raise BudgetError(
                 f"{len(leaders)} elements are tied at {kink.site.touch.location}: comparing each "
                 f"with each takes {entries:,} numbers, more than {int(ROW_ENTRIES):,}."
             )
-        sign = float(rule.side(kink.site.touch, kink.index))
-        if sign == 0:
-            touch = kink.site.touch
-            raise BudgetError(
-                f"{touch.op.shown} at {touch.location} puts an element between others tied with "
-                "it; such selections are not enumerated."
+
+        def row(i: int, j: int) -> _Row:
+            """The condition that one is greater than another."""
+            return self._row(
+                slopes[i] - slopes[j],
+                Form(kink.site.position, places[i], places[j], 1.0),
+                partial(found.noise_of_candidates, self._program, [places[i], places[j]]),
             )
+
+        most = rule.greater(kink.site.touch, kink.index)
         options = []
         for i in leaders:
-            rows = tuple(
-                self._row(
-                    sign * (slopes[i] - slopes[j]),
-                    Form(kink.site.position, places[i], places[j], 1.0),
-                    partial(found.noise_of_candidates, self._program, [places[i], places[j]]),
-                )
-                for j, same in zip(leaders, equal(i, leaders).tolist(), strict=True)
-                if j != i and not same
-            )
-            options.append(Option(members[i], rows, pinned=len(leaders) > 1))
+            same = equal(i, leaders)
+            own = sum(c for c, equals in zip(counts, same.tolist(), strict=True) if equals)
+            others = [(j, c) for j, c, s in zip(leaders, counts, same, strict=True) if not s]
+            fewest, all_of_them = most - own + 1, sum(c for _, c in others)
+            option = Option(members[i], (), pinned=len(leaders) > 1)
+            if most <= 0 or not others:
+                option = replace(option, rows=tuple(row(i, j) for j, _ in others))
+            elif fewest >= all_of_them:
+                option = replace(option, rows=tuple(row(j, i) for j, _ in others))
+            else:
+                rivals = tuple(_Rival(row(j, i), row(i, j), c) for j, c in others)
+                option = replace(option, rivals=rivals, fewest=fewest, most=most)
+            options.append(option)
         return options
 
     # ------------------------------------------------------------ gradients
@@ -616,7 +677,7 @@ def _is_sure(rows: Sequence[_Row], direction: Array) -> bool:
 
 def _fork(kink: Kink, options: list[Option]) -> Fork | None:
     """A kink with one hyperplane between its two options; None if it is another."""
-    if len(options) != 2 or any(len(o.rows) != 1 for o in options):
+    if len(options) != 2 or any(len(o.rows) != 1 or o.rivals for o in options):
         return None
     below, above = options
     row = above.rows[0]

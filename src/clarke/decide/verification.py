@@ -143,7 +143,8 @@ def examine(
     _check_unnamed(program, witness.choices, relevance)
     claimed = torch.zeros(program.analysis.count, dtype=torch.bool)
     claimed[torch.from_numpy(witness.kinks)] = True
-    rows = build_rows(program, witness.choices, relevance.relevant | claimed)
+    relevant = relevance.relevant | claimed
+    rows = build_rows(program, witness.choices, relevant, witness.direction)
     if not np.array_equal(rows.kinks.numpy(), witness.kinks):
         raise Defect("the rows are not those of the relevant kinks")
     if len(witness.kinks):

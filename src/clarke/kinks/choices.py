@@ -50,10 +50,13 @@ class ChoiceRule(KinkRule):
     def side(self, touch: Touch, kink: int) -> int:
         """1 or -1: the selected element is greater, or less, than all others tied with it.
 
-        0: a selected element is between others, so that differences from it alone do not say
-        when it is selected.
+        0: it is between others, so that differences from it alone do not say when it is selected.
         """
         return self.sign
+
+    def greater(self, touch: Touch, kink: int) -> int:
+        """How many of the elements tied with the selected one are greater."""
+        return 0 if self.sign > 0 else int((touch.owner == kink).sum()) - 1
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         values = call.args[0].reshape(-1)[selection]

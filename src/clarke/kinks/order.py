@@ -137,6 +137,11 @@ class OrderRule(ChoiceRule):
         greater, size = int(ranks.greater[kink]), int(ranks.size[kink])
         return 1 if greater == 0 else -1 if greater == size - 1 else 0
 
+    def greater(self, touch: Touch, kink: int) -> int:
+        if touch.ranks is None:
+            return super().greater(touch, kink)
+        return int(touch.ranks.greater[kink])
+
     def rows(
         self, call: Call, touch: Touch, choice: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,13 +152,28 @@ class OrderRule(ChoiceRule):
         gap = flat[touch.members[other]] - flat[choice[kink]]
         return torch.where(above, gap, -gap), kink
 
-    @staticmethod
-    def _above(touch: Touch, choice: torch.Tensor) -> torch.Tensor:
+    @classmethod
+    def _above(cls, touch: Touch, choice: torch.Tensor) -> torch.Tensor:
         """(M,) whether a member lies above its kink's choice.
 
-        The choices of one block are completed to a permutation. Where they are none, every kink
-        is completed by itself.
+        As the members' order says, where it has as many above the choice as there are to be. Else
+        the choices of one block are completed to a permutation; where they are none, every kink is
+        completed by itself.
         """
+        completed = cls._completed(touch, choice)
+        if touch.ranks is None or touch.ranks.order is None:
+            return completed
+        order = touch.ranks.order
+        own = torch.full((touch.count,), torch.nan, dtype=order.dtype)
+        mine = touch.members == choice[touch.owner]
+        own[touch.owner[mine]] = order[mine]
+        above = order > own[touch.owner]
+        number = torch.zeros(touch.count, dtype=torch.int64)
+        number.index_add_(0, touch.owner, above.to(torch.int64))
+        return torch.where((number == touch.ranks.greater)[touch.owner], above, completed)
+
+    @staticmethod
+    def _completed(touch: Touch, choice: torch.Tensor) -> torch.Tensor:
         ranks = touch.ranks
         if ranks is None or touch.members.numel() != int(ranks.size.sum()):
             return torch.zeros(touch.members.numel(), dtype=torch.bool)
