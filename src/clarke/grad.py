@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
+from clarke.capture import all_finite
 from clarke.check import check
 from clarke.constraints import find_relevant, resolve
 from clarke.constraints.relevance import Mixing
@@ -262,7 +263,7 @@ def _refuse_steps(analysis: Analysis, variables: Sequence[int], deadline: Deadli
 
 
 def _require_finite(gradient: Sequence[torch.Tensor]) -> None:
-    if not all(bool(torch.isfinite(g).all()) for g in gradient):
+    if not all_finite(gradient):
         raise _NotFiniteError(
             "The gradient contains NaN or infinity. clarke.check names the operation at fault."
         )

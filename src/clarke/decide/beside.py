@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from clarke.capture import input_slots
+from clarke.capture import all_finite, input_slots
 from clarke.constraints import flatten, random_tangents
 from clarke.deadline import UNLIMITED
 from clarke.decide.sober import sober_adjoints
@@ -193,7 +193,7 @@ class Beside:
         read = _read_backward(run, (analysis.trace if held else analysis.recorded).ops)
         gradient, adjoints = sober_adjoints(self.program, run)
         moved = flatten(point) - self._point
-        if step < math.inf and not all(bool(torch.isfinite(g).all()) for g in gradient):
+        if step < math.inf and not all_finite(gradient):
             near = self._near(point, float(np.abs(moved).max(initial=0.0)))
             run = self.program.run(point, pieces=self._pieces)
             gradient, adjoints = sober_adjoints(self.program, run, near)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.capture import all_finite
 from clarke.errors import ReplayError
 from clarke.numerics import (
     DROWNED,
@@ -374,7 +375,7 @@ class Rounding:
             )
         except ReplayError:
             return None
-        return found if all(bool(torch.isfinite(g).all()) for g in found) else None
+        return found if all_finite(found) else None
 
 
 def _gaps(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> list[torch.Tensor]:
