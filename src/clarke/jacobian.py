@@ -323,11 +323,7 @@ def _all_matrices(scalar: _Weighted, seconds: float | None) -> tuple[list[Array]
     limits = whole.limits.certain()
     if limits is None or limits.count > JACOBIAN_LISTED:
         raise BudgetError("There are too many selections of pieces to list their Jacobians.")
-    cells = [c.cells for c in limits.components]
-    found = [
-        matrix_under(whole.program, joint_choices([c[i] for c, i in zip(cells, atom, strict=True)]))
-        for atom in np.ndindex(*[len(c) for c in cells])
-    ]
+    found = [matrix_under(whole.program, joint_choices(own)) for _, own in limits.combinations()]
     return found, whole.complete
 
 

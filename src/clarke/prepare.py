@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.capture import Made, PythonReads, RefusingRecorder, collect_opened, collect_trace
+from clarke.constraints import resolve
 from clarke.deadline import Deadline, check_seconds
-from clarke.decide.detached import opened_value
+from clarke.decide.applied import not_vouched
+from clarke.decide.detached import declared_rate, opened_value
+from clarke.decide.hazards import obstacle
 from clarke.decide.rates import Again
 from clarke.errors import (
     CaptureError,
     InputError,
+    UnsupportedError,
 )
 from clarke.kinks import default_registry
 from clarke.rerun import Rerun, as_written, gradient_of, reached_leaves
+from clarke.steering import analyse
 from clarke.undo import at_the_end, contextmanager
 from clarke.world import World
 
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 
     from clarke.capture import Location, Trace
     from clarke.kinks import Registry
+    from clarke.steering import Analysis
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +83,27 @@ class Prepared:
         """Slots of the variables; a leaf that the trace lacks stands behind what is not seen."""
         known = {id(e.tensor): e.slot for e in self.trace.leaves()}
         return tuple(known[id(x)] for x in self.leaves if id(x) in known)
+
+
+def vouched(run: Prepared, refusal: str) -> Analysis:
+    """What ran with its touched kinks, where nothing on the way is out of reach.
+
+    Args:
+        run: The recorded run.
+        refusal: Begins the message where something is.
+
+    Raises:
+        UnsupportedError: Something is: what nobody knows, a declared derivative, a custom Function
+            that says otherwise than its forward.
+    """
+    analysis = analyse(run.trace, run.registry, run.deadline)
+    analysis = resolve(analysis, run.registry, run.slots, run.deadline)
+    found = obstacle(analysis, sees_values=False)
+    found = found or not_vouched(analysis, run.registry, run.slots, run.deadline)
+    found = found or declared_rate(analysis, run.slots, run.values, run.deadline)
+    if found is not None:
+        raise UnsupportedError(f"{refusal}: {found.reason}")
+    return analysis
 
 
 def saving_recorder(world: World, registry: Registry) -> RefusingRecorder:

@@ -24,7 +24,7 @@ from clarke.capture import all_finite, input_slots
 from clarke.constraints import flatten, random_tangents
 from clarke.deadline import UNLIMITED
 from clarke.decide.sober import sober_adjoints
-from clarke.decide.tolerance import REPLAY_SPACING, coarsest_epsilon
+from clarke.decide.tolerance import REPLAY_SPACING, coarsest_epsilon, peak
 from clarke.errors import ReplayError
 from clarke.kinks.steps import ComparisonRule
 from clarke.numerics import (
@@ -159,7 +159,7 @@ class Beside:
 
     def along(self, direction: Sequence[torch.Tensor]) -> tuple[Sample, ...]:
         """Samples along a ray, from far to near. Large coordinates move in proportion."""
-        size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
+        size = peak(direction)
         found: list[Sample] = []
         for step in self.steps if size > 0 else ():
             self.deadline.ask("looking at the program beside the point")

@@ -196,8 +196,8 @@ def limit_along(
     bounds: Sequence[torch.Tensor] = (),
 ) -> tuple[torch.Tensor, ...] | None:
     """The limit of ``gradient(point + t direction)`` for t to 0, or None if it does not settle."""
-    size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
-    scale = max((float(p.abs().max()) for p in point if p.numel()), default=0.0)
+    size = peak(direction)
+    scale = peak(point)
     if size == 0:
         return None
     factor = max(scale, 1.0) / size

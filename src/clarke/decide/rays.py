@@ -18,7 +18,7 @@ from clarke.deadline import rung
 from clarke.decide.aligned import aligned_direction
 from clarke.decide.model import Witness, ray_witness, weighted_sum
 from clarke.decide.nonfinite import limit_along
-from clarke.decide.tolerance import larger, of_tensors, relative_difference
+from clarke.decide.tolerance import larger, of_tensors, peak, relative_difference
 from clarke.feasibility import convex_weights
 from clarke.numerics import (
     RAY_BESIDE,
@@ -186,8 +186,8 @@ def is_smooth_along(program: Program, direction: Tensors, generator: torch.Gener
     A random ray avoids all kinks; one along special directions need not. It may also stay where a
     guard's comparison is tied, on a branch that holds on the ray and nowhere around it.
     """
-    size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
-    scale = max((float(p.abs().max()) for p in program.point if p.numel()), default=0.0)
+    size = peak(direction)
+    scale = peak(program.point)
     step = RAY_STEP * max(scale, 1.0) / size
 
     def at(noise: Tensors, sign: float) -> tuple[torch.Tensor, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,10 @@ from clarke.theorems.moves import FOLLOWED, cat, masked_fill, move, pad, where
 from clarke.theorems.step import Step, number_of, shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+
+_Rule = Callable[[Step, list[State]], list[State] | None]
 
 
 def transfer(step: Step) -> list[State]:
@@ -168,67 +172,49 @@ def _mm(step: Step, out: list[State]) -> list[State] | None:
     return [replace(out[0], product=_product_of(step, step.op.args[0], step.op.args[1]))]
 
 
-def _convolution(step: Step, out: list[State]) -> list[State] | None:
-    bias = step.arg(2, "bias")
-    if not isinstance(bias, Ref):
-        return None
-    rank = len(shape_of(out[0])) - 2
-    others = [step.state(step.op.args[0]), step.state(step.op.args[1])]
-    spread = _over_channels(rank)
-    return [_with_bias(out[0], step.state(bias), others, spread)]
+def _biased(*others: int, bias: int = 2, channels: bool = True) -> _Rule:
+    """The rule of an operation that adds a bias to something of the arguments at `others`.
+
+    Args:
+        others: Positions of the other tensors.
+        bias: Position of the bias.
+        channels: The bias has an entry for each channel, the second dimension; else its shape is
+            that of the last dimensions.
+    """
+
+    def rule(step: Step, out: list[State]) -> list[State] | None:
+        own = step.arg(bias, "bias")
+        if not isinstance(own, Ref):
+            return None
+        read = [step.state(step.op.args[i]) for i in others if i < len(step.op.args)]
+        ones = (1,) * (len(shape_of(out[0])) - 2)
+
+        def spread(values: torch.Tensor) -> torch.Tensor:
+            return values.reshape(1, -1, *ones) if channels else values
+
+        return [_with_bias(out[0], step.state(own), read, spread), *out[1:]]
+
+    return rule
 
 
-def _over_channels(rank: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    return lambda t: t.reshape(1, -1, *(1,) * rank)
-
-
-def _batch_norm(step: Step, out: list[State]) -> list[State] | None:
-    """All forms have (input, weight, bias, ...)."""
-    x, weight, bias = step.op.args[:3]
-    if not isinstance(bias, Ref):
-        return None
-    others = [step.state(x), step.state(weight), *map(step.state, step.op.args[3:5])]
-    spread = _over_channels(len(shape_of(out[0])) - 2)
-    return [_with_bias(out[0], step.state(bias), others, spread), *out[1:]]
-
-
-def _layer_norm(step: Step, out: list[State]) -> list[State] | None:
-    """native_layer_norm(input, normalized_shape, weight, bias, eps)."""
-    x, _, weight, bias = step.op.args[:4]
-    if not isinstance(bias, Ref):
-        return None
-    others = [step.state(x), step.state(weight)]
-    return [_with_bias(out[0], step.state(bias), others, lambda t: t), *out[1:]]
-
-
-def _group_norm(step: Step, out: list[State]) -> list[State] | None:
-    """native_group_norm(input, weight, bias, N, C, HxW, group, eps)."""
-    x, weight, bias = step.op.args[:3]
-    if not isinstance(bias, Ref):
-        return None
-    others = [step.state(x), step.state(weight)]
-    spread = _over_channels(len(shape_of(out[0])) - 2)
-    return [_with_bias(out[0], step.state(bias), others, spread), *out[1:]]
-
-
-_RULES: Mapping[str, Callable[[Step, list[State]], list[State] | None]] = MappingProxyType(
+_RULES: Mapping[str, _Rule] = MappingProxyType(
     {
         **dict.fromkeys(FOLLOWED, move),
         **dict.fromkeys(("add", "sub", "rsub"), _add),
         **dict.fromkeys(("addmm", "addmv", "addbmm", "baddbmm"), _addmm),
-        **dict.fromkeys(("convolution", "_convolution", "mkldnn_convolution"), _convolution),
+        **dict.fromkeys(("convolution", "_convolution", "mkldnn_convolution"), _biased(0, 1)),
         **dict.fromkeys(
             ("native_batch_norm", "_native_batch_norm_legit", "_batch_norm_with_update",
              "_native_batch_norm_legit_no_training", "cudnn_batch_norm"),
-            _batch_norm,
+            _biased(0, 1, 3, 4),
         ),
         "neg": _neg,
         "mul": _mul,
         "div": _div,
         "native_dropout": _native_dropout,
         "mm": _mm,
-        "native_layer_norm": _layer_norm,
-        "native_group_norm": _group_norm,
+        "native_layer_norm": _biased(0, 2, bias=3, channels=False),
+        "native_group_norm": _biased(0, 1),
         "cat": cat,
         "stack": cat,
         "constant_pad_nd": pad,
