@@ -14,10 +14,10 @@ from clarke.audit.ranks import NotSharedError
 from clarke.audit.shadowed import compiled_parts, judge_shadowed, value_of
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
 from clarke.audit.work import Work
-from clarke.capture import Origin, release_nodes, without_values
+from clarke.capture import Origin, all_finite, release_nodes, without_values
 from clarke.decide import Confirm, Decision
 from clarke.errors import CaptureError, ClarkeError, UnseenError, in_a_line
-from clarke.fast import LayerCertificate, all_finite, let_go
+from clarke.fast import LayerCertificate, let_go
 from clarke.undo import at_the_end
 from clarke.verdict import Verdict
 

@@ -4,6 +4,7 @@ from clarke.capture.again import dtypes_of, refilled, values_again, without_valu
 from clarke.capture.applied import Applied
 from clarke.capture.collect import COMPILED, collect_opened, collect_trace, release_nodes
 from clarke.capture.digest import digest
+from clarke.capture.finite import all_finite
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.live import Node, Writes
 from clarke.capture.made import Made
@@ -63,6 +64,7 @@ __all__ = [
     "Trace",
     "Writes",
     "ZeroFinder",
+    "all_finite",
     "collect_opened",
     "collect_trace",
     "digest",

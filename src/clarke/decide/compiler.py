@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.capture import all_finite
 from clarke.decide.model import Decision
 from clarke.decide.rounding import Rounding
 from clarke.decide.tolerance import coarsest_epsilon, peak, within
@@ -245,7 +246,7 @@ class Uncompiled:
 
 
 def _finite(tensors: Sequence[torch.Tensor]) -> bool:
-    return all(bool(torch.isfinite(t).all()) for t in tensors)
+    return all_finite(tensors)
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

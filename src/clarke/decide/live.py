@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import torch
 
+from clarke.capture import all_finite
 from clarke.constraints import find_relevant, tangent
 from clarke.constraints.nearby import nearby_point, nearby_points
 from clarke.constraints.relevance import Mixing, random_mixtures
@@ -234,7 +235,7 @@ def noise_of(
                 other = again(Errors(seed, size, double=True))
             except ReplayError:
                 continue
-            if all(bool(torch.isfinite(part).all()) for part in other.values()):
+            if all_finite(list(other.values())):
                 break
         else:
             return None

@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.capture import OpRecord, Origin, Ref, Trace, input_slots
+from clarke.kinks.facts import MOVES, PARTS, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-def words(text: str) -> frozenset[str]:
-    """The words of a text, as a set of names."""
-    return frozenset(text.split())
 
 
 class Low(IntEnum):
@@ -26,11 +22,13 @@ class Low(IntEnum):
     POSITIVE = 2
 
 
-_KEEP = words(
-    "sum mean view _unsafe_view reshape expand permute transpose t unsqueeze squeeze select "
-    "slice clone alias _to_copy sqrt cumsum split split_with_sizes unbind index "
-    "index_select max_pool2d_with_indices max_pool3d_with_indices amax amin max min cat "
-    "stack"
+_KEEP = (
+    MOVES
+    | PARTS
+    | words(
+        "sum mean _to_copy sqrt cumsum index index_select max_pool2d_with_indices "
+        "max_pool3d_with_indices amax amin max min cat stack"
+    )
 )
 _POSITIVE = words("exp exp2 sigmoid _softmax rsqrt softplus cosh")
 _NONNEGATIVE = words("relu abs hardsigmoid var sigmoid square linalg_vector_norm std")
