@@ -9,6 +9,7 @@ near the point and not merely to first order (design of the exclusion: docs/theo
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,9 @@ from clarke.capture import input_slots
 from clarke.constraints import flatten
 from clarke.constraints.nearby import nearby_point
 from clarke.decide.cells import Cell, Cells, Exclusion
-from clarke.decide.cone import Cone
+from clarke.decide.cone import Cone, dot
 from clarke.decide.flat import Fork, chamber_cells, planes_of
-from clarke.decide.identity import Form, Nearby, pinned_weights, vanishes_nearby
+from clarke.decide.identity import Form, Nearby, pinned_weights, vanish_together, vanishes_nearby
 from clarke.decide.limits import Limits
 from clarke.decide.linear import LinearParts, linear_parts
 from clarke.decide.live import is_zero, primal
@@ -210,6 +211,7 @@ class Enumeration:
         self._known: dict[tuple[int, int], list[Option]] = {}
         self._nodes = 0
         self._nearby = Nearby(program, generator)
+        self._together: dict[tuple[object, ...], bool] = {}
         self._lines: list[tuple[Array, Callable[[], Array]]] = []
         self._linear: LinearParts | None = None
 
@@ -244,7 +246,10 @@ class Enumeration:
                     {"nodes": self._nodes, "cells": len(self._cells)},
                 )
             if depth == len(self._kinks):
-                self._cells.append(self._leaf(node))
+                if self._is_rounding(node):
+                    self._exclusions.append(Exclusion(np.stack([r.values for r in node.rows])))
+                else:
+                    self._cells.append(self._leaf(node))
                 continue
             kink = self._kinks[depth]
             for option in self._options(kink, node):
@@ -368,7 +373,7 @@ class Enumeration:
         self, kink: Kink, node: Node, rows: Sequence[_Row], *, decided: bool
     ) -> Node | None:
         """A node with more conditions of a kink, or None if no point nearby satisfies them all."""
-        cone, closed, sides = node.cone, False, node.sides
+        cone, closed, sides, edge = node.cone, False, node.sides, None
         for row in rows:
             known, opposed = sides & row.positive, sides & row.negative
             sides |= row.positive
@@ -376,6 +381,7 @@ class Enumeration:
                 continue
             cut = None if opposed else cone.cut(row.exact, self.deadline)
             closed = cut is None
+            edge = cone.edge(row.exact) if closed and not opposed else None
             cone = cone if cut is None else cut
         child = replace(
             node,
@@ -384,7 +390,7 @@ class Enumeration:
             kinks=(*node.kinks, *([kink.number] * len(rows))),
             sides=sides,
         )
-        if closed and self._excluded(child):
+        if closed and self._excluded(child, edge):
             self._exclusions.append(Exclusion(np.stack([r.values for r in child.rows])))
             return None
         return child
@@ -415,29 +421,64 @@ class Enumeration:
         self._lines.append((unit, noise))
         return len(self._lines) - 1, 1
 
-    def _excluded(self, node: Node) -> bool:
-        """Whether no point near w has this selection."""
+    def _excluded(self, node: Node, edge: Sequence[Row] | None) -> bool:
+        """Whether no point near w has this selection.
+
+        `edge` spans the directions that satisfy all conditions but for being zero on some.
+        """
         if self._live.affine and self._subspace is None:
             return True  # the cone is exact, and so is first order
         if self._turns_back(node):
             return True
-        found = find_witness(
-            np.stack([r.values for r in node.rows]), deadline=self._program.deadline
-        )
+        rows = np.stack([r.values for r in node.rows])
+        found = find_witness(rows, deadline=self._program.deadline)
         if found.direction is not None:
             return False  # the cone was empty in a subspace only
         if self._live.affine:
             return True
-        if found.multipliers is None:
+        used = []
+        if found.multipliers is not None:
+            if vanishes_nearby(
+                self._program,
+                node.choices,
+                node.pinned,
+                [r.form for r in node.rows],
+                found.multipliers,
+                self._generator,
+            ):
+                return True
+            used.append(np.flatnonzero(found.multipliers > 0).tolist())
+        if edge is not None and self._subspace is None:
+            used.append(
+                [i for i, r in enumerate(node.rows) if not any(map(partial(dot, r.exact), edge))]
+            )
+        return any(self._vanish_together(node, own) for own in used)
+
+    def _vanish_together(self, node: Node, rows: list[int]) -> bool:
+        """Whether some conditions of a branch are zero where those of independent slopes are."""
+        own = [node.rows[i] for i in rows]
+        last = max(r.form.position for r in own)
+        before = tuple((p, *c.tolist()) for p, c in node.choices.items() if p < last)
+        name = (frozenset(r.form for r in own), before)
+        known = self._together.get(name)
+        if known is None:
+            known = self._together[name] = vanish_together(
+                self._program,
+                node.choices,
+                node.pinned,
+                [r.form for r in own],
+                np.stack([r.values for r in own]),
+                self._generator,
+            )
+        return known
+
+    def _is_rounding(self, node: Node) -> bool:
+        """Whether a cell is flat but for rounding: one condition is zero in all of it."""
+        cone = node.cone
+        if not self._limits.rounding or not self._live.affine or cone is None or not cone.rays:
             return False
-        return vanishes_nearby(
-            self._program,
-            node.choices,
-            node.pinned,
-            [r.form for r in node.rows],
-            found.multipliers,
-            self._generator,
-        )
+        one = Fraction(float(ROWS_ROUNDING))
+        return any(cone.is_zero(r.exact, one) for r in node.rows)
 
     def _turns_back(self, node: Node) -> bool:
         """Whether the last condition and an earlier one want opposite signs of one function."""
