@@ -1,4 +1,4 @@
-"""Kinks that curvature parts: where it is slight, or shows in the product of two coordinates only."""
+"""Kinks that curvature parts: where it is slight, or shows in a product of two coordinates only."""
 
 import pytest
 import torch
