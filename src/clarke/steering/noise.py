@@ -19,6 +19,7 @@ import torch
 from clarke.capture import Ref
 from clarke.numerics import RANDOM_BITS
 from clarke.steering.roundoff import Units, additions
+from clarke.torch_private import make_dual, unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,20 +131,25 @@ class Noise:
         rest = (units.common * size, units.least * size)
         forward = forward and not self._errors.signs
         error = self._rounding(key, units.ahead * size, *rest)(value) if forward else None
+        back = self._rounding(key + 1, units.back * size, *rest)
         if not value.requires_grad:
-            return value if error is None else value.detach() + error
+            plain, slope = unpack_dual(value)
+            moved = plain if error is None else plain.detach() + error
+            if slope is None:
+                return moved
+            # A tangent is rounded as an adjoint is.
+            return make_dual(moved, slope if self._errors.signs else slope + back(slope))
         # A tensor of its own for each use, so that each use's adjoint has an error.
         found = value.clone() if error is None else value + error
-        back = self._rounding(key + 1, units.back * size, *rest)
         turned = self._turned
 
-        def moved(adjoint: torch.Tensor | None) -> torch.Tensor | None:
+        def passed(adjoint: torch.Tensor | None) -> torch.Tensor | None:
             # Where the operation itself gives no gradient there is none to move.
             if adjoint is None:
                 return None
             return turned(adjoint) if self._errors.signs else back(adjoint).add_(adjoint)
 
-        found.register_hook(moved)
+        found.register_hook(passed)
         return found
 
     def _turned(self, adjoint: torch.Tensor) -> torch.Tensor:
