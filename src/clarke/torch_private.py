@@ -254,6 +254,20 @@ def vmap_nesting() -> int:
     return int(at_once(_count_up, _count_down)[0]) - 1
 
 
+_wrapped: Final[Any] = torch._C._functorch.is_functorch_wrapped_tensor  # noqa: SLF001 - as above
+_at_work: Final[Any] = torch._C._are_functorch_transforms_active  # noqa: SLF001 - as above
+
+
+def is_transformed() -> bool:
+    """Whether torch.func or autograd's own vmap (``is_grads_batched``) is running."""
+    return bool(_at_work()) or vmap_nesting() > 0
+
+
+def is_of_transform(value: object) -> bool:
+    """Whether a tensor is one that torch.func shows to the function that it transforms."""
+    return isinstance(value, torch.Tensor) and bool(_wrapped(value))
+
+
 def saved_tensors_hooks() -> tuple[Any, Any] | None:
     """The innermost of `torch.autograd.graph.saved_tensors_hooks`; None if there are none."""
     if _top_hooks is None:  # pragma: no cover - an older torch

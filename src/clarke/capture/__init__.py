@@ -2,7 +2,7 @@
 
 from clarke.capture.again import dtypes_of, refilled, values_again, without_values
 from clarke.capture.applied import Applied
-from clarke.capture.collect import COMPILED, collect_opened, collect_trace, release_nodes
+from clarke.capture.collect import COMPILED, collect_opened, collect_trace
 from clarke.capture.digest import digest
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.live import Node, Writes
@@ -14,6 +14,7 @@ from clarke.capture.reached import Reached, reach
 from clarke.capture.reads import PythonReads
 from clarke.capture.recorder import Recorder
 from clarke.capture.refusing import RefusingRecorder
+from clarke.capture.releasing import release_nodes
 from clarke.capture.retraced import Retraced
 from clarke.capture.saving import saving_plainly
 from clarke.capture.shadow import Shadow, Shadows

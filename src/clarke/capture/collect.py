@@ -34,41 +34,6 @@ COMPILED: Final = (
 )
 
 
-# Their derivatives need no values, so autograd frees nothing of them with the graph. (Measured; a
-# product with a number is none of them.)
-_SAVE_NOTHING = frozenset(
-    f"aten::{name}"
-    for name in (
-        "add",
-        "sub",
-        "neg",
-        "view",
-        "_unsafe_view",
-        "reshape",
-        "expand",
-        "sum",
-        "mean",
-        "cat",
-        "stack",
-        "transpose",
-        "t",
-        "permute",
-        "squeeze",
-        "unsqueeze",
-        "select",
-        "slice",
-        "clone",
-        "alias",
-        "detach",
-        "unbind",
-        "split",
-        "chunk",
-        "flip",
-        "roll",
-    )
-)
-
-
 def collect_trace(
     recorder: Recorder,
     output: torch.Tensor,
@@ -259,38 +224,6 @@ def _walk(
             todo.extend(zip(node.inputs, node.writers_before or repeat(0), strict=False))
 
 
-def release_nodes(recorder: Recorder, output: torch.Tensor) -> None:
-    """Forget the differentiable history of `output`, as autograd has just done with its graph."""
-    slot = recorder.slot_of(output)
-    recorder.begin_epoch()
-    if slot is None:
-        return
-    todo = [slot]
-    found: dict[int, Node] = {}
-    if slot.producer is not None:
-        recorder.forget_reads(slot.producer.index)
-    while todo:
-        for node in made_by(todo.pop()):
-            if node.index not in found and node.differentiated:
-                found[node.index] = node
-                todo.extend(node.inputs)
-    # What saves nothing, down to the leaves, autograd lets differentiate again.
-    whole: set[int] = set()
-    for index in sorted(found):
-        node = found[index]
-        behind = [n for x in node.inputs for n in made_by(x) if n.differentiated]
-        if saves_nothing(node) and all(n.index in whole for n in behind):
-            whole.add(index)
-        else:
-            node.release()
-
-
-def made_by(slot: Slot) -> list[Node]:
-    """What computed a value, or wrote to its memory."""
-    producer = [] if slot.producer is None else [slot.producer]
-    return [*slot.storage.writers, *producer]
-
-
 def _frozen(found: Mapping[K, V]) -> Mapping[K, V]:
     """A copy that nobody can change."""
     return MappingProxyType(dict(found)) if found else NOTHING_KEPT
@@ -327,11 +260,6 @@ def values_of(node: Node) -> dict[str, Any]:
         "signs": signs,
         "early": node.early,
     }
-
-
-def saves_nothing(node: Node) -> bool:
-    """Whether autograd needs no values to differentiate an operation."""
-    return node.func._schema.name in _SAVE_NOTHING
 
 
 def external_of(slot: Slot) -> External:
