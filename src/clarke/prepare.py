@@ -24,6 +24,7 @@ from clarke.errors import (
     in_a_line,
 )
 from clarke.kinks import default_registry
+from clarke.steering.fixed import narrowed
 from clarke.torch_compiled import AsWritten
 from clarke.undo import at_the_end, contextmanager
 from clarke.world import World
@@ -167,8 +168,9 @@ def prepared(
                 op.name.startswith("aten::rrelu_with_noise") and op.drawn for op in trace.ops
             )
             every = all(x.dtype == torch.float64 for x in leaves) and not drawn
+            own = {id(x) for x in leaves}
             yield Prepared(
-                trace,
+                narrowed(trace, {e.slot for e in trace.leaves() if id(e.tensor) in own}),
                 wider,
                 registry,
                 tuple(leaves),

@@ -1,4 +1,4 @@
-"""What a backward call starts and ends at: tensors, also where the user named an edge of the graph."""
+"""What a backward call starts and ends at: leaves, what they were made into, edges of a graph."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from clarke.capture import is_behind
 from clarke.errors import CaptureError
 from clarke.torch_private import is_of_transform, is_transformed
 from clarke.torch_sharded import is_spread
@@ -30,8 +31,14 @@ _SPREAD: Final = (
     "This backward call starts or ends at a tensor that is spread over processes (DTensor), of "
     "whose operations clarke follows none."
 )
-_INNER: Final = "Input {} of the backward call was itself computed from other tensors, {}. {}"
-_LEAF: Final = "Differentiate with respect to a leaf, for example x.detach().requires_grad_()."
+_INNER: Final = (
+    "Input {} of the backward call was itself computed from other tensors, {}. Differentiate with "
+    "respect to a leaf, for example x.detach().requires_grad_()."
+)
+_BEHIND: Final = (
+    "Input {} of the backward call is one that another input was computed from: what is returned "
+    "is the gradient of no single function. Differentiate by each in a call of its own."
+)
 
 
 def at_tensors(call: BackwardCall, recorder: Recorder) -> BackwardCall:
@@ -68,45 +75,23 @@ def _tensor_at(end: Any, recorder: Recorder) -> torch.Tensor:
 
 
 def inner_ends(call: BackwardCall, recorder: Recorder) -> Mapping[int, torch.Tensor]:
-    """Inputs that were computed from others, by slot: a function of these starts there.
+    """Inputs that were computed from others, by slot: the function that is judged starts there.
 
     Raises:
         CaptureError: It is not known what is computed from such an input alone.
     """
     found: dict[int, torch.Tensor] = {}
     for position, x in enumerate(call.inputs):
-        if x.is_leaf or x.grad_fn is None:
+        if x.is_leaf or not x.requires_grad:
             continue
         slot = recorder.slot_of(x)
-        why = ""
         if call.accumulates:
-            why = "to whose .grad nothing is added that an optimizer takes"
-        elif slot is None or slot.storage.writers or x.is_complex():
-            why = "and was written to in place, or not while clarke was watching"
-        if slot is None or why:
-            raise CaptureError(_INNER.format(position, why, _LEAF))
+            raise CaptureError(_INNER.format(position, "and no optimizer takes its .grad"))
+        if slot is None or slot.storage.writers:
+            raise CaptureError(_INNER.format(position, "in place, or before clarke was watching"))
         found[slot.number] = x
+    for x in found.values():
+        for position, other in enumerate(call.inputs):
+            if is_behind(other, x, recorder):
+                raise CaptureError(_BEHIND.format(position))
     return found
-
-
-def refuse_behind(
-    call: BackwardCall, inner: Mapping[int, torch.Tensor], behind: Mapping[int, torch.Tensor]
-) -> None:
-    """Refuse a call that ends at a tensor and at one that it was computed from.
-
-    Args:
-        call: The call.
-        inner: Its inputs that were computed from others.
-        behind: The leaves, and other inputs, that these were computed from.
-
-    Raises:
-        CaptureError: It does so: no function has what it returns for its gradient.
-    """
-    ids = {id(x) for x in behind.values()}
-    for position, x in enumerate(call.inputs):
-        if id(x) in ids:
-            raise CaptureError(
-                f"Input {position} of the backward call is one that another of its {len(inner)} "
-                "inner inputs was computed from: what is returned is the gradient of no single "
-                "function. Differentiate with respect to each in a call of its own."
-            )

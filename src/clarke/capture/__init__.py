@@ -2,7 +2,7 @@
 
 from clarke.capture.again import dtypes_of, refilled, values_again, without_values
 from clarke.capture.applied import Applied
-from clarke.capture.collect import COMPILED, collect_opened, collect_trace
+from clarke.capture.collect import COMPILED, collect_opened, collect_trace, is_behind
 from clarke.capture.digest import digest
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.live import Node, Writes
@@ -68,6 +68,7 @@ __all__ = [
     "digest",
     "dtypes_of",
     "input_slots",
+    "is_behind",
     "is_there",
     "overload_of",
     "reach",
