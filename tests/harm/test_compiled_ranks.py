@@ -152,16 +152,18 @@ class Net(nn.Module):
 
 
 def trained(wrap, audit):
-    """Three steps, the second with dead inputs; losses and weights."""
+    """Three steps with a unit at its kink; losses and weights."""
     torch._dynamo.reset()
     torch.manual_seed(dist.get_rank())
     model = Net()
+    with torch.no_grad():
+        model.first.weight[0], model.first.bias[0] = 0, 0
     step = wrap(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     losses = []
     with audit:
-        for number in range(3):
-            loss = step(torch.randn(4, 6) * (number != 1))
+        for _ in range(3):
+            loss = step(torch.randn(4, 6))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -242,18 +244,19 @@ EXPECTED = {
     compiled_before: WRONG,
     accumulated: (["UNDECIDED", "NOT_CLARKE"], "Under no_sync"),
     in_parts: (["UNDECIDED"], "every process holds a part (FSDP2)"),
-    unchanged: (["SMOOTH", "BOULIGAND", "SMOOTH"], ""),
-    unchanged_inside: (["SMOOTH", "BOULIGAND", "SMOOTH"], ""),
+    unchanged: (["BOULIGAND"] * 3, ""),
+    unchanged_inside: (["BOULIGAND"] * 3, ""),
 }
 
 
 def one_verdict(program, both):
     verdicts, reason = EXPECTED[program]
     for steps, _, ours, *_ in both:
-        assert [v for v, _, _ in steps] == [j for _, j, _ in steps] == verdicts, steps
+        assert [v for v, _, _ in steps] == verdicts, steps
         assert reason in steps[0][2]
         assert ours == []
-    assert both[0][1] == both[1][1]
+    if program is not in_parts:  # where each has its own
+        assert both[0][1] == both[1][1]
 
 
 @pytest.mark.parametrize("program", SOME, ids=lambda p: p.__name__)

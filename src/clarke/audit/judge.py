@@ -22,6 +22,7 @@ from clarke.capture import (
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import declared_rate, opened_value
+from clarke.devices import RandomStates, accelerator, uncast
 from clarke.errors import ClarkeError, InputError, OutOfTimeError, in_a_line
 from clarke.fast import Familiar, QuickJudge
 from clarke.steering.fixed import narrowed
@@ -263,12 +264,13 @@ def alone() -> Iterator[None]:
     gradients are on, tensors are saved as they are, and torch's random state is afterwards as it
     was.
     """
-    state = torch.get_rng_state()
+    states = RandomStates()
     with (
         torch._C.DisableTorchFunction(),
         torch._C._DisableTorchDispatch(),  # noqa: SLF001 - has no public name
         torch.enable_grad(),
-        torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else _AS_IT_IS,
+        uncast("cpu"),
+        uncast(accelerator()),
         torch.autograd.set_detect_anomaly(False) if torch.is_anomaly_enabled() else _AS_IT_IS,
         saving_plainly() if saved_tensors_hooks() is not None else _AS_IT_IS,
         plain_backward(),
@@ -277,9 +279,9 @@ def alone() -> Iterator[None]:
             try:
                 yield
             finally:
-                torch.set_rng_state(state)
+                states.restore()
         finally:  # an interrupt may have come before it
-            torch.set_rng_state(state)
+            states.restore()
 
 
 def undecided(error: Exception) -> Decision:
