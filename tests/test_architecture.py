@@ -18,6 +18,7 @@ LAYERS = (
     "deadline.py",
     "verdict.py",
     "numerics.py",
+    "devices.py",
     "torch_private.py",
     "torch_sharded.py",
     "torch_compiled.py",

@@ -14,6 +14,7 @@ import torch
 
 from clarke.capture import PythonReads, collect_trace
 from clarke.deadline import Deadline, check_seconds
+from clarke.devices import RandomStates
 from clarke.errors import CaptureError, InputError
 from clarke.kinks import default_registry
 from clarke.numerics import CHECK_SECONDS
@@ -212,7 +213,7 @@ def _record(
 ) -> tuple[Trace, _Inputs, bool, bool]:
     """One forward pass: trace, inputs; whether random numbers were drawn, whether compiled."""
     recorder = saving_recorder(world, registry)
-    before = torch.get_rng_state()
+    random = RandomStates()
     with torch.enable_grad(), recorder, PythonReads(recorder):
         inputs = _copied(example, watched=watched)
         output = _one_number(_call(model, inputs.example))
@@ -226,7 +227,7 @@ def _record(
             "an embedding does), so what is differentiated is not the value that it is given, and "
             "nothing holds for all values of it. Rewrite parameters outside of the model."
         )
-    drew = not torch.equal(before, torch.get_rng_state())
+    drew = random.have_changed()
     return trace, inputs, drew, recorder.compiled
 
 

@@ -23,6 +23,7 @@ from clarke.errors import (
 from clarke.kinks import default_registry
 from clarke.rerun import Rerun, as_written, gradient_of, reached_leaves
 from clarke.steering import analyse
+from clarke.steering.fixed import narrowed
 from clarke.undo import at_the_end, contextmanager
 from clarke.world import World
 
@@ -183,8 +184,9 @@ def prepared(
             rerun = Rerun(written, arguments, leaves, world, deadline)
             compiled = Rerun(function, arguments, leaves, world, deadline)
             every = all(x.dtype == torch.float64 for x in leaves) and not _draws_by_values(trace)
+            own = {id(x) for x in leaves}
             yield Prepared(
-                trace,
+                narrowed(trace, {e.slot for e in trace.leaves() if id(e.tensor) in own}),
                 wider,
                 registry,
                 tuple(leaves),
