@@ -188,8 +188,7 @@ def _equivalent(
             if is_choice(site):
                 limit[site.first : site.first + site.touch.count] = negligible(site, probe)
     equal = slopes <= limit[kinks]
-    suspects = equal & (slopes > 0)
-    if not bool(suspects.any()):
+    if not bool(equal.any()):
         return equal
 
     def along(direction: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -201,8 +200,8 @@ def _equivalent(
         run = program.run(choices=choices, probe=True, errors=errors)
         return _signed_rows(program, run, choices, relevant)[0], run.leaves
 
-    varying = really_vary(program, along, suspects, generator)
-    return equal & ~(varying | vary_in_an_entry(program, rows, suspects & ~varying))
+    varying = really_vary(program, along, equal & (slopes > 0), generator)
+    return equal & ~(varying | vary_in_an_entry(program, rows, equal & ~varying))
 
 
 def _signed_rows(

@@ -11,9 +11,10 @@ import scipy.linalg
 import torch
 
 from clarke.constraints import flatten, unflatten
-from clarke.constraints.nearby import nearby_points
+from clarke.constraints.nearby import nearby_point, nearby_points
 from clarke.constraints.relevance import Mixing, random_mixtures
 from clarke.decide.live import is_zero, primal
+from clarke.decide.noise import noise_of
 from clarke.numerics import IDENTITY_ZERO, SPACES_RANK
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from clarke.steering import Errors, Probe, Program
+    from clarke.steering import Errors, Probe, Program, Run
 
     Array = NDArray[np.float64]
 
@@ -66,6 +67,10 @@ class Nearby:
         self._program = program
         self._generator = generator
         self._runs: list[Mapping[int, Probe]] = []
+        self._alike: dict[tuple[tuple[Form, ...], tuple[float, ...]], bool] = {}
+        self._beside: tuple[torch.Tensor, ...] = ()
+        self._weights: Mapping[int, torch.Tensor] = {}
+        self._slopes: Run | None = None
 
     def are_one(self, forms: Sequence[Form], multipliers: Sequence[float]) -> bool:
         """Whether a combination of switching functions is zero at all of these points."""
@@ -75,7 +80,28 @@ class Nearby:
             terms = [y * float(f.value(values)) for f, y in zip(forms, multipliers, strict=True)]
             if not abs(sum(terms)) <= IDENTITY_ZERO * sum(abs(t) for t in terms):
                 return False
-        return True
+        key = tuple(forms), tuple(multipliers)
+        if key not in self._alike:
+            self._alike[key] = self._slopes_are_one(forms, multipliers)
+        return self._alike[key]
+
+    def _slopes_are_one(self, forms: Sequence[Form], multipliers: Sequence[float]) -> bool:
+        """The same of slopes at one more point, entry by entry."""
+
+        def slopes(errors: Errors | None) -> list[Array]:
+            if errors is not None:
+                run = self._run_beside(errors)
+            else:
+                run = self._slopes = self._slopes or self._run_beside(None)
+            return [
+                y * form.sign * _slope(self._program, run, form)
+                for form, y in zip(forms, multipliers, strict=True)
+            ]
+
+        return _cancel(self._program, slopes)
+
+    def _run_beside(self, errors: Errors | None) -> Run:
+        return self._program.run(self._beside, weights=self._weights, probe=True, errors=errors)
 
     def _look(self) -> None:
         for point in nearby_points(self._program, self._generator, _TESTS, _PARTLY):
@@ -83,6 +109,8 @@ class Nearby:
             weights, _ = random_mixtures(self._program, self._generator, Mixing.ALL)
             run = self._program.run(point, weights=weights, probe=True, grad=False)
             self._runs.append(run.probes)
+        self._beside = nearby_point(self._program, self._generator)
+        self._weights, _ = random_mixtures(self._program, self._generator, Mixing.ALL)
 
 
 def vanishes_nearby(
@@ -97,7 +125,7 @@ def vanishes_nearby(
 
     An analytic function that is not identically zero vanishes at a random point with probability
     zero. Kinks that the branch does not pin run with random mixtures of their pieces, so that the
-    answer holds for whatever piece they have.
+    answer holds for whatever piece they have. At one of the points slopes are looked at as well.
 
     Args:
         program: The program.
@@ -123,7 +151,46 @@ def vanishes_nearby(
         size = sum(abs(t) for t in terms)
         if not abs(sum(terms)) <= IDENTITY_ZERO * size:  # NaN fails
             return False
-    return True
+    moved = nearby_point(program, generator)
+    weights = pinned_weights(program, choices, pinned, generator)
+
+    def slopes(errors: Errors | None) -> list[Array]:
+        run = program.run(moved, weights=weights, choices=choices, probe=True, errors=errors)
+        factors = [y * f.sign for y, f in zip(multipliers.tolist(), forms, strict=True)]
+        return [f * _slope(program, run, form) for f, form in zip(factors, forms, strict=True)]
+
+    return _cancel(program, slopes)
+
+
+def _slope(program: Program, run: Run, form: Form) -> Array:
+    """(n,) the gradient of a row's switching function in a replay, without its sign."""
+    program.deadline.ask("comparing slopes beside the point")
+    values = run.probes[form.position].switching.reshape(-1)
+    value = values[form.plus] if form.minus is None else values[form.plus] - values[form.minus]
+    if not value.requires_grad:
+        return np.zeros(sum(p.numel() for p in program.point))
+    return flatten(
+        torch.autograd.grad(value, run.leaves, retain_graph=True, materialize_grads=True)
+    )
+
+
+def _cancel(program: Program, slopes: Callable[[Errors | None], list[Array]]) -> bool:
+    """Whether some gradients add up to zero in every entry, but for rounding.
+
+    A value adds up all coordinates, so that curvature in a product of two drowns in what large
+    terms leave; in the gradient both have entries of their own.
+    """
+    own = slopes(None)
+    total, size = np.sum(own, axis=0), np.sum(np.abs(own), axis=0)
+    left = ~(np.abs(total) <= IDENTITY_ZERO * size)
+    if not left.any():
+        return True
+
+    def again(errors: Errors) -> dict[int, torch.Tensor]:
+        return {0: torch.from_numpy(np.sum(slopes(errors), axis=0))}
+
+    noise = noise_of(program, {0: torch.from_numpy(total)}, again)
+    return noise is not None and bool((np.abs(total) <= noise[0].numpy())[left].all())
 
 
 def vanish_together(

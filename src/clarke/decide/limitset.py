@@ -149,6 +149,11 @@ class LimitSet:
             total *= len(c.changes)
         return total
 
+    def combinations(self) -> Iterator[tuple[tuple[int, ...], list[Cell]]]:
+        """Every combination, with the cell that it takes in each component."""
+        for atom in np.ndindex(*[len(c.cells) for c in self.components]):
+            yield atom, [c.cells[i] for c, i in zip(self.components, atom, strict=True)]
+
     @property
     def finite(self) -> bool:
         """Whether no element has a NaN or an infinite entry."""

@@ -239,6 +239,12 @@ class KinkRule(ABC):
 class UnsteeredRule(KinkRule):
     """A rule without pieces to choose from: it only says where an operation is out of reach."""
 
+    def merge(self, touch: Touch, choice: torch.Tensor) -> torch.Tensor:
+        return touch.base
+
+    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
+        return call.func(*call.args, **call.kwargs)
+
     def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
         return torch.zeros(touch.members.numel(), dtype=torch.float64)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.kinks.choices import MANY_MEMBERS, ChoiceRule, make_touch, some_of_many
+from clarke.kinks.choices import MANY_MEMBERS, ChoiceRule, IndexedRule, make_touch, some_of_many
 from clarke.kinks.model import Call, Hazard, Ranks, Touch
 
 if TYPE_CHECKING:
@@ -48,12 +48,6 @@ class OrderRule(ChoiceRule):
 
     place: Callable[[Call, torch.Tensor], Placement]
     flat: bool = False
-
-    def output_shape(self, call: Call, numel: int) -> tuple[int, ...]:
-        return ()
-
-    def wrap(self, call: Call, values: torch.Tensor, touch: Touch) -> Any:
-        return values
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         values = call.args[0].reshape(-1)[selection]
@@ -223,10 +217,10 @@ def _even_weights(op: OpRecord, x: torch.Tensor, members: torch.Tensor) -> torch
     """AD's weights of the members, by differentiating the operation."""
     if members.numel() == 0:
         return torch.zeros(0, dtype=torch.float64)
-    with torch.enable_grad():
-        leaf = x.detach().clone().requires_grad_()
+    with torch.enable_grad():  # in float64: a third in float32 is none
+        leaf = x.detach().to(torch.float64, copy=True).requires_grad_()
         (slope,) = torch.autograd.grad(op.func(leaf), [leaf])
-    return slope.reshape(-1)[members].to(torch.float64)
+    return slope.reshape(-1)[members]
 
 
 def sort_places(call: Call, table: torch.Tensor) -> Placement:
@@ -264,14 +258,8 @@ def median_places(call: Call, table: torch.Tensor) -> Placement:
 
 
 @dataclass(frozen=True)
-class RunningRule(ChoiceRule):
+class RunningRule(IndexedRule):
     """cummax and cummin: AD follows the index that the forward pass returns."""
-
-    def output_shape(self, call: Call, numel: int) -> tuple[int, ...]:
-        return tuple(call.args[0].shape)
-
-    def wrap(self, call: Call, values: torch.Tensor, touch: Touch) -> Any:
-        return (values, touch.op.kept_outputs[1])
 
     def find(self, op: OpRecord) -> Touch:
         x = op.kept[0]
