@@ -265,7 +265,6 @@ LONG_FILES = {
     "audit/session.py",
     "audit/turn.py",
     "compiled/loops.py",
-    "decide/enumerate.py",
     "numerics.py",
     "torch_private.py",
 }

@@ -22,9 +22,10 @@ import torch
 
 from clarke.deadline import rung
 from clarke.decide.cells import Cell
-from clarke.decide.enumerate import Enumeration, Option
+from clarke.decide.enumerate import Enumeration
 from clarke.decide.identity import Form
 from clarke.decide.live import find_live
+from clarke.decide.nodes import Option
 from clarke.decide.project import Projection, project
 from clarke.errors import BudgetError
 from clarke.numerics import NORM_RANK, RAY_INWARD, SLOPES_EQUAL
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clarke.decide.cone import Cone
-    from clarke.decide.enumerate import Kink, Node
     from clarke.decide.limits import Limits
+    from clarke.decide.nodes import Kink, Node
     from clarke.decide.slopes import Slopes
     from clarke.steering import Program
 
@@ -122,7 +123,7 @@ class BallEnumeration(Enumeration):
             for k in self._kinks
             if k.number in node.free and k.site.position < kink.site.position
         ]
-        if self._find_dependencies(kink.site, tuple(dict.fromkeys(free))):
+        if self._behind(kink.site, tuple(dict.fromkeys(free))):
             raise BudgetError(
                 f"{kink.site.touch.op.shown} at {kink.site.touch.location} depends on a norm at "
                 "zero of several variables."
@@ -151,7 +152,7 @@ class BallEnumeration(Enumeration):
         return [
             Option(
                 0,
-                (self._row(sign * row, form, noise),),
+                (self._conditions.of(sign * row, form, noise),),
                 shares=np.concatenate([[0.0], sign * unit / np.linalg.norm(unit)]),
             )
             for sign in (1.0, -1.0)

@@ -8,151 +8,56 @@ near the point and not merely to first order (design of the exclusion: docs/theo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from clarke.arrangement import Row, ThinChamberError, integer_row
+from clarke.arrangement import ThinChamberError
 from clarke.capture import input_slots
 from clarke.constraints import flatten
-from clarke.constraints.nearby import nearby_point
 from clarke.decide.cells import Cell, Cells, Exclusion
-from clarke.decide.cone import Cone, dot
+from clarke.decide.cone import Cone
+from clarke.decide.exclusions import Exclusions
 from clarke.decide.flat import Fork, chamber_cells, planes_of
-from clarke.decide.identity import Form, Nearby, pinned_weights, vanish_together, vanishes_nearby
 from clarke.decide.limits import Limits
 from clarke.decide.linear import LinearParts, linear_parts
-from clarke.decide.live import is_zero, primal
+from clarke.decide.nodes import (
+    Condition,
+    Conditions,
+    Derivatives,
+    Kink,
+    Node,
+    Option,
+    fork_of,
+    is_sure,
+)
+from clarke.decide.options import Options
 from clarke.decide.slopes import Slopes
 from clarke.errors import BudgetError
 from clarke.feasibility import find_witness
-from clarke.kinks.choices import ChoiceRule
-from clarke.kinks.steps import ComparisonRule
 from clarke.numerics import (
     EXACT_ROW_WORK,
     LISTED_AT_ONCE,
-    ROW_ENTRIES,
     ROWS_ROUNDING,
     WITNESS_MARGIN,
 )
-from clarke.steering import Errors, aliases, selected_gradient, shared_memory
+from clarke.steering import aliases, selected_gradient, shared_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from clarke.deadline import Deadline
     from clarke.decide.live import Live
-    from clarke.kinks import KinkRule
     from clarke.steering import Program, Site
 
     Array = NDArray[np.float64]
 
 _WIDE = 64  # above this many variables, directions are searched in a random subspace
-
-
-@dataclass(frozen=True, eq=False)
-class Kink:
-    """One touched kink on which an enumeration branches."""
-
-    number: int
-    site: Site
-    index: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Row:
-    """A condition.
-
-    Attributes:
-        values: (n,) its gradient.
-        form: How to evaluate it at another point.
-        noise: Gives (n,), how much of the gradient rounding may be.
-        exact: The gradient in integers, in the subspace searched.
-        positive: A bit for its direction; rows that are parallel up to rounding share it.
-        negative: The bit of the opposite direction.
-    """
-
-    values: Array
-    form: Form
-    noise: Callable[[], Array]
-    exact: Row
-    positive: int
-    negative: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Rival:
-    """An element tied with a selected one that may be less or greater.
-
-    Attributes:
-        greater: The condition that it is greater.
-        less: That it is less.
-        count: For how many elements with the same slope it stands.
-    """
-
-    greater: _Row
-    less: _Row
-    count: int
-
-
-@dataclass(frozen=True, eq=False)
-class Option:
-    """One candidate of a kink with the rows it needs.
-
-    Attributes:
-        choice: The candidate.
-        rows: Its conditions.
-        decided: First order settles it: no condition has a vanishing gradient while the
-            candidates' gradients differ.
-        pinned: The candidate was chosen among several that differ.
-        shares: The weights of a kink's candidates, where they are selected so.
-        free: Nothing was chosen: any unit vector may be the weights.
-        rivals: Elements of which only how many are greater is a condition.
-        fewest: How many must be greater at least.
-        most: How many at most.
-    """
-
-    choice: int
-    rows: tuple[_Row, ...]
-    decided: bool = True
-    pinned: bool = True
-    shares: Array | None = None
-    free: bool = False
-    rivals: tuple[_Rival, ...] = ()
-    fewest: int = 0
-    most: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Derivatives:
-    """What was differentiated so far, by the selection of the kinks that matter for it.
-
-    Attributes:
-        switching: Slopes of a site's candidates and switching functions.
-        totals: Gradients of the result.
-    """
-
-    switching: dict[tuple[object, ...], Slopes] = field(default_factory=dict)
-    totals: dict[tuple[object, ...], Array] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """A branch: choices so far, and the directions that lead there."""
-
-    cone: Cone | None
-    choices: dict[int, torch.Tensor]
-    rows: tuple[_Row, ...] = ()
-    kinks: tuple[int, ...] = ()
-    pinned: frozenset[int] = frozenset()
-    sides: int = 0
-    free: tuple[int, ...] = ()
 
 
 class Enumeration:
@@ -210,9 +115,10 @@ class Enumeration:
         self._exclusions: list[Exclusion] = []
         self._known: dict[tuple[int, int], list[Option]] = {}
         self._nodes = 0
-        self._nearby = Nearby(program, generator)
-        self._together: dict[tuple[object, ...], bool] = {}
-        self._lines: list[tuple[Array, Callable[[], Array]]] = []
+        self._conditions = Conditions(program.deadline, self._subspace)
+        self._rules = Options(program, live, generator, self._conditions)
+        whole = self._subspace is None
+        self._excluded = Exclusions(program, live, generator, whole=whole)
         self._linear: LinearParts | None = None
 
     def _pick_subspace(self) -> NDArray[np.int64] | None:
@@ -321,7 +227,7 @@ class Enumeration:
             if len(options) == 1 and not options[0].rows:
                 fixed[kink.site.position][kink.index] = options[0].choice
                 continue
-            fork = _fork(kink, options)
+            fork = fork_of(kink, options)
             if fork is None:
                 return None
             forks.append(fork)
@@ -331,7 +237,7 @@ class Enumeration:
 
     def _enter(self, kink: Kink, option: Option, node: Node) -> list[Node]:
         """The branches below a node in which a kink takes an option: one, or one for each order."""
-        chosen = self._chosen(kink, option, node)
+        chosen = node.choosing(kink, option)
         first = self._narrowed(kink, chosen, option.rows, decided=option.decided)
         branches = [] if first is None else [(first, 0)]
         left = sum(r.count for r in option.rivals)
@@ -349,28 +255,8 @@ class Enumeration:
             branches = wider
         return [branch for branch, _ in branches]
 
-    def _chosen(self, kink: Kink, option: Option, node: Node) -> Node:
-        """A node's branch in which a kink has its choice and no conditions yet."""
-        position = kink.site.position
-        choices = dict(node.choices)
-        touch = kink.site.touch
-        own = choices.get(position)
-        if option.shares is not None:
-            own = touch.weights.clone() if own is None else own.clone()
-            own[touch.owner == kink.index] = torch.from_numpy(option.shares)
-        else:
-            own = touch.chosen() if own is None else own.clone()
-            own[kink.index] = option.choice
-        choices[position] = own
-        return replace(
-            node,
-            choices=choices,
-            pinned=node.pinned | {kink.number} if option.pinned else node.pinned,
-            free=(*node.free, kink.number) if option.free else node.free,
-        )
-
     def _narrowed(
-        self, kink: Kink, node: Node, rows: Sequence[_Row], *, decided: bool
+        self, kink: Kink, node: Node, rows: Sequence[Condition], *, decided: bool
     ) -> Node | None:
         """A node with more conditions of a kink, or None if no point nearby satisfies them all."""
         cone, closed, sides, edge = node.cone, False, node.sides, None
@@ -390,87 +276,10 @@ class Enumeration:
             kinks=(*node.kinks, *([kink.number] * len(rows))),
             sides=sides,
         )
-        if closed and self._excluded(child, edge):
+        if closed and self._excluded.holds(child, edge):
             self._exclusions.append(Exclusion(np.stack([r.values for r in child.rows])))
             return None
         return child
-
-    def _row(self, values: Array, form: Form, noise: Callable[[], Array]) -> _Row:
-        self.deadline.ask("writing rows in integers")
-        exact = integer_row(values.tolist())
-        if self._subspace is not None:
-            columns = self._subspace.astype(object)
-            exact = tuple(int(v) for v in np.asarray(exact, dtype=object) @ columns)
-        size = float(np.abs(values).max())
-        number, sign = self._class_of(values / size, lambda: noise() / size)
-        bits = 1 << (2 * number), 1 << (2 * number + 1)
-        return _Row(values, form, noise, exact, *(bits if sign > 0 else bits[::-1]))
-
-    def _class_of(self, unit: Array, noise: Callable[[], Array]) -> tuple[int, int]:
-        """Number of the line that a row spans, and the side, up to rounding."""
-        if self._lines:
-            known = np.stack([line for line, _ in self._lines])
-            for sign in (1, -1):
-                gaps = np.abs(known - sign * unit)
-                for number in np.flatnonzero(gaps.max(axis=1) <= ROWS_ROUNDING).tolist():
-                    # In units in which an entry is large, a difference in it may be, too.
-                    line, its = self._lines[number]
-                    apart = gaps[number] > ROWS_ROUNDING * np.maximum(np.abs(line), np.abs(unit))
-                    if not apart.any() or bool((gaps[number] <= noise() + its())[apart].all()):
-                        return number, sign
-        self._lines.append((unit, noise))
-        return len(self._lines) - 1, 1
-
-    def _excluded(self, node: Node, edge: Sequence[Row] | None) -> bool:
-        """Whether no point near w has this selection.
-
-        `edge` spans the directions that satisfy all conditions but for being zero on some.
-        """
-        if self._live.affine and self._subspace is None:
-            return True  # the cone is exact, and so is first order
-        if self._turns_back(node):
-            return True
-        rows = np.stack([r.values for r in node.rows])
-        found = find_witness(rows, deadline=self._program.deadline)
-        if found.direction is not None:
-            return False  # the cone was empty in a subspace only
-        if self._live.affine:
-            return True
-        used = []
-        if found.multipliers is not None:
-            if vanishes_nearby(
-                self._program,
-                node.choices,
-                node.pinned,
-                [r.form for r in node.rows],
-                found.multipliers,
-                self._generator,
-            ):
-                return True
-            used.append(np.flatnonzero(found.multipliers > 0).tolist())
-        if edge is not None and self._subspace is None:
-            used.append(
-                [i for i, r in enumerate(node.rows) if not any(map(partial(dot, r.exact), edge))]
-            )
-        return any(self._vanish_together(node, own) for own in used)
-
-    def _vanish_together(self, node: Node, rows: list[int]) -> bool:
-        """Whether some conditions of a branch are zero where those of independent slopes are."""
-        own = [node.rows[i] for i in rows]
-        last = max(r.form.position for r in own)
-        before = tuple((p, *c.tolist()) for p, c in node.choices.items() if p < last)
-        name = (frozenset(r.form for r in own), before)
-        known = self._together.get(name)
-        if known is None:
-            known = self._together[name] = vanish_together(
-                self._program,
-                node.choices,
-                node.pinned,
-                [r.form for r in own],
-                np.stack([r.values for r in own]),
-                self._generator,
-            )
-        return known
 
     def _is_rounding(self, node: Node) -> bool:
         """Whether a cell is flat but for rounding: one condition is zero in all of it."""
@@ -479,17 +288,6 @@ class Enumeration:
             return False
         one = Fraction(float(ROWS_ROUNDING))
         return any(cone.is_zero(r.exact, one) for r in node.rows)
-
-    def _turns_back(self, node: Node) -> bool:
-        """Whether the last condition and an earlier one want opposite signs of one function."""
-        last = node.rows[-1]
-        for row in node.rows[:-1]:
-            if row.positive != last.negative:
-                continue
-            sizes = [1.0 / float(np.abs(r.values).max()) for r in (row, last)]
-            if self._nearby.are_one((row.form, last.form), sizes):
-                return True
-        return False
 
     def _options(self, kink: Kink, node: Node) -> list[Option]:
         """The candidates that differ in gradient, with the rows that select each."""
@@ -500,116 +298,7 @@ class Enumeration:
         return known
 
     def _list_options(self, kink: Kink, node: Node, found: Slopes) -> list[Option]:
-        touch = kink.site.touch
-        mine = np.flatnonzero((touch.owner == kink.index).numpy())
-        members = touch.members[torch.from_numpy(mine)].tolist()
-        slopes = found.candidates[mine]
-        room = found.room(self._program, mine)
-        if isinstance(kink.site.rule, ChoiceRule):
-            return self._tied_options(kink, kink.site.rule, found, mine.tolist(), room)
-        boolean = kink.site.rule.by_value
-        if bool((np.ptp(slopes, axis=0) <= 2 * room.max(axis=0)).all()) and not boolean:
-            return [Option(int(touch.chosen()[kink.index]), (), pinned=False)]
-        levels = found.switching[:, kink.index]
-        vanish = found.vanishing(self._program, kink.index)
-        if isinstance(kink.site.rule, ComparisonRule) and self._settled(kink, node, vanish):
-            return [Option(int(touch.chosen()[kink.index]), ())]
-        if isinstance(kink.site.rule, ComparisonRule) and kink.site.rule.isolated:
-            # Equality holds on a null set only: limits of gradients do not see it.
-            return [Option(int(kink.site.rule.below), ())]
-        options = []
-        for member in members:
-            rows, decided = [], True
-            for level, above in _levels(kink.site.rule, members):
-                sign = _side(kink.site.rule, member, above)
-                if vanish[level]:
-                    decided = False
-                    continue
-                form = Form(kink.site.position, level * touch.count + kink.index, None, sign)
-                noise = partial(found.noise_of_switching, self._program, level, kink.index)
-                rows.append(self._row(sign * levels[level], form, noise))
-            options.append(Option(member, tuple(rows), decided))
-        return options
-
-    def _settled(self, kink: Kink, node: Node, vanish: NDArray[np.bool_]) -> bool:
-        """Whether both sides of a comparison stay equal in this branch: it keeps its answer."""
-        if not vanish.all():
-            return False
-        weights = pinned_weights(self._program, node.choices, node.pinned, self._generator)
-        moved = nearby_point(self._program, self._generator)
-
-        def compared(errors: Errors | None = None) -> torch.Tensor:
-            run = self._program.run(
-                moved,
-                weights=weights,
-                choices=node.choices,
-                probe=True,
-                grad=False,
-                errors=errors,
-            )
-            return primal(run.probes[kink.site.position].switching).reshape(-1)
-
-        return bool(is_zero(self._program, compared(), compared)[kink.index])
-
-    def _tied_options(
-        self,
-        kink: Kink,
-        rule: ChoiceRule,
-        found: Slopes,
-        places: list[int],
-        room: Array,
-    ) -> list[Option]:
-        """Tied elements; those with equal gradients count as one where functions are affine."""
-        members = kink.site.touch.members[torch.tensor(places)].tolist()
-        slopes = found.candidates[places]
-
-        def equal(i: int, others: list[int]) -> NDArray[np.bool_]:
-            self.deadline.ask("comparing {} tied elements", len(members))
-            gaps = np.abs(slopes[others] - slopes[i])
-            same: NDArray[np.bool_] = (gaps <= room[others] + room[i]).all(axis=1)
-            return same
-
-        leaders: list[int] = []
-        counts: list[int] = []
-        for i in range(len(members)):
-            known = equal(i, leaders) if self._live.affine else np.zeros(0, dtype=bool)
-            if known.any():
-                counts[int(known.argmax())] += 1
-            else:
-                leaders.append(i)
-                counts.append(1)
-        entries = len(leaders) * (len(leaders) - 1) * self._n
-        if entries > ROW_ENTRIES:
-            raise BudgetError(
-                f"{len(leaders)} elements are tied at {kink.site.touch.location}: comparing each "
-                f"with each takes {entries:,} numbers, more than {int(ROW_ENTRIES):,}."
-            )
-
-        def row(i: int, j: int) -> _Row:
-            """The condition that one is greater than another."""
-            return self._row(
-                slopes[i] - slopes[j],
-                Form(kink.site.position, places[i], places[j], 1.0),
-                partial(found.noise_of_candidates, self._program, [places[i], places[j]]),
-            )
-
-        most = rule.greater(kink.site.touch, kink.index)
-        options = []
-        for i in leaders:
-            same = equal(i, leaders)
-            own = sum(c for c, equals in zip(counts, same.tolist(), strict=True) if equals)
-            others = [(j, c) for j, c, s in zip(leaders, counts, same, strict=True) if not s]
-            fewest, all_of_them = most - own + 1, sum(c for _, c in others)
-            option = Option(members[i], (), pinned=len(leaders) > 1)
-            if most <= 0 or not others:
-                option = replace(option, rows=tuple(row(i, j) for j, _ in others))
-            elif fewest >= all_of_them:
-                option = replace(option, rows=tuple(row(j, i) for j, _ in others))
-            else:
-                rivals = tuple(_Rival(row(j, i), row(i, j), c) for j, c in others)
-                option = replace(option, rivals=rivals, fewest=fewest, most=most)
-            options.append(option)
-        return options
+        return self._rules.of(kink, node, found)
 
     # ------------------------------------------------------------ gradients
 
@@ -629,35 +318,18 @@ class Enumeration:
         if found is None:
             found = self._cache[key] = Slopes.of(self._program, site, node.choices)
             if depends is None:
-                self._depends[site.position] = self._find_dependencies(site, before)
+                self._depends[site.position] = self._behind(site, before)
         return found
+
+    def _behind(self, site: Site, before: tuple[int, ...]) -> tuple[int, ...]:
+        return sites_behind(self._program, site, before)
 
     def _independent(self) -> bool:
         """Whether no live kink's arguments depend on another live kink."""
         return not any(
-            self._find_dependencies(k.site, tuple(p for p in self._sites if p < k.site.position))
+            self._behind(k.site, tuple(p for p in self._sites if p < k.site.position))
             for k in self._kinks
         )
-
-    def _find_dependencies(self, site: Site, before: tuple[int, ...]) -> tuple[int, ...]:
-        """Earlier sites whose pieces can change this site's gradients (a superset)."""
-        trace = self._program.analysis.trace
-        shared = shared_memory(trace)
-        reach: dict[int, set[int]] = {}
-        for position, op in enumerate(trace.ops[: site.position + 1]):
-            self._program.deadline.ask()
-            mine: set[int] = set()
-            for slot in input_slots(op):
-                mine |= reach.get(shared.get(slot, slot), set())
-            if position == site.position:
-                return tuple(p for p in before if p in mine)
-            if position in before:
-                mine = mine | {position}
-            written = input_slots(op) if aliases(op) else ()
-            for slot in (*(o for o in op.outputs if o is not None), *written):
-                name = shared.get(slot, slot)
-                reach[name] = reach.get(name, set()) | mine
-        return before
 
     def _leaf(self, node: Node) -> Cell:
         rows = np.stack([r.values for r in node.rows]) if node.rows else np.zeros((0, self._n))
@@ -697,7 +369,7 @@ class Enumeration:
             return direction
         values = rows @ direction
         sizes = np.linalg.norm(rows, axis=1) * np.linalg.norm(direction)
-        if bool(np.all(values > WITNESS_MARGIN * sizes)) or _is_sure(node.rows, direction):
+        if bool(np.all(values > WITNESS_MARGIN * sizes)) or is_sure(node.rows, direction):
             return direction
         found = find_witness(
             rows, deadline=self._program.deadline
@@ -705,48 +377,22 @@ class Enumeration:
         return found.direction
 
 
-def _is_sure(rows: Sequence[_Row], direction: Array) -> bool:
-    """Whether rows are positive by more than rounding, though variables' units are far apart."""
-    for row in rows:
-        value, along = float(row.values @ direction), np.abs(direction)
-        if value <= WITNESS_MARGIN * float(np.abs(row.values) @ along):
-            return False
-        if value <= 2 * float(row.noise() @ along):
-            return False
-    return True
-
-
-def _fork(kink: Kink, options: list[Option]) -> Fork | None:
-    """A kink with one hyperplane between its two options; None if it is another."""
-    if len(options) != 2 or any(len(o.rows) != 1 or o.rivals for o in options):
-        return None
-    below, above = options
-    row = above.rows[0]
-    if row.positive != below.rows[0].negative:
-        return None
-    number = row.positive.bit_length() - 1
-    return Fork(
-        kink.number,
-        kink.site.position,
-        kink.index,
-        above.choice,
-        below.choice,
-        row.values,
-        number // 2,
-        number % 2 == 1,
-        row.noise,
-    )
-
-
-def _levels(rule: KinkRule, members: Sequence[int]) -> list[tuple[int, int]]:
-    """(switching function, first candidate above it) for the functions that vanish."""
-    if rule.by_value:
-        return [(0, 1)]
-    return [(m, m + 1) for m in members[:-1]]
-
-
-def _side(rule: KinkRule, member: int, above: int) -> float:
-    """The sign that the switching function must have for a candidate."""
-    if isinstance(rule, ComparisonRule):
-        return 1.0 if member == int(rule.above) else -1.0
-    return 1.0 if member >= above else -1.0
+def sites_behind(program: Program, site: Site, before: tuple[int, ...]) -> tuple[int, ...]:
+    """Earlier sites whose pieces can change this site's gradients (a superset)."""
+    trace = program.analysis.trace
+    shared = shared_memory(trace)
+    reach: dict[int, set[int]] = {}
+    for position, op in enumerate(trace.ops[: site.position + 1]):
+        program.deadline.ask()
+        mine: set[int] = set()
+        for slot in input_slots(op):
+            mine |= reach.get(shared.get(slot, slot), set())
+        if position == site.position:
+            return tuple(p for p in before if p in mine)
+        if position in before:
+            mine = mine | {position}
+        written = input_slots(op) if aliases(op) else ()
+        for slot in (*(o for o in op.outputs if o is not None), *written):
+            name = shared.get(slot, slot)
+            reach[name] = reach.get(name, set()) | mine
+    return before
