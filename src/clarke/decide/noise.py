@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from clarke.capture import all_finite
 from clarke.errors import ReplayError
 from clarke.numerics import ERROR_SIZES, ROUNDING_MARGIN, SAMPLES
 from clarke.steering import Errors
@@ -35,7 +36,7 @@ def noise_of(
                 other = again(Errors(seed, size, double=True))
             except ReplayError:
                 continue
-            if all(bool(torch.isfinite(part).all()) for part in other.values()):
+            if all_finite(list(other.values())):
                 break
         else:
             return None

@@ -72,7 +72,7 @@ class Noise:
         def put(reference: Any, value: Any) -> Any:
             if isinstance(reference, Ref):
                 slot = reference.slot
-                if not isinstance(value, torch.Tensor) or not _is_floating(value):
+                if not isinstance(value, torch.Tensor) or not _is_rounded(value):
                     return value
                 if part.looks and slot not in part.copies:
                     return value
@@ -233,5 +233,7 @@ class _Added(torch.autograd.Function):
         return found, None
 
 
-def _is_floating(value: torch.Tensor) -> bool:
-    return value.is_floating_point() or value.is_complex()
+def _is_rounded(value: torch.Tensor) -> bool:
+    """Whether it holds results of arithmetic: a sparse matrix is a constant, as it was given."""
+    floating = value.is_floating_point() or value.is_complex()
+    return floating and value.layout is torch.strided
