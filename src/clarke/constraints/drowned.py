@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from clarke.steering import Program, Run
-    from clarke.steering.masks import MaskUse
+    from clarke.steering.uses import MaskUse
 
 
 def tangent(value: torch.Tensor) -> torch.Tensor:

@@ -121,23 +121,7 @@ def find_relevant(
         sizes = _usual_sizes(program, generator) if followed else ()
         null, jumping, suspects = _null_kinks(program, moved, sizes)
         if followed:
-            # A jump matters under any selection, not under AD's alone: ``relu(y) * (x > 0)``.
-            every, _ = random_mixtures(program, generator, Mixing.ALL)
-            one, two = (
-                program.run(
-                    weights=every,
-                    tangents=random_tangents(program, generator),
-                    probe=True,
-                    grad=False,
-                )
-                for _ in range(2)
-            )
-            settled = _settled_comparisons(program, generator)
-            jumping = jumping | _null_kinks(program, one, sizes)[1]
-            jumping = jumping | _torn_kinks(program, one, two)
-            jumping = jumping & ~settled
-            start = nearby_point(program, generator)
-            jumping = jumping | jumps_beside(program, every, start, jumping | settled, sizes)
+            settled, jumping = _jumps_around(program, sizes, generator, jumping)
             null = (null | settled) & ~jumping
     if followed:
         small = small_jumps(program, choices, weights, moved.mask_uses, ~jumping)
@@ -170,6 +154,35 @@ def find_relevant(
     open_ = relevant & ~held  # of what is held, the side that ran is all there is
     left = {h: k[open_[k]] for h, k in hazards.items() if bool(open_[k].any())}
     return Relevance(relevant, mixed, left, lost)
+
+
+def _jumps_around(
+    program: Program,
+    sizes: Sequence[float],
+    generator: torch.Generator,
+    jumping: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(count,) comparisons whose sides stay equal around the point, and those that jump.
+
+    A jump matters under any selection, not under AD's alone: ``relu(y) * (x > 0)``.
+    """
+    every, _ = random_mixtures(program, generator, Mixing.ALL)
+    one, two = (
+        program.run(
+            weights=every,
+            tangents=random_tangents(program, generator),
+            probe=True,
+            grad=False,
+        )
+        for _ in range(2)
+    )
+    settled = _settled_comparisons(program, generator)
+    jumping = jumping | _null_kinks(program, one, sizes)[1]
+    jumping = jumping | _torn_kinks(program, one, two)
+    jumping = jumping & ~settled
+    start = nearby_point(program, generator)
+    jumping = jumping | jumps_beside(program, every, start, jumping | settled, sizes)
+    return settled, jumping
 
 
 def _usual_sizes(program: Program, generator: torch.Generator) -> tuple[float, ...]:
