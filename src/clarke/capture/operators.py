@@ -104,6 +104,7 @@ class Operator:
         reads: It hands values, or how many there are of a kind, to Python.
         casts: It may turn numbers into whole ones.
         counts: Its result has as many entries as a mask has true ones.
+        differentiates: It is the derivative of another one, whose further results it may read.
         lists: Some of its tensors may come in lists.
         tensors_named: Some of its tensors may be keyword arguments.
     """
@@ -113,6 +114,7 @@ class Operator:
         "casts",
         "counts",
         "cuts",
+        "differentiates",
         "draws",
         "func",
         "keep",
@@ -136,6 +138,7 @@ class Operator:
         self.cuts = detaches or name.endswith("_like") or name.startswith("aten::new_")
         self.casts = name == "aten::_to_copy"
         self.counts = name in _SHAPED
+        self.differentiates = "_backward" in name
         returned = [str(r.type) for r in func._schema.returns]
         self.reads = name in _COUNTING or (
             bool(returned) and not any("Tensor" in r for r in returned)

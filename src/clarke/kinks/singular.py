@@ -289,6 +289,12 @@ def probability_is_extreme(call: Singular) -> torch.Tensor:
     return torch.as_tensor(x * (1 - x) <= PROBABILITY_EXTREME)
 
 
+def kept_probability_is_extreme(call: Singular) -> torch.Tensor:
+    """binary_cross_entropy_backward: where it is clamped."""
+    x = call.args[1]
+    return torch.as_tensor(x * (1 - x) <= PROBABILITY_EXTREME)
+
+
 def has_repeats(call: Singular) -> torch.Tensor:
     """mode: rows with repeated values, whose most frequent value jumps when these part."""
     x = call.args[0]

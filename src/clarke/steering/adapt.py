@@ -39,7 +39,7 @@ def adapted(
         return (
             (_slope_in_place if name.startswith("aten::rrelu_with_noise_.") else _slope),
             (
-                args[0],
+                *args[:2],
                 op.drawn[1].to(dtype),
             ),
             {},
@@ -85,13 +85,14 @@ def _write(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     return target.copy_(value)
 
 
-def _slope(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+def _slope(x: torch.Tensor, noise: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
     """Training-mode rrelu with the slopes that were drawn; above 0 the slope is 1."""
-    return torch.ops.aten._prelu_kernel.default(x, noise)  # type: ignore[no-any-return]  # noqa: SLF001 - what torch.prelu runs
+    noise.copy_(drawn)
+    return torch.ops.aten._prelu_kernel.default(x, drawn)  # type: ignore[no-any-return]  # noqa: SLF001 - what torch.prelu runs
 
 
-def _slope_in_place(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    return x.copy_(_slope(x.clone(), noise))
+def _slope_in_place(x: torch.Tensor, noise: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    return x.copy_(_slope(x.clone(), noise, drawn))
 
 
 _FRACTIONAL = frozenset(
@@ -182,11 +183,19 @@ def _plain_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tor
     return (result, torch.logsumexp(score, -1))
 
 
+def _plain_soft_margin_slope(
+    slope: torch.Tensor, x: torch.Tensor, side: torch.Tensor, reduction: int
+) -> torch.Tensor:
+    found = -side * torch.sigmoid(-side * x) * slope
+    return found / x.numel() if reduction == 1 else found
+
+
 # Fused kernels without a forward-mode derivative, by their formulas.
 _PLAIN: Final = MappingProxyType(
     {
         "aten::grid_sampler_2d.default": grid_sampler_2d,
         "aten::_weight_norm_interface.default": _plain_weight_norm,
         "aten::mkldnn_rnn_layer.default": plain_lstm,
+        "aten::soft_margin_loss_backward.default": _plain_soft_margin_slope,
     }
 )
