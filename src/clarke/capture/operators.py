@@ -105,6 +105,7 @@ class Operator:
         casts: It may turn numbers into whole ones.
         counts: Its result has as many entries as a mask has true ones.
         differentiates: It is the derivative of another one, whose further results it may read.
+        sorts_out: Of equal numbers it keeps one: of whole ones, where these do not jump, the same.
         lists: Some of its tensors may come in lists.
         tensors_named: Some of its tensors may be keyword arguments.
     """
@@ -122,6 +123,7 @@ class Operator:
         "overwrites",
         "reads",
         "shape_only",
+        "sorts_out",
         "tensors_named",
         "written",
         "written_names",
@@ -139,6 +141,7 @@ class Operator:
         self.casts = name == "aten::_to_copy"
         self.counts = name in _SHAPED
         self.differentiates = "_backward" in name
+        self.sorts_out = "unique" in name
         returned = [str(r.type) for r in func._schema.returns]
         self.reads = name in _COUNTING or (
             bool(returned) and not any("Tensor" in r for r in returned)

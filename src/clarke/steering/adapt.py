@@ -10,6 +10,7 @@ from torch._decomp.decompositions import grid_sampler_2d
 
 from clarke.kinks.fractional import pool_at, window_places
 from clarke.kinks.smooth import DROPOUT, OpClass, classify
+from clarke.torch_private import unpack_dual
 
 if TYPE_CHECKING:
     from clarke.capture import OpRecord
@@ -53,6 +54,8 @@ def adapted(
         # Rounded otherwise, the same samples could place the windows elsewhere.
         places = window_places(op.kept[0], op.args[1:3], op.kept[3])
         return pool_at, (args[0], places, op.kept_outputs[1].shape), {}
+    if "unique" in name and isinstance(args[0], torch.Tensor):
+        return op.func, (unpack_dual(args[0])[0].detach(), *args[1:]), kwargs  # no derivative
     if name in _PLAIN:
         return _PLAIN[name], args, kwargs
     if name in _ATTENTION and not _dropout_probability(args, kwargs):
@@ -190,9 +193,16 @@ def _plain_soft_margin_slope(
     return found / x.numel() if reduction == 1 else found
 
 
+def _plain_quotient(x: Any, other: Any) -> torch.Tensor:
+    """``x // other``; torch's own has no forward-mode derivative."""
+    return torch.div(x, other, rounding_mode="floor")
+
+
 # Fused kernels without a forward-mode derivative, by their formulas.
 _PLAIN: Final = MappingProxyType(
     {
+        "aten::floor_divide.default": _plain_quotient,
+        "aten::floor_divide.Scalar": _plain_quotient,
         "aten::grid_sampler_2d.default": grid_sampler_2d,
         "aten::_weight_norm_interface.default": _plain_weight_norm,
         "aten::mkldnn_rnn_layer.default": plain_lstm,
