@@ -11,10 +11,7 @@ from clarke.decide import exact
 from clarke.decide.model import ray_witness
 from clarke.errors import OutOfTimeError
 from clarke.steering import Analysis, Program
-
-
-def leaf(*values, dtype=torch.float64):
-    return torch.tensor(values, dtype=dtype, requires_grad=True)
+from reference.leaves import leaf
 
 
 def proof_of(function, *values):

@@ -8,8 +8,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from clarke.audit.engine import levels_up_to
+from clarke.capture import all_finite
 from clarke.errors import InputError, WrongGradientError, WrongGradientWarning
-from clarke.fast import all_finite
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:

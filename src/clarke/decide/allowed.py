@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from clarke.capture import all_finite
 from clarke.constraints import flatten
 from clarke.decide.model import weighted_sum
 from clarke.decide.rounding import Rounding, spacings
@@ -71,7 +72,7 @@ def rounding_of_selections(program: Program) -> NDArray[np.float64]:
     selections += [select_along(program, tuple(s * p for p in line))[0] for s in (1, -1)]
     # A branch that a guard leaves out need not be defined at the point.
     gradients = [(c, selected_gradient(program, c)) for c in selections]
-    defined = [(c, g) for c, g in gradients if all(bool(torch.isfinite(t).all()) for t in g)]
+    defined = [(c, g) for c, g in gradients if all_finite(g)]
     bounds = [flatten(Rounding(program, g, c, double=True).bounds) for c, g in defined]
     found: NDArray[np.float64] = np.max(
         [np.zeros(sum(p.numel() for p in program.point)), *bounds], axis=0

@@ -157,19 +157,7 @@ class Context:
                     "size of its terms, or it is off as a whole by more than rounding explains. "
                     "Run the program in a wider type."
                 )
-        run = self.settings.confirm is Confirm.ALWAYS
-        with self.program.deadline.during("confirming the verdict"):
-            defects = certificate.own_defects(run=run)
-            if defects and certificate.adds_up():
-                wider = larger(self.rounding.bounds, replay_bounds(self.program, witnesses))
-                certificate = replace(certificate, replay_bounds=wider)
-                defects = certificate.own_defects(run=run)
-        if defects and run and certificate.adds_up():
-            # The function may bend nearer to the point than the usual steps.
-            finest = certificate.finest_told()
-            if finest < certificate.finest:
-                certificate = replace(certificate, finest=finest)
-                defects = certificate.own_defects(run=run)
+        certificate, defects = self._confirmed(certificate)
         if defects:
             if not certificate.adds_up():
                 own = self.own_formula()
@@ -190,6 +178,24 @@ class Context:
             analysis=self.program.analysis,
             relevance=self.relevance,
         )
+
+    def _confirmed(self, certificate: Certificate) -> tuple[Certificate, tuple[str, ...]]:
+        """A certificate with what it needs to be confirmed, and what is wrong with it then."""
+        run = self.settings.confirm is Confirm.ALWAYS
+        with self.program.deadline.during("confirming the verdict"):
+            defects = certificate.own_defects(run=run)
+            if defects and certificate.adds_up():
+                found = replay_bounds(self.program, certificate.witnesses)
+                wider = larger(self.rounding.bounds, found)
+                certificate = replace(certificate, replay_bounds=wider)
+                defects = certificate.own_defects(run=run)
+        if defects and run and certificate.adds_up():
+            # The function may bend nearer to the point than the usual steps.
+            finest = certificate.finest_told()
+            if finest < certificate.finest:
+                certificate = replace(certificate, finest=finest)
+                defects = certificate.own_defects(run=run)
+        return certificate, defects
 
     def _rooms(
         self, allowed: tuple[torch.Tensor, ...] | None

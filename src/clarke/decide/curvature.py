@@ -126,9 +126,8 @@ def curvature_around(source: Source, allowed: Array, deadline: Deadline) -> Curv
         every = replace(source.live, kinks=~source.live.constant)
         limits = enumerate_exactly(program, generator, source.limits, every).limits
     told = Curved(True, True)
-    for atom in np.ndindex(*[len(c.cells) for c in limits.components]):
+    for atom, own in limits.combinations():
         deadline.ask("looking at the curvature in {} cells", limits.count)
-        own = [c.cells[i] for c, i in zip(limits.components, atom, strict=True)]
         rows = joint_direction(own, limits.size)[1]
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True) if len(rows) else rows
         face = _critical_face(rows, limits.element(atom), allowed)

@@ -10,7 +10,7 @@ import torch
 from clarke.capture import OpRecord, input_slots
 from clarke.deadline import rung
 from clarke.decide.model import Culprit
-from clarke.decide.tolerance import of_tensors, relative_difference
+from clarke.decide.tolerance import of_tensors, peak, relative_difference
 from clarke.kinks.smooth import why_not
 from clarke.numerics import NAMED_PART, NAMED_STEP
 from clarke.steering import Pieces, Program, Run
@@ -48,7 +48,7 @@ def _first_parting(
 @rung("naming what differs")
 def name_disagreement(program: Program, direction: Sequence[torch.Tensor]) -> tuple[Culprit, ...]:
     """The operation at which adjoints at the point and just beside it part."""
-    size = max((float(d.abs().max()) for d in direction if d.numel()), default=1.0) or 1.0
+    size = peak(direction) or 1.0
     moved = [p + NAMED_STEP / size * d for p, d in zip(program.point, direction, strict=True)]
     here = adjoints(program.run(pieces=Pieces.NATURAL))
     there = adjoints(program.run(moved, pieces=Pieces.NATURAL))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.capture import all_finite
 from clarke.constraints import find_relevant, resolve
 from clarke.constraints.reads import held_sides
 from clarke.deadline import UNLIMITED, Deadline, within_memory
@@ -165,7 +166,7 @@ def _decide(
 ) -> Decision:
     generator = torch.Generator().manual_seed(settings.seed)
     program = Program(analysis, variables, deadline=deadline)
-    if not all(bool(torch.isfinite(g).all()) for g in gradient):
+    if not all_finite(gradient):
         return judge_nonfinite(program, gradient, generator)
     relevance = find_relevant(program, generator)
     context = Rungs(program, gradient, relevance, settings, generator, run_gradient)

@@ -124,8 +124,7 @@ def _is_flat(rows: Array, gradient: Array, allowed: Array) -> bool:
 
 
 def _cells(limits: LimitSet) -> Iterator[tuple[Array, Array]]:
-    for atom in np.ndindex(*[len(c.cells) for c in limits.components]):
-        own = [c.cells[i] for c, i in zip(limits.components, atom, strict=True)]
+    for atom, own in limits.combinations():
         yield joint_direction(own, limits.size)[1], limits.element(atom)
 
 

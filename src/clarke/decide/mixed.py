@@ -71,7 +71,7 @@ def witness_of(limits: LimitSet, atom: Sequence[int], program: Program) -> Witne
     kinks = torch.zeros(program.analysis.count, dtype=torch.bool)
     for cell in cells:
         kinks[torch.from_numpy(cell.kinks)] = True
-    rows = build_rows(program, choices, kinks)
+    rows = build_rows(program, choices, kinks, direction)
     return Witness(
         direction=direction,
         choices=choices,

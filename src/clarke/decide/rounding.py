@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.capture import all_finite
+from clarke.decide.tolerance import peak
 from clarke.errors import ReplayError
 from clarke.numerics import (
     DROWNED,
@@ -271,7 +273,7 @@ class Rounding:
             bool((a > TOO_WIDE * g.abs()).any()) for a, g in zip(gaps, self._gradient, strict=True)
         ):
             return False
-        largest = max((float(g.abs().max()) for g in self._gradient if g.numel()), default=0.0)
+        largest = peak(self._gradient)
         part = DROWNED * unit**0.5
         drowned: list[torch.Tensor] = []
         for terms in self._with_signs(_MANY_SIGNS):
@@ -374,7 +376,7 @@ class Rounding:
             )
         except ReplayError:
             return None
-        return found if all(bool(torch.isfinite(g).all()) for g in found) else None
+        return found if all_finite(found) else None
 
 
 def _gaps(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> list[torch.Tensor]:

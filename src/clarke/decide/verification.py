@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from clarke.capture import all_finite
 from clarke.constraints import build_rows, find_relevant, flatten
 from clarke.decide.confirm import USUAL_FINEST, confirm
 from clarke.decide.hazards import LIPSCHITZ
@@ -143,7 +144,8 @@ def examine(
     _check_unnamed(program, witness.choices, relevance)
     claimed = torch.zeros(program.analysis.count, dtype=torch.bool)
     claimed[torch.from_numpy(witness.kinks)] = True
-    rows = build_rows(program, witness.choices, relevance.relevant | claimed)
+    relevant = relevance.relevant | claimed
+    rows = build_rows(program, witness.choices, relevant, witness.direction)
     if not np.array_equal(rows.kinks.numpy(), witness.kinks):
         raise Defect("the rows are not those of the relevant kinks")
     if len(witness.kinks):
@@ -162,7 +164,7 @@ def _check_shapes(program: Program, witness: Witness) -> None:
     for parts in (witness.direction, witness.gradient):
         if [p.shape for p in parts] != [p.shape for p in program.point]:
             raise Defect("a direction or a gradient has another shape than the variables")
-        if not all(bool(torch.isfinite(p).all()) for p in parts):
+        if not all_finite(parts):
             raise Defect("a direction or a gradient is not finite")
     kinks, rows = witness.kinks, witness.rows
     if rows.shape != kinks.shape or rows.ndim != 1:

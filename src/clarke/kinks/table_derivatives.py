@@ -128,8 +128,10 @@ def _rrelu(lo: Lowerer) -> tuple[Part, ...] | None:
 def derivatives() -> Iterator[tuple[str, KinkRule]]:
     """(operator with overload, rule)."""
 
-    def steps(split: Callable[[Call], _Pieces], pieces: Callable[[Call], Any]) -> RegionRule:
-        return RegionRule(split, pieces, jumps=True)
+    def steps(
+        split: Callable[[Call], _Pieces], pieces: Callable[[Call], Any], by: int = 1
+    ) -> RegionRule:
+        return RegionRule(split, pieces, jumps=True, by=by)
 
     yield "threshold_backward", steps(_above, lambda c: (_none(c), _slope(c)))
     yield (
@@ -140,7 +142,7 @@ def derivatives() -> Iterator[tuple[str, KinkRule]]:
     yield "hardswish_backward", steps(_between_threes, _hardswish)
     yield "hardshrink_backward", steps(_beside_zero, lambda c: (_slope(c), _none(c), _slope(c)))
     yield "softshrink_backward", steps(_beside_zero, lambda c: (_slope(c), _none(c), _slope(c)))
-    yield "elu_backward", steps(_elu_split, _elu)
+    yield "elu_backward", steps(_elu_split, _elu, by=5)
     yield "huber_loss_backward", RegionRule(_loss_split, _huber)
     yield "smooth_l1_loss_backward", RegionRule(_loss_split, _smooth_l1)
     yield (

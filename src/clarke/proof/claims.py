@@ -89,8 +89,12 @@ def _write_witnesses(witnesses: Sequence[Witness], program: Program, tensors: Te
 
 
 def _write_membership(proof: Membership, tensors: Tensors) -> dict[str, Any]:
-    tensors["elements"] = torch.from_numpy(proof.elements)
-    tensors["weights"] = torch.from_numpy(proof.weights)
+    if proof.directions is None:
+        tensors["elements"] = torch.from_numpy(proof.elements)
+    else:
+        for n, (d, g) in enumerate(zip(proof.directions, proof.elements, strict=True)):
+            tensors.update(named(f"witness.{n}.direction", unflatten(d, proof.point)))
+            tensors.update(named(f"witness.{n}.gradient", unflatten(g, proof.point)))
     tensors.update(named("vector", proof.vector))
     if proof.direction is not None:
         tensors["direction"] = torch.from_numpy(proof.direction)
@@ -99,6 +103,7 @@ def _write_membership(proof: Membership, tensors: Tensors) -> dict[str, Any]:
     return {
         "kind": "membership",
         "inside": proof.inside,
+        "weights": proof.weights.tolist(),
         "asked": proof.asked,
         "atoms": [[int(a) for a in atom] for atom in proof.atoms],
         "exact": proof.exact,
@@ -145,7 +150,7 @@ def proved(proof: Recomputed) -> tuple[Verdict, ...]:
         case RegularProof():
             return positive[2:]
         case Membership():
-            return ()
+            return (Verdict.UNDECIDED,)
         case _:
             return (Verdict.NOT_CLARKE,)
 

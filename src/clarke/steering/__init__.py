@@ -9,13 +9,13 @@ from clarke.steering.gradients import (
     select_along,
     selected_gradient,
 )
-from clarke.steering.masks import MaskUse
 from clarke.steering.memory import aliases, shared_memory
 from clarke.steering.noise import Errors
 from clarke.steering.nudges import Nudges
 from clarke.steering.program import Pieces, Program, Run
 from clarke.steering.roundoff import coarsest_unit, unit_roundoff
 from clarke.steering.state import Probe
+from clarke.steering.uses import MaskUse
 
 __all__ = [
     "Analysis",

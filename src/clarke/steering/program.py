@@ -21,12 +21,12 @@ from clarke.kinks.steps import ComparisonRule
 from clarke.steering.adapt import adapted
 from clarke.steering.analysis import Analysis, Site
 from clarke.steering.functions import Functions
-from clarke.steering.masks import MaskUse
 from clarke.steering.noise import Errors, Noise
 from clarke.steering.nudges import Nudges
 from clarke.steering.pace import Pace
 from clarke.steering.roundoff import Roundoffs
 from clarke.steering.state import Probe, State, cannot_repeat
+from clarke.steering.uses import MaskUse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -13,8 +13,9 @@ from clarke.kinks import Call
 from clarke.kinks.model import UnsteeredRule
 from clarke.steering.adapt import adapted
 from clarke.steering.analysis import Site
-from clarke.steering.masks import MaskTracker, MaskUse, blended
+from clarke.steering.masks import MaskTracker
 from clarke.steering.nudges import Nudges, carries_slopes
+from clarke.steering.uses import MaskUse, blended
 from clarke.torch_private import make_dual
 
 if TYPE_CHECKING:

@@ -49,9 +49,9 @@ ANALYTIC: Final = aten(
     """,
     # Matrix products
     """
-    _trilinear.default addbmm.default addbmm_.default addmm.default addmm_.default addmv.default
-    addmv_.default addr.default addr_.default baddbmm.default baddbmm_.default bmm.default
-    dot.default linalg_cross.default mm.default mv.default vdot.default
+    _sparse_addmm.default _trilinear.default addbmm.default addbmm_.default addmm.default
+    addmm_.default addmv.default addmv_.default addr.default addr_.default baddbmm.default
+    baddbmm_.default bmm.default dot.default linalg_cross.default mm.default mv.default vdot.default
     """,
     # Linear algebra, where the matrix is not singular (see POLES)
     """
