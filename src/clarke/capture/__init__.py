@@ -2,10 +2,11 @@
 
 from clarke.capture.again import dtypes_of, refilled, values_again, without_values
 from clarke.capture.applied import Applied
+from clarke.capture.book import memory_of
 from clarke.capture.collect import COMPILED, collect_opened, collect_trace, release_nodes
 from clarke.capture.digest import digest
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
-from clarke.capture.live import Node, Writes
+from clarke.capture.live import Node, Unrecorded
 from clarke.capture.made import Made
 from clarke.capture.memory import is_there, refuse_missing
 from clarke.capture.operators import Operators
@@ -60,7 +61,7 @@ __all__ = [
     "Structure",
     "TensorTable",
     "Trace",
-    "Writes",
+    "Unrecorded",
     "ZeroFinder",
     "collect_opened",
     "collect_trace",
@@ -68,6 +69,7 @@ __all__ = [
     "dtypes_of",
     "input_slots",
     "is_there",
+    "memory_of",
     "overload_of",
     "reach",
     "refilled",
