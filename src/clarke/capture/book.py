@@ -179,6 +179,14 @@ class Book:
         """The slot of a tensor that the record knows, or None."""
         return self._slot(tensor)
 
+    def tensor_of(self, function: object, number: int) -> torch.Tensor | None:
+        """The tensor that is a result of this node of autograd's graph, if it is there."""
+        for entry in list(self._slots.entries.values()):
+            tensor = entry()
+            if tensor is not None and tensor.output_nr == number and tensor.grad_fn is function:
+                return tensor
+        return None
+
     def _slot(self, tensor: torch.Tensor) -> Slot | None:
         found = self._slots.get(tensor)
         if type(found) is Slot:
