@@ -13,6 +13,8 @@ from clarke.audit.ends import inner_ends
 from clarke.capture import (
     Recorder,
     Trace,
+    brought,
+    brought_home,
     collect_opened,
     collect_trace,
     reach,
@@ -242,13 +244,16 @@ def decided(
     given: bool = False,
 ) -> Decision:
     """The verdict on a gradient, which somebody else may have `given`."""
-    trace = narrowed(refilled(case.trace(), registry.keeps, deadline), case.slots)
-    decision = decide(
-        trace, registry, case.slots, gradient, settings, given=given, deadline=deadline
-    )
+    trace = brought_home(refilled(case.trace(), registry.keeps, deadline))
+    trace = narrowed(trace, case.slots)
+    own = tuple(map(brought, gradient))
+    decision = decide(trace, registry, case.slots, own, settings, given=given, deadline=deadline)
+    if decision.element is not None:
+        places = zip(decision.element, gradient, strict=True)
+        decision = replace(decision, element=tuple(e.to(g.device) for e, g in places))
     if decision.verdict.correct is None or case.opened is None:
         return decision
-    value = opened_value(case.opened, trace, case.slots, deadline)
+    value = opened_value(brought_home(case.opened), trace, case.slots, deadline)
     return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
 
 

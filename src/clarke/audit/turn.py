@@ -15,7 +15,7 @@ from clarke.audit.ranks import NotSharedError
 from clarke.audit.shadowed import as_written, compiled_parts, judge_shadowed, value_of
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh, plain
 from clarke.audit.work import Work
-from clarke.capture import Origin, all_finite, release_nodes, without_values
+from clarke.capture import Origin, all_finite, any_away, release_nodes, without_values
 from clarke.decide import Confirm, Decision
 from clarke.errors import CaptureError, ClarkeError, UnseenError, in_a_line
 from clarke.fast import LayerCertificate, let_go
@@ -212,7 +212,8 @@ class Turn:
         Before the backward pass: autograd frees its activations as it goes, and what is still held
         here would stay.
         """
-        slow = self._compiled is not None or self._needs_replay(case)
+        away = any_away(case.leaves)
+        slow = away or self._compiled is not None or self._needs_replay(case)
         quick = None if slow else self._orders.quick
         if quick is None:
             return case

@@ -7,6 +7,7 @@ from clarke.capture.collect import COMPILED, collect_opened, collect_trace, is_b
 from clarke.capture.digest import digest
 from clarke.capture.finite import all_finite
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
+from clarke.capture.home import any_away, brought, brought_home
 from clarke.capture.live import Node, Unrecorded
 from clarke.capture.made import Made
 from clarke.capture.memory import is_there, refuse_missing
@@ -67,6 +68,9 @@ __all__ = [
     "Unrecorded",
     "ZeroFinder",
     "all_finite",
+    "any_away",
+    "brought",
+    "brought_home",
     "collect_opened",
     "collect_trace",
     "digest",
