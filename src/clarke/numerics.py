@@ -1221,6 +1221,18 @@ ARRAY_ENTRIES = Threshold(
     "Entries of a dense float64 array (800 MB) from which it is refused before it is allocated.",
     NONE,
 )
+EXACT_MEAN = Threshold(
+    10_000,
+    "Numbers of a set up to which a vector that floating point can put neither inside nor outside "
+    "of it is placed in exact arithmetic: some milliseconds a step.",
+    NONE,
+)
+EXACT_MEAN_SIZE = Threshold(
+    12, "Variables up to which that is done; a step costs the square of their number.", NONE
+)
+EXACT_MEAN_STEPS = Threshold(
+    400, "Steps of the simplex method after which it gives up: one or two seconds.", NONE
+)
 LONGEST_CHAIN = Threshold(
     4096,
     "Elements in a chain of ties, each greater than the next, up to which a direction is sought by "

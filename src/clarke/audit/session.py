@@ -212,7 +212,7 @@ class Audit:
         self._look_for_others(recorder=recorder)
         shadows = Shadows(recorder, self._next_is_judged, self._registry.declares_functions)
         notice = CompileNotice(
-            partial(_without_hooks, recorder, stepping, self._penalized, shadows)
+            partial(_without_hooks, recorder, stepping, self._penalized, shadows, self._see_others)
         )
         self._parts = parts = (self._interceptor, spy, recorder, stepping, shadows, notice)
         try:
@@ -296,6 +296,11 @@ class Audit:
         if recorder is not None:
             recorder.stands_aside = self._ranks.aside(root)
             recorder.gathered = self._ranks.gathered if self._ranks.gathered.groups() else None
+
+    def _see_others(self, recorder: Recorder) -> None:
+        """Look for the other processes where no hook tells of them."""
+        self._ranks.go_blind()
+        self._look_for_others(recorder=recorder)
 
     def _next_is_judged(self) -> bool:
         """Whether the next backward call is going to be looked at, or one of a few behind it."""
@@ -457,13 +462,18 @@ def _interrupted(number: int, location: Location, error: BaseException, seconds:
 
 
 def _without_hooks(
-    recorder: Recorder, stepping: OptimizerAside, penalized: Penalized, shadows: Shadows
+    recorder: Recorder,
+    stepping: OptimizerAside,
+    penalized: Penalized,
+    shadows: Shadows,
+    see_others: Callable[[Recorder], None],
 ) -> None:
     """Take away what torch.compile would notice of an audit, global hooks, and follow it."""
     recorder.places.do_without_hooks()
     stepping.stop()
     penalized.stop_seeing_steps()
     shadows.begin()
+    see_others(recorder)
 
 
 def _unseen(number: int, location: Location, reason: str) -> Step:

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten
+from clarke.decide.exact import recomputed_limits, rounding_of_set
 from clarke.decide.limits import set_limits
 from clarke.decide.limitset import LimitSet, separates
-from clarke.decide.refute import recomputed_limits, rounding_of_set
+from clarke.decide.recomputed import Defect, Recomputed
 from clarke.decide.regularset import RegularSet
-from clarke.decide.verification import Defect, Recomputed, fresh_generator, same_numbers
+from clarke.decide.verification import fresh_generator, same_numbers
 from clarke.errors import UnsupportedError
 from clarke.feasibility import verify_membership
 from clarke.numerics import ASKED_ROUNDINGS, GRANTED, SET_AGREES, WEIGHTS_CONVEX

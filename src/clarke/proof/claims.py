@@ -21,8 +21,9 @@ from clarke.decide.membership import Membership
 from clarke.decide.model import Witness
 from clarke.decide.normal import outer_estimate
 from clarke.decide.norms import BallRefutation
+from clarke.decide.recomputed import Recomputed
 from clarke.decide.refute import Refutation
-from clarke.decide.verification import Recomputed, fresh_generator
+from clarke.decide.verification import fresh_generator
 from clarke.kinks.lowering import recorded_index
 from clarke.verdict import Verdict
 

@@ -14,13 +14,8 @@ from clarke.constraints import flatten
 from clarke.constraints.reads import held_sides
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.membership import Membership
-from clarke.decide.verification import (
-    Defect,
-    Recomputed,
-    as_defects,
-    is_replayed,
-    rebuilt,
-)
+from clarke.decide.recomputed import Defect, Recomputed, as_defects, rebuilt
+from clarke.decide.verification import is_replayed
 from clarke.errors import InputError, ModifiedSinceError, ProofError, UnsupportedError
 from clarke.kinks.smooth import OpClass, classify
 from clarke.proof.checked import fields, text, truth

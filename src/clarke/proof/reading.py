@@ -9,33 +9,28 @@ import numpy as np
 import torch
 
 from clarke.constraints import build_rows, find_relevant, flatten
+from clarke.decide.allowed import allowed_error, least_bounds
 from clarke.decide.apart import OuterRefutation, RegularProof, refute_outside
 from clarke.decide.certificate import Certificate, replay_bounds
-from clarke.decide.guards import LimitProof
-from clarke.decide.live import find_live
-from clarke.decide.membership import Membership, allowed_for, recomputed_set
-from clarke.decide.model import Witness
-from clarke.decide.normal import outer_estimate
-from clarke.decide.norms import BallRefutation
-from clarke.decide.refute import (
-    Refutation,
+from clarke.decide.exact import (
     part_entries,
     part_limits,
     recomputed_limits,
     rounding_of_set,
     verified,
 )
-from clarke.decide.rounding import Rounding, allowed_error, least_bounds
+from clarke.decide.guards import LimitProof
+from clarke.decide.live import find_live
+from clarke.decide.membership import Membership, allowed_for, recomputed_set
+from clarke.decide.model import Witness
+from clarke.decide.normal import outer_estimate
+from clarke.decide.norms import BallRefutation
+from clarke.decide.recomputed import Defect, Recomputed
+from clarke.decide.refute import Refutation
+from clarke.decide.rounding import Rounding
 from clarke.decide.surroundings import surroundings
 from clarke.decide.tolerance import added, larger, ray_bounds
-from clarke.decide.verification import (
-    Defect,
-    Recomputed,
-    ad_weights,
-    fresh_generator,
-    is_replayed,
-    own_gradient,
-)
+from clarke.decide.verification import ad_weights, fresh_generator, is_replayed, own_gradient
 from clarke.proof.checked import fields, items, number, truth, whole
 from clarke.proof.container import refuse
 
