@@ -78,8 +78,8 @@ def exact_mean(
 class _Tableau:
     """Phase one of the simplex method: ``sum_j w_j p_j + a (v - 1) = t``, ``0 <= v <= 2``.
 
-    Rows are integers over one denominator, columns and the right side each times a number that makes
-    them whole. The first columns are those of a unit matrix, which hold the inverse of the basis;
+    Rows are integers over one denominator, columns and the right side each times a number that
+    makes them whole. The first columns are those of a unit matrix, which hold the inverse of the basis;
     then come those of `v`, then points.
     """
 
