@@ -79,8 +79,8 @@ class _Tableau:
     """Phase one of the simplex method: ``sum_j w_j p_j + a (v - 1) = t``, ``0 <= v <= 2``.
 
     Rows are integers over one denominator, columns and the right side each times a number that
-    makes them whole. The first columns are those of a unit matrix, which hold the inverse of the basis;
-    then come those of `v`, then points.
+    makes them whole. The first columns are those of a unit matrix, which hold the inverse of the
+    basis; then come those of `v`, then points.
     """
 
     def __init__(self, target: Sequence[Fraction], allowed: Sequence[Fraction]) -> None:
