@@ -82,3 +82,16 @@ def test_forged_slim_files_are_refused(tmp_path):
         assert own(forged(tmp_path / "b", content, {**kept, **changed}))[0] == REJECTED
     del tensors[name]
     assert own(forged(tmp_path / "c", content, tensors))[0] == REJECTED
+
+
+def test_a_gradient_that_needs_more_samples_of_roundings_is_read_with_them(tmp_path):
+    """Of so many entries, one is off by more than the usual samples show."""
+    torch.manual_seed(1)
+    net = nn.Sequential(
+        nn.Linear(60, 200), nn.GELU(), nn.Linear(200, 200), nn.GELU(), nn.Linear(200, 3)
+    )
+    saved = []
+    with clarke.audit() as watch:
+        watch.subscribe(lambda _, report: saved.append(report.save(tmp_path / "step.clarke")))
+        nn.functional.cross_entropy(net(torch.randn(2, 60)), torch.tensor([0, 1])).backward()
+    assert own(saved[0]) == (CHECKED, "")
