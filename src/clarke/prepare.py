@@ -244,7 +244,7 @@ def _scalar(output: Any, recorder: RefusingRecorder) -> torch.Tensor:
     return output
 
 
-def _reached_leaves(output: torch.Tensor) -> list[torch.Tensor]:
+def reached_leaves(output: torch.Tensor) -> list[torch.Tensor]:
     """All leaves in the autograd graph of a tensor."""
     found: dict[int, torch.Tensor] = {}
     seen: set[Any] = set()
@@ -265,7 +265,7 @@ def _known_leaves(
 ) -> tuple[torch.Tensor, ...]:
     """All leaves: inputs in their order, then others in the order of first use."""
     known = {id(e.tensor): e.tensor for e in trace.leaves()}
-    for x in _reached_leaves(output):
+    for x in reached_leaves(output):
         known.setdefault(id(x), x)
     first = [x for x in inputs if id(x) in known]
     return tuple({id(x): x for x in (*first, *known.values())}.values())
@@ -400,7 +400,7 @@ class _Rerun:
         self._world.restore()
         try:
             with torch.enable_grad():
-                return _reached_leaves(self._function(*self._arguments))
+                return reached_leaves(self._function(*self._arguments))
         finally:
             self._world.restore()
 
