@@ -11,6 +11,7 @@ from clarke.capture.aside import Rest
 from clarke.decide import Decision
 from clarke.errors import InputError
 from clarke.fast import all_finite
+from clarke.numerics import LOOKOUT_WALKS
 from clarke.prepare import reached_leaves
 from clarke.verdict import Verdict
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from clarke.audit.engine import BackwardCall
+    from clarke.audit.stepping import OptimizerAside
     from clarke.capture import Recorder
     from clarke.report import Report
 
@@ -26,7 +28,7 @@ _WHERE = (
     "Nothing was recorded up to here, so that the operation is not known. The next backward call "
     "is judged; {again}"
 )
-_AGAIN = "to see where it arose in this one, run it again with every={} instead."
+_AGAIN = "to see where it arose in this one, run it again with every={} (--every) instead."
 _FIRST = "to see where it arose in this one, run it again without."
 
 
@@ -51,18 +53,48 @@ class Lookout:
                 'recording it. Use on_nonfinite="warn", "raise" or a function, or judge every call.'
             )
         self._rest: Rest | None = None
+        self._stepping: OptimizerAside | None = None
+        self._made = 0
+        self._calls = 0
+        self._shape: tuple[object, ...] = ()
+        self._leaves: tuple[torch.Tensor, ...] = ()
         self.rests = True
 
-    def begin(self, recorder: Recorder) -> None:
-        """Rest from here on."""
-        self._rest = Rest(recorder)
+    def begin(self, recorder: Recorder, stepping: OptimizerAside) -> None:
+        """Rest from here on, without hooks on modules and optimizers."""
+        recorder.places.do_without_hooks()
+        self._rest, self._stepping = Rest(recorder), stepping
         self.judged()
 
     def judged(self) -> None:
         """A call was recorded and judged: rest again."""
-        self.rests = True
-        if self._rest is not None:
+        if self._rest is not None and self._stepping is not None:
+            self._stepping.stop()
             self._rest.start()
+            self.rests = True
+
+    def _reached(self, roots: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """The leaves below some roots; as at the last look, where as many nodes were made since.
+
+        Looking costs about as much as a small network's backward pass.
+        """
+        nodes = [x.grad_fn for x in roots]
+        made = max((n._sequence_nr() for n in nodes if n is not None), default=0)
+        shape = (made - self._made, *(None if n is None else n.name() for n in nodes))
+        self._made = made
+        self._calls += 1
+        if shape != self._shape or self._calls % int(LOOKOUT_WALKS) == 0:
+            self._shape = shape
+            found = {id(x): x for root in roots for x in reached_leaves(root)}
+            self._leaves = tuple(found.values())
+        return self._leaves
+
+    def _record(self) -> None:
+        """Record the next call."""
+        if self._rest is not None and self._stepping is not None:
+            self._rest.stop()
+            self._stepping.__enter__()
+            self.rests = False
 
     def look(
         self, call: BackwardCall, result: Any, number: int
@@ -74,14 +106,12 @@ class Lookout:
             result: What the engine returned.
             number: Of the call.
         """
-        leaves = call.inputs or _leaves(call.roots)
+        leaves = call.inputs or self._reached(call.roots)
         given = [x.grad for x in leaves] if call.accumulates else result
         found = [(x, g) for x, g in zip(leaves, given, strict=True) if g is not None]
         if all_finite([g for _, g in found]):
             return None
-        self.rests = False
-        if self._rest is not None:
-            self._rest.stop()
+        self._record()
         bad = [(x, g) for x, g in found if not all_finite([g])]
         before = "" if all_finite([x for x, _ in found]) else " A variable itself is not finite."
         valued = all_finite(call.roots)
@@ -93,8 +123,3 @@ class Lookout:
         )
         decision = Decision(Verdict.NONFINITE, reason)
         return decision, tuple(g for _, g in found), tuple(x for x, _ in found)
-
-
-def _leaves(roots: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    found = {id(x): x for root in roots for x in reached_leaves(root)}
-    return list(found.values())

@@ -231,7 +231,7 @@ class Audit:
             self._recorder, self._spy, self._stepping = recorder, spy, stepping
             self._notice, self._shadows = notice, shadows
             if self._lookout is not None:
-                self._lookout.begin(recorder)
+                self._lookout.begin(recorder, stepping)
             return self  # an interrupt at this line, too, ends what has begun
         except BaseException:
             try:

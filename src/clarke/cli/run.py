@@ -67,6 +67,12 @@ def run(
         WhenNonfinite,
         typer.Option(help="What to do about NaN and infinity; ignore also exits as without them."),
     ] = WhenNonfinite.WARN,
+    only_nonfinite: Annotated[
+        bool,
+        typer.Option(
+            "--only-nonfinite", help="Look for NaN and infinity alone, at next to no cost."
+        ),
+    ] = False,
     seconds: Annotated[
         float,
         typer.Option(
@@ -117,6 +123,7 @@ def run(
         sample=sample,
         seconds=seconds or None,
         keep=folder.resolve() / "kept" if keep else None,
+        only_nonfinite=only_nonfinite,
     )
     writer = record(
         watch,
@@ -129,6 +136,7 @@ def run(
             "sample": sample,
             "on_wrong": on_wrong.value,
             "on_nonfinite": on_nonfinite.value,
+            **({"only_nonfinite": True} if only_nonfinite else {}),
             "seconds": seconds,
             "strict": strict,
         },

@@ -167,7 +167,14 @@ class _Search:
             self._undecided,
             time.monotonic() - self._began,
             self._doubt,
-            tuple(self._nonfinite.values()),
+            self._holes(),
+        )
+
+    def _holes(self) -> tuple[Find, ...]:
+        """What is not finite, without places of which a valid gradient was found elsewhere."""
+        faults = [places for kind, places in self._finds if kind is Verdict.NONFINITE]
+        return tuple(
+            f for (_, at), f in self._nonfinite.items() if not any(p <= at for p in faults)
         )
 
     @property
