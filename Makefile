@@ -16,7 +16,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: docs jax screenshots upgrade-demo field bench-hunt help setup demo test test-slow fuzz lint format typecheck bench bench-sets agreement atlas-214 docs-check build clean tokens
+.PHONY: docs jax integrations gpu screenshots upgrade-demo field bench-hunt help setup demo test test-slow fuzz lint format typecheck bench bench-sets agreement atlas-214 docs-check build clean tokens
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,19 @@ test: $(STAMP) ## Run the tests, without the slow ones
 
 test-slow: $(STAMP) ## Run the slow tests
 	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+# The libraries that train have an environment of their own: they bring hundreds of megabytes.
+VENV_LIBRARIES := .venv-integrations
+STAMP_LIBRARIES := $(VENV_LIBRARIES)/.installed
+
+$(STAMP_LIBRARIES): pyproject.toml constraints.txt
+	@test -x $(VENV_LIBRARIES)/bin/python || $(PYTHON) -m venv $(VENV_LIBRARIES)
+	$(VENV_LIBRARIES)/bin/python -m pip install --quiet -c constraints.txt \
+	  -e '.[dev,lightning,transformers,tensorboard]'
+	@touch $@
+
+integrations: $(STAMP_LIBRARIES) ## Install Lightning, Transformers, Accelerate apart, and test with them
+	$(ONE_THREAD) $(VENV_LIBRARIES)/bin/python -m pytest tests/integrations -m "slow or not slow" $(PYTEST_ARGS)
 
 fuzz: $(STAMP) ## Try CLARKE_FUZZ random programs of each kind, default 500
 	CLARKE_FUZZ=$${CLARKE_FUZZ:-500} $(PYTEST) -m fuzz $(PYTEST_ARGS)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from browser import BROWSER, FLAGS  # a neighbour of this script
 from PIL import Image
 from rich.console import Console
 
@@ -19,25 +20,13 @@ HERE = Path(__file__).parent
 IMAGES = HERE.parent / "docs" / "images"
 RUNS = {"clean": 1500, "wrong": 900, "nan": 900, "killed": 800, "long": 1750, "distributed": 900}
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--virtual-time-budget=3000",
-    "--run-all-compositor-stages-before-draw",
-)
+PICTURED = (*FLAGS, "--hide-scrollbars", "--run-all-compositor-stages-before-draw")
 DARK = "--blink-settings=preferredColorScheme=0"
 
 
 def main(only: Sequence[str] = ()) -> None:
     """Run the scripts (or those named), make their pages, and take the pictures."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    browser = BROWSER
     if browser is None:
         sys.exit("No Chromium is installed; on Debian: apt install chromium")
     with tempfile.TemporaryDirectory() as name:
@@ -84,7 +73,7 @@ def take(
     subprocess.run(
         [
             browser,
-            *FLAGS,
+            *PICTURED,
             *flags,
             f"--user-data-dir={profile}",
             f"--window-size={width},{height}",

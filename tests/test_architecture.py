@@ -18,6 +18,7 @@ LAYERS = (
     "deadline.py",
     "verdict.py",
     "numerics.py",
+    "devices.py",
     "torch_private.py",
     "torch_sharded.py",
     "torch_compiled.py",
@@ -36,6 +37,7 @@ LAYERS = (
     "proof/",
     "report/",
     "world.py",
+    "rerun.py",
     "prepare.py",
     "check.py",
     "explain.py",
@@ -256,6 +258,65 @@ def test_documentation_lists_the_same_layers():
     assert documented_layers(ROOT / "docs" / "architecture.md") == LAYERS
 
 
+LONGEST_FILE = 400
+LONGEST_FUNCTION = 60
+# Each a table of its own, or one thing by a rule of its own.
+LONG_FILES = {
+    "audit/session.py",
+    "audit/turn.py",
+    "compiled/loops.py",
+    "decide/enumerate.py",
+    "numerics.py",
+    "torch_private.py",
+}
+LONG_FUNCTIONS = {  # lists of cases
+    "atlas/points_choices.py:_groups",
+    "atlas/points_formulas.py:formulas",
+    "atlas/points_losses.py:losses",
+    "atlas/points_matrices.py:_factors",
+}
+
+
+def long_files(package: Path) -> set[str]:
+    return {
+        path.relative_to(package).as_posix()
+        for path in python_files(package)
+        if len(path.read_text("utf-8").splitlines()) > LONGEST_FILE
+    }
+
+
+def long_functions(package: Path) -> set[str]:
+    """Functions with too many lines of code; signatures and docstrings do not count."""
+    found = set()
+    for path in python_files(package):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                told = ast.get_docstring(node) is not None and len(node.body) > 1
+                first = node.body[int(told)]
+                if (node.end_lineno or 0) - first.lineno + 1 > LONGEST_FUNCTION:
+                    found.add(f"{path.relative_to(package).as_posix()}:{node.name}")
+    return found
+
+
+def test_files_and_functions_are_short():
+    # Equal, and not less: who shortens one of these strikes it off the list.
+    assert long_files(SOURCE) == LONG_FILES
+    assert long_functions(SOURCE) == LONG_FUNCTIONS
+
+
+def test_what_is_too_long_is_found(tmp_path):
+    body = "\n".join(f"    x{i} = {i}" for i in range(LONGEST_FUNCTION + 1))
+    files = {
+        "capture/long.py": "x = 1\n" * (LONGEST_FILE + 1),
+        "capture/short.py": "x = 1\n" * LONGEST_FILE,
+        "kinks/long.py": f"def f():\n{body}\n",
+        "kinks/short.py": f'def f():\n    """{chr(10) * 9}"""\n{body[: body.rindex(chr(10))]}\n',
+    }
+    package = make_package(tmp_path, files)
+    assert long_files(package) == {"capture/long.py"}
+    assert long_functions(package) == {"kinks/long.py:f"}
+
+
 IMPORT_PROBE = """
 import json, random, sys
 import numpy as np
@@ -432,3 +493,12 @@ def test_a_page_with_another_order_is_told_apart(tmp_path):
     page = tmp_path / "architecture.md"
     page.write_text("| `verdict.py` | x |\n| `errors.py` | y |\n", encoding="utf-8")
     assert documented_layers(page) == ("verdict.py", "errors.py")
+
+
+def test_tests_listed_as_slow_exist():
+    tests = Path(__file__).parent
+    for line in (tests / "slow.txt").read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        file, name = line.removeprefix("tests/").split("[")[0].split("::")
+        assert f"def {name}(" in (tests / file).read_text(), line

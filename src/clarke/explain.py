@@ -14,6 +14,7 @@ import torch
 
 from clarke.capture import PythonReads, collect_trace
 from clarke.deadline import Deadline, check_seconds
+from clarke.devices import RandomStates
 from clarke.errors import CaptureError, InputError
 from clarke.kinks import default_registry
 from clarke.numerics import CHECK_SECONDS
@@ -25,7 +26,7 @@ from clarke.undo import at_the_end, leaves_no_trace
 from clarke.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from os import PathLike
 
     from clarke.capture import Trace
@@ -83,48 +84,14 @@ def explain(
     opened = ExitStack()
     kept = {t.untyped_storage()._cdata for t in _memory(model)}
     try:
-        try:
-            trace, inputs, drew, compiled = _record(
-                model, example_input, world, registry, watched=True
-            )
-        except (RuntimeError, TypeError):
-            # Such as the `numpy()` of a tensor that requires a gradient; or an error of the model's
-            # own, which comes again.
-            world.restore()
-            trace, inputs, drew, compiled = _record(
-                model, example_input, world, registry, watched=False
-            )
+        trace, inputs, drew, compiled = _recorded(model, example_input, world, registry)
         deadline = opened.enter_context(Deadline.after(seconds))
         ours = _cuts_inputs_only(trace, model, example_input, world, registry)
         # Of what the model reads besides its inputs, values count as its own.
-        own: frozenset[int] | None = None
         unseen = [t for t in _tensors(example_input) if id(t) not in inputs.seen]
-        if unseen or drew:
-            own = frozenset(
-                s
-                for s, e in trace.externals.items()
-                if e.tensor.layout == torch.strided and e.tensor.untyped_storage()._cdata in kept
-            )
-        leaves = {id(e.tensor): e.slot for e in trace.leaves() if id(e.tensor) not in inputs.made}
-        for i, x in enumerate(wrt or ()):
-            if id(x) not in leaves:
-                raise InputError(
-                    f"Tensor {i} of `wrt` is not a leaf that the model's output depends on. Pass "
-                    "leaves that require gradients and are used by the model."
-                )
-        if not leaves:
-            raise InputError(_NOTHING)
-        slots = list(leaves.values()) if wrt is None else [leaves[id(x)] for x in wrt]
-        known = {
-            (p.data_ptr(), p.shape): n
-            for n, p in _named(model)
-            if p.numel() and p.layout == torch.strided
-        }
-        names = {
-            s: known[e.tensor.data_ptr(), e.tensor.shape]
-            for s, e in trace.externals.items()
-            if e.tensor.layout == torch.strided and (e.tensor.data_ptr(), e.tensor.shape) in known
-        }
+        own = _held_in(trace, kept) if unseen or drew else None
+        slots = _variables(trace, inputs, wrt)
+        names = _names(trace, model)
         # Before buffers are put back: those that the model changed were read as they are now.
         blind = not inputs.made and any(t.is_floating_point() for t in unseen)
         context = Context(
@@ -141,6 +108,40 @@ def explain(
     finally:
         opened.close()
         world.restore()
+
+
+def _held_in(trace: Trace, kept: Collection[int]) -> frozenset[int]:
+    """Slots of what a trace reads from some memory."""
+    strided = {s: e.tensor for s, e in trace.externals.items() if e.tensor.layout == torch.strided}
+    return frozenset(s for s, t in strided.items() if t.untyped_storage()._cdata in kept)
+
+
+def _variables(trace: Trace, inputs: _Inputs, wrt: Sequence[torch.Tensor] | None) -> list[int]:
+    """Slots of the leaves to differentiate with respect to."""
+    leaves = {id(e.tensor): e.slot for e in trace.leaves() if id(e.tensor) not in inputs.made}
+    for i, x in enumerate(wrt or ()):
+        if id(x) not in leaves:
+            raise InputError(
+                f"Tensor {i} of `wrt` is not a leaf that the model's output depends on. Pass "
+                "leaves that require gradients and are used by the model."
+            )
+    if not leaves:
+        raise InputError(_NOTHING)
+    return list(leaves.values()) if wrt is None else [leaves[id(x)] for x in wrt]
+
+
+def _names(trace: Trace, model: Any) -> dict[int, str]:
+    """What parameters are called, by slot."""
+    known = {
+        (p.data_ptr(), p.shape): n
+        for n, p in _named(model)
+        if p.numel() and p.layout == torch.strided
+    }
+    return {
+        s: known[e.tensor.data_ptr(), e.tensor.shape]
+        for s, e in trace.externals.items()
+        if e.tensor.layout == torch.strided and (e.tensor.data_ptr(), e.tensor.shape) in known
+    }
 
 
 _COMPILED = "torch.compile's program computes the function as it was written"
@@ -194,12 +195,25 @@ def _copied(example: Any, *, watched: bool) -> _Inputs:
     return _Inputs(found, frozenset(seen), frozenset(made), tuple(made.values()))
 
 
+def _recorded(
+    model: Any, example: Any, world: World, registry: Registry
+) -> tuple[Trace, _Inputs, bool, bool]:
+    """One forward pass, as `_record`, with what is computed from the inputs followed if it can."""
+    try:
+        return _record(model, example, world, registry, watched=True)
+    except (RuntimeError, TypeError):
+        # Such as the `numpy()` of a tensor that requires a gradient; or an error of the model's
+        # own, which comes again.
+        world.restore()
+        return _record(model, example, world, registry, watched=False)
+
+
 def _record(
     model: Any, example: Any, world: World, registry: Registry, *, watched: bool
 ) -> tuple[Trace, _Inputs, bool, bool]:
     """One forward pass: trace, inputs; whether random numbers were drawn, whether compiled."""
     recorder = saving_recorder(world, registry)
-    before = torch.get_rng_state()
+    random = RandomStates()
     with torch.enable_grad(), recorder, PythonReads(recorder):
         inputs = _copied(example, watched=watched)
         output = _one_number(_call(model, inputs.example))
@@ -213,7 +227,7 @@ def _record(
             "an embedding does), so what is differentiated is not the value that it is given, and "
             "nothing holds for all values of it. Rewrite parameters outside of the model."
         )
-    drew = not torch.equal(before, torch.get_rng_state())
+    drew = random.have_changed()
     return trace, inputs, drew, recorder.compiled
 
 

@@ -9,21 +9,20 @@ import numpy as np
 import torch
 from scipy.optimize import nnls
 
+from clarke.capture import all_finite
 from clarke.check import check
-from clarke.constraints import find_relevant, resolve
+from clarke.constraints import find_relevant
 from clarke.constraints.relevance import Mixing
 from clarke.decide import Decision
-from clarke.decide.applied import not_vouched
 from clarke.decide.certificate import Certificate
-from clarke.decide.detached import declared_rate, numbers_read, unseen_branch
-from clarke.decide.hazards import obstacle
+from clarke.decide.detached import numbers_read, unseen_branch
 from clarke.decide.nonfinite import limits_beside
 from clarke.decide.responsible import wrong_functions
 from clarke.errors import BudgetError, InputError, OutOfTimeError, UnsupportedError
 from clarke.fast import QuickJudge
 from clarke.kinks import Hazard
 from clarke.numerics import BESIDE_AGREES, CHECK_SECONDS
-from clarke.prepare import prepared
+from clarke.prepare import prepared, vouched
 from clarke.steering import Program, analyse, select_along, selected_gradient
 from clarke.subdifferential import subdifferential
 from clarke.undo import leaves_no_trace
@@ -191,15 +190,7 @@ def _along(
             )
             if isinstance(quick, Decision) and quick.verdict in _LIMITING:
                 return run.gradient
-        analysis = analyse(run.trace, run.registry, run.deadline)
-        analysis = resolve(analysis, run.registry, run.slots, run.deadline)
-        blocked = obstacle(analysis, sees_values=False)
-        if blocked is not None:
-            raise UnsupportedError(f"No gradient can be vouched for: {blocked.reason}")
-        declared = not_vouched(analysis, run.registry, run.slots, run.deadline)
-        declared = declared or declared_rate(analysis, run.slots, run.values)
-        if declared is not None:
-            raise UnsupportedError(f"No gradient can be vouched for: {declared.reason}")
+        analysis = vouched(run, "No gradient can be vouched for")
         reads = bool(numbers_read(run.trace))
         # Autograd's own formula may fail where it is in doubt, or fused with others.
         alone = bool(analysis.doubtful or wrong_functions(analysis) or analysis.trace.applied)
@@ -262,7 +253,7 @@ def _refuse_steps(analysis: Analysis, variables: Sequence[int], deadline: Deadli
 
 
 def _require_finite(gradient: Sequence[torch.Tensor]) -> None:
-    if not all(bool(torch.isfinite(g).all()) for g in gradient):
+    if not all_finite(gradient):
         raise _NotFiniteError(
             "The gradient contains NaN or infinity. clarke.check names the operation at fault."
         )

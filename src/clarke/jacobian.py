@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from clarke.constraints import flatten
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.certificate import Certificate
 from clarke.decide.elements import distinct
-from clarke.decide.matrices import derivative_of, matrix_under, outputs_under
-from clarke.decide.refute import joint_choices
+from clarke.decide.matrices import derivative_of, matrix_under, mixes_to, outputs_under
+from clarke.decide.mixed import joint_choices
 from clarke.errors import BudgetError, ClarkeError, InputError, UnsupportedError
 from clarke.grad import grad
 from clarke.numerics import (
@@ -265,13 +264,10 @@ def check_jacobian(
         )
     given = jacobian.detach()
     row = given.double().T @ scalar.weights.detach().double()
-    sizes = [x.numel() for x in scalar.variables]
-    ends = list(accumulate(sizes))
-    parts = [
-        row[e - s : e].reshape(x.shape)
-        for s, e, x in zip(sizes, ends, scalar.variables, strict=True)
-    ]
-    report = scalar.judge(parts, seconds)
+    parts = row.split([x.numel() for x in scalar.variables])
+    report = scalar.judge(
+        [p.reshape(x.shape) for p, x in zip(parts, scalar.variables, strict=True)], seconds
+    )
     blank = JacobianReport(Verdict.UNDECIDED, report.reason, None, (), (), report)
     if report.verdict is Verdict.NOT_CLARKE:
         return replace(
@@ -283,7 +279,7 @@ def check_jacobian(
     if report.correct and isinstance(report.certificate, Certificate):
         proof = report.certificate
         found = [matrix_under(proof.program, w.choices) for w in proof.witnesses]
-        if _mix(found, proof.weights, given):
+        if mixes_to(found, proof.weights, given):
             return replace(
                 blank,
                 verdict=report.verdict,
@@ -327,11 +323,7 @@ def _all_matrices(scalar: _Weighted, seconds: float | None) -> tuple[list[Array]
     limits = whole.limits.certain()
     if limits is None or limits.count > JACOBIAN_LISTED:
         raise BudgetError("There are too many selections of pieces to list their Jacobians.")
-    cells = [c.cells for c in limits.components]
-    found = [
-        matrix_under(whole.program, joint_choices([c[i] for c, i in zip(cells, atom, strict=True)]))
-        for atom in np.ndindex(*[len(c) for c in cells])
-    ]
+    found = [matrix_under(whole.program, joint_choices(own)) for _, own in limits.combinations()]
     return found, whole.complete
 
 
@@ -352,7 +344,7 @@ def _listed(
     used = np.flatnonzero(weights)
     shares, parts = tuple(weights[used].tolist()), [matrices[i] for i in used]
     mixed = tuple(torch.from_numpy(p) for p in parts)
-    if used.size and _mix(parts, shares, given):
+    if used.size and mixes_to(parts, shares, given):
         kind = Verdict.BOULIGAND if len(parts) == 1 else Verdict.CLARKE
         return replace(blank, verdict=kind, reason="", element=given, parts=mixed, weights=shares)
     if not complete:
@@ -395,12 +387,3 @@ def _adds_up(proof: Certificate, matrix: Array) -> bool:
     wanted = flatten(gradient)
     size = np.abs(weights) @ np.abs(matrix) + np.abs(wanted)
     return bool((np.abs(weights @ matrix - wanted) <= bounds + JACOBIAN_LIKE * size).all())
-
-
-def _mix(matrices: Sequence[Array], weights: Sequence[float], given: torch.Tensor) -> bool:
-    """Whether a mixture of matrices is the given one, up to roundings of its type."""
-    mixed = sum(w * m for w, m in zip(weights, matrices, strict=True))
-    target = given.double().numpy()
-    size = np.maximum(np.abs(np.stack(list(matrices))).max(0), np.abs(target))
-    allowed = max(float(JACOBIAN_LIKE), 64 * torch.finfo(given.dtype).eps) * size
-    return bool((np.abs(mixed - target) <= allowed).all())

@@ -1221,6 +1221,18 @@ ARRAY_ENTRIES = Threshold(
     "Entries of a dense float64 array (800 MB) from which it is refused before it is allocated.",
     NONE,
 )
+EXACT_MEAN = Threshold(
+    10_000,
+    "Numbers of a set up to which a vector that floating point can put neither inside nor outside "
+    "of it is placed in exact arithmetic: some milliseconds a step.",
+    NONE,
+)
+EXACT_MEAN_SIZE = Threshold(
+    12, "Variables up to which that is done; a step costs the square of their number.", NONE
+)
+EXACT_MEAN_STEPS = Threshold(
+    400, "Steps of the simplex method after which it gives up: one or two seconds.", NONE
+)
 LONGEST_CHAIN = Threshold(
     4096,
     "Elements in a chain of ties, each greater than the next, up to which a direction is sought by "
@@ -1232,8 +1244,8 @@ LONGEST_CHAIN = Threshold(
 
 LOOKOUT_WALKS = Threshold(
     16,
-    "Calls after which an audit that looks for NaN alone walks through the graph again, although as "
-    "many nodes were made as in the call before: a walk costs some 50 us.",
+    "Calls after which an audit that looks for NaN alone walks through the graph again, although "
+    "as many nodes were made as in the call before: a walk costs some 50 us.",
     NONE,
 )
 HUNT_SECONDS = Threshold(20.0, "Time limit of a hunt: what a person waits for.", NONE)

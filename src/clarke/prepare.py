@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import math
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,19 +9,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.capture import Made, PythonReads, RefusingRecorder, collect_opened, collect_trace
-from clarke.deadline import UNLIMITED, Deadline, check_seconds
-from clarke.decide.detached import opened_value
+from clarke.constraints import resolve
+from clarke.deadline import Deadline, check_seconds
+from clarke.decide.applied import not_vouched
+from clarke.decide.detached import declared_rate, opened_value
+from clarke.decide.hazards import obstacle
 from clarke.decide.rates import Again
 from clarke.errors import (
     CaptureError,
-    ClarkeError,
     InputError,
-    OutOfTimeError,
-    ReplayError,
-    in_a_line,
+    UnsupportedError,
 )
 from clarke.kinks import default_registry
-from clarke.torch_compiled import AsWritten
+from clarke.rerun import Rerun, as_written, gradient_of, reached_leaves
+from clarke.steering import analyse
+from clarke.steering.fixed import narrowed
 from clarke.undo import at_the_end, contextmanager
 from clarke.world import World
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from clarke.capture import Location, Trace
     from clarke.kinks import Registry
+    from clarke.steering import Analysis
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +84,27 @@ class Prepared:
         """Slots of the variables; a leaf that the trace lacks stands behind what is not seen."""
         known = {id(e.tensor): e.slot for e in self.trace.leaves()}
         return tuple(known[id(x)] for x in self.leaves if id(x) in known)
+
+
+def vouched(run: Prepared, refusal: str) -> Analysis:
+    """What ran with its touched kinks, where nothing on the way is out of reach.
+
+    Args:
+        run: The recorded run.
+        refusal: Begins the message where something is.
+
+    Raises:
+        UnsupportedError: Something is: what nobody knows, a declared derivative, a custom Function
+            that says otherwise than its forward.
+    """
+    analysis = analyse(run.trace, run.registry, run.deadline)
+    analysis = resolve(analysis, run.registry, run.slots, run.deadline)
+    found = obstacle(analysis, sees_values=False)
+    found = found or not_vouched(analysis, run.registry, run.slots, run.deadline)
+    found = found or declared_rate(analysis, run.slots, run.values, run.deadline)
+    if found is not None:
+        raise UnsupportedError(f"{refusal}: {found.reason}")
+    return analysis
 
 
 def saving_recorder(world: World, registry: Registry) -> RefusingRecorder:
@@ -153,22 +174,19 @@ def prepared(
                 recorder.paused = True
                 known = _known_leaves(trace, output, arguments)
                 changed = {id(x) for x in known if not world.holds_still(x)}
-            written = _as_written(function) if recorder.compiled else function
+            written = as_written(function) if recorder.compiled else function
             drew = world.has_drawn()
-            rerun = _Rerun(written, arguments, known, world, deadline)
+            rerun = Rerun(written, arguments, known, world, deadline)
             leaves = _leaves(known, given, made, rerun) if wrt is None else _named(known, wrt)
             if any(x.is_complex() for x in leaves):
                 raise InputError("A variable is complex; a Clarke gradient needs real variables.")
-            gradient = _gradient(output, leaves)
-            rerun = _Rerun(written, arguments, leaves, world, deadline)
-            compiled = _Rerun(function, arguments, leaves, world, deadline)
-            # How many numbers rrelu draws depends on its input: beside the point others come out.
-            drawn = any(
-                op.name.startswith("aten::rrelu_with_noise") and op.drawn for op in trace.ops
-            )
-            every = all(x.dtype == torch.float64 for x in leaves) and not drawn
+            gradient = gradient_of(output, leaves)
+            rerun = Rerun(written, arguments, leaves, world, deadline)
+            compiled = Rerun(function, arguments, leaves, world, deadline)
+            every = all(x.dtype == torch.float64 for x in leaves) and not _draws_by_values(trace)
+            own = {id(x) for x in leaves}
             yield Prepared(
-                trace,
+                narrowed(trace, {e.slot for e in trace.leaves() if id(e.tensor) in own}),
                 wider,
                 registry,
                 tuple(leaves),
@@ -184,6 +202,11 @@ def prepared(
             )
     finally:
         world.restore()
+
+
+def _draws_by_values(trace: Trace) -> bool:
+    """How many numbers rrelu draws depends on its input: beside the point others come out."""
+    return any(op.name.startswith("aten::rrelu_with_noise") and op.drawn for op in trace.ops)
 
 
 def _rewritten(changed: Sequence[torch.Tensor], recorder: RefusingRecorder) -> Location | None:
@@ -244,22 +267,6 @@ def _scalar(output: Any, recorder: RefusingRecorder) -> torch.Tensor:
     return output
 
 
-def reached_leaves(output: torch.Tensor) -> list[torch.Tensor]:
-    """All leaves in the autograd graph of a tensor."""
-    found: dict[int, torch.Tensor] = {}
-    seen: set[Any] = set()
-    todo = [output.grad_fn] if output.grad_fn is not None else []
-    while todo:
-        node = todo.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found[id(node.variable)] = node.variable
-        todo += [n for n, _ in node.next_functions if n is not None]
-    return list(found.values())
-
-
 def _known_leaves(
     trace: Trace, output: torch.Tensor, inputs: Sequence[Any]
 ) -> tuple[torch.Tensor, ...]:
@@ -272,7 +279,7 @@ def _known_leaves(
 
 
 def _leaves(
-    known: Sequence[torch.Tensor], given: dict[int, bool], made: Made, rerun: _Rerun
+    known: Sequence[torch.Tensor], given: dict[int, bool], made: Made, rerun: Rerun
 ) -> list[torch.Tensor]:
     """The variables: what the function was given or closes over, not what it makes itself."""
     own = {id(x): False if id(x) in given else made.is_made(x) for x in known}
@@ -298,138 +305,3 @@ def _named(known: Sequence[torch.Tensor], wrt: Sequence[torch.Tensor]) -> list[t
                 "leaves that require gradients and are used by the function."
             )
     return list(wrt)
-
-
-def _as_written(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that runs uncompiled what torch.compile has compiled of it."""
-    entered: list[AsWritten] = []
-
-    def stop() -> None:
-        for one in entered:
-            one.stop()
-
-    at_the_end(stop)
-
-    @functools.wraps(function, updated=())
-    def call(*args: Any) -> Any:
-        entered[:] = [AsWritten()]
-        with entered[0]:
-            return function(*args)
-
-    return call
-
-
-def _gradient(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    if not leaves:
-        return ()
-    try:
-        # What the function uses may hang on a graph of the user's own: free nothing.
-        grads = torch.autograd.grad(output, list(leaves), retain_graph=True, materialize_grads=True)
-    except RuntimeError as error:
-        if "donated buffer" in str(error):  # of a compiled program, whose graph is its own
-            return _strided(torch.autograd.grad(output, list(leaves), materialize_grads=True))
-        if "use_reentrant" in str(error):
-            raise InputError(
-                "The program uses activation checkpointing with use_reentrant=True, for which "
-                "autograd gives no gradient by torch.autograd.grad. "
-                "Pass use_reentrant=False to torch.utils.checkpoint.checkpoint, "
-                "or judge the loss.backward() of the training loop."
-            ) from error
-        if "second time" in str(error) or "freed" in str(error):
-            raise InputError(
-                "The graph of the result has already been freed by a backward call. Compute the "
-                "result inside the function, without calling backward there."
-            ) from error
-        raise
-    return _strided(grads)
-
-
-def _strided(grads: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    return tuple(g.detach() if g.layout is torch.strided else g.detach().to_dense() for g in grads)
-
-
-class _Rerun:
-    """Runs the user's function at other values of its variables."""
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        leaves: Sequence[torch.Tensor],
-        world: World,
-        deadline: Deadline = UNLIMITED,
-    ) -> None:
-        self._deadline = deadline
-        self._cost = 0.0  # seconds of the last run, of what the user's code takes
-        self._function = function
-        self._arguments = arguments
-        self._leaves = tuple(leaves)
-        self._world = world
-
-    def gradient(self, point: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """AD's gradient at `point`; the variables are put back afterwards.
-
-        Raises:
-            ReplayError: The function does not take that point, and says so in its own way.
-        """
-        with self._moved(point):
-            try:
-                with torch.enable_grad():
-                    output = self._function(*self._arguments)
-                return _gradient(output, self._leaves)
-            except ClarkeError:
-                raise
-            except Exception as error:
-                raise ReplayError(
-                    f"Beside the point the function raises {in_a_line(error)}. Pass a point around "
-                    "which it is defined."
-                ) from error
-
-    def here(self) -> tuple[tuple[torch.Tensor, ...], float]:
-        """AD's gradient at the point itself, and the value; what the user's code raises passes."""
-        self._world.restore()
-        try:
-            with self._deadline.paused(), torch.enable_grad():
-                output = self._function(*self._arguments)
-                return _gradient(output, self._leaves), float(output.detach())
-        finally:
-            self._world.restore()
-
-    def leaves(self) -> list[torch.Tensor]:
-        """The leaves that another run at the same point depends on."""
-        self._world.restore()
-        try:
-            with torch.enable_grad():
-                return reached_leaves(self._function(*self._arguments))
-        finally:
-            self._world.restore()
-
-    def value(self, point: Sequence[torch.Tensor]) -> float:
-        """The function's value at `point`; the variables are put back afterwards.
-
-        NaN where it takes no such point: it may check its input, or return another number of
-        values there.
-        """
-        with self._moved(point), torch.enable_grad():
-            try:
-                return float(self._function(*self._arguments).detach())
-            except OutOfTimeError:
-                raise
-            except Exception:  # noqa: BLE001 - in whatever way it says so
-                return math.nan
-
-    @contextmanager
-    def _moved(self, point: Sequence[torch.Tensor]) -> Iterator[None]:
-        self._deadline.afford(self._cost, "running the function again beside the point")
-        started = time.monotonic()
-        self._world.restore()
-        originals = [x.data for x in self._leaves]
-        try:
-            for x, value in zip(self._leaves, point, strict=True):
-                x.data = value.detach().to(x.dtype).clone()
-            yield
-        finally:
-            for x, value in zip(self._leaves, originals, strict=True):
-                x.data = value
-            self._world.restore()
-            self._cost = time.monotonic() - started

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from clarke.constraints import flatten, resolve, unflatten
+from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.absnormal import AbsNormalForm, abs_normal_form
-from clarke.decide.applied import not_vouched
 from clarke.decide.curvature import local_minimum
 from clarke.decide.descent import Frechet, Stationarity, frechet, stationarity
-from clarke.decide.detached import declared_rate, numbers_read
-from clarke.decide.hazards import obstacle
+from clarke.decide.detached import numbers_read
+from clarke.decide.exact import rounding_of_set
 from clarke.decide.limits import set_limits
 from clarke.decide.membership import Membership, allowed_for
 from clarke.decide.minimum import LocalMinimum
-from clarke.decide.refute import rounding_of_set
 from clarke.decide.settext import set_text
 from clarke.decide.source import (
     Source,
@@ -35,8 +33,8 @@ from clarke.decide.source import (
 )
 from clarke.errors import InputError, UnsupportedError
 from clarke.numerics import SET_SECONDS
-from clarke.prepare import prepared
-from clarke.steering import Program, analyse, select_along, selected_gradient
+from clarke.prepare import prepared, vouched
+from clarke.steering import Program, select_along, selected_gradient
 from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
@@ -88,11 +86,7 @@ def subdifferential(
         OutOfTimeError: No answer in time (a `BudgetError`); says how far it got.
     """
     with prepared(function, inputs, wrt, seconds) as run:
-        analysis = analyse(run.trace, run.registry, run.deadline)
-        analysis = resolve(analysis, run.registry, run.slots, run.deadline)
-        blocked = obstacle(analysis, sees_values=False)
-        if blocked is not None:
-            raise UnsupportedError(f"The set cannot be computed: {blocked.reason}")
+        analysis = vouched(run, "The set cannot be computed")
         read = numbers_read(run.trace)
         if read:
             raise UnsupportedError(
@@ -100,10 +94,6 @@ def subdifferential(
                 "cannot be seen. Read it outside of the function."
             )
         program = Program(analysis, run.slots, deadline=run.deadline)
-        declared = not_vouched(analysis, run.registry, run.slots, run.deadline)
-        declared = declared or declared_rate(analysis, run.slots, run.values, run.deadline)
-        if declared is not None:
-            raise UnsupportedError(f"The set cannot be computed: {declared.reason}")
         budget = set_limits() if limits is None else limits
         source = Source(program, replace(budget, rounding=not exact), seed)
         if source.regular is None:

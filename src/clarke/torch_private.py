@@ -20,6 +20,8 @@ from torch._guards import TracingContext
 from torch.overrides import _pop_mode
 from torch.utils import _python_dispatch
 
+from clarke.devices import device_types
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -147,7 +149,7 @@ class ThreadState:
         self._seen = torch._C._is_torch_function_enabled()  # noqa: SLF001 - has no public name
         self._hooks = saved_tensors_hooks()
         self._anomaly = (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled())
-        self._autocast = torch.is_autocast_enabled("cpu")
+        self._autocast = {d: torch.is_autocast_enabled(d) for d in device_types()}
         self._nesting = _autocast_nesting()
 
     def restore(self) -> None:
@@ -164,7 +166,8 @@ class ThreadState:
         while (found := saved_tensors_hooks()) is not None and found != self._hooks:
             torch._C._autograd._pop_saved_tensors_default_hooks()  # noqa: SLF001 - as above
         torch.set_anomaly_enabled(*self._anomaly)
-        torch.set_autocast_enabled("cpu", self._autocast)
+        for device, cast in self._autocast.items():
+            torch.set_autocast_enabled(device, cast)
         while _autocast_nesting() > self._nesting:
             torch.autocast_decrement_nesting()
         torch._C._set_grad_enabled(self._grad)  # noqa: SLF001 - without a mode's eyes
@@ -252,6 +255,20 @@ def _autocast_nesting() -> int:
 def vmap_nesting() -> int:
     """How many of autograd's own vmaps (``is_grads_batched``) are running."""
     return int(at_once(_count_up, _count_down)[0]) - 1
+
+
+_wrapped: Final[Any] = torch._C._functorch.is_functorch_wrapped_tensor  # noqa: SLF001 - as above
+_at_work: Final[Any] = torch._C._are_functorch_transforms_active  # noqa: SLF001 - as above
+
+
+def is_transformed() -> bool:
+    """Whether torch.func or autograd's own vmap (``is_grads_batched``) is running."""
+    return bool(_at_work()) or vmap_nesting() > 0
+
+
+def is_of_transform(value: object) -> bool:
+    """Whether a tensor is one that torch.func shows to the function that it transforms."""
+    return isinstance(value, torch.Tensor) and bool(_wrapped(value))
 
 
 def saved_tensors_hooks() -> tuple[Any, Any] | None:
@@ -454,3 +471,9 @@ def unpack_dual(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]
     """A tensor without its tangent, and that, if it has one; inside of `forward_mode`."""
     primal, tangent = _unpack_dual(value, level=_LEVEL)
     return primal, tangent
+
+
+def node_number(node: Any) -> int:
+    """How many nodes of autograd's graph this thread had made before this one."""
+    number: int = node._sequence_nr()  # noqa: SLF001 - has no public name
+    return number

@@ -5,6 +5,7 @@ Where a version of torch lacks them, a sharded training is not followed, and say
 
 from __future__ import annotations
 
+import gc
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,22 @@ def groups_of(root: torch.nn.Module) -> list[Any]:
                 groups = [g for g in (state._fsdp_param_group,) if g is not None]  # noqa: SLF001 - as above
             found.update((id(g), g) for g in groups)
     return list(found.values())
+
+
+def in_processes() -> list[torch.nn.Module]:
+    """All modules here whose parameters several processes train, found without anybody's hooks.
+
+    By their types alone: nothing of another object is asked, which might have it do something.
+    """
+    ddp: Any = sys.modules.get("torch.nn.parallel.distributed")
+    fsdp: Any = sys.modules.get(_FSDP)
+    kinds = [
+        getattr(ddp, "DistributedDataParallel", None),
+        getattr(fsdp, "FSDPModule", None),
+        getattr(fsdp, "FullyShardedDataParallel", None),
+    ]
+    known = tuple(k for k in kinds if k is not None)
+    return [x for x in gc.get_objects() if issubclass(type(x), known)]
 
 
 def uses_processes() -> bool:

@@ -18,7 +18,7 @@ class Verdict(Enum):
         "so it is a Clarke gradient."
     )
     NOT_CLARKE = "WRONG: the gradient is not in the Clarke subdifferential."
-    NONFINITE = "The gradient contains NaN or infinity."
+    NONFINITE = "The gradient, or the value that was differentiated, is NaN or infinite."
     NOT_LIPSCHITZ = (
         "The function is not Lipschitz here (a step or an infinite slope): "
         "it has no Clarke subdifferential."

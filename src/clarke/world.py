@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from clarke.devices import RandomStates
+
 
 @dataclass(frozen=True, eq=False)
 class _Saved:
@@ -42,8 +44,7 @@ class World:
     """Random states; parameters, buffers and modes of every module that runs; given tensors."""
 
     def __init__(self) -> None:
-        self._cpu = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        self._random = RandomStates()
         self._python = random.getstate()
         self._numpy: Any = np.random.get_state()  # noqa: NPY002 - the global one is the user's
         self._saved: dict[int, _Saved] = {}
@@ -81,20 +82,16 @@ class World:
 
     def has_drawn(self) -> bool:
         """Whether random numbers have been drawn since, from any of the global generators."""
-        cuda = torch.cuda.get_rng_state_all() if self._cuda else []
         numpy: Any = np.random.get_state()  # noqa: NPY002 - as above
         return not (
-            torch.equal(self._cpu, torch.get_rng_state())
-            and all(torch.equal(a, b) for a, b in zip(self._cuda, cuda, strict=True))
+            not self._random.have_changed()
             and self._python == random.getstate()
             and all(np.array_equal(a, b) for a, b in zip(self._numpy, numpy, strict=True))
         )
 
     def restore(self) -> None:
         """Put everything back; may be called repeatedly."""
-        torch.set_rng_state(self._cpu)
-        if self._cuda:
-            torch.cuda.set_rng_state_all(self._cuda)
+        self._random.restore()
         random.setstate(self._python)
         np.random.set_state(self._numpy)  # noqa: NPY002 - as above
         for module, buffers in self._buffers.values():

@@ -8,10 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 import clarke
 from clarke.verdict import Verdict
-
-
-def leaf(*values, dtype=torch.float64):
-    return torch.tensor(values, dtype=dtype, requires_grad=True)
+from reference.leaves import leaf
 
 
 def function(forward, backward, *, once=False):

@@ -11,10 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import clarke
 from clarke import Verdict
-
-
-def leaf(*values, dtype=torch.float64):
-    return torch.tensor(values, dtype=dtype, requires_grad=True)
+from reference.leaves import leaf
 
 
 def line_of(function, text):

@@ -6,12 +6,9 @@ import torch
 
 import clarke
 from clarke import Verdict
+from reference.leaves import leaf
 
 F64 = torch.float64
-
-
-def leaf(*values):
-    return torch.tensor(values, dtype=F64, requires_grad=True)
 
 
 @pytest.mark.parametrize(

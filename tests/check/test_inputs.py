@@ -6,10 +6,7 @@ from torch import nn
 
 import clarke
 from clarke import CaptureError, InputError, Verdict
-
-
-def leaf(*values, dtype=torch.float64):
-    return torch.tensor(values, dtype=dtype, requires_grad=True)
+from reference.leaves import leaf
 
 
 def test_nothing_requires_a_gradient():

@@ -11,10 +11,7 @@ from torch.autograd.gradcheck import GradcheckError
 import clarke
 from clarke.report.text import tensors_text
 from clarke.testing import gradcheck
-
-
-def zeros(*shape):
-    return torch.zeros(*shape, dtype=torch.float64, requires_grad=True)
+from reference.leaves import zeros
 
 
 def test_a_zero_has_no_sign():

@@ -1,17 +1,16 @@
 """NaN, infinite slopes and steps: the verdict each deserves, by name and line; no false alarm."""
 
 import inspect
+import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
 import clarke
 from clarke.verdict import Verdict
-
-
-def leaf(*values, dtype=torch.float64):
-    return torch.tensor(values, dtype=dtype, requires_grad=True)
+from reference.leaves import leaf
 
 
 def judged(function, *inputs):
@@ -208,6 +207,29 @@ def test_a_value_that_is_not_finite_is_named_where_it_was_made():
     assert "own value is not finite" in report.reason
 
 
+@pytest.mark.parametrize(
+    ("function", "operation"),
+    [
+        (lambda x: torch.softmax(x.masked_fill(x > -1, -math.inf), 0).sum(), "_softmax"),
+        (lambda x: nn.functional.cross_entropy(x[None], torch.tensor([-100])), "nll_loss_forward"),
+        (lambda x: x[x > 9].mean(), "mean"),
+        (lambda x: (x.relu() + (x.detach() / 0 - x.detach() / 0)).sum(), ""),  # before it began
+    ],
+    ids=["all masked", "all ignored", "mean of nothing", "detached"],
+)
+def test_a_finite_gradient_of_nan_is_told(function, operation):
+    report, _ = judged(function, leaf(1.0, 0.0))
+    assert all(bool(torch.isfinite(g).all()) for g in report.gradient)
+    assert report.verdict is Verdict.NONFINITE
+    assert report.reason.startswith(operation)
+    assert "no generalized gradient" in report.reason
+    x = leaf(1.0, 0.0)
+    with pytest.warns(clarke.WrongGradientWarning, match="The value differentiated at"):  # noqa: SIM117
+        with clarke.audit() as watch:
+            function(x).backward()
+    assert watch.steps[0].verdict is Verdict.NONFINITE
+
+
 def test_no_element_is_claimed_where_the_value_is_infinite():
     # Beside the point the determinant is negative on some rays, where AD's gradient is zero.
     report, _ = judged(lambda x: torch.logdet(x) * 1, leaf((1.0, 1.0), (1.0, 1.0)))
@@ -216,10 +238,13 @@ def test_no_element_is_claimed_where_the_value_is_infinite():
 
 
 def test_a_finite_gradient_of_an_infinite_value_is_not_taken_for_right():
-    for x in (leaf(1e200), leaf(1e30, dtype=torch.float32)):
+    for x, verdict in (
+        (leaf(1e200), Verdict.NONFINITE),
+        (leaf(1e30, dtype=torch.float32), Verdict.UNDECIDED),  # finite in float64
+    ):
         report = clarke.check(lambda x: (x * x).sum().sqrt(), (x,))
         assert float(report.gradient[0]) == 0  # the derivative is 1
-        assert report.verdict is Verdict.UNDECIDED
+        assert report.verdict is verdict
 
 
 def distances(x):

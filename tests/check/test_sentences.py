@@ -12,6 +12,7 @@ from clarke.cli.life import Life
 from clarke.integrations import pytest as plugin
 from clarke.report.runs.model import Run
 from clarke.verdict import Verdict
+from reference.leaves import leaf
 
 PAGE = Path(__file__).parents[2] / "docs" / "sentences.md"
 ROWS = [
@@ -19,10 +20,6 @@ ROWS = [
     for line in PAGE.read_text("utf-8").splitlines()
     if line.startswith("| ") and not line.startswith("| was")
 ]
-
-
-def leaf(*values):
-    return torch.tensor(values, dtype=torch.float64, requires_grad=True)
 
 
 def checked(function, *values):

@@ -4,10 +4,7 @@ import torch
 
 import clarke
 from clarke.verdict import Verdict
-
-
-def leaf(*values):
-    return torch.tensor(values, dtype=torch.float64, requires_grad=True)
+from reference.leaves import leaf
 
 
 def test_a_tensor_that_was_given_other_data():

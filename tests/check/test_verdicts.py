@@ -12,10 +12,7 @@ from clarke import Verdict
 from clarke.kinks import default_registry
 from clarke.kinks.regions import RegionRule
 from clarke.kinks.singular import SingularRule
-
-
-def leaf(*values, dtype=torch.float64):
-    return torch.tensor(values, dtype=dtype, requires_grad=True)
+from reference.leaves import leaf
 
 
 def line_of(function, text):

@@ -154,7 +154,7 @@ def test_the_backward_pass_raises(world):
     [
         ("prepare", "_scalar"),
         ("prepare", "collect_trace"),
-        ("prepare", "_gradient"),
+        ("prepare", "gradient_of"),
         ("check", "decide"),
         ("check", "build_report"),
         ("decide.ladder", "find_relevant"),

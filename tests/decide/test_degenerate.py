@@ -7,10 +7,7 @@ from torch.nn import functional as F  # noqa: N812
 import clarke
 from clarke import Verdict
 from clarke.decide.limits import Limits
-
-
-def zeros(size, dtype=torch.float64):
-    return torch.zeros(size, dtype=dtype, requires_grad=True)
+from reference.leaves import zeros
 
 
 @pytest.mark.parametrize("factor", [1e-30, 1e-8, 1.0, 1e8, 1e30])
@@ -33,17 +30,17 @@ def test_scale_changes_no_verdict(factor):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_floating_point_types(dtype):
-    report = clarke.check(lambda x: (F.relu(x) - F.relu(-x)).sum(), (zeros(2, dtype),))
+    report = clarke.check(lambda x: (F.relu(x) - F.relu(-x)).sum(), (zeros(2, dtype=dtype),))
     assert report.verdict is Verdict.NOT_CLARKE
-    assert clarke.check(lambda x: x.abs().sum(), (zeros(2, dtype),)).correct
-    (taken,) = clarke.grad(lambda x: x.abs().sum(), (zeros(2, dtype),))
+    assert clarke.check(lambda x: x.abs().sum(), (zeros(2, dtype=dtype),)).correct
+    (taken,) = clarke.grad(lambda x: x.abs().sum(), (zeros(2, dtype=dtype),))
     assert taken.dtype == dtype
     assert taken.abs().tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_member_rounded_to_a_narrow_type(dtype):
-    x = zeros(3, dtype)
+    x = zeros(3, dtype=dtype)
     report = clarke.check(lambda x: x.amax(), (x,))
     assert report.verdict is Verdict.CLARKE
 

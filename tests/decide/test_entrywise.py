@@ -7,12 +7,9 @@ import clarke
 from clarke.prepare import prepared
 from clarke.steering import Pieces, Program, analyse, natural_gradient, selected_gradient
 from clarke.verdict import Verdict
+from reference.leaves import leaf as point
 
 POSITIVE = (Verdict.SMOOTH, Verdict.BOULIGAND, Verdict.CLARKE)
-
-
-def point(*values, dtype=torch.float64):
-    return torch.tensor(values, dtype=dtype, requires_grad=True)
 
 
 def cancelling(x):

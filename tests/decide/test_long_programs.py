@@ -7,20 +7,7 @@ from torch import nn
 import clarke
 from clarke.steering import Program
 from clarke.verdict import Verdict
-
-
-class _Square(torch.autograd.Function):
-    factor = 1.0
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    def backward(ctx, grad):
-        (x,) = ctx.saved_tensors
-        return 2 * x * grad * _Square.factor
+from reference.functions import square
 
 
 class _Flow(torch.autograd.Function):
@@ -45,15 +32,17 @@ class _Flow(torch.autograd.Function):
         return grad, total
 
 
-def _deep(layers):
+def _deep(layers, factor=1.0):
+    own = square(factor)
     torch.manual_seed(0)
     parts = [m for _ in range(layers) for m in (nn.Linear(16, 16), nn.Tanh(), nn.LayerNorm(16))]
     net = nn.Sequential(*parts, nn.Linear(16, 3))
     x = torch.randn(8, 16)
-    return list(net.parameters()), lambda: _Square.apply(net(x)).mean()
+    return list(net.parameters()), lambda: own.apply(net(x)).mean()
 
 
-def _recurrent(steps):
+def _recurrent(steps, factor=1.0):
+    own = square(factor)
     torch.manual_seed(0)
     cell = nn.RNNCell(8, 16)
     x = torch.randn(steps, 4, 8)
@@ -62,7 +51,7 @@ def _recurrent(steps):
         h = torch.zeros(4, 16)
         for t in range(steps):
             h = cell(x[t], h)
-        return _Square.apply(h).mean()
+        return own.apply(h).mean()
 
     return list(cell.parameters()), loss
 
@@ -107,9 +96,8 @@ def test_what_its_own_formulas_explain_needs_no_samples(make, size, noisy):
 @pytest.mark.slow
 @pytest.mark.parametrize("factor", [1 + 1e-3, 1 - 1e-5, -1.0, 1e-9])
 @pytest.mark.parametrize("make", [_deep, _recurrent])
-def test_a_backward_that_is_off_is_told(make, factor, monkeypatch):
-    monkeypatch.setattr(_Square, "factor", factor)
-    parameters, loss = make(10)
+def test_a_backward_that_is_off_is_told(make, factor):
+    parameters, loss = make(10, factor)
     with clarke.audit(lambda _: None, seconds=None) as audit:
         loss().backward()
     assert audit.steps[0].verdict is Verdict.NOT_CLARKE

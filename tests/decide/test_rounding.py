@@ -9,7 +9,8 @@ from clarke.decide.rounding import Rounding
 from clarke.prepare import prepared
 from clarke.steering import Program, analyse, selected_gradient
 from clarke.verdict import Verdict
-from reference.functions import wrong_square
+from reference.functions import square
+from reference.leaves import leaf as point
 
 WEIGHTS = torch.randn(100, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 CANCELLING = torch.cat([WEIGHTS, -WEIGHTS.sum().reshape(1)])
@@ -19,10 +20,6 @@ def bounds_of(function, *inputs):
     with prepared(function, inputs, None) as run:
         program = Program(analyse(run.trace, run.registry), run.slots)
         return Rounding(program, selected_gradient(program)).bounds
-
-
-def point(*values, dtype=torch.float64):
-    return torch.tensor(values, dtype=dtype, requires_grad=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -91,10 +88,10 @@ def test_what_float32_cannot_follow_is_not_taken_for_rounding(function, start):
 
 @pytest.mark.parametrize(("function", "start"), [(lost_in_float32, 0.5), (steep, 1e5)])
 def test_beside_it_hidden_branches_and_wrong_functions_are_still_found(function, start):
-    square = wrong_square()
-    clarke.register_function(square, pieces=lambda x: x * x)
+    wrong = square(1.5)
+    clarke.register_function(wrong, pieces=lambda x: x * x)
     report = clarke.check(
-        lambda x: (function(x[0]) + square.apply(x[1])).sum(), (point(start, 0.5),)
+        lambda x: (function(x[0]) + wrong.apply(x[1])).sum(), (point(start, 0.5),)
     )
     assert report.verdict is Verdict.NOT_CLARKE
 

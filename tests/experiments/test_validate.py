@@ -31,12 +31,9 @@ from clarke.experiments.validate import (
     summarize,
     validate,
 )
+from reference.leaves import leaf
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "validation.md"
-
-
-def leaf(*values):
-    return torch.tensor(values, dtype=torch.float64).requires_grad_()
 
 
 def dense(weight, bias, activation):

@@ -4,10 +4,7 @@ import pytest
 import torch
 
 import clarke
-
-
-def leaf(*values):
-    return torch.tensor(values, dtype=torch.float64, requires_grad=True)
+from reference.leaves import leaf
 
 
 def safe_norm(v):

@@ -1,4 +1,4 @@
-"""Gradients of JAX, judged by torch's program for the same function; runs where JAX is installed."""
+"""Gradients of JAX, judged by torch's program for the same function; skipped without JAX."""
 
 import re
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_the_example_of_the_documentation(capsys):
             [1.0],
             False,  # a half; one is right
         ),
-        (lambda x: jnp.max(x), lambda x: x.max(), [2.0, 2.0, 1.0], True),
+        (jnp.max, torch.max, [2.0, 2.0, 1.0], True),
     ],
     ids=["hinge", "abs", "split", "clip", "max"],
 )

@@ -7,6 +7,7 @@ from scipy.optimize import linprog
 
 import clarke
 from clarke import Verdict
+from reference.leaves import zeros
 
 F64 = torch.float64
 
@@ -53,10 +54,6 @@ def is_mixture(matrix, matrices):
         np.zeros(columns.shape[1]), A_eq=system, b_eq=np.append(matrix.reshape(-1).numpy(), 1)
     )
     return outcome.status == 0
-
-
-def zeros(n):
-    return torch.zeros(n, dtype=F64, requires_grad=True)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -7,12 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import clarke
+from reference.leaves import zeros
 
 F64 = torch.float64
-
-
-def zeros(n):
-    return torch.zeros(n, dtype=F64, requires_grad=True)
 
 
 def as_set(matrices):

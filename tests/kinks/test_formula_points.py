@@ -6,10 +6,7 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 
 import clarke
 from clarke import Verdict
-
-
-def leaf(*values, dtype=torch.float64):
-    return torch.tensor(values, dtype=dtype, requires_grad=True)
+from reference.leaves import leaf
 
 
 def at(*index):

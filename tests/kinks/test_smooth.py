@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from clarke.kinks import smooth
 from clarke.kinks.smooth import CONDITIONAL, OpClass, bind, classify, why_not
+from clarke.kinks.smooth.model import aten, named
 
 SETS: Mapping[OpClass, frozenset[str]] = {
     OpClass.ANALYTIC: smooth.ANALYTIC,
@@ -186,9 +187,9 @@ def test_classify():
 
 def test_a_name_is_not_listed_twice():
     with pytest.raises(ValueError, match="twice"):
-        smooth._aten("add.Tensor", "add.Tensor")
+        aten("add.Tensor", "add.Tensor")
     with pytest.raises(ValueError, match="twice"):
-        smooth._named({"add.Tensor": "x", "sub.Tensor add.Tensor": "y"})
+        named({"add.Tensor": "x", "sub.Tensor add.Tensor": "y"})
 
 
 def test_branch_cuts():

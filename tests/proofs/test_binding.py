@@ -7,14 +7,11 @@ import torch
 from torch import nn
 
 import clarke
-from clarke.decide import refute
+from clarke.decide import exact
 from clarke.decide.model import ray_witness
 from clarke.errors import OutOfTimeError
 from clarke.steering import Analysis, Program
-
-
-def leaf(*values, dtype=torch.float64):
-    return torch.tensor(values, dtype=dtype, requires_grad=True)
+from reference.leaves import leaf
 
 
 def proof_of(function, *values):
@@ -120,6 +117,6 @@ def test_a_time_limit_raises_and_accepts_nothing():
 
 def test_what_is_out_of_reach_is_not_accepted(monkeypatch):
     proof = proof_of(lemma2, 0.0, 0.0)
-    monkeypatch.setattr(refute, "VERIFIED_NODES", 1)
+    monkeypatch.setattr(exact, "VERIFIED_NODES", 1)
     (defect,) = proof.defects()
     assert defect.startswith("the program cannot be judged again: ")

@@ -3,8 +3,9 @@
 import json
 import os
 import re
-import shutil
+import runpy
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -14,21 +15,9 @@ from clarke.report.runs.compare import compare, comparison_page
 from clarke.report.runs.page import run_page
 from clarke.verdict import Verdict
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=3000",
-)
+_STARTED = runpy.run_path(str(Path(__file__).resolve().parents[2] / "benchmarks" / "browser.py"))
+BROWSER = _STARTED["BROWSER"]
+FLAGS = (*_STARTED["FLAGS"], "--enable-logging=stderr")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
 
 # Answers in the page's own text what a person would look for.

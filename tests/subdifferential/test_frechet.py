@@ -10,10 +10,7 @@ from clarke.decide import source
 from reference import cases, to_torch
 from reference.affine import cells
 from reference.hull import strict_direction
-
-
-def zeros(size):
-    return torch.zeros(size, dtype=torch.float64, requires_grad=True)
+from reference.leaves import zeros
 
 
 def vector(*entries):

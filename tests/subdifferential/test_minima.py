@@ -7,10 +7,7 @@ from hypothesis import HealthCheck, given, settings
 
 import clarke
 from reference import cases, to_torch
-
-
-def zeros(size):
-    return torch.zeros(size, dtype=torch.float64, requires_grad=True)
+from reference.leaves import zeros
 
 
 def gaussian(*shape, seed=0):

@@ -12,10 +12,7 @@ from hypothesis import strategies as st
 import clarke
 from clarke.decide import source
 from reference import cases, contains, to_torch
-
-
-def zeros(size):
-    return torch.zeros(size, dtype=torch.float64, requires_grad=True)
+from reference.leaves import zeros
 
 
 def gaussian(*shape, seed=0):

@@ -10,10 +10,7 @@ from hypothesis import HealthCheck, given, settings
 
 import clarke
 from reference import cases, contains, to_torch
-
-
-def zeros(size):
-    return torch.zeros(size, dtype=torch.float64, requires_grad=True)
+from reference.leaves import zeros
 
 
 def vector(*values):
@@ -144,7 +141,7 @@ def test_stuck_is_not_stationary_to_first_order():
 
 
 def test_several_variables_keep_their_shapes():
-    A, b = zeros((2, 2)), zeros(2)
+    A, b = zeros(2, 2), zeros(2)
     x = vector(1, 2)
     found = clarke.subdifferential(lambda: torch.relu(A @ x + b).sum(), wrt=[A, b])
     smallest = found.min_norm()

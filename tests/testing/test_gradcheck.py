@@ -7,10 +7,7 @@ import torch
 from torch.autograd.gradcheck import GradcheckError
 
 from clarke.testing import gradcheck
-
-
-def leaf(*values, dtype=torch.float64):
-    return torch.tensor(values, dtype=dtype, requires_grad=True)
+from reference.leaves import leaf
 
 
 class _Doubles(torch.autograd.Function):

@@ -4,10 +4,7 @@ import pytest
 import torch
 
 from clarke.testing import gradcheck
-
-
-def leaf(*values):
-    return torch.tensor(values, dtype=torch.float64, requires_grad=True)
+from reference.leaves import leaf
 
 
 @pytest.mark.parametrize("at", [0.0, 1.0])

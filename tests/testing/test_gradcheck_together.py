@@ -8,10 +8,7 @@ from torch.autograd.gradcheck import GradcheckError
 
 import clarke.testing.rows as rows_module
 from clarke.testing import gradcheck
-
-
-def leaf(*values):
-    return torch.tensor(values, dtype=torch.float64, requires_grad=True)
+from reference.leaves import leaf
 
 
 def zeros(count):

@@ -94,7 +94,7 @@ def test_a_network_under_theorem_6_is_audited_without_rows(monkeypatch):
 
     monkeypatch.setattr("clarke.decide.search.build_rows", refuse)
     monkeypatch.setattr("clarke.theorems.apply.build_rows", refuse)
-    monkeypatch.setattr("clarke.decide.ladder.witness_selection", refuse)
+    monkeypatch.setattr("clarke.decide.rungs.witness_selection", refuse)
     net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 2, 3))
     net.append(nn.ReLU())
     x = torch.zeros(2, 1, 8, 8)

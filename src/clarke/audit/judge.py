@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from clarke.audit.constants import attached, independent, owned
+from clarke.audit.ends import inner_ends
 from clarke.capture import (
     Recorder,
     Trace,
@@ -21,11 +22,12 @@ from clarke.capture import (
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import declared_rate, opened_value
-from clarke.errors import CaptureError, ClarkeError, InputError, OutOfTimeError, in_a_line
+from clarke.devices import RandomStates, accelerator, uncast
+from clarke.errors import ClarkeError, InputError, OutOfTimeError, in_a_line
 from clarke.fast import Familiar, QuickJudge
+from clarke.steering.fixed import narrowed
 from clarke.torch_compiled import plain_backward
-from clarke.torch_private import saved_tensors_hooks, vmap_nesting
-from clarke.torch_sharded import is_spread
+from clarke.torch_private import saved_tensors_hooks
 from clarke.undo import contextmanager
 from clarke.verdict import Verdict
 
@@ -40,10 +42,6 @@ if TYPE_CHECKING:
 
 
 _AS_IT_IS: Final = contextlib.nullcontext()
-_SPREAD = (
-    "This backward call starts or ends at a tensor that is spread over processes (DTensor), of "
-    "whose operations clarke follows none."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,32 +100,20 @@ def prepare(
     Raises:
         ClarkeError: The call cannot be judged; says why.
     """
-    if _is_transformed():
-        raise CaptureError(
-            "The backward call ran inside a torch.func transform or with is_grads_batched=True, "
-            "where clarke cannot see single gradients. Compute the gradients one by one."
-        )
-    if not all(isinstance(x, torch.Tensor) for x in (*call.roots, *call.inputs)):
-        raise CaptureError(
-            "The backward call started or ended at a GradientEdge instead of a tensor, which "
-            "clarke does not follow. Pass the tensors themselves."
-        )
-    ends = (*call.roots, *call.inputs, *(w for w in call.weights if w is not None))
-    if any(map(is_spread, ends)):
-        raise CaptureError(_SPREAD)
+    inner = inner_ends(call, recorder)
     output = _scalar(call, recorder)
-    reached = None if quick is None else reach(recorder, output)
+    reached = None if quick is None or inner else reach(recorder, output)
     if quick is not None and reached is not None:
         case = _familiar(call, quick, reached, wrt, penalized)
         if case is not None:
             return case
-    trace = collect_trace(recorder, output, deadline=deadline)
+    trace = collect_trace(recorder, output, ends=inner, deadline=deadline)
     leaves = {e.slot: e.tensor if e.gathered is None else e.gathered for e in trace.leaves()}
     unique = _chosen(call, leaves, wrt, penalized)
     if wrt is not None and not unique:
         return None
     trace = owned(trace, tuple(unique))
-    opened = collect_opened(recorder, output, trace, tuple(unique))
+    opened = collect_opened(recorder, output, trace, tuple(unique), inner)
     opened = None if opened is None else owned(opened, tuple(unique))
     if opened is not None and independent(opened, trace, tuple(unique)):
         trace, opened = attached(trace), None
@@ -187,12 +173,6 @@ def _chosen(
         for position, x in enumerate(call.inputs):
             if id(x) in known:
                 chosen.append((position, known[id(x)]))
-            elif x.grad_fn is not None:
-                raise CaptureError(
-                    f"Input {position} of the backward call was itself computed from other "
-                    "tensors. clarke judges gradients with respect to leaves: differentiate with "
-                    "respect to a leaf, for example x.detach().requires_grad_()."
-                )
     elif wrt is None and penalized:
         chosen = [c for c in chosen if leaves[c[1]] not in penalized] or chosen
     if wrt is not None:
@@ -204,13 +184,6 @@ def _chosen(
     if any(x.is_complex() for _, x in unique.values()):
         raise InputError("A variable is complex; a Clarke gradient needs real variables.")
     return unique
-
-
-def _is_transformed() -> bool:
-    """Whether torch.func or autograd's own vmap (``is_grads_batched``) is running."""
-    if torch._C._are_functorch_transforms_active():  # noqa: SLF001 - has no public name
-        return True
-    return vmap_nesting() > 0
 
 
 def _scalar(call: BackwardCall, recorder: Recorder) -> torch.Tensor:
@@ -273,7 +246,7 @@ def decided(
     given: bool = False,
 ) -> Decision:
     """The verdict on a gradient, which somebody else may have `given`."""
-    trace = refilled(case.trace(), registry.keeps, deadline)
+    trace = narrowed(refilled(case.trace(), registry.keeps, deadline), case.slots)
     decision = decide(
         trace, registry, case.slots, gradient, settings, given=given, deadline=deadline
     )
@@ -291,12 +264,13 @@ def alone() -> Iterator[None]:
     gradients are on, tensors are saved as they are, and torch's random state is afterwards as it
     was.
     """
-    state = torch.get_rng_state()
+    states = RandomStates()
     with (
         torch._C.DisableTorchFunction(),
         torch._C._DisableTorchDispatch(),  # noqa: SLF001 - has no public name
         torch.enable_grad(),
-        torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else _AS_IT_IS,
+        uncast("cpu"),
+        uncast(accelerator()),
         torch.autograd.set_detect_anomaly(False) if torch.is_anomaly_enabled() else _AS_IT_IS,
         saving_plainly() if saved_tensors_hooks() is not None else _AS_IT_IS,
         plain_backward(),
@@ -305,9 +279,9 @@ def alone() -> Iterator[None]:
             try:
                 yield
             finally:
-                torch.set_rng_state(state)
+                states.restore()
         finally:  # an interrupt may have come before it
-            torch.set_rng_state(state)
+            states.restore()
 
 
 def undecided(error: Exception) -> Decision:

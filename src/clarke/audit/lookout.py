@@ -1,4 +1,4 @@
-"""Look for NaN and infinity alone: nothing is recorded before the first gradient that is not finite."""
+"""Look for NaN and infinity alone: nothing is recorded before a gradient is not finite."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.audit.policy import OnWrong
+from clarke.capture import all_finite
 from clarke.capture.aside import Rest
 from clarke.decide import Decision
 from clarke.errors import InputError
-from clarke.fast import all_finite
 from clarke.numerics import LOOKOUT_WALKS
-from clarke.prepare import reached_leaves
+from clarke.rerun import reached_leaves
+from clarke.torch_private import node_number
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ class Lookout:
     Args:
         on_nonfinite: What the audit was asked for.
 
-    Attributes:
-        rests: Nothing is recorded for the next call.
-
     Raises:
         InputError: What cannot be done without a record.
     """
@@ -49,8 +47,8 @@ class Lookout:
         if on_nonfinite is None or on_nonfinite in ("repair", OnWrong.REPAIR):
             given = getattr(on_nonfinite, "name", on_nonfinite)
             raise InputError(
-                f"on_nonfinite is {given!r}, and only_nonfinite=True looks for nothing else without "
-                'recording it. Use on_nonfinite="warn", "raise" or a function, or judge every call.'
+                f"on_nonfinite is {given!r}, and only_nonfinite=True records nothing that could "
+                'tell more. Use on_nonfinite="warn", "raise" or a function, or judge every call.'
             )
         self._rest: Rest | None = None
         self._stepping: OptimizerAside | None = None
@@ -58,20 +56,18 @@ class Lookout:
         self._calls = 0
         self._shape: tuple[object, ...] = ()
         self._leaves: tuple[torch.Tensor, ...] = ()
-        self.rests = True
 
     def begin(self, recorder: Recorder, stepping: OptimizerAside) -> None:
         """Rest from here on, without hooks on modules and optimizers."""
         recorder.places.do_without_hooks()
         self._rest, self._stepping = Rest(recorder), stepping
-        self.judged()
+        self.after(recorded=True)
 
-    def judged(self) -> None:
-        """A call was recorded and judged: rest again."""
-        if self._rest is not None and self._stepping is not None:
+    def after(self, *, recorded: bool) -> None:
+        """A call was made: if it was recorded and judged, rest again."""
+        if recorded and self._rest is not None and self._stepping is not None:
             self._stepping.stop()
             self._rest.start()
-            self.rests = True
 
     def _reached(self, roots: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         """The leaves below some roots; as at the last look, where as many nodes were made since.
@@ -79,7 +75,7 @@ class Lookout:
         Looking costs about as much as a small network's backward pass.
         """
         nodes = [x.grad_fn for x in roots]
-        made = max((n._sequence_nr() for n in nodes if n is not None), default=0)
+        made = max((node_number(n) for n in nodes if n is not None), default=0)
         shape = (made - self._made, *(None if n is None else n.name() for n in nodes))
         self._made = made
         self._calls += 1
@@ -94,7 +90,6 @@ class Lookout:
         if self._rest is not None and self._stepping is not None:
             self._rest.stop()
             self._stepping.__enter__()
-            self.rests = False
 
     def look(
         self, call: BackwardCall, result: Any, number: int

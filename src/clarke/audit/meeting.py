@@ -23,9 +23,9 @@ from clarke.audit.letters import (
     told,
 )
 from clarke.audit.watch import GradBackup, LeafWatch
+from clarke.capture import all_finite
 from clarke.decide import Decision
 from clarke.errors import CaptureError, ClarkeError
-from clarke.fast import all_finite
 from clarke.numerics import AVERAGED, POST_BYTES, POST_PATIENCE, POST_SECONDS
 from clarke.verdict import Verdict
 

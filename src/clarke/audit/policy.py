@@ -8,8 +8,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from clarke.audit.engine import levels_up_to
+from clarke.capture import all_finite
 from clarke.errors import InputError, WrongGradientError, WrongGradientWarning
-from clarke.fast import all_finite
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ class Answer:
     def give(self, report: Report, location: Location, *, repaired: bool) -> None:
         """Do it, where the gradient was not repaired."""
         why = report.reason.removeprefix("WRONG: ")
-        message = f"The gradient computed at {location} is {self._says}: {why}"
+        empty = report.verdict is Verdict.NONFINITE and all_finite(report.gradient)
+        what = "value differentiated" if empty else "gradient computed"
+        message = f"The {what} at {location} is {self._says}: {why}"
         if report.cures:
             message += f" Instead: {report.cures[0]}"
         place = (location.file, location.line)

@@ -33,6 +33,7 @@ from clarke.torch_sharded import (
     divisor_of,
     groups_of,
     hooks_of,
+    in_processes,
     is_flattened,
     is_spread_over_processes,
     position_of,
@@ -91,6 +92,8 @@ class Ranks:
         self._flattened = False  # sharded in a way that is not followed
         self._spread = False  # operators of theirs are named when they are met
         self._replicas: list[weakref.ref[Any]] = []
+        self._blind = False  # nobody tells which modules run
+        self._searches = self._asked = 0
         self._looked: weakref.WeakKeyDictionary[torch.nn.Module, type] = weakref.WeakKeyDictionary()
         self._post: Post | None = None
         self._last = ""
@@ -106,19 +109,46 @@ class Ranks:
         """Why nothing is to be recorded; asked when a module begins to run, with that module."""
         if not uses_processes():
             return ""
-        if isinstance(root, torch.nn.Module) and self._looked.get(root) is not type(root):
-            self._looked[root] = type(root)  # `fully_shard` gives a module another type
-            groups = groups_of(root)
-            self.gathered.add(groups)
-            self._flattened = self._flattened or is_flattened(root)
-            self._spread = self._spread or is_spread_over_processes(root)
-            old = [r() for r in self._replicas]
-            new = [r for r in replicas(root) if not any(r is k for k in old)]
-            self._replicas += [weakref.ref(r) for r in new]
+        if isinstance(root, torch.nn.Module):
+            self._look_at(root)
         if processes() <= 1:
             return ""
-        known = bool(self._replicas or self.gathered.groups()) or self._spread
-        return ALONE if self._flattened or not known else ""
+        if self._blind and not self._known:
+            self._search_sometimes()
+        return ALONE if self._flattened or not self._known else ""
+
+    @property
+    def _known(self) -> bool:
+        return bool(self._alive() or self.gathered.groups()) or self._spread
+
+    def _look_at(self, root: torch.nn.Module) -> None:
+        if self._looked.get(root) is type(root):
+            return
+        self._looked[root] = type(root)  # `fully_shard` gives a module another type
+        self.gathered.add(groups_of(root))
+        self._flattened = self._flattened or is_flattened(root)
+        self._spread = self._spread or is_spread_over_processes(root)
+        old = self._alive()
+        new = [r for r in replicas(root) if not any(r is k for k in old)]
+        self._replicas += [weakref.ref(r) for r in new]
+
+    def go_blind(self) -> None:
+        """From now on no hook tells which modules run: the program is compiled."""
+        self._blind = True
+        self.search()
+
+    def search(self) -> None:
+        """Look for modules that several processes train among all that there are."""
+        if uses_processes():
+            for module in in_processes():
+                self._look_at(module)
+
+    def _search_sometimes(self) -> None:
+        """As the program may have made one since, but it takes tens of milliseconds."""
+        self._asked += 1
+        if self._asked >= 1 << self._searches:
+            self._searches += 1
+            self.search()
 
     @property
     def together(self) -> bool:
@@ -157,6 +187,8 @@ class Ranks:
         owners = [(r, shared_parameters(r)) for r in self._alive()]
         owners = [(r, ps) for r, ps in owners if not ids.isdisjoint([id(p) for p in ps])]
         if not owners or not call.accumulates:
+            if self._blind and call.accumulates:
+                self._search_sometimes()
             raise NotSharedError(ALONE)
         states = {why_not_shared(r) for r, _ in owners}
         for state, why in (("join", _JOINED), ("group", _GROUPED)):

@@ -220,7 +220,7 @@ class Audit:
         self._look_for_others(recorder=recorder)
         shadows = Shadows(recorder, self._next_is_judged, self._registry.declares_functions)
         notice = CompileNotice(
-            partial(_without_hooks, recorder, stepping, self._penalized, shadows)
+            partial(_without_hooks, recorder, stepping, self._penalized, shadows, self._see_others)
         )
         self._parts = parts = (self._interceptor, spy, recorder, stepping, shadows, notice)
         try:
@@ -307,6 +307,11 @@ class Audit:
             recorder.stands_aside = self._ranks.aside(root)
             recorder.gathered = self._ranks.gathered if self._ranks.gathered.groups() else None
 
+    def _see_others(self, recorder: Recorder) -> None:
+        """Look for the other processes where no hook tells of them."""
+        self._ranks.go_blind()
+        self._look_for_others(recorder=recorder)
+
     def _next_is_judged(self) -> bool:
         """Whether the next backward call is going to be looked at, or one of a few behind it."""
         ahead = 0 if self._shadows is None else self._shadows.ahead
@@ -319,12 +324,15 @@ class Audit:
         if self._notice is not None:
             self._notice.look()
         recorder = self._recorder
+        recorded = recorder is not None and not recorder.rests
         try:
             if recorder is not None and recorder.rests:  # and so the call is not judged
                 return self._left_out(call, recorder)
             return self._looked_at(call)
         finally:
-            if self._shadows is not None and not (self._lookout and self._lookout.rests):
+            if self._lookout is not None:
+                self._lookout.after(recorded=recorded)
+            elif self._shadows is not None:
                 self._shadows.rest(rests=not self._next_is_judged())
 
     def _left_out(self, call: BackwardCall, recorder: Recorder) -> Any:
@@ -404,8 +412,6 @@ class Audit:
         if turn.decision is None:
             self._add(_unseen(number, location, "It reaches none of the leaves of `wrt`."), None)
             return turn.result
-        if self._lookout is not None:
-            self._lookout.judged()
         self._notices.of_failure(turn.error, location)
         self._notices.of_kernels(turn.differs, location)
         if self._keeper is not None:
@@ -483,13 +489,18 @@ def _interrupted(number: int, location: Location, error: BaseException, seconds:
 
 
 def _without_hooks(
-    recorder: Recorder, stepping: OptimizerAside, penalized: Penalized, shadows: Shadows
+    recorder: Recorder,
+    stepping: OptimizerAside,
+    penalized: Penalized,
+    shadows: Shadows,
+    see_others: Callable[[Recorder], None],
 ) -> None:
     """Take away what torch.compile would notice of an audit, global hooks, and follow it."""
     recorder.places.do_without_hooks()
     stepping.stop()
     penalized.stop_seeing_steps()
     shadows.begin()
+    see_others(recorder)
 
 
 def _unseen(number: int, location: Location, reason: str) -> Step:

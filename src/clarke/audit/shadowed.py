@@ -34,6 +34,21 @@ _BESIDE = (
     "Run the program in float64 to tell."
 )
 
+_NOT_TOLD = (
+    "A compiled program that draws random numbers, or uses custom Functions, takes part in a "
+    "gradient of several processes, where clarke cannot tell whether it keeps to what was written. "
+    "Audit it uncompiled, or in one process."
+)
+_IN_PARTS = (
+    "A compiled program computes with parameters of which every process holds a part (FSDP2), so "
+    "that their values are not there to run it as it was written. Audit it uncompiled."
+)
+_OTHERWISE = (
+    "What the compiled program computes in this process is not the gradient of the function as it "
+    "was written, so that nothing is said of what all processes put together. Audit it in one "
+    "process."
+)
+
 
 def judge_shadowed(
     case: Case,
@@ -104,6 +119,46 @@ def judge_shadowed(
         return _with_gap(found, shadows)
 
 
+def as_written(
+    case: Case,
+    shadows: Sequence[Shadow],
+    gradient: tuple[torch.Tensor, ...],
+    registry: Registry,
+    deadline: Deadline,
+    quick: QuickJudge | None,
+) -> tuple[Case, Decision | None]:
+    """What one of several processes has of a step, if its compiled program is as it was written.
+
+    Args:
+        case: What ran there.
+        shadows: The compiled functions in it.
+        gradient: What the compiled program computed there, before it was put together.
+        registry: The rules.
+        deadline: When to give up.
+        quick: Judges common cases from recorded values alone; None to do without.
+
+    Returns:
+        The program as it was written, and what the quick judge says of it.
+
+    Raises:
+        CaptureError: What the compiled program computed is not that up to roundings.
+        OutOfTimeError: There is no time to tell.
+    """
+    if any(s.drew for s in shadows) or case.trace().applied:
+        raise CaptureError(_NOT_TOLD)
+    if any(s.gap for s in shadows):
+        trace = refilled(without_values(case.trace(), lambda _: True), registry.keeps, deadline)
+        case = replace(case, source=trace)
+    uncompiled = Uncompiled(case.trace(), registry, case.slots, deadline)
+    written, own = uncompiled.in_own_type()
+    beside = compare(case.trace(), written, own, gradient, own, draws=False)
+    if not (beside.like and uncompiled.is_like(gradient, written)):
+        raise CaptureError(_OTHERWISE + beside.difference)
+    if quick is None:
+        return case, None
+    return case, _quickly(case, gradient, quick, deadline, proof=False)
+
+
 def _quickly(
     case: Case,
     gradient: tuple[torch.Tensor, ...],
@@ -132,11 +187,13 @@ def compiled_parts(
     backward = compiles_backward()
     if not (found or backward):
         return None
-    if ranks is not None:
+    if ranks is not None and backward:
         raise CaptureError(
-            "A compiled program takes part in a gradient of several processes, which clarke does "
-            "not follow. Audit it uncompiled, or in one process."
+            "The backward pass is compiled and gives a part of a gradient of several processes, "
+            "which clarke does not follow. Leave it uncompiled, or audit it in one process."
         )
+    if any(e.gathered is not None for e in case.trace().externals.values()):
+        raise CaptureError(_IN_PARTS)
     if backward and call.accumulates and not are_fresh(case.leaves):
         raise CaptureError(
             "The backward pass is compiled, so that clarke adds no hooks to it, and .grad held "

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.audit.ends import at_tensors
 from clarke.audit.groups import held
 from clarke.audit.judge import Case, alone, judge, prepare, undecided
 from clarke.audit.ranks import NotSharedError
-from clarke.audit.shadowed import compiled_parts, judge_shadowed, value_of
+from clarke.audit.shadowed import as_written, compiled_parts, judge_shadowed, value_of
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
 from clarke.audit.work import Work
-from clarke.capture import Origin, release_nodes, without_values
+from clarke.capture import Origin, all_finite, release_nodes, without_values
 from clarke.decide import Confirm, Decision
 from clarke.errors import CaptureError, ClarkeError, UnseenError, in_a_line
-from clarke.fast import LayerCertificate, all_finite, let_go
+from clarke.fast import LayerCertificate, let_go
 from clarke.undo import at_the_end
 from clarke.verdict import Verdict
 
@@ -163,6 +164,7 @@ class Turn:
     def _prepare(self) -> None:
         if self._call.refused:
             raise CaptureError(self._call.refused)
+        self._call = at_tensors(self._call, self._recorder)
         orders = self._orders
         shadows = orders.shadows
         whole = orders.confirmed or self._call.create_graph or bool(shadows)
@@ -190,7 +192,8 @@ class Turn:
                 )
             self._case = self._judged_early(case)
             known = self._early is not None and not orders.whole
-            untouched = (known or self._compiled is not None) and are_fresh(case.leaves)
+            maybe = accumulates and (known or self._compiled is not None)
+            untouched = maybe and are_fresh(case.leaves)
             if meeting is not None:
                 untouched = False
                 meeting.begin()
@@ -261,7 +264,14 @@ class Turn:
 
     def _judge_together(self, case: Case, meeting: Meeting, watch: LeafWatch) -> None:
         """The verdict of all processes on the gradient that all of them were given."""
-        part = meeting.mine(case, watch, self._early, self.group)
+        early = self._early
+        if self._compiled is not None:
+            try:
+                case, early = self._kept_to(case, watch.gradients(), self._compiled)
+            except Exception as error:
+                self._excuse(error)
+                raise
+        part = meeting.mine(case, watch, early, self.group)
         if meeting.later:
             self.gradient, self.decision = part.local, meeting.part(part)
             return
@@ -273,6 +283,14 @@ class Turn:
             replace(self._orders.settings, confirm=confirm),
             self._orders.seconds,
         )
+
+    def _kept_to(
+        self, case: Case, local: tuple[torch.Tensor, ...], shadows: tuple[Shadow, ...]
+    ) -> tuple[Case, Decision | None]:
+        """The program of this process as it was written, if the compiled one keeps to it."""
+        hooked = self._orders.confirmed or self._is_hooked(case)
+        quick = None if hooked else self._orders.quick
+        return as_written(case, shadows, local, self._registry, self.work.deadline, quick)
 
     def _judge(self, case: Case) -> None:
         with alone():

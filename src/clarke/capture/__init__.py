@@ -2,8 +2,9 @@
 
 from clarke.capture.again import dtypes_of, refilled, values_again, without_values
 from clarke.capture.applied import Applied
-from clarke.capture.collect import COMPILED, collect_opened, collect_trace, release_nodes
+from clarke.capture.collect import COMPILED, collect_opened, collect_trace, is_behind
 from clarke.capture.digest import digest
+from clarke.capture.finite import all_finite
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
 from clarke.capture.live import Node, Writes
 from clarke.capture.made import Made
@@ -14,6 +15,7 @@ from clarke.capture.reached import Reached, reach
 from clarke.capture.reads import PythonReads
 from clarke.capture.recorder import Recorder
 from clarke.capture.refusing import RefusingRecorder
+from clarke.capture.releasing import release_nodes
 from clarke.capture.retraced import Retraced
 from clarke.capture.saving import saving_plainly
 from clarke.capture.shadow import Shadow, Shadows
@@ -28,6 +30,7 @@ from clarke.capture.trace import (
     Ref,
     ScalarRead,
     Trace,
+    filled,
     input_slots,
     overload_of,
 )
@@ -62,11 +65,14 @@ __all__ = [
     "Trace",
     "Writes",
     "ZeroFinder",
+    "all_finite",
     "collect_opened",
     "collect_trace",
     "digest",
     "dtypes_of",
+    "filled",
     "input_slots",
+    "is_behind",
     "is_there",
     "overload_of",
     "reach",

@@ -15,7 +15,7 @@ import torch
 
 from clarke.capture.memory import refuse_missing
 from clarke.capture.signs import Signs, StandIn, ZeroFinder, signs_tell
-from clarke.capture.trace import Keep, OpRecord, Ref, Trace
+from clarke.capture.trace import Keep, OpRecord, Trace, filled
 from clarke.deadline import UNLIMITED, Deadline
 
 if TYPE_CHECKING:
@@ -133,12 +133,11 @@ class _Again:
                 self.values[slot] = value
 
     def _resolve(self, value: Any, *, written: bool) -> Any:
-        if isinstance(value, Ref):
-            found = self.values.get(value.slot)
-            return self._external(value.slot, copy=written) if found is None else found
-        if isinstance(value, (list, tuple)):
-            return type(value)(self._resolve(v, written=written) for v in value) if value else value
-        return value
+        def tensor(slot: int) -> torch.Tensor:
+            found = self.values.get(slot)
+            return self._external(slot, copy=written) if found is None else found
+
+        return filled(value, tensor)
 
     def _external(self, slot: int, *, copy: bool) -> torch.Tensor:
         external = self._trace.externals[slot]

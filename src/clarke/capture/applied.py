@@ -16,7 +16,7 @@ import torch
 
 from clarke.capture.functions import arguments_of, forward_code
 from clarke.capture.places import APPLY, is_transparent
-from clarke.torch_private import is_behind_the_scenes
+from clarke.torch_private import is_behind_the_scenes, is_of_transform
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -120,7 +120,10 @@ def running(
         if kind is not None and not is_transparent(kind):
             if kind in declared or is_behind_the_scenes(kind):
                 return Beside.SEALED
-            found = (kind, args if isinstance(args, tuple) else arguments_of(frame, kind), run)
+            given = args if isinstance(args, tuple) else arguments_of(frame, kind)
+            # What torch.func makes of a Function is applied to plain tensors further in.
+            if not any(map(is_of_transform, given)):
+                found = (kind, given, run)
         frame = frame.f_back
     return found
 

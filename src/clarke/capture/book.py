@@ -154,6 +154,14 @@ class Book:
         """The slot of a tensor that the record knows, or None."""
         return self._slot(tensor)
 
+    def tensor_of(self, function: object, number: int) -> torch.Tensor | None:
+        """The tensor that is a result of this node of autograd's graph, if it is there."""
+        for entry in list(self._slots.entries.values()):
+            tensor = entry()
+            if tensor is not None and tensor.output_nr == number and tensor.grad_fn is function:
+                return tensor
+        return None
+
     def writes_to(self, tensor: torch.Tensor) -> Writes:
         """The unrecorded writes to a tensor's memory, counted as long as this is held."""
         memory = memory_of(tensor)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from itertools import repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -34,41 +36,6 @@ COMPILED: Final = (
 )
 
 
-# Their derivatives need no values, so autograd frees nothing of them with the graph. (Measured; a
-# product with a number is none of them.)
-_SAVE_NOTHING = frozenset(
-    f"aten::{name}"
-    for name in (
-        "add",
-        "sub",
-        "neg",
-        "view",
-        "_unsafe_view",
-        "reshape",
-        "expand",
-        "sum",
-        "mean",
-        "cat",
-        "stack",
-        "transpose",
-        "t",
-        "permute",
-        "squeeze",
-        "unsqueeze",
-        "select",
-        "slice",
-        "clone",
-        "alias",
-        "detach",
-        "unbind",
-        "split",
-        "chunk",
-        "flip",
-        "roll",
-    )
-)
-
-
 def collect_trace(
     recorder: Recorder,
     output: torch.Tensor,
@@ -76,6 +43,7 @@ def collect_trace(
     all_reads: bool = False,
     opened: bool = False,
     variables: Collection[int] = (),
+    ends: Mapping[int, torch.Tensor] = NOTHING_KEPT,
     deadline: Deadline = UNLIMITED,
 ) -> Trace:
     """All operations on which `output` depends, in evaluation order.
@@ -88,6 +56,7 @@ def collect_trace(
         opened: With those behind values that were detached, as far as they were recorded.
         variables: Slots of leaves behind which nothing is looked for, whatever their values were
             computed from.
+        ends: Tensors, by slot, that count as leaves, whatever computed them.
         deadline: When to give up.
 
     Raises:
@@ -111,8 +80,8 @@ def collect_trace(
     nodes: dict[int, Node] = {}
     slots: dict[int, Slot] = {}
     start = [(slot, len(slot.storage.writers))]
-    _walk(start, nodes, slots, deadline, opened=opened, variables=variables)
-    reads = _scalar_reads(recorder, nodes, slots, deadline, all_reads=all_reads)
+    _walk(start, nodes, slots, deadline, opened=opened, variables=variables, ends=ends)
+    reads = _scalar_reads(recorder, nodes, slots, deadline, all_reads=all_reads, ends=ends)
     _refuse_spread(slots.values(), recorder.spread)
     for s in slots.values():
         where, all_of_it = recorder.tampered.get(s.storage, (None, False))
@@ -128,6 +97,7 @@ def collect_trace(
         for s in slots.values()
         if s.producer is None and s.held is not None and not (opened and _is_opened(s, variables))
     }
+    externals |= {n: _as_leaf(_external(slots[n], x)) for n, x in ends.items() if n in slots}
     if slot.producer is None and slot.number not in externals:
         # The result itself is a leaf, or comes straight from a custom Function.
         externals[slot.number] = _external(slot, output)
@@ -174,14 +144,33 @@ def _refuse_compiled(recorder: Recorder, tensor: torch.Tensor) -> None:
         raise UnseenError(COMPILED)
 
 
+def _as_leaf(external: External) -> External:
+    return replace(external, origin=Origin.LEAF, version=external.tensor._version, name="")
+
+
+def is_behind(tensor: torch.Tensor, of: torch.Tensor, recorder: Recorder) -> bool:
+    """Whether the second tensor was computed from the first, as far as its graph is still there."""
+    first, second = recorder.slot_of(tensor), recorder.slot_of(of)
+    slots: dict[int, Slot] = {}
+    if first is None or second is None:
+        return False
+    with contextlib.suppress(CaptureError):
+        _walk([(second, len(second.storage.writers))], {}, slots, UNLIMITED)
+    return first is not second and first.number in slots
+
+
 def collect_opened(
-    recorder: Recorder, output: torch.Tensor, trace: Trace, variables: Collection[int] = ()
+    recorder: Recorder,
+    output: torch.Tensor,
+    trace: Trace,
+    variables: Collection[int] = (),
+    ends: Mapping[int, torch.Tensor] = NOTHING_KEPT,
 ) -> Trace | None:
     """The trace with what its detached values were computed from; None where nothing is known."""
     if not any(e.stopped for e in trace.externals.values()):
         return None
     try:
-        opened = collect_trace(recorder, output, opened=True, variables=variables)
+        opened = collect_trace(recorder, output, opened=True, variables=variables, ends=ends)
     except (CaptureError, ModifiedSinceError):
         return None
     return opened if len(opened.ops) > len(trace.ops) else None
@@ -194,6 +183,7 @@ def _scalar_reads(
     deadline: Deadline,
     *,
     all_reads: bool,
+    ends: Collection[int] = (),
 ) -> list[ScalarRead]:
     """Values that went into Python, with the operations behind integers and booleans."""
     last = max(nodes, default=0)
@@ -209,7 +199,7 @@ def _scalar_reads(
         if slot.masked and slot.producer is not None:
             more, others = dict(nodes), dict(slots)
             try:
-                _walk([(slot, len(slot.storage.writers))], more, others, deadline)
+                _walk([(slot, len(slot.storage.writers))], more, others, deadline, ends=ends)
             except CaptureError:
                 continue  # from an earlier iteration, whose graph has been freed
             nodes.update(more)
@@ -234,12 +224,15 @@ def _walk(
     *,
     opened: bool = False,
     variables: Collection[int] = (),
+    ends: Collection[int] = (),
 ) -> None:
     todo = list(start)
     while todo:
         deadline.ask("reading the record: {} operations so far", len(nodes))
         slot, writers = todo.pop()
         slots[slot.number] = slot
+        if slot.number in ends:
+            continue
         before = list(slot.storage.writers[:writers])
         if slot.producer is not None:
             before.append(slot.producer)
@@ -257,38 +250,6 @@ def _walk(
             nodes[node.index] = node
             # Of two lengths where there were no writers.
             todo.extend(zip(node.inputs, node.writers_before or repeat(0), strict=False))
-
-
-def release_nodes(recorder: Recorder, output: torch.Tensor) -> None:
-    """Forget the differentiable history of `output`, as autograd has just done with its graph."""
-    slot = recorder.slot_of(output)
-    recorder.begin_epoch()
-    if slot is None:
-        return
-    todo = [slot]
-    found: dict[int, Node] = {}
-    if slot.producer is not None:
-        recorder.forget_reads(slot.producer.index)
-    while todo:
-        for node in made_by(todo.pop()):
-            if node.index not in found and node.differentiated:
-                found[node.index] = node
-                todo.extend(node.inputs)
-    # What saves nothing, down to the leaves, autograd lets differentiate again.
-    whole: set[int] = set()
-    for index in sorted(found):
-        node = found[index]
-        behind = [n for x in node.inputs for n in made_by(x) if n.differentiated]
-        if saves_nothing(node) and all(n.index in whole for n in behind):
-            whole.add(index)
-        else:
-            node.release()
-
-
-def made_by(slot: Slot) -> list[Node]:
-    """What computed a value, or wrote to its memory."""
-    producer = [] if slot.producer is None else [slot.producer]
-    return [*slot.storage.writers, *producer]
 
 
 def _frozen(found: Mapping[K, V]) -> Mapping[K, V]:
@@ -327,11 +288,6 @@ def values_of(node: Node) -> dict[str, Any]:
         "signs": signs,
         "early": node.early,
     }
-
-
-def saves_nothing(node: Node) -> bool:
-    """Whether autograd needs no values to differentiate an operation."""
-    return node.func._schema.name in _SAVE_NOTHING
 
 
 def external_of(slot: Slot) -> External:

@@ -24,6 +24,9 @@ _COUNTING = frozenset(
     {"aten::nonzero", "aten::_unique", "aten::_unique2", "aten::unique_dim"}
     | {"aten::unique_consecutive", "aten::unique_dim_consecutive", "aten::nonzero_numpy"}
 )
+# Tell Python of shapes, not of values: forward mode asks them of every tangent.
+_ASKING = frozenset({"aten::is_same_size", "aten::_has_same_storage_numel"})
+_MADE_LIKE = ("new_", "_new_zeros_with_same_feature_meta")
 
 _WHOLE = frozenset(f"aten::{n}" for n in ("floor", "ceil", "round", "trunc", "sign", "sgn"))
 _QUOTIENTS = frozenset({"aten::div", "aten::floor_divide"})
@@ -86,7 +89,7 @@ def follow_whole(node: Node) -> None:
 def reads_shape_only(func: Any) -> bool:
     """Whether a result without gradient (dropout's noise, say) owes its input only a shape."""
     name: str = func._schema.name.partition("::")[2]
-    return name.endswith("_like") or name.startswith("new_")
+    return name.endswith("_like") or name.startswith(_MADE_LIKE)
 
 
 class Operator:
@@ -133,12 +136,12 @@ class Operator:
         self.draws = torch.Tag.nondeterministic_seeded in func.tags
         self.overwrites = self.draws or name in _OVERWRITING
         detaches = func is torch.ops.aten.detach.default
-        self.cuts = detaches or name.endswith("_like") or name.startswith("aten::new_")
+        self.cuts = detaches or self.shape_only
         self.casts = name == "aten::_to_copy"
         self.counts = name in _SHAPED
         returned = [str(r.type) for r in func._schema.returns]
         self.reads = name in _COUNTING or (
-            bool(returned) and not any("Tensor" in r for r in returned)
+            bool(returned) and not any("Tensor" in r for r in returned) and name not in _ASKING
         )
         kinds = [(a.kwarg_only, str(a.type)) for a in getattr(func._schema, "arguments", ())]
         self.lists = any("Tensor" in kind and "[" in kind for _, kind in kinds)

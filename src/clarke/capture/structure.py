@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from clarke.capture.collect import made_by, saves_nothing
 from clarke.capture.reached import Outside, Reached, kind_of
+from clarke.capture.releasing import made_by, saves_nothing
 from clarke.capture.retraced import Retraced, holds, named, reference
 from clarke.capture.trace import ScalarRead, Trace
 

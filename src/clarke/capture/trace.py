@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import torch
 
@@ -246,6 +246,15 @@ def overload_of(func: Any) -> str:
     """The dispatcher's name of an operator overload, such as ``aten::relu.default``."""
     schema = func._schema
     return f"{schema.name}.{schema.overload_name or 'default'}"
+
+
+def filled(value: Any, put: Callable[[int], Any]) -> Any:
+    """An argument with what `put` gives for a slot in the place of each `Ref`, lists included."""
+    if isinstance(value, Ref):
+        return put(value.slot)
+    if isinstance(value, (list, tuple)) and value:
+        return type(value)([filled(v, put) for v in value])
+    return value
 
 
 def input_slots(op: OpRecord) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clarke.capture.written import tensors_of
+from clarke.devices import RandomStates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -83,22 +84,17 @@ class Generators:
     """The states of torch's generators, to put them back."""
 
     def __init__(self, others: Iterable[torch.Generator]) -> None:
-        self._cpu = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        self._random = RandomStates()
         self._others = [(g, g.get_state()) for g in others]
 
     def have_drawn(self) -> bool:
         """Whether random numbers have been drawn since."""
-        cuda = torch.cuda.get_rng_state_all() if self._cuda else []
-        states = [(self._cpu, torch.get_rng_state()), *zip(self._cuda, cuda, strict=True)]
-        states += [(was, g.get_state()) for g, was in self._others]
-        return not all(torch.equal(a, b) for a, b in states)
+        drawn = (not torch.equal(was, g.get_state()) for g, was in self._others)
+        return self._random.have_changed() or any(drawn)
 
     def restore(self) -> None:
         """Put them back; may be called repeatedly."""
-        torch.set_rng_state(self._cpu)
-        if self._cuda:
-            torch.cuda.set_rng_state_all(self._cuda)
+        self._random.restore()
         for generator, state in self._others:
             generator.set_state(state)
 

@@ -35,6 +35,12 @@ def explain(
     details: Annotated[
         bool, typer.Option("--details", help="Also print every hypothesis and every layer.")
     ] = False,
+    structure: Annotated[
+        bool,
+        typer.Option(
+            "--structure", help="Also print what it follows from: kinks, and what reaches them."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     strict: Annotated[
         bool,
@@ -58,9 +64,14 @@ def explain(
             f"The model cannot be run on the example: {told(error)}. "
             "Does the example have the shape that it takes?"
         ) from error
-    typer.echo(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
-    if details and not as_json:
-        typer.echo(f"\n{found.details()}")
+    if as_json:
+        more = {"structure": found.structure.to_dict()} if structure else {}
+        typer.echo(json.dumps({**found.to_dict(), **more}, indent=2))
+    else:
+        parts = [str(found)]
+        parts += [found.details()] if details else []
+        parts += [str(found.structure)] if structure else []
+        typer.echo("\n\n".join(parts))
     if strict and not found.always_correct:
         raise typer.Exit(Exit.UNDECIDED)
 

@@ -16,6 +16,7 @@ from clarke.errors import InputError
 from clarke.experiments.campaign import Campaign, tables
 from clarke.experiments.models import Activation
 from clarke.experiments.plots import plot_all, plot_patches
+from clarke.experiments.record import RunRecord
 from clarke.experiments.scenario import Network, Training
 from clarke.experiments.tied_patches import find_examples
 
@@ -92,30 +93,10 @@ def reproduce(  # noqa: PLR0913 - one for each option of the command
         keep,
     )
     console = Console()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{out} cannot be made the folder of the results: {error.strerror}. "
-            "Name another one with --out."
-        ) from error
+    _make_folder(out)
     if activation and network is not Network.FNN:
         raise InputError(f"--activation is for fnn; {network.value} has activations of its own.")
-    if train:
-        with shown_progress(Console(stderr=True)) as show:
-            trainings = campaign.trainings()
-
-            def shown(training: Training, done: int, total: int) -> None:
-                before = trainings.index(training) * total
-                show(
-                    f"{training.label}, seed {training.seed}",
-                    before + done,
-                    len(trainings) * total,
-                )
-
-            records = campaign.run(shown)
-    else:
-        records = campaign.stored()
+    records = _train(campaign) if train else campaign.stored()
     found = tables(network, records)
     results = out / f"{network.value}.json"
     summary = {"tables": [asdict(t) for t in found], "records": [asdict(r) for r in records]}
@@ -139,3 +120,25 @@ def reproduce(  # noqa: PLR0913 - one for each option of the command
         raise typer.Exit(Exit.WRONG)
     if strict and verdicts - {"SMOOTH", "BOULIGAND", "CLARKE"}:
         raise typer.Exit(Exit.UNDECIDED)
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{out} cannot be made the folder of the results: {error.strerror}. "
+            "Name another one with --out."
+        ) from error
+
+
+def _train(campaign: Campaign) -> list[RunRecord]:
+    """Train, with a bar of progress."""
+    trainings = campaign.trainings()
+    with shown_progress(Console(stderr=True)) as show:
+
+        def shown(training: Training, done: int, total: int) -> None:
+            before = trainings.index(training) * total
+            show(f"{training.label}, seed {training.seed}", before + done, len(trainings) * total)
+
+        return campaign.run(shown)

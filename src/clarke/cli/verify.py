@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from clarke.cli.apart import apart
 from clarke.cli.status import Exit
-from clarke.errors import OutOfTimeError, ProofError, UnsupportedError
+from clarke.errors import ClarkeError, OutOfTimeError, ProofError, UnsupportedError
 from clarke.numerics import CHECK_SECONDS
 from clarke.proof import load
 
@@ -38,7 +39,11 @@ def _rank(status: int) -> int:
 
 
 def _verify(path: Path, seconds: float | None, *, strict: bool) -> int:
-    own, words = _by_clarke(path, seconds)
+    try:
+        answer: tuple[int, str] = apart(lambda: _by_clarke(path, seconds), seconds)
+        own, words = answer
+    except (ProofError, OutOfTimeError) as error:
+        own, words = _told_of(error)
     typer.echo(f"{path}: clarke: {words}")
     if own == Exit.WRONG:
         return own
@@ -59,16 +64,20 @@ def _verify(path: Path, seconds: float | None, *, strict: bool) -> int:
     return own
 
 
+def _told_of(error: ClarkeError) -> tuple[int, str]:
+    """What an error says of a file."""
+    if isinstance(error, ProofError):
+        return int(Exit.WRONG), f"rejected: {error}"
+    more = " Give it more --seconds." if isinstance(error, OutOfTimeError) else ""
+    return int(Exit.UNDECIDED), f"cannot tell: {error}{more}"
+
+
 def _by_clarke(path: Path, seconds: float | None) -> tuple[int, str]:
     try:
         stored = load(path)
         defects = stored.defects(seconds=seconds)
-    except ProofError as error:
-        return int(Exit.WRONG), f"rejected: {error}"
-    except OutOfTimeError as error:
-        return int(Exit.UNDECIDED), f"cannot tell: {error} Give it more --seconds."
-    except UnsupportedError as error:
-        return int(Exit.UNDECIDED), f"cannot tell: {error}"
+    except (ProofError, OutOfTimeError, UnsupportedError) as error:
+        return _told_of(error)
     if defects:
         return int(Exit.WRONG), f"rejected: {'; '.join(defects)}"
     if stored.is_theorem:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     # Values (m,) computed with errors, or without, and the variables that they depend on.
     Values = Callable[[Errors | None], tuple[torch.Tensor, Sequence[torch.Tensor]]]
 
-_MOST = 64  # values that are looked at one by one
+_LOOKS = 128  # sums that are looked at to find which values vary
 _ENTRIES = 10_000  # variables; of more, sums of many terms, it takes seconds and finds rounding
 _SIGNS = 8  # terms that cancel do so under all signs once in 2^8 times
 
@@ -31,33 +31,70 @@ _SIGNS = 8  # terms that cancel do so under all signs once in 2^8 times
 def vary_in_an_entry(program: Program, values: Values, suspects: torch.Tensor) -> torch.Tensor:
     """Which of the suspects have a gradient with an entry that is no rounding.
 
+    Sums with random factors are looked at, which vanish if all their values do: first of all, then
+    of halves of what varies. Where that takes too many, what is left counts as varying.
+
     Args:
         program: For its deadline.
         values: What to differentiate, (m,).
-        suspects: (m,) bool; of very many, or of very many variables, none is looked at.
+        suspects: (m,) bool; of very many variables, none is looked at.
     """
     found = torch.zeros_like(suspects)
-    which = suspects.nonzero().flatten().tolist()
+    which = suspects.nonzero().flatten()
     entries = sum(p.numel() for p in program.point)
-    if not which or len(which) > _MOST or entries > _ENTRIES:
+    if not which.numel() or entries > _ENTRIES:
         return found
-    own = list(gradients(program, *values(None), which))
-    if not own:
+    own, leaves = values(None)
+    if not own.requires_grad:
         return found
-    sizes = [[g.abs() for g in gradient] for gradient in own]
-    for seed in range(_SIGNS):
-        try:
-            turned = list(gradients(program, *values(Errors(seed, signs=True)), which))
-        except ReplayError:
-            return found
-        for size, gradient in zip(sizes, turned, strict=True):
-            for number, g in enumerate(gradient):
-                size[number] = torch.maximum(size[number], g.abs())
-    for place, gradient, size in zip(which, own, sizes, strict=True):
-        found[place] = any(
-            bool((g.abs() > NULL_OWN * s).any()) for g, s in zip(gradient, size, strict=True)
+    generator = torch.Generator().manual_seed(0)
+    factors = torch.rand(own.shape, dtype=own.dtype, generator=generator) + 1
+    turned: list[tuple[torch.Tensor, Sequence[torch.Tensor]]] = []
+
+    def varies(part: torch.Tensor) -> bool:
+        gradient = _summed(program, own, leaves, factors, part)
+        if not any(bool((g != 0).any()) for g in gradient):
+            return False
+        if not turned:
+            try:
+                turned.extend(values(Errors(seed, signs=True)) for seed in range(_SIGNS))
+            except ReplayError:
+                return True
+        sizes = [g.abs() for g in gradient]
+        for others, of in turned:
+            if others.requires_grad:
+                parts = _summed(program, others, of, factors, part)
+                sizes = [torch.maximum(s, g.abs()) for s, g in zip(sizes, parts, strict=True)]
+        return any(
+            bool((g.abs() > NULL_OWN * s).any()) for g, s in zip(gradient, sizes, strict=True)
         )
+
+    open_, looked = [which], 0
+    while open_:
+        part = open_.pop()
+        if looked == _LOOKS:
+            found[part] = True
+            continue
+        looked += 1
+        if varies(part):
+            if part.numel() == 1:
+                found[part] = True
+            else:
+                open_.extend(part.tensor_split(2))
     return found
+
+
+def _summed(
+    program: Program,
+    values: torch.Tensor,
+    leaves: Sequence[torch.Tensor],
+    factors: torch.Tensor,
+    part: torch.Tensor,
+) -> tuple[torch.Tensor, ...]:
+    """The gradient of the sum of some of the values, each times its factor."""
+    program.deadline.ask("looking for small slopes in {} values", part.numel())
+    total = (values[part] * factors[part]).sum()
+    return torch.autograd.grad(total, leaves, retain_graph=True, materialize_grads=True)
 
 
 def less_first(site: Site, values: torch.Tensor) -> torch.Tensor:

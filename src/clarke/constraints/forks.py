@@ -21,6 +21,7 @@ from clarke.constraints.conditions import Bit, Plain, at_values, same_condition
 from clarke.constraints.splits import Split, split_of
 from clarke.constraints.versions import Fork, agree, noise_of, without
 from clarke.constraints.writing import CannotFollowError, Records
+from clarke.kinks.facts import MOVES, PARTS
 from clarke.kinks.lowering import Part
 from clarke.steering import shared_memory
 
@@ -32,11 +33,7 @@ if TYPE_CHECKING:
 _ATEN = torch.ops.aten
 _LOOK = 24  # conditions among which equal ones are looked for
 _BITS = 6  # conditions that one tensor may depend on before its versions are too many
-_MOVES = frozenset(
-    ["view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "expand", "permute", "transpose"]
-)
-_MOVES |= {"t", "select", "slice", "clone", "alias", "flatten", "diagonal", "flip", "unbind"}
-_MOVES |= {"split", "split_with_sizes", "detach", "repeat", "roll", "rot90", "unfold"}
+_MOVED = MOVES | PARTS | {"detach"}
 
 
 def forked(
@@ -287,7 +284,7 @@ class _Writer(Records):
         found = {}
         for bit in bits:
             own = {s: self.forks[s].lineage[bit] for s in read if bit in self.forks[s].bits}
-            if op.short_name in _MOVES and len(read) == 1:
+            if op.short_name in _MOVED and len(read) == 1:
                 moved = op.func(own[read[0]], *op.args[1:], **op.kwargs)
                 found[bit] = tuple(moved) if isinstance(moved, (tuple, list)) else (moved,)
                 continue

@@ -7,12 +7,13 @@ that grow with what they read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import Ref, input_slots
+from clarke.capture import filled, input_slots
 from clarke.kinks.choices import ArgRule
+from clarke.kinks.facts import MOVES
 from clarke.kinks.steps import ComparisonRule
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 _GROWING = frozenset(
     ["logical_and", "logical_or", "bitwise_and", "bitwise_or", "any", "all", "sum", "cumsum"]
 ) | {"count_nonzero", "amax", "amin", "max", "min", "maximum", "minimum", "add", "_to_copy"}
-_MOVES = frozenset(
-    ["view", "reshape", "_unsafe_view", "unsqueeze", "squeeze", "expand", "permute", "transpose"]
-) | {"t", "select", "slice", "clone", "alias", "detach", "cat", "stack"}
+_JOINED = MOVES | {"detach", "cat", "stack"}
 _ABOVE = frozenset(["gt", "ge"])
 _BELOW = frozenset(["lt", "le"])
 
@@ -164,14 +163,10 @@ class _Bounds:
         def run(ends: tuple[int, ...]) -> torch.Tensor:
             rest = iter(ends)
 
-            def put(value: Any) -> Any:
-                if isinstance(value, Ref):
-                    return known[value.slot][next(rest, ends[0])]
-                if isinstance(value, (list, tuple)) and value:
-                    return [put(v) for v in value]
-                return value
+            def put(slot: int) -> torch.Tensor:
+                return known[slot][next(rest, ends[0])]
 
-            found = op.func(*[put(a) for a in op.args], **op.kwargs)
+            found = op.func(*[filled(a, put) for a in op.args], **op.kwargs)
             if not isinstance(found, torch.Tensor):
                 raise TypeError
             return found
@@ -180,7 +175,7 @@ class _Bounds:
             if all(torch.equal(*r) for r in known.values()):
                 out = run((0,))
                 return out, out
-            if name in _GROWING | _MOVES and op.kwargs.get("alpha", 1) > 0:
+            if name in _GROWING | _JOINED and op.kwargs.get("alpha", 1) > 0:
                 return run((0,)), run((1,))
             if name in ("logical_not", "bitwise_not") or name in _BELOW:
                 return run((1, 0)), run((0, 1))

@@ -146,8 +146,8 @@ def find_relevant(
             start = nearby_point(program, generator)
             jumping = jumping | jumps_beside(program, every, start, jumping | settled, sizes)
             null = (null | settled) & ~jumping
-    if bool((suspects & null).any()):
-        null &= ~_small_but_real(program, choices, weights, suspects, generator)
+    if bool(null.any()):
+        null &= ~_small_but_real(program, choices, weights, null, suspects, generator)
     hazards = _hazards(program, jumping)
     dangerous = torch.zeros(count, dtype=torch.bool)
     for kinks in hazards.values():
@@ -226,35 +226,40 @@ def _small_but_real(
     program: Program,
     choices: Mapping[int, torch.Tensor],
     weights: Mapping[int, torch.Tensor],
+    null: torch.Tensor,
     suspects: torch.Tensor,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """(count,) of the suspected kinks, those with candidates whose small tangents really differ."""
+    """(count,) of the kinks that seem null, those with candidates whose slopes really differ.
+
+    Differences that may be rounding are looked at, and those that tangents do not show at all:
+    beside what all candidates share in a variable of large units, another's drown.
+    """
     sites = [
-        s
-        for s in program.analysis.ordered()
-        if bool(suspects[s.first : s.first + s.touch.count].any())
+        s for s in program.analysis.ordered() if bool(null[s.first : s.first + s.touch.count].any())
     ]
-    owner = torch.cat([s.first + s.touch.owner for s in sites])
+    owners = [s.first + s.touch.owner for s in sites]
+
+    def gaps(run: Run) -> list[torch.Tensor]:
+        return [less_first(s, run.probes[s.position].candidates) for s in sites]
 
     def along(direction: Sequence[torch.Tensor]) -> torch.Tensor:
         with forward_mode():
             run = program.run(
                 choices=choices, weights=weights, tangents=direction, probe=True, grad=False
             )
-            return torch.cat(
-                [less_first(s, tangent(run.probes[s.position].candidates)) for s in sites]
-            )
+            return torch.cat([tangent(g) for g in gaps(run)])
 
-    def gaps(errors: Errors | None) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
+    def values(errors: Errors | None) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
         run = program.run(choices=choices, weights=weights, probe=True, errors=errors)
-        return torch.cat([less_first(s, run.probes[s.position].candidates) for s in sites]), (
-            run.leaves
-        )
+        return torch.cat(gaps(run)), run.leaves
 
-    varying = really_vary(program, along, suspects[owner], generator)
-    varying |= vary_in_an_entry(program, gaps, suspects[owner] & ~varying)
-    found = torch.zeros(program.analysis.count, dtype=torch.bool)
+    owner = torch.cat(owners)
+    varying = torch.zeros_like(null[owner])
+    if bool((suspects & null).any()):
+        varying = really_vary(program, along, (suspects & null)[owner], generator)
+    varying |= vary_in_an_entry(program, values, null[owner] & ~varying)
+    found = torch.zeros_like(null)
     found[owner[varying]] = True
     return found
 

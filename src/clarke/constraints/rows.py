@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +40,7 @@ class RowOperator:
     _values: torch.Tensor
     _leaves: tuple[torch.Tensor, ...]
     _kept: torch.Tensor
+    _orders: Mapping[int, torch.Tensor]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -62,8 +64,11 @@ class RowOperator:
             run = self.program.run(
                 choices=self.choices, tangents=tuple(direction), probe=True, grad=False
             )
-            values, _ = _signed_rows(self.program, run, self.choices, self.relevant)
+            values, _ = self._signed(run)
             return tangent(values)[self._kept]
+
+    def _signed(self, run: Run) -> tuple[torch.Tensor, torch.Tensor]:
+        return _signed_rows(self.program, run, self.choices, self.relevant, self._orders)
 
     def times_bounded(self, direction: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """``A d``, and for every entry how much of it may be rounding."""
@@ -72,7 +77,7 @@ class RowOperator:
             run = self.program.run(
                 choices=self.choices, tangents=tuple(direction), probe=True, grad=False
             )
-            values, kinks = _signed_rows(self.program, run, self.choices, self.relevant)
+            values, kinks = self._signed(run)
             for position, probe in run.probes.items():
                 site = self.program.analysis.sites[position]
                 own = slice(site.first, site.first + site.touch.count)
@@ -114,16 +119,43 @@ def unflatten(
 
 
 def build_rows(
-    program: Program, choices: Mapping[int, torch.Tensor], relevant: torch.Tensor
+    program: Program,
+    choices: Mapping[int, torch.Tensor],
+    relevant: torch.Tensor,
+    direction: Sequence[torch.Tensor] = (),
 ) -> RowOperator:
-    """The rows of the relevant kinks under a selection (AD's where `choices` is silent)."""
+    """The rows of the relevant kinks under a selection (AD's where `choices` is silent).
+
+    That an element is in the middle of others says not which of these are greater: with a direction
+    it is those that are along it.
+    """
     run = program.run(choices=choices, probe=True)
-    values, kinks = _signed_rows(program, run, choices, relevant)
+    orders = _orders_along(program, choices, relevant, direction)
+    values, kinks = _signed_rows(program, run, choices, relevant, orders)
     kept = torch.ones(kinks.numel(), dtype=torch.bool)
     if _has_wide_ties(program, relevant):
         kept = ~_equivalent(program, choices, relevant)
         values, kinks = values[kept], kinks[kept]
-    return RowOperator(program, choices, relevant, kinks, values, run.leaves, kept)
+    return RowOperator(program, choices, relevant, kinks, values, run.leaves, kept, orders)
+
+
+def _orders_along(
+    program: Program,
+    choices: Mapping[int, torch.Tensor],
+    relevant: torch.Tensor,
+    direction: Sequence[torch.Tensor],
+) -> dict[int, torch.Tensor]:
+    """By site, how fast each of the elements grows that a relevant kink ranks."""
+    ranked = [
+        s
+        for s in program.analysis.sites.values()
+        if s.touch.ranks is not None and bool(relevant[s.first : s.first + s.touch.count].any())
+    ]
+    if not ranked or not direction:
+        return {}
+    with forward_mode():
+        run = program.run(choices=choices, tangents=tuple(direction), probe=True, grad=False)
+        return {s.position: tangent(run.probes[s.position].candidates) for s in ranked}
 
 
 def _has_wide_ties(program: Program, relevant: torch.Tensor) -> bool:
@@ -156,8 +188,7 @@ def _equivalent(
             if is_choice(site):
                 limit[site.first : site.first + site.touch.count] = negligible(site, probe)
     equal = slopes <= limit[kinks]
-    suspects = equal & (slopes > 0)
-    if not bool(suspects.any()):
+    if not bool(equal.any()):
         return equal
 
     def along(direction: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -169,8 +200,8 @@ def _equivalent(
         run = program.run(choices=choices, probe=True, errors=errors)
         return _signed_rows(program, run, choices, relevant)[0], run.leaves
 
-    varying = really_vary(program, along, suspects, generator)
-    return equal & ~(varying | vary_in_an_entry(program, rows, suspects & ~varying))
+    varying = really_vary(program, along, equal & (slopes > 0), generator)
+    return equal & ~(varying | vary_in_an_entry(program, rows, equal & ~varying))
 
 
 def _signed_rows(
@@ -178,6 +209,7 @@ def _signed_rows(
     run: Run,
     choices: Mapping[int, torch.Tensor],
     relevant: torch.Tensor,
+    orders: Mapping[int, torch.Tensor] = MappingProxyType({}),
 ) -> tuple[torch.Tensor, torch.Tensor]:
     values, kinks = [], []
     for position in sorted(run.probes):
@@ -188,6 +220,8 @@ def _signed_rows(
         if not bool(own.any()):
             continue
         choice = choices.get(position)
+        if position in orders:
+            touch = touch.in_order(orders[position])
         row, kink = site.rule.rows(probe.call, touch, touch.chosen() if choice is None else choice)
         keep = own[kink]
         values.append(row[keep])

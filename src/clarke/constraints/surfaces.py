@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from clarke.steering import Program, Run
-    from clarke.steering.masks import MaskUse
+    from clarke.steering.uses import MaskUse
 
 _MOST = 16  # comparisons looked at; their surfaces are visited one by one
 _NEWTON = 6

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import External, OpRecord, Origin, Ref, Trace
+from clarke.capture import External, OpRecord, Origin, Ref, Trace, filled
 from clarke.kinks.lowering import Lowerer, Part
 
 if TYPE_CHECKING:
@@ -44,15 +44,14 @@ class Records:
         self._take(lo, {last.ref.slot: slot})
 
     def _part(self, value: Any) -> Any:
-        if isinstance(value, Ref):
-            if value.slot not in self.values:
-                raise CannotFollowError
-            return Part(value, self.values[value.slot].detach())
         if isinstance(value, torch.dtype) and value.is_floating_point:
             return torch.float64
-        if isinstance(value, (list, tuple)) and value:
-            return type(value)(self._part(v) for v in value)
-        return value
+        return filled(value, self._read)
+
+    def _read(self, slot: int) -> Part:
+        if slot not in self.values:
+            raise CannotFollowError
+        return Part(Ref(slot), self.values[slot].detach())
 
     def _lowerer(self, op: OpRecord) -> Lowerer:
         return Lowerer(op, self._next)

@@ -14,13 +14,13 @@ import torch
 
 from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED
+from clarke.decide.allowed import allowed_error
 from clarke.decide.confirm import confirm
 from clarke.decide.normal import outer_estimate
-from clarke.decide.rounding import Rounding, allowed_error
-from clarke.decide.tolerance import added, within
+from clarke.decide.recomputed import Defect, WithoutSelection
+from clarke.decide.rounding import Rounding
+from clarke.decide.tolerance import added, peak, within
 from clarke.decide.verification import (
-    Defect,
-    WithoutSelection,
     ad_weights,
     check_direction,
     fresh_generator,
@@ -241,7 +241,7 @@ def _random(program: Program, generator: torch.Generator) -> tuple[torch.Tensor,
 def _moved(
     program: Program, direction: Sequence[torch.Tensor], step: float
 ) -> tuple[torch.Tensor, ...]:
-    scale = max([1.0, *(float(p.abs().max()) for p in program.point if p.numel())])
+    scale = max(1.0, peak(program.point))
     return tuple(p + step * scale * d for p, d in zip(program.point, direction, strict=True))
 
 

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from clarke.capture import input_slots
+from clarke.capture import all_finite, input_slots
 from clarke.constraints import flatten, random_tangents
 from clarke.deadline import UNLIMITED
 from clarke.decide.sober import sober_adjoints
-from clarke.decide.tolerance import REPLAY_SPACING, coarsest_epsilon
+from clarke.decide.tolerance import REPLAY_SPACING, coarsest_epsilon, peak
 from clarke.errors import ReplayError
 from clarke.kinks.steps import ComparisonRule
 from clarke.numerics import (
@@ -159,7 +159,7 @@ class Beside:
 
     def along(self, direction: Sequence[torch.Tensor]) -> tuple[Sample, ...]:
         """Samples along a ray, from far to near. Large coordinates move in proportion."""
-        size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
+        size = peak(direction)
         found: list[Sample] = []
         for step in self.steps if size > 0 else ():
             self.deadline.ask("looking at the program beside the point")
@@ -193,7 +193,7 @@ class Beside:
         read = _read_backward(run, (analysis.trace if held else analysis.recorded).ops)
         gradient, adjoints = sober_adjoints(self.program, run)
         moved = flatten(point) - self._point
-        if step < math.inf and not all(bool(torch.isfinite(g).all()) for g in gradient):
+        if step < math.inf and not all_finite(gradient):
             near = self._near(point, float(np.abs(moved).max(initial=0.0)))
             run = self.program.run(point, pieces=self._pieces)
             gradient, adjoints = sober_adjoints(self.program, run, near)

@@ -70,7 +70,7 @@ def judge_on_branch(decision: Decision, program: Program, values: Sequence[Again
 
 def _beside(program: Program, witness: Witness) -> list[tuple[torch.Tensor, ...]]:
     """A random direction near a witness's, on the same side of all its kinks."""
-    rows = build_rows(program, witness.choices, _named(program, witness))
+    rows = build_rows(program, witness.choices, _named(program, witness), witness.direction)
     aside = random_tangents(program, torch.Generator().manual_seed(5))
     size = peak(witness.direction)
     for share in BRANCH_ASIDE:

@@ -10,14 +10,14 @@ import torch
 
 from clarke.constraints import flatten, unflatten
 from clarke.constraints.reads import held_sides
+from clarke.decide.allowed import least_bounds, rounding_of_selections
 from clarke.decide.confirm import USUAL_FINEST, confirm
+from clarke.decide.exact import lipschitz_around_steps
 from clarke.decide.finest import finest_step
-from clarke.decide.refute import lipschitz_around_steps
-from clarke.decide.rounding import Rounding, least_bounds, rounding_of_selections
+from clarke.decide.recomputed import Defect, Recomputed
+from clarke.decide.rounding import Rounding
 from clarke.decide.tolerance import REPLAY_SPACING, added, coarsest_epsilon, larger, ray_bounds
 from clarke.decide.verification import (
-    Defect,
-    Recomputed,
     ad_weights,
     check_ray,
     confirmed,
@@ -55,7 +55,7 @@ class Certificate(Recomputed):
             where only the recorded operations can be run.
         replay_bounds: The same for gradients along the witnesses, if they need one.
         finest: The smallest step along the witnesses (`finest_step`).
-        seal: Binds all of this; see `clarke.decide.verification.seal_of`.
+        seal: Binds all of this; see `clarke.decide.recomputed.seal_of`.
     """
 
     program: Program

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.capture import all_finite
 from clarke.decide.model import Decision
 from clarke.decide.rounding import Rounding
 from clarke.decide.tolerance import coarsest_epsilon, peak, within
@@ -60,7 +61,7 @@ class Compiled:
         like: It is the other one up to roundings.
         rounded: It may be the other one, if roundings are large.
         draws: The function draws random numbers.
-        note: How far they are apart, in words.
+        difference: How far they are apart, in words.
         broken: It holds NaN or infinity, and the other one does not.
     """
 
@@ -69,8 +70,13 @@ class Compiled:
     like: bool
     rounded: bool
     draws: bool
-    note: str
+    difference: str
     broken: bool
+
+    @property
+    def note(self) -> str:
+        """What is judged, and how far it is from what was written."""
+        return _HELD + self.difference
 
     def refusal(self, again: Callable[[], tuple[torch.Tensor, ...]]) -> Decision | None:
         """What is to be said without looking at the set.
@@ -141,15 +147,15 @@ def compare(
     equal = all(map(_same, compiled, written))
     like = equal or (not broken and gap <= COMPILED_LIKE * spacing * largest)
     rounded = like or (not broken and gap <= spacing**COMPILED_ROUNDED * largest)
-    note = _HELD
+    told = ""
     if not equal:
         kind = "by rounding: " if like else ""
-        note += f" The two gradients differ {kind}by up to {gap:.3g}{where}."
+        told += f" The two gradients differ {kind}by up to {gap:.3g}{where}."
     room = spacing**COMPILED_ROUNDED * max(abs(value), abs(computed))
     both = computed == value or (math.isnan(computed) and math.isnan(value))
     if not (both or abs(computed - value) <= room):
-        note += f" It computes {computed:.6g}, and the function as written {value:.6g}."
-    return Compiled(compiled, written, like, rounded, draws, note, broken)
+        told += f" It computes {computed:.6g}, and the function as written {value:.6g}."
+    return Compiled(compiled, written, like, rounded, draws, told, broken)
 
 
 class Uncompiled:
@@ -245,7 +251,7 @@ class Uncompiled:
 
 
 def _finite(tensors: Sequence[torch.Tensor]) -> bool:
-    return all(bool(torch.isfinite(t).all()) for t in tensors)
+    return all_finite(tensors)
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -9,12 +9,14 @@ is exact for the recorded floats.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from clarke.arrangement import Row, primitive
 from clarke.deadline import UNLIMITED, Deadline
 
 
-def _dot(a: Row, b: Row) -> int:
+def dot(a: Row, b: Row) -> int:
+    """The inner product."""
     return sum(x * y for x, y in zip(a, b, strict=True))
 
 
@@ -63,10 +65,10 @@ class Cone:
         """
         bit = 1 << self.count
         for at, line in enumerate(self.lines):
-            value = _dot(row, line)
+            value = dot(row, line)
             if value:
                 return self._cut_line(row, at, value, bit)
-        values = [_dot(row, r.vector) for r in self.rays]
+        values = [dot(row, r.vector) for r in self.rays]
         if not any(v > 0 for v in values):
             return None
         kept = [
@@ -90,6 +92,21 @@ class Cone:
                     kept.append(Ray(primitive(mixed), common | bit))
         return Cone(self.lines, tuple(kept), self.count + 1)
 
+    def edge(self, row: Row) -> tuple[Row, ...]:
+        """Generators of the part of the closure with ``row d = 0``, for a row that cuts it empty.
+
+        The closure lies on the other side of the row then.
+        """
+        return (*self.lines, *(r.vector for r in self.rays if not dot(row, r.vector)))
+
+    def is_zero(self, row: Row, part: Fraction) -> bool:
+        """Whether a row is zero on the cone, up to some part of the terms of each product."""
+        return all(
+            abs(dot(row, r.vector))
+            <= part * sum(abs(a * b) for a, b in zip(row, r.vector, strict=True))
+            for r in self.rays
+        )
+
     def _adjacent(self, p: Ray, n: Ray, common: int) -> bool:
         return not any(r is not p and r is not n and r.tight & common == common for r in self.rays)
 
@@ -99,7 +116,7 @@ class Cone:
             line, value = tuple(-v for v in line), -value
 
         def flat(vector: Row) -> Row:
-            off = _dot(row, vector)
+            off = dot(row, vector)
             moved = [value * a - off * b for a, b in zip(vector, line, strict=True)]
             return primitive(moved)
 

@@ -70,8 +70,8 @@ def confirm(
         bounds: For each entry, an absolute difference that counts as equal.
         finest: The smallest step; below the usual one, what `finest_step` found to be told.
     """
-    size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
-    scale = max((float(p.abs().max()) for p in point if p.numel()), default=0.0)
+    size = peak(direction)
+    scale = peak(point)
     factor = max(scale, 1.0) / size if size > 0 else 1.0
     best, at, close, falling, slowly, last = float("inf"), 0.0, 0, 0, 0, 0.0
     sizes: tuple[torch.Tensor, ...] = ()

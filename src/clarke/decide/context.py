@@ -10,16 +10,13 @@ import numpy as np
 import torch
 
 from clarke.constraints import random_tangents
+from clarke.decide.allowed import least_bounds
 from clarke.decide.certificate import Certificate, replay_bounds
 from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_nonfinite_value
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, weighted_sum
 from clarke.decide.responsible import culprits_of, responsible_kinks, wrong_functions
-from clarke.decide.rounding import (
-    Rounding,
-    least_bounds,
-    spacings,
-)
+from clarke.decide.rounding import Rounding, spacings
 from clarke.decide.tied import is_narrow, rounded_ties
 from clarke.decide.tolerance import added, larger, ray_bounds, relative_difference, within
 from clarke.decide.verification import ad_weights, own_gradient
@@ -36,7 +33,7 @@ if TYPE_CHECKING:
 
     from clarke.constraints import Relevance
     from clarke.decide.confirm import Gradient
-    from clarke.decide.refute import Exact
+    from clarke.decide.exact import Exact
 
 
 class Context:
@@ -134,11 +131,7 @@ class Context:
         """
         value = self.program.run(pieces=Pieces.NATURAL, grad=False).output
         if not bool(torch.isfinite(value).all()):
-            return self.undecided(
-                "The function's own value is not finite here, so that it has no generalized "
-                "gradient, although the gradient that was returned is finite.",
-                culprits=name_nonfinite_value(self.program),
-            )
+            return self._without_value()
         least = least_bounds(self.program, self.gradient, witnesses, weights)
         certificate = Certificate(
             program=self.program,
@@ -164,19 +157,7 @@ class Context:
                     "size of its terms, or it is off as a whole by more than rounding explains. "
                     "Run the program in a wider type."
                 )
-        run = self.settings.confirm is Confirm.ALWAYS
-        with self.program.deadline.during("confirming the verdict"):
-            defects = certificate.own_defects(run=run)
-            if defects and certificate.adds_up():
-                wider = larger(self.rounding.bounds, replay_bounds(self.program, witnesses))
-                certificate = replace(certificate, replay_bounds=wider)
-                defects = certificate.own_defects(run=run)
-        if defects and run and certificate.adds_up():
-            # The function may bend nearer to the point than the usual steps.
-            finest = certificate.finest_told()
-            if finest < certificate.finest:
-                certificate = replace(certificate, finest=finest)
-                defects = certificate.own_defects(run=run)
+        certificate, defects = self._confirmed(certificate)
         if defects:
             if not certificate.adds_up():
                 own = self.own_formula()
@@ -197,6 +178,24 @@ class Context:
             analysis=self.program.analysis,
             relevance=self.relevance,
         )
+
+    def _confirmed(self, certificate: Certificate) -> tuple[Certificate, tuple[str, ...]]:
+        """A certificate with what it needs to be confirmed, and what is wrong with it then."""
+        run = self.settings.confirm is Confirm.ALWAYS
+        with self.program.deadline.during("confirming the verdict"):
+            defects = certificate.own_defects(run=run)
+            if defects and certificate.adds_up():
+                found = replay_bounds(self.program, certificate.witnesses)
+                wider = larger(self.rounding.bounds, found)
+                certificate = replace(certificate, replay_bounds=wider)
+                defects = certificate.own_defects(run=run)
+        if defects and run and certificate.adds_up():
+            # The function may bend nearer to the point than the usual steps.
+            finest = certificate.finest_told()
+            if finest < certificate.finest:
+                certificate = replace(certificate, finest=finest)
+                defects = certificate.own_defects(run=run)
+        return certificate, defects
 
     def _rooms(
         self, allowed: tuple[torch.Tensor, ...] | None
@@ -249,6 +248,19 @@ class Context:
         return Decision(
             Verdict.UNDECIDED,
             reason,
+            culprits=culprits,
+            analysis=self.program.analysis,
+            relevance=self.relevance,
+        )
+
+    def _without_value(self) -> Decision:
+        """NONFINITE for a finite gradient of what has no finite value itself."""
+        culprits = name_nonfinite_value(self.program)
+        return Decision(
+            Verdict.NONFINITE,
+            "".join(f"{c}. " for c in culprits[:1])
+            + "The function's own value is not finite here, so that it has no generalized "
+            "gradient, although the gradient that was returned is finite.",
             culprits=culprits,
             analysis=self.program.analysis,
             relevance=self.relevance,

@@ -21,8 +21,9 @@ from scipy.optimize import linprog, nnls
 from clarke.constraints import flatten, unflatten
 from clarke.constraints.nearby import nearby_points
 from clarke.constraints.relevance import Mixing, random_mixtures
+from clarke.decide.exact import enumerate_exactly
 from clarke.decide.minimum import LocalMinimum
-from clarke.decide.refute import enumerate_exactly, joint_choices, joint_direction
+from clarke.decide.mixed import joint_choices, joint_direction
 from clarke.decide.source import slopes_around
 from clarke.errors import OutOfTimeError
 from clarke.numerics import (
@@ -125,9 +126,8 @@ def curvature_around(source: Source, allowed: Array, deadline: Deadline) -> Curv
         every = replace(source.live, kinks=~source.live.constant)
         limits = enumerate_exactly(program, generator, source.limits, every).limits
     told = Curved(True, True)
-    for atom in np.ndindex(*[len(c.cells) for c in limits.components]):
+    for atom, own in limits.combinations():
         deadline.ask("looking at the curvature in {} cells", limits.count)
-        own = [c.cells[i] for c, i in zip(limits.components, atom, strict=True)]
         rows = joint_direction(own, limits.size)[1]
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True) if len(rows) else rows
         face = _critical_face(rows, limits.element(atom), allowed)

@@ -10,7 +10,7 @@ import numpy as np
 
 from clarke.constraints import unflatten
 from clarke.decide.flat import ChamberCells
-from clarke.decide.refute import joint_direction
+from clarke.decide.mixed import joint_direction
 from clarke.errors import OutOfTimeError, UnsupportedError
 from clarke.feasibility import find_witness
 
@@ -108,9 +108,8 @@ def frechet(
         return Frechet(False, unflatten(place.direction, source.program.point), excess)
     limits = source.listed(deadline)
     known = all(c.complete for c in limits.components)
-    for atom in np.ndindex(*[len(c.cells) for c in limits.components]):
+    for atom, own in limits.combinations():
         deadline.ask("comparing slopes in {} cells", limits.count)
-        own = [c.cells[i] for c, i in zip(limits.components, atom, strict=True)]
         rows, above = joint_direction(own, limits.size)[1], limits.element(atom) - vector
         if bool((np.abs(above) <= allowed).all()):
             continue
@@ -161,8 +160,7 @@ def _joint_descent(limits: LimitSet, deadline: Deadline) -> Iterator[Array]:
             picked.append(c.cells[int(np.argmin(slopes))])
         yield joint_direction(picked, limits.size)[0]
         return
-    for atom in np.ndindex(*[len(c.cells) for c in limits.components]):
-        own = [c.cells[i] for c, i in zip(limits.components, atom, strict=True)]
+    for atom, own in limits.combinations():
         direction, rows = joint_direction(own, limits.size)
         yield from _downhill(rows, limits.element(atom), direction, deadline)
 

@@ -10,7 +10,7 @@ import torch
 from clarke.capture import OpRecord, input_slots
 from clarke.deadline import rung
 from clarke.decide.model import Culprit
-from clarke.decide.tolerance import of_tensors, relative_difference
+from clarke.decide.tolerance import of_tensors, peak, relative_difference
 from clarke.kinks.smooth import why_not
 from clarke.numerics import NAMED_PART, NAMED_STEP
 from clarke.steering import Pieces, Program, Run
@@ -48,7 +48,7 @@ def _first_parting(
 @rung("naming what differs")
 def name_disagreement(program: Program, direction: Sequence[torch.Tensor]) -> tuple[Culprit, ...]:
     """The operation at which adjoints at the point and just beside it part."""
-    size = max((float(d.abs().max()) for d in direction if d.numel()), default=1.0) or 1.0
+    size = peak(direction) or 1.0
     moved = [p + NAMED_STEP / size * d for p, d in zip(program.point, direction, strict=True)]
     here = adjoints(program.run(pieces=Pieces.NATURAL))
     there = adjoints(program.run(moved, pieces=Pieces.NATURAL))
@@ -122,19 +122,30 @@ def name_nonfinite_value(program: Program) -> tuple[Culprit, ...]:
     last = [
         op for op in program.analysis.recorded.ops if program.analysis.recorded.output in op.outputs
     ]
-    origin = _origin(program, run, last[-1]) if last else None
+    # An infinity may be meant, a mask for instance; what makes NaN of it is the fault.
+    fine = _all_numbers if bool(torch.isnan(run.output).any()) else _finite
+    origin = _origin(program, run, last[-1], fine) if last else None
     if origin is None:
         return ()
     return (Culprit(origin.shown, origin.location, "its value is not finite"),)
 
 
-def _origin(program: Program, run: Run, op: OpRecord) -> OpRecord | None:
-    """Where a value that `op` reads or makes, and that is not finite, was made from finite ones."""
+def _origin(
+    program: Program,
+    run: Run,
+    op: OpRecord,
+    fine: Callable[[torch.Tensor | None], bool] | None = None,
+) -> OpRecord | None:
+    """Where a value that `op` reads or makes, and that is not finite, was made from finite ones.
+
+    `fine` tells such values; what is not finite is not, unless another is given.
+    """
+    fine = fine or _finite
     makers = {s: o for o in program.analysis.recorded.ops for s in o.outputs if s is not None}
     seen: set[int] = set()
     while op.index not in seen:
         seen.add(op.index)
-        bad = [s for s in input_slots(op) if not _finite(run.tensors.get(s))]
+        bad = [s for s in input_slots(op) if not fine(run.tensors.get(s))]
         made = [makers[s] for s in bad if s in makers and makers[s].index not in seen]
         if made:
             op = made[0]
@@ -142,12 +153,16 @@ def _origin(program: Program, run: Run, op: OpRecord) -> OpRecord | None:
             return None  # a constant was not finite: the program's author meant it
         else:
             values = [run.tensors.get(s) for s in op.outputs if s is not None]
-            return None if all(_finite(v) for v in values) else op
+            return None if all(fine(v) for v in values) else op
     return None
 
 
 def _finite(value: torch.Tensor | None) -> bool:
     return value is None or not value.is_floating_point() or bool(torch.isfinite(value).all())
+
+
+def _all_numbers(value: torch.Tensor | None) -> bool:
+    return value is None or not value.is_floating_point() or not bool(torch.isnan(value).any())
 
 
 def _all_finite(values: Sequence[torch.Tensor | None]) -> bool:

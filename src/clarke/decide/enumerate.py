@@ -8,7 +8,8 @@ near the point and not merely to first order (design of the exclusion: docs/theo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,9 @@ from clarke.capture import input_slots
 from clarke.constraints import flatten
 from clarke.constraints.nearby import nearby_point
 from clarke.decide.cells import Cell, Cells, Exclusion
-from clarke.decide.cone import Cone
+from clarke.decide.cone import Cone, dot
 from clarke.decide.flat import Fork, chamber_cells, planes_of
-from clarke.decide.identity import Form, Nearby, pinned_weights, vanishes_nearby
+from clarke.decide.identity import Form, Nearby, pinned_weights, vanish_together, vanishes_nearby
 from clarke.decide.limits import Limits
 from clarke.decide.linear import LinearParts, linear_parts
 from clarke.decide.live import is_zero, primal
@@ -86,6 +87,21 @@ class _Row:
 
 
 @dataclass(frozen=True, eq=False)
+class _Rival:
+    """An element tied with a selected one that may be less or greater.
+
+    Attributes:
+        greater: The condition that it is greater.
+        less: That it is less.
+        count: For how many elements with the same slope it stands.
+    """
+
+    greater: _Row
+    less: _Row
+    count: int
+
+
+@dataclass(frozen=True, eq=False)
 class Option:
     """One candidate of a kink with the rows it needs.
 
@@ -97,6 +113,9 @@ class Option:
         pinned: The candidate was chosen among several that differ.
         shares: The weights of a kink's candidates, where they are selected so.
         free: Nothing was chosen: any unit vector may be the weights.
+        rivals: Elements of which only how many are greater is a condition.
+        fewest: How many must be greater at least.
+        most: How many at most.
     """
 
     choice: int
@@ -105,6 +124,9 @@ class Option:
     pinned: bool = True
     shares: Array | None = None
     free: bool = False
+    rivals: tuple[_Rival, ...] = ()
+    fewest: int = 0
+    most: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +211,7 @@ class Enumeration:
         self._known: dict[tuple[int, int], list[Option]] = {}
         self._nodes = 0
         self._nearby = Nearby(program, generator)
+        self._together: dict[tuple[object, ...], bool] = {}
         self._lines: list[tuple[Array, Callable[[], Array]]] = []
         self._linear: LinearParts | None = None
 
@@ -223,13 +246,14 @@ class Enumeration:
                     {"nodes": self._nodes, "cells": len(self._cells)},
                 )
             if depth == len(self._kinks):
-                self._cells.append(self._leaf(node))
+                if self._is_rounding(node):
+                    self._exclusions.append(Exclusion(np.stack([r.values for r in node.rows])))
+                else:
+                    self._cells.append(self._leaf(node))
                 continue
             kink = self._kinks[depth]
             for option in self._options(kink, node):
-                child = self._enter(kink, option, node)
-                if child is not None:
-                    stack.append((depth + 1, child))
+                stack += [(depth + 1, child) for child in self._enter(kink, option, node)]
         return Cells(tuple(self._cells), tuple(self._exclusions))
 
     @property
@@ -245,8 +269,9 @@ class Enumeration:
         rows, owners = [], []
         for kink, options in every:
             for option in options:
-                rows += [r.values for r in option.rows]
-                owners += [kink.number] * len(option.rows)
+                own = (*option.rows, *(r.less for r in option.rivals))
+                rows += [r.values for r in own]
+                owners += [kink.number] * len(own)
         return (np.stack(rows) if rows else None), owners
 
     def _flat_options(self) -> list[tuple[Kink, list[Option]]] | None:
@@ -304,7 +329,28 @@ class Enumeration:
 
     # ------------------------------------------------------------ one node
 
-    def _enter(self, kink: Kink, option: Option, node: Node) -> Node | None:
+    def _enter(self, kink: Kink, option: Option, node: Node) -> list[Node]:
+        """The branches below a node in which a kink takes an option: one, or one for each order."""
+        chosen = self._chosen(kink, option, node)
+        first = self._narrowed(kink, chosen, option.rows, decided=option.decided)
+        branches = [] if first is None else [(first, 0)]
+        left = sum(r.count for r in option.rivals)
+        for rival in option.rivals:
+            left -= rival.count
+            wider: list[tuple[Node, int]] = []
+            for branch, greater in branches:
+                for row, more in ((rival.greater, rival.count), (rival.less, 0)):
+                    if not option.fewest - left <= greater + more <= option.most:
+                        continue
+                    self._nodes += 1
+                    self.deadline.ask("{} nodes, ordering tied elements", self._nodes)
+                    child = self._narrowed(kink, branch, (row,), decided=True)
+                    wider += [] if child is None else [(child, greater + more)]
+            branches = wider
+        return [branch for branch, _ in branches]
+
+    def _chosen(self, kink: Kink, option: Option, node: Node) -> Node:
+        """A node's branch in which a kink has its choice and no conditions yet."""
         position = kink.site.position
         choices = dict(node.choices)
         touch = kink.site.touch
@@ -316,25 +362,35 @@ class Enumeration:
             own = touch.chosen() if own is None else own.clone()
             own[kink.index] = option.choice
         choices[position] = own
-        cone, closed, sides = node.cone, False, node.sides
-        for row in option.rows:
+        return replace(
+            node,
+            choices=choices,
+            pinned=node.pinned | {kink.number} if option.pinned else node.pinned,
+            free=(*node.free, kink.number) if option.free else node.free,
+        )
+
+    def _narrowed(
+        self, kink: Kink, node: Node, rows: Sequence[_Row], *, decided: bool
+    ) -> Node | None:
+        """A node with more conditions of a kink, or None if no point nearby satisfies them all."""
+        cone, closed, sides, edge = node.cone, False, node.sides, None
+        for row in rows:
             known, opposed = sides & row.positive, sides & row.negative
             sides |= row.positive
             if cone is None or closed or known:
                 continue
             cut = None if opposed else cone.cut(row.exact, self.deadline)
             closed = cut is None
+            edge = cone.edge(row.exact) if closed and not opposed else None
             cone = cone if cut is None else cut
-        child = Node(
-            cone if option.decided and not closed else None,
-            choices,
-            (*node.rows, *option.rows),
-            (*node.kinks, *([kink.number] * len(option.rows))),
-            node.pinned | {kink.number} if option.pinned else node.pinned,
-            sides,
-            (*node.free, kink.number) if option.free else node.free,
+        child = replace(
+            node,
+            cone=cone if decided and not closed else None,
+            rows=(*node.rows, *rows),
+            kinks=(*node.kinks, *([kink.number] * len(rows))),
+            sides=sides,
         )
-        if closed and self._excluded(child):
+        if closed and self._excluded(child, edge):
             self._exclusions.append(Exclusion(np.stack([r.values for r in child.rows])))
             return None
         return child
@@ -365,29 +421,64 @@ class Enumeration:
         self._lines.append((unit, noise))
         return len(self._lines) - 1, 1
 
-    def _excluded(self, node: Node) -> bool:
-        """Whether no point near w has this selection."""
+    def _excluded(self, node: Node, edge: Sequence[Row] | None) -> bool:
+        """Whether no point near w has this selection.
+
+        `edge` spans the directions that satisfy all conditions but for being zero on some.
+        """
         if self._live.affine and self._subspace is None:
             return True  # the cone is exact, and so is first order
         if self._turns_back(node):
             return True
-        found = find_witness(
-            np.stack([r.values for r in node.rows]), deadline=self._program.deadline
-        )
+        rows = np.stack([r.values for r in node.rows])
+        found = find_witness(rows, deadline=self._program.deadline)
         if found.direction is not None:
             return False  # the cone was empty in a subspace only
         if self._live.affine:
             return True
-        if found.multipliers is None:
+        used = []
+        if found.multipliers is not None:
+            if vanishes_nearby(
+                self._program,
+                node.choices,
+                node.pinned,
+                [r.form for r in node.rows],
+                found.multipliers,
+                self._generator,
+            ):
+                return True
+            used.append(np.flatnonzero(found.multipliers > 0).tolist())
+        if edge is not None and self._subspace is None:
+            used.append(
+                [i for i, r in enumerate(node.rows) if not any(map(partial(dot, r.exact), edge))]
+            )
+        return any(self._vanish_together(node, own) for own in used)
+
+    def _vanish_together(self, node: Node, rows: list[int]) -> bool:
+        """Whether some conditions of a branch are zero where those of independent slopes are."""
+        own = [node.rows[i] for i in rows]
+        last = max(r.form.position for r in own)
+        before = tuple((p, *c.tolist()) for p, c in node.choices.items() if p < last)
+        name = (frozenset(r.form for r in own), before)
+        known = self._together.get(name)
+        if known is None:
+            known = self._together[name] = vanish_together(
+                self._program,
+                node.choices,
+                node.pinned,
+                [r.form for r in own],
+                np.stack([r.values for r in own]),
+                self._generator,
+            )
+        return known
+
+    def _is_rounding(self, node: Node) -> bool:
+        """Whether a cell is flat but for rounding: one condition is zero in all of it."""
+        cone = node.cone
+        if not self._limits.rounding or not self._live.affine or cone is None or not cone.rays:
             return False
-        return vanishes_nearby(
-            self._program,
-            node.choices,
-            node.pinned,
-            [r.form for r in node.rows],
-            found.multipliers,
-            self._generator,
-        )
+        one = Fraction(float(ROWS_ROUNDING))
+        return any(cone.is_zero(r.exact, one) for r in node.rows)
 
     def _turns_back(self, node: Node) -> bool:
         """Whether the last condition and an earlier one want opposite signs of one function."""
@@ -479,34 +570,45 @@ class Enumeration:
             return same
 
         leaders: list[int] = []
+        counts: list[int] = []
         for i in range(len(members)):
-            if not (self._live.affine and equal(i, leaders).any()):
+            known = equal(i, leaders) if self._live.affine else np.zeros(0, dtype=bool)
+            if known.any():
+                counts[int(known.argmax())] += 1
+            else:
                 leaders.append(i)
+                counts.append(1)
         entries = len(leaders) * (len(leaders) - 1) * self._n
         if entries > ROW_ENTRIES:
             raise BudgetError(
                 f"{len(leaders)} elements are tied at {kink.site.touch.location}: comparing each "
                 f"with each takes {entries:,} numbers, more than {int(ROW_ENTRIES):,}."
             )
-        sign = float(rule.side(kink.site.touch, kink.index))
-        if sign == 0:
-            touch = kink.site.touch
-            raise BudgetError(
-                f"{touch.op.shown} at {touch.location} puts an element between others tied with "
-                "it; such selections are not enumerated."
+
+        def row(i: int, j: int) -> _Row:
+            """The condition that one is greater than another."""
+            return self._row(
+                slopes[i] - slopes[j],
+                Form(kink.site.position, places[i], places[j], 1.0),
+                partial(found.noise_of_candidates, self._program, [places[i], places[j]]),
             )
+
+        most = rule.greater(kink.site.touch, kink.index)
         options = []
         for i in leaders:
-            rows = tuple(
-                self._row(
-                    sign * (slopes[i] - slopes[j]),
-                    Form(kink.site.position, places[i], places[j], 1.0),
-                    partial(found.noise_of_candidates, self._program, [places[i], places[j]]),
-                )
-                for j, same in zip(leaders, equal(i, leaders).tolist(), strict=True)
-                if j != i and not same
-            )
-            options.append(Option(members[i], rows, pinned=len(leaders) > 1))
+            same = equal(i, leaders)
+            own = sum(c for c, equals in zip(counts, same.tolist(), strict=True) if equals)
+            others = [(j, c) for j, c, s in zip(leaders, counts, same, strict=True) if not s]
+            fewest, all_of_them = most - own + 1, sum(c for _, c in others)
+            option = Option(members[i], (), pinned=len(leaders) > 1)
+            if most <= 0 or not others:
+                option = replace(option, rows=tuple(row(i, j) for j, _ in others))
+            elif fewest >= all_of_them:
+                option = replace(option, rows=tuple(row(j, i) for j, _ in others))
+            else:
+                rivals = tuple(_Rival(row(j, i), row(i, j), c) for j, c in others)
+                option = replace(option, rivals=rivals, fewest=fewest, most=most)
+            options.append(option)
         return options
 
     # ------------------------------------------------------------ gradients
@@ -616,7 +718,7 @@ def _is_sure(rows: Sequence[_Row], direction: Array) -> bool:
 
 def _fork(kink: Kink, options: list[Option]) -> Fork | None:
     """A kink with one hyperplane between its two options; None if it is another."""
-    if len(options) != 2 or any(len(o.rows) != 1 for o in options):
+    if len(options) != 2 or any(len(o.rows) != 1 or o.rivals for o in options):
         return None
     below, above = options
     row = above.rows[0]

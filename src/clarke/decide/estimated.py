@@ -18,12 +18,13 @@ from clarke.decide.apart import (
     roundings_of,
 )
 from clarke.decide.cures import hints
+from clarke.decide.exact import kinks_of
 from clarke.decide.limits import Limits
 from clarke.decide.live import find_live
 from clarke.decide.model import Decision
 from clarke.decide.normal import outer_estimate
 from clarke.decide.project import ROUNDS
-from clarke.decide.refute import kinks_of, refute_part
+from clarke.decide.refute import refute_part
 from clarke.decide.responsible import culprits_of
 from clarke.decide.tolerance import added, within
 from clarke.errors import BudgetError

@@ -9,6 +9,7 @@ import torch
 from clarke.capture import input_slots
 from clarke.constraints import tangent
 from clarke.decide.confirm import USUAL_FINEST
+from clarke.decide.tolerance import peak
 from clarke.numerics import CONFIRM_FINER, CONFIRM_MOVES
 from clarke.tangents import forward_mode
 from clarke.torch_private import unpack_dual
@@ -31,10 +32,10 @@ def finest_step(program: Program, direction: Sequence[torch.Tensor], spacing: fl
         direction: A ray.
         spacing: Relative spacing of the numbers in which gradients along the ray are computed.
     """
-    size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
+    size = peak(direction)
     if size == 0:
         return USUAL_FINEST
-    scale = max((float(p.abs().max()) for p in program.point if p.numel()), default=0.0)
+    scale = peak(program.point)
     factor = max(scale, 1.0) / size
     meant = _watched(program, [factor * d for d in direction])
     finest = USUAL_FINEST

@@ -146,13 +146,22 @@ class CutProgram:
         run = self.program.run(point, probe=True, nudge=nudges, grad=False)
         return primal(self._see(run).switching).numpy()
 
-    def pull(self, values: torch.Tensor, weights: Array) -> tuple[Array, Array]:
+    def look_beside(self, point: Sequence[torch.Tensor], generator: torch.Generator) -> Look:
+        """The same, with what gradients need."""
+        nudges = Nudges(self.program.dtype, self.cut)
+        nudges.scatter = generator
+        return self._see(self.program.run(point, probe=True, nudge=nudges))
+
+    def pull(
+        self, values: torch.Tensor, weights: Array, look: Look | None = None
+    ) -> tuple[Array, Array]:
         """The gradient of a weighted sum of values: (n,) by variables, (K,) by kinks' results."""
         if not values.requires_grad:
             return np.zeros(self.size), np.zeros(self.kinks.count)
         factors = torch.from_numpy(np.ascontiguousarray(weights)).to(values.dtype)
+        inputs = (look or self.look).inputs
         grads = torch.autograd.grad(
-            (values * factors).sum(), self.look.inputs, retain_graph=True, materialize_grads=True
+            (values * factors).sum(), inputs, retain_graph=True, materialize_grads=True
         )
         return self._parted(flatten(grads)[None, :], 0)
 

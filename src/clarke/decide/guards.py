@@ -19,15 +19,10 @@ from clarke.constraints import find_relevant, flatten, unflatten
 from clarke.deadline import UNLIMITED
 from clarke.decide.beside import Beside
 from clarke.decide.model import Decision, Witness, ray_witness
+from clarke.decide.recomputed import Defect, Recomputed
 from clarke.decide.settle import settled, steepness
 from clarke.decide.surroundings import agrees, only_guards, surroundings
-from clarke.decide.verification import (
-    Defect,
-    Recomputed,
-    fresh_generator,
-    is_replayed,
-    own_gradient,
-)
+from clarke.decide.verification import fresh_generator, is_replayed, own_gradient
 from clarke.numerics import BESIDE_AGREES, BESIDE_APART, LIMIT_ERRORS
 from clarke.verdict import Verdict
 

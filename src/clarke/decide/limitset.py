@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from math import lcm
+from operator import mul
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,8 +19,13 @@ import numpy as np
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.flat import ChamberCells
 from clarke.decide.project import project
+from clarke.feasibility.exact_mean import exact_mean
 from clarke.numerics import (
     EXACT_ENTRY_SECONDS,
+    EXACT_MEAN,
+    EXACT_MEAN_SIZE,
+    EXACT_MEAN_STEPS,
+    EXACT_SHARE,
     FLOPS,
     PROJECTION_CLOSE,
     SET_ROUNDINGS,
@@ -142,6 +149,11 @@ class LimitSet:
             total *= len(c.changes)
         return total
 
+    def combinations(self) -> Iterator[tuple[tuple[int, ...], list[Cell]]]:
+        """Every combination, with the cell that it takes in each component."""
+        for atom in np.ndindex(*[len(c.cells) for c in self.components]):
+            yield atom, [c.cells[i] for c, i in zip(self.components, atom, strict=True)]
+
     @property
     def finite(self) -> bool:
         """Whether no element has a NaN or an infinite entry."""
@@ -251,7 +263,28 @@ class LimitSet:
         if near.gap > float(np.abs(direction) @ allowed):
             length = float(np.linalg.norm(direction))
             return Placed(False, (), (), direction / length, near.gap / length, distance)
-        return Placed(None, (), (), None, 0.0, distance)
+        return self._place_exactly(target, allowed, distance, deadline)
+
+    def _place_exactly(
+        self, target: Array, allowed: Array, distance: float, deadline: Deadline
+    ) -> Placed:
+        """The same in exact arithmetic, for a small one that is thinner than solvers see."""
+        unknown = Placed(None, (), (), None, 0.0, distance)
+        if self.size > EXACT_MEAN_SIZE or sum(c.changes.size for c in self.components) > EXACT_MEAN:
+            return unknown
+        part = deadline.part(EXACT_SHARE)
+        mean = exact_mean(_Extremes(self), target, allowed, part, int(EXACT_MEAN_STEPS))
+        if mean is None:
+            return unknown
+        if mean.direction is None:
+            return Placed(True, mean.names, tuple(map(float, mean.weights)), None, 0.0, distance)
+        largest = max(map(abs, mean.direction))
+        direction = np.array([float(d / largest) for d in mean.direction])
+        direction /= np.linalg.norm(direction)
+        if not separates(self, target - np.sign(direction) * allowed, direction, deadline):
+            return unknown
+        gap = float(direction @ target - direction @ self.element(self.extreme(direction)))
+        return Placed(False, (), (), direction, gap, distance)
 
     def element(self, atom: Sequence[int]) -> Array:
         """The sum of one cell from every component."""
@@ -298,6 +331,40 @@ class LimitSet:
     def _size(self) -> float:
         size = float(np.abs(self.base).max(initial=0.0))
         return size + sum(float(np.abs(c.changes).max(initial=0.0)) for c in self.components)
+
+
+class _Extremes:
+    """The elements of a set in whole numbers, and which of them lies farthest in a direction."""
+
+    def __init__(self, limits: LimitSet) -> None:
+        self._base = [Fraction(v) for v in limits.base.tolist()]
+        clouds = [
+            [[Fraction(v) for v in row] for row in c.changes.tolist()] for c in limits.components
+        ]
+        self._units = [
+            lcm(*(row[i].denominator for cloud in clouds for row in cloud))
+            for i in range(limits.size)
+        ]
+        self._clouds = [
+            [[int(v * u) for v, u in zip(row, self._units, strict=True)] for row in cloud]
+            for cloud in clouds
+        ]
+
+    def __call__(
+        self, direction: tuple[Fraction, ...]
+    ) -> tuple[tuple[int, ...], tuple[Fraction, ...]]:
+        shares = [d / u for d, u in zip(direction, self._units, strict=True)]
+        common = lcm(*(s.denominator for s in shares))
+        whole = [int(s * common) for s in shares]
+        atom, point = [], list(self._base)
+        for cloud in self._clouds:
+            values = [sum(map(mul, whole, row)) for row in cloud]
+            best = values.index(max(values))
+            atom.append(best)
+            point = [
+                p + Fraction(v, u) for p, v, u in zip(point, cloud[best], self._units, strict=True)
+            ]
+        return tuple(atom), tuple(point)
 
 
 def separates(

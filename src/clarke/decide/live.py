@@ -5,25 +5,26 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
 from clarke.constraints import find_relevant, tangent
 from clarke.constraints.nearby import nearby_point, nearby_points
 from clarke.constraints.relevance import Mixing, random_mixtures
+from clarke.decide.bends import bends
 from clarke.decide.meeting import only_branches
-from clarke.errors import BudgetError, ReplayError
+from clarke.decide.noise import noise_of
+from clarke.errors import BudgetError
 from clarke.kinks import Hazard
-from clarke.numerics import ERROR_SIZES, ROUNDING_MARGIN, SAMPLES, VALUES_SAME
-from clarke.steering import Errors
+from clarke.numerics import VALUES_SAME
 from clarke.tangents import forward_mode
 from clarke.torch_private import unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from clarke.steering import Program, Site
+    from clarke.steering import Errors, Program, Site
 
 _PARTLY = 6
 
@@ -68,7 +69,7 @@ def find_live(program: Program, generator: torch.Generator) -> Live:
             site = program.analysis.sites[position]
             constant[site.first : site.first + site.touch.count] &= zero
     first = _taylor_gaps(program, weights, generator, result=branches)
-    affine = first <= VALUES_SAME
+    affine = first <= VALUES_SAME and not bends(program, weights, generator)
     if branches and not affine:
         raise BudgetError(
             "Selections do not describe all gradients around the point: a step between functions "
@@ -164,7 +165,6 @@ def _taylor_gaps(
     return worst
 
 
-K = TypeVar("K")
 _Expanded: TypeAlias = "dict[tuple[int, str], torch.Tensor]"
 _RESULT = -1
 
@@ -215,33 +215,6 @@ def _largest_gap(
             gaps, sizes = _by_kink(gaps, site), _by_kink(sizes, site)
         worst = max(worst, float(torch.where(sizes > 0, gaps / sizes, gaps).max()))
     return worst
-
-
-def noise_of(
-    program: Program,
-    values: Mapping[K, torch.Tensor],
-    again: Callable[[Errors], Mapping[K, torch.Tensor]],
-) -> dict[K, torch.Tensor] | None:
-    """How far roundings in float64 may move some values, by making random errors.
-
-    None where these lead out of a function's domain.
-    """
-    noise = {key: torch.zeros_like(own) for key, own in values.items()}
-    for seed in range(int(SAMPLES)):
-        program.deadline.ask("telling values from rounding")
-        for size in ERROR_SIZES:
-            try:
-                other = again(Errors(seed, size, double=True))
-            except ReplayError:
-                continue
-            if all(bool(torch.isfinite(part).all()) for part in other.values()):
-                break
-        else:
-            return None
-        factor = float(ROUNDING_MARGIN) / size
-        for key, own in values.items():
-            noise[key] = torch.maximum(noise[key], factor * (other[key] - own).abs())
-    return noise
 
 
 def _by_kink(values: torch.Tensor, site: Site) -> torch.Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten
+from clarke.numerics import JACOBIAN_LIKE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,3 +49,12 @@ def matrix_under(program: Program, choices: Mapping[int, torch.Tensor]) -> Array
     """(m, n) the Jacobian of the function under a selection."""
     y, leaves = outputs_under(program, choices)
     return np.stack([flatten([g.detach() for g in derivative_of(e, leaves)]) for e in y])
+
+
+def mixes_to(matrices: Sequence[Array], weights: Sequence[float], given: torch.Tensor) -> bool:
+    """Whether a mixture of matrices is the given one, up to roundings of its type."""
+    mixed = sum(w * m for w, m in zip(weights, matrices, strict=True))
+    target = given.double().numpy()
+    size = np.maximum(np.abs(np.stack(list(matrices))).max(0), np.abs(target))
+    allowed = max(float(JACOBIAN_LIKE), 64 * torch.finfo(given.dtype).eps) * size
+    return bool((np.abs(mixed - target) <= allowed).all())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.optimize
 
-from clarke.decide.rounding import rounding_of_selections
+from clarke.decide.allowed import rounding_of_selections
 from clarke.errors import BudgetError
 from clarke.kinks import Hazard
 from clarke.numerics import JUMP_ROUNDINGS, MEETING_APART

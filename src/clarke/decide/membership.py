@@ -9,22 +9,23 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten
+from clarke.decide.exact import recomputed_limits, rounding_of_set
 from clarke.decide.limits import set_limits
-from clarke.decide.limitset import separates
-from clarke.decide.refute import recomputed_limits, rounding_of_set
+from clarke.decide.limitset import LimitSet, separates
+from clarke.decide.recomputed import Defect, Recomputed
 from clarke.decide.regularset import RegularSet
-from clarke.decide.verification import Defect, Recomputed, fresh_generator, same_numbers
+from clarke.decide.verification import fresh_generator, same_numbers
 from clarke.errors import UnsupportedError
 from clarke.feasibility import verify_membership
 from clarke.numerics import ASKED_ROUNDINGS, GRANTED, SET_AGREES, WEIGHTS_CONVEX
 from clarke.steering import Program, unit_roundoff
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from clarke.decide.limitset import LimitSet
+    from clarke.decide.cells import Cell
 
     Array = NDArray[np.float64]
 
@@ -49,6 +50,8 @@ class Membership(Recomputed):
         exact: Rows that depend on others but for rounding were not taken to do so exactly.
         regular: All pieces bend one way, so that nothing had to be listed.
         shares: (k, L) then, for each element, the weights of the pieces at all kinks.
+        directions: (k, n) for each element, a direction around which it is the gradient; found when
+            it is saved, for a checker that has no list of cells.
         program: What ran.
         point: Where.
         seal: Binds all of this.
@@ -69,6 +72,7 @@ class Membership(Recomputed):
     exact: bool = False
     regular: bool = False
     shares: Array | None = None
+    directions: Array | None = None
     seal: str = ""
 
     def __str__(self) -> str:
@@ -98,6 +102,8 @@ class Membership(Recomputed):
             raise Defect("the vector is not the one that was asked about")
         found = recomputed_set(program, exact=self.exact, regular=self.regular)
         self._check_allowed(program, found)
+        if self.directions is not None and (self.regular or not self.inside):
+            raise Defect("directions of elements belong to a list of them")
         if isinstance(found, RegularSet):
             self._check_regular(found)
             return
@@ -121,6 +127,29 @@ class Membership(Recomputed):
         if not self.inside and not bool((self.allowed >= most / GRANTED).all()):
             raise Defect("less counts as rounding than the program can leave")
 
+    def with_directions(self) -> Membership:
+        """The same with a direction for every element, where the set is a list of cells."""
+        if not self.inside or self.regular or self.directions is not None:
+            return self
+        limits = recomputed_set(self.program, exact=self.exact, regular=False)
+        certain = limits.certain() if isinstance(limits, LimitSet) else None
+        if certain is None:
+            return self
+        found = [_direction_into(cells) for cells in _cells_of(certain, self.atoms)]
+        kept = [d for d in found if d is not None]
+        complete = len(kept) == len(self.atoms)
+        return replace(self, directions=np.stack(kept)).sealed() if complete else self
+
+    def _check_directions(self, certain: LimitSet) -> None:
+        d = self.directions
+        if d is None:
+            return
+        if d.shape != self.elements.shape or not np.isfinite(d).all():
+            raise Defect("there is not one direction for every element")
+        for own, cells in zip(d, _cells_of(certain, self.atoms), strict=True):
+            if not all(bool((c.rows @ own > 0).all()) for c in cells):
+                raise Defect("a direction does not point to where its element is the gradient")
+
     def _check_inside(self, certain: LimitSet | None) -> None:
         if self.direction is not None:
             raise Defect("a direction separates nothing from a set that holds it")
@@ -133,6 +162,7 @@ class Membership(Recomputed):
             )
             if not fits or not same_numbers(certain.element(atom), element):
                 raise Defect("the elements are not those of the set")
+        self._check_directions(certain)
         self._check_mean()
 
     def _check_mean(self) -> None:
@@ -187,6 +217,25 @@ class Membership(Recomputed):
     def _check_distance(self, found: float) -> None:
         if not abs(found - self.distance) <= SET_AGREES * found:
             raise Defect("the distance to the set is another one")
+
+
+def _cells_of(limits: LimitSet, atoms: Sequence[Sequence[int]]) -> Iterator[list[Cell]]:
+    """The cells, one of each component, that elements are made of."""
+    for atom in atoms:
+        yield [c.cells[i] for c, i in zip(limits.components, atom, strict=True)]
+
+
+def _direction_into(cells: Sequence[Cell]) -> Array | None:
+    """A direction into all of some cells, of components whose rows are independent."""
+    own = [c.direction for c in cells if c.direction is not None]
+    if len(own) < len(cells):
+        return None
+    if len(own) == 1:
+        return own[0]
+    rows = np.concatenate([c.rows for c in cells])
+    along = np.concatenate([c.rows @ d for c, d in zip(cells, own, strict=True)])
+    found: Array = np.linalg.lstsq(rows, along, rcond=None)[0]
+    return found if bool((rows @ found > 0).all()) else None
 
 
 def recomputed_set(program: Program, *, exact: bool, regular: bool) -> LimitSet | RegularSet:

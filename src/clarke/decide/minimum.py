@@ -13,7 +13,7 @@ from clarke.constraints import tangent
 from clarke.constraints.nearby import nearby_points
 from clarke.constraints.relevance import Mixing, random_mixtures
 from clarke.decide.live import primal
-from clarke.decide.refute import joint_direction
+from clarke.decide.mixed import joint_direction
 from clarke.feasibility import find_witness
 from clarke.numerics import JUMP_ROUNDINGS, MINIMUM_FLAT, VALUES_SAME
 from clarke.tangents import forward_mode
@@ -124,8 +124,7 @@ def _is_flat(rows: Array, gradient: Array, allowed: Array) -> bool:
 
 
 def _cells(limits: LimitSet) -> Iterator[tuple[Array, Array]]:
-    for atom in np.ndindex(*[len(c.cells) for c in limits.components]):
-        own = [c.cells[i] for c, i in zip(limits.components, atom, strict=True)]
+    for atom, own in limits.combinations():
         yield joint_direction(own, limits.size)[1], limits.element(atom)
 
 

@@ -153,7 +153,7 @@ def _along(
     choices, _ = select_along(program, direction)
     # A kink may matter under this selection and not under AD's.
     own = find_relevant(program, generator, choices=choices).relevant
-    rows = build_rows(program, choices, relevance.relevant | own)
+    rows = build_rows(program, choices, relevance.relevant | own, direction)
     values = rows.times(direction).to(torch.float64)
     if not bool((values > 0).all()):
         return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from clarke.capture import all_finite
 from clarke.constraints import flatten, unflatten
 from clarke.deadline import rung
 from clarke.decide.beside import RAY_PAIRS, Beside, Sample
@@ -49,7 +50,7 @@ def judge_nonfinite(
     program: Program, gradient: Sequence[torch.Tensor], generator: torch.Generator
 ) -> Decision:
     """NONFINITE or NOT_LIPSCHITZ for a gradient with NaN or infinity."""
-    if not all(bool(torch.isfinite(x).all()) for x in program.point):
+    if not all_finite(program.point):
         return Decision(
             Verdict.NONFINITE,
             "A variable is NaN or infinity before anything is computed. What made it so came "
@@ -127,7 +128,7 @@ def _surroundings(
     """
     own = natural_gradient(program, pieces=Pieces.TRUE)
     beside = Beside(program, generator)
-    ordinary = not beside.guarded and all(bool(torch.isfinite(g).all()) for g in own)
+    ordinary = not beside.guarded and all_finite(own)
     if ordinary:  # held where the narrower type had it, it would vanish in float64 too
         beside = Beside(program, generator, pieces=Pieces.NATURAL)
     found: NDArray[np.float64] | None = None
@@ -195,8 +196,8 @@ def limit_along(
     bounds: Sequence[torch.Tensor] = (),
 ) -> tuple[torch.Tensor, ...] | None:
     """The limit of ``gradient(point + t direction)`` for t to 0, or None if it does not settle."""
-    size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
-    scale = max((float(p.abs().max()) for p in point if p.numel()), default=0.0)
+    size = peak(direction)
+    scale = peak(point)
     if size == 0:
         return None
     factor = max(scale, 1.0) / size
@@ -206,7 +207,7 @@ def limit_along(
         return [g.to(torch.float64) for g in gradient(moved)]
 
     wide, near = at(LIMIT_STEPS[0]), at(LIMIT_STEPS[1])
-    if not all(bool(torch.isfinite(g).all()) for g in (*wide, *near)):
+    if not all_finite((*wide, *near)):
         return None
     limit = tuple((10 * n - w) / 9 for n, w in zip(near, wide, strict=True))
     # What is left of an entry that falls with the step, or of one that is rounding alone.

@@ -9,18 +9,13 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten, random_tangents, unflatten
+from clarke.decide.allowed import allowed_error, rounding_of_selections
 from clarke.decide.balls import BallCell, Balls, balls_around
 from clarke.decide.limits import Limits
 from clarke.decide.rays import limits_along
+from clarke.decide.recomputed import Defect, WithoutSelection
 from clarke.decide.refute import gradients_on_the_other_side
-from clarke.decide.rounding import allowed_error, rounding_of_selections
-from clarke.decide.verification import (
-    Defect,
-    WithoutSelection,
-    check_direction,
-    fresh_generator,
-    is_replayed,
-)
+from clarke.decide.verification import check_direction, fresh_generator, is_replayed
 from clarke.errors import BudgetError
 from clarke.numerics import (
     NORM_SLACK,

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from clarke.capture import all_finite
 from clarke.constraints import flatten, random_tangents
 from clarke.deadline import rung
 from clarke.decide.aligned import aligned_direction
 from clarke.decide.model import Witness, ray_witness, weighted_sum
 from clarke.decide.nonfinite import limit_along
-from clarke.decide.tolerance import larger, of_tensors, relative_difference
+from clarke.decide.tolerance import larger, of_tensors, peak, relative_difference
 from clarke.feasibility import convex_weights
 from clarke.numerics import (
     RAY_BESIDE,
@@ -168,7 +169,7 @@ def _own_directions(program: Program, gradient: Tensors, relevance: Relevance) -
             grads = torch.autograd.grad(
                 value.reshape(-1)[number], run.leaves, retain_graph=True, materialize_grads=True
             )
-            sound = all(bool(torch.isfinite(g).all()) for g in grads)
+            sound = all_finite(grads)
             if sound and any(bool((g != 0).any()) for g in grads):
                 found = tuple(g.detach() for g in grads)
                 each.append(found)
@@ -185,8 +186,8 @@ def is_smooth_along(program: Program, direction: Tensors, generator: torch.Gener
     A random ray avoids all kinks; one along special directions need not. It may also stay where a
     guard's comparison is tied, on a branch that holds on the ray and nowhere around it.
     """
-    size = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
-    scale = max((float(p.abs().max()) for p in program.point if p.numel()), default=0.0)
+    size = peak(direction)
+    scale = peak(program.point)
     step = RAY_STEP * max(scale, 1.0) / size
 
     def at(noise: Tensors, sign: float) -> tuple[torch.Tensor, ...]:
@@ -200,7 +201,7 @@ def is_smooth_along(program: Program, direction: Tensors, generator: torch.Gener
     for _ in range(2):
         noise = random_tangents(program, generator)
         around = [on, at(noise, 1.0), at(noise, -1.0)]
-        if not all(bool(torch.isfinite(g).all()) for a in around for g in a):
+        if not all(map(all_finite, around)):
             return False
         if any(
             relative_difference(a, around[1], of_tensors(around[1])) > RAY_SMOOTH for a in around

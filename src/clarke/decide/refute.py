@@ -1,4 +1,4 @@
-"""The exact answer: all limiting gradients, membership in their hull, or separation from it."""
+"""Proof that a gradient lies outside of the hull of everything that nearby gradients tend to."""
 
 from __future__ import annotations
 
@@ -8,27 +8,24 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from clarke.constraints import build_rows, flatten, unflatten
-from clarke.deadline import UNLIMITED, rung
-from clarke.decide.components import enumerate_components
+from clarke.constraints import flatten, unflatten
+from clarke.deadline import UNLIMITED
+from clarke.decide.alike import check_same
+from clarke.decide.allowed import allowed_error
 from clarke.decide.elements import distinct
-from clarke.decide.enumerate import Enumeration
-from clarke.decide.guards import lipschitz_around_guards
-from clarke.decide.limits import Limits
-from clarke.decide.limitset import Component, LimitSet, separates
-from clarke.decide.live import Live, find_live
-from clarke.decide.meeting import check_meeting, only_branches
-from clarke.decide.model import Witness
-from clarke.decide.normal import outer_estimate
-from clarke.decide.rounding import allowed_error, rounding_of_selections
-from clarke.decide.verification import (
-    Defect,
-    WithoutSelection,
-    fresh_generator,
-    is_replayed,
+from clarke.decide.exact import (
+    Exact,
+    part_entries,
+    part_limits,
+    recomputed_limits,
+    rounding_of_set,
+    verified,
 )
-from clarke.errors import BudgetError
-from clarke.feasibility import find_witness, verify_witness
+from clarke.decide.limits import Limits
+from clarke.decide.limitset import LimitSet, separates
+from clarke.decide.live import Live, find_live
+from clarke.decide.recomputed import Defect, WithoutSelection
+from clarke.decide.verification import fresh_generator, is_replayed
 from clarke.numerics import (
     GRANTED,
     QUOTIENT_RADII,
@@ -38,40 +35,20 @@ from clarke.numerics import (
     REFUTED_STEPS,
     SAME_GRADIENT,
     SET_AGREES,
-    VERIFIED_CELLS,
-    VERIFIED_KINKS,
-    VERIFIED_NODES,
 )
-from clarke.steering import Pieces, natural_gradient, selected_gradient
+from clarke.steering import Pieces, natural_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
 
     from numpy.typing import NDArray
 
-    from clarke.constraints import Relevance
-    from clarke.decide.cells import Cell
-    from clarke.decide.outer import Outer
-    from clarke.decide.regularset import RegularSet
     from clarke.steering import Program, Run
 
     Array = NDArray[np.float64]
 
 _SAMPLES = 8
 _STEPS = tuple(zip(REFUTED_STEPS[::2], REFUTED_STEPS[1::2], strict=True))
-
-
-@dataclass(frozen=True, eq=False)
-class Exact:
-    """The selections around a point.
-
-    Attributes:
-        limits: Gradients of all selections that could not be excluded.
-        live: The kinks that were branched on.
-    """
-
-    limits: LimitSet
-    live: Live
 
 
 class _Rate(NamedTuple):
@@ -98,7 +75,7 @@ class Refutation(WithoutSelection):
         allowed: (n,) how far every entry may be off; the direction separates all such vectors.
         part: The touched kinks that were enumerated, where only the entries that depend on them
             are refuted; the set's elements are zero in all others. Empty for the whole.
-        seal: Binds all of this; see `clarke.decide.verification.seal_of`.
+        seal: Binds all of this; see `clarke.decide.recomputed.seal_of`.
     """
 
     program: Program
@@ -258,264 +235,6 @@ def largest_value(run: Run, slots: Container[int | None]) -> float:
     return max(found, default=1.0)
 
 
-def rounding_of_set(program: Program, limits: LimitSet | RegularSet) -> Array:
-    """(n,) how far rounding alone may have moved entries of the set's elements."""
-    found: Array = rounding_of_selections(program) + limits.roundings(np.zeros(limits.size))
-    return found
-
-
-@rung("enumerating all selections")
-def enumerate_exactly(
-    program: Program,
-    generator: torch.Generator,
-    limits: Limits | None = None,
-    live: Live | None = None,
-) -> Exact:
-    """Enumerate the selections around the program's point.
-
-    Args:
-        program: The program.
-        generator: Private randomness.
-        limits: Budget.
-        live: The kinks to branch on, if they are known.
-
-    Raises:
-        BudgetError: The problem is too large, or selections do not describe it.
-    """
-    live = find_live(program, generator) if live is None else live
-    found = enumerate_components(program, live, generator, limits)
-    if live.branches:
-        check_meeting(program, [c for part in found.components for c in part.cells])
-    return Exact(found, live)
-
-
-def lipschitz_around_steps(program: Program, relevance: Relevance) -> bool:
-    """Whether guards and branches alone jump, and not the function around them."""
-    if lipschitz_around_guards(program, relevance):
-        return True
-    if not only_branches(program, relevance):
-        return False
-    try:
-        recomputed_limits(program)
-    except BudgetError:
-        return False
-    return True
-
-
-def recomputed_limits(program: Program, limits: Limits | None = None) -> LimitSet:
-    """All selections that cannot be excluded, enumerated again for a verification.
-
-    Args:
-        program: The program.
-        limits: Budget, if another than a verdict's.
-
-    Raises:
-        BudgetError: That is out of reach.
-    """
-    return enumerate_exactly(program, fresh_generator(), limits or verified()).limits
-
-
-def verified() -> Limits:
-    """How much a verification enumerates."""
-    return Limits(nodes=int(VERIFIED_NODES), cells=int(VERIFIED_CELLS), kinks=int(VERIFIED_KINKS))
-
-
-def part_entries(program: Program, kinks: Sequence[int]) -> NDArray[np.bool_]:
-    """(n,) which entries of a gradient depend on some kinks, and on no others.
-
-    Raises:
-        Defect: The kinks are no part of the program: some entry depends on others as well.
-    """
-    outer = outer_estimate(program, fresh_generator(), program.deadline)
-    for atoms, entries in outer.parts():
-        if kinks_of(outer, atoms) == tuple(kinks):
-            return entries
-    raise Defect("the kinks are no part of the program that can be judged apart")
-
-
-def kinks_of(outer: Outer, atoms: NDArray[np.bool_]) -> tuple[int, ...]:
-    """The touched kinks behind a part of an outer estimate."""
-    return tuple(sorted({n for j in np.flatnonzero(atoms) for n in outer.atoms.kinks[j]}))
-
-
-def part_limits(
-    program: Program,
-    live: Live,
-    kinks: Sequence[int],
-    entries: NDArray[np.bool_],
-    generator: torch.Generator,
-    limits: Limits,
-) -> LimitSet:
-    """The set of a part, its kinks enumerated alone; zero in all entries of others.
-
-    Args:
-        program: The program.
-        live: Which kinks can change the gradient.
-        kinks: The touched kinks on which the part's entries depend.
-        entries: (n,) which entries these are.
-        generator: Private randomness.
-        limits: Budget.
-
-    Raises:
-        BudgetError: The part is too large.
-    """
-    mask = torch.zeros_like(live.kinks)
-    mask[list(kinks)] = live.kinks[list(kinks)]
-    cells = Enumeration(program, Live(mask, live.constant, live.affine), generator, limits).run()
-    changes = np.zeros((len(cells.cells), len(entries)))
-    for row, cell in zip(changes, cells.cells, strict=True):
-        row[entries] = cell.gradient[entries]
-    return LimitSet(np.zeros(len(entries)), (Component(changes, cells.cells, cells.exclusions),))
-
-
-def check_same(claimed: LimitSet, found: LimitSet) -> None:
-    """Whether a certificate lists the selections and exclusions that were enumerated again.
-
-    Directions may differ from run to run where they are searched in a random subspace: they are
-    held against the rows.
-
-    Raises:
-        Defect: One is missing, or another one.
-    """
-    differs = Defect("the selections around the point are not those of the certificate")
-    if len(claimed.components) != len(found.components):
-        raise differs
-    _check_alike(claimed.base, found.base, differs)
-    for mine, own in zip(claimed.components, found.components, strict=True):
-        _check_alike(mine.changes, own.changes, differs)
-        if len(mine.cells) != len(own.cells) or len(mine.exclusions) != len(own.exclusions):
-            raise differs
-        for a, b in zip(mine.cells, own.cells, strict=True):
-            _check_cell(a, b, differs)
-        for c, d in zip(mine.exclusions, own.exclusions, strict=True):
-            _check_alike(c.rows, d.rows, differs)
-
-
-def _check_cell(claimed: Cell, found: Cell, differs: Defect) -> None:
-    for mine, own in (
-        ({k: v.numpy() for k, v in claimed.choices.items()}, found.choices),
-        (claimed.own, found.own),
-    ):
-        if sorted(mine) != sorted(own) or not all(
-            np.array_equal(mine[k], np.asarray(own[k])) for k in mine
-        ):
-            raise differs
-    _check_alike(claimed.gradient, found.gradient, differs)
-    _check_alike(claimed.rows, found.rows, differs)
-    if not np.array_equal(claimed.kinks, found.kinks):
-        raise differs
-    if claimed.direction is None:
-        # Less is claimed than is known.
-        return
-    if found.direction is None or claimed.direction.shape != found.direction.shape:
-        raise differs
-    if len(found.rows) and not verify_witness(found.rows, claimed.direction):
-        raise Defect("the direction of a selection does not satisfy its rows")
-
-
-def _check_alike(claimed: Array, found: Array, differs: Defect) -> None:
-    if claimed.shape != found.shape:
-        raise differs
-    size = float(np.abs(found).max(initial=0.0))
-    if not bool((np.abs(claimed - found) <= SAME_GRADIENT * size).all()):
-        raise differs
-
-
-def mix_cells(
-    exact: Exact, program: Program, gradient: Array, allowed: Array
-) -> tuple[tuple[Witness, ...], tuple[float, ...]] | None:
-    """Witnesses and weights that write the gradient by certain elements, or None."""
-    limits = exact.limits.certain()
-    if limits is None:
-        return None
-    single = _equal_element(limits, gradient, allowed)
-    if single is not None:
-        return (witness_of(limits, single, program),), (1.0,)
-    placed = limits.place(gradient, allowed, program.deadline)
-    if not placed.inside:
-        return None
-    total = sum(placed.weights)
-    return (
-        tuple(witness_of(limits, atom, program) for atom in placed.atoms),
-        tuple(w / total for w in placed.weights),
-    )
-
-
-def _equal_element(limits: LimitSet, gradient: Array, allowed: Array) -> tuple[int, ...] | None:
-    """An element equal to the gradient, if the set is small enough to look at all of it."""
-    if limits.count > 4096:
-        return None
-    equal = np.flatnonzero((np.abs(limits.elements() - gradient) <= allowed).all(axis=1))
-    if not len(equal):
-        return None
-    best = int(equal[0])
-    sizes = [len(c.changes) for c in limits.components]
-    atom: list[int] = []
-    for size in reversed(sizes):
-        atom.append(best % size)
-        best //= size
-    return tuple(reversed(atom))
-
-
-def witness_of(limits: LimitSet, atom: Sequence[int], program: Program) -> Witness:
-    """One element of a certain set as a witness: one direction inside all its cells at once."""
-    cells = [c.cells[i] for c, i in zip(limits.components, atom, strict=True)]
-    direction = unflatten(joint_direction(cells, len(limits.base))[0], program.point)
-    choices = joint_choices(cells)
-    kinks = torch.zeros(program.analysis.count, dtype=torch.bool)
-    for cell in cells:
-        kinks[torch.from_numpy(cell.kinks)] = True
-    rows = build_rows(program, choices, kinks)
-    return Witness(
-        direction=direction,
-        choices=choices,
-        gradient=selected_gradient(program, choices),
-        rows=rows.times(direction).to(torch.float64).numpy(),
-        kinks=rows.kinks.numpy(),
-    )
-
-
-def joint_choices(cells: Sequence[Cell]) -> dict[int, torch.Tensor]:
-    """The choices of several components, each of which leaves the others' kinks alone."""
-    choices: dict[int, torch.Tensor] = {}
-    for cell in cells:
-        for position, choice in cell.choices.items():
-            if position not in choices:
-                choices[position] = choice.clone()
-                continue
-            mine = torch.from_numpy(cell.pinned(position))
-            choices[position][mine] = choice[mine]
-    return choices
-
-
-def joint_direction(cells: Sequence[Cell], size: int) -> tuple[Array, Array]:
-    """A direction inside all cells, and all their rows.
-
-    The components' rows span independent spaces, so some direction agrees with each cell's own
-    direction on that cell's rows.
-    """
-    rows = [c.rows for c in cells if len(c.rows)]
-    if not rows:
-        return np.ones(size), np.zeros((0, size))
-    stacked = np.concatenate(rows)
-    if len(rows) == 1:
-        own = next(c.direction for c in cells if len(c.rows))
-        return (np.ones(size) if own is None else own), stacked
-    targets = np.concatenate(
-        [_unit(c.rows @ c.direction) for c in cells if len(c.rows) and c.direction is not None]
-    )
-    direction = np.linalg.lstsq(stacked, targets, rcond=None)[0]
-    if not bool(np.all(stacked @ direction > 0)):
-        found = find_witness(stacked)
-        if found.direction is not None:
-            direction = found.direction
-    return direction, stacked
-
-
-def _unit(values: Array) -> Array:
-    return values / float(np.abs(values).max())
-
-
 def refute(exact: Exact, program: Program, gradient: Array, allowed: Array) -> Refutation | None:
     """A proof that the gradient is outside of the hull of everything possible, or None."""
     if not exact.limits.count:
@@ -581,20 +300,3 @@ def refute_part(
         allowed=room,
         part=tuple(kinks),
     )
-
-
-def nearest_correct(exact: Exact, gradient: Array) -> Array | None:
-    """A limiting gradient close to AD's, among those that are known."""
-    limits = exact.limits.known()
-    if limits is None:
-        return None
-    if limits.count <= 4096:
-        points = limits.elements()
-        best: Array = points[int(np.linalg.norm(points - gradient, axis=1).argmin())]
-        return best
-    # Too many to compare: in every component the change that helps most on its own.
-    total = limits.base.copy()
-    for c in limits.components:
-        gaps = np.linalg.norm(total + c.changes - gradient, axis=1)
-        total = total + c.changes[int(gaps.argmin())]
-    return total

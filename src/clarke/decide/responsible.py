@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from clarke.decide.refute import Exact
+    from clarke.decide.exact import Exact
     from clarke.steering import Analysis, Program
 
 _MOST = 16

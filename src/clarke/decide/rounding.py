@@ -13,12 +13,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from clarke.constraints import flatten
-from clarke.decide.model import weighted_sum
-from clarke.decide.verification import ad_weights, own_gradient
+from clarke.capture import all_finite
+from clarke.decide.tolerance import peak
 from clarke.errors import ReplayError
 from clarke.numerics import (
     DROWNED,
@@ -29,7 +27,6 @@ from clarke.numerics import (
     ROUNDING_MARGIN,
     SAME_FORMULA,
     SAMPLES,
-    SET_ROUNDINGS,
     SLIGHT,
     SPACINGS,
     TOO_WIDE,
@@ -40,7 +37,6 @@ from clarke.steering import (
     Program,
     coarsest_unit,
     natural_gradient,
-    select_along,
     selected_gradient,
     unit_roundoff,
 )
@@ -48,10 +44,6 @@ from clarke.steering.cones import with_cones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from clarke.decide.model import Witness
 
     Tensors = tuple[torch.Tensor, ...]
 
@@ -66,20 +58,6 @@ def spacings(values: Sequence[torch.Tensor], dtypes: Sequence[torch.dtype]) -> T
     return tuple(
         2 * SPACINGS * unit_roundoff(d) * v.detach().to(torch.float64).abs()
         for v, d in zip(values, dtypes, strict=True)
-    )
-
-
-def least_bounds(
-    program: Program,
-    gradient: Sequence[torch.Tensor],
-    witnesses: Sequence[Witness],
-    weights: Sequence[float],
-) -> Tensors:
-    """What no sum of witnesses' gradients escapes: its own roundings, and AD's last one."""
-    held = [program.analysis.trace.slot_dtypes.get(s, torch.float64) for s in program.variables]
-    sizes = weighted_sum([[g.abs() for g in w.gradient] for w in witnesses], weights)
-    return tuple(
-        SET_ROUNDINGS * UNIT * s + p for s, p in zip(sizes, spacings(gradient, held), strict=True)
     )
 
 
@@ -295,7 +273,7 @@ class Rounding:
             bool((a > TOO_WIDE * g.abs()).any()) for a, g in zip(gaps, self._gradient, strict=True)
         ):
             return False
-        largest = max((float(g.abs().max()) for g in self._gradient if g.numel()), default=0.0)
+        largest = peak(self._gradient)
         part = DROWNED * unit**0.5
         drowned: list[torch.Tensor] = []
         for terms in self._with_signs(_MANY_SIGNS):
@@ -398,41 +376,7 @@ class Rounding:
             )
         except ReplayError:
             return None
-        return found if all(bool(torch.isfinite(g).all()) for g in found) else None
-
-
-def allowed_error(program: Program, *, replayed: bool) -> NDArray[np.float64]:
-    """(n,) how far entries of a gradient may be off before it counts as another one.
-
-    Args:
-        program: The program.
-        replayed: The gradient is that of AD's own pieces in float64; else what AD returned.
-    """
-    weights = ad_weights(program)
-    own = own_gradient(program)
-    found = flatten(Rounding(program, own, weights=weights, double=True).bounds)
-    if not replayed:
-        found = found + flatten(Rounding(program, own, weights=weights).bounds)
-    return found
-
-
-def rounding_of_selections(program: Program) -> NDArray[np.float64]:
-    """(n,) how far rounding in float64 may have moved entries of selections' gradients.
-
-    By AD's selection and those along a line: a piece of slope zero tells nothing of another's.
-    """
-    generator = torch.Generator().manual_seed(0)
-    line = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in program.point]
-    selections: list[dict[int, torch.Tensor] | None] = [None]
-    selections += [select_along(program, tuple(s * p for p in line))[0] for s in (1, -1)]
-    # A branch that a guard leaves out need not be defined at the point.
-    gradients = [(c, selected_gradient(program, c)) for c in selections]
-    defined = [(c, g) for c, g in gradients if all(bool(torch.isfinite(t).all()) for t in g)]
-    bounds = [flatten(Rounding(program, g, c, double=True).bounds) for c, g in defined]
-    found: NDArray[np.float64] = np.max(
-        [np.zeros(sum(p.numel() for p in program.point)), *bounds], axis=0
-    )
-    return found
+        return found if all_finite(found) else None
 
 
 def _gaps(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -92,7 +92,7 @@ def _generate_columns(
     columns: list[NDArray[np.float64]] = []
 
     def add(direction: tuple[torch.Tensor, ...]) -> None:
-        size = max((float(p.abs().max()) for p in direction if p.numel()), default=0.0)
+        size = peak(direction)
         if not size > 0:
             return
         # Powers of two keep the columns exact.

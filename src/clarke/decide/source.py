@@ -14,6 +14,7 @@ from clarke.deadline import UNLIMITED
 from clarke.decide.components import count_combinations
 from clarke.decide.dependent import Rank
 from clarke.decide.elements import distinct, vertices
+from clarke.decide.exact import enumerate_exactly
 from clarke.decide.flat import ChamberCells
 from clarke.decide.limitset import Component, LimitSet
 from clarke.decide.live import Live, find_live
@@ -24,7 +25,6 @@ from clarke.decide.minimum import (
     slopes_of_list,
     slopes_of_regular,
 )
-from clarke.decide.refute import enumerate_exactly
 from clarke.decide.regularset import RegularSet
 from clarke.errors import BudgetError, UnsupportedError
 from clarke.numerics import ARRAY_ENTRIES, HULL_RANK, SET_LISTED, SET_SMALL

@@ -16,6 +16,7 @@ from clarke.decide.nonfinite import values_follow
 from clarke.decide.onsurface import jumps_on_surfaces
 from clarke.decide.rays import is_smooth_along
 from clarke.decide.settle import Limit, settled
+from clarke.decide.tolerance import peak
 from clarke.errors import ReplayError
 from clarke.kinks import Hazard
 from clarke.kinks.singular import SingularRule
@@ -152,7 +153,7 @@ def _directions(
 
 def _aside(program: Program, direction: Tensors, generator: torch.Generator) -> Tensors:
     """A ray beside one along which a guard holds, but nowhere around it."""
-    size = max(float(d.abs().max()) for d in direction if d.numel())
+    size = peak(direction)
     noise = random_tangents(program, generator)
     return tuple(d + SURFACE_ASIDE * size * r for d, r in zip(direction, noise, strict=True))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from clarke.constraints.nearby import nearby_points
+from clarke.constraints.nearby import nearby_point, nearby_points
 from clarke.numerics import CURVED, KEY, SAME_FORM
 
 if TYPE_CHECKING:
@@ -157,5 +157,28 @@ def _without_curved(
             values = cut.beside(point, generator)
             other = ratio * values[leader]
             curved |= ~(np.abs(values - other) <= CURVED * (np.abs(values) + np.abs(other)))
+        if not _straight(cut, tied, follows & ~curved, generator):
+            curved |= follows
         _part(np.flatnonzero(curved & follows), group, leader, ratio)
     return Tied(tied.null, group, leader, ratio, tied.slope)
+
+
+def _straight(cut: CutProgram, tied: Tied, follows: Mask, generator: torch.Generator) -> bool:
+    """Whether slopes beside the point are multiples, entry by entry; values add up all entries."""
+    if not follows.any():
+        return True
+    look = cut.look_beside(nearby_point(cut.program, generator), generator)
+
+    def pulled(weights: Array) -> Array:
+        return np.concatenate(cut.pull(look.switching, weights, look))
+
+    def random() -> Array:
+        return torch.randn(len(follows), dtype=torch.float64, generator=generator).numpy()
+
+    own = np.where(follows, random(), 0.0)
+    led = np.zeros_like(own)
+    np.add.at(led, tied.leader, own * tied.ratio)
+    size = np.zeros(cut.size + cut.kinks.count)
+    for _ in range(2):
+        size = np.maximum(size, np.abs(pulled((np.abs(own) + np.abs(led)) * random())))
+    return bool((np.abs(pulled(own - led)) <= SAME_FORM * size).all())

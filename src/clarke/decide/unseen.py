@@ -18,7 +18,7 @@ from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.detached import held_constant
 from clarke.decide.model import Decision
 from clarke.decide.sober import sober_adjoints
-from clarke.decide.tolerance import coarsest_epsilon
+from clarke.decide.tolerance import coarsest_epsilon, peak
 from clarke.errors import ReplayError
 from clarke.numerics import UNSEEN_RAYS, UNSEEN_ROUNDINGS, UNSEEN_SHARE, UNSEEN_STEP
 from clarke.steering import Pieces, Program
@@ -77,7 +77,7 @@ def _differs(program: Program, value: Value, seed: int) -> bool:
     epsilon = coarsest_epsilon(program.analysis.trace)
     direction = random_tangents(program, torch.Generator().manual_seed(seed))
     step = UNSEEN_STEP * epsilon**0.25
-    size = max((float(p.abs().max()) for p in program.point if p.numel()), default=0.0)
+    size = peak(program.point)
     moved = [
         # Numbers that the program's own type has: what it would round is no difference.
         (p + step * max(size, step) * d)

@@ -97,7 +97,7 @@ def _noise(run: Run) -> float:
     sizes = [
         float(torch.nan_to_num(t.detach().abs(), 0.0, 0.0, 0.0).max())
         for t in run.tensors.values()
-        if t.is_floating_point() and t.numel()
+        if t.is_floating_point() and t.numel() and t.layout is torch.strided
     ]
     return _ROUNDINGS * torch.finfo(torch.float64).eps * max(sizes, default=1.0)
 

@@ -2,7 +2,6 @@
 
 from clarke.fast.certificate import LayerCertificate
 from clarke.fast.early import EarlyTies
-from clarke.fast.finite import all_finite
 from clarke.fast.judge import Declined, Pending, QuickJudge, let_go
 from clarke.fast.repertoire import Familiar
 
@@ -13,6 +12,5 @@ __all__ = [
     "LayerCertificate",
     "Pending",
     "QuickJudge",
-    "all_finite",
     "let_go",
 ]

@@ -10,11 +10,13 @@ import torch
 from clarke.capture import digest
 from clarke.constraints import build_rows, find_relevant, random_tangents
 from clarke.deadline import Deadline
+from clarke.decide.allowed import least_bounds
 from clarke.decide.certificate import Certificate
 from clarke.decide.model import Witness, ray_witness
-from clarke.decide.rounding import Rounding, least_bounds
+from clarke.decide.recomputed import Defect, as_defects, rebuilt
+from clarke.decide.rounding import Rounding
 from clarke.decide.tolerance import added, larger
-from clarke.decide.verification import Defect, as_defects, derivatives_along, rebuilt
+from clarke.decide.verification import derivatives_along
 from clarke.numerics import LAYER_SCALES
 from clarke.steering import selected_gradient
 from clarke.undo import leaves_no_trace

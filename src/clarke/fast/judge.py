@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import is_there, without_values
+from clarke.capture import all_finite, is_there, without_values
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Decision, TouchCount
 from clarke.fast.certificate import LayerCertificate
 from clarke.fast.doubt import may_matter
-from clarke.fast.finite import all_finite
 from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.look import Findings, Look
 from clarke.fast.repertoire import Repertoire

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.capture import all_finite
 from clarke.check import check
 from clarke.errors import InputError
 from clarke.numerics import HUNT_LISTED
@@ -144,7 +145,7 @@ class Subject:
             analysis = analyse(run.trace, run.registry, run.deadline)
             sites = analysis.ordered()
             touched = [s for s in sites if s.touch.count]
-            finite = all(bool(torch.isfinite(g).all()) for g in run.gradient)
+            finite = all_finite(run.gradient)
             given = {id(a) for a in arguments}
             return Look(
                 frozenset(place_of(s) for s in sites),
@@ -168,7 +169,7 @@ def refuse_not_finite(point: Point) -> None:
     Raises:
         InputError: There is one.
     """
-    if not all(bool(torch.isfinite(x).all()) for x in point):
+    if not all_finite(point):
         raise InputError("Not a point: an entry is not finite.")
 
 

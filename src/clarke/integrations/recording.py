@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.capture import all_finite
 from clarke.report.runs import CulpritRecord, Picture, RunWriter, StepRecord
 from clarke.verdict import Verdict
 
@@ -76,7 +77,7 @@ def is_nonfinite(verdict: Verdict | None, report: Report | None) -> bool:
     """Whether a gradient holds NaN or infinity."""
     if verdict is not Verdict.NOT_LIPSCHITZ or report is None:
         return verdict is Verdict.NONFINITE
-    return not all(bool(torch.isfinite(g).all()) for g in report.gradient)
+    return not all_finite(report.gradient)
 
 
 def worst_entry(report: Report) -> str:

@@ -6,7 +6,6 @@ element and the others tied with it.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,25 +38,16 @@ class ChoiceRule(KinkRule):
 
     sign: int
 
-    @abstractmethod
-    def output_shape(self, call: Call, numel: int) -> tuple[int, ...]:
-        """Shape of the values that the operation returns."""
-
-    @abstractmethod
-    def wrap(self, call: Call, values: torch.Tensor, touch: Touch) -> Any:
-        """Put the values into the structure that the operation returns."""
-
     def side(self, touch: Touch, kink: int) -> int:
         """1 or -1: the selected element is greater, or less, than all others tied with it.
 
-        0: a selected element is between others, so that differences from it alone do not say
-        when it is selected.
+        0: it is between others, so that differences from it alone do not say when it is selected.
         """
         return self.sign
 
-    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
-        values = call.args[0].reshape(-1)[selection]
-        return self.wrap(call, values.reshape(self.output_shape(call, selection.numel())), touch)
+    def greater(self, touch: Touch, kink: int) -> int:
+        """How many of the elements tied with the selected one are greater."""
+        return 0 if self.sign > 0 else int((touch.owner == kink).sum()) - 1
 
     def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
         values: torch.Tensor = call.args[0].reshape(-1)[touch.members]
@@ -78,6 +68,14 @@ class ChoiceRule(KinkRule):
         if Hazard.SEVERAL in touch.hazards:  # not all members are listed
             return touch.chosen()
         return touch.members[per_owner_argmax(tangents, touch.owner, touch.count)]
+
+
+class IndexedRule(ChoiceRule):
+    """Common part of those that return what they chose together with its index."""
+
+    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
+        indices = touch.op.kept_outputs[1]
+        return (call.args[0].reshape(-1)[selection].reshape(indices.shape), indices)
 
 
 def make_touch(
@@ -139,20 +137,13 @@ class ReductionRule(ChoiceRule):
             dims = tuple(range(rank))
         return tuple(sorted(d % rank if rank else 0 for d in dims))
 
-    def _keepdim(self, call: Call) -> bool:
-        return bool(call.arg(2, "keepdim", False))
-
-    def output_shape(self, call: Call, numel: int) -> tuple[int, ...]:
-        shape = call.args[0].shape
-        dims = self._dims(call)
-        if self._keepdim(call):
-            return tuple(1 if i in dims else n for i, n in enumerate(shape))
-        return tuple(n for i, n in enumerate(shape) if i not in dims)
-
-    def wrap(self, call: Call, values: torch.Tensor, touch: Touch) -> Any:
-        if not self.indexed:
-            return values
-        return (values, touch.op.kept_outputs[1])
+    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
+        dims, keep = self._dims(call), bool(call.arg(2, "keepdim", False))
+        shape = [
+            1 if i in dims else n for i, n in enumerate(call.args[0].shape) if keep or i not in dims
+        ]
+        values = call.args[0].reshape(-1)[selection].reshape(shape)
+        return (values, touch.op.kept_outputs[1]) if self.indexed else values
 
     def places(self, op: OpRecord) -> tuple[int, torch.Tensor] | None:
         x = op.kept[0]
@@ -255,6 +246,9 @@ class ArgRule(UnsteeredRule):
         tied = self._tied(touch.op.kept[0], touch.op)[1][touch.elements]
         kink, other = (tied & (torch.arange(tied.shape[1]) != choice[:, None])).nonzero().unbind(1)
         return self.sign * (table[kink, choice[kink]] - table[kink, other]), kink
+
+    def merge(self, touch: Touch, choice: torch.Tensor) -> torch.Tensor:
+        return KinkRule.merge(self, touch, choice)
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         return selection.reshape(touch.op.kept_outputs[0].shape)

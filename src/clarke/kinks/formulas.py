@@ -41,9 +41,6 @@ class FormulaRule(UnsteeredRule):
     def find(self, op: OpRecord) -> Touch:
         return singular_touch(op, self.tests)
 
-    def merge(self, touch: Touch, choice: torch.Tensor) -> torch.Tensor:
-        return touch.base
-
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         return self.exact(call)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.kinks.choices import ChoiceRule, make_touch
-from clarke.kinks.model import Call, Hazard, Touch
+from clarke.kinks.choices import IndexedRule, make_touch
+from clarke.kinks.model import Hazard, Touch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,18 +73,8 @@ def pool_at(
 
 
 @dataclass(frozen=True)
-class FractionalPoolRule(ChoiceRule):
+class FractionalPoolRule(IndexedRule):
     """fractional_max_pool{2,3}d: AD follows the index that the forward pass returns."""
-
-    def output_shape(self, call: Call, numel: int) -> tuple[int, ...]:
-        raise NotImplementedError  # evaluate() takes the shape from the recorded indices
-
-    def wrap(self, call: Call, values: torch.Tensor, touch: Touch) -> Any:
-        return (values, touch.op.kept_outputs[1])
-
-    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
-        indices = touch.op.kept_outputs[1]
-        return (call.args[0].reshape(-1)[selection].reshape(indices.shape), indices)
 
     def find(self, op: OpRecord) -> Touch:
         x, indices = op.kept[0], op.kept_outputs[1]

@@ -5,15 +5,13 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from clarke.capture import OpRecord, Origin, Ref, Trace, input_slots
+from clarke.kinks.facts import MOVES, PARTS, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-
-def words(text: str) -> frozenset[str]:
-    """The words of a text, as a set of names."""
-    return frozenset(text.split())
 
 
 class Low(IntEnum):
@@ -24,11 +22,13 @@ class Low(IntEnum):
     POSITIVE = 2
 
 
-_KEEP = words(
-    "sum mean view _unsafe_view reshape expand permute transpose t unsqueeze squeeze select "
-    "slice clone alias _to_copy sqrt cumsum split split_with_sizes unbind index "
-    "index_select max_pool2d_with_indices max_pool3d_with_indices amax amin max min cat "
-    "stack"
+_KEEP = (
+    MOVES
+    | PARTS
+    | words(
+        "sum mean _to_copy sqrt cumsum index index_select max_pool2d_with_indices "
+        "max_pool3d_with_indices amax amin max min cat stack"
+    )
 )
 _POSITIVE = words("exp exp2 sigmoid _softmax rsqrt softplus cosh")
 _NONNEGATIVE = words("relu abs hardsigmoid var sigmoid square linalg_vector_norm std")
@@ -107,7 +107,8 @@ class Lows:
         self._writes = any(op.short_name.endswith("_") or op.hidden_write for op in trace.ops)
         for e in trace.externals.values():
             plain = e.origin is Origin.CONSTANT and not (e.stopped or e.cut_by or e.rewritten)
-            if plain and e.tensor.is_floating_point() and bool((e.tensor >= 0).all()):
+            comparable = e.tensor.is_floating_point() and e.tensor.layout is torch.strided
+            if plain and comparable and bool((e.tensor >= 0).all()):
                 self._known[e.slot] = Low.NONNEGATIVE
 
     def follow(self, op: OpRecord) -> None:

@@ -54,11 +54,13 @@ class Ranks:
         greater: How many of a kink's members must be greater than the selected one.
         size: How many members the kink has.
         block: Number of the block of tied elements to which the kink belongs.
+        order: (M,) numbers in whose order the members are to be taken, if they are to be in one.
     """
 
     greater: torch.Tensor
     size: torch.Tensor
     block: torch.Tensor
+    order: torch.Tensor | None = None
 
     def only(self, stay: torch.Tensor) -> Ranks:
         """Those of some kinks, (K,) bool."""
@@ -121,6 +123,11 @@ class Touch:
             ranks=None if self.ranks is None else self.ranks.only(stay),
             returned=None if self.returned is None else self.returned[:, stay],
         )
+
+    def in_order(self, order: torch.Tensor) -> Touch:
+        """The same with its members, if it ranks them, in the order of some numbers, (M,)."""
+        ranks = self.ranks
+        return self if ranks is None else replace(self, ranks=replace(ranks, order=order))
 
     def mixed(self) -> torch.Tensor:
         """(K,) bool: AD's proxy mixes several candidates instead of selecting one."""
@@ -231,6 +238,12 @@ class KinkRule(ABC):
 
 class UnsteeredRule(KinkRule):
     """A rule without pieces to choose from: it only says where an operation is out of reach."""
+
+    def merge(self, touch: Touch, choice: torch.Tensor) -> torch.Tensor:
+        return touch.base
+
+    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
+        return call.func(*call.args, **call.kwargs)
 
     def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
         return torch.zeros(touch.members.numel(), dtype=torch.float64)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.kinks.choices import MANY_MEMBERS, ChoiceRule, make_touch, some_of_many
+from clarke.kinks.choices import MANY_MEMBERS, ChoiceRule, IndexedRule, make_touch, some_of_many
 from clarke.kinks.model import Call, Hazard, Ranks, Touch
 
 if TYPE_CHECKING:
@@ -48,12 +48,6 @@ class OrderRule(ChoiceRule):
 
     place: Callable[[Call, torch.Tensor], Placement]
     flat: bool = False
-
-    def output_shape(self, call: Call, numel: int) -> tuple[int, ...]:
-        return ()
-
-    def wrap(self, call: Call, values: torch.Tensor, touch: Touch) -> Any:
-        return values
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         values = call.args[0].reshape(-1)[selection]
@@ -137,6 +131,11 @@ class OrderRule(ChoiceRule):
         greater, size = int(ranks.greater[kink]), int(ranks.size[kink])
         return 1 if greater == 0 else -1 if greater == size - 1 else 0
 
+    def greater(self, touch: Touch, kink: int) -> int:
+        if touch.ranks is None:
+            return super().greater(touch, kink)
+        return int(touch.ranks.greater[kink])
+
     def rows(
         self, call: Call, touch: Touch, choice: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,13 +146,28 @@ class OrderRule(ChoiceRule):
         gap = flat[touch.members[other]] - flat[choice[kink]]
         return torch.where(above, gap, -gap), kink
 
-    @staticmethod
-    def _above(touch: Touch, choice: torch.Tensor) -> torch.Tensor:
+    @classmethod
+    def _above(cls, touch: Touch, choice: torch.Tensor) -> torch.Tensor:
         """(M,) whether a member lies above its kink's choice.
 
-        The choices of one block are completed to a permutation. Where they are none, every kink
-        is completed by itself.
+        As the members' order says, where it has as many above the choice as there are to be. Else
+        the choices of one block are completed to a permutation; where they are none, every kink is
+        completed by itself.
         """
+        completed = cls._completed(touch, choice)
+        if touch.ranks is None or touch.ranks.order is None:
+            return completed
+        order = touch.ranks.order
+        own = torch.full((touch.count,), torch.nan, dtype=order.dtype)
+        mine = touch.members == choice[touch.owner]
+        own[touch.owner[mine]] = order[mine]
+        above = order > own[touch.owner]
+        number = torch.zeros(touch.count, dtype=torch.int64)
+        number.index_add_(0, touch.owner, above.to(torch.int64))
+        return torch.where((number == touch.ranks.greater)[touch.owner], above, completed)
+
+    @staticmethod
+    def _completed(touch: Touch, choice: torch.Tensor) -> torch.Tensor:
         ranks = touch.ranks
         if ranks is None or touch.members.numel() != int(ranks.size.sum()):
             return torch.zeros(touch.members.numel(), dtype=torch.bool)
@@ -203,10 +217,10 @@ def _even_weights(op: OpRecord, x: torch.Tensor, members: torch.Tensor) -> torch
     """AD's weights of the members, by differentiating the operation."""
     if members.numel() == 0:
         return torch.zeros(0, dtype=torch.float64)
-    with torch.enable_grad():
-        leaf = x.detach().clone().requires_grad_()
+    with torch.enable_grad():  # in float64: a third in float32 is none
+        leaf = x.detach().to(torch.float64, copy=True).requires_grad_()
         (slope,) = torch.autograd.grad(op.func(leaf), [leaf])
-    return slope.reshape(-1)[members].to(torch.float64)
+    return slope.reshape(-1)[members]
 
 
 def sort_places(call: Call, table: torch.Tensor) -> Placement:
@@ -244,14 +258,8 @@ def median_places(call: Call, table: torch.Tensor) -> Placement:
 
 
 @dataclass(frozen=True)
-class RunningRule(ChoiceRule):
+class RunningRule(IndexedRule):
     """cummax and cummin: AD follows the index that the forward pass returns."""
-
-    def output_shape(self, call: Call, numel: int) -> tuple[int, ...]:
-        return tuple(call.args[0].shape)
-
-    def wrap(self, call: Call, values: torch.Tensor, touch: Touch) -> Any:
-        return (values, touch.op.kept_outputs[1])
 
     def find(self, op: OpRecord) -> Touch:
         x = op.kept[0]

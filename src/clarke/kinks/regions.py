@@ -46,6 +46,7 @@ class RegionRule(KinkRule):
         jumps: The pieces need not meet (threshold, hardshrink): where they do not, it is a step.
         signs_suffice: Which pieces meet depends on the sign of the only argument alone, and
             AD's weights at zero on nothing else, as for the ReLU.
+        by: The argument that alone decides which piece it is, where there are others; None: all.
     """
 
     split: Callable[[Call], tuple[torch.Tensor, ...]]
@@ -53,6 +54,7 @@ class RegionRule(KinkRule):
     jumps: bool = False
     overlap: Callable[[Call], torch.Tensor | None] | None = None
     signs_suffice: bool = False
+    by: int | None = None
 
     @property
     def keep(self) -> Keep:
@@ -79,6 +81,10 @@ class RegionRule(KinkRule):
         """Whether an operation's bounds are differentiated, not its argument alone."""
         return bool(op.kwargs) or bool(op.varied - {0})
 
+    def _stays(self, op: OpRecord) -> bool:
+        """Whether what decides is a constant: such as ``x`` in the derivative of ``x -> J v``."""
+        return self.by is not None and self.by not in op.varied and not op.reads_stopped
+
     def find(self, op: OpRecord) -> Touch:
         args = tuple(op.kept.get(i, a) for i, a in enumerate(op.args))
         call = Call(op.func, args, op.kwargs)
@@ -99,7 +105,7 @@ class RegionRule(KinkRule):
                 # Below bounds that coincide the least of them counts, which is a kink of theirs.
                 overlap = _flat(overlap, shape)
                 touched = touched | (overlap & (_flat(splits[0], shape) <= 0))
-            if touched is None or not bool(touched.any()):
+            if touched is None or self._stays(op) or not bool(touched.any()):
                 return _nothing(op, base)
             elements = touched.nonzero().squeeze(1)
             at = torch.stack([_flat(s, shape)[elements] for s in splits])

@@ -12,12 +12,12 @@ import torch
 
 from clarke.capture import Keep, OpRecord, Ref, Trace, overload_of
 from clarke.errors import RegistrationError
+from clarke.kinks.listed import in_place
 from clarke.kinks.lowering import Lowering, lower
 from clarke.kinks.overloads import functional_form
 from clarke.kinks.rewire import rewired
 from clarke.kinks.smooth import CONDITIONAL, OpClass, bind, classify, has_cut
 from clarke.kinks.table import complex_table, lowering_table, rule_table
-from clarke.kinks.table_scattered import in_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -82,12 +82,6 @@ class SingularRule(UnsteeredRule):
     def find(self, op: OpRecord) -> Touch:
         return singular_touch(op, ((self.special, self.hazard), *self.more))
 
-    def merge(self, touch: Touch, choice: torch.Tensor) -> torch.Tensor:
-        return touch.base
-
-    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
-        return call.func(*call.args, **call.kwargs)
-
 
 def first_is_zero(call: Singular) -> torch.Tensor:
     """Where the first argument is zero."""

@@ -129,9 +129,6 @@ class StepRule(UnsteeredRule):
     def is_level(self) -> bool:
         return not self.residue
 
-    def merge(self, touch: Touch, choice: torch.Tensor) -> torch.Tensor:
-        return touch.base
-
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         x = call.args[0]
         if touch.op.name == "aten::signbit.default":
@@ -151,12 +148,6 @@ class ConstantRule(UnsteeredRule):
 
     def find(self, op: OpRecord) -> Touch:
         return untouched(op)
-
-    def merge(self, touch: Touch, choice: torch.Tensor) -> torch.Tensor:
-        return touch.base
-
-    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
-        return call.func(*call.args, **call.kwargs)
 
 
 def untouched(op: OpRecord) -> Touch:

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import torch
 
+from clarke.kinks.listed import flat
 from clarke.kinks.lowering import Lowerer, Lowering, Part
 from clarke.kinks.sampling import grid_sampler
-from clarke.kinks.table_scattered import flat, scattered
+from clarke.kinks.table_scattered import scattered
 
 _Parts = tuple[Part, ...]
 _INF: Final = float("inf")
@@ -94,22 +95,17 @@ def _cdist(lo: Lowerer) -> _Parts | None:
     order = float(lo.arg(2, "p", 2.0))
     if left.value.numel() == 0 or right.value.numel() == 0 or order == 0:
         return None
-    gap = lo(
-        _ATEN.sub.Tensor,
-        lo(_ATEN.unsqueeze.default, left, -2),
-        lo(_ATEN.unsqueeze.default, right, -3),
-    )
-    return (_distance(lo, gap, order),)
+    return (_distance(lo, _gaps(lo, left, right), order),)
 
 
 def _euclidean_dist(lo: Lowerer) -> _Parts | None:
-    left, right = lo.arg(0, "x1"), lo.arg(1, "x2")
-    gap = lo(
-        _ATEN.sub.Tensor,
-        lo(_ATEN.unsqueeze.default, left, -2),
-        lo(_ATEN.unsqueeze.default, right, -3),
-    )
-    return (_distance(lo, gap, 2.0),)
+    return (_distance(lo, _gaps(lo, lo.arg(0, "x1"), lo.arg(1, "x2")), 2.0),)
+
+
+def _gaps(lo: Lowerer, left: Part, right: Part) -> Part:
+    """Every row of one less every row of the other."""
+    wide, tall = lo(_ATEN.unsqueeze.default, left, -2), lo(_ATEN.unsqueeze.default, right, -3)
+    return lo(_ATEN.sub.Tensor, wide, tall)  # type: ignore[no-any-return]
 
 
 def _pdist(lo: Lowerer) -> _Parts | None:
@@ -138,6 +134,14 @@ def _reduced(lo: Lowerer, values: Part, reduction: int) -> Part:
     if reduction == 1:
         return lo(_ATEN.mean.default, values)  # type: ignore[no-any-return]
     return lo(_ATEN.sum.default, values) if reduction == 2 else values
+
+
+def _of_rows(lo: Lowerer, each: Part, reduction: int, x: Part) -> Part:
+    """The same of losses of rows; of a vector there is one."""
+    result = _reduced(lo, each, reduction)
+    if reduction == 0 and x.value.dim() < 2:
+        result = lo(_ATEN.view.default, result, [])
+    return result
 
 
 def _robust_loss(name: str, default: float) -> Lowering:
@@ -183,11 +187,9 @@ def _multi_margin_loss(lo: Lowerer) -> _Parts | None:
     factor = torch.ones_like(rows).scatter_(1, at, 0.0)
     if isinstance(weight, Part):
         factor = factor * weight.value[at]
-    counted = lo(_ATEN.mul.Tensor, values, factor / rows.shape[1])
-    each = lo(_ATEN.sum.dim_IntList, counted, [1])
-    result = _reduced(lo, each, reduction)
-    if reduction == 0 and x.value.dim() < 2:
-        result = lo(_ATEN.view.default, result, [])
+    counted = lo(_ATEN.mul.Tensor, values, factor)
+    each = lo(_ATEN.div.Scalar, lo(_ATEN.sum.dim_IntList, counted, [1]), rows.shape[1])
+    result = _of_rows(lo, each, reduction, x)
     return (result,)
 
 
@@ -208,12 +210,10 @@ def _multilabel_margin_loss(lo: Lowerer) -> _Parts | None:
     others = lo(_ATEN.index.Tensor, wide, [row])
     gap = lo(_ATEN.sub.Tensor, others, lo(_ATEN.unsqueeze.default, label_values, 1))
     hinge = lo(_ATEN.relu.default, lo(_ATEN.add.Scalar, gap, 1.0))
-    counted = lo(_ATEN.mul.Tensor, hinge, (~used)[row].to(rows.dtype) / classes)
-    pairs = lo(_ATEN.sum.dim_IntList, counted, [1])
+    counted = lo(_ATEN.mul.Tensor, hinge, (~used)[row].to(rows.dtype))
+    pairs = lo(_ATEN.div.Scalar, lo(_ATEN.sum.dim_IntList, counted, [1]), classes)
     each = lo(_ATEN.index_add.default, torch.zeros(n, dtype=rows.dtype), 0, row, pairs)
-    result = _reduced(lo, each, reduction)
-    if reduction == 0 and x.value.dim() < 2:
-        result = lo(_ATEN.view.default, result, [])
+    result = _of_rows(lo, each, reduction, x)
     # The second result says which classes are labels: a constant.
     return (result, lo(_ATEN.clone.default, used.to(rows.dtype).reshape(x.value.shape)))
 

@@ -264,9 +264,12 @@ def regions() -> Iterator[tuple[str, RegionRule]]:
     # unless what they multiply vanishes.
     yield (
         "threshold_backward",
-        RegionRule(_threshold_backward_split, _threshold_backward, jumps=True),
+        RegionRule(_threshold_backward_split, _threshold_backward, jumps=True, by=1),
     )
-    yield "leaky_relu_backward", RegionRule(lambda c: (_second(c),), _leaky_backward, jumps=True)
+    yield (
+        "leaky_relu_backward",
+        RegionRule(lambda c: (_second(c),), _leaky_backward, jumps=True, by=1),
+    )
     yield "hardshrink", RegionRule(_shrink_split, _hardshrink, jumps=True)
     yield "softshrink", RegionRule(_shrink_split, _softshrink)
     yield "abs", RegionRule(_at(0.0), _absolute)

@@ -9,92 +9,24 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from clarke.kinks.embeddings import constant_padding
+from clarke.kinks.listed import ATEN, INF, Parts, flat, grouped, in_place, listing
 from clarke.kinks.lowering import Lowerer, Lowering, Part
 
 if TYPE_CHECKING:
     from clarke.capture import OpRecord
 
-_Parts = tuple[Part, ...]
-_INF: Final = float("inf")
-_ATEN: Final = torch.ops.aten
 # Of a product by index, torch's forward mode drops the tangents without a word.
 _LISTED: Final = ("amax", "amin", "prod")
 
 
-def in_place(lowering: Lowering) -> Lowering:
-    """The in-place form: the plain one, written over the first argument."""
-
-    def written(lo: Lowerer) -> _Parts | None:
-        # What the parts read is looked at again after it has been written to.
-        target = lo.keep_first()
-        found = lowering(lo)
-        return None if found is None else (lo(_ATEN.copy_.default, target, found[0]),)
-
-    return written
-
-
-def flat(lo: Lowerer, x: Part) -> Part:
-    """A tensor laid out as a vector."""
-    plain = lo(_ATEN.clone.default, x, memory_format=torch.contiguous_format)
-    return lo(_ATEN.view.default, plain, [x.value.numel()])  # type: ignore[no-any-return]
-
-
-def _grouped(
-    lo: Lowerer,
-    parts: list[Any],
-    table: torch.Tensor,
-    shape: list[int],
-    reduce: str,
-    *,
-    indexed: bool = False,
-) -> Part:
-    """The largest, smallest, or the product of the listed elements of some tensors laid end to end.
-
-    Args:
-        lo: The lowering.
-        parts: The tensors (constants too).
-        table: (outputs, width) positions in the flattened tensors, -1 for none.
-        shape: Shape of the result.
-        reduce: ``amax``, ``amin`` or ``prod``.
-        indexed: Autograd follows one of tied elements instead of all.
-    """
-    vectors = [flat(lo, p) if isinstance(p, Part) else p for p in parts]
-    # Empty places hold an element that is never chosen, or changes no product.
-    empty = {"amax": -_INF, "amin": _INF, "prod": 1.0}[reduce]
-    never = torch.full((1,), empty, dtype=parts[0].value.dtype)
-    joined = lo(_ATEN.cat.default, [*vectors, never])
-    last = joined.value.numel() - 1
-    rows = lo(_ATEN.index.Tensor, joined, [torch.where(table < 0, last, table)])
-    if reduce == "prod":
-        best = lo(_ATEN.prod.dim_int, rows, 1)
-    elif indexed:
-        best = lo(_ATEN.max.dim if reduce == "amax" else _ATEN.min.dim, rows, 1)[0]
-    else:
-        best = lo(_ATEN.amax.default if reduce == "amax" else _ATEN.amin.default, rows, [1])
-    return lo(_ATEN.view.default, best, shape)  # type: ignore[no-any-return]
-
-
-def _listing(target: torch.Tensor, outputs: int, offset: int, own: torch.Tensor) -> torch.Tensor:
-    """(outputs, width) for every output its own element (-1: none) and the sources that hit it."""
-    count = torch.bincount(target, minlength=outputs)
-    order = torch.argsort(target, stable=True)
-    start = torch.cumsum(count, 0) - count
-    column = torch.arange(target.numel()) - start[target[order]]
-    width = int(count.max()) + 1 if target.numel() else 1
-    table = torch.full((outputs, width), -1, dtype=torch.int64)
-    table[:, 0] = own
-    table[target[order], column + 1] = order + offset
-    return table
-
-
-def _scatter_reduce(lo: Lowerer) -> _Parts | None:
+def _scatter_reduce(lo: Lowerer) -> Parts | None:
     x, dim, index, src = (lo.arg(i, "") for i in range(4))
     reduce, include = lo.arg(4, "reduce"), bool(lo.op.kwargs.get("include_self", True))
     if reduce not in _LISTED:
         if not lo.op.func._schema.is_mutable:
             return None
         # The in-place form has no forward-mode derivative of its own.
-        plain = _ATEN.scatter_reduce.two
+        plain = ATEN.scatter_reduce.two
         return (lo(plain, x, dim, index, src, reduce, include_self=include),)
     shape = x.value.shape
     where = torch.arange(x.value.numel()).reshape(shape)
@@ -107,7 +39,7 @@ def _scatter_reduce(lo: Lowerer) -> _Parts | None:
     target = where[cut].gather(dim, index.value).reshape(-1)
     for d, n in enumerate(index.value.shape):
         if n < src.value.shape[d]:
-            src = lo(_ATEN.slice.Tensor, src, d, 0, n)
+            src = lo(ATEN.slice.Tensor, src, d, 0, n)
     return (_hit_table(lo, x, src, target, reduce, include=include),)
 
 
@@ -118,11 +50,11 @@ def _hit_table(
     own = torch.arange(numel)
     if not include:
         own[target] = -1
-    table = _listing(target, numel, numel, own)
-    return _grouped(lo, [x, src], table, list(x.value.shape), reduce)
+    table = listing(target, numel, numel, own)
+    return grouped(lo, [x, src], table, list(x.value.shape), reduce)
 
 
-def _index_reduce(lo: Lowerer) -> _Parts | None:
+def _index_reduce(lo: Lowerer) -> Parts | None:
     x, dim, index, src = (lo.arg(i, "") for i in range(4))
     reduce, include = lo.arg(4, "reduce"), bool(lo.op.kwargs.get("include_self", True))
     if x.value.dim() == 0:
@@ -132,7 +64,7 @@ def _index_reduce(lo: Lowerer) -> _Parts | None:
         shape = [1] * x.value.dim()
         shape[dim] = index.value.numel()
         wide = index.value.reshape(shape).expand(src.value.shape)
-        scatter = _ATEN.scatter_reduce.two
+        scatter = ATEN.scatter_reduce.two
         return (lo(scatter, x, dim, wide, src, reduce, include_self=include),)
     if reduce not in _LISTED:
         return None
@@ -143,7 +75,7 @@ def _index_reduce(lo: Lowerer) -> _Parts | None:
     return (_hit_table(lo, x, src, target.reshape(-1), reduce, include=include),)
 
 
-def _segment_reduce(lo: Lowerer) -> _Parts | None:
+def _segment_reduce(lo: Lowerer) -> Parts | None:
     data, reduce, initial = lo.arg(0, "data"), lo.arg(1, "reduce"), lo.named("initial")
     lengths, offsets = lo.named("lengths"), lo.named("offsets")
     given = offsets if isinstance(offsets, Part) else lengths
@@ -164,13 +96,13 @@ def _segment_reduce(lo: Lowerer) -> _Parts | None:
         parts = [data] if initial is None else [data, data.value.new_full((1,), start)]
         target = (owner[:, None] * width + torch.arange(width)).reshape(-1)
         own = torch.full((count * width,), -1 if initial is None else data.value.numel())
-        table = _listing(target, count * width, 0, own)
-        return (_grouped(lo, parts, table, shape, reduce if reduce == "prod" else f"a{reduce}"),)
+        table = listing(target, count * width, 0, own)
+        return (grouped(lo, parts, table, shape, reduce if reduce == "prod" else f"a{reduce}"),)
     base = torch.full(shape, start, dtype=data.value.dtype)
-    total = lo(_ATEN.index_add.default, base, 0, owner, data)
+    total = lo(ATEN.index_add.default, base, 0, owner, data)
     if reduce == "mean":
         size = lengths_of.to(data.value.dtype).reshape(-1, *[1] * (len(shape) - 1))
-        total = lo(_ATEN.div.Tensor, total, size)
+        total = lo(ATEN.div.Tensor, total, size)
     return (total,) if reduce in ("sum", "mean") else None
 
 
@@ -180,7 +112,7 @@ def _segment_lengths(lengths: Part | None, offsets: Part | None) -> torch.Tensor
     return lengths.value if isinstance(lengths, Part) else None
 
 
-def _sparse_mm_reduce(lo: Lowerer) -> _Parts | None:
+def _sparse_mm_reduce(lo: Lowerer) -> Parts | None:
     left, right, reduce = lo.arg(0, "self"), lo.arg(1, "other"), lo.arg(2, "reduce")
     matrix = left.value
     if lo.varied(0) or matrix.layout is not torch.sparse_csr or right.value.dim() != 2:
@@ -190,26 +122,26 @@ def _sparse_mm_reduce(lo: Lowerer) -> _Parts | None:
     if matrix.values().numel() == 0 or width == 0 or bool((sizes == 0).any()):
         return None
     owner = torch.repeat_interleave(torch.arange(rows), sizes)
-    taken = lo(_ATEN.index_select.default, right, 0, matrix.col_indices())
-    terms = lo(_ATEN.mul.Tensor, taken, matrix.values()[:, None])
+    taken = lo(ATEN.index_select.default, right, 0, matrix.col_indices())
+    terms = lo(ATEN.mul.Tensor, taken, matrix.values()[:, None])
     shape, rest = [rows, width], lo.op.kept_outputs.get(1)
     if reduce in ("amax", "amin"):
         target = (owner[:, None] * width + torch.arange(width)).reshape(-1)
-        table = _listing(target, rows * width, 0, torch.full((rows * width,), -1))
+        table = listing(target, rows * width, 0, torch.full((rows * width,), -1))
         # Autograd follows one index.
-        best = _grouped(lo, [terms], table, shape, reduce, indexed=True)
+        best = grouped(lo, [terms], table, shape, reduce, indexed=True)
     elif reduce in ("sum", "mean"):
         zeros = torch.zeros(shape, dtype=right.value.dtype)
-        best = lo(_ATEN.index_add.default, zeros, 0, owner, terms)
+        best = lo(ATEN.index_add.default, zeros, 0, owner, terms)
         if reduce == "mean":
-            best = lo(_ATEN.div.Tensor, best, sizes[:, None].to(right.value.dtype))
+            best = lo(ATEN.div.Tensor, best, sizes[:, None].to(right.value.dtype))
     else:
         return None
     # The second result serves the backward pass only.
-    return (best, lo(_ATEN.clone.default, torch.zeros(0) if rest is None else rest))
+    return (best, lo(ATEN.clone.default, torch.zeros(0) if rest is None else rest))
 
 
-def _embedding_bag(lo: Lowerer) -> _Parts | None:
+def _embedding_bag(lo: Lowerer) -> Parts | None:
     weight, indices, offsets = lo.arg(0, "weight"), lo.arg(1, "indices"), lo.arg(2, "offsets")
     frequency, mode = lo.arg(3, "scale_grad_by_freq", False), int(lo.arg(4, "mode", 0))
     scale, last, padding = lo.arg(6, "w"), lo.arg(7, "last", False), int(lo.arg(8, "p", -1))
@@ -220,24 +152,24 @@ def _embedding_bag(lo: Lowerer) -> _Parts | None:
     bags = torch.repeat_interleave(torch.arange(ends.numel()), ends - start[: ends.numel()])
     used = at != padding
     size = torch.bincount(bags[used], minlength=ends.numel())
-    rows = lo(_ATEN.index_select.default, weight, 0, at[used])
+    rows = lo(ATEN.index_select.default, weight, 0, at[used])
     if isinstance(scale, Part):
-        mine = lo(_ATEN.index_select.default, scale, 0, used.nonzero().squeeze(1))
-        rows = lo(_ATEN.mul.Tensor, rows, lo(_ATEN.unsqueeze.default, mine, 1))
+        mine = lo(ATEN.index_select.default, scale, 0, used.nonzero().squeeze(1))
+        rows = lo(ATEN.mul.Tensor, rows, lo(ATEN.unsqueeze.default, mine, 1))
     zeros = torch.zeros(ends.numel(), weight.value.shape[1], dtype=weight.value.dtype)
     if mode == 2:
-        places = _listing(bags[used], ends.numel(), 0, torch.full((ends.numel(),), -1))
-        never = torch.full((1, zeros.shape[1]), -_INF, dtype=zeros.dtype)
-        joined = lo(_ATEN.cat.default, [rows, never, zeros[:1]])
+        places = listing(bags[used], ends.numel(), 0, torch.full((ends.numel(),), -1))
+        never = torch.full((1, zeros.shape[1]), -INF, dtype=zeros.dtype)
+        joined = lo(ATEN.cat.default, [rows, never, zeros[:1]])
         places = torch.where(places < 0, rows.value.shape[0], places)
         places[size == 0, 0] = rows.value.shape[0] + 1  # an empty bag is zero
-        best = lo(_ATEN.max.dim, lo(_ATEN.index.Tensor, joined, [places]), 1)[0]
+        best = lo(ATEN.max.dim, lo(ATEN.index.Tensor, joined, [places]), 1)[0]
     else:
-        best = lo(_ATEN.index_add.default, zeros, 0, bags[used], rows)
+        best = lo(ATEN.index_add.default, zeros, 0, bags[used], rows)
     if mode == 1:
-        best = lo(_ATEN.div.Tensor, best, size.clamp(min=1)[:, None].to(zeros.dtype))
+        best = lo(ATEN.div.Tensor, best, size.clamp(min=1)[:, None].to(zeros.dtype))
     # The further results serve the backward pass only.
-    rest = (lo(_ATEN.clone.default, lo.op.kept_outputs.get(i, start)) for i in (1, 2, 3))
+    rest = (lo(ATEN.clone.default, lo.op.kept_outputs.get(i, start)) for i in (1, 2, 3))
     return (best, *rest)
 
 
@@ -252,9 +184,9 @@ def _last_written(lo: Lowerer, x: Part, src: Part, target: torch.Tensor) -> Part
         0, target, torch.arange(target.numel()), "amax"
     )
     table = torch.where(last < 0, torch.arange(x.value.numel()) + src.value.numel(), last)
-    joined = lo(_ATEN.cat.default, [flat(lo, src), flat(lo, x)])
-    found = lo(_ATEN.index.Tensor, joined, [table])
-    result: Part = lo(_ATEN.view.default, found, list(x.value.shape))
+    joined = lo(ATEN.cat.default, [flat(lo, src), flat(lo, x)])
+    found = lo(ATEN.index.Tensor, joined, [table])
+    result: Part = lo(ATEN.view.default, found, list(x.value.shape))
     return result if _is_what_ran(lo, result) else None
 
 
@@ -283,7 +215,7 @@ def _places(x: Part) -> torch.Tensor:
     return torch.arange(x.value.numel()).reshape(x.value.shape)
 
 
-def _scatter(lo: Lowerer) -> _Parts | None:
+def _scatter(lo: Lowerer) -> Parts | None:
     x, dim, index, src = (lo.arg(i, "") for i in range(4))
     if not _are_parts(x, index, src) or x.value.dim() == 0 or index.value.dim() == 0:
         return None
@@ -296,12 +228,12 @@ def _scatter(lo: Lowerer) -> _Parts | None:
         return None
     if src.value.shape != shape:
         for d, n in enumerate(shape):
-            src = lo(_ATEN.slice.Tensor, src, d, 0, n)
+            src = lo(ATEN.slice.Tensor, src, d, 0, n)
     found = _last_written(lo, x, src, target)
     return None if found is None else (found,)
 
 
-def _index_copy(lo: Lowerer) -> _Parts | None:
+def _index_copy(lo: Lowerer) -> Parts | None:
     x, dim, index, src = (lo.arg(i, "") for i in range(4))
     if not _are_parts(x, index, src) or x.value.dim() == 0:
         return None
@@ -312,7 +244,7 @@ def _index_copy(lo: Lowerer) -> _Parts | None:
     return None if found is None else (found,)
 
 
-def _index_put(lo: Lowerer) -> _Parts | None:
+def _index_put(lo: Lowerer) -> Parts | None:
     x, given, src = (lo.arg(i, "") for i in range(3))
     if lo.arg(3, "accumulate", False) or not _are_parts(x, src):
         return None
@@ -321,12 +253,12 @@ def _index_put(lo: Lowerer) -> _Parts | None:
     )
     target = _places(x)[indices]
     if src.value.shape != target.shape:
-        src = lo(_ATEN.expand.default, src, list(target.shape))
+        src = lo(ATEN.expand.default, src, list(target.shape))
     found = _last_written(lo, x, src, target.reshape(-1))
     return None if found is None else (found,)
 
 
-def _put(lo: Lowerer) -> _Parts | None:
+def _put(lo: Lowerer) -> Parts | None:
     x, index, src = (lo.arg(i, "") for i in range(3))
     if lo.arg(3, "accumulate", False) or not _are_parts(x, index, src) or not x.value.numel():
         return None
@@ -358,7 +290,7 @@ class Attained:
 
 def attained(op: OpRecord) -> Attained | None:
     """What attains each result of a reduction by index; None for any other operation."""
-    wide = _ATEN.scatter_reduce.two
+    wide = ATEN.scatter_reduce.two
     if op.short_name.rstrip("_") not in ("scatter_reduce", "index_reduce") or len(op.args) != 5:
         return None
     dim, reduce = op.args[1], op.args[4]
@@ -380,7 +312,7 @@ def attained(op: OpRecord) -> Attained | None:
         # One of the two holds everywhere, unless a NaN is among them.
         if not bool(((count > 0) ^ (x == result)).all()):
             return None
-    func = _ATEN.amax.default if reduce == "amax" else _ATEN.amin.default
+    func = ATEN.amax.default if reduce == "amax" else ATEN.amin.default
     record = op.bare().holding(func=func, stands_for=op.shown)
     return Attained(record, dim, index, equal, count)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.kinks.choices import MANY_MEMBERS, ChoiceRule, make_touch, some_of_many
+from clarke.kinks.choices import MANY_MEMBERS, IndexedRule, make_touch, some_of_many
 from clarke.kinks.model import Call, Touch
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PoolRule(ChoiceRule):
+class PoolRule(IndexedRule):
     """max_pool{2,3}d_with_indices: AD follows the index that the forward pass returns.
 
     Attributes:
@@ -26,16 +26,6 @@ class PoolRule(ChoiceRule):
 
     rank: int
     windows: Callable[[Call, int], tuple[tuple[int, ...], ...]]
-
-    def output_shape(self, call: Call, numel: int) -> tuple[int, ...]:
-        raise NotImplementedError  # wrap() takes the shape from the recorded indices
-
-    def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
-        indices = touch.op.kept_outputs[1]
-        return (call.args[0].reshape(-1)[selection].reshape(indices.shape), indices)
-
-    def wrap(self, call: Call, values: torch.Tensor, touch: Touch) -> Any:
-        return (values, touch.op.kept_outputs[1])
 
     def find(self, op: OpRecord) -> Touch:
         x = op.kept[0]

@@ -21,8 +21,9 @@ from clarke.decide.membership import Membership
 from clarke.decide.model import Witness
 from clarke.decide.normal import outer_estimate
 from clarke.decide.norms import BallRefutation
+from clarke.decide.recomputed import Recomputed
 from clarke.decide.refute import Refutation
-from clarke.decide.verification import Recomputed, fresh_generator
+from clarke.decide.verification import fresh_generator
 from clarke.kinks.lowering import recorded_index
 from clarke.verdict import Verdict
 
@@ -88,8 +89,12 @@ def _write_witnesses(witnesses: Sequence[Witness], program: Program, tensors: Te
 
 
 def _write_membership(proof: Membership, tensors: Tensors) -> dict[str, Any]:
-    tensors["elements"] = torch.from_numpy(proof.elements)
-    tensors["weights"] = torch.from_numpy(proof.weights)
+    if proof.directions is None:
+        tensors["elements"] = torch.from_numpy(proof.elements)
+    else:
+        for n, (d, g) in enumerate(zip(proof.directions, proof.elements, strict=True)):
+            tensors.update(named(f"witness.{n}.direction", unflatten(d, proof.point)))
+            tensors.update(named(f"witness.{n}.gradient", unflatten(g, proof.point)))
     tensors.update(named("vector", proof.vector))
     if proof.direction is not None:
         tensors["direction"] = torch.from_numpy(proof.direction)
@@ -98,6 +103,7 @@ def _write_membership(proof: Membership, tensors: Tensors) -> dict[str, Any]:
     return {
         "kind": "membership",
         "inside": proof.inside,
+        "weights": proof.weights.tolist(),
         "asked": proof.asked,
         "atoms": [[int(a) for a in atom] for atom in proof.atoms],
         "exact": proof.exact,
@@ -144,7 +150,7 @@ def proved(proof: Recomputed) -> tuple[Verdict, ...]:
         case RegularProof():
             return positive[2:]
         case Membership():
-            return ()
+            return (Verdict.UNDECIDED,)
         case _:
             return (Verdict.NOT_CLARKE,)
 

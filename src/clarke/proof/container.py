@@ -97,6 +97,8 @@ def read_bytes(path: Path) -> bytes:
         size = path.stat().st_size
         if size > PROOF_BYTES:
             raise refuse(f"{path} has {size} bytes, more than {PROOF_BYTES:.0f}")
+        if not path.is_file():  # a folder, or a device that has no end
+            raise refuse(f"{path} is no file")
         return path.read_bytes()
     except OSError as error:
         raise InputError(
@@ -173,7 +175,9 @@ def _pack_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
                 f"A tensor of the proof is {tensor.dtype}, {tensor.layout}, for which its file has "
                 "no form. Verify the certificate where it was made."
             )
-        whole = tensor.reshape(-1).view(torch.uint8) if tensor.numel() else torch.zeros(0)
+        # A single number may have any stride, which no other type can look at.
+        flat = tensor.as_strided((tensor.numel(),), (1,))
+        whole = flat.view(torch.uint8) if len(flat) else torch.zeros(0)
         content = whole.numpy().tobytes()
         header[name] = {
             "dtype": names[tensor.dtype],

@@ -13,13 +13,9 @@ import torch
 from clarke.constraints import flatten
 from clarke.constraints.reads import held_sides
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide.verification import (
-    Defect,
-    Recomputed,
-    as_defects,
-    is_replayed,
-    rebuilt,
-)
+from clarke.decide.membership import Membership
+from clarke.decide.recomputed import Defect, Recomputed, as_defects, rebuilt
+from clarke.decide.verification import is_replayed
 from clarke.errors import InputError, ModifiedSinceError, ProofError, UnsupportedError
 from clarke.kinks.smooth import OpClass, classify
 from clarke.proof.checked import fields, text, truth
@@ -156,8 +152,7 @@ class Stored:
         same = listed is not None and listed.dtype == torch.int64
         if listed is None or not (same and torch.equal(listed, touched(program))):
             raise Defect("the touched kinks are not those of the program at the point")
-        verdicts = proved(proof)
-        if verdicts and self.verdict not in verdicts:
+        if self.verdict not in proved(proof):
             raise Defect(f"it is no proof of {self.verdict.name}")
         gradient = gradient_of(proof)
         if gradient and self.replayed != is_replayed(program, flatten(gradient)):
@@ -202,6 +197,7 @@ def save_certificate(
         )
     if proof.seal != proof.sealed().seal:
         raise _changed()
+    proof = proof.with_directions() if isinstance(proof, Membership) else proof
     program = proof.program
     tensors = dict(named("gradient", gradient_of(proof)))
     tensors["touched"] = touched(program)
@@ -211,9 +207,8 @@ def save_certificate(
         told["entry"] = entry_apart(proof)
     tensors |= words
     gradient = gradient_of(proof)
-    found = (*proved(proof), Verdict.UNDECIDED)
     content, tensors = _plain(
-        verdict or found[0],
+        verdict or proved(proof)[0],
         theorem,
         program.analysis.recorded,
         program.variables,

@@ -10,7 +10,7 @@ import torch
 
 from clarke.capture import Ref, input_slots
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide.verification import Defect
+from clarke.decide.recomputed import Defect
 from clarke.kinks import OpKind, default_registry
 from clarke.numerics import INSTRUCTION_NUMBERS
 from clarke.proof.cells import UNKNOWN, Cells, NoInstructionsError

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import External, Location, OpRecord, Origin, Ref, ScalarRead, Trace
+from clarke.capture import External, Location, OpRecord, Origin, Ref, ScalarRead, Trace, filled
 from clarke.errors import InputError
 from clarke.proof.files import NO_PROOF, Stored
 from clarke.verdict import Verdict
@@ -204,15 +204,11 @@ class _Moved:
     def op(self, op: OpRecord, index: int) -> OpRecord:
         return op.holding(
             index=index,
-            args=tuple(self._value(a) for a in op.args),
-            kwargs=MappingProxyType({k: self._value(v) for k, v in op.kwargs.items()}),
+            args=tuple(filled(a, self._ref) for a in op.args),
+            kwargs=MappingProxyType({k: filled(v, self._ref) for k, v in op.kwargs.items()}),
             outputs=tuple(None if s is None else self.slot(s) for s in op.outputs),
             location=self._place(op.location),
         )
 
-    def _value(self, value: Any) -> Any:
-        if isinstance(value, Ref):
-            return Ref(self.slot(value.slot))
-        if isinstance(value, (list, tuple)):
-            return type(value)(self._value(v) for v in value)
-        return value
+    def _ref(self, slot: int) -> Ref:
+        return Ref(self.slot(slot))

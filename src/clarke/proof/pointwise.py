@@ -56,6 +56,8 @@ def _softshrink(c: Cells, w: Where, x: Cell, by: Cell | None = None) -> Cell:
 
 
 def _threshold(c: Cells, w: Where, x: Cell, at: Cell, other: Cell) -> Cell:
+    if other == at:  # nothing jumps
+        return c.largest([at, x], w)
     return c.pick(c.sign(c.subtract(x, at), w), other, other, x)
 
 

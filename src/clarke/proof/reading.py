@@ -9,33 +9,28 @@ import numpy as np
 import torch
 
 from clarke.constraints import build_rows, find_relevant, flatten
+from clarke.decide.allowed import allowed_error, least_bounds
 from clarke.decide.apart import OuterRefutation, RegularProof, refute_outside
 from clarke.decide.certificate import Certificate, replay_bounds
-from clarke.decide.guards import LimitProof
-from clarke.decide.live import find_live
-from clarke.decide.membership import Membership, allowed_for, recomputed_set
-from clarke.decide.model import Witness
-from clarke.decide.normal import outer_estimate
-from clarke.decide.norms import BallRefutation
-from clarke.decide.refute import (
-    Refutation,
+from clarke.decide.exact import (
     part_entries,
     part_limits,
     recomputed_limits,
     rounding_of_set,
     verified,
 )
-from clarke.decide.rounding import Rounding, allowed_error, least_bounds
+from clarke.decide.guards import LimitProof
+from clarke.decide.live import find_live
+from clarke.decide.membership import Membership, allowed_for, recomputed_set
+from clarke.decide.model import Witness
+from clarke.decide.normal import outer_estimate
+from clarke.decide.norms import BallRefutation
+from clarke.decide.recomputed import Defect, Recomputed
+from clarke.decide.refute import Refutation
+from clarke.decide.rounding import Rounding
 from clarke.decide.surroundings import surroundings
 from clarke.decide.tolerance import added, larger, ray_bounds
-from clarke.decide.verification import (
-    Defect,
-    Recomputed,
-    ad_weights,
-    fresh_generator,
-    is_replayed,
-    own_gradient,
-)
+from clarke.decide.verification import ad_weights, fresh_generator, is_replayed, own_gradient
 from clarke.proof.checked import fields, items, number, truth, whole
 from clarke.proof.container import refuse
 
@@ -263,13 +258,20 @@ def _direction(target: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     return found
 
 
+def _stacked(name: str, count: int, program: Program, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """(count, n) a tensor of every witness."""
+    rows = [flatten(each(f"witness.{k}.{name}", program, tensors)) for k in range(count)]
+    return np.stack(rows) if rows else np.zeros((0, sum(p.numel() for p in program.point)))
+
+
 def _read_membership(
     claim: Any,
     program: Program,
     gradient: Parts,  # noqa: ARG001 - it is about a vector of its own
     tensors: Mapping[str, torch.Tensor],
 ) -> Recomputed:
-    fields(claim, {"kind", "inside", "asked", "atoms", "exact", "regular"}, "claim")
+    known = {"kind", "inside", "weights", "asked", "atoms", "exact", "regular"}
+    fields(claim, known, "claim")
     inside, exact, regular = (truth(claim[name]) for name in ("inside", "exact", "regular"))
     asked = None if claim["asked"] is None else number(claim["asked"], "claim.asked")
     vector = each("vector", program, tensors, double=False)
@@ -278,7 +280,14 @@ def _read_membership(
     allowed = allowed_for(found, vector, target, asked)
     if asked is None and not inside:
         allowed = allowed + rounding_of_set(program, found)
-    elements, weights = array("elements", tensors, 2), array("weights", tensors)
+    given = items(claim["weights"], "claim.weights")
+    weights = np.array([number(w, "claim.weights") for w in given], dtype=np.float64)
+    directions = None
+    if "elements" in tensors:
+        elements = array("elements", tensors, 2)
+    else:
+        elements = _stacked("gradient", len(given), program, tensors)
+        directions = _stacked("direction", len(given), program, tensors)
     if elements.shape != (len(weights), len(target)):
         raise refuse("tensors elements and weights do not fit the vector")
     if inside:
@@ -303,6 +312,7 @@ def _read_membership(
         exact=exact,
         regular=regular,
         shares=array("shares", tensors, 2) if "shares" in tensors else None,
+        directions=directions,
         program=program,
         point=program.point,
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.capture import Origin, refilled
-from clarke.decide.verification import Defect
+from clarke.decide.recomputed import Defect
 from clarke.errors import ProofError
 from clarke.kinks import default_registry
 from clarke.proof.checked import fields, items, text, truth, whole

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from clarke.decide.tolerance import peak
 from clarke.report.phrases import likely, several
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _witnesses(report: Report) -> list[str]:
 
 def _rounded(direction: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """A direction without entries that are roundings beside its largest."""
-    largest = max((float(d.abs().max()) for d in direction if d.numel()), default=0.0)
+    largest = peak(direction)
     return [d.where(d.abs() > _LEAST_SHARE * largest, 0 * d) for d in direction]
 
 

@@ -1,6 +1,7 @@
 """Force a selection: forward values, gradients G(selection), tangents, repair."""
 
 from clarke.steering.adapt import adapted
+from clarke.steering.analysis import Analysis, Site, analyse
 from clarke.steering.gradients import (
     Selector,
     gradient_of,
@@ -8,20 +9,13 @@ from clarke.steering.gradients import (
     select_along,
     selected_gradient,
 )
-from clarke.steering.masks import MaskUse
 from clarke.steering.memory import aliases, shared_memory
 from clarke.steering.noise import Errors
 from clarke.steering.nudges import Nudges
-from clarke.steering.program import (
-    Analysis,
-    Pieces,
-    Probe,
-    Program,
-    Run,
-    Site,
-    analyse,
-)
+from clarke.steering.program import Pieces, Program, Run
 from clarke.steering.roundoff import coarsest_unit, unit_roundoff
+from clarke.steering.state import Probe
+from clarke.steering.uses import MaskUse
 
 __all__ = [
     "Analysis",

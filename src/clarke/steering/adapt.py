@@ -10,6 +10,7 @@ from torch._decomp.decompositions import grid_sampler_2d
 
 from clarke.kinks.fractional import pool_at, window_places
 from clarke.kinks.smooth import DROPOUT, OpClass, classify
+from clarke.steering.sparse import by_formula
 
 if TYPE_CHECKING:
     from clarke.capture import OpRecord
@@ -55,6 +56,9 @@ def adapted(
         return pool_at, (args[0], places, op.kept_outputs[1].shape), {}
     if name in _PLAIN:
         return _PLAIN[name], args, kwargs
+    formula = by_formula(name, args)
+    if formula is not None:
+        return formula, args, kwargs
     if name in _ATTENTION and not _dropout_probability(args, kwargs):
         return _plain_attention, (args, kwargs), {}
     return op.func, args, kwargs
@@ -108,8 +112,13 @@ _ATTENTION = frozenset(
 
 
 def _map_dtype(value: Any, dtype: torch.dtype) -> Any:
+    """A dtype, or a constant that a lowering wrote in the program's type, in the replay's."""
+    if isinstance(value, torch.Tensor):
+        return value.to(dtype) if value.is_floating_point() and value.dtype != dtype else value
     if isinstance(value, torch.dtype) and value.is_floating_point:
         return dtype
+    if isinstance(value, (list, tuple)) and any(isinstance(v, torch.Tensor) for v in value):
+        return type(value)([_map_dtype(v, dtype) for v in value])
     return value
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from clarke.kinks.cones import cone_rule, cone_touch
-from clarke.steering.program import Analysis, Program, Site
+from clarke.steering.analysis import Analysis, Site
+from clarke.steering.program import Program
 
 
 def with_cones(program: Program) -> Program:

@@ -8,7 +8,9 @@ import torch
 
 from clarke.kinks.regions import RegionRule
 from clarke.numerics import TANGENTS_EQUAL
-from clarke.steering.program import Pieces, Probe, Program, Run, Site
+from clarke.steering.analysis import Site
+from clarke.steering.program import Pieces, Program, Run
+from clarke.steering.state import Probe
 from clarke.tangents import forward_mode
 from clarke.torch_private import unpack_dual
 

@@ -7,136 +7,33 @@ the program jumps), and the gradient of their difference says whether the flip m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from clarke.capture import OpRecord, Ref
 from clarke.kinks import Call, Touch
+from clarke.kinks.facts import MOVES, words
 from clarke.steering.adapt import adapted
 from clarke.steering.flips import Flip, outcomes, packed, reduced, starting
+from clarke.steering.uses import MaskUse, Picked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# Operations that move a constant without mixing elements.
-_MOVES = frozenset(
-    [
-        "view",
-        "reshape",
-        "_unsafe_view",
-        "unsqueeze",
-        "squeeze",
-        "expand",
-        "permute",
-        "transpose",
-        "t",
-        "select",
-        "slice",
-        "clone",
-        "alias",
-        "detach",
-        "flatten",
-        "contiguous",
-        "diagonal",
-    ]
-)
+_MOVED: Final = MOVES | {"detach"}
 # Elementwise operations: an element of the result depends on one element of each argument.
-_ELEMENTWISE = frozenset(
-    [
-        "logical_and",
-        "logical_or",
-        "logical_xor",
-        "logical_not",
-        "bitwise_and",
-        "bitwise_or",
-        "bitwise_xor",
-        "bitwise_not",
-        "mul",
-        "div",
-        "add",
-        "sub",
-        "rsub",
-        "neg",
-        "where",
-        "masked_fill",
-        "_to_copy",
-        "to",
-        "type_as",
-        "abs",
-        "pow",
-        "sqrt",
-        "reciprocal",
-        "exp",
-        "log",
-        "maximum",
-        "minimum",
-        "clamp",
-        "clamp_min",
-        "clamp_max",
-        "eq",
-        "ne",
-        "lerp",
-        "addcmul",
-        "copy",
-        "index_put",
-    ]
+_ELEMENTWISE: Final = words(
+    "logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor "
+    "bitwise_not mul div add sub rsub neg where masked_fill _to_copy to type_as abs pow sqrt "
+    "reciprocal exp log maximum minimum clamp clamp_min clamp_max eq ne lerp addcmul copy index_put"
 )
 # Of these, affine in each argument (in the first, of a quotient).
-_AFFINE = frozenset(["mul", "div", "add", "sub", "rsub", "neg", "where", "masked_fill", "_to_copy"])
+_AFFINE: Final = words("mul div add sub rsub neg where masked_fill _to_copy")
 # Smooth operations that treat every row that a mask has picked alike.
-_PER_ROW = frozenset(
-    ["add", "sub", "rsub", "mul", "div", "neg", "pow", "exp", "sigmoid", "tanh", "sin", "cos"]
-)
+_PER_ROW: Final = words("add sub rsub mul div neg pow exp sigmoid tanh sin cos")
 _FEW = 6  # ties that may decide what a mean is taken of
-# Reductions of constants.
-_REDUCTIONS = frozenset(["any", "all", "sum", "mean", "count_nonzero"])
-
-
-@dataclass(frozen=True, eq=False)
-class MaskUse:
-    """One operation through which flipped comparisons reach differentiable values.
-
-    Attributes:
-        op: The operation.
-        kink: (D,) the touched kink for each affected element and outcome of the others.
-        difference: (D,) differentiable: value with the comparison true minus with it false; None
-            where the operation is not one that clarke can follow a mask through.
-        elements: (D,) flat positions of the affected elements in the operation's output.
-        scale: Largest absolute value for any outcome, anywhere in the output.
-        table: (2^d, E) differentiable: the values of the affected elements for every outcome.
-        labels: (d, E) 1 + the kink behind each bit of the outcome, or 0.
-        affected: (E,) their flat positions.
-        present: For entries that a mask picks and a sum adds up, (D,) whether they are picked now.
-    """
-
-    op: OpRecord
-    kink: torch.Tensor
-    difference: torch.Tensor | None = None
-    elements: torch.Tensor | None = None
-    scale: float = 0.0
-    table: torch.Tensor | None = None
-    labels: torch.Tensor | None = None
-    affected: torch.Tensor | None = None
-    present: torch.Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Picked:
-    """The result of ``x[mask]``, whose number of rows depends on comparisons at ties.
-
-    Attributes:
-        mask: Slot of the mask.
-        rows: (K, ...) differentiable: the rows that a tie decides, picked or not.
-        kinks: (K,) the touched kink that decides each.
-        present: (K,) whether it is picked now.
-    """
-
-    mask: int
-    rows: torch.Tensor
-    kinks: torch.Tensor
-    present: torch.Tensor
+_REDUCTIONS: Final = words("any all sum mean count_nonzero")  # of constants
 
 
 class MaskTracker:
@@ -313,7 +210,7 @@ class MaskTracker:
         apart = slot in self.flips and slot not in self._shared
         if slot is None or (written and constant and not apart):
             return False
-        if name in _MOVES and not written:
+        if name in _MOVED and not written:
             single = len(flips) == 1 and not others and isinstance(op.args[0], Ref)
             if single:
                 self.flips[slot] = flips[0].moved(
@@ -464,28 +361,3 @@ def _inside(op: OpRecord) -> list[Any]:
 def _starts(op: OpRecord, value: torch.Tensor) -> bool:
     """Whether an operation with touched kinks makes a mask or a sign."""
     return value.dtype == torch.bool or op.short_name in ("sign", "sgn")
-
-
-def blended(use: MaskUse, out: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """The output of an operation with mixed outcomes.
-
-    Args:
-        use: The operation.
-        out: Its output.
-        shares: (count,) the weight of each touched kink's comparison being true (its sign 1).
-    """
-    if use.present is not None and use.difference is not None and use.elements is not None:
-        change = (shares[use.kink] - use.present.to(shares.dtype)).to(out.dtype)
-        return (
-            out.reshape(-1).index_add(0, use.elements, change * use.difference).reshape(out.shape)
-        )
-    if use.table is None or use.labels is None or use.affected is None:
-        return out
-    table = use.table
-    for j in range(use.labels.shape[0]):
-        share = torch.where(use.labels[j] > 0, shares[(use.labels[j] - 1).clamp(min=0)], 0.0)
-        share = share.to(out.dtype)
-        low, high = table[0::2], table[1::2]
-        # As a difference from one side: where both agree, the mean has no rounding.
-        table = torch.where(share > 0, low + share * (high - low), low)
-    return out.reshape(-1).index_put((use.affected,), table[0]).reshape(out.shape)

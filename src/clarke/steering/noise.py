@@ -19,6 +19,7 @@ import torch
 from clarke.capture import Ref
 from clarke.numerics import RANDOM_BITS
 from clarke.steering.roundoff import Units, additions
+from clarke.torch_private import make_dual, unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,7 @@ class Noise:
         def put(reference: Any, value: Any) -> Any:
             if isinstance(reference, Ref):
                 slot = reference.slot
-                if not isinstance(value, torch.Tensor) or not _is_floating(value):
+                if not isinstance(value, torch.Tensor) or not _is_rounded(value):
                     return value
                 if part.looks and slot not in part.copies:
                     return value
@@ -130,20 +131,25 @@ class Noise:
         rest = (units.common * size, units.least * size)
         forward = forward and not self._errors.signs
         error = self._rounding(key, units.ahead * size, *rest)(value) if forward else None
+        back = self._rounding(key + 1, units.back * size, *rest)
         if not value.requires_grad:
-            return value if error is None else value.detach() + error
+            plain, slope = unpack_dual(value)
+            moved = plain if error is None else plain.detach() + error
+            if slope is None:
+                return moved
+            # A tangent is rounded as an adjoint is.
+            return make_dual(moved, slope if self._errors.signs else slope + back(slope))
         # A tensor of its own for each use, so that each use's adjoint has an error.
         found = value.clone() if error is None else value + error
-        back = self._rounding(key + 1, units.back * size, *rest)
         turned = self._turned
 
-        def moved(adjoint: torch.Tensor | None) -> torch.Tensor | None:
+        def passed(adjoint: torch.Tensor | None) -> torch.Tensor | None:
             # Where the operation itself gives no gradient there is none to move.
             if adjoint is None:
                 return None
             return turned(adjoint) if self._errors.signs else back(adjoint).add_(adjoint)
 
-        found.register_hook(moved)
+        found.register_hook(passed)
         return found
 
     def _turned(self, adjoint: torch.Tensor) -> torch.Tensor:
@@ -227,5 +233,7 @@ class _Added(torch.autograd.Function):
         return found, None
 
 
-def _is_floating(value: torch.Tensor) -> bool:
-    return value.is_floating_point() or value.is_complex()
+def _is_rounded(value: torch.Tensor) -> bool:
+    """Whether it holds results of arithmetic: a sparse matrix is a constant, as it was given."""
+    floating = value.is_floating_point() or value.is_complex()
+    return floating and value.layout is torch.strided

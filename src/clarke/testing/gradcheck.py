@@ -17,6 +17,7 @@ from torch.autograd.gradcheck import (
     gradcheck as torchs_gradcheck,
 )  # which users put ours in place of
 
+from clarke.decide.tolerance import peak
 from clarke.errors import CaptureError, InputError, in_a_line
 from clarke.hunt import hunt
 from clarke.numerics import CHECK_SECONDS, GRADCHECK_BESIDE, HUNT_SECONDS
@@ -251,7 +252,7 @@ def _beside(rows: Rows, row: Row, options: dict[str, Any]) -> GradcheckError | N
     certificate = row.report.certificate
     function = rows.only(row.indices)
     for witness in certificate.witnesses if certificate is not None else ():
-        size = max((float(d.abs().max()) for d in witness.direction if d.numel()), default=0.0)
+        size = peak(witness.direction)
         failure: GradcheckError | None = None
         for distance in GRADCHECK_BESIDE if size else ():
             shifts = [d * (distance / size) for d in witness.direction]

@@ -6,7 +6,8 @@ from clarke.theorems.judge import explain_trace
 from clarke.theorems.model import Bias, Condition, Strength, Theorem
 from clarke.theorems.peel import Group, Peeling, peel
 from clarke.theorems.rank import RankCertificate, full_column_rank
-from clarke.theorems.walk import Context, Structure, walk
+from clarke.theorems.structure import Context, Structure
+from clarke.theorems.walk import walk
 
 __all__ = [
     "Bias",

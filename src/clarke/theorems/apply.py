@@ -17,7 +17,8 @@ from clarke.deadline import rung
 from clarke.kinks.regions import RegionRule
 from clarke.numerics import DIRECTION_SPREAD
 from clarke.theorems.affine import bits
-from clarke.theorems.walk import Context, Structure, walk
+from clarke.theorems.structure import Context, Structure
+from clarke.theorems.walk import walk
 
 if TYPE_CHECKING:
     from clarke.kinks import Registry

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.capture import OpRecord, Ref
-from clarke.kinks.lows import words
+from clarke.kinks.facts import words
 from clarke.theorems.affine import bits
 from clarke.theorems.model import Bias
+from clarke.theorems.text import place
 
 if TYPE_CHECKING:
     from clarke.theorems.peel import Group, Member
-    from clarke.theorems.walk import KinkSite, Structure
+    from clarke.theorems.structure import KinkSite, Structure
 
 _SOURCES = words(
     "addmm mm bmm addmv mv convolution _convolution native_batch_norm native_layer_norm "
@@ -113,7 +114,7 @@ def _again(
 def _made_by(source: OpRecord | None) -> str:
     if source is None:
         return "is computed without one"
-    return f"comes from {source.shown} at {place(source)}"
+    return f"comes from {source.shown} at {place(source.location)}"
 
 
 def _lost(structure: Structure, site: KinkSite, mine: str) -> Diagnosis | None:
@@ -126,23 +127,20 @@ def _lost(structure: Structure, site: KinkSite, mine: str) -> Diagnosis | None:
         name = lost.op.short_name.removesuffix("_")
         if not leaf.variable:
             continue
+        where = f"{lost.op.shown} at {place(lost.op.location)}"
         if name in _NORMS:
-            text = f"`{leaf.name}` is normalised away by {lost.op.shown} at {place(lost.op)}"
-            fix = f"give `{lost.op.location.module or place(lost.op)}` an affine shift"
+            text = (
+                f"`{leaf.name}` is normalised away by {lost.op.shown} at {place(lost.op.location)}"
+            )
+            fix = f"give `{lost.op.location.module or place(lost.op.location)}` an affine shift"
             return Diagnosis(Bias.CANCELLED, leaf.name, text, fix)
         if name in _SUMS and site.state.through >> lost.leaf & 1:
-            text = (
-                f"`{leaf.name}` reaches it through an earlier kink as well "
-                f"({lost.op.shown} at {place(lost.op)})"
-            )
+            text = f"`{leaf.name}` reaches it through an earlier kink as well ({where})"
             return Diagnosis(Bias.ELSEWHERE, leaf.name, text, mine)
         if name in _SUMS:
-            text = (
-                f"`{leaf.name}` stands on both sides of {lost.op.shown} at {place(lost.op)}, "
-                "which may cancel it"
-            )
+            text = f"`{leaf.name}` stands on both sides of {where}, which may cancel it"
             return Diagnosis(Bias.CANCELLED, leaf.name, text, mine)
-        text = f"{lost.op.shown} at {place(lost.op)} stands between `{leaf.name}` and the kink"
+        text = f"{where} stands between `{leaf.name}` and the kink"
         return Diagnosis(Bias.BEHIND, leaf.name, text, mine)
     return None
 
@@ -151,14 +149,8 @@ def _other_user(structure: Structure, leaf: int, number: int, left: tuple[int, .
     for other in left:
         site = structure.sites[other]
         if other != number and site.state.depends >> leaf & 1 and leaf not in site.state.forms:
-            return f"{site.op.shown} at {place(site.op)}, by a way that is no shift"
+            return f"{site.op.shown} at {place(site.op.location)}, by a way that is no shift"
     return None
-
-
-def place(op: OpRecord) -> str:
-    """Module of an operation, or its file and line."""
-    at = op.location
-    return at.module or f"{at.file.rsplit('/', 1)[-1]}:{at.line}"
 
 
 def source_of(structure: Structure, site: KinkSite) -> OpRecord | None:

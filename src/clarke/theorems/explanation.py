@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import html
 import os
-import textwrap
 from dataclasses import dataclass
 from typing import Any
 
 from clarke.capture import Location
+from clarke.theorems.facts import Facts
 from clarke.theorems.model import Bias, Condition, Strength, Theorem
+from clarke.theorems.text import place, wrap
 
-_WIDTH = 80
 _FAULTS = 4
 _LAYERS = 16
 _TORCHS = f"{os.sep}torch{os.sep}nn{os.sep}"
@@ -93,6 +93,7 @@ class Explanation:
         hypotheses: The table.
         layers: The operations with kinks, in evaluation order.
         assumptions: What was taken from this run beyond its shapes.
+        structure: What all this follows from: operations, kinks, what reaches them.
     """
 
     theorem: Theorem | None
@@ -101,6 +102,7 @@ class Explanation:
     hypotheses: tuple[Hypothesis, ...]
     layers: tuple[LayerFacts, ...]
     assumptions: tuple[str, ...]
+    structure: Facts
 
     @property
     def always_correct(self) -> bool:
@@ -186,14 +188,14 @@ class Explanation:
             answer = f"ALWAYS RIGHT ({self.theorem.value})"
         else:
             answer = f"RIGHT WHERE CHECKED ({self.theorem.value})"
-        lines = _wrap(f"{answer}: {self.conclusion}", "", "  ")
+        lines = wrap(f"{answer}: {self.conclusion}", "", "  ")
         if self.in_the_way:
             lines.append("  for all values it would be right if these were mended:")
         for h in self.in_the_way:
-            lines += _wrap(f"{h.condition.value}: no", "  ", "    ")
+            lines += wrap(f"{h.condition.value}: no", "  ", "    ")
             lines += _blame_lines(h.blames)
         for a in self.assumptions:
-            lines += _wrap(f"assumed: {a}", "  ", "    ")
+            lines += wrap(f"assumed: {a}", "  ", "    ")
         return "\n".join(lines)
 
     def details(self) -> str:
@@ -202,7 +204,7 @@ class Explanation:
         for h in self.hypotheses:
             needed = ", ".join(_short(t) for t in h.needed_by)
             row = f"  {h.condition.value:46}{'yes' if h.holds else 'NO':5}  {needed}"
-            lines += _wrap(row.strip(), "  ", " " * 55)
+            lines += wrap(row.strip(), "  ", " " * 55)
             lines += _blame_lines(h.blames)
         if self.layers:
             lines += ["", f"  {len(self.layers)} operations with kinks"]
@@ -213,15 +215,6 @@ class Explanation:
 def _short(theorem: Theorem) -> str:
     return {Theorem.ANALYTIC: "0", Theorem.BIAS_SHIFT: "shift"}.get(
         theorem, theorem.value.removeprefix("Theorem ")
-    )
-
-
-def _wrap(text: str, first: str, then: str) -> list[str]:
-    # The table's columns are runs of spaces: keep them.
-    if len(first) + len(text) <= _WIDTH:
-        return [first + text]
-    return textwrap.wrap(
-        text, _WIDTH, initial_indent=first, subsequent_indent=then, break_on_hyphens=False
     )
 
 
@@ -236,9 +229,9 @@ def _blame_lines(blames: tuple[Blame, ...]) -> list[str]:
         b = group[0]
         others = len(group) - 1
         more = f" and {others} more place{'s' * (others > 1)}" if others else ""
-        lines += _wrap(f"{b.operation} at {b.place}{more}: {b.reason}", "    - ", "      ")
+        lines += wrap(f"{b.operation} at {b.place}{more}: {b.reason}", "    - ", "      ")
         if b.fix:
-            lines += _wrap(f"fix: {b.fix}", "      ", "        ")
+            lines += wrap(f"fix: {b.fix}", "      ", "        ")
     if len(shown) < len(by_fault):
         rest = sum(len(g) for g in list(by_fault.values())[_FAULTS:])
         lines.append(f"    - and {rest} more places")
@@ -249,12 +242,10 @@ def _layer_lines(layers: tuple[LayerFacts, ...]) -> list[str]:
     shown = layers if len(layers) <= _LAYERS else layers[: _LAYERS - 1]
     lines = []
     for layer in shown:
-        where = layer.location.module or (
-            f"{layer.location.file.rsplit('/', 1)[-1]}:{layer.location.line}"
-        )
+        where = place(layer.location)
         bias = layer.bias.value if not layer.leaf else f"`{layer.leaf}`, {layer.bias.value}"
         text = f"{layer.operation} at {where}: bias {bias}; lambda {layer.proxies}"
-        lines += _wrap(text, "    ", "      ")
+        lines += wrap(text, "    ", "      ")
     if len(shown) < len(layers):
         lines.append(f"    and {len(layers) - len(shown)} more")
     return lines

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clarke.theorems.diagnose import Diagnosis, lambda_fix, place, settled, unsettled
+from clarke.theorems.diagnose import Diagnosis, lambda_fix, settled, unsettled
 from clarke.theorems.explanation import Blame, Explanation, Hypothesis, LayerFacts
+from clarke.theorems.facts import facts_of
 from clarke.theorems.model import Bias, Condition, Strength, Theorem
 from clarke.theorems.peel import Peeling, peel
-from clarke.theorems.walk import Context, Fault, KinkSite, Structure, walk
+from clarke.theorems.structure import Context, Fault, KinkSite, Structure
+from clarke.theorems.text import place
+from clarke.theorems.walk import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -121,7 +124,7 @@ class _Judge:
             if group.signs is None:
                 found.append(_blame(own[0], f"`{name}` raises some of its kinks and lowers others"))
             elif len(own) > 1 and all(len({p.upper for p in s.points or ()}) == 1 for s in own):
-                names = ", ".join(f"{s.op.shown} at {place(s.op)}" for s in own[:4])
+                names = ", ".join(f"{s.op.shown} at {place(s.op.location)}" for s in own[:4])
                 found.append(_blame(own[0], f"`{name}` is shared by kinks that differ: {names}"))
         return found
 
@@ -161,6 +164,7 @@ class _Judge:
             hypotheses=hypotheses,
             layers=tuple(map(_layer, self.findings)),
             assumptions=self.structure.assumptions if theorem is not None else (),
+            structure=facts_of(self.structure, self.peeling),
         )
 
     def _theorem(self, holds: Mapping[Condition, bool]) -> Theorem | None:

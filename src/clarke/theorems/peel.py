@@ -16,7 +16,7 @@ import torch
 from clarke.theorems.affine import bits, is_dead
 
 if TYPE_CHECKING:
-    from clarke.theorems.walk import KinkSite, Structure
+    from clarke.theorems.structure import KinkSite, Structure
 
 
 @dataclass(frozen=True, eq=False)

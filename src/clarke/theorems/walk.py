@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import Location, OpRecord, Origin, Ref, Trace
-from clarke.deadline import UNLIMITED, Deadline
+from clarke.capture import OpRecord, Origin, Ref, Trace, filled, input_slots
 from clarke.kinks import OpKind, Registry
 from clarke.kinks.choices import ReductionRule
-from clarke.kinks.lows import SAFE_WHERE_POSITIVE, Low, lower_bound, power_is_analytic, words
+from clarke.kinks.facts import words
+from clarke.kinks.lows import SAFE_WHERE_POSITIVE, Low, lower_bound, power_is_analytic
 from clarke.kinks.regions import RegionRule
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.smooth import why_not
@@ -24,117 +24,18 @@ from clarke.theorems.affine import (
     is_dead,
     known_dead,
 )
-from clarke.theorems.proxies import KinkPoint, is_pair, kink_points
-from clarke.theorems.transfer import Step, leaf_state, read_slots, transfer
+from clarke.theorems.proxies import is_pair, kink_points
+from clarke.theorems.step import Step
+from clarke.theorems.structure import Context, Fault, KinkSite, Leaf, LostBias, Structure
+from clarke.theorems.text import place
+from clarke.theorems.transfer import leaf_state, transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 # Known only for some values of differentiable arguments: a run says nothing about all of them.
 _VALUES = ("softplus", "triangular", "lu_solve")
 _WRITES = words("index_put _index_put_impl _unsafe_index_put index_copy scatter put scatter_reduce")
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """A parameter or other leaf.
-
-    Attributes:
-        slot: Its slot.
-        name: What the user calls it.
-        variable: It is differentiated with respect to.
-        shape: Its shape.
-    """
-
-    slot: int
-    name: str
-    variable: bool
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class KinkSite:
-    """An elementwise operation with kinks.
-
-    Attributes:
-        position: Position of its record in the trace.
-        op: Its record.
-        state: The state of its switching function (up to a constant).
-        points: Its kinks, with AD's proxies; None if they cannot be told.
-    """
-
-    position: int
-    op: OpRecord
-    state: State
-    points: tuple[KinkPoint, ...] | None
-
-
-@dataclass(frozen=True)
-class Fault:
-    """An operation that breaks a hypothesis, with the reason."""
-
-    operation: str
-    location: Location
-    reason: str
-
-
-@dataclass(frozen=True)
-class LostBias:
-    """Where a bias stopped being one."""
-
-    leaf: int
-    op: OpRecord
-    position: int
-
-
-@dataclass(frozen=True, eq=False)
-class Structure:
-    """Static facts of a trace.
-
-    Attributes:
-        trace: The trace, fused operations written as their parts.
-        leaves: Parameters and other leaves, by bit number.
-        sites: Operations with kinks, in evaluation order.
-        pools: Maxima over a set of more than one element.
-        rough: Operations that are not analytic and have no kinks that can be followed.
-        moving: What depends on values beyond the operations: branches, detached values.
-        reused: Parameters used again after a kink that depends on them.
-        lost: For each leaf, the operations at which it stopped acting as a bias.
-        assumptions: What was taken from this run beyond shapes.
-        states: States by slot, as far as known at the end.
-    """
-
-    trace: Trace
-    leaves: tuple[Leaf, ...]
-    sites: tuple[KinkSite, ...]
-    pools: tuple[Fault, ...]
-    rough: tuple[Fault, ...]
-    moving: tuple[Fault, ...]
-    reused: tuple[Fault, ...]
-    lost: tuple[LostBias, ...]
-    assumptions: tuple[str, ...]
-    states: Mapping[int, State]
-    deadline: Deadline = UNLIMITED
-
-
-@dataclass(frozen=True)
-class Context:
-    """What is known of a trace besides its operations.
-
-    Attributes:
-        fixed: Slots of the constants that are part of the model; None for all. Of the others no
-            value is used, since another input, or another draw, has another.
-        cuts_inputs_only: What was detached was computed from inputs alone.
-        blind: What is computed from the inputs could not be followed.
-        assumptions: What is taken for granted.
-        deadline: Asked at every operation and every kink that is settled.
-    """
-
-    fixed: Collection[int] | None = None
-    cuts_inputs_only: bool = False
-    blind: bool = False
-    assumptions: tuple[str, ...] = ()
-    deadline: Deadline = UNLIMITED
 
 
 def walk(
@@ -323,7 +224,7 @@ class _Walk:
         )
 
     def _dtype(self, op: OpRecord) -> torch.dtype:
-        slot: int | None = next(iter(read_slots(op)), None)
+        slot: int | None = next(iter(input_slots(op)), None)
         dtype = self.trace.slot_dtypes.get(slot) if slot is not None else None
         return dtype if dtype is not None and dtype.is_floating_point else torch.float64
 
@@ -351,15 +252,16 @@ class _Walk:
     def _infer(self, op: OpRecord) -> list[torch.Tensor | None]:
         """Results on the meta device: shapes and strides without values."""
 
+        def known(slot: int) -> torch.Tensor:
+            found = self.meta.get(slot)
+            if found is None:
+                raise RuntimeError("unknown shape")
+            return found
+
         def meta(value: Any) -> Any:
-            if isinstance(value, Ref):
-                found = self.meta.get(value.slot)
-                if found is None:
-                    raise RuntimeError("unknown shape")
-                return found
-            if isinstance(value, (list, tuple)):
-                return type(value)(meta(v) for v in value) if value else value
-            return torch.device("meta") if isinstance(value, torch.device) else value
+            if isinstance(value, torch.device):
+                return torch.device("meta")
+            return filled(value, known)
 
         try:
             with torch.no_grad():
@@ -420,16 +322,16 @@ class _Walk:
         carried = any(s.forms for s in reads)
         by_constant = any(s.constant and s.data is not None for s in reads)
         if carried and by_constant and name in ("mul", "div", "index_select"):
-            self.assumptions.append(f"the constant at {_place(op.location)} stays as it is")
+            self.assumptions.append(f"the constant at {place(op.location)} stays as it is")
         if carried and name in ("where", "masked_fill"):
-            self.assumptions.append(f"the mask at {_place(op.location)} stays as it is")
+            self.assumptions.append(f"the mask at {place(op.location)} stays as it is")
         if name in _WRITES:
-            self.assumptions.append(f"the places written at {_place(op.location)} stay as they are")
+            self.assumptions.append(f"the places written at {place(op.location)} stay as they are")
         if name == "embedding" and self.registry.known(op.func).kind is OpKind.DEPENDS:
             padding = op.args[2] if len(op.args) > 2 else -1
             if isinstance(padding, int) and padding >= 0:
                 self.assumptions.append(
-                    f"no index at {_place(op.location)} equals padding_idx {padding}"
+                    f"no index at {place(op.location)} equals padding_idx {padding}"
                 )
 
     def _note_lost(self, position: int, op: OpRecord, reads: list[State], out: list[State]) -> None:
@@ -447,10 +349,6 @@ class _Walk:
 def _depends_on_values(op: OpRecord) -> bool:
     """Whether an operation is analytic at some values only, for which a run can speak alone."""
     return any(word in op.short_name for word in _VALUES)
-
-
-def _place(location: Location) -> str:
-    return location.module or f"{location.file.rsplit('/', 1)[-1]}:{location.line}"
 
 
 def _is_prelu(op: OpRecord) -> bool:

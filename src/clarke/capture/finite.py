@@ -1,4 +1,4 @@
-"""Whether gradients are finite."""
+"""Whether tensors hold NaN or infinity."""
 
 from __future__ import annotations
 
