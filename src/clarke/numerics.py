@@ -1260,6 +1260,12 @@ LONGEST_CHAIN = Threshold(
 
 # --- hunts: which points are looked at; every verdict is that of `check` -------------------------
 
+LOOKOUT_WALKS = Threshold(
+    16,
+    "Calls after which an audit that looks for NaN alone walks through the graph again, although "
+    "as many nodes were made as in the call before: a walk costs some 50 us.",
+    NONE,
+)
 HUNT_SECONDS = Threshold(20.0, "Time limit of a hunt: what a person waits for.", NONE)
 HUNT_CHECK_SECONDS = Threshold(
     5.0, "Time limit of `check` at one point of a hunt: a quarter of the hunt's own.", NONE
