@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,8 +56,6 @@ def adapted(
         # Rounded otherwise, the same samples could place the windows elsewhere.
         places = window_places(op.kept[0], op.args[1:3], op.kept[3])
         return pool_at, (args[0], places, op.kept_outputs[1].shape), {}
-    if "unique" in name and isinstance(args[0], torch.Tensor):
-        return op.func, (unpack_dual(args[0])[0].detach(), *args[1:]), kwargs  # no derivative
     if name in _PLAIN:
         return _PLAIN[name], args, kwargs
     formula = by_formula(name, args)
@@ -207,6 +206,11 @@ def _plain_quotient(x: Any, other: Any) -> torch.Tensor:
     return torch.div(x, other, rounding_mode="floor")
 
 
+def _without_tangent(func: Any, x: torch.Tensor, *rest: Any, **named: Any) -> Any:
+    """An operation for which forward mode has no rule, and which has no derivative."""
+    return func(unpack_dual(x)[0].detach(), *rest, **named)
+
+
 # Fused kernels without a forward-mode derivative, by their formulas.
 _PLAIN: Final = MappingProxyType(
     {
@@ -216,5 +220,11 @@ _PLAIN: Final = MappingProxyType(
         "aten::_weight_norm_interface.default": _plain_weight_norm,
         "aten::mkldnn_rnn_layer.default": plain_lstm,
         "aten::soft_margin_loss_backward.default": _plain_soft_margin_slope,
+        **{
+            f"aten::{name}.default": partial(
+                _without_tangent, getattr(torch.ops.aten, name).default
+            )
+            for name in ("_unique", "_unique2", "unique_consecutive", "unique_dim")
+        },
     }
 )
