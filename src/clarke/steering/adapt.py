@@ -15,6 +15,8 @@ from clarke.steering.sparse import by_formula
 from clarke.torch_private import unpack_dual
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from clarke.capture import OpRecord
     from clarke.kinks import Call
 
@@ -105,13 +107,12 @@ _FRACTIONAL = frozenset(
     {"aten::fractional_max_pool2d.default", "aten::fractional_max_pool3d.default"}
 )
 
-_ATTENTION = frozenset(
-    {
-        "aten::_scaled_dot_product_flash_attention_for_cpu.default",
-        "aten::_scaled_dot_product_flash_attention.default",
-        "aten::_scaled_dot_product_efficient_attention.default",
-    }
+ATTENTION: Final = (
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
 )
+_ATTENTION = frozenset(f"aten::{name}.default" for name in ATTENTION)
 
 
 def _map_dtype(value: Any, dtype: torch.dtype) -> Any:
@@ -171,9 +172,11 @@ def _dropout_probability(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float
     return float(kwargs.get("dropout_p", args[3] if len(args) > 3 else 0.0) or 0.0)
 
 
-def _plain_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[torch.Tensor, ...]:
-    """Attention by its formula; the fused kernels have no forward-mode derivative."""
-    query, key, value = args[:3]
+def attention_scores(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[torch.Tensor, float]:
+    """What a fused attention takes the softmax of, and the scale of its products."""
+    query, key = args[:2]
     causal = bool(kwargs.get("is_causal", args[4] if len(args) > 4 else False))
     bias = kwargs.get("attn_mask")
     scale = kwargs.get("scale")
@@ -184,6 +187,13 @@ def _plain_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tor
         score = score.masked_fill(~keep, -torch.inf)
     if bias is not None:
         score = score.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else score + bias
+    return score, float(scale)
+
+
+def _plain_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+    """Attention by its formula; the fused kernels have no forward-mode derivative."""
+    query, value = args[0], args[2]
+    score, _ = attention_scores(args, kwargs)
     result = torch.softmax(score, -1) @ value
     # In memory the kernels' results are laid out as the query is, and programs go on to view them
     # so (in most models the heads lie inside of the positions).
