@@ -105,10 +105,9 @@ class Operator:
         cuts: Its results do not depend differentiably on what it reads.
         overwrites: What it writes to does not depend on what was there.
         reads: It hands values, or how many there are of a kind, to Python.
-        casts: It may turn numbers into whole ones.
+        casts: It may turn numbers into whole ones, or tell which of them differ.
         counts: Its result has as many entries as a mask has true ones.
         differentiates: It is the derivative of another one, whose further results it may read.
-        sorts_out: Of equal numbers it keeps one: of whole ones, where these do not jump, the same.
         lists: Some of its tensors may come in lists.
         tensors_named: Some of its tensors may be keyword arguments.
     """
@@ -126,7 +125,6 @@ class Operator:
         "overwrites",
         "reads",
         "shape_only",
-        "sorts_out",
         "tensors_named",
         "written",
         "written_names",
@@ -141,10 +139,9 @@ class Operator:
         self.overwrites = self.draws or name in _OVERWRITING
         detaches = func is torch.ops.aten.detach.default
         self.cuts = detaches or self.shape_only
-        self.casts = name == "aten::_to_copy"
+        self.casts = name == "aten::_to_copy" or "unique" in name
         self.counts = name in _SHAPED
         self.differentiates = "_backward" in name
-        self.sorts_out = "unique" in name
         returned = [str(r.type) for r in func._schema.returns]
         self.reads = name in _COUNTING or (
             bool(returned) and not any("Tensor" in r for r in returned) and name not in _ASKING
@@ -163,6 +160,10 @@ class Operator:
         self._hidden = frozenset(
             i for i, a in enumerate(func._schema.arguments) if a.name.startswith("running_")
         )
+
+    def dtype(self, named: Mapping[str, Any]) -> torch.dtype | None:
+        """The type into which a call casts; of what tells numbers apart, that of its counts."""
+        return named.get("dtype") if "dtype" in named or not self.reads else torch.int64
 
     def changed(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]

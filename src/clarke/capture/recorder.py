@@ -291,9 +291,7 @@ class Recorder(Binding, TorchDispatchMode):
         # Where gradients are off anyway, a detach cuts nothing off.
         passes = application is not None and func is _DETACH
         node = Node(self.count, _ALIAS if passes else func, location)
-        whole = operator.casts and self._are_whole(args[0], kwargs.get("dtype"))
-        if operator.sorts_out:
-            whole = self._are_whole(args[0], torch.int64)
+        whole = operator.casts and self._are_whole(args[0], operator.dtype(kwargs))
         node.varied = self._operators.positions(self._read_arguments(node, args, kwargs))
         self._applied = None
         if application is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,8 +56,6 @@ def adapted(
             return _recorded, (op.kept_outputs[0], dtype), {}
     if name in _FRACTIONAL and 3 in op.kept and op.kept[3].dtype != dtype:
         return _pool_as_it_was, (op, args[0]), {}
-    if "unique" in name and isinstance(args[0], torch.Tensor):
-        return op.func, (unpack_dual(args[0])[0].detach(), *args[1:]), kwargs  # no derivative
     formula = _PLAIN.get(name) or by_formula(name, args)
     if formula is not None:
         return formula, args, kwargs
@@ -218,6 +217,11 @@ def _plain_quotient(x: Any, other: Any) -> torch.Tensor:
     return torch.div(x, other, rounding_mode="floor")
 
 
+def _without_tangent(func: Any, x: torch.Tensor, *rest: Any, **named: Any) -> Any:
+    """An operation for which forward mode has no rule, and which has no derivative."""
+    return func(unpack_dual(x)[0].detach(), *rest, **named)
+
+
 # Fused kernels without a forward-mode derivative, by their formulas.
 _PLAIN: Final = MappingProxyType(
     {
@@ -227,5 +231,11 @@ _PLAIN: Final = MappingProxyType(
         "aten::_weight_norm_interface.default": _plain_weight_norm,
         "aten::mkldnn_rnn_layer.default": plain_lstm,
         "aten::soft_margin_loss_backward.default": _plain_soft_margin_slope,
+        **{
+            f"aten::{name}.default": partial(
+                _without_tangent, getattr(torch.ops.aten, name).default
+            )
+            for name in ("_unique", "_unique2", "unique_consecutive", "unique_dim")
+        },
     }
 )
