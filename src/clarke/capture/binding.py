@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.capture.live import place_of
 from clarke.capture.taking import Taking
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Binding(Taking):
             slot = self._slot(tensor)
             if slot is not None:
                 self._add_writer(slot.storage, node)
+                slot.place = place_of(tensor)
                 slot.masked = slot.masked or (masked and not differentiated)
                 cut = node.reads_stopped and not (differentiated or tensor.requires_grad)
                 if cut and self.epoch == 0:

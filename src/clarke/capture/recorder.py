@@ -292,6 +292,8 @@ class Recorder(Binding, TorchDispatchMode):
         passes = application is not None and func is _DETACH
         node = Node(self.count, _ALIAS if passes else func, location)
         whole = operator.casts and self._are_whole(args[0], kwargs.get("dtype"))
+        if operator.sorts_out:
+            whole = self._are_whole(args[0], torch.int64)
         node.varied = self._operators.positions(self._read_arguments(node, args, kwargs))
         self._applied = None
         if application is not None:
