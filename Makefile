@@ -16,7 +16,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: docs integrations gpu screenshots upgrade-demo field bench-hunt help setup demo test test-slow fuzz lint format typecheck bench bench-sets agreement atlas-214 docs-check build clean tokens
+.PHONY: docs jax integrations gpu screenshots upgrade-demo field bench-hunt help setup demo test test-slow fuzz lint format typecheck bench bench-sets agreement atlas-214 docs-check build clean tokens
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,10 @@ test: $(STAMP) ## Run the tests, without the slow ones
 
 test-slow: $(STAMP) ## Run the slow tests
 	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+gpu: $(STAMP) ## Run the core tests and time audits on an accelerator; without one, say so
+	$(ONE_THREAD) timeout 360 $(BIN)/python -m pytest tests/device tests/harm/test_brought_home.py $(PYTEST_ARGS)
+	timeout 100 $(BIN)/python benchmarks/device.py
 
 # The libraries that train have an environment of their own: they bring hundreds of megabytes.
 VENV_LIBRARIES := .venv-integrations
@@ -116,6 +120,18 @@ upgrade-demo: $(STAMP) $(STAMP_214) ## Which of 30 tests change gradient or verd
 	-$(ONE_THREAD) $(VENV_214)/bin/python -m pytest -q -p no:cacheprovider -c /dev/null --rootdir benchmarks/upgrade \
 	  benchmarks/upgrade --clarke-record runs/suite-214.json > runs/suite-214.txt
 	$(BIN)/clarke report runs/suite-213.json runs/suite-214.json
+
+# Gradients of another framework have an environment of their own, too.
+VENV_JAX := .venv-jax
+STAMP_JAX := $(VENV_JAX)/.installed
+
+$(STAMP_JAX): pyproject.toml constraints.txt
+	@test -x $(VENV_JAX)/bin/python || $(PYTHON) -m venv $(VENV_JAX)
+	$(VENV_JAX)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev,jax]'
+	@touch $@
+
+jax: $(STAMP_JAX) ## Judge gradients of JAX, the documentation's example among them
+	$(ONE_THREAD) $(VENV_JAX)/bin/python -m pytest tests/hunt/test_jax.py $(PYTEST_ARGS)
 
 screenshots: $(STAMP) ## Take the pictures of pages and terminal for docs/images (needs Chromium)
 	$(ONE_THREAD) $(BIN)/python benchmarks/screenshots.py

@@ -1239,6 +1239,24 @@ EXACT_MEAN_SIZE = Threshold(
 EXACT_MEAN_STEPS = Threshold(
     400, "Steps of the simplex method after which it gives up: one or two seconds.", NONE
 )
+BALL_MARGIN = Threshold(
+    1e-6,
+    "Part of a ball's radius by which a solver's answer, whether a piece meets the ball, has to be "
+    "clear; within it, exact arithmetic tells. Solvers are right to 1e-7.",
+    NONE,
+)
+BALL_SHARE = Threshold(
+    0.6,
+    "Share of the time left in which all linear pieces in a ball are looked for; what is left is "
+    "for gradients at random points.",
+    NONE,
+)
+BALL_SAMPLES = Threshold(
+    64,
+    "Points of a ball at which gradients are taken of programs whose pieces are not linear, or too "
+    "many: some milliseconds each.",
+    NONE,
+)
 LONGEST_CHAIN = Threshold(
     4096,
     "Elements in a chain of ties, each greater than the next, up to which a direction is sought by "
@@ -1248,6 +1266,12 @@ LONGEST_CHAIN = Threshold(
 
 # --- hunts: which points are looked at; every verdict is that of `check` -------------------------
 
+LOOKOUT_WALKS = Threshold(
+    16,
+    "Calls after which an audit that looks for NaN alone walks through the graph again, although "
+    "as many nodes were made as in the call before: a walk costs some 50 us.",
+    NONE,
+)
 HUNT_SECONDS = Threshold(20.0, "Time limit of a hunt: what a person waits for.", NONE)
 HUNT_CHECK_SECONDS = Threshold(
     5.0, "Time limit of `check` at one point of a hunt: a quarter of the hunt's own.", NONE

@@ -471,3 +471,9 @@ def unpack_dual(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]
     """A tensor without its tangent, and that, if it has one; inside of `forward_mode`."""
     primal, tangent = _unpack_dual(value, level=_LEVEL)
     return primal, tangent
+
+
+def node_number(node: Any) -> int:
+    """How many nodes of autograd's graph this thread had made before this one."""
+    number: int = node._sequence_nr()  # noqa: SLF001 - has no public name
+    return number

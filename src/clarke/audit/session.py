@@ -15,6 +15,7 @@ from clarke.audit.history import History
 from clarke.audit.hooks import HookSpy
 from clarke.audit.ignored import Ignored
 from clarke.audit.keep import Keeper
+from clarke.audit.lookout import NOT_FINITE_ONLY, Lookout
 from clarke.audit.notices import Notices
 from clarke.audit.penalized import Penalized
 from clarke.audit.policy import Answers, OnWrong, Schedule
@@ -67,6 +68,7 @@ def audit(
     seconds: float | None = STEP_SECONDS,
     total_seconds: float | None = None,
     keep: str | PathLike[str] | None = None,
+    only_nonfinite: bool = False,
 ) -> Audit:
     """Judge every backward call inside a ``with`` block.
 
@@ -98,6 +100,9 @@ def audit(
             later calls are not looked at. None for no limit.
         keep: A folder, made if it is not there: calls whose gradient is not proved right are kept
             in it, as files that ``clarke judge`` takes up the ladder later.
+        only_nonfinite: Look for NaN and infinity alone, at next to no cost: nothing is recorded
+            until a gradient is not finite, which is told with its place at once; the call after it
+            is recorded and judged.
 
     Returns:
         An `Audit`; use it as a context manager.
@@ -116,6 +121,7 @@ def audit(
         seconds=seconds,
         total_seconds=total_seconds,
         keep=keep,
+        only_nonfinite=only_nonfinite,
     )
 
 
@@ -147,6 +153,7 @@ class Audit:
         seconds: float | None = STEP_SECONDS,
         total_seconds: float | None = None,
         keep: str | PathLike[str] | None = None,
+        only_nonfinite: bool = False,
     ) -> None:
         check_seconds(seconds)
         check_seconds(total_seconds)
@@ -155,6 +162,7 @@ class Audit:
         self._keeper = None if keep is None else Keeper(keep)
         self._settings = settings or Settings()
         self._answers = Answers(on_wrong, on_nonfinite)
+        self._lookout = Lookout(on_nonfinite) if only_nonfinite else None
         self._ignored = Ignored()
         self._schedule = Schedule(every, sample, confirm_every, self._settings.seed)
         self._wrt = None if wrt is None else tuple(wrt)
@@ -222,6 +230,8 @@ class Audit:
                 part.__enter__()
             self._recorder, self._spy, self._stepping = recorder, spy, stepping
             self._notice, self._shadows = notice, shadows
+            if self._lookout is not None:
+                self._lookout.begin(recorder, stepping)
             return self  # an interrupt at this line, too, ends what has begun
         except BaseException:
             try:
@@ -314,12 +324,15 @@ class Audit:
         if self._notice is not None:
             self._notice.look()
         recorder = self._recorder
+        recorded = recorder is not None and not recorder.rests
         try:
             if recorder is not None and recorder.rests:  # and so the call is not judged
                 return self._left_out(call, recorder)
             return self._looked_at(call)
         finally:
-            if self._shadows is not None:
+            if self._lookout is not None:
+                self._lookout.after(recorded=recorded)
+            elif self._shadows is not None:
                 self._shadows.rest(rests=not self._next_is_judged())
 
     def _left_out(self, call: BackwardCall, recorder: Recorder) -> Any:
@@ -328,7 +341,21 @@ class Audit:
         location = recorder.places.here()[0]
         self._penalized.note(call)
         result = call.run()
-        self._add(_unseen(number, location, self._why_left_out(number)), None)
+        if self._lookout is None:
+            self._add(_unseen(number, location, self._why_left_out(number)), None)
+            return result
+        found = self._lookout.look(call, result, number)
+        if found is None:
+            self._add(_unseen(number, location, NOT_FINITE_ONLY), None)
+            return result
+        decision, gradient, leaves = found
+        report = replace(build_report(decision, gradient), names=self._places.names(leaves))
+        step = _unseen(number, location, report.reason)
+        verdict = report.verdict
+        self._add(replace(step, verdict=verdict, joint=verdict, looked=True), report)
+        answer = self._answers.to(verdict, gradient)
+        if answer is not None:
+            answer.give(report, location, repaired=False)
         return result
 
     def _why_left_out(self, number: int) -> str:

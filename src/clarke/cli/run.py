@@ -42,6 +42,13 @@ class WhenNonfinite(str, enum.Enum):
     RAISE = "raise"
     REPAIR = "repair"
     IGNORE = "ignore"
+    ONLY = "only"
+
+    @property
+    def answer(self) -> str | None:
+        """What an audit is to do about it."""
+        others = {WhenNonfinite.IGNORE: None, WhenNonfinite.ONLY: "warn"}
+        return others.get(self, str(self.value))
 
 
 def run(
@@ -65,7 +72,10 @@ def run(
     ] = WhenWrong.WARN,
     on_nonfinite: Annotated[
         WhenNonfinite,
-        typer.Option(help="What to do about NaN and infinity; ignore also exits as without them."),
+        typer.Option(
+            help="What to do about NaN and infinity; ignore also exits as without, only looks for "
+            "nothing else."
+        ),
     ] = WhenNonfinite.WARN,
     seconds: Annotated[
         float,
@@ -112,11 +122,12 @@ def run(
     folder = of_rank(out) if out else new_folder(program.name)
     watch = audit(
         on_wrong.value,
-        on_nonfinite=None if on_nonfinite is WhenNonfinite.IGNORE else on_nonfinite.value,
+        on_nonfinite=on_nonfinite.answer,
         every=every,
         sample=sample,
         seconds=seconds or None,
         keep=folder.resolve() / "kept" if keep else None,
+        only_nonfinite=on_nonfinite is WhenNonfinite.ONLY,
     )
     writer = record(
         watch,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,19 +45,21 @@ class Glance:
     Attributes:
         coincidences: By number of the operation: values at which it may have a kink, and equal
             ones. A recorded run says more, and takes ten times as long.
-        finite: So is the gradient.
-        odd: The function's value is finite, and the gradient is not finite or no mixture of those
-            sampled nearby: it has to be judged.
+        finite: The gradient is finite.
+        odd: It has to be judged: the gradient is not finite or no mixture of those sampled nearby,
+            or the value is not finite although it is so nearby, or overflows.
+        valued: So is the function's value.
     """
 
     coincidences: frozenset[Any]
     finite: bool
     odd: bool
+    valued: bool = True
 
     @property
-    def key(self) -> tuple[frozenset[int], bool]:
-        """Which operations are met, and whether the gradient is finite."""
-        return frozenset(c[0] for c in self.coincidences), self.finite
+    def key(self) -> tuple[frozenset[int], bool, bool]:
+        """Which operations are met, and whether gradient and value are finite."""
+        return frozenset(c[0] for c in self.coincidences), self.finite, self.valued
 
 
 class Glances:
@@ -95,14 +98,43 @@ class Glances:
             value, own = self._run(point, [x.detach() for x in self._outer], watch)
         except Exception:  # noqa: BLE001 - in whatever way it says so
             return None
-        found = Glance(frozenset(watch.found), bool(np.isfinite(own).all()), odd=False)
-        if not math.isfinite(value) or found.key in skip:
+        finite, valued = bool(np.isfinite(own).all()), math.isfinite(value)
+        found = Glance(frozenset(watch.found), finite, odd=False, valued=valued)
+        if found.key in skip:
             return found
-        odd = not found.finite or self._is_odd(point, value, own, touched=bool(watch.found))
-        return Glance(found.coincidences, found.finite, odd)
+        if not valued:
+            odd = not finite and (self._is_hole(point) or self._overflows(point))
+        else:
+            odd = not finite or self._is_odd(point, value, own, touched=bool(watch.found))
+        return replace(found, odd=odd)
+
+    def overflows(self, point: Point) -> bool:
+        """Whether what is not finite is so in a whole neighbourhood, too: by overflow."""
+        return not self._is_hole(point)
+
+    def _is_hole(self, point: Point) -> bool:
+        """Whether value and gradient are finite at points beside one at which they are not."""
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(int(HUNT_NEAR)):
+            steps, further = self._steps(point, generator)
+            for sign in (1, -1):
+                try:
+                    value, beside = self._moved(point, steps, further, sign)
+                except Exception:  # noqa: BLE001, S112 - the function does not take that point
+                    continue
+                if math.isfinite(value) and np.isfinite(beside).all():
+                    return True
+        return False
+
+    def _overflows(self, point: Point) -> bool:
+        """Whether the first value that is not finite is infinite; NaN is outside of a domain."""
+        first = _First()
+        with contextlib.suppress(Exception):
+            self._run(point, [x.detach() for x in self._outer], first)
+        return first.infinite
 
     def _run(
-        self, point: Point, outer: list[torch.Tensor], watch: _Watch | None = None
+        self, point: Point, outer: list[torch.Tensor], watch: TorchDispatchMode | None = None
     ) -> tuple[float, NDArray[np.float64]]:
         """Value and gradient."""
         variables, arguments = self._subject.variables(point)
@@ -133,11 +165,7 @@ class Glances:
         generator = torch.Generator().manual_seed(0)
         samples: list[NDArray[np.float64]] = []
         for tried in range(1, int(HUNT_NEAR) + 1):
-            steps = [
-                _step(x, generator) if v else torch.zeros_like(x)
-                for x, v in zip(point, self._subject.varied, strict=True)
-            ]
-            further = [_step(x.detach(), generator) for x in self._outer]
+            steps, further = self._steps(point, generator)
             try:
                 there, beside = self._moved(point, steps, further, 1)
                 if tried == 1 and touched:  # a step, on whichever side
@@ -155,6 +183,16 @@ class Glances:
             if tried & (tried - 1) == 0 and _is_mixture(own, np.stack(samples)):
                 return False
         return True
+
+    def _steps(
+        self, point: Point, generator: torch.Generator
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Small steps of the variables among the inputs, and of the others."""
+        own = [
+            _step(x, generator) if v else torch.zeros_like(x)
+            for x, v in zip(point, self._subject.varied, strict=True)
+        ]
+        return own, [_step(x.detach(), generator) for x in self._outer]
 
     def _moved(
         self, point: Point, steps: list[torch.Tensor], further: list[torch.Tensor], sign: int
@@ -180,6 +218,25 @@ def _is_mixture(own: NDArray[np.float64], samples: NDArray[np.float64]) -> bool:
     except RuntimeError:  # too many iterations
         return False
     return bool(np.abs(columns @ weights - np.append(own / scale, 1.0)).max() <= HUNT_LIKE)
+
+
+class _First(TorchDispatchMode):
+    """Sees whether the first value that is not finite is infinite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.infinite = False
+        self._over = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if not self._over and isinstance(made, torch.Tensor) and made.is_floating_point():
+            seen = made.detach()
+            self._over = not bool(torch.isfinite(seen).all())
+            self.infinite = self._over and not bool(torch.isnan(seen).any())
+        return made
 
 
 class _Watch(TorchDispatchMode):

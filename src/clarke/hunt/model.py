@@ -45,10 +45,13 @@ class Hunt:
     Attributes:
         finds: One for each distinct fault: wrong gradients, and NaN or infinity where a valid
             gradient exists.
-        nowhere: Points at which there is nothing to return (a step, an infinite slope), one for
-            each place; a warning rather than a fault of autograd's.
+        nonfinite: Points at which value or gradient is NaN or infinite and nothing else is right,
+            one for each place: a quotient 0/0, a logarithm of 0. Nearby all is finite. What to
+            write instead is in ``.report.cures``.
+        nowhere: The same where the gradient is finite and there is nothing to return (a step), a
+            warning rather than a fault of autograd's.
         extreme: Faults at entries of 10 000 and more, or next to nothing, where much overflows
-            that is sound elsewhere.
+            that is sound elsewhere; and values that overflow at others.
         visited: Operations with kinks that were touched.
         unreached: Those seen of which no kink was touched.
         points: How many points were run.
@@ -66,6 +69,7 @@ class Hunt:
     undecided: int
     seconds: float
     doubt: str = ""
+    nonfinite: tuple[Find, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.finds)
@@ -74,6 +78,7 @@ class Hunt:
         """The outcome as plain data for JSON."""
         return {
             "finds": [_find_to_dict(f) for f in self.finds],
+            "nonfinite": [_find_to_dict(f) for f in self.nonfinite],
             "nowhere": [_find_to_dict(f) for f in self.nowhere],
             "extreme": [_find_to_dict(f) for f in self.extreme],
             "visited": [str(p) for p in self.visited],
@@ -93,12 +98,10 @@ class Hunt:
         for number, find in enumerate(self.finds, start=1):
             lines += ["", f"{number}. {_FAULTS.get(find.report.verdict, 'a fault')}", str(find)]
         lines.append("")
-        for title, apart in ((_NOTHING, self.nowhere), ("overflow", self.extreme)):
-            lines += [
-                f"{title}: {', '.join(_place(c) for c in f.report.culprits[:1])}, with the inputs "
-                + "; ".join(in_words(x) for x in f.inputs)
-                for f in apart
-            ]
+        apart = ((_HOLE, self.nonfinite), (_NOTHING, self.nowhere), ("overflow", self.extreme))
+        for title, several in apart:
+            for find in several:
+                lines += _briefly(title, find)
         lines += _listed("kinks visited:  ", self.visited)
         lines += _listed("kinks unreached:", self.unreached)
         if self.undecided:
@@ -108,6 +111,7 @@ class Hunt:
         return "\n".join(lines).rstrip()
 
 
+_HOLE = "NaN or infinity"
 _NOTHING = "nothing to return (a step or an infinite slope)"
 _FAULTS = MappingProxyType(
     {
@@ -121,10 +125,20 @@ def _headline(hunt: Hunt) -> str:
     if hunt.finds:
         many = f"{len(hunt.finds)} fault" + ("s" if len(hunt.finds) > 1 else "")
         return f"FOUND {many} of the gradient, at {hunt.points} points."
+    holes = len(hunt.nonfinite)
+    more = f"NaN or infinity at {holes} place{'s' if holes > 1 else ''}. " if holes else ""
     return (
-        f"Found no wrong gradient at {hunt.points} points. That is no proof: "
+        f"Found no wrong gradient at {hunt.points} points. {more}That is no proof: "
         "clarke.explain gives one, where a theorem applies."
     )
+
+
+def _briefly(title: str, find: Find) -> list[str]:
+    """A point that is no fault of autograd's in a line, and what to write instead."""
+    places = ", ".join(_place(c) for c in find.report.culprits[:1])
+    first = f"{title}: {places}, with the inputs " + "; ".join(in_words(x) for x in find.inputs)
+    cures = (textwrap.wrap(c, 69, break_on_hyphens=False) for c in find.report.cures[:1])
+    return [first, *(f"  {'' if i else 'instead':9} {t}" for c in cures for i, t in enumerate(c))]
 
 
 def _place(culprit: Culprit) -> str:

@@ -127,6 +127,7 @@ class _Search:
         self._archive: list[Point] = []
         self._finds: dict[Any, Find] = {}
         self._nowhere: dict[Any, Find] = {}
+        self._nonfinite: dict[Any, Find] = {}
         self._extreme: dict[Any, Find] = {}
         self._points = 0
         self._undecided = 0
@@ -166,7 +167,20 @@ class _Search:
             self._undecided,
             time.monotonic() - self._began,
             self._doubt,
+            self._holes(),
         )
+
+    def _holes(self) -> tuple[Find, ...]:
+        """What is not finite, without places of which a valid gradient was found elsewhere."""
+        faults = [places for kind, places in self._finds if kind is Verdict.NONFINITE]
+        return tuple(
+            f for (_, at), f in self._nonfinite.items() if not any(p <= at for p in faults)
+        )
+
+    @property
+    def _known(self) -> tuple[Any, ...]:
+        """Keys of all that was found."""
+        return (*self._finds, *self._nonfinite, *self._nowhere, *self._extreme)
 
     def _fits(self, point: Point) -> bool:
         example = self._subject.example
@@ -181,6 +195,8 @@ class _Search:
         glance = self._glances.glance(point, self._done)
         if glance is None or not (glance.odd or glance.coincidences - self._glimpsed):
             return False
+        if not glance.valued and any(_is_extreme(x) for x in point):
+            return False  # what is sound overflows there, too
         self._glimpsed |= glance.coincidences
         look = self._subject.tries(point)
         if look is None:
@@ -192,8 +208,8 @@ class _Search:
         self._features |= new
         if new and not any(_is_extreme(x) for x in point):
             self._archive.append(point)
-        if glance.odd and (look.touched or not glance.finite):
-            key = (look.touched, glance.finite)
+        if glance.odd and (look.touched or not (glance.finite and glance.valued)):
+            key = (look.touched, glance.finite, glance.valued)
             self._checks[key] += 1
             if self._explained(look, glance) or self._checks[key] > HUNT_REPEATS:
                 self._done.add(glance.key)
@@ -211,8 +227,7 @@ class _Search:
 
     def _explained(self, look: Look, glance: Glance) -> bool:
         """Whether a fault that is known already can be the reason, and was seen often enough."""
-        known = (*self._finds, *self._nowhere, *self._extreme)
-        keys = [k for k in known if k[1] <= look.touched and k[1]]
+        keys = [k for k in self._known if k[1] <= look.touched and k[1]]
         if not keys:
             return False
         kind = Verdict.NOT_CLARKE if glance.finite else Verdict.NONFINITE
@@ -242,7 +257,7 @@ class _Search:
             self._undecided += 1
             self._doubt = self._doubt or report.reason
             self._checks[key] += 1  # dear, and likely to be the same again
-        if _kind(report) is None or _key(report) in (*self._finds, *self._nowhere, *self._extreme):
+        if _kind(report) is None or _key(report) in self._known:
             return
         self._keep(*self._simplest(report, point))
 
@@ -270,7 +285,7 @@ class _Search:
                 asked[key] = self._check(tried)
             return asked[key]
 
-        minor = _kind(report) is Verdict.NOT_LIPSCHITZ or any(_is_extreme(x) for x in point)
+        minor = _is_step(report) or any(_is_extreme(x) for x in point)
         for level in range(2 if minor else 3):
             until = self._deadline.part(float(HUNT_SHRINK_SHARE))
 
@@ -280,7 +295,7 @@ class _Search:
                 glance = None if until.passed else self._glances.glance(tried)
                 if glance is None or not glance.odd or begun is None:
                     return False
-                if glance.finite != begun.finite:
+                if (glance.finite, glance.valued) != (begun.finite, begun.valued):
                     return False
                 if level == 0:
                     return True
@@ -310,7 +325,9 @@ class _Search:
         if any(_is_extreme(x) for x in point):
             found = self._extreme
         elif _kind(report) is Verdict.NOT_LIPSCHITZ:
-            found = self._nowhere
+            found = self._nowhere if _is_step(report) else self._nonfinite
+            if found is self._nonfinite and self._glances.overflows(point):
+                found = self._extreme
         if key in found:
             return
         inputs, _ = self._subject.call(point)
@@ -337,6 +354,12 @@ def _kind(report: Report) -> Verdict | None:
             return Verdict.NOT_LIPSCHITZ
         case _:
             return None
+
+
+def _is_step(report: Report) -> bool:
+    """Whether there is nothing to return, and the gradient is a number all the same."""
+    finite = all(bool(torch.isfinite(g).all()) for g in report.gradient)
+    return finite and _kind(report) is Verdict.NOT_LIPSCHITZ
 
 
 def _places(report: Report) -> frozenset[Place]:
