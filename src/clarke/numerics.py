@@ -356,6 +356,12 @@ SIDES_APART = Threshold(
     "rounding, and so near that a branch's own slope moves it by less than SIDES_LEFT.",
     JUDGED,
 )
+SIDES_DROWNED = Threshold(
+    1e3,
+    "What both sides of a comparison share may hide their difference from this multiple on; the "
+    "surface is then looked at once more where only the difference moves.",
+    JUDGED,
+)
 SIDES_LEFT = Threshold(
     1e-5,
     "Relative difference of the values of both branches on their surface from which the "

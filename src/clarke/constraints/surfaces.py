@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.kinks.steps import ComparisonRule
-from clarke.numerics import ON_SURFACE, SIDES_APART, SIDES_LEFT
+from clarke.numerics import ON_SURFACE, SIDES_APART, SIDES_DROWNED, SIDES_LEFT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _MOST = 16  # comparisons looked at; their surfaces are visited one by one
 _NEWTON = 6
 _SLACK = 100.0
-_FAR = 1e3  # what is larger by less drowns nothing
 
 
 def jumps_beside(
@@ -93,7 +92,7 @@ def _starts(
     )
     beside = program.run(near, weights=weights, probe=True, grad=False)
     usual = [_scale_of(u, kink) if u.difference is not None else 1.0 for u in beside.mask_uses]
-    if any(one * _FAR < other for one, other in zip(usual, sizes, strict=True)):
+    if any(one * SIDES_DROWNED < other for one, other in zip(usual, sizes, strict=True)):
         yield near, usual
 
 
