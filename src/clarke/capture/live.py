@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Grown: TypeAlias = "list[T] | tuple[()]"
+Place: TypeAlias = "tuple[int | torch.SymInt, torch.Size, tuple[int, ...]]"
 
 # Containers stay empty for most operations, and every new one brings the garbage collector nearer.
 NOTHING_KEPT: Final[Mapping[Any, Any]] = MappingProxyType({})
+
+
+_ADDRESSES = 100_000  # are remembered
 
 
 def _grown(found: Grown[T], item: T) -> list[T]:
@@ -76,14 +80,28 @@ class Gathered(Protocol):
         """Counts the writes to it and to what it is put together from."""
 
 
-class Writes(Memory):
-    """Counts what is written to some memory without being recorded; see `Recorder.writes_to`."""
+class Unrecorded:
+    """When some memory was last written to without being recorded.
 
-    __slots__ = ("count",)
+    Attributes:
+        count: How many such writes there were.
+    """
 
-    def __init__(self, memory: torch.UntypedStorage | None) -> None:
-        super().__init__(memory)
+    def __init__(self) -> None:
         self.count = 0
+        self._last: dict[int, int] = {}  # by the address of torch's object
+        self._forgotten = 0  # all before may have been to any memory
+
+    def note(self, address: int) -> None:
+        """Something is written to the memory at an address."""
+        self.count += 1
+        self._last[address] = self.count
+        if len(self._last) > _ADDRESSES:
+            self._last, self._forgotten = {}, self.count
+
+    def any_since(self, address: int, count: int) -> bool:
+        """Whether something has been written there since there were `count` writes."""
+        return self._last.get(address, self._forgotten) > count
 
 
 class Storage(Memory):
@@ -143,6 +161,7 @@ class Slot:
     virtual = False
     spread = False  # a `DTensor`: of its values a process holds a part
     within: Node | None = None  # the declared Function in whose forward it was made
+    place: Place | None = None  # where in its memory an operation wrote to it
     version = 0
 
     def __init__(
@@ -153,6 +172,11 @@ class Slot:
         self.storage = storage
         self.dtype = dtype
         self.location = location
+
+
+def place_of(tensor: torch.Tensor) -> Place:
+    """Where in its memory a tensor lies."""
+    return tensor.storage_offset(), tensor.shape, tensor.stride()
 
 
 def version_of(slot: Slot, tensor: torch.Tensor) -> int:

@@ -11,6 +11,7 @@ from torch._decomp.decompositions import grid_sampler_2d
 from clarke.kinks.fractional import pool_at, window_places
 from clarke.kinks.smooth import DROPOUT, OpClass, classify
 from clarke.steering.sparse import by_formula
+from clarke.torch_private import unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +43,7 @@ def adapted(
         return (
             (_slope_in_place if name.startswith("aten::rrelu_with_noise_.") else _slope),
             (
-                args[0],
+                *args[:2],
                 op.drawn[1].to(dtype),
             ),
             {},
@@ -53,12 +54,10 @@ def adapted(
         if 0 in op.kept_outputs:
             return _recorded, (op.kept_outputs[0], dtype), {}
     if name in _FRACTIONAL and 3 in op.kept and op.kept[3].dtype != dtype:
-        # Rounded otherwise, the same samples could place the windows elsewhere.
-        places = window_places(op.kept[0], op.args[1:3], op.kept[3])
-        return pool_at, (args[0], places, op.kept_outputs[1].shape), {}
-    if name in _PLAIN:
-        return _PLAIN[name], args, kwargs
-    formula = by_formula(name, args)
+        return _pool_as_it_was, (op, args[0]), {}
+    if "unique" in name and isinstance(args[0], torch.Tensor):
+        return op.func, (unpack_dual(args[0])[0].detach(), *args[1:]), kwargs  # no derivative
+    formula = _PLAIN.get(name) or by_formula(name, args)
     if formula is not None:
         return formula, args, kwargs
     if name in _ATTENTION and not _dropout_probability(args, kwargs):
@@ -83,6 +82,11 @@ def _is_constant_draw(name: str) -> bool:
     return classify(name) is OpClass.RANDOM and name not in DROPOUT and not moves
 
 
+def _pool_as_it_was(op: OpRecord, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Rounded otherwise, the same samples could place the windows elsewhere."""
+    return pool_at(x, window_places(op.kept[0], op.args[1:3], op.kept[3]), op.kept_outputs[1].shape)
+
+
 def _recorded(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return value.to(dtype) if value.is_floating_point() else value
 
@@ -91,13 +95,14 @@ def _write(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     return target.copy_(value)
 
 
-def _slope(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+def _slope(x: torch.Tensor, noise: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
     """Training-mode rrelu with the slopes that were drawn; above 0 the slope is 1."""
-    return torch.ops.aten._prelu_kernel.default(x, noise)  # type: ignore[no-any-return]  # noqa: SLF001 - what torch.prelu runs
+    noise.copy_(drawn)
+    return torch.ops.aten._prelu_kernel.default(x, drawn)  # type: ignore[no-any-return]  # noqa: SLF001 - what torch.prelu runs
 
 
-def _slope_in_place(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    return x.copy_(_slope(x.clone(), noise))
+def _slope_in_place(x: torch.Tensor, noise: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    return x.copy_(_slope(x.clone(), noise, drawn))
 
 
 _FRACTIONAL = frozenset(
@@ -201,11 +206,26 @@ def _plain_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tor
     return (result, torch.logsumexp(score, -1))
 
 
+def _plain_soft_margin_slope(
+    slope: torch.Tensor, x: torch.Tensor, side: torch.Tensor, reduction: int
+) -> torch.Tensor:
+    found = -side * torch.sigmoid(-side * x) * slope
+    return found / x.numel() if reduction == 1 else found
+
+
+def _plain_quotient(x: Any, other: Any) -> torch.Tensor:
+    """``x // other``; torch's own has no forward-mode derivative."""
+    return torch.div(x, other, rounding_mode="floor")
+
+
 # Fused kernels without a forward-mode derivative, by their formulas.
 _PLAIN: Final = MappingProxyType(
     {
+        "aten::floor_divide.default": _plain_quotient,
+        "aten::floor_divide.Scalar": _plain_quotient,
         "aten::grid_sampler_2d.default": grid_sampler_2d,
         "aten::_weight_norm_interface.default": _plain_weight_norm,
         "aten::mkldnn_rnn_layer.default": plain_lstm,
+        "aten::soft_margin_loss_backward.default": _plain_soft_margin_slope,
     }
 )
