@@ -71,7 +71,9 @@ def all_pieces(rows, ends, factors, eps):
     return found
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(
+    "seed", [*range(4), *(pytest.param(s, marks=pytest.mark.slow) for s in range(4, 12))]
+)
 def test_every_piece_that_meets_a_cube_is_found(seed):
     random = Random(seed)  # noqa: S311 - repeatable, no secret
     n, many = random.choice((1, 2, 2, 3)), random.choice((2, 3, 4))
@@ -94,7 +96,7 @@ def nested(v):
     return torch.relu(x.abs() - torch.maximum(y, 0.5 - x)) - (y - torch.relu(x - y)).abs()
 
 
-@pytest.mark.parametrize("norm", [2, math.inf])
+@pytest.mark.parametrize("norm", [2, pytest.param(math.inf, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "function",
     [

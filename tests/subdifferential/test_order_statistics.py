@@ -50,7 +50,14 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+QUICK = ("median of 3", "topk", "equal entries", "nested above")
+
+
+def quick_or_slow(names, quick):
+    return [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+@pytest.mark.parametrize("name", quick_or_slow(FUNCTIONS, QUICK))
 def test_middle_places_among_ties(name):
     size, function = FUNCTIONS[name]
     found = clarke.subdifferential(function, (zeros(size),))
@@ -75,7 +82,9 @@ def test_orders_of_seven_give_seven_elements():
     assert found.is_local_minimum().minimum is False
 
 
-@pytest.mark.parametrize("name", ["median of 4", "kthvalue", "trimmed mean", "nested above"])
+@pytest.mark.parametrize(
+    "name", quick_or_slow(["kthvalue", "median of 4", "trimmed mean", "nested above"], ["kthvalue"])
+)
 def test_verdicts_at_middle_places(name):
     size, function = FUNCTIONS[name]
     for own in clarke.subdifferential(function, (zeros(size),)).vertices()[:2]:
@@ -97,7 +106,7 @@ def test_a_witness_in_another_order_than_that_of_the_entries():
         assert report.certificate.verify()
 
 
-@pytest.mark.parametrize("unit", [1.0, 1e8])
+@pytest.mark.parametrize("unit", [1.0, pytest.param(1e8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "function",
     [
