@@ -42,6 +42,7 @@ LAYERS = (
     "check.py",
     "explain.py",
     "subdifferential.py",
+    "goldstein/",
     "grad.py",
     "jacobian.py",
     "hunt/",

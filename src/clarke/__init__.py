@@ -18,6 +18,7 @@ from clarke.errors import (
     WrongGradientWarning,
 )
 from clarke.explain import explain
+from clarke.goldstein import Goldstein, NearStationary, goldstein
 from clarke.grad import grad
 from clarke.hunt import Find, Hunt, hunt
 from clarke.jacobian import Jacobian, JacobianReport, check_jacobian, jacobian, jacobians
@@ -36,11 +37,13 @@ __all__ = [
     "ClarkeError",
     "Explanation",
     "Find",
+    "Goldstein",
     "Hunt",
     "InputError",
     "Jacobian",
     "JacobianReport",
     "Limits",
+    "NearStationary",
     "OnWrong",
     "OutOfTimeError",
     "ProofError",
@@ -58,6 +61,7 @@ __all__ = [
     "check",
     "check_jacobian",
     "explain",
+    "goldstein",
     "grad",
     "hunt",
     "jacobian",

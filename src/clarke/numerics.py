@@ -1233,6 +1233,24 @@ EXACT_MEAN_SIZE = Threshold(
 EXACT_MEAN_STEPS = Threshold(
     400, "Steps of the simplex method after which it gives up: one or two seconds.", NONE
 )
+BALL_MARGIN = Threshold(
+    1e-6,
+    "Part of a ball's radius by which a solver's answer, whether a piece meets the ball, has to be "
+    "clear; within it, exact arithmetic tells. Solvers are right to 1e-7.",
+    NONE,
+)
+BALL_SHARE = Threshold(
+    0.6,
+    "Share of the time left in which all linear pieces in a ball are looked for; what is left is "
+    "for gradients at random points.",
+    NONE,
+)
+BALL_SAMPLES = Threshold(
+    64,
+    "Points of a ball at which gradients are taken of programs whose pieces are not linear, or too "
+    "many: some milliseconds each.",
+    NONE,
+)
 LONGEST_CHAIN = Threshold(
     4096,
     "Elements in a chain of ties, each greater than the next, up to which a direction is sought by "

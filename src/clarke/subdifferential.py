@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from clarke.decide.dependent import Rank
     from clarke.decide.limits import Limits
     from clarke.decide.limitset import LimitSet
+    from clarke.prepare import Prepared
 
     Array = NDArray[np.float64]
     Vector = Sequence[torch.Tensor] | torch.Tensor
@@ -86,19 +87,28 @@ def subdifferential(
         OutOfTimeError: No answer in time (a `BudgetError`); says how far it got.
     """
     with prepared(function, inputs, wrt, seconds) as run:
-        analysis = vouched(run, "The set cannot be computed")
-        read = numbers_read(run.trace)
-        if read:
-            raise UnsupportedError(
-                f"The set cannot be computed: {read[0]}, and what that decides beside the point "
-                "cannot be seen. Read it outside of the function."
-            )
-        program = Program(analysis, run.slots, deadline=run.deadline)
+        program = described(run)
         budget = set_limits() if limits is None else limits
         source = Source(program, replace(budget, rounding=not exact), seed)
         if source.regular is None:
             source.listed(run.deadline)
     return Subdifferential(source, run.gradient)
+
+
+def described(run: Prepared) -> Program:
+    """What ran, if selections of pieces describe it around the point.
+
+    Raises:
+        UnsupportedError: They do not; says why.
+    """
+    analysis = vouched(run, "The set cannot be computed")
+    read = numbers_read(run.trace)
+    if read:
+        raise UnsupportedError(
+            f"The set cannot be computed: {read[0]}, and what that decides beside the point "
+            "cannot be seen. Read it outside of the function."
+        )
+    return Program(analysis, run.slots, deadline=run.deadline)
 
 
 class Subdifferential:

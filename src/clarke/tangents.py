@@ -46,6 +46,7 @@ class _Constants(TorchFunctionMode):
 
 
 _OPERANDS: Final = 2
+_SUMMED: Final = 3  # what follows, a batch normalisation's running statistics, may have no tangent
 
 
 def _parts(value: Any) -> tuple[Any, torch.Tensor | None]:
@@ -109,8 +110,8 @@ def _filled(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str
     if not any(tangents):
         return func(*args, **kwargs)
     given = (
-        make_dual(a, torch.zeros_like(a)) if not has and _may_have(a) else a
-        for a, has in zip(args, tangents, strict=True)
+        make_dual(a, torch.zeros_like(a)) if i < _SUMMED and not has and _may_have(a) else a
+        for i, (a, has) in enumerate(zip(args, tangents, strict=True))
     )
     return func(*given, **kwargs)
 
@@ -138,7 +139,7 @@ _OUT_OF_PLACE: Final = MappingProxyType(
 _WITH_SUMS_INSIDE: Final = (
     *("addbmm", "addmm", "addmv", "addr", "baddbmm", "batch_norm", "fmax", "fmin", "l1_loss"),
     *("layer_norm", "lerp", "linalg_solve_triangular", "maximum", "minimum"),
-    *("native_batch_norm", "native_layer_norm"),
+    *("mse_loss_backward", "native_batch_norm", "native_layer_norm"),
 )
 _RULES: Final = MappingProxyType(
     {

@@ -84,6 +84,9 @@ def test_bounds_that_coincide_above_the_argument():
         return torch.clamp(v[0], v[1], v[2])
 
     report = clarke.check(f, (leaf(-1.0, 0.0, 0.0),))
+    if torch.__version__ >= "2.14":  # mended there
+        assert report.correct
+        return
     assert report.gradient[0].tolist() == [0.0, 0.0, 0.0]
     assert report.verdict is Verdict.NOT_CLARKE
     assert report.element[0].tolist() in ([0.0, 1.0, 0.0], [0.0, 0.0, 1.0])

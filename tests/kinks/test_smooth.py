@@ -472,6 +472,18 @@ ANALYTIC_CALLS: Mapping[str, tuple[Call, tuple[Shape, ...]]] = {
         lambda op, g, x: op(g, x, [2, 2], [1, 1], [0, 0], [1, 1], False, I([[[0, 1], [4, 4]]])),
         ((1, 2, 2), (1, 3, 3)),
     ),
+    "max_pool3d_with_indices_backward.default": (
+        lambda op, g, x: op(g, x, [1, 2, 2], [1, 1, 1], [0] * 3, [1] * 3, False, I([[[[0, 4]]]])),
+        ((1, 1, 1, 2), (1, 1, 2, 3)),
+    ),
+    "adaptive_max_pool2d_backward.default": (
+        lambda op, g, x: op(g, x, I([[[0, 4]]])),
+        ((1, 1, 2), (1, 2, 3)),
+    ),
+    "adaptive_max_pool3d_backward.default": (
+        lambda op, g, x: op(g, x, I([[[[0, 4]]]])),
+        ((1, 1, 1, 2), (1, 1, 2, 3)),
+    ),
     "mean.default": (plain, ((3,),)),
     "mean.dim": (lambda op, x: op(x, [0]), ((3, 2),)),
     "mm.default": (plain, ((2, 3), (3, 2))),
@@ -648,6 +660,26 @@ TWICE: Mapping[str, tuple[Call, tuple[Shape, ...]]] = {
     ),
     "upsample_nearest3d_backward.default": (
         lambda x: functional.interpolate(x, size=(4, 3, 2)),
+        ((1, 1, 3, 2, 1),),
+    ),
+    "_upsample_bicubic2d_aa_backward.default": (
+        lambda x: functional.interpolate(x, size=(2, 2), mode="bicubic", antialias=True),
+        ((1, 1, 3, 3),),
+    ),
+    "_upsample_bilinear2d_aa_backward.default": (
+        lambda x: functional.interpolate(x, size=(2, 2), mode="bilinear", antialias=True),
+        ((1, 1, 3, 3),),
+    ),
+    "_upsample_nearest_exact1d_backward.default": (
+        lambda x: functional.interpolate(x, size=(4,), mode="nearest-exact"),
+        ((1, 1, 3),),
+    ),
+    "_upsample_nearest_exact2d_backward.default": (
+        lambda x: functional.interpolate(x, size=(4, 3), mode="nearest-exact"),
+        ((1, 1, 3, 2),),
+    ),
+    "_upsample_nearest_exact3d_backward.default": (
+        lambda x: functional.interpolate(x, size=(4, 3, 2), mode="nearest-exact"),
         ((1, 1, 3, 2, 1),),
     ),
     "upsample_trilinear3d_backward.default": (

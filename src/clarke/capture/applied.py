@@ -115,7 +115,7 @@ def running(
             run: object = args
         elif APPLY is None and id(code) in forwards:
             by_code = by_code or _by_code()
-            kind = by_code.get(id(code))
+            kind = _of_context(frame) or by_code.get(id(code))
             args = run = frame
         if kind is not None and not is_transparent(kind):
             if kind in declared or is_behind_the_scenes(kind):
@@ -126,6 +126,14 @@ def running(
                 found = (kind, given, run)
         frame = frame.f_back
     return found
+
+
+def _of_context(frame: FrameType) -> type | None:
+    """The Function whose context a forward was given: one that inherits it has its code, too."""
+    names = frame.f_code.co_varnames[: frame.f_code.co_argcount]
+    context = frame.f_locals.get(names[0]) if names else None
+    kind = getattr(type(context), "_forward_cls", None)
+    return kind if isinstance(kind, type) else None
 
 
 def _by_code() -> dict[int, type]:

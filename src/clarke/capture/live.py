@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Grown: TypeAlias = "list[T] | tuple[()]"
+Place: TypeAlias = "tuple[int | torch.SymInt, torch.Size, tuple[int, ...]]"
 
 # Containers stay empty for most operations, and every new one brings the garbage collector nearer.
 NOTHING_KEPT: Final[Mapping[Any, Any]] = MappingProxyType({})
@@ -143,6 +144,7 @@ class Slot:
     virtual = False
     spread = False  # a `DTensor`: of its values a process holds a part
     within: Node | None = None  # the declared Function in whose forward it was made
+    place: Place | None = None  # where in its memory an operation wrote to it
     version = 0
 
     def __init__(
@@ -153,6 +155,11 @@ class Slot:
         self.storage = storage
         self.dtype = dtype
         self.location = location
+
+
+def place_of(tensor: torch.Tensor) -> Place:
+    """Where in its memory a tensor lies."""
+    return tensor.storage_offset(), tensor.shape, tensor.stride()
 
 
 def version_of(slot: Slot, tensor: torch.Tensor) -> int:

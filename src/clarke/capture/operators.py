@@ -107,6 +107,8 @@ class Operator:
         reads: It hands values, or how many there are of a kind, to Python.
         casts: It may turn numbers into whole ones.
         counts: Its result has as many entries as a mask has true ones.
+        differentiates: It is the derivative of another one, whose further results it may read.
+        sorts_out: Of equal numbers it keeps one: of whole ones, where these do not jump, the same.
         lists: Some of its tensors may come in lists.
         tensors_named: Some of its tensors may be keyword arguments.
     """
@@ -116,6 +118,7 @@ class Operator:
         "casts",
         "counts",
         "cuts",
+        "differentiates",
         "draws",
         "func",
         "keep",
@@ -123,6 +126,7 @@ class Operator:
         "overwrites",
         "reads",
         "shape_only",
+        "sorts_out",
         "tensors_named",
         "written",
         "written_names",
@@ -139,6 +143,8 @@ class Operator:
         self.cuts = detaches or self.shape_only
         self.casts = name == "aten::_to_copy"
         self.counts = name in _SHAPED
+        self.differentiates = "_backward" in name
+        self.sorts_out = "unique" in name
         returned = [str(r.type) for r in func._schema.returns]
         self.reads = name in _COUNTING or (
             bool(returned) and not any("Tensor" in r for r in returned) and name not in _ASKING

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture.book import Book, is_of_numbers
+from clarke.capture.book import Book, is_of_numbers, tensors_among
 from clarke.capture.functions import is_from_custom, is_result_of, running_function
-from clarke.capture.live import TENSOR, Node, Read, Slot
+from clarke.capture.live import TENSOR, Node, Read, Slot, place_of
 from clarke.capture.operators import follow_whole, is_whole, reads_shape_only
 from clarke.capture.trace import overload_of
 
@@ -56,7 +56,7 @@ def _was_unpacked(slot: Slot, tensor: torch.Tensor) -> bool:
         and not slot.producer.differentiated
         and tensor.requires_grad
         and not tensor.is_leaf
-        and not slot.storage.writers
+        and not any(n.index > slot.producer.index for n in slot.storage.writers[-1:])
     )
 
 
@@ -100,6 +100,7 @@ class Reading(Book):
         self._functions = functions
         self._applied: tuple[object, Node] | None = None
         self._inside = False  # where autograd is off, but what runs is differentiated
+        self._derived_from: tuple[Slot | None, ...] = ()
 
     def read_leaf(self, tensor: torch.Tensor) -> Slot:
         """The slot of a leaf that no operation has read."""
@@ -145,10 +146,20 @@ class Reading(Book):
         elif slot.producer is not None and (
             tensor.is_leaf and not self._inside
             if tensor.requires_grad
-            else not (slot.masked or (slot.virtual and self._inside))
+            else not (
+                slot.masked or (slot.virtual and self._inside) or self._is_kept(slot.producer)
+            )
         ):
             self._cut_off(slot, slot.producer, tensor)
         return slot
+
+    def _is_kept(self, made_by: Node) -> bool:
+        """Whether an operation kept a value for its derivative, which now reads it.
+
+        A normalisation's mean and deviation, say: to autograd they are constants, but the second
+        derivative of the operation counts with what they are of the input, which is read as well.
+        """
+        return any(s is not None and s in made_by.inputs for s in self._derived_from)
 
     def _cut_off(self, slot: Slot, made_by: Node, tensor: torch.Tensor) -> None:
         """Make a constant of what was computed from differentiated values, but cut off.
@@ -232,21 +243,27 @@ class Reading(Book):
         Differentiating a gradient reads it again, as another tensor in the same memory. Where that
         result is not found, this is one that was computed out of sight.
         """
-        memory = tensor.untyped_storage()
-        first = None if slot.storage.first is None else slot.storage.first()
-        if (
-            first is not None
-            and first.producer is not None
-            and first.producer.differentiated
-            and first.dtype == tensor.dtype
-            and tensor.numel() * tensor.element_size() == memory.nbytes()
-            and not is_from_custom(tensor)
-        ):
-            self._slots.set(tensor, first)
-            return first
+        kept = self._result_there(slot.storage, tensor)
+        if kept is not None and not is_from_custom(tensor):
+            self._slots.set(tensor, kept)
+            return kept
         slot = self._new_slot(tensor, location)
         self._hold(slot, tensor)
         return slot
+
+    @staticmethod
+    def _result_there(storage: Storage, tensor: torch.Tensor) -> Slot | None:
+        """The differentiated result that fills some memory, or was written to that part of it."""
+        place = place_of(tensor)
+        found = [s for n in reversed(storage.writers) for s in n.inputs if s.place == place]
+        whole = tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
+        if storage.first is not None and whole and not storage.writers:
+            found = [s for s in (storage.first(),) if s is not None]
+        for slot in found:
+            made_by = slot.producer
+            if made_by is not None and made_by.differentiated and slot.dtype == tensor.dtype:
+                return slot
+        return None
 
     def note_result(self, slot: Slot, tensor: torch.Tensor) -> bool:
         """A tensor has a gradient that was made without: whether a custom Function returned it."""
@@ -272,6 +289,9 @@ class Reading(Book):
     ) -> list[int]:
         """Note what an operation reads; returns the positions of what is differentiated."""
         location, entries = node.location, self._slots.entries
+        self._derived_from = ()
+        if self._operators.of(node.func).differentiates:
+            self._derived_from = tuple(map(self._slot, tensors_among(args, kwargs)))
         inputs: list[Slot] = []
         varied: list[int] = []
         pattern = list(args)

@@ -13,7 +13,7 @@ from clarke.capture.applied import Application, Beside, running
 from clarke.capture.aside import Aside
 from clarke.capture.book import Concern, gather_tensors, tensors_among
 from clarke.capture.functions import running_function
-from clarke.capture.live import Node, Read, Slot
+from clarke.capture.live import Node, Read, Slot, place_of
 from clarke.capture.operators import Operator, Operators
 from clarke.capture.places import Places
 from clarke.capture.reading import writers_before
@@ -265,6 +265,8 @@ class Recorder(Taking, TorchDispatchMode):
         passes = application is not None and func is _DETACH
         node = Node(self.count, _ALIAS if passes else func, location)
         whole = operator.casts and self._are_whole(args[0], kwargs.get("dtype"))
+        if operator.sorts_out:
+            whole = self._are_whole(args[0], torch.int64)
         node.varied = self._operators.positions(self._read_arguments(node, args, kwargs))
         self._applied = None
         if application is not None:
@@ -373,6 +375,7 @@ class Recorder(Taking, TorchDispatchMode):
             slot = self._slot(tensor)
             if slot is not None:
                 self._add_writer(slot.storage, node)
+                slot.place = place_of(tensor)
                 slot.masked = slot.masked or (masked and not differentiated)
                 cut = node.reads_stopped and not (differentiated or tensor.requires_grad)
                 if cut and self.epoch == 0:

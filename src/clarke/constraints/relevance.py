@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.constraints.directions import random_tangents
-from clarke.constraints.entries import less_first, vary_in_an_entry
-from clarke.constraints.linearity import really_vary
+from clarke.constraints.drowned import drowned, small_jumps, tangent
 from clarke.constraints.nearby import nearby_point
 from clarke.constraints.reads import held_sides
 from clarke.constraints.surfaces import jumps_beside
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from clarke.capture import OpRecord
-    from clarke.steering import Errors, Probe, Program, Run, Site
+    from clarke.steering import Probe, Program, Run, Site
 
 _BEYOND_FIRST_ORDER = (Hazard.STEP, Hazard.INFINITE_SLOPE)
 
@@ -60,12 +59,6 @@ class Relevance:
     mixed: torch.Tensor
     hazards: Mapping[Hazard, torch.Tensor]
     lost_masks: tuple[OpRecord, ...]
-
-
-def tangent(value: torch.Tensor) -> torch.Tensor:
-    """The forward-mode tangent of a value, zeros if it has none."""
-    found = unpack_dual(value)[1]
-    return torch.zeros_like(value) if found is None else found.detach()
 
 
 class Mixing(Enum):
@@ -128,26 +121,13 @@ def find_relevant(
         sizes = _usual_sizes(program, generator) if followed else ()
         null, jumping, suspects = _null_kinks(program, moved, sizes)
         if followed:
-            # A jump matters under any selection, not under AD's alone: ``relu(y) * (x > 0)``.
-            every, _ = random_mixtures(program, generator, Mixing.ALL)
-            one, two = (
-                program.run(
-                    weights=every,
-                    tangents=random_tangents(program, generator),
-                    probe=True,
-                    grad=False,
-                )
-                for _ in range(2)
-            )
-            settled = _settled_comparisons(program, generator)
-            jumping = jumping | _null_kinks(program, one, sizes)[1]
-            jumping = jumping | _torn_kinks(program, one, two)
-            jumping = jumping & ~settled
-            start = nearby_point(program, generator)
-            jumping = jumping | jumps_beside(program, every, start, jumping | settled, sizes)
+            settled, jumping = _jumps_around(program, sizes, generator, jumping)
             null = (null | settled) & ~jumping
+    if followed:
+        small = small_jumps(program, choices, weights, moved.mask_uses, ~jumping)
+        jumping, null = jumping | small, null & ~small
     if bool(null.any()):
-        null &= ~_small_but_real(program, choices, weights, null, suspects, generator)
+        null &= ~drowned(program, choices, weights, null, suspects, generator)
     hazards = _hazards(program, jumping)
     dangerous = torch.zeros(count, dtype=torch.bool)
     for kinks in hazards.values():
@@ -174,6 +154,35 @@ def find_relevant(
     open_ = relevant & ~held  # of what is held, the side that ran is all there is
     left = {h: k[open_[k]] for h, k in hazards.items() if bool(open_[k].any())}
     return Relevance(relevant, mixed, left, lost)
+
+
+def _jumps_around(
+    program: Program,
+    sizes: Sequence[float],
+    generator: torch.Generator,
+    jumping: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(count,) comparisons whose sides stay equal around the point, and those that jump.
+
+    A jump matters under any selection, not under AD's alone: ``relu(y) * (x > 0)``.
+    """
+    every, _ = random_mixtures(program, generator, Mixing.ALL)
+    one, two = (
+        program.run(
+            weights=every,
+            tangents=random_tangents(program, generator),
+            probe=True,
+            grad=False,
+        )
+        for _ in range(2)
+    )
+    settled = _settled_comparisons(program, generator)
+    jumping = jumping | _null_kinks(program, one, sizes)[1]
+    jumping = jumping | _torn_kinks(program, one, two)
+    jumping = jumping & ~settled
+    start = nearby_point(program, generator)
+    jumping = jumping | jumps_beside(program, every, start, jumping | settled, sizes)
+    return settled, jumping
 
 
 def _usual_sizes(program: Program, generator: torch.Generator) -> tuple[float, ...]:
@@ -220,48 +229,6 @@ def _null_kinks(
         jumping[kinks[jump]] = True
         null[kinks[jump]] = False
     return null, jumping, suspects
-
-
-def _small_but_real(
-    program: Program,
-    choices: Mapping[int, torch.Tensor],
-    weights: Mapping[int, torch.Tensor],
-    null: torch.Tensor,
-    suspects: torch.Tensor,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """(count,) of the kinks that seem null, those with candidates whose slopes really differ.
-
-    Differences that may be rounding are looked at, and those that tangents do not show at all:
-    beside what all candidates share in a variable of large units, another's drown.
-    """
-    sites = [
-        s for s in program.analysis.ordered() if bool(null[s.first : s.first + s.touch.count].any())
-    ]
-    owners = [s.first + s.touch.owner for s in sites]
-
-    def gaps(run: Run) -> list[torch.Tensor]:
-        return [less_first(s, run.probes[s.position].candidates) for s in sites]
-
-    def along(direction: Sequence[torch.Tensor]) -> torch.Tensor:
-        with forward_mode():
-            run = program.run(
-                choices=choices, weights=weights, tangents=direction, probe=True, grad=False
-            )
-            return torch.cat([tangent(g) for g in gaps(run)])
-
-    def values(errors: Errors | None) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
-        run = program.run(choices=choices, weights=weights, probe=True, errors=errors)
-        return torch.cat(gaps(run)), run.leaves
-
-    owner = torch.cat(owners)
-    varying = torch.zeros_like(null[owner])
-    if bool((suspects & null).any()):
-        varying = really_vary(program, along, (suspects & null)[owner], generator)
-    varying |= vary_in_an_entry(program, values, null[owner] & ~varying)
-    found = torch.zeros_like(null)
-    found[owner[varying]] = True
-    return found
 
 
 def _settled_comparisons(program: Program, generator: torch.Generator) -> torch.Tensor:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from clarke.constraints.directions import random_tangents
+from clarke.constraints.drowned import tangent
 from clarke.constraints.entries import vary_in_an_entry
 from clarke.constraints.linearity import really_vary
-from clarke.constraints.relevance import is_choice, negligible, tangent
+from clarke.constraints.relevance import is_choice, negligible
 from clarke.tangents import forward_mode
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from clarke.kinks.steps import ComparisonRule
 from clarke.numerics import ON_SURFACE, SIDES_APART, SIDES_LEFT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from clarke.steering import Program, Run
     from clarke.steering.uses import MaskUse
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _MOST = 16  # comparisons looked at; their surfaces are visited one by one
 _NEWTON = 6
 _SLACK = 100.0
+_FAR = 1e3  # what is larger by less drowns nothing
 
 
 def jumps_beside(
@@ -53,10 +54,51 @@ def jumps_beside(
             ties += [(n, position, i) for n, i in enumerate(left[:_MOST].tolist())]
     for _, position, i in sorted(ties)[:_MOST]:
         kink = sites[position].first + i
-        found_there = _run_on_surface(program, weights, start, position, i)
-        if found_there is not None and _sides_differ(*found_there, kink, sizes):
-            found[kink] = True
+        for near, usual in _starts(program, weights, start, position, i, sizes):
+            there = _run_on_surface(program, weights, near, position, i)
+            if there is not None and _sides_differ(*there, kink, usual):
+                found[kink] = True
+                break
     return found
+
+
+def _starts(
+    program: Program,
+    weights: Mapping[int, torch.Tensor],
+    start: Sequence[torch.Tensor],
+    position: int,
+    number: int,
+    sizes: Sequence[float],
+) -> Iterator[tuple[Sequence[torch.Tensor], Sequence[float]]]:
+    """Points from which a surface is approached, with the usual sizes of what masks pick from.
+
+    The second, where it differs, moves only what the tie and its sides' difference depend on: large
+    terms that both sides share drown it, and are as large as at the program's own point there.
+    """
+    yield start, sizes
+    kink = program.analysis.sites[position].first + number
+    run = program.run(start, weights=weights, probe=True)
+    total = run.probes[position].switching.reshape(-1)[number]
+    for use in run.mask_uses:
+        if use.difference is not None:
+            own = use.difference[use.kink == kink]
+            total = total + (own * torch.rand(own.shape, dtype=own.dtype, generator=_fixed())).sum()
+    if not total.requires_grad:
+        return
+    grads = torch.autograd.grad(total, run.leaves, retain_graph=True, materialize_grads=True)
+    if all(bool((g != 0).all()) for g in grads):
+        return
+    near = tuple(
+        torch.where(g != 0, s, p) for g, s, p in zip(grads, start, program.point, strict=True)
+    )
+    beside = program.run(near, weights=weights, probe=True, grad=False)
+    usual = [_scale_of(u, kink) if u.difference is not None else 1.0 for u in beside.mask_uses]
+    if any(one * _FAR < other for one, other in zip(usual, sizes, strict=True)):
+        yield near, usual
+
+
+def _fixed() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
 
 
 def _run_on_surface(

@@ -22,9 +22,10 @@ import torch
 
 from clarke.deadline import rung
 from clarke.decide.cells import Cell
-from clarke.decide.enumerate import Enumeration, Option
+from clarke.decide.enumerate import Enumeration
 from clarke.decide.identity import Form
 from clarke.decide.live import find_live
+from clarke.decide.options import Option
 from clarke.decide.project import Projection, project
 from clarke.errors import BudgetError
 from clarke.numerics import NORM_RANK, RAY_INWARD, SLOPES_EQUAL
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clarke.decide.cone import Cone
-    from clarke.decide.enumerate import Kink, Node
     from clarke.decide.limits import Limits
+    from clarke.decide.options import Kink, Node
     from clarke.decide.slopes import Slopes
     from clarke.steering import Program
 

@@ -135,6 +135,7 @@ class Certificate(Recomputed):
             raise Defect("the steps along the witnesses are smaller than their kinks can see")
         own = own_gradient(program)
         coarse = Rounding(program, own, weights=ad_weights(program))
+        coarse.covers(self.gradient)  # where its own formulas give it, what is between is granted
         replay = replay_bounds(program, self.witnesses)
         rays = [w.gradient for w, e in zip(self.witnesses, examined, strict=True) if e.ray]
         least = least_bounds(program, self.gradient, self.witnesses, self.weights)

@@ -74,6 +74,9 @@ def stationarity(
     source: Source, allowed: Array, slope: Slope, deadline: Deadline, *, inside: bool | None
 ) -> Stationarity:
     """The steepest descent among some directions, beyond rounding."""
+    convex = source.regular
+    if inside and convex is not None and bool(convex.convex_entries().all()):
+        return Stationarity(True, None, 0.0)  # its slopes are the largest of products with elements
     best: tuple[float, float, Array] | None = None
     with suppress(OutOfTimeError):
         for direction in descent_candidates(source, deadline):

@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from clarke.arrangement import Row, ThinChamberError, integer_row
+from clarke.arrangement import ThinChamberError, integer_row
 from clarke.capture import input_slots
 from clarke.constraints import flatten
 from clarke.constraints.nearby import nearby_point
 from clarke.decide.cells import Cell, Cells, Exclusion
-from clarke.decide.cone import Cone, dot
+from clarke.decide.cone import Cone
+from clarke.decide.exclusions import Exclusions
 from clarke.decide.flat import Fork, chamber_cells, planes_of
-from clarke.decide.identity import Form, Nearby, pinned_weights, vanish_together, vanishes_nearby
+from clarke.decide.identity import Form, pinned_weights
 from clarke.decide.limits import Limits
 from clarke.decide.linear import LinearParts, linear_parts
 from clarke.decide.live import is_zero, primal
+from clarke.decide.options import Condition, Kink, Node, Option, Rival, is_sure, levels_of, side_of
 from clarke.decide.slopes import Slopes
 from clarke.errors import BudgetError
 from clarke.feasibility import find_witness
@@ -48,85 +50,11 @@ if TYPE_CHECKING:
 
     from clarke.deadline import Deadline
     from clarke.decide.live import Live
-    from clarke.kinks import KinkRule
     from clarke.steering import Program, Site
 
     Array = NDArray[np.float64]
 
 _WIDE = 64  # above this many variables, directions are searched in a random subspace
-
-
-@dataclass(frozen=True, eq=False)
-class Kink:
-    """One touched kink on which an enumeration branches."""
-
-    number: int
-    site: Site
-    index: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Row:
-    """A condition.
-
-    Attributes:
-        values: (n,) its gradient.
-        form: How to evaluate it at another point.
-        noise: Gives (n,), how much of the gradient rounding may be.
-        exact: The gradient in integers, in the subspace searched.
-        positive: A bit for its direction; rows that are parallel up to rounding share it.
-        negative: The bit of the opposite direction.
-    """
-
-    values: Array
-    form: Form
-    noise: Callable[[], Array]
-    exact: Row
-    positive: int
-    negative: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Rival:
-    """An element tied with a selected one that may be less or greater.
-
-    Attributes:
-        greater: The condition that it is greater.
-        less: That it is less.
-        count: For how many elements with the same slope it stands.
-    """
-
-    greater: _Row
-    less: _Row
-    count: int
-
-
-@dataclass(frozen=True, eq=False)
-class Option:
-    """One candidate of a kink with the rows it needs.
-
-    Attributes:
-        choice: The candidate.
-        rows: Its conditions.
-        decided: First order settles it: no condition has a vanishing gradient while the
-            candidates' gradients differ.
-        pinned: The candidate was chosen among several that differ.
-        shares: The weights of a kink's candidates, where they are selected so.
-        free: Nothing was chosen: any unit vector may be the weights.
-        rivals: Elements of which only how many are greater is a condition.
-        fewest: How many must be greater at least.
-        most: How many at most.
-    """
-
-    choice: int
-    rows: tuple[_Row, ...]
-    decided: bool = True
-    pinned: bool = True
-    shares: Array | None = None
-    free: bool = False
-    rivals: tuple[_Rival, ...] = ()
-    fewest: int = 0
-    most: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,19 +68,6 @@ class Derivatives:
 
     switching: dict[tuple[object, ...], Slopes] = field(default_factory=dict)
     totals: dict[tuple[object, ...], Array] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """A branch: choices so far, and the directions that lead there."""
-
-    cone: Cone | None
-    choices: dict[int, torch.Tensor]
-    rows: tuple[_Row, ...] = ()
-    kinks: tuple[int, ...] = ()
-    pinned: frozenset[int] = frozenset()
-    sides: int = 0
-    free: tuple[int, ...] = ()
 
 
 class Enumeration:
@@ -210,8 +125,9 @@ class Enumeration:
         self._exclusions: list[Exclusion] = []
         self._known: dict[tuple[int, int], list[Option]] = {}
         self._nodes = 0
-        self._nearby = Nearby(program, generator)
-        self._together: dict[tuple[object, ...], bool] = {}
+        self._exclude = Exclusions(
+            program, generator, affine=live.affine, whole=self._subspace is None
+        )
         self._lines: list[tuple[Array, Callable[[], Array]]] = []
         self._linear: LinearParts | None = None
 
@@ -370,7 +286,7 @@ class Enumeration:
         )
 
     def _narrowed(
-        self, kink: Kink, node: Node, rows: Sequence[_Row], *, decided: bool
+        self, kink: Kink, node: Node, rows: Sequence[Condition], *, decided: bool
     ) -> Node | None:
         """A node with more conditions of a kink, or None if no point nearby satisfies them all."""
         cone, closed, sides, edge = node.cone, False, node.sides, None
@@ -390,12 +306,12 @@ class Enumeration:
             kinks=(*node.kinks, *([kink.number] * len(rows))),
             sides=sides,
         )
-        if closed and self._excluded(child, edge):
+        if closed and self._exclude.excluded(child, edge):
             self._exclusions.append(Exclusion(np.stack([r.values for r in child.rows])))
             return None
         return child
 
-    def _row(self, values: Array, form: Form, noise: Callable[[], Array]) -> _Row:
+    def _row(self, values: Array, form: Form, noise: Callable[[], Array]) -> Condition:
         self.deadline.ask("writing rows in integers")
         exact = integer_row(values.tolist())
         if self._subspace is not None:
@@ -404,7 +320,7 @@ class Enumeration:
         size = float(np.abs(values).max())
         number, sign = self._class_of(values / size, lambda: noise() / size)
         bits = 1 << (2 * number), 1 << (2 * number + 1)
-        return _Row(values, form, noise, exact, *(bits if sign > 0 else bits[::-1]))
+        return Condition(values, form, noise, exact, *(bits if sign > 0 else bits[::-1]))
 
     def _class_of(self, unit: Array, noise: Callable[[], Array]) -> tuple[int, int]:
         """Number of the line that a row spans, and the side, up to rounding."""
@@ -421,57 +337,6 @@ class Enumeration:
         self._lines.append((unit, noise))
         return len(self._lines) - 1, 1
 
-    def _excluded(self, node: Node, edge: Sequence[Row] | None) -> bool:
-        """Whether no point near w has this selection.
-
-        `edge` spans the directions that satisfy all conditions but for being zero on some.
-        """
-        if self._live.affine and self._subspace is None:
-            return True  # the cone is exact, and so is first order
-        if self._turns_back(node):
-            return True
-        rows = np.stack([r.values for r in node.rows])
-        found = find_witness(rows, deadline=self._program.deadline)
-        if found.direction is not None:
-            return False  # the cone was empty in a subspace only
-        if self._live.affine:
-            return True
-        used = []
-        if found.multipliers is not None:
-            if vanishes_nearby(
-                self._program,
-                node.choices,
-                node.pinned,
-                [r.form for r in node.rows],
-                found.multipliers,
-                self._generator,
-            ):
-                return True
-            used.append(np.flatnonzero(found.multipliers > 0).tolist())
-        if edge is not None and self._subspace is None:
-            used.append(
-                [i for i, r in enumerate(node.rows) if not any(map(partial(dot, r.exact), edge))]
-            )
-        return any(self._vanish_together(node, own) for own in used)
-
-    def _vanish_together(self, node: Node, rows: list[int]) -> bool:
-        """Whether some conditions of a branch are zero where those of independent slopes are."""
-        own = [node.rows[i] for i in rows]
-        last = max(r.form.position for r in own)
-        before = tuple((p, *c.tolist()) for p, c in node.choices.items() if p < last)
-        name = (frozenset(r.form for r in own), before)
-        known = self._together.get(name)
-        if known is None:
-            known = self._together[name] = vanish_together(
-                self._program,
-                node.choices,
-                node.pinned,
-                [r.form for r in own],
-                np.stack([r.values for r in own]),
-                self._generator,
-            )
-        return known
-
     def _is_rounding(self, node: Node) -> bool:
         """Whether a cell is flat but for rounding: one condition is zero in all of it."""
         cone = node.cone
@@ -479,17 +344,6 @@ class Enumeration:
             return False
         one = Fraction(float(ROWS_ROUNDING))
         return any(cone.is_zero(r.exact, one) for r in node.rows)
-
-    def _turns_back(self, node: Node) -> bool:
-        """Whether the last condition and an earlier one want opposite signs of one function."""
-        last = node.rows[-1]
-        for row in node.rows[:-1]:
-            if row.positive != last.negative:
-                continue
-            sizes = [1.0 / float(np.abs(r.values).max()) for r in (row, last)]
-            if self._nearby.are_one((row.form, last.form), sizes):
-                return True
-        return False
 
     def _options(self, kink: Kink, node: Node) -> list[Option]:
         """The candidates that differ in gradient, with the rows that select each."""
@@ -520,8 +374,8 @@ class Enumeration:
         options = []
         for member in members:
             rows, decided = [], True
-            for level, above in _levels(kink.site.rule, members):
-                sign = _side(kink.site.rule, member, above)
+            for level, above in levels_of(kink.site.rule, members):
+                sign = side_of(kink.site.rule, member, above)
                 if vanish[level]:
                     decided = False
                     continue
@@ -585,7 +439,7 @@ class Enumeration:
                 f"with each takes {entries:,} numbers, more than {int(ROW_ENTRIES):,}."
             )
 
-        def row(i: int, j: int) -> _Row:
+        def row(i: int, j: int) -> Condition:
             """The condition that one is greater than another."""
             return self._row(
                 slopes[i] - slopes[j],
@@ -606,7 +460,7 @@ class Enumeration:
             elif fewest >= all_of_them:
                 option = replace(option, rows=tuple(row(j, i) for j, _ in others))
             else:
-                rivals = tuple(_Rival(row(j, i), row(i, j), c) for j, c in others)
+                rivals = tuple(Rival(row(j, i), row(i, j), c) for j, c in others)
                 option = replace(option, rivals=rivals, fewest=fewest, most=most)
             options.append(option)
         return options
@@ -697,23 +551,12 @@ class Enumeration:
             return direction
         values = rows @ direction
         sizes = np.linalg.norm(rows, axis=1) * np.linalg.norm(direction)
-        if bool(np.all(values > WITNESS_MARGIN * sizes)) or _is_sure(node.rows, direction):
+        if bool(np.all(values > WITNESS_MARGIN * sizes)) or is_sure(node.rows, direction):
             return direction
         found = find_witness(
             rows, deadline=self._program.deadline
         )  # a thin cone: look for its widest direction
         return found.direction
-
-
-def _is_sure(rows: Sequence[_Row], direction: Array) -> bool:
-    """Whether rows are positive by more than rounding, though variables' units are far apart."""
-    for row in rows:
-        value, along = float(row.values @ direction), np.abs(direction)
-        if value <= WITNESS_MARGIN * float(np.abs(row.values) @ along):
-            return False
-        if value <= 2 * float(row.noise() @ along):
-            return False
-    return True
 
 
 def _fork(kink: Kink, options: list[Option]) -> Fork | None:
@@ -736,17 +579,3 @@ def _fork(kink: Kink, options: list[Option]) -> Fork | None:
         number % 2 == 1,
         row.noise,
     )
-
-
-def _levels(rule: KinkRule, members: Sequence[int]) -> list[tuple[int, int]]:
-    """(switching function, first candidate above it) for the functions that vanish."""
-    if rule.by_value:
-        return [(0, 1)]
-    return [(m, m + 1) for m in members[:-1]]
-
-
-def _side(rule: KinkRule, member: int, above: int) -> float:
-    """The sign that the switching function must have for a candidate."""
-    if isinstance(rule, ComparisonRule):
-        return 1.0 if member == int(rule.above) else -1.0
-    return 1.0 if member >= above else -1.0

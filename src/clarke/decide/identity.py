@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -228,17 +229,13 @@ def vanish_together(
         weights = pinned_weights(program, choices, pinned, generator)
 
         for length in _BESIDE:
-            offset = _back_to_surface(
-                lambda at, held=weights: _values_at(program, choices, held, forms, units * at)(),
-                length * (shares @ axes[rank:]),
-                first,
-                back,
-            )
+            at = partial(_values_at, program, choices, weights, forms, units)
+            offset = _back_to_surface(at, length * (shares @ axes[rank:]), first, back)
             if offset is not None:
                 break
         else:
             return False
-        probed = _values_at(program, choices, weights, forms, units * offset)
+        probed = partial(at, offset)
         if not bool(is_zero(program, probed(), probed).all()):
             return False
     return True
@@ -269,19 +266,17 @@ def _values_at(
     choices: Mapping[int, torch.Tensor],
     weights: Mapping[int, torch.Tensor],
     forms: Sequence[Form],
-    step: NDArray[np.float64],
-) -> Callable[[], torch.Tensor]:
-    """Gives the values of switching functions a step from the point."""
-    parts = unflatten(step, program.point)
+    units: Array,
+    offset: Array,
+    errors: Errors | None = None,
+) -> torch.Tensor:
+    """The values of switching functions at an offset from the point, in some units."""
+    parts = unflatten(units * offset, program.point)
     moved = tuple(p + d for p, d in zip(program.point, parts, strict=True))
-
-    def values(errors: Errors | None = None) -> torch.Tensor:
-        run = program.run(
-            moved, weights=weights, choices=choices, probe=True, grad=False, errors=errors
-        )
-        return torch.stack([f.value(run.probes) for f in forms])
-
-    return values
+    run = program.run(
+        moved, weights=weights, choices=choices, probe=True, grad=False, errors=errors
+    )
+    return torch.stack([f.value(run.probes) for f in forms])
 
 
 def pinned_weights(

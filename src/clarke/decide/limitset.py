@@ -273,7 +273,8 @@ class LimitSet:
         if self.size > EXACT_MEAN_SIZE or sum(c.changes.size for c in self.components) > EXACT_MEAN:
             return unknown
         part = deadline.part(EXACT_SHARE)
-        mean = exact_mean(_Extremes(self), target, allowed, part, int(EXACT_MEAN_STEPS))
+        ends = (target.tolist(), allowed.tolist())
+        mean = exact_mean(_Extremes(self), *ends, part, int(EXACT_MEAN_STEPS))
         if mean is None:
             return unknown
         if mean.direction is None:

@@ -26,6 +26,7 @@ from clarke.numerics import (
     BESIDE_AGREES,
     BESIDE_FAR,
     BESIDE_RATE,
+    BESIDE_SMALL,
     LIMIT_STEPS,
     LIMIT_TOLERANCE,
     NOISE_BESIDE,
@@ -169,7 +170,8 @@ def _sharper(
 def values_follow(here: Sample, samples: Sequence[Sample], limit: NDArray[np.float64]) -> bool:
     """Whether the values along a ray change at the rate that a limit of gradients says.
 
-    Judged where rounding blurs the rate least.
+    Judged where rounding blurs the rate least; nearer than that they must not part from it again:
+    beside large terms a jump shows only where these have become small.
     """
     near = [s for s in samples if s.distance <= BESIDE_FAR and math.isfinite(s.value)]
     rates = []
@@ -179,6 +181,8 @@ def values_follow(here: Sample, samples: Sequence[Sample], limit: NDArray[np.flo
         rounding = 2 * (s.error + here.error)
         room = float(BESIDE_RATE) * float(np.abs(terms).sum()) + rounding
         rates.append((rounding / s.distance, gap <= room, max(gap - rounding, 0.0) / s.distance))
+        if gap > room + float(BESIDE_SMALL) * rounding and any(fits for _, fits, _ in rates):
+            return False  # samples come from far to near
     if not rates:
         return False
     if any(fits for _, fits, _ in sorted(rates)[:_SHARPEST]):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import linprog, lsq_linear
 from scipy.sparse import csr_array, eye_array, hstack, vstack
+from scipy.sparse.linalg import lsqr
 
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.apart import regular_in_parts
@@ -372,9 +373,10 @@ def _polished(rows: csr_array, right: Array, taken: Array) -> Array:
     """A solution to the last digits: a linear program's is good to 1e-7."""
     found = np.maximum(taken, 0.0)
     used = np.flatnonzero(found > SOLVER_ZERO * found.max(initial=0.0))
-    dense = rows[:, used].toarray()
+    own = rows[:, used]
     for _ in range(2):
-        step = np.linalg.lstsq(dense, right - rows @ found, rcond=None)[0]
+        # Many rows are sums of two weights: sparse, and iterations few.
+        step = lsqr(own, right - rows @ found, atol=UNIT, btol=UNIT)[0]
         found[used] = np.maximum(found[used] + step, 0.0)
     return found
 

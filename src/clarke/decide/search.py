@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import RowOperator, build_rows, random_tangents, unflatten
-from clarke.constraints.relevance import tangent
+from clarke.constraints.drowned import tangent
 from clarke.deadline import rung
 from clarke.decide.model import Settings, Witness
 from clarke.decide.tolerance import peak

@@ -56,107 +56,113 @@ def exact_mean(
     Returns:
         The mean, or why there is none; None where that was not found out.
     """
-    tableau = _Tableau([Fraction(float(t)) for t in target], [Fraction(float(a)) for a in allowed])
+    size = len(target)
+    ends = [Fraction(float(t)) + Fraction(float(a)) for t, a in zip(target, allowed, strict=True)]
+    # sum_j w_j p_j + a (v - 1) = t, 0 <= v <= 2
+    simplex = _Simplex([*ends, Fraction(1), *([Fraction(2)] * size)], size + 1)
+    for i in range(size):
+        if allowed[i]:
+            own = Fraction(float(allowed[i]))
+            column = [Fraction(int(k == size + 1 + i)) for k in range(2 * size + 1)]
+            column[i] = own
+            simplex.append(column)
+    first = simplex.count
     names: list[Name] = []
     for _ in range(pivots):
         if deadline.passed:
             return None
-        if tableau.is_reached:
-            used = [(n, w) for n, w in zip(names, tableau.weights(), strict=True) if w > 0]
+        if simplex.is_solved:
+            weights = simplex.solution()[first:]
+            used = [(n, w) for n, w in zip(names, weights, strict=True) if w > 0]
             return Mean(tuple(n for n, _ in used), tuple(w for _, w in used), None)
-        if tableau.improve():
+        if simplex.improve():
             continue
-        direction, level = tableau.prices()
-        name, point = extreme(direction)
+        *direction, level = simplex.prices()[: size + 1]
+        name, point = extreme(tuple(direction))
         if sum((d * p for d, p in zip(direction, point, strict=True)), level) <= 0:
-            return Mean((), (), direction)
+            return Mean((), (), tuple(direction))
         names.append(name)
-        tableau.add(point)
+        simplex.append([*point, 1, *([0] * size)])
+        simplex.pivot(simplex.count - 1)
     return None
 
 
-class _Tableau:
-    """Phase one of the simplex method: ``sum_j w_j p_j + a (v - 1) = t``, ``0 <= v <= 2``.
+class _Simplex:
+    """Phase one of the simplex method for ``A z = b, z >= 0``, columns coming one by one.
 
-    Rows are integers over one denominator, columns and the right side each times a number that makes
-    them whole. The first columns are those of a unit matrix, which hold the inverse of the basis;
-    then come those of `v`, then points.
+    Rows are integers over one denominator, columns and the right side each times a number that
+    makes them whole. The first columns are those of a unit matrix, which hold the inverse of the
+    basis; those of the first rows have to vanish, others are unknowns like any.
+
+    Args:
+        right: b.
+        vanish: Of how many rows the unit columns are no unknowns. The others' b is not negative.
     """
 
-    def __init__(self, target: Sequence[Fraction], allowed: Sequence[Fraction]) -> None:
-        n = len(target)
-        self._n, self._size = n, 2 * n + 1
-        ends = [t + a for t, a in zip(target, allowed, strict=True)]
-        self._unit = lcm(*(e.denominator for e in ends))
-        right = [int(e * self._unit) for e in (*ends, 1, *([2] * n))]
-        self._signs = [-1 if value < 0 else 1 for value in right]
+    def __init__(self, right: Sequence[Fraction], vanish: int) -> None:
+        self._size, self._vanish = len(right), vanish
+        self._unit = lcm(*(b.denominator for b in right))
+        whole = [int(b * self._unit) for b in right]
+        self._signs = [-1 if value < 0 else 1 for value in whole]
         # Reduced costs stand in the last row, what is missing at its end.
         self._rows = [[int(i == k) for k in range(self._size)] for i in range(self._size)]
         self._rows.append([0] * self._size)
-        self._right = [abs(value) for value in right]
-        self._right.append(-sum(self._right[: n + 1]))
+        self._right = [abs(value) for value in whole]
+        self._right.append(-sum(self._right[:vanish]))
         self._basis = list(range(self._size))
         self._denominator = 1
         self._factors = [1] * self._size
-        for i in range(n):
-            if allowed[i]:
-                self._append(
-                    [allowed[i] if k == i else int(k == n + 1 + i) for k in range(2 * n + 1)]
-                )
-        self._first = len(self._factors)
 
     @property
-    def is_reached(self) -> bool:
-        """Whether the points have such a mean."""
+    def is_solved(self) -> bool:
+        """Whether the columns so far have a solution."""
         return self._right[-1] == 0
 
-    def weights(self) -> Point:
-        """The weights of the points."""
-        found = [Fraction(0)] * len(self._factors)
+    @property
+    def count(self) -> int:
+        """How many columns there are."""
+        return len(self._factors)
+
+    def solution(self) -> list[Fraction]:
+        """z, by column, those of the unit matrix first."""
+        found = [Fraction(0)] * self.count
         for row, column in enumerate(self._basis):
             value = self._right[row] * self._factors[column]
             found[column] = Fraction(value, self._denominator * self._unit)
-        return tuple(found[self._first :])
+        return found
 
-    def prices(self) -> tuple[Point, Fraction]:
-        """A direction and a number: a point with which the two add up to more than 0 is missing."""
-        whole = self._whole_prices()
-        found = [
-            Fraction(v * s, self._denominator) for v, s in zip(whole, self._signs, strict=True)
-        ]
-        return tuple(found[: self._n]), found[self._n]
+    def prices(self) -> list[Fraction]:
+        """By row: a column that costs more than nothing at these prices is missing."""
+        whole = zip(self._whole_prices(), self._signs, strict=True)
+        return [Fraction(v * s, self._denominator) for v, s in whole]
 
     def _whole_prices(self) -> list[int]:
-        """Of the rows, over the denominator: what vanishes costs 1 in the first n + 1."""
-        return [
-            int(k <= self._n) * self._denominator - self._rows[-1][k] for k in range(self._size)
-        ]
-
-    def add(self, point: Point) -> None:
-        """Take a point in."""
-        self._append([*point, 1, *([0] * self._n)])
-        self._pivot(len(self._factors) - 1)
-
-    def improve(self) -> bool:
-        """One step with the columns there are, the first that helps (Bland); False if none does."""
         costs = self._rows[-1]
-        for column in range(self._n + 1, len(costs)):
-            if costs[column] < 0:
-                self._pivot(column)
-                return True
-        return False
+        return [int(k < self._vanish) * self._denominator - costs[k] for k in range(self._size)]
 
-    def _append(self, column: Sequence[Fraction | int]) -> None:
-        factor = lcm(*(Fraction(v).denominator for v in column))
+    def append(self, column: Sequence[Fraction | int]) -> None:
+        """One more column."""
+        entries = [Fraction(v) for v in column]
+        factor = lcm(*(v.denominator for v in entries))
         self._factors.append(factor)
-        whole = [int(v * factor) * s for v, s in zip(column, self._signs, strict=True)]
+        whole = [int(v * factor) * s for v, s in zip(entries, self._signs, strict=True)]
         used = [(k, v) for k, v in enumerate(whole) if v]
         prices = self._whole_prices()
         for row in self._rows[:-1]:
             row.append(sum(row[k] * v for k, v in used))
         self._rows[-1].append(-sum(prices[k] * v for k, v in used))
 
-    def _pivot(self, column: int) -> None:
+    def improve(self) -> bool:
+        """One step with the columns there are, the first that helps (Bland); False if none does."""
+        costs = self._rows[-1]
+        for column in range(self._vanish, len(costs)):
+            if costs[column] < 0:
+                self.pivot(column)
+                return True
+        return False
+
+    def pivot(self, column: int) -> None:
+        """Take a column into the basis."""
         rows, right = self._rows, self._right
         candidates = [i for i in range(self._size) if rows[i][column] > 0]
         leave = min(candidates, key=lambda i: (Fraction(right[i], rows[i][column]), self._basis[i]))
@@ -170,3 +176,26 @@ class _Tableau:
                     for v, p in zip(row, rows[leave], strict=True)
                 ]
         self._basis[leave], self._denominator = column, pivot
+
+
+def meets_box(rows: Sequence[Sequence[Fraction]], half: Fraction, deadline: Deadline) -> bool:
+    """Whether a vector of entries up to `half` in size satisfies ``a x + b >= 0`` for all rows.
+
+    Args:
+        rows: (m, n + 1), a and b.
+        half: Not negative.
+        deadline: Asked at every step.
+    """
+    size = len(rows[0]) - 1
+    count = len(rows)
+    ends = [half * sum(row[:-1]) - row[-1] for row in rows]
+    simplex = _Simplex([*ends, *([2 * half] * size)], count)
+    for i in range(count):
+        simplex.append([-int(k == i) for k in range(count + size)])
+    for j in range(size):
+        simplex.append([row[j] for row in rows] + [int(k == j) for k in range(size)])
+    while not simplex.is_solved:
+        deadline.ask("telling whether a cell meets a ball")
+        if not simplex.improve():
+            return False
+    return True

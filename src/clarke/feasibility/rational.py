@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -101,6 +102,18 @@ def _round(weights: FloatArray) -> list[Fraction]:
         Fraction(int(a)) * Fraction(2) ** (int(e) - 30)
         for a, e in zip(numerators, power, strict=True)
     ]
+
+
+def solve_exactly(
+    matrix: Sequence[Sequence[Fraction]], right: Sequence[Fraction], deadline: Deadline
+) -> list[Fraction] | None:
+    """The solution of a square system, or None if it is singular."""
+    system = []
+    for row, end in zip(matrix, right, strict=True):
+        entries = [*row, end]
+        scale = math.lcm(*(v.denominator for v in entries))
+        system.append([int(v * scale) for v in entries])
+    return _solve(system, deadline)
 
 
 def _solve(system: list[list[int]], deadline: Deadline) -> list[Fraction] | None:

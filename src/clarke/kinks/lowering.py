@@ -17,11 +17,17 @@ import torch
 from clarke.capture import OpRecord, Ref
 
 _APART = 1 << 40  # numbers of parts stay clear of those of recorded operations
+_MOST_PARTS = 4096
 
 
 def recorded_index(index: int) -> int:
     """The number of the recorded operation of which an operation is, or is a part."""
     return index % _APART
+
+
+def copied_index(index: int) -> int:
+    """The number of a copy of what a recorded operation reads."""
+    return index + _APART * (_MOST_PARTS - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +190,9 @@ def lower(
         inner, more = lower(record, find, below)
         if len(inner) > 1 or inner[0] is not record:
             # Parts of parts keep distinct numbers.
-            inner = tuple(replace(r, index=r.index + (number + 1) * _APART * 4096) for r in inner)
+            inner = tuple(
+                replace(r, index=r.index + (number + 1) * _APART * _MOST_PARTS) for r in inner
+            )
         parts += inner
         dtypes.update(more)
     return tuple(parts), dtypes

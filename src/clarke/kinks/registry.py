@@ -221,12 +221,12 @@ class Registry:
 
     def lowered(self, trace: Trace) -> Trace:
         """The trace with every operation that has a lowering written as its parts."""
-        trace = replace(trace, ops=rewired(trace.ops))
+        trace = rewired(trace)
         if not self._lowerings or not any(self._lowering(op.func) for op in trace.ops):
             return trace
         ops: list[OpRecord] = []
         dtypes = dict(trace.slot_dtypes)
-        first = -1
+        first = min([0, *dtypes]) - 1
         for op in trace.ops:
             parts, more = ((op,), {}) if op.hidden_write else lower(op, self._lowering, first)
             ops += parts

@@ -2,7 +2,8 @@
 
 Autograd keeps the result of a ReLU, not its argument, and its backward pass compares that with
 zero. The result equals zero wherever the unit is off, which is no tie. ``relu(x) > 0`` where
-``x > 0``, and nowhere else.
+``x > 0``, and nowhere else. The argument is copied first: the ReLU itself may overwrite it, or what
+comes later.
 """
 
 from __future__ import annotations
@@ -13,36 +14,64 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import OpRecord, Ref
+from clarke.capture import OpRecord, Ref, Trace
+from clarke.kinks.lowering import copied_index
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _BACKWARD = torch.ops.aten.threshold_backward.default
-_RELU = torch.ops.aten.relu.default
+_RELUS = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
 
 
-def rewired(ops: Sequence[OpRecord]) -> tuple[OpRecord, ...]:
-    """The operations, in which slopes of ReLUs depend on what the ReLUs read."""
-    if not any(op.func is _BACKWARD for op in ops):
-        return tuple(ops)
-    relus = {op.outputs[0]: op for op in ops if op.func is _RELU}
-    written = {
-        op.args[0].slot
+def rewired(trace: Trace) -> Trace:
+    """The trace, in which slopes of ReLUs depend on what the ReLUs read."""
+    asked = {
+        op.args[1].slot
+        for op in trace.ops
+        if op.func is _BACKWARD and isinstance(op.args[1], Ref) and op.args[2] == 0
+    }
+    if not asked:
+        return trace
+    writers = _writers(trace.ops)
+    dtypes = dict(trace.slot_dtypes)
+    read: dict[int, tuple[Ref, torch.Tensor]] = {}
+    ops: list[OpRecord] = []
+    for op in trace.ops:
+        result = op.outputs[0] if op.func in _RELUS else None
+        if result in asked and writers.get(result, op) is op:
+            copy = Ref(min([0, *dtypes]) - 1)
+            dtypes[copy.slot] = dtypes[op.args[0].slot]
+            ops.append(_copied(op, copy))
+            read[result] = copy, op.kept[0]
+        ops.append(op)
+        if op.func is not _BACKWARD or not isinstance(op.args[1], Ref) or op.args[2] != 0:
+            continue
+        if op.args[1].slot in read:
+            copy, kept = read[op.args[1].slot]
+            ops[-1] = replace(
+                op,
+                args=(op.args[0], copy, *op.args[2:]),
+                kept=MappingProxyType({**op.kept, 1: kept}),
+            )
+    return replace(trace, ops=tuple(ops), slot_dtypes=MappingProxyType(dtypes))
+
+
+def _writers(ops: Sequence[OpRecord]) -> dict[int, OpRecord]:
+    """The last operation that writes in place to each tensor."""
+    return {
+        op.args[0].slot: op
         for op in ops
         if op.args and isinstance(op.args[0], Ref) and op.func._schema.name.endswith("_")
     }
 
-    def one(op: OpRecord) -> OpRecord:
-        if op.func is not _BACKWARD or not isinstance(op.args[1], Ref) or op.args[2] != 0:
-            return op
-        relu = relus.get(op.args[1].slot)
-        if relu is None or op.args[1].slot in written or relu.args[0].slot in written:
-            return op
-        return replace(
-            op,
-            args=(op.args[0], relu.args[0], *op.args[2:]),
-            kept=MappingProxyType({**op.kept, 1: relu.kept[0]}),
-        )
 
-    return tuple(one(op) for op in ops)
+def _copied(op: OpRecord, copy: Ref) -> OpRecord:
+    """A copy of what an operation is about to read."""
+    return replace(
+        op.bare(),
+        index=copied_index(op.index),
+        func=torch.ops.aten.clone.default,
+        args=op.args[:1],
+        outputs=(copy.slot,),
+    )

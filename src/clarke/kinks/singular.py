@@ -283,6 +283,19 @@ def probability_is_extreme(call: Singular) -> torch.Tensor:
     return torch.as_tensor(x * (1 - x) <= PROBABILITY_EXTREME)
 
 
+def kept_probability_is_extreme(call: Singular) -> torch.Tensor:
+    """binary_cross_entropy_backward: where it is clamped."""
+    x = call.args[1]
+    return torch.as_tensor(x * (1 - x) <= PROBABILITY_EXTREME)
+
+
+def is_repeated(call: Singular) -> torch.Tensor:
+    """unique: entries that equal another one; how many results there are changes as they part."""
+    x = call.args[0].reshape(-1)
+    found, counts = x.unique(return_inverse=True, return_counts=True)[1:]
+    return (counts > 1)[found].reshape(call.args[0].shape)
+
+
 def has_repeats(call: Singular) -> torch.Tensor:
     """mode: rows with repeated values, whose most frequent value jumps when these part."""
     x = call.args[0]

@@ -8,6 +8,7 @@ import torch
 
 from clarke.kinks.table_choices import choices
 from clarke.kinks.table_complex import complex_rules
+from clarke.kinks.table_derivatives import derivatives, lowered_derivatives
 from clarke.kinks.table_lowerings import lowerings
 from clarke.kinks.table_matrices import chunked, factorisations, formulas
 from clarke.kinks.table_regions import regions
@@ -40,6 +41,7 @@ def rule_table() -> Iterator[tuple[str, KinkRule]]:
     In-place forms follow from the functional ones (`clarke.kinks.overloads`).
     """
     yield from _installed(regions())
+    yield from _installed(derivatives())
     yield from _installed(choices())
     yield from _installed(steps())
     yield from _installed(singular_points())
@@ -56,4 +58,5 @@ def complex_table() -> Iterator[tuple[str, KinkRule]]:
 def lowering_table() -> Iterator[tuple[str, Lowering]]:
     """(dispatcher name, lowering) of every fused operation."""
     yield from _installed(lowerings())
+    yield from _installed(lowered_derivatives())
     yield from _installed(casts())

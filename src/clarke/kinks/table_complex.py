@@ -37,6 +37,7 @@ _SAME: Final = frozenset(
 def complex_rules() -> Iterator[tuple[str, KinkRule]]:
     """(operator with overload, rule)."""
     yield "abs", SingularRule(at.first_is_zero, Hazard.CONE)
+    yield "sgn", SingularRule(at.first_is_zero, Hazard.STEP)  # z / |z|
     for table in (singular_points(), factorisations()):
         for name, rule in table:
             if name in _SAME:

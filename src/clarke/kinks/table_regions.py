@@ -98,23 +98,6 @@ def _threshold(call: Call) -> _Pieces:
     return (_constant(x, call.arg(2, "value")), x)
 
 
-def _second(call: Call) -> torch.Tensor:
-    x: torch.Tensor = call.args[1]
-    return x
-
-
-def _threshold_backward_split(call: Call) -> _Pieces:
-    return (_second(call) - call.arg(2, "threshold"),)
-
-
-def _threshold_backward(call: Call) -> _Pieces:
-    return (torch.zeros_like(call.args[0]), call.args[0])
-
-
-def _leaky_backward(call: Call) -> _Pieces:
-    return (call.args[0] * call.arg(2, "negative_slope"), call.args[0])
-
-
 def _shrink_split(call: Call) -> _Pieces:
     x, bound = _x(call), call.arg(1, "lambd", 0.5)
     return (x + bound, x - bound)
@@ -260,16 +243,6 @@ def regions() -> Iterator[tuple[str, RegionRule]]:
     yield "elu", RegionRule(_at(0.0), _elu)
     yield "celu", RegionRule(_at(0.0), _celu)
     yield "threshold", RegionRule(_threshold_split, _threshold, jumps=True)
-    # Derivatives that were differentiated again (gradient penalties): steps in the second argument,
-    # unless what they multiply vanishes.
-    yield (
-        "threshold_backward",
-        RegionRule(_threshold_backward_split, _threshold_backward, jumps=True, by=1),
-    )
-    yield (
-        "leaky_relu_backward",
-        RegionRule(lambda c: (_second(c),), _leaky_backward, jumps=True, by=1),
-    )
     yield "hardshrink", RegionRule(_shrink_split, _hardshrink, jumps=True)
     yield "softshrink", RegionRule(_shrink_split, _softshrink)
     yield "abs", RegionRule(_at(0.0), _absolute)

@@ -60,5 +60,7 @@ def singular_points() -> Iterator[tuple[str, KinkRule]]:
     yield "softplus", SingularRule(at.at_the_threshold, Hazard.STEP)
     yield "renorm", SingularRule(at.length_is_the_limit, Hazard.STEP)
     yield "binary_cross_entropy", SingularRule(at.probability_is_extreme, Hazard.FORMULA)
+    for name in ("_unique", "_unique2", "unique_consecutive", "unique_dim"):
+        yield name, SingularRule(at.is_repeated, Hazard.STEP)
     yield "mode", SingularRule(at.has_repeats, Hazard.STEP)
     yield "polygamma", SingularRule(at.is_pole_of_polygamma)

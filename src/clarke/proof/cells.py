@@ -188,6 +188,16 @@ class Cells:
         self._by_words[key] = cell = self._variables + len(self._code) - 1
         return cell
 
+    @property
+    def code(self) -> tuple[tuple[int, ...], ...]:
+        """The instructions: a word, a kink's row, and cells."""
+        return tuple(self._code)
+
+    @property
+    def constants(self) -> tuple[Fraction, ...]:
+        """The numbers of cells -1, -2 and so on."""
+        return tuple(self._constants)
+
     # --- the file ---------------------------------------------------------------------------------
 
     def written(self, output: Cell) -> tuple[dict[str, torch.Tensor], int]:

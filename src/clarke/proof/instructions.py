@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Of the arguments that say how a result is kept, which changes no number of it.
 _KEPT = ("layout", "device", "pin_memory", "non_blocking")
+# What changes a tensor's shape alone, in place.
+_RESHAPED = frozenset({"squeeze_", "unsqueeze_", "t_", "transpose_"})
 _UNITS = MappingProxyType({torch.float32: -24, torch.float16: -11, torch.bfloat16: -8})
 _DOUBLE = -53
 
@@ -58,6 +60,17 @@ def instructions(
     kinds = {e.tensor.dtype for e in trace.externals.values()} | set(trace.slot_dtypes.values())
     unit = max((_UNITS.get(k, _DOUBLE) for k in kinds), default=_DOUBLE)
     return {"output": number, "unit": unit, "entry": None}, tensors
+
+
+def written_out(program: Program, deadline: Deadline = UNLIMITED) -> tuple[Cells, Cell]:
+    """A program's instructions, and the cell of its result.
+
+    Raises:
+        NoInstructionsError: The language has no words for it.
+    """
+    lowered = _Lowered(program.analysis.recorded, program.variables, {})
+    output = lowered.run(deadline)
+    return lowered.cells, output
 
 
 def check_instructions(
@@ -149,7 +162,7 @@ class _Lowered:
         args = [self._resolved(a) for a in op.args]
         named = {k: self._resolved(v) for k, v in op.kwargs.items() if k not in _KEPT}
         base = op.func._schema.name.removeprefix("aten::")
-        in_place = base.endswith("_")
+        in_place = base.endswith("_") and base not in _RESHAPED
         found = self._meaning(number, op, base.rstrip("_"))(args, named)
         if in_place:
             found = args[0].copy_(found)
@@ -165,7 +178,8 @@ class _Lowered:
         """What an operator does with tensors of cells."""
         masks = self._trace.slot_dtypes.get(op.outputs[0]) is torch.bool  # type: ignore[arg-type]
         alone = meaning_of(base, op.func._schema.overload_name, masks=masks)
-        if base in MOVED and not (op.func._schema.is_mutable and base != "index_put"):
+        mutable = op.func._schema.is_mutable and base != "index_put"
+        if base in MOVED and (not mutable or f"{base}_" in _RESHAPED):
             return lambda args, named: self._move(op, base, args, named)
         if alone is not None:
             return lambda args, named: self._each(number, alone, args, named)

@@ -11,8 +11,11 @@ from torch._decomp.decompositions import grid_sampler_2d
 from clarke.kinks.fractional import pool_at, window_places
 from clarke.kinks.smooth import DROPOUT, OpClass, classify
 from clarke.steering.sparse import by_formula
+from clarke.torch_private import unpack_dual
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from clarke.capture import OpRecord
     from clarke.kinks import Call
 
@@ -40,7 +43,7 @@ def adapted(
         return (
             (_slope_in_place if name.startswith("aten::rrelu_with_noise_.") else _slope),
             (
-                args[0],
+                *args[:2],
                 op.drawn[1].to(dtype),
             ),
             {},
@@ -54,6 +57,8 @@ def adapted(
         # Rounded otherwise, the same samples could place the windows elsewhere.
         places = window_places(op.kept[0], op.args[1:3], op.kept[3])
         return pool_at, (args[0], places, op.kept_outputs[1].shape), {}
+    if "unique" in name and isinstance(args[0], torch.Tensor):
+        return op.func, (unpack_dual(args[0])[0].detach(), *args[1:]), kwargs  # no derivative
     if name in _PLAIN:
         return _PLAIN[name], args, kwargs
     formula = by_formula(name, args)
@@ -89,26 +94,26 @@ def _write(target: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     return target.copy_(value)
 
 
-def _slope(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+def _slope(x: torch.Tensor, noise: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
     """Training-mode rrelu with the slopes that were drawn; above 0 the slope is 1."""
-    return torch.ops.aten._prelu_kernel.default(x, noise)  # type: ignore[no-any-return]  # noqa: SLF001 - what torch.prelu runs
+    noise.copy_(drawn)
+    return torch.ops.aten._prelu_kernel.default(x, drawn)  # type: ignore[no-any-return]  # noqa: SLF001 - what torch.prelu runs
 
 
-def _slope_in_place(x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    return x.copy_(_slope(x.clone(), noise))
+def _slope_in_place(x: torch.Tensor, noise: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+    return x.copy_(_slope(x.clone(), noise, drawn))
 
 
 _FRACTIONAL = frozenset(
     {"aten::fractional_max_pool2d.default", "aten::fractional_max_pool3d.default"}
 )
 
-_ATTENTION = frozenset(
-    {
-        "aten::_scaled_dot_product_flash_attention_for_cpu.default",
-        "aten::_scaled_dot_product_flash_attention.default",
-        "aten::_scaled_dot_product_efficient_attention.default",
-    }
+ATTENTION: Final = (
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
 )
+_ATTENTION = frozenset(f"aten::{name}.default" for name in ATTENTION)
 
 
 def _map_dtype(value: Any, dtype: torch.dtype) -> Any:
@@ -168,9 +173,11 @@ def _dropout_probability(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float
     return float(kwargs.get("dropout_p", args[3] if len(args) > 3 else 0.0) or 0.0)
 
 
-def _plain_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[torch.Tensor, ...]:
-    """Attention by its formula; the fused kernels have no forward-mode derivative."""
-    query, key, value = args[:3]
+def attention_scores(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[torch.Tensor, float]:
+    """What a fused attention takes the softmax of, and the scale of its products."""
+    query, key = args[:2]
     causal = bool(kwargs.get("is_causal", args[4] if len(args) > 4 else False))
     bias = kwargs.get("attn_mask")
     scale = kwargs.get("scale")
@@ -181,6 +188,13 @@ def _plain_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tor
         score = score.masked_fill(~keep, -torch.inf)
     if bias is not None:
         score = score.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else score + bias
+    return score, float(scale)
+
+
+def _plain_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+    """Attention by its formula; the fused kernels have no forward-mode derivative."""
+    query, value = args[0], args[2]
+    score, _ = attention_scores(args, kwargs)
     result = torch.softmax(score, -1) @ value
     # In memory the kernels' results are laid out as the query is, and programs go on to view them
     # so (in most models the heads lie inside of the positions).
@@ -191,11 +205,26 @@ def _plain_attention(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tor
     return (result, torch.logsumexp(score, -1))
 
 
+def _plain_soft_margin_slope(
+    slope: torch.Tensor, x: torch.Tensor, side: torch.Tensor, reduction: int
+) -> torch.Tensor:
+    found = -side * torch.sigmoid(-side * x) * slope
+    return found / x.numel() if reduction == 1 else found
+
+
+def _plain_quotient(x: Any, other: Any) -> torch.Tensor:
+    """``x // other``; torch's own has no forward-mode derivative."""
+    return torch.div(x, other, rounding_mode="floor")
+
+
 # Fused kernels without a forward-mode derivative, by their formulas.
 _PLAIN: Final = MappingProxyType(
     {
+        "aten::floor_divide.default": _plain_quotient,
+        "aten::floor_divide.Scalar": _plain_quotient,
         "aten::grid_sampler_2d.default": grid_sampler_2d,
         "aten::_weight_norm_interface.default": _plain_weight_norm,
         "aten::mkldnn_rnn_layer.default": plain_lstm,
+        "aten::soft_margin_loss_backward.default": _plain_soft_margin_slope,
     }
 )

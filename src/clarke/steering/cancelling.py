@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.steering.adapt import ATTENTION, attention_scores
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from clarke.kinks import Call
 
-    # Sizes of the terms of an adjoint, given the call, its result and the result's adjoint.
-    Terms = Callable[[Call, torch.Tensor, torch.Tensor], torch.Tensor]
+    # Sizes of the terms of an adjoint (of those of the first arguments), given the call, its result
+    # and the result's adjoint.
+    Sizes = torch.Tensor | tuple[torch.Tensor, ...]
+    Terms = Callable[[Call, torch.Tensor, torch.Tensor], Sizes]
 
 
 def _gelu(call: Call, _: torch.Tensor, adjoint: torch.Tensor) -> torch.Tensor:
@@ -105,6 +109,17 @@ def _group_norm(call: Call, _: torch.Tensor, adjoint: torch.Tensor) -> torch.Ten
     return _norm_terms(flat, sizes, mean, rate, (-1,)).reshape(x.shape)
 
 
+def _attention(call: Call, result: torch.Tensor, adjoint: torch.Tensor) -> Sizes:
+    """``P (dP - D)``: products with the values, less those with the result, each added up alone."""
+    query, key, value = (a.detach() for a in call.args[:3])
+    args = tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in call.args)
+    score, scale = attention_scores(args, call.kwargs)
+    sizes = adjoint.abs()
+    terms = sizes @ value.abs().transpose(-2, -1) + (sizes * result.abs()).sum(-1, keepdim=True)
+    terms = abs(scale) * torch.softmax(score, -1) * terms
+    return terms @ key.abs(), terms.transpose(-2, -1) @ query.abs()
+
+
 # Of elementwise operations the adjoint of the result can carry the error, also where the
 # operation overwrites its argument.
 ELEMENTWISE: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = MappingProxyType(
@@ -126,5 +141,6 @@ WHOLE: Mapping[str, Terms] = MappingProxyType(
         "native_layer_norm": _layer_norm,
         "native_batch_norm": _batch_norm,
         "native_group_norm": _group_norm,
+        **dict.fromkeys(ATTENTION, _attention),
     }
 )

@@ -88,9 +88,10 @@ class Noise:
         args = tuple(put(r, v) for r, v in zip(op.args, call.args, strict=True))
         kwargs = {k: put(op.kwargs.get(k), v) for k, v in call.kwargs.items()}
         self._behind = None
-        if part.whole is not None and args[0].requires_grad:
+        if part.whole is not None and any(a.requires_grad for a in args[: part.formulas]):
             self._behind = _Behind()
-            args = (_Added.apply(args[0], self._behind), *args[1:])
+            behind = [_Added.apply(a, self._behind, i) for i, a in enumerate(args[: part.formulas])]
+            args = (*behind, *args[part.formulas :])
         return type(call)(call.func, args, kwargs)
 
     def after(self, op: OpRecord, call: Call, out: Any) -> None:
@@ -109,7 +110,9 @@ class Noise:
 
         def found(adjoint: torch.Tensor) -> None:
             if behind is not None and whole is not None:
-                behind.errors.append(error(whole(call, value, adjoint.detach())))
+                sizes = whole(call, value, adjoint.detach())
+                for i, own in enumerate(sizes if isinstance(sizes, tuple) else (sizes,)):
+                    behind.errors.append((i, error(own)))
 
         result.register_hook(found)
 
@@ -214,23 +217,24 @@ class _Behind:
     """Errors that an operation's derivative leaves, known once its result's adjoint is."""
 
     def __init__(self) -> None:
-        self.errors: list[torch.Tensor] = []
+        self.errors: list[tuple[int, torch.Tensor]] = []  # with the number of the argument
 
 
 class _Added(torch.autograd.Function):
     """A value whose adjoint has errors added to it."""
 
     @staticmethod
-    def forward(ctx: Any, value: torch.Tensor, behind: _Behind) -> torch.Tensor:
-        ctx.behind = behind
+    def forward(ctx: Any, value: torch.Tensor, behind: _Behind, number: int) -> torch.Tensor:
+        ctx.behind, ctx.number = behind, number
         return value.detach().clone()
 
     @staticmethod
-    def backward(ctx: Any, *adjoints: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, *adjoints: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         found = adjoints[0]
-        for error in ctx.behind.errors:
-            found = found + error
-        return found, None
+        for number, error in ctx.behind.errors:
+            if number == ctx.number:
+                found = found + error
+        return found, None, None
 
 
 def _is_rounded(value: torch.Tensor) -> bool:

@@ -90,8 +90,13 @@ class _Wanted:
         return choice
 
 
-# Operations whose forward-mode rules torch has in Python, where loading them costs a second.
-_RULES_OF_PYTHON = frozenset({"trace", "log_sigmoid_forward"})
+# Operations whose forward-mode rules torch has in Python, where loading them costs a second: most
+# are derivatives that are differentiated again.
+_RULES_OF_PYTHON = frozenset(
+    {"trace", "log_sigmoid_forward", "nll_loss_backward", "nll_loss2d_backward"}
+    | {"_log_softmax_backward_data", "_softmax_backward_data", "native_layer_norm_backward"}
+    | {"native_batch_norm_backward", "batch_norm_backward"}
+)
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ import torch
 
 from clarke.capture import Ref, input_slots
 from clarke.numerics import SINGLE_CONSTANTS
+from clarke.steering.adapt import ATTENTION
 from clarke.steering.cancelling import ELEMENTWISE, WHOLE
 from clarke.steering.memory import aliases, shared_memory
 
@@ -92,6 +93,7 @@ class Part:
             the sum of its adjoints.
         elementwise: Terms of its own derivative, by its result (`cancelling`).
         whole: The same, by its arguments and the adjoint of its result.
+        formulas: Of how many of its first arguments.
         result: Unit roundoff of its result.
         units: By slot; filled as they are asked for.
     """
@@ -102,6 +104,7 @@ class Part:
     copies: frozenset[int] = frozenset()
     elementwise: Callable[[torch.Tensor], torch.Tensor] | None = None
     whole: Terms | None = None
+    formulas: int = 1
     result: float = 0.0
     units: dict[tuple[int, float], Units] = field(default_factory=dict)
 
@@ -168,6 +171,7 @@ class Roundoffs:
             copies=frozenset(s for s in input_slots(op) if looks and self._may_copy(op, s)),
             elementwise=ELEMENTWISE.get(op.short_name) or ELEMENTWISE.get(plain),
             whole=WHOLE.get(op.short_name),
+            formulas=2 if op.short_name in ATTENTION else 1,
             result=unit_roundoff(own),
         )
 

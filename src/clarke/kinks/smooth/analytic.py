@@ -134,9 +134,14 @@ ANALYTIC: Final = aten(
     """
     _adaptive_avg_pool2d_backward.default _adaptive_avg_pool3d_backward.default
     _log_softmax_backward_data.default _softmax_backward_data.default
+    _upsample_bicubic2d_aa_backward.default _upsample_bilinear2d_aa_backward.default
+    _upsample_nearest_exact1d_backward.default _upsample_nearest_exact2d_backward.default
+    _upsample_nearest_exact3d_backward.default adaptive_max_pool2d_backward.default
+    adaptive_max_pool3d_backward.default
     avg_pool2d_backward.default avg_pool3d_backward.default batch_norm_backward.default
     convolution_backward.default gelu_backward.default glu_backward.default
     log_sigmoid_backward.default max_pool2d_with_indices_backward.default
+    max_pool3d_with_indices_backward.default
     mse_loss_backward.default native_batch_norm_backward.default
     native_dropout_backward.default native_layer_norm_backward.default
     nll_loss2d_backward.default nll_loss_backward.default reflection_pad1d_backward.default
