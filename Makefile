@@ -41,6 +41,10 @@ test: $(STAMP) ## Run the tests, without the slow ones
 test-slow: $(STAMP) ## Run the slow tests
 	$(PYTEST) -m slow $(PYTEST_ARGS)
 
+gpu: $(STAMP) ## Run the core tests and time audits on an accelerator; without one, say so
+	$(ONE_THREAD) timeout 360 $(BIN)/python -m pytest tests/device tests/harm/test_brought_home.py $(PYTEST_ARGS)
+	timeout 100 $(BIN)/python benchmarks/device.py
+
 # The libraries that train have an environment of their own: they bring hundreds of megabytes.
 VENV_LIBRARIES := .venv-integrations
 STAMP_LIBRARIES := $(VENV_LIBRARIES)/.installed

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from clarke.capture import brought, brought_home
 from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.compiler import compare
 from clarke.decide.detached import judge_detached
@@ -112,13 +113,14 @@ def _decided(
     run: Prepared, gradient: tuple[torch.Tensor, ...], settings: Settings, *, given: bool
 ) -> Decision:
     """The verdict on a gradient, held against what the function returns."""
+    rerun = run.rerun
     decision = decide(
-        run.trace,
+        brought_home(run.trace),
         run.registry,
         run.slots,
-        gradient,
+        tuple(map(brought, gradient)),
         settings,
-        run.rerun,
+        None if rerun is None else lambda point: tuple(map(brought, rerun(point))),
         sees_values=True,
         given=given,
         deadline=run.deadline,

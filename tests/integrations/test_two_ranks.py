@@ -265,7 +265,10 @@ def test_followed_and_unchanged(train):
     (same, right, undecided), (same_too, wrong, reasons) = found[0]
     assert same
     assert same_too
+    assert not [r for r in (*undecided, *reasons) if "clarke itself failed" in r]
+    if train is with_transformer_model:  # of which some steps are left open (docs/scale.md)
+        assert set(right) <= {"SMOOTH", "BOULIGAND", "CLARKE", "UNDECIDED"}
+        return
     assert undecided == []
     assert set(right) <= {"SMOOTH", "BOULIGAND", "CLARKE"}
-    if train is not with_transformer_model:
-        assert "NOT_CLARKE" in wrong, reasons
+    assert "NOT_CLARKE" in wrong, reasons

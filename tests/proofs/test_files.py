@@ -383,7 +383,9 @@ def test_numbers_that_grow_without_end_are_given_up(zoo, tmp_path):
     content, tensors = opened(zoo["one witness"])
     tensors["point"] += 1.25
     file = forged(tmp_path / "grows.clarke", content, squares(tensors, 60))
-    assert independent(file) == (CANNOT_TELL, "the program is too large for exact arithmetic")
+    status, why = independent(file)
+    assert status == CANNOT_TELL
+    assert "too large" in why
 
 
 @pytest.mark.parametrize(

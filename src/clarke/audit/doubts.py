@@ -7,13 +7,14 @@ optimizer takes it, the parameter changes while ``.grad`` holds it, or the audit
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.utils.weak import TensorWeakRef
 
-from clarke.capture import TensorTable, Writes
+from clarke.capture import TensorTable, Unrecorded, memory_of
 from clarke.torch_sharded import local_of
 
 if TYPE_CHECKING:
@@ -30,22 +31,28 @@ class Version(NamedTuple):
     """The state of a tensor's values: autograd's count of writes, and those it does not count."""
 
     counted: int
-    writes: Writes
+    memory: weakref.ref[torch.UntypedStorage] | None  # None where there is none
+    unrecorded: Unrecorded
     uncounted: int
 
     @classmethod
     def of(cls, tensor: torch.Tensor, recorder: Recorder) -> Self:
         """The present state."""
-        tensor = local_of(tensor)
-        writes = recorder.writes_to(tensor)
-        return cls(tensor._version, writes, writes.count)
+        tensor, unrecorded = local_of(tensor), recorder.unrecorded
+        memory = memory_of(tensor)
+        held = None if memory is None else weakref.ref(memory)
+        return cls(tensor._version, held, unrecorded, unrecorded.count)
 
     def is_of(self, tensor: torch.Tensor) -> bool:
         """Whether nothing has been written since."""
         tensor = local_of(tensor)
-        if self.counted != tensor._version or self.uncounted != self.writes.count:
+        if self.counted != tensor._version:
             return False
-        return self.writes.holds(tensor)
+        memory = memory_of(tensor)
+        if memory is None or self.memory is None:
+            return memory is None and self.memory is None
+        moved = self.memory() is not memory
+        return not (moved or self.unrecorded.any_since(memory._cdata, self.uncounted))
 
 
 @dataclass(frozen=True, eq=False)

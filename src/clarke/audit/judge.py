@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,8 @@ from clarke.audit.ends import inner_ends
 from clarke.capture import (
     Recorder,
     Trace,
+    brought,
+    brought_home,
     collect_opened,
     collect_trace,
     reach,
@@ -22,26 +24,22 @@ from clarke.capture import (
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import declared_rate, opened_value
-from clarke.devices import RandomStates, accelerator, uncast
+from clarke.devices import RandomStates, device_types, uncast
 from clarke.errors import ClarkeError, InputError, OutOfTimeError, in_a_line
 from clarke.fast import Familiar, QuickJudge
 from clarke.steering.fixed import narrowed
-from clarke.torch_compiled import plain_backward
+from clarke.torch_compiled import compiles_backward, plain_backward
 from clarke.torch_private import saved_tensors_hooks
-from clarke.undo import contextmanager
+from clarke.undo import at_the_end
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Callable, Mapping, Sequence
 
     from clarke.audit.engine import BackwardCall
     from clarke.audit.penalized import Penalized
     from clarke.capture import Reached
     from clarke.kinks import Registry
-
-
-_AS_IT_IS: Final = contextlib.nullcontext()
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,42 +244,63 @@ def decided(
     given: bool = False,
 ) -> Decision:
     """The verdict on a gradient, which somebody else may have `given`."""
-    trace = narrowed(refilled(case.trace(), registry.keeps, deadline), case.slots)
-    decision = decide(
-        trace, registry, case.slots, gradient, settings, given=given, deadline=deadline
-    )
+    trace = brought_home(refilled(case.trace(), registry.keeps, deadline))
+    trace = narrowed(trace, case.slots)
+    own = tuple(map(brought, gradient))
+    decision = decide(trace, registry, case.slots, own, settings, given=given, deadline=deadline)
+    if decision.element is not None:
+        places = zip(decision.element, gradient, strict=True)
+        decision = replace(decision, element=tuple(e.to(g.device) for e, g in places))
     if decision.verdict.correct is None or case.opened is None:
         return decision
-    value = opened_value(case.opened, trace, case.slots, deadline)
+    value = opened_value(brought_home(case.opened), trace, case.slots, deadline)
     return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
 
 
-@contextmanager
-def alone() -> Iterator[None]:
+class alone(contextlib.AbstractContextManager[None]):  # noqa: N801 - used as a function
     """Run clarke's own computations as if nothing of the user's were switched on.
 
     No mode of the user's (and no recorder) sees them, autocast and anomaly detection are off,
     gradients are on, tensors are saved as they are, and torch's random state is afterwards as it
-    was.
+    was. A class, since a generator with as many managers takes several times as long.
     """
-    states = RandomStates()
-    with (
-        torch._C.DisableTorchFunction(),
-        torch._C._DisableTorchDispatch(),  # noqa: SLF001 - has no public name
-        torch.enable_grad(),
-        uncast("cpu"),
-        uncast(accelerator()),
-        torch.autograd.set_detect_anomaly(False) if torch.is_anomaly_enabled() else _AS_IT_IS,
-        saving_plainly() if saved_tensors_hooks() is not None else _AS_IT_IS,
-        plain_backward(),
-    ):
-        try:
-            try:
-                yield
-            finally:
-                states.restore()
-        finally:  # an interrupt may have come before it
-            states.restore()
+
+    def __init__(self) -> None:
+        self._random: RandomStates | None = None
+        self._entered: list[contextlib.AbstractContextManager[Any]] = []
+
+    def __enter__(self) -> None:
+        at_the_end(self._end)
+        self._random = RandomStates()
+        self._enter(torch._C.DisableTorchFunction())
+        self._enter(torch._C._DisableTorchDispatch())  # noqa: SLF001 - has no public name
+        if not torch.is_grad_enabled():
+            self._enter(torch.enable_grad())
+        for kind in device_types():
+            if torch.is_autocast_enabled(kind):
+                self._enter(uncast(kind))
+        if torch.is_anomaly_enabled():
+            self._enter(torch.autograd.set_detect_anomaly(mode=False))
+        if saved_tensors_hooks() is not None:
+            self._enter(saving_plainly())
+        if compiles_backward():
+            self._enter(plain_backward())
+
+    def _enter(self, manager: Any) -> None:
+        manager.__enter__()
+        self._entered.append(manager)
+
+    def __exit__(self, *exc: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        """Put everything back; also where that has been done."""
+        if self._random is not None:
+            self._random.restore()
+            self._random = None
+        while self._entered:
+            self._entered[-1].__exit__(None, None, None)
+            self._entered.pop()
 
 
 def undecided(error: Exception) -> Decision:

@@ -13,9 +13,9 @@ from clarke.audit.groups import held
 from clarke.audit.judge import Case, alone, judge, prepare, undecided
 from clarke.audit.ranks import NotSharedError
 from clarke.audit.shadowed import as_written, compiled_parts, judge_shadowed, value_of
-from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
+from clarke.audit.watch import GradBackup, LeafWatch, are_fresh, plain
 from clarke.audit.work import Work
-from clarke.capture import Origin, all_finite, release_nodes, without_values
+from clarke.capture import Origin, all_finite, any_away, release_nodes, without_values
 from clarke.decide import Confirm, Decision
 from clarke.errors import CaptureError, ClarkeError, UnseenError, in_a_line
 from clarke.fast import LayerCertificate, let_go
@@ -199,7 +199,7 @@ class Turn:
                 meeting.begin()
             if accumulates and not untouched:
                 self._watch = (
-                    LeafWatch(case.leaves, self._call.is_beside)
+                    LeafWatch(case.leaves, self._call.is_beside, all_=not known)
                     if meeting is None
                     else meeting.watch(case, self._early, self._call.is_beside)
                 )
@@ -212,7 +212,8 @@ class Turn:
         Before the backward pass: autograd frees its activations as it goes, and what is still held
         here would stay.
         """
-        slow = self._compiled is not None or self._needs_replay(case)
+        away = any_away(case.leaves)
+        slow = away or self._compiled is not None or self._needs_replay(case)
         quick = None if slow else self._orders.quick
         if quick is None:
             return case
@@ -306,7 +307,7 @@ class Turn:
                     for x, p in zip(case.leaves, case.positions, strict=True)
                 ]
                 self.gradient = tuple(
-                    torch.zeros_like(x, requires_grad=False) if g is None else _plain(g)
+                    torch.zeros_like(x, requires_grad=False) if g is None else plain(g)
                     for g, x in zip(found, case.leaves, strict=True)
                 )
             if self._compiled is not None:
@@ -493,8 +494,3 @@ def forget(call: BackwardCall, recorder: Recorder) -> None:
     for root in call.roots:
         if isinstance(root, torch.Tensor):
             release_nodes(recorder, root)
-
-
-def _plain(gradient: torch.Tensor) -> torch.Tensor:
-    found = gradient.detach()
-    return found if found.layout == torch.strided else found.to_dense()

@@ -25,10 +25,17 @@ def are_fresh(leaves: Sequence[torch.Tensor]) -> bool:
 
     Not if it holds something already, and not if a hook may change or clear it on the way.
     """
-    return all(
-        leaf.grad is None and not _hooks_of(leaf) and not leaf._post_accumulate_grad_hooks  # noqa: SLF001 - torch has no public name for it
-        for leaf in leaves
-    )
+    return all(map(_is_fresh, leaves))
+
+
+def _is_fresh(leaf: torch.Tensor) -> bool:
+    return leaf.grad is None and not _hooks_of(leaf) and not leaf._post_accumulate_grad_hooks  # noqa: SLF001 - torch has no public name for it
+
+
+def plain(gradient: torch.Tensor) -> torch.Tensor:
+    """A gradient without its graph, of which every entry is there."""
+    found = gradient.detach()
+    return found if found.layout == torch.strided else found.to_dense()
 
 
 class LeafWatch:
@@ -40,8 +47,12 @@ class LeafWatch:
     part of it, although it runs the hooks: `is_beside` says so.
     """
 
-    def __init__(self, leaves: Sequence[torch.Tensor], is_beside: Callable[[], bool]) -> None:
+    def __init__(
+        self, leaves: Sequence[torch.Tensor], is_beside: Callable[[], bool], *, all_: bool = True
+    ) -> None:
+        """Watch leaves; without `all_`, those only of which ``.grad`` does not tell by itself."""
         self._leaves = tuple(leaves)
+        self._told = frozenset() if all_ else frozenset(map(id, filter(_is_fresh, leaves)))
         self._is_beside = is_beside
         self._found: list[torch.Tensor | None] = [None] * len(self._leaves)
         self._undo: list[tuple[torch.Tensor, Any, bool]] = []  # leaf, hook, was it without any
@@ -54,7 +65,8 @@ class LeafWatch:
         """
         try:
             for position, leaf in enumerate(self._leaves):
-                self._add(position, leaf)
+                if id(leaf) not in self._told:
+                    self._add(position, leaf)
         except RuntimeError as error:
             self.stop()
             raise InputError(f"A leaf cannot be watched: {str(error).splitlines()[0]}") from error
@@ -76,8 +88,8 @@ class LeafWatch:
             at_once(hooks.clear, partial(hooks.update, [*mine, *others]))
 
     def _take(self, position: int, gradient: torch.Tensor) -> None:
-        part = gradient.detach()
-        part = part.clone() if part.layout == torch.strided else part.to_dense()
+        part = plain(gradient)
+        part = part.clone() if gradient.layout == torch.strided else part
         earlier = self._found[position]
         self._found[position] = part if earlier is None else earlier + part
 
@@ -93,9 +105,13 @@ class LeafWatch:
 
     def gradients(self) -> tuple[torch.Tensor, ...]:
         """One tensor per leaf, in the leaf's shape and dtype; zeros where nothing arrived."""
-        return tuple(
-            torch.zeros_like(leaf, requires_grad=False) if found is None else found
+        arrived = (
+            leaf.grad if id(leaf) in self._told else found
             for leaf, found in zip(self._leaves, self._found, strict=True)
+        )
+        return tuple(
+            torch.zeros_like(leaf, requires_grad=False) if found is None else plain(found)
+            for leaf, found in zip(self._leaves, arrived, strict=True)
         )
 
 

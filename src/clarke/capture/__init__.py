@@ -2,11 +2,13 @@
 
 from clarke.capture.again import dtypes_of, refilled, values_again, without_values
 from clarke.capture.applied import Applied
+from clarke.capture.book import memory_of
 from clarke.capture.collect import COMPILED, collect_opened, collect_trace, is_behind
 from clarke.capture.digest import digest
 from clarke.capture.finite import all_finite
 from clarke.capture.functions import DeclaredFunction, FunctionSchema
-from clarke.capture.live import Node, Writes
+from clarke.capture.home import any_away, brought, brought_home
+from clarke.capture.live import Node, Unrecorded
 from clarke.capture.made import Made
 from clarke.capture.memory import is_there, refuse_missing
 from clarke.capture.operators import Operators
@@ -63,9 +65,12 @@ __all__ = [
     "Structure",
     "TensorTable",
     "Trace",
-    "Writes",
+    "Unrecorded",
     "ZeroFinder",
     "all_finite",
+    "any_away",
+    "brought",
+    "brought_home",
     "collect_opened",
     "collect_trace",
     "digest",
@@ -74,6 +79,7 @@ __all__ = [
     "input_slots",
     "is_behind",
     "is_there",
+    "memory_of",
     "overload_of",
     "reach",
     "refilled",

@@ -6,11 +6,11 @@ import weakref
 from collections import deque
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 
-from clarke.capture.live import Read, Slot, Storage, Writes, version_of
+from clarke.capture.live import TENSOR, Node, Read, Slot, Storage, Unrecorded, version_of
 from clarke.capture.operators import reads_shape_only
 from clarke.capture.weak import TensorTable
 from clarke.torch_private import at_once
@@ -19,15 +19,17 @@ from clarke.torch_sharded import is_spread
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from clarke.capture.live import Gathered, Node
+    from clarke.capture.live import Gathered
     from clarke.capture.operators import Operators
     from clarke.capture.places import Places
     from clarke.capture.trace import Location
 
 _VERSIONS = torch._C.DispatchKey.ADInplaceOrView
 _exclude: Final[Any] = torch._C._dispatch_tls_set_dispatch_key_excluded  # noqa: SLF001 - has no public name
+_is_excluded: Final[Any] = torch._C._dispatch_tls_is_dispatch_key_excluded  # noqa: SLF001 - as above
 _COUNTED: Final = partial(_exclude, _VERSIONS, False)
 _NOT_COUNTED: Final = partial(_exclude, _VERSIONS, True)
+_DETACH: Final = torch.ops.aten.detach.default
 _READS_REMEMBERED = 10_000
 _PRUNED = 8
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -75,6 +77,11 @@ def _is_whole(tensor: torch.Tensor, parameter: torch.Tensor | None) -> bool:
     return tensor.stride() == parameter.stride() and tensor.dtype == parameter.dtype
 
 
+def below_autograd() -> bool:
+    """Whether autograd has handed on what runs; it has not where it copies a tensor itself."""
+    return bool(_is_excluded(_VERSIONS))
+
+
 def _counted_alias(tensor: torch.Tensor) -> torch.Tensor:
     """`detach()` with the tensor's own version counter.
 
@@ -83,8 +90,7 @@ def _counted_alias(tensor: torch.Tensor) -> torch.Tensor:
     """
     if tensor.is_inference():
         return tensor.detach()
-    was = torch._C._dispatch_tls_is_dispatch_key_excluded(_VERSIONS)  # noqa: SLF001 - has no public name
-    if not was:
+    if not below_autograd():
         return tensor.detach()
     alias: torch.Tensor = at_once(_COUNTED, tensor.detach, _NOT_COUNTED)[1]
     return alias
@@ -94,6 +100,24 @@ def _is_cut_off(slot: Slot) -> bool:
     """Whether what made a value without gradient has one."""
     made_by = slot.producer
     return made_by is not None and made_by.differentiated and not reads_shape_only(made_by.func)
+
+
+class Copy(NamedTuple):
+    """What autograd itself, or ``.data``, has detached: an operation that is yet to be recorded.
+
+    Of every result that autograd saves it makes one, which nothing else reads.
+
+    Attributes:
+        of: What it is a copy of.
+        number: That of the operation.
+        epoch: How many backward calls had freed their graph.
+        location: Where it was made.
+    """
+
+    of: Slot
+    number: int
+    epoch: int
+    location: Location
 
 
 class Concern(Enum):
@@ -114,6 +138,7 @@ class Book:
     Attributes:
         places: Where the program is.
         reads: Values that went into Python.
+        unrecorded: Writes to memory that are no operations of the record.
         count: Operations recorded so far.
         epoch: Backward calls whose record has been released.
         tampered: Memory that was changed behind autograd's back, where, and whether behind
@@ -127,16 +152,16 @@ class Book:
         self._operators = operators
         self.places = places
         self.count = self.epoch = self._slot_count = 0
+        self.unrecorded = Unrecorded()
         self.gathered: Callable[[torch.Tensor], Gathered | None] | None = None
         self.begin_anew()
 
     def begin_anew(self) -> None:
         """Know nothing of what was recorded, as after a time in which nothing was."""
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
-        self._slots: TensorTable[Slot | weakref.ref[Slot]] = TensorTable()
+        self._slots: TensorTable[Slot | weakref.ref[Slot] | Copy] = TensorTable()
         self._storages: dict[int, weakref.ref[Storage]] = {}
         self._sweep_at = _SWEPT
-        self._watched: dict[int, weakref.ref[Writes]] = {}
         # What has been written to, and by what, is known as long as torch's own memory lives: the
         # last tensor there may be one that has not been read, so that nothing else holds it.
         self._written: set[Storage] = set()
@@ -162,23 +187,23 @@ class Book:
                 return tensor
         return None
 
-    def writes_to(self, tensor: torch.Tensor) -> Writes:
-        """The unrecorded writes to a tensor's memory, counted as long as this is held."""
-        memory = memory_of(tensor)
-        if memory is None:
-            return Writes(None)
-        entry = self._watched.get(memory._cdata)
-        found = None if entry is None else entry()
-        if found is None or not found.is_at(memory):
-            found = Writes(memory)
-            self._watched[memory._cdata] = weakref.ref(found)
-            if len(self._watched) > self._sweep_at:
-                self._watched = {k: v for k, v in self._watched.items() if v() is not None}
-        return found
-
     def _slot(self, tensor: torch.Tensor) -> Slot | None:
         found = self._slots.get(tensor)
-        return found() if isinstance(found, weakref.ref) else found
+        if type(found) is Slot:
+            return found
+        if isinstance(found, Copy):
+            return self._recorded(found, tensor)
+        return found() if isinstance(found, weakref.ref) else None
+
+    def _recorded(self, copy: Copy, tensor: torch.Tensor) -> Slot:
+        """Record what was not worth recording before somebody asked for its result."""
+        node = Node(copy.number, _DETACH, copy.location)
+        node.pattern, node.inputs = (TENSOR,), (copy.of,)
+        node.varied, node.differentiated = self._operators.positions([0]), True
+        slot = self._new_slot(tensor, copy.location)
+        slot.epoch, slot.producer = copy.epoch, node
+        node.outputs = (slot.number,)
+        return slot
 
     def _storage_of(self, tensor: torch.Tensor) -> Storage:
         memory = memory_of(tensor)

@@ -31,6 +31,9 @@ Place: TypeAlias = "tuple[int | torch.SymInt, torch.Size, tuple[int, ...]]"
 NOTHING_KEPT: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 
+_ADDRESSES = 100_000  # are remembered
+
+
 def _grown(found: Grown[T], item: T) -> list[T]:
     if isinstance(found, tuple):
         return [item]
@@ -77,14 +80,28 @@ class Gathered(Protocol):
         """Counts the writes to it and to what it is put together from."""
 
 
-class Writes(Memory):
-    """Counts what is written to some memory without being recorded; see `Recorder.writes_to`."""
+class Unrecorded:
+    """When some memory was last written to without being recorded.
 
-    __slots__ = ("count",)
+    Attributes:
+        count: How many such writes there were.
+    """
 
-    def __init__(self, memory: torch.UntypedStorage | None) -> None:
-        super().__init__(memory)
+    def __init__(self) -> None:
         self.count = 0
+        self._last: dict[int, int] = {}  # by the address of torch's object
+        self._forgotten = 0  # all before may have been to any memory
+
+    def note(self, address: int) -> None:
+        """Something is written to the memory at an address."""
+        self.count += 1
+        self._last[address] = self.count
+        if len(self._last) > _ADDRESSES:
+            self._last, self._forgotten = {}, self.count
+
+    def any_since(self, address: int, count: int) -> bool:
+        """Whether something has been written there since there were `count` writes."""
+        return self._last.get(address, self._forgotten) > count
 
 
 class Storage(Memory):

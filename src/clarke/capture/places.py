@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import weakref
+from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -107,6 +108,18 @@ def _torchs_frame(frame: FrameType | None) -> FrameType | None:
     return frame
 
 
+class _Code(Enum):
+    """Whose code runs in a frame."""
+
+    USERS = "the user's"
+    SKIPPED = "torch's, Python's or our own"
+    NO_GRAD_FORWARD = "the same, and runs without gradients what has some"
+
+
+_USERS: Final = _Code.USERS
+_NO_GRAD_FORWARD: Final = _Code.NO_GRAD_FORWARD
+
+
 class _Running:
     """A module that is running.
 
@@ -142,7 +155,7 @@ class Places:
         # By identity: the hash of a code object goes through its instructions, every time. The
         # first dictionary keeps the objects, and with them their identity.
         self._seen: dict[int, CodeType] = {}
-        self._passed: dict[int, bool] = {}  # code that is skipped: a no-grad forward?
+        self._kinds: dict[int, _Code] = {}
         self._cache: dict[tuple[str, int, int], Location] = {}
         # The same by instruction: a frame has to look for its line.
         self._by_instruction: dict[tuple[str, int, int], Location] = {}
@@ -287,18 +300,16 @@ class Places:
             is the call of a module.
         """
         checkpointed = False
-        passed = self._passed
+        kinds = self._kinds
         start = frame
         while True:
             code = frame.f_code
             if to_module and code is _CALL_OF_MODULE:
                 return frame, checkpointed, True
-            no_grad_forward = passed.get(id(code))
-            if no_grad_forward is None:
-                if not self._passes(code):
-                    return frame, checkpointed, False
-                no_grad_forward = passed[id(code)]
-            if no_grad_forward:
+            kind = kinds.get(id(code)) or self._kind(code)
+            if kind is _USERS:
+                return frame, checkpointed, False
+            if kind is _NO_GRAD_FORWARD:
                 checkpointed = True
             above = frame.f_back
             if above is None:
@@ -321,17 +332,15 @@ class Places:
     def _is_no_grad_forward(self, code: CodeType) -> bool:
         return code.co_filename in _NO_GRAD_FORWARDS or self._is_forward_of_function(code)
 
-    def _passes(self, code: CodeType) -> bool:
-        """Whether code is not the user's, and is noted among the passed."""
-        if id(code) in self._seen:
-            return id(code) in self._passed
+    def _kind(self, code: CodeType) -> _Code:
+        """Whose code it is, noted for the next time."""
         self._seen[id(code)] = code
-        if not (self._is_foreign(code.co_filename) or self._is_forward_of_function(code)):
-            return False
-        self._passed[id(code)] = code is APPLY or (
-            code.co_name == "forward" and self._is_no_grad_forward(code)
-        )
-        return True
+        found = _Code.USERS
+        if self._is_foreign(code.co_filename) or self._is_forward_of_function(code):
+            forward = code.co_name == "forward" and self._is_no_grad_forward(code)
+            found = _Code.NO_GRAD_FORWARD if code is APPLY or forward else _Code.SKIPPED
+        self._kinds[id(code)] = found
+        return found
 
     def forwards(self) -> dict[int, CodeType]:
         """The code of every custom Function's forward, by identity."""

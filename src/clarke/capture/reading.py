@@ -9,7 +9,7 @@ import torch
 
 from clarke.capture.book import Book, is_of_numbers, tensors_among
 from clarke.capture.functions import is_from_custom, is_result_of, running_function
-from clarke.capture.live import TENSOR, Node, Read, Slot, place_of
+from clarke.capture.live import TENSOR, Node, Read, Slot, place_of, version_of
 from clarke.capture.operators import follow_whole, is_whole, reads_shape_only
 from clarke.capture.trace import overload_of
 
@@ -108,13 +108,30 @@ class Reading(Book):
 
     def _read(self, tensor: torch.Tensor, location: Location) -> Slot:
         slot: Slot | None = self._slot(tensor)
-        if slot is not None and tensor.requires_grad:  # the common cases
+        if slot is None:
+            if (
+                tensor.requires_grad
+                and self.gathered is None
+                and not (self._written or self._applied)
+            ):
+                return self._new_variable(tensor, location)
+        elif tensor.requires_grad:  # the common cases
             if slot.held is tensor and _is_read_again(slot, tensor):
                 slot.virtual = False
                 return slot
             if self._is_followed(slot, tensor):
                 return slot
         return self._looked_at(slot, tensor, location)
+
+    def _new_variable(self, tensor: torch.Tensor, location: Location) -> Slot:
+        """The slot of a leaf that is read for the first time, where nothing else is to be asked."""
+        slot = self._unset_slot(tensor, location)
+        storage = slot.storage
+        self._make_constant(storage)
+        slot.key, slot.held, slot.version = weakref.ref(tensor), tensor, version_of(slot, tensor)
+        self._slots.set(tensor, weakref.ref(slot))
+        storage.add_external(slot)
+        return slot
 
     def _looked_at(self, slot: Slot | None, tensor: torch.Tensor, location: Location) -> Slot:
         """The slot of a tensor that is neither a result with a gradient nor a known variable."""

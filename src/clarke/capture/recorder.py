@@ -11,15 +11,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from clarke.capture.applied import Application, Beside, running
 from clarke.capture.aside import Aside
-from clarke.capture.book import Concern, gather_tensors, tensors_among
+from clarke.capture.binding import Binding
+from clarke.capture.book import Concern, Copy, below_autograd, gather_tensors, tensors_among
 from clarke.capture.functions import running_function
-from clarke.capture.live import Node, Read, Slot, place_of
+from clarke.capture.live import Node, Read, Slot
 from clarke.capture.operators import Operator, Operators
 from clarke.capture.places import Places
 from clarke.capture.reading import writers_before
 from clarke.capture.saving import saves_otherwise
 from clarke.capture.signs import ZeroFinder, signs_tell
-from clarke.capture.taking import Taking
 from clarke.capture.trace import Keep
 from clarke.torch_private import (
     leave_mode,
@@ -50,7 +50,7 @@ _inferring: Final = torch.is_inference_mode_enabled
 _differentiating: Final = torch.is_grad_enabled
 
 
-class Recorder(Taking, TorchDispatchMode):
+class Recorder(Binding, TorchDispatchMode):
     """Records the operations that run inside the ``with`` block.
 
     Args:
@@ -144,10 +144,17 @@ class Recorder(Taking, TorchDispatchMode):
             operator = self._watched_operator(func)
             if operator is None:
                 return func(*args, **kwargs)
-        if operator.lists or (kwargs and operator.tensors_named):
-            tensors = tensors_among(args, kwargs)
-        else:
-            tensors = [a for a in args if isinstance(a, torch.Tensor)]
+        if func is _DETACH and not below_autograd():
+            copied = self._copy_of(args[0])
+            if copied is not None:
+                out = func(*args)
+                self._slots.set(out, copied)
+                return out
+        tensors = (
+            tensors_among(args, kwargs)
+            if operator.lists or (kwargs and operator.tensors_named)
+            else [a for a in args if isinstance(a, torch.Tensor)]
+        )
         concern = self._concern(tensors)
         written: list[torch.Tensor] = []
         if operator.written_names:
@@ -168,6 +175,26 @@ class Recorder(Taking, TorchDispatchMode):
         if not (self._inside or _differentiating()):
             return self._run_stopped(func, args, kwargs, written, location)
         return self._record(operator, args, kwargs, written, location, application)
+
+    def _copy_of(self, tensor: torch.Tensor) -> Copy | None:
+        """What stands for a copy of a result's, made by autograd itself or as ``.data``.
+
+        None where more than that may have to be said of it.
+        """
+        entry = self._slots.entries.get(id(tensor)) if tensor.requires_grad else None
+        slot: Any = entry.value if entry is not None and entry() is tensor else None
+        made_by = slot.producer if type(slot) is Slot else None
+        if made_by is None or not made_by.differentiated or slot.storage.writers:
+            return None
+        if slot.virtual or slot.masked or slot.stopped or tensor.is_leaf:
+            return None
+        if self._application is not None or may_be_in_forward() or not _differentiating():
+            return None
+        location, inside = self.places.here(2)
+        if inside or saved_tensors_hooks() is not None:
+            return None
+        self.count += 1
+        return Copy(slot, self.count, self.epoch, location)
 
     def _passed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation that is not recorded; of those on `DTensor`s the first is named.
@@ -276,27 +303,45 @@ class Recorder(Taking, TorchDispatchMode):
         masked = self._note_inputs(node, operator)
         for tensor in written:
             self.protect(tensor)
-        opened = self._inside and node.differentiated and (passes or not operator.cuts)
-        keeps = operator.keep
-        if keeps is Keep.NOTHING and not written:  # most of them
-            out = func(*args, **kwargs)
-            self._bind_outputs(
-                node, operator, out, written, masked=masked, keeps=False, virtual=opened
+        virtual = self._inside and node.differentiated and (passes or not operator.cuts)
+        if operator.keep is not Keep.NOTHING:
+            return self._keep(
+                node, operator, args, kwargs, written, masked=masked, virtual=virtual, whole=whole
             )
-            return out
-        keeps = keeps.of(kwargs.get("dtype"))
+        out = func(*args, **kwargs)
+        if written or not isinstance(out, torch.Tensor):
+            self._bind_outputs(
+                node, operator, out, written, masked=masked, virtual=virtual, keeps=False
+            )
+        else:
+            slot = self._made(node, operator, out, masked=masked, virtual=virtual)
+            node.outputs = (slot.number,)
+        return out
+
+    def _keep(
+        self,
+        node: Node,
+        operator: Operator,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        written: list[torch.Tensor],
+        *,
+        masked: bool,
+        virtual: bool,
+        whole: bool,
+    ) -> Any:
+        """Run an operation of whose values something may have to be kept."""
+        keeps = operator.keep.of(kwargs.get("dtype"))
         signs = keeps is Keep.SIGNS and not kwargs and signs_tell(args[0])
         if signs:
             node.zeros = self._zeros.find(args[0])
         elif keeps is not Keep.NOTHING and not whole:  # where those jump, what made them knows
             self._keep_inputs(node, args, kwargs, written)
-        out = func(*args, **kwargs)
+        out = operator.func(*args, **kwargs)
         if keeps is Keep.VALUES:
             self._look(node, operator, args, out)
-        keeps_results = keeps is not Keep.NOTHING and not signs
-        self._bind_outputs(
-            node, operator, out, written, masked=masked, keeps=keeps_results, virtual=opened
-        )
+        kept = keeps is not Keep.NOTHING and not signs
+        self._bind_outputs(node, operator, out, written, masked=masked, virtual=virtual, keeps=kept)
         if signs:
             # Also of an in-place ReLU: its result may be overwritten in turn, and is then copied.
             node.kept_outputs = {0: self._kept_value(node, out, [])}
@@ -329,73 +374,3 @@ class Recorder(Taking, TorchDispatchMode):
             node.drawn = {i: args[i].detach().clone() for i in operator.written if i < len(args)}
         if self._early is not None and node.differentiated and not operator.written_names:
             node.early = self._early(node, args, out)
-
-    def _bind_outputs(
-        self,
-        node: Node,
-        operator: Operator,
-        out: Any,
-        written: list[torch.Tensor],
-        *,
-        masked: bool,
-        keeps: bool,
-        virtual: bool,
-    ) -> None:
-        """Give the results of an operation their slots, and note what it wrote to."""
-        differentiated = node.differentiated
-        if not (written or keeps) and isinstance(out, torch.Tensor):
-            node.outputs = (self._made(node, operator, out, masked=masked, virtual=virtual).number,)
-            return
-        outputs: list[int | None] = []
-        kept: dict[int, torch.Tensor] = {}
-        flat = out if isinstance(out, (list, tuple)) else (out,)
-        # A maximum with its index: the value belongs to the choice as the index does.
-        indexed = (
-            len(flat) == 2
-            and isinstance(flat[1], torch.Tensor)
-            and not (flat[1].is_floating_point() or flat[1].is_complex())
-        )
-        for position, value in enumerate(flat):
-            if not isinstance(value, torch.Tensor):
-                outputs.append(None)
-                continue
-            same = bool(written) and any(t is value for t in written)
-            slot = self._slot(value) if same else None
-            if slot is None:
-                slot = self._made(node, operator, value, masked=masked, virtual=virtual)
-            outputs.append(slot.number)
-            if keeps and not value.is_floating_point():
-                kept[position] = value
-            elif keeps and not written and (indexed or operator.draws):
-                kept[position] = self._kept_value(node, value, written)
-        node.outputs = tuple(outputs)
-        if kept:
-            node.kept_outputs = kept
-        for tensor in written:
-            slot = self._slot(tensor)
-            if slot is not None:
-                self._add_writer(slot.storage, node)
-                slot.place = place_of(tensor)
-                slot.masked = slot.masked or (masked and not differentiated)
-                cut = node.reads_stopped and not (differentiated or tensor.requires_grad)
-                if cut and self.epoch == 0:
-                    slot.stopped = slot.storage.cut = self._cuts = True
-
-    def _made(
-        self, node: Node, operator: Operator, value: torch.Tensor, *, masked: bool, virtual: bool
-    ) -> Slot:
-        """The slot of a new result."""
-        slot = self._new_slot(value, node.location)
-        slot.producer = node
-        if operator.shape_only:
-            slot.key = weakref.ref(value)
-        dtype = slot.dtype
-        discrete = not (dtype.is_floating_point or dtype.is_complex)
-        # Of a detached value too: a comparison of it may stand at a tie.
-        if masked or (discrete and (node.differentiated or node.reads_stopped)):
-            slot.masked = True
-        if node.reads_stopped and not node.differentiated:
-            slot.stopped = True
-        if virtual and not discrete:
-            slot.virtual = True
-        return slot

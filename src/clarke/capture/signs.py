@@ -77,6 +77,7 @@ class ZeroFinder:
     def __init__(self, compiled: Compiled | None = None) -> None:
         self._compiled = compiled
         self._scratch: dict[torch.dtype, torch.Tensor] = {}
+        self._none = torch.zeros(0, dtype=torch.int64)
 
     def find(self, tensor: torch.Tensor) -> torch.Tensor:
         """(K,) flat positions, in C order, of the entries that are zero (of either sign).
@@ -84,9 +85,10 @@ class ZeroFinder:
         Smallest magnitudes first, chunk by chunk: comparing with zero, which makes booleans, takes
         several times as long and is done only where there is one.
         """
+        size = tensor.numel()
+        if size <= _SMALL and int(tensor.count_nonzero()) == size:
+            return self._none
         values = tensor.detach()
-        if values.numel() <= _SMALL and int(values.count_nonzero()) == values.numel():
-            return torch.zeros(0, dtype=torch.int64)
         if values.is_contiguous():
             flat = values.view(-1)
         elif values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
@@ -94,14 +96,14 @@ class ZeroFinder:
         else:
             flat = values.reshape(-1)
         if self._compiled is not None and not self._compiled.may_have_zero(flat):
-            return torch.zeros(0, dtype=torch.int64)
+            return self._none
         starts = [
             start
             for start in range(0, flat.numel(), _CHUNK)
             if self._has_zero(flat[start : start + _CHUNK])
         ]
         if not starts:
-            return torch.zeros(0, dtype=torch.int64)
+            return self._none
         if not values.is_contiguous():
             return (values.reshape(-1) == 0).nonzero().squeeze(1)
         found = [(flat[a : a + _CHUNK] == 0).nonzero().squeeze(1) + a for a in starts]

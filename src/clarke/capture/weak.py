@@ -48,11 +48,16 @@ class TensorTable(Generic[V]):
 
     def set(self, tensor: torch.Tensor, value: V) -> None:
         """Give a tensor a value."""
-        if self._dead:
-            self.sweep()
-        entry: Any = _Entry(tensor, self._forget)
-        entry.key, entry.value = id(tensor), value
-        self.entries[entry.key] = entry
+        dead, entries, key = self._dead, self.entries, id(tensor)
+        while dead:
+            gone = dead.pop()
+            if entries.get(gone.key) is gone:
+                del entries[gone.key]
+        entry: Any = entries.get(key)
+        if entry is None or entry() is not tensor:
+            entry = entries[key] = _Entry(tensor, self._forget)
+            entry.key = key
+        entry.value = value
 
     def drop(self, tensor: torch.Tensor) -> None:
         """Forget a tensor's value."""

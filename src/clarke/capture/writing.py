@@ -54,11 +54,7 @@ class Writing(Reading):
         for tensor in written:
             memory = memory_of(tensor)
             address = 0 if memory is None else memory._cdata
-            watching = self._watched.get(address)
-            if watching is not None and memory is not None:
-                writes = watching()
-                if writes is not None and writes.is_at(memory):
-                    writes.count += 1
+            self.unrecorded.note(address)
             entry = self._storages.get(address)
             storage = None if entry is None else entry()
             if storage is not None and memory is not None and not storage.is_at(memory):

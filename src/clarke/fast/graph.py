@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from clarke.capture import Trace
+    from clarke.fast.rows import RowCodes
     from clarke.fast.same import Agreement
 
 # Operations that hand on the whole of their first argument's values in another shape.
@@ -38,6 +39,7 @@ class Graph:
         writes: Some operation writes to what it reads.
         agreements: By position of a minimum or maximum, whether both sides are one function, as far
             as somebody has asked: a program that runs again has the same ones.
+        rows: By position of a reduction by index, the codes of the rows that it reduces, likewise.
     """
 
     trace: Trace
@@ -49,6 +51,7 @@ class Graph:
     needed: frozenset[int]
     writes: bool
     agreements: dict[int, Agreement] = field(default_factory=dict)
+    rows: dict[int, RowCodes] = field(default_factory=dict)
 
     def running(self, trace: Trace) -> Graph:
         """The graph of another run of the same program."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
-    from clarke.capture import OpRecord, Retraced, Trace
+    from clarke.capture import OpRecord, Trace
     from clarke.compiled import Compiled
     from clarke.fast.repertoire import Familiar, Plan
     from clarke.kinks import Known, Registry
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # A replay holds all values again: of more elements than these only when autograd has let go of its.
 _EARLY = 1 << 20
+_NO_RULES: Final[Mapping[int, Known]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,43 +114,15 @@ class QuickJudge:
     ) -> Decision | Declined:
         """The same of a program that is known, before the gradient is there."""
         retraced, plan = familiar.retraced, familiar.plan
-        if plan.plain and not proof:
-            smooth = self._untouched(retraced, plan)
-            if smooth is not None:
-                return smooth
         same = {p for p in plan.typed if retraced.same_arguments(p)}
         looked = [p for p in plan.looked if p not in same]
         graph = plan.graph.running(retraced.trace() if proof else retraced.glance())
         variables = tuple(plan.graph.bits)
-        found = self._judged(
-            graph, looked, variables, None, deadline, proof=proof, ruled=plan.ruled
-        )
+        found = self._judged(graph, looked, variables, None, deadline, proof=proof, run=familiar)
         if isinstance(found, Declined) and found.pending is not None and not proof:
             graph = graph.running(retraced.trace())
             return replace(found, pending=replace(found.pending, graph=graph))
         return found
-
-    def _untouched(self, retraced: Retraced, plan: Plan) -> Decision | None:
-        """That nothing is touched, where ReLUs alone can be."""
-        nodes = retraced.nodes
-        sizes = []
-        for position in plan.relus:
-            node = nodes[position]
-            if node.zeros is None or node.zeros.numel():
-                return None
-            output = node.kept_outputs[0]
-            if not is_there(output):
-                return None
-            sizes.append(output.numel())
-        if not all(retraced.same_arguments(p) for p in plan.typed):
-            return None
-        if plan.smooth is None or plan.sizes != tuple(sizes):
-            ops = retraced.structure.trace.ops
-            counts = [TouchCount(ops[p], n, 0, 0) for p, n in zip(plan.relus, sizes, strict=True)]
-            found = Findings(counts=counts)
-            plan.sizes = tuple(sizes)
-            plan.smooth = self._verdict(plan.graph, found, (), (), proof=False)
-        return plan.smooth
 
     def _judged(
         self,
@@ -160,14 +133,22 @@ class QuickJudge:
         deadline: Deadline,
         *,
         proof: bool,
-        ruled: Mapping[int, Known] = MappingProxyType({}),
+        run: Familiar | None = None,
     ) -> Decision | Declined:
         """What looking at some of the operations says, the others being smooth.
 
-        Of those in `ruled` it is known that they have a rule, and nothing else to be looked at.
+        Of a known program there is a `run`, whose plan knows of some that they have a rule, and
+        nothing else to be looked at.
         """
         trace, found = graph.trace, Findings()
+        ruled: Mapping[int, Known] = _NO_RULES if run is None else run.plan.ruled
         for position in positions:
+            if run is not None and position in run.plan.relus:
+                count = _untouched_relu(run, position)
+                if count is not None:
+                    found.counts.append(count)
+                    found.slopes[position] = True
+                    continue
             op = trace.ops[position]
             deadline.ask("judging recorded values: operation {} of {}", position, len(trace.ops))
             known = ruled.get(position)
@@ -186,7 +167,22 @@ class QuickJudge:
             if gradient is not None or not (found.in_parts or _size(trace) > _EARLY):
                 return self.settle(pending, gradient, deadline, proof=proof)
             return Declined("the gradient decides what a touched kink is worth", pending=pending)
+        if not proof and run is not None and not found.settled:
+            return self._as_before(run.plan, graph, found)
         return self._verdict(graph, found, tuple(variables), tuple(gradient or ()), proof=proof)
+
+    def _as_before(self, plan: Plan, graph: Graph, found: Findings) -> Decision:
+        """That nothing touched matters: step after step one and the same decision, mostly."""
+        counted = tuple(
+            [(c.op.index, c.op.func, c.elements, c.touched, c.choice) for c in found.counts]
+        )
+        if any(c.touch is not None or c.nonzero is not None for c in found.counts):
+            return self._verdict(graph, found, (), (), proof=False)
+        if plan.smooth is None or plan.counted != counted:
+            found.counts = [_without_values(c) for c in found.counts]
+            plan.counted = counted
+            plan.smooth = self._verdict(graph, found, (), (), proof=False)
+        return plan.smooth
 
     def settle(
         self,
@@ -247,6 +243,15 @@ class QuickJudge:
 def _size(trace: Trace) -> int:
     """How many elements a trace holds."""
     return sum(v.numel() for op in trace.ops if op.signs is None for v in op.kept.values())
+
+
+def _untouched_relu(run: Familiar, position: int) -> TouchCount | None:
+    """The count of a ReLU of which signs are kept, if it is not touched, without its record."""
+    node = run.retraced.nodes[position]
+    output = node.kept_outputs.get(0)
+    if node.zeros is None or node.zeros.numel() or output is None or not is_there(output):
+        return None
+    return TouchCount(run.retraced.structure.trace.ops[position], output.numel(), 0, 0)
 
 
 def let_go(decision: Decision, repeatable: Callable[[Any], bool]) -> Decision:

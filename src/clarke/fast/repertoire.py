@@ -36,22 +36,17 @@ class Plan:
         relus: Of these, the ReLUs of which signs are kept.
         typed: Of these, those that are smooth with the arguments that they had, of any value.
         ruled: Of these, those that have a rule whatever their values are, and nothing else.
-        sizes: Of the ReLUs, when none was touched the last time.
+        counted: Where nothing touched mattered the last time: the counts of its operations.
         smooth: The decision then.
     """
 
     graph: Graph
     looked: tuple[int, ...]
-    relus: tuple[int, ...]
+    relus: frozenset[int]
     typed: tuple[int, ...]
     ruled: Mapping[int, Known]
-    sizes: tuple[int, ...] = ()
+    counted: tuple[tuple[object, ...], ...] = ()
     smooth: Decision | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Whether nothing but ReLUs can have kinks."""
-        return len(self.looked) == len(self.relus) + len(self.typed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +161,7 @@ class Repertoire:
                 relus.append(position)
             if _is_ruled(known) and not _is_complex(op, structure.trace):
                 ruled[position] = known
-        return Plan(graph, tuple(looked), tuple(relus), tuple(typed), ruled)
+        return Plan(graph, tuple(looked), frozenset(relus), tuple(typed), ruled)
 
 
 def _is_ruled(known: Known) -> bool:

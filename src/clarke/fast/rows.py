@@ -8,6 +8,7 @@ rows different.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -18,6 +19,8 @@ from clarke.decide import TouchCount
 from clarke.fast.codes import mix
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from clarke.fast.graph import Graph
@@ -50,7 +53,7 @@ def same_rows(graph: Graph, position: int, found: Attained, source: int) -> Touc
         return TouchCount(found.op, count.numel(), 0, 0)
     if found.dim != 0 or graph.writes:
         return None
-    codes = _codes(graph, position, source, _DEEP)
+    codes = _known_codes(graph, position, source)
     if codes is None or len(codes) < found.index.shape[0]:
         return None
     # Of what attains a result: its row, and which result.
@@ -62,42 +65,135 @@ def same_rows(graph: Graph, position: int, found: Attained, source: int) -> Touc
     key = found.index.reshape(-1).numpy()[at] * wide.numel() + column
     among = tied.reshape(-1).numpy()[key]
     key, own = key[among], codes[row[among]]
-    order = np.argsort(key, kind="stable")
-    key, own = key[order], own[order]
-    if not bool(((key[1:] != key[:-1]) | (own[1:] == own[:-1])).all()):
+    one = np.empty(count.numel(), dtype=own.dtype)
+    one[key] = own  # of those that attain a result, any one
+    if not np.array_equal(one[key], own):
         return None
     many = "both" if float(count.max()) == _PAIR else "all"
     choice = f"autograd shared the slope equally among {many} tied elements"
     return TouchCount(found.op, count.numel(), touched, 0, choice=choice)
 
 
-def _codes(graph: Graph, position: int, argument: int, left: int) -> NDArray[np.uint64] | None:
-    """(rows,) codes of an argument; None where all rows are different."""
-    args = graph.trace.ops[position].args
-    value = args[argument] if argument < len(args) else None
-    return _of(graph, position, value, left) if isinstance(value, Ref) else None
+@dataclass(frozen=True, eq=False)
+class RowCodes:
+    """Codes of rows, with all that they rest on beside the operations and their wiring.
+
+    Attributes:
+        codes: (rows,) codes; None where all rows are different.
+        arguments: Of the operations that were asked, by position.
+        indices: The entries of the indices that pick rows, by slot.
+        biases: Whether what is added to a product has one dimension, by slot.
+    """
+
+    codes: NDArray[np.uint64] | None
+    arguments: Mapping[int, tuple[Any, ...]]
+    indices: Mapping[int, NDArray[np.int64]]
+    biases: Mapping[int, bool]
+
+    def hold(self, graph: Graph) -> bool:
+        """Whether another run of the program has the same ones."""
+        ops, externals = graph.trace.ops, graph.trace.externals
+        return (
+            all(_are_same(ops[p].args, args) for p, args in self.arguments.items())
+            and all((externals[s].tensor.dim() == 1) is flat for s, flat in self.biases.items())
+            and all(
+                externals[s].tensor.device.type == "cpu"
+                and np.array_equal(externals[s].tensor.detach().numpy(), index)
+                for s, index in self.indices.items()
+            )
+        )
 
 
-def _of(graph: Graph, position: int, value: Ref, left: int) -> NDArray[np.uint64] | None:
-    maker = graph.makers[position].get(value.slot)
-    if maker is None or left == 0:
-        return None
-    op = graph.trace.ops[maker]
-    name, args, left = op.short_name, op.args, left - 1
-    if op.outputs != (value.slot,) or op.kwargs:
-        return None
-    if name in ("index", "index_select"):
-        return _picked(graph, maker, left)
-    if name == "cat" and len(args) > 1 and args[1] > 0:
-        parts = [_of(graph, maker, ref, left) for ref in args[0]]
-        known = [p for p in parts if p is not None]
-        return _joined(known) if len(known) == len(parts) else None
-    if name == "addmm" and len(args) == 3 and _is_bias(graph, maker):
-        return _codes(graph, maker, 1, left)
-    numbers = all(not isinstance(a, (Ref, list, tuple)) for a in args[1:])
-    kept = name == "mm" or (name == "slice" and len(args) > 1 and args[1] > 0)
-    by_entry = numbers and (name in _UNARY or name in _WITH_NUMBER)
-    return _codes(graph, maker, 0, left) if kept or by_entry else None
+def _are_same(args: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    """Whether arguments are the same to the type and to the sign of a zero."""
+    return args is others or repr(args) == repr(others)
+
+
+def _known_codes(graph: Graph, position: int, source: int) -> NDArray[np.uint64] | None:
+    """(rows,) codes of what a reduction reduces, which an earlier run may have told."""
+    known = graph.rows.get(position)
+    if known is None or not known.hold(graph):
+        coding = _Coding(graph)
+        codes = coding.of_argument(position, source, _DEEP)
+        known = RowCodes(codes, coding.arguments, coding.indices, coding.biases)
+        graph.rows[position] = known
+    return known.codes
+
+
+class _Coding:
+    """Codes rows, and notes what the codes rest on."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self.arguments: dict[int, tuple[Any, ...]] = {}
+        self.indices: dict[int, NDArray[np.int64]] = {}
+        self.biases: dict[int, bool] = {}
+
+    def of_argument(self, position: int, argument: int, left: int) -> NDArray[np.uint64] | None:
+        """(rows,) codes of an argument; None where all rows are different."""
+        args = self.arguments[position] = self._graph.trace.ops[position].args
+        value = args[argument] if argument < len(args) else None
+        return self._of(position, value, left) if isinstance(value, Ref) else None
+
+    def _of(self, position: int, value: Ref, left: int) -> NDArray[np.uint64] | None:
+        maker = self._graph.makers[position].get(value.slot)
+        if maker is None or left == 0:
+            return None
+        op = self._graph.trace.ops[maker]
+        self.arguments[maker] = op.args
+        name, args, left = op.short_name, op.args, left - 1
+        if op.outputs != (value.slot,) or op.kwargs:
+            return None
+        if name in ("index", "index_select"):
+            return self._picked(maker, left)
+        if name == "cat" and len(args) > 1 and args[1] > 0:
+            parts = [self._of(maker, ref, left) for ref in args[0]]
+            known = [p for p in parts if p is not None]
+            return _joined(known) if len(known) == len(parts) else None
+        if name == "addmm" and len(args) == 3 and self._is_bias(maker):
+            return self.of_argument(maker, 1, left)
+        numbers = all(not isinstance(a, (Ref, list, tuple)) for a in args[1:])
+        kept = name == "mm" or (name == "slice" and len(args) > 1 and args[1] > 0)
+        by_entry = numbers and (name in _UNARY or name in _WITH_NUMBER)
+        return self.of_argument(maker, 0, left) if kept or by_entry else None
+
+    def _picked(self, position: int, left: int) -> NDArray[np.uint64] | None:
+        """Codes of rows that are picked by a constant index."""
+        op = self._graph.trace.ops[position]
+        given: Any = op.args[1]
+        if op.short_name == "index_select":
+            if op.args[1] != 0:
+                return None
+            given = [op.args[2]]
+        if len(given) != 1 or not isinstance(given[0], Ref):
+            return None
+        external = self._graph.trace.externals.get(given[0].slot)
+        if (
+            external is None
+            or external.origin is not Origin.CONSTANT
+            or external.snapshot is not None
+        ):
+            return None
+        index = external.tensor
+        if index.dtype != torch.int64 or index.dim() != 1 or index.device.type != "cpu":
+            return None
+        places = index.detach().numpy()
+        self.indices[given[0].slot] = places.copy()
+        below = self.of_argument(position, 0, left)
+        if below is None:
+            own: NDArray[np.uint64] = mix(places.astype(np.uint64))
+            return own
+        inside = len(places) == 0 or (int(places.min()) >= 0 and int(places.max()) < len(below))
+        return below[places] if inside else None
+
+    def _is_bias(self, position: int) -> bool:
+        """Whether what is added to a product of matrices is the same for all rows."""
+        row = self._graph.trace.ops[position].args[0]
+        external = self._graph.trace.externals.get(row.slot) if isinstance(row, Ref) else None
+        if external is None:
+            return False
+        flat = self.biases[external.slot] = external.tensor.dim() == 1
+        return flat
 
 
 def _joined(parts: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
@@ -105,35 +201,3 @@ def _joined(parts: list[NDArray[np.uint64]]) -> NDArray[np.uint64]:
     for part in parts:
         total = mix(total * _ODD + mix(part))
     return total
-
-
-def _picked(graph: Graph, position: int, left: int) -> NDArray[np.uint64] | None:
-    """Codes of rows that are picked by a constant index."""
-    op = graph.trace.ops[position]
-    given: Any = op.args[1]
-    if op.short_name == "index_select":
-        if op.args[1] != 0:
-            return None
-        given = [op.args[2]]
-    if len(given) != 1 or not isinstance(given[0], Ref):
-        return None
-    external = graph.trace.externals.get(given[0].slot)
-    if external is None or external.origin is not Origin.CONSTANT or external.snapshot is not None:
-        return None
-    index = external.tensor
-    if index.dtype != torch.int64 or index.dim() != 1 or index.device.type != "cpu":
-        return None
-    places = index.detach().numpy()
-    below = _codes(graph, position, 0, left)
-    if below is None:
-        own: NDArray[np.uint64] = mix(places.astype(np.uint64))
-        return own
-    inside = len(places) == 0 or (int(places.min()) >= 0 and int(places.max()) < len(below))
-    return below[places] if inside else None
-
-
-def _is_bias(graph: Graph, position: int) -> bool:
-    """Whether what is added to a product of matrices is the same for all rows."""
-    row = graph.trace.ops[position].args[0]
-    external = graph.trace.externals.get(row.slot) if isinstance(row, Ref) else None
-    return external is not None and external.tensor.dim() == 1

@@ -293,7 +293,7 @@ def is_repeated(call: Singular) -> torch.Tensor:
     """unique: entries that equal another one; how many results there are changes as they part."""
     x = call.args[0].reshape(-1)
     found, counts = x.unique(return_inverse=True, return_counts=True)[1:]
-    return (counts > 1)[found].reshape(call.args[0].shape)
+    return torch.as_tensor((counts > 1)[found].reshape(call.args[0].shape))
 
 
 def has_repeats(call: Singular) -> torch.Tensor:

@@ -134,7 +134,8 @@ def gradient_of(proof: Recomputed) -> Parts:
     if isinstance(proof, Membership):
         return ()
     own = proof.gradient  # type: ignore[attr-defined]
-    return unflatten(own, proof.point) if isinstance(own, np.ndarray) else own
+    parts: Parts = unflatten(own, proof.point) if isinstance(own, np.ndarray) else own
+    return tuple(g.to(torch.float64) for g in parts)
 
 
 def proved(proof: Recomputed) -> tuple[Verdict, ...]:

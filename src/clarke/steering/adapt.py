@@ -54,14 +54,10 @@ def adapted(
         if 0 in op.kept_outputs:
             return _recorded, (op.kept_outputs[0], dtype), {}
     if name in _FRACTIONAL and 3 in op.kept and op.kept[3].dtype != dtype:
-        # Rounded otherwise, the same samples could place the windows elsewhere.
-        places = window_places(op.kept[0], op.args[1:3], op.kept[3])
-        return pool_at, (args[0], places, op.kept_outputs[1].shape), {}
+        return _pool_as_it_was, (op, args[0]), {}
     if "unique" in name and isinstance(args[0], torch.Tensor):
         return op.func, (unpack_dual(args[0])[0].detach(), *args[1:]), kwargs  # no derivative
-    if name in _PLAIN:
-        return _PLAIN[name], args, kwargs
-    formula = by_formula(name, args)
+    formula = _PLAIN.get(name) or by_formula(name, args)
     if formula is not None:
         return formula, args, kwargs
     if name in _ATTENTION and not _dropout_probability(args, kwargs):
@@ -84,6 +80,11 @@ def _is_constant_draw(name: str) -> bool:
     """
     moves = name.startswith("aten::normal.") and "Tensor" in name
     return classify(name) is OpClass.RANDOM and name not in DROPOUT and not moves
+
+
+def _pool_as_it_was(op: OpRecord, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Rounded otherwise, the same samples could place the windows elsewhere."""
+    return pool_at(x, window_places(op.kept[0], op.args[1:3], op.kept[3]), op.kept_outputs[1].shape)
 
 
 def _recorded(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
