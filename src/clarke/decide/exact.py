@@ -16,8 +16,9 @@ from clarke.decide.guards import lipschitz_around_guards
 from clarke.decide.limits import Limits
 from clarke.decide.limitset import Component, LimitSet
 from clarke.decide.live import Live, find_live
-from clarke.decide.meeting import check_meeting, only_branches
+from clarke.decide.meeting import JumpsBesideError, check_meeting, only_branches
 from clarke.decide.normal import outer_estimate
+from clarke.decide.onsurface import jumps_on_surfaces
 from clarke.decide.recomputed import Defect
 from clarke.decide.verification import fresh_generator
 from clarke.errors import BudgetError
@@ -81,6 +82,9 @@ def enumerate_exactly(
     found = enumerate_components(program, live, generator, limits)
     if live.branches:
         check_meeting(program, [c for part in found.components for c in part.cells])
+        torn = jumps_on_surfaces(program, fresh_generator(), equalities=True)
+        if torn:
+            raise JumpsBesideError(torn)
     return Exact(found, live)
 
 

@@ -29,16 +29,23 @@ if TYPE_CHECKING:
 _SURFACES = 8  # ties whose surface is visited
 
 
-def jumps_on_surfaces(program: Program, generator: torch.Generator) -> str:
+def jumps_on_surfaces(
+    program: Program, generator: torch.Generator, *, equalities: bool = False
+) -> str:
     """Where values jump beside the point on the surface on which a guard's comparison is tied.
 
     ``(x * x + y * y) * (x > 0)`` comes back to 0 along every ray, and jumps by y * y beside it.
+
+    Args:
+        program: The program.
+        generator: Private randomness.
+        equalities: Only where ``==`` and ``!=`` are tied: what holds there holds nowhere beside.
     """
     count = sum(p.numel() for p in program.point)
     if count == 1:
         return ""
     for position, site in program.analysis.sites.items():
-        if not isinstance(site.rule, ComparisonRule):
+        if not isinstance(site.rule, ComparisonRule) or (equalities and not site.rule.isolated):
             continue
         for kink in range(min(site.touch.count, _SURFACES)):
             where = f"{site.touch.op.shown} at {site.touch.op.location}"
