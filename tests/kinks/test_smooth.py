@@ -435,6 +435,10 @@ ANALYTIC_CALLS: Mapping[str, tuple[Call, tuple[Shape, ...]]] = {
     "addbmm.default": (plain, ((2, 2), (2, 2, 3), (2, 3, 2))),
     "addcdiv.default": (lambda op, x, y, z: op(x, y, z, value=0.7), ((3,), (3,), (3,))),
     "addcmul.default": (lambda op, x, y, z: op(x, y, z, value=0.7), ((3,), (3,), (3,))),
+    "_sparse_addmm.default": (
+        lambda op, x, y: op(x, I([[1, 0, 2], [0, 3, 0]]).double().to_sparse(), y, beta=0.5),
+        ((2, 2), (3, 2)),
+    ),
     "addmm.default": (lambda op, x, y, z: op(x, y, z, beta=0.5), ((2, 2), (2, 3), (3, 2))),
     "addmv.default": (plain, ((2,), (2, 3), (3,))),
     "addr.default": (plain, ((2, 3), (2,), (3,))),

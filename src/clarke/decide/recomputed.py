@@ -193,7 +193,9 @@ def _check_flags(trace: Trace, variables: Sequence[int]) -> None:
     leaves = {slot for slot, e in trace.externals.items() if e.origin is Origin.LEAF}
     if len({*variables}) != len(variables) or not leaves.issuperset(variables):
         raise Defect("a variable is named twice, or recorded as what does not vary")
-    live = leaves
+    # What depends on other leaves only is a constant to these variables, unless memory is shared.
+    own = {trace.externals[v].storage for v in variables}
+    live = {s for s in leaves if s in variables or trace.externals[s].storage in own}
     for op in trace.ops:
         read = live.intersection(input_slots(op))
         if not read:

@@ -55,7 +55,7 @@ def adapted(
         if 0 in op.kept_outputs:
             return _recorded, (op.kept_outputs[0], dtype), {}
     if name in _FRACTIONAL and 3 in op.kept and op.kept[3].dtype != dtype:
-        return _pool_as_it_was, (op, args[0]), {}
+        return partial(_pool_as_it_was, op), (args[0],), {}
     formula = _PLAIN.get(name) or by_formula(name, args)
     if formula is not None:
         return formula, args, kwargs
