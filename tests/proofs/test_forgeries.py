@@ -213,8 +213,9 @@ def test_every_class_of_certificate_is_forged():
         Membership,
         LayerCertificate,
         RankCertificate,
-        Jacobian,
-    }  # of the last: tests/jacobian
+        Jacobian,  # tests/jacobian
+        clarke.Goldstein,  # tests/goldstein
+    }
     found = {
         node.name
         for path in Path(clarke.__file__).parent.rglob("*.py")
