@@ -272,8 +272,8 @@ def test_verdicts_of_the_program_uncompiled_and_no_bit_changed(make):
     assert all(torch.equal(a, b) for a, b in zip(without, seen, strict=True))
     assert dict(counters["stats"]) == made
     assert not counters["recompiles"]
+    assert Verdict.UNDECIDED not in verdicts(watching), [s.reason for s in watching.steps]
     assert verdicts(watching) == verdicts(plain)
-    assert Verdict.UNDECIDED not in verdicts(watching)
     places = [
         [[(k.operation, k.module, k.line, k.touched) for k in s.kinks] for s in one.steps]
         for one in (plain, watching)
