@@ -26,9 +26,9 @@ def device_types() -> tuple[str, ...]:
     return ("cpu",) if other in (None, "cpu") else ("cpu", str(other))
 
 
-def uncast(kind: str | None) -> contextlib.AbstractContextManager[Any]:
+def uncast(kind: str) -> contextlib.AbstractContextManager[Any]:
     """Operations on such a device run in the types of what they are given."""
-    if kind is None or not torch.is_autocast_enabled(kind):
+    if not torch.is_autocast_enabled(kind):
         return contextlib.nullcontext()
     return torch.autocast(kind, enabled=False)
 

@@ -69,7 +69,8 @@ def gradient_of(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> tuple[t
         grads = torch.autograd.grad(output, list(leaves), retain_graph=True, materialize_grads=True)
     except RuntimeError as error:
         if "donated buffer" in str(error):  # of a compiled program, whose graph is its own
-            return _strided(torch.autograd.grad(output, list(leaves), materialize_grads=True))
+            grads = torch.autograd.grad(output, list(leaves), materialize_grads=True)
+            return tuple(map(plain, grads))
         if "use_reentrant" in str(error):
             raise InputError(
                 "The program uses activation checkpointing with use_reentrant=True, for which "
@@ -83,11 +84,13 @@ def gradient_of(output: torch.Tensor, leaves: Sequence[torch.Tensor]) -> tuple[t
                 "result inside the function, without calling backward there."
             ) from error
         raise
-    return _strided(grads)
+    return tuple(map(plain, grads))
 
 
-def _strided(grads: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    return tuple(g.detach() if g.layout is torch.strided else g.detach().to_dense() for g in grads)
+def plain(gradient: torch.Tensor) -> torch.Tensor:
+    """A gradient without its graph, of which every entry is there."""
+    found = gradient.detach()
+    return found if found.layout is torch.strided else found.to_dense()
 
 
 class Rerun:

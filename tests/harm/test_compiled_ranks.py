@@ -3,10 +3,7 @@
 All programs run in one pair of processes, one after the other, and tell what came of them.
 """
 
-import importlib
-import os
 import warnings
-from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -20,13 +17,15 @@ from reference.backends import with_slope_one
 
 from .test_joint_verdicts import Function as Several
 from .test_joint_verdicts import (
-    answer,
     audited,
+    by_name,
     down,
-    pair_of,
+    names_of,
     plain,
     pytestmark,  # noqa: F401 - as there
+    serve,
     told,
+    told_by_both,
     up,
 )
 from .test_sharded_verdicts import sharded
@@ -195,30 +194,15 @@ PROGRAMS = (
 )  # fmt: skip
 
 
+def afresh(program):
+    """Run a program with nothing compiled yet."""
+    torch._dynamo.reset()
+    return program()
+
+
 def work(names, rank, port, queue):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    importlib.import_module("clarke.audit.meeting").POST_SECONDS = 30
-    for program in (p for p in PROGRAMS if p.__name__ in names):
-        torch._dynamo.reset()
-        try:
-            result = plain(program())
-        except Exception as error:  # noqa: BLE001 - shown by the test
-            result = repr(error)
-        queue.put((rank, program.__name__, result))
-        dist.monitored_barrier(timeout=timedelta(seconds=60))
-    dist.destroy_process_group()
-
-
-def told_by_both(programs):
-    names = [p.__name__ for p in programs]
-    with pair_of(partial(work, names)) as (ranks, queue):
-        found = {(r, n): f for r, n, f in (answer(ranks, queue) for _ in programs for _ in ranks)}
-        for process in ranks:
-            process.join(60)
-    assert [p.exitcode for p in ranks] == [0, 0]
-    return {n: (found[0, n], found[1, n]) for n in names}
+    programs = {n: partial(afresh, p) for n, p in by_name(PROGRAMS, names).items()}
+    serve(programs, rank, port, queue, post=30, wait=60)
 
 
 SOME = signs_differ_repaired, signs_differ_around_by_eager, in_parts
@@ -226,12 +210,12 @@ SOME = signs_differ_repaired, signs_differ_around_by_eager, in_parts
 
 @pytest.fixture(scope="module")
 def some():
-    return told_by_both(SOME)
+    return told_by_both(work, names_of(SOME))
 
 
 @pytest.fixture(scope="module")
 def found():
-    return told_by_both(PROGRAMS)
+    return told_by_both(work, names_of(PROGRAMS))
 
 
 WRONG = (["NOT_CLARKE"], "0.866 away")

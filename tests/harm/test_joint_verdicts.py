@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import clarke
+from clarke.numerics import POST_SECONDS
 
 pytestmark = pytest.mark.skipif(
     not (dist.is_available() and dist.is_gloo_available()),
@@ -460,19 +461,35 @@ def free_port():
         return s.getsockname()[1]
 
 
-def work(rank, port, queue, names=()):
+POST = float(POST_SECONDS)  # as it is outside of tests
+
+
+def serve(programs, rank, port, queue, *, post=1.5, wait=30):
+    """In one process of a pair: what every program gives, in step with the other process.
+
+    Programs are functions by name; `post` is how long clarke waits for an answer.
+    """
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    importlib.import_module("clarke.audit.meeting").POST_SECONDS = 1.5
-    for program in (p for p in PROGRAMS if not names or p.__name__ in names):
+    importlib.import_module("clarke.audit.meeting").POST_SECONDS = post
+    for name, program in programs.items():
         try:
             result = plain(program())
         except Exception as error:  # noqa: BLE001 - shown by the test
             result = repr(error)
-        queue.put((rank, program.__name__, result))
-        dist.monitored_barrier(timeout=timedelta(seconds=30))
+        queue.put((rank, name, result))
+        dist.monitored_barrier(timeout=timedelta(seconds=wait))
     dist.destroy_process_group()
+
+
+def by_name(programs, names):
+    """Those of some functions that have one of the names."""
+    return {p.__name__: p for p in programs if p.__name__ in names}
+
+
+def work(names, rank, port, queue):
+    serve(by_name(PROGRAMS, names), rank, port, queue)
 
 
 @contextmanager
@@ -504,17 +521,23 @@ def answer(ranks, queue):
     pytest.fail("no answer in 200 s")
 
 
-@pytest.fixture(scope="module")
-def found():
-    with pair_of(work) as (ranks, queue):
-        told = [answer(ranks, queue) for _ in PROGRAMS for _ in ranks]
+def told_by_both(work, names):
+    """What the two processes of a pair tell of each of some names; `work` gets these first."""
+    with pair_of(partial(work, names)) as (ranks, queue):
+        found = {(r, n): f for r, n, f in (answer(ranks, queue) for _ in names for _ in ranks)}
         for process in ranks:
             process.join(60)
     assert [p.exitcode for p in ranks] == [0, 0]
-    return {
-        p.__name__: [next(f for r, n, f in told if (r, n) == (rank, p.__name__)) for rank in (0, 1)]
-        for p in PROGRAMS
-    }
+    return {n: (found[0, n], found[1, n]) for n in names}
+
+
+def names_of(programs):
+    return [p.__name__ for p in programs]
+
+
+@pytest.fixture(scope="module")
+def found():
+    return told_by_both(work, names_of(PROGRAMS))
 
 
 WRONG, RIGHT = ["NOT_CLARKE"], ["BOULIGAND"]
@@ -563,10 +586,9 @@ SOME = signs_differ, signs_equal, nothing_touched, accumulated_at_kinks, rounded
 
 def test_some_on_two_ranks():
     """The first of what `make test-slow` tries of all."""
-    with pair_of(partial(work, names=[p.__name__ for p in SOME])) as (ranks, queue):
-        told = {(r, n): f for r, n, f in (answer(ranks, queue) for _ in SOME for _ in ranks)}
+    found = told_by_both(work, names_of(SOME))
     for program in SOME:
-        one_verdict(program, [told[rank, program.__name__] for rank in (0, 1)])
+        one_verdict(program, found[program.__name__])
 
 
 @pytest.mark.slow

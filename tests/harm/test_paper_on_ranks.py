@@ -1,9 +1,7 @@
 """The paper's networks, made small, on two ranks: every step decided, by one verdict of both."""
 
 import importlib
-import os
 import warnings
-from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -15,11 +13,11 @@ from torch.nn.parallel import DistributedDataParallel
 from clarke.experiments.models import Activation, fnn, resnet18, vgg11, vgg11_bn
 
 from .test_joint_verdicts import (
-    answer,
+    POST,
     audited,
-    pair_of,
-    plain,
     pytestmark,  # noqa: F401 - as there
+    serve,
+    told_by_both,
 )
 
 
@@ -67,31 +65,12 @@ def trained(name):
 
 
 def work(names, rank, port, queue):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    for name in names:
-        try:
-            result = plain(trained(name))
-        except Exception as error:  # noqa: BLE001 - shown by the test
-            result = repr(error)
-        queue.put((rank, name, result))
-        dist.monitored_barrier(timeout=timedelta(seconds=60))
-    dist.destroy_process_group()
-
-
-def told_by_both(names):
-    with pair_of(partial(work, names)) as (ranks, queue):
-        found = {(r, n): f for r, n, f in (answer(ranks, queue) for _ in names for _ in ranks)}
-        for process in ranks:
-            process.join(60)
-    assert [p.exitcode for p in ranks] == [0, 0]
-    return {n: (found[0, n], found[1, n]) for n in names}
+    serve({n: partial(trained, n) for n in names}, rank, port, queue, post=POST, wait=60)
 
 
 @pytest.fixture(scope="module")
 def found():
-    return told_by_both(list(NETWORKS))
+    return told_by_both(work, list(NETWORKS))
 
 
 @pytest.mark.slow

@@ -3,12 +3,9 @@
 All programs run in one pair of processes, one after the other, and tell what came of them.
 """
 
-import importlib
-import os
 import time
 import warnings
 from contextlib import nullcontext
-from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -22,13 +19,16 @@ from .test_joint_verdicts import (
     PIECES,
     answer,
     audited,
+    by_name,
     dies,
     down,
+    names_of,
     pair_of,
-    plain,
     pytestmark,  # noqa: F401 - as there
+    serve,
     smooth,
     told,
+    told_by_both,
     up,
 )
 from .test_joint_verdicts import Function as Several
@@ -409,41 +409,21 @@ PROGRAMS = (
 )  # fmt: skip
 
 
-def work(rank, port, queue, names=()):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    importlib.import_module("clarke.audit.meeting").POST_SECONDS = 1.5
-    for program in (p for p in PROGRAMS if not names or p.__name__ in names):
-        try:
-            result = plain(program())
-        except Exception as error:  # noqa: BLE001 - shown by the test
-            result = repr(error)
-        queue.put((rank, program.__name__, result))
-        dist.monitored_barrier(timeout=timedelta(seconds=30))
-    dist.destroy_process_group()
+def work(names, rank, port, queue):
+    serve(by_name(PROGRAMS, names), rank, port, queue)
 
 
 SOME = signs_differ_repaired, narrow_signs_differ, accumulated_kinks_that_cancel, network
 
 
-def told_by_both(programs):
-    with pair_of(partial(work, names=[p.__name__ for p in programs])) as (ranks, queue):
-        told = {(r, n): f for r, n, f in (answer(ranks, queue) for _ in programs for _ in ranks)}
-        for process in ranks:
-            process.join(60)
-    assert [p.exitcode for p in ranks] == [0, 0]
-    return {p.__name__: (told[0, p.__name__], told[1, p.__name__]) for p in programs}
-
-
 @pytest.fixture(scope="module")
 def some():
-    return told_by_both(SOME)
+    return told_by_both(work, names_of(SOME))
 
 
 @pytest.fixture(scope="module")
 def found():
-    return told_by_both(PROGRAMS)
+    return told_by_both(work, names_of(PROGRAMS))
 
 
 WRONG, RIGHT, SMOOTH = ["NOT_CLARKE"], ["BOULIGAND"], ["SMOOTH"]

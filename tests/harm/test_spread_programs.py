@@ -4,9 +4,7 @@ Tensor parallel layers, losses that are computed of sharded parameters, clipping
 that hold parts of the state.
 """
 
-import os
 from contextlib import nullcontext
-from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -15,12 +13,12 @@ import torch.distributed as dist
 from torch import nn
 
 from .test_joint_verdicts import (
-    answer,
+    POST,
     audited,
-    pair_of,
-    plain,
     pytestmark,  # noqa: F401 - as there
+    serve,
     told,
+    told_by_both,
 )
 
 STEPS = 2
@@ -138,41 +136,29 @@ def train(kind, audit):
     return [f.to_local() if hasattr(f, "to_local") else f for f in found]
 
 
-def work(rank, port, queue, kinds=tuple(KINDS)):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    for kind in kinds:
-        try:
-            bare = train(kind, nullcontext())
-            audit = audited()
-            seen = train(kind, audit)
-            same = all(torch.equal(a, b) for a, b in zip(bare, seen, strict=True))
-            result = same, told(audit)[0]
-        except Exception as error:  # noqa: BLE001 - shown by the test
-            result = repr(error), []
-        queue.put((rank, kind, plain(result)))
-        dist.monitored_barrier(timeout=timedelta(seconds=60))
-    dist.destroy_process_group()
+def compared(kind):
+    """Whether an audit changes nothing, and what it says."""
+    try:
+        bare = train(kind, nullcontext())
+        audit = audited()
+        seen = train(kind, audit)
+        return all(torch.equal(a, b) for a, b in zip(bare, seen, strict=True)), told(audit)[0]
+    except Exception as error:  # noqa: BLE001 - shown by the test
+        return repr(error), []
 
 
-def told_by_both(kinds):
-    with pair_of(partial(work, kinds=kinds)) as (ranks, queue):
-        found = {(r, k): f for r, k, f in (answer(ranks, queue) for _ in kinds for _ in ranks)}
-        for process in ranks:
-            process.join(60)
-    assert [p.exitcode for p in ranks] == [0, 0]
-    return found
+def work(kinds, rank, port, queue):
+    serve({k: partial(compared, k) for k in kinds}, rank, port, queue, post=POST, wait=60)
 
 
 @pytest.fixture(scope="module")
 def found():
-    return told_by_both(SOME)
+    return told_by_both(work, SOME)
 
 
 @pytest.fixture(scope="module")
 def all_found():
-    return told_by_both(tuple(KINDS))
+    return told_by_both(work, tuple(KINDS))
 
 
 SOME = ("tensor parallel", "penalized")
@@ -199,17 +185,17 @@ def nothing_changes_and_one_thing_is_said(kind, same, steps):
 @pytest.mark.parametrize("kind", SOME)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_some(found, kind, rank):
-    nothing_changes_and_one_thing_is_said(kind, *found[rank, kind])
+    nothing_changes_and_one_thing_is_said(kind, *found[kind][rank])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_all(all_found, kind, rank):
-    nothing_changes_and_one_thing_is_said(kind, *all_found[rank, kind])
+    nothing_changes_and_one_thing_is_said(kind, *all_found[kind][rank])
 
 
 def test_an_operation_is_named_with_its_place(found):
-    _, steps = found[0, "tensor parallel"]
+    _, steps = found["tensor parallel"][0]
     assert "first aten::t.default at 0 (" in steps[0][2]
     assert "test_spread_programs.py" in steps[0][2]

@@ -48,18 +48,23 @@ def told(audit):
     ]
 
 
+def trained(audit, set_up, backward, *, wrong):
+    """A network after steps as Accelerate and Fabric know them: set up, and told of backward."""
+    model = Net(wrong=wrong)
+    model, optimizer = set_up(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with audit:
+        for x in batches():
+            optimizer.zero_grad()
+            backward(model(x)["loss"])
+            optimizer.step()
+    return model
+
+
 def with_accelerate(audit, *, wrong):
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=True)
-    model = Net(wrong=wrong)
-    model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    with audit:
-        for x in batches():
-            optimizer.zero_grad()
-            accelerator.backward(model(x)["loss"])
-            optimizer.step()
-    return model
+    return trained(audit, accelerator.prepare, accelerator.backward, wrong=wrong)
 
 
 def with_accelerate_accumulating(audit, *, wrong):
@@ -82,14 +87,7 @@ def with_fabric(audit, *, wrong):
 
     fabric = Fabric(accelerator="cpu", strategy="ddp", devices=2)
     fabric.launch()
-    model = Net(wrong=wrong)
-    model, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    with audit:
-        for x in batches():
-            optimizer.zero_grad()
-            fabric.backward(model(x)["loss"])
-            optimizer.step()
-    return model
+    return trained(audit, fabric.setup, fabric.backward, wrong=wrong)
 
 
 def with_lightning(audit, *, wrong):

@@ -10,12 +10,6 @@ from hypothesis import strategies as st
 
 import clarke
 from clarke import Verdict
-from clarke.constraints import resolve
-from clarke.prepare import prepared
-from clarke.proof import save_step
-from clarke.proof.claims import touched
-from clarke.proof.instructions import instructions
-from clarke.steering import Program, analyse
 from reference import (
     ad_gradient,
     bouligand_subset,
@@ -25,7 +19,7 @@ from reference import (
     selections,
     to_torch,
 )
-from reference.proofs import CHECKED, REJECTED, forged, independent, opened, own
+from reference.proofs import CHECKED, REJECTED, forged, independent, opened, own, recorded
 
 EVERY = list(HealthCheck)
 KEPT = ("slot", "memory", "touched", "code", "constants", "point")
@@ -59,18 +53,6 @@ def test_both_programs_check_what_clarke_proves(tmp_path):
     assert seen[False] <= 0.1 * seen[True], seen
 
 
-def recorded(function, x, path):
-    """A file with a program at a point, and nothing proved."""
-    with prepared(function, (x,), None) as run:
-        save_step(run.trace, run.slots, run.gradient, path)
-        analysis = resolve(analyse(run.trace, run.registry), run.registry, run.slots)
-        program = Program(analysis, run.slots)
-        words, lowered = instructions(program)
-    content, tensors = opened(path)
-    content["instructions"] = words
-    return forged(path, content, {**tensors, **lowered, "touched": touched(program)})
-
-
 @pytest.fixture
 def false_claims(tmp_path):
     """Forges, of a file, a claim of any kind about any vector with any direction."""
@@ -99,7 +81,7 @@ def test_nothing_false_is_checked_whatever_the_file_says(tmp_path, false_claims)
     @settings(max_examples=25, suppress_health_check=EVERY, deadline=None, derandomize=True)
     @given(cases(), st.data())
     def run(case, data):
-        path = recorded(to_torch(case.expr), leaf(case.point), tmp_path / "one.clarke")
+        path = recorded(tmp_path / "one.clarke", to_torch(case.expr), leaf(case.point))
         exact = sorted(case.bouligand)
         gradient = ad_gradient(case.expr, case.point)
         size = len(case.point)
@@ -132,7 +114,7 @@ def test_nothing_false_is_checked_of_curved_programs(tmp_path, false_claims):
     @settings(max_examples=25, suppress_health_check=EVERY, deadline=None, derandomize=True)
     @given(cases(polynomial=True), st.data())
     def run(case, data):
-        path = recorded(to_torch(case.expr), leaf(case.point), tmp_path / "one.clarke")
+        path = recorded(tmp_path / "one.clarke", to_torch(case.expr), leaf(case.point))
         inside = list(bouligand_subset(case.expr, case.point, 60))
         outside = {cell.gradient for cell in selections(case.expr, case.point)}
         if not inside:

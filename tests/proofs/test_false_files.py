@@ -10,29 +10,20 @@ from typer.testing import CliRunner
 import clarke
 from clarke.cli import make_app
 from clarke.cli.apart import apart
-from clarke.constraints import resolve
 from clarke.errors import OutOfTimeError
-from clarke.prepare import prepared
-from clarke.proof import save_step
-from clarke.proof.claims import touched
-from clarke.proof.instructions import instructions
-from clarke.steering import Program, analyse
-from reference.proofs import CANNOT_TELL, CHECKED, REJECTED, forged, independent, opened, own
+from reference.proofs import (
+    CANNOT_TELL,
+    CHECKED,
+    REJECTED,
+    forged,
+    independent,
+    opened,
+    own,
+    recorded,
+)
 from reference.zoo import leaf, lemma2
 
 PROGRAM = ("slot.", "memory.", "op.", "touched", "code", "constants", "point")
-
-
-def recorded(path, function, x):
-    """A file with a program at a point, and nothing proved."""
-    with prepared(function, (x,), None) as run:
-        save_step(run.trace, run.slots, run.gradient, path)
-        analysis = resolve(analyse(run.trace, run.registry), run.registry, run.slots)
-        program = Program(analysis, run.slots)
-        words, lowered = instructions(program)
-        content, tensors = opened(path)
-        content["instructions"] = words
-        return forged(path, content, {**tensors, **lowered, "touched": touched(program)})
 
 
 def claiming(path, verdict, gradient, direction, *, witnessed=None):

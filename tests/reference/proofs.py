@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import clarke_verify
+from clarke.constraints import resolve
 from clarke.errors import ProofError, UnsupportedError
-from clarke.proof import load
+from clarke.prepare import prepared
+from clarke.proof import load, save_step
+from clarke.proof.claims import touched
 from clarke.proof.container import pack, unpack
+from clarke.proof.instructions import instructions
+from clarke.steering import Program, analyse
 
 CHECKER = Path(clarke_verify.__file__)
 CHECKED, REJECTED, CANNOT_TELL = 0, 1, 2
@@ -25,6 +33,18 @@ def forged(path: Path, content: Any, tensors: dict[str, Any]) -> Path:
     """A file with this content, its digest right."""
     path.write_bytes(pack(content, tensors))
     return path
+
+
+def recorded(path: Path, function: Callable[..., Any], x: torch.Tensor) -> Path:
+    """A file with a program at a point, and nothing proved."""
+    with prepared(function, (x,), None) as run:
+        save_step(run.trace, run.slots, run.gradient, path)
+        analysis = resolve(analyse(run.trace, run.registry), run.registry, run.slots)
+        program = Program(analysis, run.slots)
+        words, lowered = instructions(program)
+        content, tensors = opened(path)
+        content["instructions"] = words
+        return forged(path, content, {**tensors, **lowered, "touched": touched(program)})
 
 
 def independent(path: Path) -> tuple[int, str]:

@@ -277,8 +277,7 @@ class alone(contextlib.AbstractContextManager[None]):  # noqa: N801 - used as a 
         if not torch.is_grad_enabled():
             self._enter(torch.enable_grad())
         for kind in device_types():
-            if torch.is_autocast_enabled(kind):
-                self._enter(uncast(kind))
+            self._enter(uncast(kind))
         if torch.is_anomaly_enabled():
             self._enter(torch.autograd.set_detect_anomaly(mode=False))
         if saved_tensors_hooks() is not None:

@@ -24,6 +24,7 @@ from clarke.proof import (
     unpack_stored,
     with_parameters,
 )
+from clarke.rerun import plain
 from clarke.torch_private import is_of_replica
 from clarke.torch_sharded import is_of_sharding
 from clarke.verdict import Verdict
@@ -181,8 +182,7 @@ class Sums:
 
     def add(self, number: int, gradient: torch.Tensor, start: int = 0) -> None:
         """Add a gradient, or some of its entries in a row, the first of which is entry `start`."""
-        plain = gradient.detach()
-        flat = (plain if plain.layout == torch.strided else plain.to_dense()).reshape(-1)
+        flat = plain(gradient).reshape(-1)
         own = self._weights.to(flat.device)
         at = 0
         while at < len(flat):

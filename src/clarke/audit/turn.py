@@ -13,12 +13,13 @@ from clarke.audit.groups import held
 from clarke.audit.judge import Case, alone, judge, prepare, undecided
 from clarke.audit.ranks import NotSharedError
 from clarke.audit.shadowed import as_written, compiled_parts, judge_shadowed, value_of
-from clarke.audit.watch import GradBackup, LeafWatch, are_fresh, plain
+from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
 from clarke.audit.work import Work
 from clarke.capture import Origin, all_finite, any_away, release_nodes, without_values
 from clarke.decide import Confirm, Decision
 from clarke.errors import CaptureError, ClarkeError, UnseenError, in_a_line
 from clarke.fast import LayerCertificate, let_go
+from clarke.rerun import plain
 from clarke.undo import at_the_end
 from clarke.verdict import Verdict
 

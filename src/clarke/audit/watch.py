@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.errors import InputError
+from clarke.rerun import plain
 from clarke.torch_private import at_once
 
 if TYPE_CHECKING:
@@ -30,12 +31,6 @@ def are_fresh(leaves: Sequence[torch.Tensor]) -> bool:
 
 def _is_fresh(leaf: torch.Tensor) -> bool:
     return leaf.grad is None and not _hooks_of(leaf) and not leaf._post_accumulate_grad_hooks  # noqa: SLF001 - torch has no public name for it
-
-
-def plain(gradient: torch.Tensor) -> torch.Tensor:
-    """A gradient without its graph, of which every entry is there."""
-    found = gradient.detach()
-    return found if found.layout == torch.strided else found.to_dense()
 
 
 class LeafWatch:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from clarke.capture.functions import DeclaredFunction
     from clarke.capture.live import Storage
-    from clarke.capture.operators import Operators
+    from clarke.capture.operators import Operator, Operators
     from clarke.capture.places import Places
     from clarke.capture.trace import Location
 
@@ -302,12 +302,12 @@ class Reading(Book):
     # ---------------------------------------------------------------- arguments
 
     def _read_arguments(
-        self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, node: Node, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> list[int]:
         """Note what an operation reads; returns the positions of what is differentiated."""
         location, entries = node.location, self._slots.entries
         self._derived_from = ()
-        if self._operators.of(node.func).differentiates:
+        if operator.differentiates:
             self._derived_from = tuple(map(self._slot, tensors_among(args, kwargs)))
         inputs: list[Slot] = []
         varied: list[int] = []

@@ -292,7 +292,7 @@ class Recorder(Binding, TorchDispatchMode):
         passes = application is not None and func is _DETACH
         node = Node(self.count, _ALIAS if passes else func, location)
         whole = operator.casts and self._are_whole(args[0], operator.dtype(kwargs))
-        node.varied = self._operators.positions(self._read_arguments(node, args, kwargs))
+        node.varied = self._operators.positions(self._read_arguments(node, operator, args, kwargs))
         self._applied = None
         if application is not None:
             node.within = application

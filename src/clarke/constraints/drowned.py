@@ -8,17 +8,18 @@ import torch
 
 from clarke.constraints.entries import less_first, vary_in_an_entry
 from clarke.constraints.linearity import really_vary
-from clarke.errors import ReplayError
-from clarke.numerics import ERROR_SIZES, NULL_OWN, ROUNDING_MARGIN, SAMPLES
-from clarke.steering import Errors
+from clarke.constraints.noise import noise_of
+from clarke.numerics import NULL_OWN
 from clarke.tangents import forward_mode
 from clarke.torch_private import unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from clarke.steering import Program, Run
+    from clarke.steering import Errors, Program, Run
     from clarke.steering.uses import MaskUse
+
+_LARGEST = torch.finfo(torch.float64).max
 
 
 def tangent(value: torch.Tensor) -> torch.Tensor:
@@ -99,25 +100,18 @@ def small_jumps(
         left[number] = (gap.abs() > NULL_OWN * _local(use)) & open_[use.kink]
     if not any(bool(part.any()) for part in left.values()):
         return found
-    noise = {number: torch.zeros_like(gap) for number, gap in gaps.items()}
-    for seed in range(int(SAMPLES)):
-        program.deadline.ask("telling jumps from rounding")
-        for size in ERROR_SIZES:
-            errors = Errors(seed, size, double=True)
-            try:
-                run = program.run(
-                    choices=choices, weights=weights, probe=True, errors=errors, grad=False
-                )
-            except ReplayError:
-                continue
-            break
-        else:
-            return found
-        factor = float(ROUNDING_MARGIN) / size
-        for number, gap in gaps.items():
-            other = run.mask_uses[number].difference
-            if other is not None:
-                noise[number] = torch.maximum(noise[number], factor * (other - gap).abs())
+
+    def again(errors: Errors) -> dict[int, torch.Tensor]:
+        run = program.run(choices=choices, weights=weights, probe=True, errors=errors, grad=False)
+        beside = {n: run.mask_uses[n].difference for n in gaps}
+        # What is no number under errors tells of no jump: it counts as rounding, however large.
+        return {
+            n: gaps[n] if b is None else b.nan_to_num(_LARGEST, _LARGEST) for n, b in beside.items()
+        }
+
+    noise = noise_of(program, gaps, again, "telling jumps from rounding")
+    if noise is None:
+        return found
     for number, gap in gaps.items():
         found[uses[number].kink[left[number] & (gap.abs() > noise[number])]] = True
     return found

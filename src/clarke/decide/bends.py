@@ -14,7 +14,7 @@ import torch
 
 from clarke.constraints import flatten
 from clarke.constraints.nearby import nearby_point
-from clarke.decide.noise import noise_of
+from clarke.constraints.noise import noise_of
 from clarke.errors import ReplayError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import OpRecord, input_slots
+from clarke.capture import OpRecord, all_finite, input_slots
 from clarke.deadline import rung
 from clarke.decide.model import Culprit
 from clarke.decide.tolerance import of_tensors, peak, relative_difference
@@ -85,7 +85,7 @@ def name_nonfinite(program: Program) -> tuple[Culprit, ...]:
 
     def watch(op: OpRecord) -> Callable[[Any, Any], None]:
         def look(inner: Any, outer: Any) -> None:
-            if _all_finite(outer) and not _all_finite(inner):
+            if all_finite(_present(outer)) and not all_finite(_present(inner)):
                 found.append(op)
 
         return look
@@ -165,5 +165,5 @@ def _all_numbers(value: torch.Tensor | None) -> bool:
     return value is None or not value.is_floating_point() or not bool(torch.isnan(value).any())
 
 
-def _all_finite(values: Sequence[torch.Tensor | None]) -> bool:
-    return all(v is None or bool(torch.isfinite(v).all()) for v in values)
+def _present(values: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
+    return [v for v in values if v is not None]

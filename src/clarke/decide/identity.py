@@ -12,9 +12,9 @@ import torch
 
 from clarke.constraints import flatten, unflatten
 from clarke.constraints.nearby import nearby_point, nearby_points
+from clarke.constraints.noise import noise_of
 from clarke.constraints.relevance import Mixing, random_mixtures
 from clarke.decide.live import is_zero, primal
-from clarke.decide.noise import noise_of
 from clarke.numerics import IDENTITY_ZERO, SPACES_RANK
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import torch
 
 from clarke.constraints import find_relevant, tangent
 from clarke.constraints.nearby import nearby_point, nearby_points
+from clarke.constraints.noise import noise_of
 from clarke.constraints.relevance import Mixing, random_mixtures
 from clarke.decide.bends import bends
 from clarke.decide.meeting import only_branches
-from clarke.decide.noise import noise_of
 from clarke.errors import BudgetError
 from clarke.kinks import Hazard
 from clarke.numerics import VALUES_SAME

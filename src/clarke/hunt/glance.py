@@ -19,6 +19,7 @@ from clarke.kinks.regions import RegionRule
 from clarke.kinks.steps import ComparisonRule
 from clarke.numerics import HUNT_JUMP, HUNT_LIKE, HUNT_LISTED, HUNT_NEAR, HUNT_STEP
 from clarke.prepare import saving_recorder
+from clarke.rerun import plain
 from clarke.undo import at_the_end
 from clarke.world import World
 
@@ -150,8 +151,7 @@ class Glances:
                         output = self._subject.function(*arguments)
                 leaves = [*variables, *self._outer]
                 grads = torch.autograd.grad(output, leaves, materialize_grads=True)
-            dense = (g if g.layout is torch.strided else g.to_dense() for g in grads)
-            flat = [g.detach().reshape(-1).double().numpy() for g in dense]
+            flat = [plain(g).reshape(-1).double().numpy() for g in grads]
             return float(output.detach()), np.concatenate(flat)
         finally:
             for x, data in zip(self._outer, before, strict=True):

@@ -26,35 +26,37 @@ _RELUS = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
 
 def rewired(trace: Trace) -> Trace:
     """The trace, in which slopes of ReLUs depend on what the ReLUs read."""
-    asked = {
-        op.args[1].slot
-        for op in trace.ops
-        if op.func is _BACKWARD and isinstance(op.args[1], Ref) and op.args[2] == 0
-    }
+    asked = {slot for slot in map(_asked, trace.ops) if slot is not None}
     if not asked:
         return trace
     writers = _writers(trace.ops)
     dtypes = dict(trace.slot_dtypes)
+    free = min([0, *dtypes]) - 1  # from here on downwards
     read: dict[int, tuple[Ref, torch.Tensor]] = {}
     ops: list[OpRecord] = []
     for op in trace.ops:
         result = op.outputs[0] if op.func in _RELUS else None
         if result in asked and writers.get(result, op) is op:
-            copy = Ref(min([0, *dtypes]) - 1)
+            copy = Ref(free - len(read))
             dtypes[copy.slot] = dtypes[op.args[0].slot]
             ops.append(_copied(op, copy))
             read[result] = copy, op.kept[0]
         ops.append(op)
-        if op.func is not _BACKWARD or not isinstance(op.args[1], Ref) or op.args[2] != 0:
-            continue
-        if op.args[1].slot in read:
-            copy, kept = read[op.args[1].slot]
+        of = _asked(op)
+        if of is not None and of in read:
+            copy, kept = read[of]
             ops[-1] = replace(
                 op,
                 args=(op.args[0], copy, *op.args[2:]),
                 kept=MappingProxyType({**op.kept, 1: kept}),
             )
     return replace(trace, ops=tuple(ops), slot_dtypes=MappingProxyType(dtypes))
+
+
+def _asked(op: OpRecord) -> int | None:
+    """The result of a ReLU whose slope an operation is, or None."""
+    slope = op.func is _BACKWARD and isinstance(op.args[1], Ref) and op.args[2] == 0
+    return op.args[1].slot if slope else None
 
 
 def _writers(ops: Sequence[OpRecord]) -> dict[int, OpRecord]:

@@ -144,3 +144,5 @@ WHOLE: Mapping[str, Terms] = MappingProxyType(
         **dict.fromkeys(ATTENTION, _attention),
     }
 )
+# Of how many first arguments these are the adjoints' terms, where not of one.
+ADJOINTS: Mapping[str, int] = MappingProxyType(dict.fromkeys(ATTENTION, 2))

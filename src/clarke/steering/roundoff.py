@@ -14,8 +14,7 @@ import torch
 
 from clarke.capture import Ref, input_slots
 from clarke.numerics import SINGLE_CONSTANTS
-from clarke.steering.adapt import ATTENTION
-from clarke.steering.cancelling import ELEMENTWISE, WHOLE
+from clarke.steering.cancelling import ADJOINTS, ELEMENTWISE, WHOLE
 from clarke.steering.memory import aliases, shared_memory
 
 if TYPE_CHECKING:
@@ -171,7 +170,7 @@ class Roundoffs:
             copies=frozenset(s for s in input_slots(op) if looks and self._may_copy(op, s)),
             elementwise=ELEMENTWISE.get(op.short_name) or ELEMENTWISE.get(plain),
             whole=WHOLE.get(op.short_name),
-            formulas=2 if op.short_name in ATTENTION else 1,
+            formulas=ADJOINTS.get(op.short_name, 1),
             result=unit_roundoff(own),
         )
 

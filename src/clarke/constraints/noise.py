@@ -23,14 +23,21 @@ def noise_of(
     program: Program,
     values: Mapping[K, torch.Tensor],
     again: Callable[[Errors], Mapping[K, torch.Tensor]],
+    doing: str = "telling values from rounding",
 ) -> dict[K, torch.Tensor] | None:
     """How far roundings in float64 may move some values, by making random errors.
 
     None where these lead out of a function's domain.
+
+    Args:
+        program: For its deadline.
+        values: The values, by whatever name.
+        again: The same, computed with errors.
+        doing: As it completes "Time ran out while ...".
     """
     noise = {key: torch.zeros_like(own) for key, own in values.items()}
     for seed in range(int(SAMPLES)):
-        program.deadline.ask("telling values from rounding")
+        program.deadline.ask(doing)
         for size in ERROR_SIZES:
             try:
                 other = again(Errors(seed, size, double=True))
