@@ -18,7 +18,7 @@ from clarke.capture.reads import PythonReads
 from clarke.capture.recorder import Recorder
 from clarke.capture.refusing import RefusingRecorder
 from clarke.capture.releasing import release_nodes
-from clarke.capture.retraced import Retraced
+from clarke.capture.retraced import Retraced, args_at, tensor_at
 from clarke.capture.saving import saving_plainly
 from clarke.capture.shadow import Shadow, Shadows
 from clarke.capture.signs import Signs, ZeroFinder
@@ -69,6 +69,7 @@ __all__ = [
     "ZeroFinder",
     "all_finite",
     "any_away",
+    "args_at",
     "brought",
     "brought_home",
     "collect_opened",
@@ -87,6 +88,7 @@ __all__ = [
     "release_nodes",
     "saving_plainly",
     "structure_of",
+    "tensor_at",
     "values_again",
     "without_values",
 ]

@@ -122,9 +122,17 @@ class _Ops(Sequence["OpRecord"]):
             found = self._made[position] = self._op(position)
         return found
 
+    def args(self, position: int) -> tuple[Any, ...]:
+        """The positional arguments of an operation, of which no record has to be made for that."""
+        known = self._known[position].args
+        if _same_arguments(self._run.nodes[position].pattern, known):
+            return known
+        args: tuple[Any, ...] = self[position].args
+        return args
+
     def _op(self, position: int) -> OpRecord:
         node, op, repeatable = self._run.nodes[position], self._known[position], self._repeatable
-        if node.named or not _same_arguments(node.pattern, op.args):
+        if not (_same_arguments(node.pattern, op.args) and _same_named(node.named, op.kwargs)):
             args, kwargs = node.arguments()
             op = op.holding(
                 args=tuple([reference(a, self._run.numbers) for a in args]),
@@ -148,11 +156,34 @@ class _Externals(Mapping[int, External]):
             found = self._made[slot] = external_of(self._outside[slot]).seen_as(slot)
         return found
 
+    def tensor(self, slot: int) -> torch.Tensor:
+        """The tensor alone."""
+        found = self._outside[slot]
+        if found.held is None or found.storage.gathered is not None:
+            return self[slot].tensor
+        return found.held
+
     def __iter__(self) -> Iterator[int]:
         return iter(self._outside)
 
     def __len__(self) -> int:
         return len(self._outside)
+
+
+def args_at(trace: Trace, position: int) -> tuple[Any, ...]:
+    """``trace.ops[position].args``, by the quickest way."""
+    ops: Any = trace.ops
+    found: tuple[Any, ...]
+    found = ops.args(position) if isinstance(ops, _Ops) else ops[position].args
+    return found
+
+
+def tensor_at(trace: Trace, slot: int) -> torch.Tensor:
+    """``trace.externals[slot].tensor``, likewise."""
+    externals = trace.externals
+    if isinstance(externals, _Externals):
+        return externals.tensor(slot)
+    return externals[slot].tensor
 
 
 def holds(node: Node) -> bool:
@@ -181,6 +212,15 @@ def reference(value: Any, numbers: Mapping[int, int]) -> Any:
     if isinstance(value, (list, tuple)) and any(isinstance(v, Ref) for v in value):
         return type(value)([reference(v, numbers) for v in value])
     return value
+
+
+def _same_named(kwargs: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """The same of keyword arguments of the same names, of whatever types."""
+    if not kwargs:
+        return not known
+    own, others = tuple(kwargs.values()), tuple(known.values())
+    kinds = [Ref if v is TENSOR else type(v) for v in own]
+    return kinds == list(map(type, others)) and _same_arguments(own, others)
 
 
 def _same_arguments(args: tuple[Any, ...], known: tuple[Any, ...]) -> bool:

@@ -21,7 +21,7 @@ from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.lowering import lower
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.table_lowerings import COMPLEX_ONLY
-from clarke.kinks.table_scattered import attained, scattered
+from clarke.kinks.table_scattered import by_index, scattered
 from clarke.steering.adapt import can_replay_random
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Look:
         if not (op.differentiated or op.reads_stopped):
             return ""  # computed from masks, integers and constants: locally constant
         lowering = self._registry.known(op.func).lowering
-        reduced = None if lowering is None else attained(op)
+        reduced = None if lowering is None else by_index(op)
         count = None if reduced is None else same_rows(graph, position, reduced, _SOURCE)
         if count is not None:
             found.counts.append(count)
