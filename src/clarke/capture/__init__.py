@@ -18,7 +18,7 @@ from clarke.capture.reads import PythonReads
 from clarke.capture.recorder import Recorder
 from clarke.capture.refusing import RefusingRecorder
 from clarke.capture.releasing import release_nodes
-from clarke.capture.retraced import Retraced, args_at, tensor_at
+from clarke.capture.retraced import Retraced, bare_op, tensor_at
 from clarke.capture.saving import saving_plainly
 from clarke.capture.shadow import Shadow, Shadows
 from clarke.capture.signs import Signs, ZeroFinder
@@ -69,7 +69,7 @@ __all__ = [
     "ZeroFinder",
     "all_finite",
     "any_away",
-    "args_at",
+    "bare_op",
     "brought",
     "brought_home",
     "collect_opened",

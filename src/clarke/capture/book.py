@@ -366,9 +366,10 @@ class Book:
         """A graph has been freed: what was cut off before is a constant for what comes."""
         self.epoch += 1
         self.spread = None
-        for slot in self._histories:
-            slot.history = None
-        self._histories.clear()
+        if len(self._histories):  # to begin going through a weak set takes long
+            for slot in self._histories:
+                slot.history = None
+            self._histories.clear()
 
     def forget_reads(self, index: int) -> None:
         """Forget the values that went into Python before operation `index`."""

@@ -122,17 +122,17 @@ class _Ops(Sequence["OpRecord"]):
             found = self._made[position] = self._op(position)
         return found
 
-    def args(self, position: int) -> tuple[Any, ...]:
-        """The positional arguments of an operation, of which no record has to be made for that."""
-        known = self._known[position].args
-        if _same_arguments(self._run.nodes[position].pattern, known):
-            return known
-        args: tuple[Any, ...] = self[position].args
-        return args
+    def at(self, position: int) -> OpRecord:
+        """The same, perhaps without its values: these need not be there for its arguments."""
+        return self._known[position] if self._has_known(position) else self[position]
+
+    def _has_known(self, position: int) -> bool:
+        node, op = self._run.nodes[position], self._known[position]
+        return _same_arguments(node.pattern, op.args) and _same_named(node.named, op.kwargs)
 
     def _op(self, position: int) -> OpRecord:
         node, op, repeatable = self._run.nodes[position], self._known[position], self._repeatable
-        if not (_same_arguments(node.pattern, op.args) and _same_named(node.named, op.kwargs)):
+        if not self._has_known(position):
             args, kwargs = node.arguments()
             op = op.holding(
                 args=tuple([reference(a, self._run.numbers) for a in args]),
@@ -170,11 +170,10 @@ class _Externals(Mapping[int, External]):
         return len(self._outside)
 
 
-def args_at(trace: Trace, position: int) -> tuple[Any, ...]:
-    """``trace.ops[position].args``, by the quickest way."""
+def bare_op(trace: Trace, position: int) -> OpRecord:
+    """An operation, for those who look at its arguments alone; perhaps without its values."""
     ops: Any = trace.ops
-    found: tuple[Any, ...]
-    found = ops.args(position) if isinstance(ops, _Ops) else ops[position].args
+    found: OpRecord = ops.at(position) if isinstance(ops, _Ops) else ops[position]
     return found
 
 

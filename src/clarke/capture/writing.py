@@ -51,15 +51,19 @@ class Writing(Reading):
             written: What is written to.
             cut: With values that were computed from differentiated ones.
         """
+        self._slots.sweep()  # what nobody holds any more need not be looked at
+        marks = cut and self.epoch == 0
         for tensor in written:
             memory = memory_of(tensor)
             address = 0 if memory is None else memory._cdata
             self.unrecorded.note(address)
             entry = self._storages.get(address)
             storage = None if entry is None else entry()
+            if storage is None and not marks:
+                continue
             if storage is not None and memory is not None and not storage.is_at(memory):
                 storage = None
-            if storage is None and cut and self.epoch == 0:
+            if storage is None and marks:
                 storage = self._storage_of(tensor)
                 self._written.add(storage)
             if storage is None or storage.gathered is not None:
@@ -68,7 +72,7 @@ class Writing(Reading):
 
     def _overwritten(self, storage: Storage, *, cut: bool) -> None:
         """Leaves and constants in some memory that is known are about to be overwritten."""
-        for past in self._histories:
+        for past in self._histories if len(self._histories) else ():
             if past.storage is storage:
                 past.history = None  # no longer what that operation made
         self._protect_kept_only(storage)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from clarke.capture import Origin, Ref, args_at, tensor_at
+from clarke.capture import Origin, Ref, bare_op, tensor_at
 from clarke.decide import TouchCount
 from clarke.fast.codes import mix
 from clarke.kinks.table_scattered import attained
@@ -207,7 +207,7 @@ class RowCodes:
         """Whether another run of the program has the same ones."""
         trace = graph.trace
         return (
-            all(_are_same(args_at(trace, p), args) for p, args in self.arguments.items())
+            all(_are_same(bare_op(trace, p).args, args) for p, args in self.arguments.items())
             and all((tensor_at(trace, s).dim() == 1) is flat for s, flat in self.biases.items())
             and all(_is_index(tensor_at(trace, s), index) for s, index in self.indices.items())
         )
