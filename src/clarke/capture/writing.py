@@ -52,11 +52,13 @@ class Writing(Reading):
             cut: With values that were computed from differentiated ones.
         """
         self._slots.sweep()  # what nobody holds any more need not be looked at
+        memories = [memory_of(tensor) for tensor in written]
+        addresses = [0 if memory is None else memory._cdata for memory in memories]
+        self.unrecorded.note(addresses)
         marks = cut and self.epoch == 0
-        for tensor in written:
-            memory = memory_of(tensor)
-            address = 0 if memory is None else memory._cdata
-            self.unrecorded.note(address)
+        if not marks and self._storages.keys().isdisjoint(addresses):
+            return
+        for tensor, memory, address in zip(written, memories, addresses, strict=True):
             entry = self._storages.get(address)
             storage = None if entry is None else entry()
             if storage is None and not marks:
