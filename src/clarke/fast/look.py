@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import DeclaredFunction, ZeroFinder
+from clarke.capture import DeclaredFunction, Ref, ZeroFinder
 from clarke.decide import TouchCount
 from clarke.fast.codes import Coder
+from clarke.fast.graph import RESHAPES
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
 from clarke.fast.rows import same_rows
@@ -17,6 +18,7 @@ from clarke.fast.same import CHOICES, agree
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind, choice_text, slopes_taken
+from clarke.kinks.choices import ChoiceRule
 from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.lowering import lower
 from clarke.kinks.rewire import sloped
@@ -194,7 +196,7 @@ class Look:
         if not op.differentiated or touch.hazards:
             return "a kink is touched that no bias settles"
         settled = False
-        if rule.bends(op):
+        if rule.bends(op) and not _is_among_off_units(graph, position, rule, touch):
             settled = self._settled(graph, position, touch, found)
             same = settled or agree(graph, position, touch.elements)
             found.in_doubt = found.in_doubt or not same
@@ -275,14 +277,34 @@ def _is_slope_beside_kinks(graph: Graph, position: int, op: OpRecord) -> bool:
     It compares the ReLU's result with zero, which that is wherever the ReLU is off: no tie.
     """
     maker = None if sloped(op) is None or graph.tangled else graph.maker(position, 1)
-    if maker is None:
+    return maker is not None and _is_untouched_relu(graph.trace.ops[maker], op.args[1])
+
+
+def _is_among_off_units(graph: Graph, position: int, rule: KinkRule, touch: Touch) -> bool:
+    """Whether an operation chooses among units of a ReLU that are off, and so stay zero."""
+    if graph.tangled or not isinstance(rule, ChoiceRule) or _reads_index(graph, position):
         return False
-    relu = graph.trace.ops[maker]
-    if relu.short_name not in RELU or relu.outputs != (sloped(op),):
+    at, value = position, touch.op.args[0]
+    while isinstance(value, Ref):
+        maker = graph.makers[at].get(value.slot)
+        if maker is None:
+            return False
+        op = graph.trace.ops[maker]
+        if op.short_name in RESHAPES:
+            at, value = maker, op.args[0]
+            continue
+        untouched = _is_untouched_relu(op, value)
+        return untouched and not bool(touch.op.kept[0].reshape(-1)[touch.members].any())
+    return False
+
+
+def _is_untouched_relu(op: OpRecord, result: Ref) -> bool:
+    """Whether a value is the result of a ReLU none of whose arguments is zero."""
+    if op.short_name not in RELU or op.outputs != (result.slot,):
         return False
-    if relu.signs is not None:
-        return relu.signs.zeros.numel() == 0
-    return 0 in relu.kept and ZeroFinder().find(relu.kept[0]).numel() == 0
+    if op.signs is not None:
+        return op.signs.zeros.numel() == 0
+    return 0 in op.kept and ZeroFinder().find(op.kept[0]).numel() == 0
 
 
 def _reads_index(graph: Graph, position: int) -> bool:
