@@ -120,6 +120,20 @@ class Copy(NamedTuple):
     location: Location
 
 
+class Detached(NamedTuple):
+    """What was computed from differentiated values without gradients, and from others.
+
+    Of most such results, an evaluation's or a rollout's, nothing is ever asked.
+
+    Attributes:
+        epoch: How many backward calls had freed their graph.
+        location: Where it was made.
+    """
+
+    epoch: int
+    location: Location
+
+
 class Concern(Enum):
     """What an operation on some tensors may have to do with a gradient."""
 
@@ -159,7 +173,7 @@ class Book:
     def begin_anew(self) -> None:
         """Know nothing of what was recorded, as after a time in which nothing was."""
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
-        self._slots: TensorTable[Slot | weakref.ref[Slot] | Copy] = TensorTable()
+        self._slots: TensorTable[Slot | weakref.ref[Slot] | Copy | Detached] = TensorTable()
         self._storages: dict[int, weakref.ref[Storage]] = {}
         self._sweep_at = _SWEPT
         # What has been written to, and by what, is known as long as torch's own memory lives: the
@@ -193,6 +207,10 @@ class Book:
             return found
         if isinstance(found, Copy):
             return self._recorded(found, tensor)
+        if isinstance(found, Detached):
+            slot = self._new_slot(tensor, found.location)
+            slot.epoch, slot.stopped = found.epoch, True
+            return slot
         return found() if isinstance(found, weakref.ref) else None
 
     def _recorded(self, copy: Copy, tensor: torch.Tensor) -> Slot:
@@ -252,6 +270,8 @@ class Book:
             entry = entries.get(id(tensor))
             if (entry is None or entry() is not tensor) and not self._cuts:
                 continue
+            if entry is not None and type(entry.value) is Detached and entry() is tensor:
+                return Concern.GRADIENT
             slot = self._slot(tensor)
             if self._bears_mark(slot, tensor):
                 return Concern.GRADIENT

@@ -179,6 +179,14 @@ def place_of(tensor: torch.Tensor) -> Place:
     return tensor.storage_offset(), tensor.shape, tensor.stride()
 
 
+def is_rewritten(slot: Slot) -> bool:
+    """Whether something has written to a tensor since it was read, without autograd's knowledge."""
+    if slot.rewritten is None:
+        return False
+    alias, version = slot.rewritten
+    return alias.is_inference() or alias._version == version
+
+
 def version_of(slot: Slot, tensor: torch.Tensor) -> int:
     """How often a tensor that no operation has made was written to, as far as it is counted."""
     gathered = slot.storage.gathered

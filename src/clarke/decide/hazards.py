@@ -54,7 +54,7 @@ def obstacle(analysis: Analysis, *, sees_values: bool, held: bool = False) -> De
                 analysis=analysis,
             )
     for e in trace.externals.values():
-        if e.cut_by and not _may_be_constant(e.cut_by):
+        if e.cut_by and not may_be_constant(e.cut_by):
             why = "autograd takes its result for a constant although its input is differentiated"
             return Decision(
                 Verdict.UNDECIDED,
@@ -83,7 +83,7 @@ def obstacle(analysis: Analysis, *, sees_values: bool, held: bool = False) -> De
                     culprits=(Culprit(op.shown, op.location, why),),
                     analysis=analysis,
                 )
-    unknown = [op for op in analysis.unknown if _matters(analysis, op)]
+    unknown = [op for op in analysis.unknown if matters(op, analysis.trace)]
     if unknown:
         names = ", ".join(dict.fromkeys(f"{op.name} at {op.location}" for op in unknown[:4]))
         return Decision(
@@ -166,17 +166,18 @@ def _declared(analysis: Analysis) -> Decision | None:
     return None
 
 
-def _may_be_constant(name: str) -> bool:
+def may_be_constant(name: str) -> bool:
     """Whether an operation is meant to give constants: detach, factories, random numbers."""
     if name.startswith(("aten::detach", "aten::alias")):
         return True
     return classify(name) in (OpClass.CONSTANT, OpClass.RANDOM, OpClass.DISCRETE)
 
 
-def _matters(analysis: Analysis, op: OpRecord) -> bool:
+def matters(op: OpRecord, trace: Trace) -> bool:
+    """Whether an unknown operation stands in the way: of masks and integers alone none does."""
     if op.differentiated:
         return True
-    dtypes = analysis.trace.slot_dtypes
+    dtypes = trace.slot_dtypes
     return any(dtypes[s].is_floating_point for s in input_slots(op) if s in dtypes)
 
 

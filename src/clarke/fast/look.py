@@ -9,6 +9,7 @@ import torch
 
 from clarke.capture import DeclaredFunction, ZeroFinder
 from clarke.decide import TouchCount
+from clarke.decide.hazards import matters
 from clarke.fast.codes import Coder
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
@@ -84,8 +85,8 @@ class Look:
     def at(self, graph: Graph, position: int, op: OpRecord, found: Findings) -> str:
         """Why an operation cannot be accounted for; empty if it can."""
         declared = isinstance(op.func, DeclaredFunction)  # its own derivative is to be judged
-        if op.hidden_write or declared or (op.reads_stopped and position in graph.needed):
-            return "detached values, hidden writes or declared functions are involved"
+        if op.hidden_write or declared:
+            return "hidden writes or declared functions are involved"
         if op.resaved:
             return "tensors were saved in another form, or are computed again"
         if not (op.differentiated or op.reads_stopped):
@@ -100,7 +101,7 @@ class Look:
         if padding_row(op) is not None and not is_scaled(op):
             return ""  # of the other rows a linear function
         if known.kind is OpKind.UNKNOWN and lowering is None:
-            return "the operation is not known"
+            return "the operation is not known" if matters(op, graph.trace) else ""
         if known.kind is OpKind.RANDOM:
             fixed = not op.differentiated or can_replay_random(op)
             return "" if fixed else "the operation is random"
@@ -178,6 +179,16 @@ class Look:
         if touch is None or touch.count == 0:
             found.counts.append(TouchCount(op, elements, 0, 0))
             return ""
+        if not op.differentiated and not _may_jump(graph, known.rule, touch):
+            found.counts.append(TouchCount(op, elements, touch.count, 0, touch))
+            return ""  # of constants: on either side the same one
+        return self._touched(graph, position, touch, elements, found)
+
+    def _touched(
+        self, graph: Graph, position: int, touch: Touch, elements: int, found: Findings
+    ) -> str:
+        """The same of an operation that touches kinks which are not known to be of no account."""
+        op = touch.op
         if not op.differentiated or touch.hazards:
             return "a kink is touched that no bias settles"
         if op.short_name not in SHIFTED:
@@ -249,6 +260,13 @@ def _relu_touch(rule: KinkRule, op: OpRecord) -> tuple[int, Touch | None]:
     else:
         elements, at = op.kept[0].numel(), ZeroFinder().find(op.kept[0])
     return elements, touch_at_zeros(rule, op, at) if at.numel() else None
+
+
+def _may_jump(graph: Graph, rule: KinkRule, touch: Touch) -> bool:
+    """Whether the results of an operation on constants depend on the side of what it touches."""
+    results = [graph.trace.slot_dtypes.get(s) for s in touch.op.outputs if s is not None]
+    whole = all(d is not None and d.is_floating_point for d in results)
+    return rule.by_value or bool(touch.hazards) or not whole
 
 
 def _reads_index(graph: Graph, position: int) -> bool:
