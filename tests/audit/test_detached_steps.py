@@ -60,16 +60,16 @@ class Carried:
 
 
 class Codebook:
-    """The nearest of some vectors, which then move behind autograd's back."""
+    """The nearest of some vectors, which have moved behind autograd's back."""
 
     def __init__(self):
         self.net, self.book = nn.Linear(2, 2), nn.Parameter(torch.randn(6, 2))
 
     def __call__(self, step):
         torch.manual_seed(step)
+        self.book.data.copy_(0.9 * self.book.data)
         z = self.net(torch.randn(7, 2))
         nearest = self.book[torch.cdist(z, self.book).argmin(1)]
-        self.book.data.copy_(0.9 * self.book.data)
         return (z - nearest.detach()).square().mean()
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from clarke.constraints import Relevance
     from clarke.deadline import Deadline
     from clarke.decide.settle import Steep
-    from clarke.kinks import Registry
+    from clarke.kinks import KinkRule, Registry, Touch
 
 
 A_BRANCH: Final = "a Python branch depends on a comparison at an exact tie"
@@ -173,6 +173,13 @@ def may_be_constant(name: str) -> bool:
     return classify(name) in (OpClass.CONSTANT, OpClass.RANDOM, OpClass.DISCRETE)
 
 
+def may_jump(rule: KinkRule, touch: Touch, trace: Trace) -> bool:
+    """Whether the results of an operation on constants depend on the side of what it touches."""
+    results = [trace.slot_dtypes.get(s) for s in touch.op.outputs if s is not None]
+    whole = all(d is not None and d.is_floating_point for d in results)
+    return rule.by_value or bool(touch.hazards) or not whole
+
+
 def matters(op: OpRecord, trace: Trace) -> bool:
     """Whether an unknown operation stands in the way: of masks and integers alone none does."""
     if op.differentiated:
@@ -196,7 +203,7 @@ def _tied_decisions(analysis: Analysis, *, sees_values: bool, held: bool) -> Dec
         read = position in branch and op.outputs and not is_float(analysis, op.outputs[0])
         if read and not kept:
             why = A_BRANCH
-        elif not op.differentiated:
+        elif not op.differentiated and may_jump(site.rule, touch, analysis.trace):
             why = "a comparison of detached values is at an exact tie"
         elif any(_is_index(analysis, s) and s in used for s in op.outputs):
             why = "an index that a tie decides is used by other operations"

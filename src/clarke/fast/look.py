@@ -9,7 +9,7 @@ import torch
 
 from clarke.capture import DeclaredFunction, ZeroFinder
 from clarke.decide import TouchCount
-from clarke.decide.hazards import matters
+from clarke.decide.hazards import matters, may_jump
 from clarke.fast.codes import Coder
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
@@ -179,7 +179,7 @@ class Look:
         if touch is None or touch.count == 0:
             found.counts.append(TouchCount(op, elements, 0, 0))
             return ""
-        if not op.differentiated and not _may_jump(graph, known.rule, touch):
+        if not op.differentiated and not may_jump(known.rule, touch, graph.trace):
             found.counts.append(TouchCount(op, elements, touch.count, 0, touch))
             return ""  # of constants: on either side the same one
         return self._touched(graph, position, touch, elements, found)
@@ -260,13 +260,6 @@ def _relu_touch(rule: KinkRule, op: OpRecord) -> tuple[int, Touch | None]:
     else:
         elements, at = op.kept[0].numel(), ZeroFinder().find(op.kept[0])
     return elements, touch_at_zeros(rule, op, at) if at.numel() else None
-
-
-def _may_jump(graph: Graph, rule: KinkRule, touch: Touch) -> bool:
-    """Whether the results of an operation on constants depend on the side of what it touches."""
-    results = [graph.trace.slot_dtypes.get(s) for s in touch.op.outputs if s is not None]
-    whole = all(d is not None and d.is_floating_point for d in results)
-    return rule.by_value or bool(touch.hazards) or not whole
 
 
 def _reads_index(graph: Graph, position: int) -> bool:
