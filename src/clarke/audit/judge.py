@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.audit.constants import attached, independent, owned
+from clarke.audit.constants import attached, is_known, is_moved, owned
 from clarke.audit.ends import inner_ends
 from clarke.capture import (
     Recorder,
@@ -113,8 +113,10 @@ def prepare(
     trace = owned(trace, tuple(unique))
     opened = collect_opened(recorder, output, trace, tuple(unique), inner)
     opened = None if opened is None else owned(opened, tuple(unique))
-    if opened is not None and independent(opened, trace, tuple(unique)):
-        trace, opened = attached(trace), None
+    if opened is not None and not is_moved(opened, trace, tuple(unique)):
+        if is_known(opened):
+            trace = attached(trace)
+        opened = None
     return Case(
         source=trace,
         opened=opened,
@@ -133,22 +135,22 @@ def _familiar(
     penalized: Penalized,
 ) -> Case | None:
     """The case of a call whose program is known; None for any other, and where it reaches none."""
-    found = quick.repertoire.find(reached)
-    if found is None:
-        return None
-    retraced, plans = found
-    leaves = {number: retraced.leaf(number) for number in retraced.structure.leaves}
-    unique = _chosen(call, leaves, wrt, penalized)
-    if not unique or retraced.cut_from(unique):
-        return None
-    plan = quick.repertoire.plan(retraced.structure, plans, tuple(unique))
-    return Case(
-        source=Familiar(retraced, plan),
-        opened=None,
-        slots=tuple(unique),
-        leaves=tuple([x for _, x in unique.values()]),
-        positions=tuple([p for p, _ in unique.values()]),
-    )
+    for retraced, plans in quick.repertoire.find(reached):
+        leaves = {number: retraced.leaf(number) for number in retraced.structure.leaves}
+        unique = _chosen(call, leaves, wrt, penalized)
+        if not unique:
+            return None
+        if not retraced.holds_for(unique):
+            continue
+        plan = quick.repertoire.plan(retraced.structure, plans, tuple(unique))
+        return Case(
+            source=Familiar(retraced, plan),
+            opened=None,
+            slots=tuple(unique),
+            leaves=tuple([x for _, x in unique.values()]),
+            positions=tuple([p for p, _ in unique.values()]),
+        )
+    return None
 
 
 def _chosen(

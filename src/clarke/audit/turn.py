@@ -215,6 +215,7 @@ class Turn:
         """
         away = any_away(case.leaves)
         slow = away or self._compiled is not None or self._needs_replay(case)
+        slow = slow or case.opened is not None  # it may declare another rate than the function's
         quick = None if slow else self._orders.quick
         if quick is None:
             return case
@@ -248,7 +249,7 @@ class Turn:
         trace = case.trace()
         if case.reached is not None:
             quick.repertoire.learn(trace, case.reached)
-        return quick.decide(trace, case.slots, None, self.work.deadline, proof=proof)
+        return quick.decide(trace, case.slots, None, self.work.deadline, proof=proof, held=True)
 
     def _leaves(self, case: Case) -> tuple[torch.Tensor, ...]:
         """The leaves that ``.grad`` is about."""

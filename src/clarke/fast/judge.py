@@ -83,6 +83,7 @@ class QuickJudge:
         deadline: Deadline = UNLIMITED,
         *,
         proof: bool = True,
+        held: bool = False,
     ) -> Decision | Declined:
         """SMOOTH or BOULIGAND with a certificate, or why `clarke.decide.decide` must judge.
 
@@ -93,6 +94,8 @@ class QuickJudge:
                 that it is finite.
             deadline: Asked at every operation.
             proof: With a certificate, which costs something to seal.
+            held: Detached values are constants: nothing known says that they move with the
+                variables.
 
         Raises:
             OutOfTimeError: No answer in time.
@@ -104,6 +107,10 @@ class QuickJudge:
         if not trusted_externals(trace):
             return Declined("something that the program read was made elsewhere or has changed")
         graph = build_graph(trace, variables)
+        if not held and any(
+            op.reads_stopped and i in graph.needed for i, op in enumerate(trace.ops)
+        ):
+            return Declined("detached values may declare a derivative of their own")
         everything = range(len(trace.ops))
         return self._judged(graph, everything, variables, gradient, deadline, proof=proof)
 

@@ -9,6 +9,7 @@ import torch
 
 from clarke.capture import DeclaredFunction, Ref, ZeroFinder
 from clarke.decide import TouchCount
+from clarke.decide.hazards import matters, may_jump
 from clarke.fast.codes import Coder
 from clarke.fast.graph import RESHAPES
 from clarke.fast.layers import POOL, RELU, pool_layer
@@ -88,8 +89,8 @@ class Look:
     def at(self, graph: Graph, position: int, op: OpRecord, found: Findings) -> str:
         """Why an operation cannot be accounted for; empty if it can."""
         declared = isinstance(op.func, DeclaredFunction)  # its own derivative is to be judged
-        if op.hidden_write or declared or (op.reads_stopped and position in graph.needed):
-            return "detached values, hidden writes or declared functions are involved"
+        if op.hidden_write or declared:
+            return "hidden writes or declared functions are involved"
         if op.resaved:
             return "tensors were saved in another form, or are computed again"
         if not (op.differentiated or op.reads_stopped):
@@ -104,7 +105,7 @@ class Look:
         if padding_row(op) is not None and not is_scaled(op):
             return ""  # of the other rows a linear function
         if known.kind is OpKind.UNKNOWN and lowering is None:
-            return "the operation is not known"
+            return "the operation is not known" if matters(op, graph.trace) else ""
         if known.kind is OpKind.RANDOM:
             fixed = not op.differentiated or can_replay_random(op)
             return "" if fixed else "the operation is random"
@@ -193,16 +194,26 @@ class Look:
         if touch is None or touch.count == 0:
             found.counts.append(TouchCount(op, elements, 0, 0))
             return ""
-        if not op.differentiated or touch.hazards:
-            return "a kink is touched that no bias settles"
-        settled = False
-        if rule.bends(op) and not _is_among_off_units(graph, position, rule, touch):
-            settled = self._settled(graph, position, touch, found)
-            same = settled or agree(graph, position, touch.elements)
-            found.in_doubt = found.in_doubt or not same
-        relevant = touch.count if settled else 0
-        found.counts.append(TouchCount(op, elements, touch.count, relevant, touch))
-        return ""
+        if not op.differentiated and not may_jump(rule, touch, graph.trace):
+            found.counts.append(TouchCount(op, elements, touch.count, 0, touch))
+            return ""  # of constants: on either side the same one
+        trouble, relevant = self._at_kinks(graph, position, rule, touch, found)
+        if not trouble:
+            found.counts.append(TouchCount(op, elements, touch.count, relevant, touch))
+        return trouble
+
+    def _at_kinks(
+        self, graph: Graph, position: int, rule: KinkRule, touch: Touch, found: Findings
+    ) -> tuple[str, int]:
+        """Why touched kinks cannot be accounted for, if so; and how many a shift has settled."""
+        if not touch.op.differentiated or touch.hazards:
+            return "a kink is touched that no bias settles", 0
+        if not rule.bends(touch.op) or _is_among_off_units(graph, position, rule, touch):
+            return "", 0
+        if self._settled(graph, position, touch, found):
+            return "", touch.count
+        found.in_doubt = found.in_doubt or not agree(graph, position, touch.elements)
+        return "", 0
 
     def _settled(self, graph: Graph, position: int, touch: Touch, found: Findings) -> bool:
         """Whether a shift of a bias selects AD's pieces at the touched kinks."""
