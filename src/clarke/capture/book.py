@@ -42,7 +42,7 @@ _NOT_COUNTED: Final = partial(_exclude, _VERSIONS, True)
 _DETACH: Final = torch.ops.aten.detach.default
 _READS_REMEMBERED = 10_000
 _PRUNED = 8
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
+PLAIN: Final = (torch.Tensor, torch.nn.Parameter)
 _SWEPT = 4096  # so many storages may be dead ones
 
 
@@ -206,7 +206,7 @@ class Book:
 
     def _slot(self, tensor: torch.Tensor) -> Slot | None:
         found = self._slots.get(tensor)
-        if type(found) is Slot:
+        if found is None or type(found) is Slot:
             return found
         if isinstance(found, Copy):
             return self._recorded(found, tensor)
@@ -227,8 +227,9 @@ class Book:
         return slot
 
     def _storage_of(self, tensor: torch.Tensor) -> Storage:
-        memory = memory_of(tensor)
-        if memory is None:
+        try:
+            memory = tensor.untyped_storage()
+        except (RuntimeError, NotImplementedError):  # as for `memory_of`
             return Storage(self._slot_count, None)
         address = memory._cdata
         entry = self._storages.get(address)
@@ -307,7 +308,7 @@ class Book:
         self._slot_count += 1
         storage = self._storage_of(tensor)
         slot = Slot(self._slot_count, self.epoch, storage, tensor.dtype, location)
-        if type(tensor) not in _PLAIN and is_spread(tensor):
+        if type(tensor) not in PLAIN and is_spread(tensor):
             slot.spread = True
         if storage.first is None:
             storage.first = weakref.ref(slot)
@@ -389,9 +390,10 @@ class Book:
         """A graph has been freed: what was cut off before is a constant for what comes."""
         self.epoch += 1
         self.spread = None
-        for slot in self._histories:
-            slot.history = None
-        self._histories.clear()
+        if len(self._histories):  # to begin going through a weak set takes long
+            for slot in self._histories:
+                slot.history = None
+            self._histories.clear()
 
     def forget_reads(self, index: int) -> None:
         """Forget the values that went into Python before operation `index`."""

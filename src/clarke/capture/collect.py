@@ -252,8 +252,8 @@ def _walk(
 
 
 def _frozen(found: Mapping[K, V]) -> Mapping[K, V]:
-    """A copy that nobody can change."""
-    return MappingProxyType(dict(found)) if found else NOTHING_KEPT
+    """The same, so that nobody can change it; what a node holds is replaced, never changed."""
+    return MappingProxyType(found) if found else NOTHING_KEPT
 
 
 def _op_record(node: Node, applied: list[Application]) -> OpRecord:

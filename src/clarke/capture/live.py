@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 from clarke.capture.trace import Ref
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import TypeAlias
 
     import torch
@@ -92,10 +92,10 @@ class Unrecorded:
         self._last: dict[int, int] = {}  # by the address of torch's object
         self._forgotten = 0  # all before may have been to any memory
 
-    def note(self, address: int) -> None:
-        """Something is written to the memory at an address."""
+    def note(self, addresses: Iterable[int]) -> None:
+        """Something is written to the memory at these addresses."""
         self.count += 1
-        self._last[address] = self.count
+        self._last.update(dict.fromkeys(addresses, self.count))
         if len(self._last) > _ADDRESSES:
             self._last, self._forgotten = {}, self.count
 

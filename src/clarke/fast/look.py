@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import DeclaredFunction, Ref, ZeroFinder
+from clarke.capture import DeclaredFunction, Ref, ZeroFinder, bare_op
 from clarke.decide import TouchCount
 from clarke.decide.hazards import matters, may_jump
 from clarke.fast.codes import Coder
@@ -25,11 +25,11 @@ from clarke.kinks.lowering import lower
 from clarke.kinks.rewire import sloped
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.table_lowerings import COMPLEX_ONLY
-from clarke.kinks.table_scattered import attained, scattered
+from clarke.kinks.table_scattered import by_index, scattered
 from clarke.steering.adapt import can_replay_random
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from clarke.capture import OpRecord, Trace
@@ -54,10 +54,15 @@ class Settled:
     neutral: frozenset[int]
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 @dataclass
 class Findings:
-    """What one pass over a trace collects."""
+    """What one pass over a trace collects; `dear` is called before anything runs again."""
 
+    dear: Callable[[], object] = nothing
     counts: list[TouchCount] = field(default_factory=list)
     settled: list[Settled] = field(default_factory=list)
     directions: dict[int, torch.Tensor] = field(default_factory=dict)
@@ -96,7 +101,7 @@ class Look:
         if not (op.differentiated or op.reads_stopped):
             return ""  # computed from masks, integers and constants: locally constant
         lowering = self._registry.known(op.func).lowering
-        reduced = None if lowering is None else attained(op)
+        reduced = None if lowering is None else by_index(op)
         count = None if reduced is None else same_rows(graph, position, reduced, _SOURCE)
         if count is not None:
             found.counts.append(count)
@@ -110,7 +115,7 @@ class Look:
             fixed = not op.differentiated or can_replay_random(op)
             return "" if fixed else "the operation is random"
         if lowering is not None:
-            parts = self._parts(op)
+            parts = self._parts(op, found)
             if parts is not None:
                 if op.short_name.rstrip("_") in _BY_INDEX:
                     # Its formula does not hold where indices meet: only the gradient tells.
@@ -120,13 +125,14 @@ class Look:
                 return "the operation is not known"
         return self.for_kinks(graph, position, known, found)
 
-    def _parts(self, op: OpRecord) -> tuple[OpRecord, ...] | None:
+    def _parts(self, op: OpRecord, found: Findings) -> tuple[OpRecord, ...] | None:
         """What an operation stands for; None if it is by itself what it is here."""
         if op.short_name in COMPLEX_ONLY:
             return None
         rule = self._registry.known(op.func).rule
-        if isinstance(rule, SingularRule) and rule.find(op).count == 0:
+        if isinstance(rule, SingularRule) and rule.places(op) is not None:
             return None  # analytic here
+        found.dear()
         with torch.no_grad():
             parts = lower(op, lambda f: self._registry.known(f).lowering, -1)[0]
         return None if parts == (op,) else parts
@@ -179,6 +185,7 @@ class Look:
         op = graph.trace.ops[position]
         touch: Touch | None
         if op.short_name in RELU and op.differentiated:
+            found.dear()
             elements, touch = _relu_touch(rule, op)
             above = touch is not None and bool(touch.mixed().any() | (touch.chosen() != 0).any())
             found.slopes[position] = not above
@@ -189,6 +196,7 @@ class Look:
                 if count is not None:
                     found.counts.append(count)
                     return ""
+            found.dear()
             touch = rule.find(op)
             elements = max(touch.base.numel(), touch.count)
         if touch is None or touch.count == 0:
@@ -229,15 +237,16 @@ class Look:
         self, graph: Graph, position: int, elements: int, touched: torch.Tensor
     ) -> TouchCount | None:
         """The count of an operation of which that is all there is to know; else None."""
-        op = graph.trace.ops[position]
         if not touched.numel():
-            return TouchCount(op, elements, 0, 0)
+            return TouchCount(bare_op(graph.trace, position), elements, 0, 0)
+        op = graph.trace.ops[position]
         if op.short_name not in CHOICES or not op.differentiated:
             return None
         choice = self._choices.get((op.func, op.kept[0].dtype, op.varied))
         if choice is None or not agree(graph, position, touched):
             return None
-        return TouchCount(op, elements, touched.numel(), 0, choice=choice)
+        bare = bare_op(graph.trace, position)
+        return TouchCount(bare, elements, touched.numel(), 0, choice=choice)
 
     def _pool(self, graph: Graph, position: int, layer: PoolLayer, found: Findings) -> str:
         op = graph.trace.ops[position]
