@@ -46,7 +46,7 @@ def declared_derivative(
     """SURROGATE where a backward is meant to be no derivative of its forward."""
     trace = analysis.recorded
     for applied in trace.applied:
-        if applied.function in registry.surrogates:
+        if registry.is_surrogate(applied.function):
             return _surrogate(analysis, applied, "declared so by its author (register_function)")
     stepping = [a for i, a in enumerate(trace.applied) if _steps_in(trace, i, registry)]
     if not stepping:
