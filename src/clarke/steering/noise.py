@@ -196,6 +196,8 @@ class Noise:
                 sizes = np.abs(values)
                 sizes *= share
                 error += sizes
+                if not np.isfinite(error.sum()):  # infinity is what it is: a mask
+                    error[~np.isfinite(values)] = 0
             return torch.from_numpy(error)
 
         return rounded
@@ -210,7 +212,8 @@ def _on_device(
     bits = bits.bitwise_xor_(bits >> int(_AGAIN)).mul_(_SECOND)
     error = bits.to(torch.float64).mul_(unit * RANDOM_BITS)
     error *= value + value.sign() * (least / unit)
-    return error.add_(side * value.abs())
+    error += side * value.abs()
+    return torch.where(value.isfinite(), error, 0.0)  # infinity is what it is: a mask
 
 
 class _Behind:
