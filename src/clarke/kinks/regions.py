@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.capture import Keep
-from clarke.kinks.model import Call, Hazard, KinkRule, Touch
+from clarke.kinks.model import Call, Hazard, KinkRule, Touch, broadcast_shape
 from clarke.numerics import DIVISOR, SLOPE_SINGLE
 
 if TYPE_CHECKING:
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
     from clarke.capture import OpRecord
 
 _ROUNDINGS = 8  # derivatives of one operation in one dtype differ by a few roundings only
-
-
-def _shape_of(call: Call) -> torch.Size:
-    shapes: list[torch.Size] = [a.shape for a in call.args if isinstance(a, torch.Tensor)]
-    if all(s == shapes[0] for s in shapes[1:]):
-        return shapes[0]  # broadcast_shapes is slow
-    return torch.Size(torch.broadcast_shapes(*shapes))
 
 
 def _flat(value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
@@ -66,7 +59,7 @@ class RegionRule(KinkRule):
             return None
         with torch.no_grad():
             splits = self.split(call)
-            shape = _shape_of(call)
+            shape = broadcast_shape(*call.args)
             # Most often there is none, which a count tells without a copy.
             met = [s for s in splits if int(s.count_nonzero()) != s.numel()]
             if not met:
@@ -90,7 +83,7 @@ class RegionRule(KinkRule):
         call = Call(op.func, args, op.kwargs)
         with torch.no_grad():
             splits = self.split(call)
-            shape = _shape_of(call)
+            shape = broadcast_shape(*call.args)
             numel = shape.numel()
             touched: torch.Tensor | None = None
             base = torch.zeros(numel, dtype=torch.int8)
@@ -166,7 +159,7 @@ class RegionRule(KinkRule):
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         pieces = self.pieces(call)
-        shape = _shape_of(call)
+        shape = broadcast_shape(*call.args)
         region = selection.reshape(shape)
         out = pieces[0].expand(shape)
         for number, piece in enumerate(pieces[1:], start=1):
@@ -174,12 +167,12 @@ class RegionRule(KinkRule):
         return out
 
     def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
-        shape = _shape_of(call)
+        shape = broadcast_shape(*call.args)
         values = torch.stack([_flat(p, shape)[touch.elements] for p in self.pieces(call)])
         return values[touch.members, touch.owner]
 
     def switching(self, call: Call, touch: Touch) -> torch.Tensor:
-        shape = _shape_of(call)
+        shape = broadcast_shape(*call.args)
         return torch.stack([_flat(s, shape)[touch.elements] for s in self.split(call)])
 
     def rows(

@@ -1,0 +1,80 @@
+"""Cases that fuzzers of second derivatives, sets and known gaps brought up, with their answers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+import torch.nn.functional as tf
+
+import clarke
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+D = torch.float64
+Program = "Callable[[torch.Tensor], torch.Tensor]"
+
+
+def test_an_undefined_adjoint_is_no_crash() -> None:
+    def penalty(x: torch.Tensor) -> torch.Tensor:
+        two = x[None, :, None].expand(1, 2, 2) * torch.tensor([1.0, 2.0], dtype=D)
+        v = tf.group_norm(two, 1)[0, :, 0] * 1
+        v[1:].relu_()
+        value = (v * torch.tensor([-1.0, 1.5], dtype=D)).sum()
+        (g,) = torch.autograd.grad(value, x, create_graph=True)
+        return (g * x).sum()
+
+    x = torch.tensor([-1.0, 1.0], dtype=D, requires_grad=True)
+    assert clarke.check(penalty, (x,)).verdict is clarke.Verdict.SMOOTH
+
+
+def test_shapes_are_told_without_sympy() -> None:
+    """``torch.broadcast_shapes`` imports it: seconds of a check's time limit."""
+    code = (
+        "import sys, torch, clarke\n"
+        "x = torch.zeros(3, dtype=torch.float64, requires_grad=True)\n"
+        "clarke.check(lambda x: ((x > 0) * x + torch.maximum(x, x.sum())).sum(), (x,))\n"
+        "assert 'sympy' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603 - our own code
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_standardised_constants(n: int, dtype: torch.dtype) -> None:
+    """Slopes of 1e5 at a distance of 1e-6, and none at the point: the guard is 1e-6."""
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return ((x - x.mean()) / (x.std() + 1e-6)).pow(2).sum()
+
+    report = clarke.check(f, (torch.ones(n, dtype=dtype, requires_grad=True),))
+    assert report.verdict is clarke.Verdict.SMOOTH
+    assert not report.gradient[0].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    ("table", "after", "verdict"),
+    [
+        (lambda w: w * 2, lambda e: e.pow(2).sum(), "SMOOTH"),
+        (lambda w: w - 1, lambda e: e.abs().sum(), "CLARKE"),
+        (lambda w: w @ torch.ones(3, 2, dtype=w.dtype), lambda e: e.exp().sum(), "SMOOTH"),
+        (lambda w: w, lambda e: e.pow(2).sum(), "SMOOTH"),
+        (lambda w: w - 1, lambda e: (e.relu() - (-e).relu()).sum(), "NOT_CLARKE"),
+    ],
+)
+def test_padding_rows_of_computed_tables(
+    table: Callable[[torch.Tensor], torch.Tensor],
+    after: Callable[[torch.Tensor], torch.Tensor],
+    verdict: str,
+    dtype: torch.dtype,
+) -> None:
+    index = torch.tensor([0, 1, 2])
+    w = torch.ones(4, 3, dtype=dtype, requires_grad=True)
+    report = clarke.check(lambda w: after(tf.embedding(index, table(w), padding_idx=0)), (w,))
+    assert report.verdict.name == verdict
+    assert len([n for n in report.notes if "padding_idx" in n]) == 1
