@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 D = torch.float64
-Program = "Callable[[torch.Tensor], torch.Tensor]"
 
 
 def test_an_undefined_adjoint_is_no_crash() -> None:
@@ -78,3 +77,63 @@ def test_padding_rows_of_computed_tables(
     report = clarke.check(lambda w: after(tf.embedding(index, table(w), padding_idx=0)), (w,))
     assert report.verdict.name == verdict
     assert len([n for n in report.notes if "padding_idx" in n]) == 1
+
+
+def _largest_of_largest(seed: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    a, b, c = (torch.randint(-2, 3, (4, 3), generator=generator).to(D) for _ in range(3))
+    kind, sign = seed % 5, 1.0 if seed % 2 else -1.0
+
+    def f(z: torch.Tensor) -> torch.Tensor:
+        if kind == 0:
+            value = (a @ z).abs().amax()
+        elif kind == 1:
+            value = ((a @ z).relu() + b @ z).amax() + (c @ z).abs().sum()
+        elif kind == 2:
+            value = torch.stack([a @ z, b @ z]).amax(0).amax() + z[0]
+        elif kind == 3:
+            value = (2 * (a @ z).abs() + (b @ z)).amax() + 3 * (a @ z)[0].abs()
+        else:
+            value = -(-torch.maximum(a @ z, b @ z) - (c @ z)).amin()
+        return sign * value
+
+    return f
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_absorbed_kinks_leave_the_estimate(seed: int) -> None:
+    """The support function without a list is that of the listed set, and AD's shares give AD's."""
+    from clarke.decide.regularset import RegularSet
+
+    z = torch.zeros(3, dtype=D, requires_grad=True)
+    listed = clarke.subdifferential(_largest_of_largest(seed), (z,))
+    program = listed.program
+    found = RegularSet.of(program, torch.Generator().manual_seed(0), program.deadline)
+    assert found is not None
+    assert found.outer.mixing is None
+    vertices = listed.vertices()
+    for d in torch.randn(20, 3, dtype=D, generator=torch.Generator().manual_seed(seed)):
+        value, element = found.outer.extreme(d.numpy())
+        assert value == pytest.approx(float((vertices @ d).max()), abs=1e-9)
+        assert listed.contains(torch.from_numpy(element))
+    shares = found.outer.atoms.shares
+    assert shares is not None
+    assert torch.from_numpy(found.outer.mean(shares)).allclose(listed.gradient[0], atol=1e-9)
+
+
+@pytest.mark.parametrize("rows", [40, pytest.param(2000, marks=pytest.mark.slow)])
+def test_the_largest_absolute_value(rows: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(rows, 50, dtype=D, generator=generator)
+    z = torch.zeros(50, dtype=D, requires_grad=True)
+    found = clarke.subdifferential(lambda z: (matrix @ z).abs().amax(), (z,))
+    half = found.contains((matrix[0] - matrix[1]) / 2)
+    far = found.contains(2 * matrix[0])
+    assert half.inside is True
+    assert half.verify()
+    assert far.inside is False
+    assert far.verify()
+    assert float(found.min_norm()[0].norm()) < 1e-9
+    slope = float((matrix @ matrix[0]).abs().max())
+    assert found.directional(matrix[0]) == pytest.approx(slope)
+    assert found.is_stationary().stationary
