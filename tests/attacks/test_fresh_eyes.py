@@ -137,3 +137,42 @@ def test_the_largest_absolute_value(rows: int) -> None:
     slope = float((matrix @ matrix[0]).abs().max())
     assert found.directional(matrix[0]) == pytest.approx(slope)
     assert found.is_stationary().stationary
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("count", [7, 100, 100_000])
+def test_medians_of_many_equals(count: int, dtype: torch.dtype) -> None:
+    """Autograd shares evenly among all that are tied: each may be the median."""
+    x = torch.zeros(count, dtype=dtype, requires_grad=True)
+    report = clarke.check(lambda x: torch.median(x), (x,))
+    assert report.verdict is clarke.Verdict.CLARKE
+    assert report.gradient[0].allclose(torch.full_like(x, 1 / count))
+
+
+def _free(f: Callable[[torch.Tensor], torch.Tensor], n: int) -> bool:
+    from clarke.decide.freely import moves_freely
+    from clarke.decide.normal import outer_estimate
+
+    z = torch.zeros(n, dtype=D, requires_grad=True)
+    program = clarke.subdifferential(f, (z,)).program
+    return moves_freely(outer_estimate(program, torch.Generator().manual_seed(0)))
+
+
+def test_candidates_that_move_freely() -> None:
+    assert _free(lambda z: z[:3].median() - z[3:].median(), 6)
+    assert _free(lambda z: z[:3].median() - 2 * z[3:5].amax() + z[5].relu(), 6)
+    assert not _free(lambda z: z.median() - z.amax(), 3)  # both read all
+    assert not _free(lambda z: torch.stack([z[0], z[1], z[0] + z[1]]).median(), 2)
+    assert not _free(lambda z: z[0].relu() - (z[0] + z[1]).relu() + z[1].abs(), 2)
+
+
+def test_medians_of_dependent_values() -> None:
+    """Of x, x and -x + y no candidate is free of the others."""
+
+    def f(z: torch.Tensor) -> torch.Tensor:
+        return torch.stack([z[0], z[0], z[1] - z[0]]).median() + z[1].abs()
+
+    z = torch.zeros(2, dtype=D, requires_grad=True)
+    report = clarke.check(f, (z,))
+    truth = clarke.subdifferential(f, (z,))
+    assert report.correct is bool(truth.contains(report.gradient[0]))

@@ -143,7 +143,9 @@ class _Builder:
         for atom, number in zip(self._atom.tolist(), kinks.number.tolist(), strict=True):
             if atom >= 0:
                 numbers[atom].append(number)
-        return Atoms(form, owners, side, levels, tuple(tuple(n) for n in numbers), shares)
+        # Of max(0, s) the sign of s tells, which is among its quantities.
+        told = np.concatenate([np.ones(groups, dtype=bool), kinks.by_values[self._alone]])
+        return Atoms(form, owners, side, levels, tuple(tuple(n) for n in numbers), shares, told)
 
     def _finished(
         self, base: Array, noise: Array, out: Array, mixing: Array | None, shares: Array | None
