@@ -16,6 +16,7 @@ from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED
 from clarke.decide.allowed import allowed_error
 from clarke.decide.confirm import confirm
+from clarke.decide.freely import moves_freely
 from clarke.decide.normal import outer_estimate
 from clarke.decide.recomputed import Defect, WithoutSelection
 from clarke.decide.rounding import Rounding
@@ -129,7 +130,7 @@ class OuterRefutation(WithoutSelection):
 
 @dataclass(frozen=True, eq=False)
 class RegularProof(WithoutSelection):
-    """Proof of membership where the function is a sum of pieces that all bend the same way.
+    """Proof of membership where pieces all bend the same way, or all combinations of them occur.
 
     There the generalized gradients are the means of the candidates' gradients for *any* weights at
     each kink (the sum rule is an equality), so the weights are the proof.
@@ -181,7 +182,7 @@ class RegularProof(WithoutSelection):
     def wrong(self, outer: Outer, *, run: bool) -> str:
         """What is wrong with the proof for an estimate; empty if nothing is."""
         atoms = outer.atoms
-        if not regular_in_parts(outer):
+        if not is_the_set(outer):
             return "the function bends both ways"
         sums = np.zeros(atoms.count)
         np.add.at(sums, atoms.owner, self.shares)
@@ -203,6 +204,8 @@ class RegularProof(WithoutSelection):
         the gradient.
         """
         generator = torch.Generator().manual_seed(1)
+        if not regular_in_parts(outer):
+            return self._stays_inside(outer, generator)
         convex = np.zeros(len(mean), dtype=bool)
         for atoms, entries in outer.parts():
             if outer.bends(1.0, atoms):
@@ -223,6 +226,21 @@ class RegularProof(WithoutSelection):
                     return False
         return True
 
+    def _stays_inside(self, outer: Outer, generator: torch.Generator) -> bool:
+        """Gradients beside the point are no further in a direction than the estimate reaches."""
+        for _ in range(_SAMPLES):
+            direction, across = (_random(self.program, generator) for _ in range(2))
+            along = flatten(across)
+            high, low = outer.extreme(along)[0], -outer.extreme(-along)[0]
+            room = FOLLOWS * (float(outer.noise @ np.abs(along)) + abs(high) + abs(low))
+            slopes = [
+                flatten(natural_gradient(self.program, _moved(self.program, direction, step)))
+                for step in BESIDE_STEPS
+            ]
+            if not any(low - room <= float(s @ along) <= high + room for s in slopes):
+                return False
+        return True
+
 
 def roundings_of(outer: Outer, program: Program) -> tuple[torch.Tensor, ...]:
     """What adding up the estimate's terms may do to the entries of a mean."""
@@ -232,6 +250,11 @@ def roundings_of(outer: Outer, program: Program) -> tuple[torch.Tensor, ...]:
 def regular_in_parts(outer: Outer) -> bool:
     """Whether every part of the estimate is the set itself."""
     return outer.regular() or all(outer.regular(atoms) for atoms, _ in outer.parts())
+
+
+def is_the_set(outer: Outer) -> bool:
+    """Whether the estimate is the set itself: by how pieces bend, or since all of them occur."""
+    return regular_in_parts(outer) or moves_freely(outer)
 
 
 def _random(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
