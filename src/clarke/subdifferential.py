@@ -13,12 +13,13 @@ import torch
 from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.absnormal import AbsNormalForm, abs_normal_form
+from clarke.decide.certificate import Certificate
 from clarke.decide.curvature import local_minimum
 from clarke.decide.descent import Frechet, Stationarity, frechet, stationarity
 from clarke.decide.detached import numbers_read
 from clarke.decide.exact import rounding_of_set
 from clarke.decide.limits import set_limits
-from clarke.decide.membership import Membership, allowed_for
+from clarke.decide.membership import Membership, allowed_for, shaped_like
 from clarke.decide.minimum import LocalMinimum
 from clarke.decide.settext import set_text
 from clarke.decide.source import (
@@ -255,15 +256,15 @@ class Subdifferential:
             seconds: Time limit.
         """
         target = self._flat(vector)
-        parts = (vector,) if isinstance(vector, torch.Tensor) else tuple(vector)
-        allowed = allowed_for(self._source.either, parts, target, tolerance)
+        parts = shaped_like(self._program.point, vector)
+        allowed = allowed_for(self._source.either, parts, tolerance)
         with Deadline.after(seconds) as deadline:
             found = placed(self._source, target, allowed, deadline)
             if not found.inside and tolerance is None:
                 # What cancels in the set's computation is looked for where it could matter.
-                found = granted_more(self._source, found, self._rounding, deadline)
-            parts = tuple(p.detach().clone() for p in parts)
-            return replace(found, vector=parts, asked=tolerance).sealed()
+                found = granted_more(self._source, found, target, self._rounding, deadline)
+            argument = replace(found, asked=tolerance)
+            return Membership(Certificate(self._program, parts, argument).sealed())
 
     @leaves_no_trace
     def min_norm(self, *, seconds: float | None = SET_SECONDS) -> tuple[torch.Tensor, ...]:
