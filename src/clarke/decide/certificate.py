@@ -49,8 +49,10 @@ class Argument(ABC):
 
     Attributes:
         holds_sides: It proves something also where branches of Python rest on ties.
+        judges: It is about the gradient that autograd returned; else about the set.
     """
 
+    judges: ClassVar[bool] = True
     holds_sides: ClassVar[bool] = False
 
     @abstractmethod
@@ -83,7 +85,7 @@ class Certificate:
     Attributes:
         program: What ran, and where.
         gradient: The gradient that is judged, one tensor for each variable; for a member of a set,
-            the vector that was asked about.
+            the vector that was asked about, or zeros.
         argument: What is claimed of it, and what shows it.
         seal: Binds all of this, see `Argument.seal`.
     """

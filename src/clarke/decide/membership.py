@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -53,6 +53,8 @@ class Member(Argument):
         directions: (k, n) for each element, a direction around which it is the gradient; found when
             it is saved, for a checker that has no list of cells.
     """
+
+    judges: ClassVar[bool] = False
 
     inside: bool | None
     distance: float
@@ -109,7 +111,7 @@ class Member(Argument):
         certain = limits.certain() if isinstance(limits, LimitSet) else None
         if certain is None:
             return self
-        found = [_direction_into(cells) for cells in _cells_of(certain, self.atoms)]
+        found = [direction_into(cells) for cells in _cells_of(certain, self.atoms)]
         kept = [d for d in found if d is not None]
         complete = len(kept) == len(self.atoms)
         return replace(self, directions=np.stack(kept)) if complete else self
@@ -268,7 +270,7 @@ def _cells_of(limits: LimitSet, atoms: Sequence[Sequence[int]]) -> Iterator[list
         yield [c.cells[i] for c, i in zip(limits.components, atom, strict=True)]
 
 
-def _direction_into(cells: Sequence[Cell]) -> Array | None:
+def direction_into(cells: Sequence[Cell]) -> Array | None:
     """A direction into all of some cells, of components whose rows are independent."""
     own = [c.direction for c in cells if c.direction is not None]
     if len(own) < len(cells):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from clarke.constraints import find_relevant, flatten, unflatten
+from clarke.decide.answers import Independent, Slope, Smallest, Vertices
 from clarke.decide.apart import OneWay, OuterSeparation
 from clarke.decide.certificate import Certificate
 from clarke.decide.confirm import USUAL_FINEST
@@ -63,7 +64,19 @@ def write(certificate: Certificate, tensors: Tensors) -> dict[str, Any]:
             tensors["direction"] = torch.from_numpy(proof.direction)
             return {"kind": "norms of zero"}
         case Member():
-            return _write_membership(proof, certificate, tensors)
+            return {"kind": "membership", **_write_member(proof, certificate, tensors)}
+        case Smallest():
+            own = _write_member(proof.member, certificate, tensors)
+            return {"kind": "smallest", "short": proof.short, **own}
+        case Slope():
+            tensors.update(named("vector", certificate.gradient))
+            return {"kind": "slope", "slope": proof.slope, "exact": proof.exact}
+        case Vertices():
+            _write_elements(proof.directions, proof.elements, program.point, tensors)
+            return {"kind": "vertices", "count": len(proof.elements), "exact": proof.exact}
+        case Independent():
+            own = {"rank": proof.rank.rank, "off": proof.rank.off, "exact": proof.exact}
+            return {"kind": "rank", **own}
         case _:
             raise TypeError(type(proof).__name__)
 
@@ -88,21 +101,18 @@ def _write_witnesses(witnesses: Sequence[Witness], program: Program, tensors: Te
         tensors[f"witness.{n}.selection"] = torch.cat([empty, *pairs])
 
 
-def _write_membership(proof: Member, certificate: Certificate, tensors: Tensors) -> dict[str, Any]:
+def _write_member(proof: Member, certificate: Certificate, tensors: Tensors) -> dict[str, Any]:
     point = certificate.replay.point
     if proof.directions is None:
         tensors["elements"] = torch.from_numpy(proof.elements)
     else:
-        for n, (d, g) in enumerate(zip(proof.directions, proof.elements, strict=True)):
-            tensors.update(named(f"witness.{n}.direction", unflatten(d, point)))
-            tensors.update(named(f"witness.{n}.gradient", unflatten(g, point)))
+        _write_elements(proof.directions, proof.elements, point, tensors)
     tensors.update(named("vector", certificate.gradient))
     if proof.direction is not None:
         tensors["direction"] = torch.from_numpy(proof.direction)
     if proof.shares is not None:
         tensors["shares"] = torch.from_numpy(proof.shares)
     return {
-        "kind": "membership",
         "inside": proof.inside,
         "weights": proof.weights.tolist(),
         "asked": proof.asked,
@@ -110,6 +120,12 @@ def _write_membership(proof: Member, certificate: Certificate, tensors: Tensors)
         "exact": proof.exact,
         "regular": proof.regular,
     }
+
+
+def _write_elements(directions: Any, elements: Any, point: Parts, tensors: Tensors) -> None:
+    for n, (d, g) in enumerate(zip(directions, elements, strict=True)):
+        tensors.update(named(f"witness.{n}.direction", unflatten(d, point)))
+        tensors.update(named(f"witness.{n}.gradient", unflatten(g, point)))
 
 
 def named(name: str, parts: Sequence[torch.Tensor]) -> Tensors:
@@ -132,8 +148,8 @@ def touched(program: Program) -> torch.Tensor:
 
 def gradient_of(certificate: Certificate) -> Parts:
     """The gradient that a proof is about, one tensor per variable; none of a member of the set."""
-    asked = isinstance(certificate.argument, Member)
-    return () if asked else tuple(g.to(torch.float64) for g in certificate.gradient)
+    judged = certificate.gradient if certificate.argument.judges else ()
+    return tuple(g.to(torch.float64) for g in judged)
 
 
 def proved(certificate: Certificate) -> tuple[Verdict, ...]:
@@ -149,10 +165,8 @@ def proved(certificate: Certificate) -> tuple[Verdict, ...]:
             return positive if proof.equal else (Verdict.NOT_CLARKE,)
         case OneWay():
             return positive[2:]
-        case Member():
-            return (Verdict.UNDECIDED,)
         case _:
-            return (Verdict.NOT_CLARKE,)
+            return (Verdict.NOT_CLARKE if proof.judges else Verdict.UNDECIDED,)
 
 
 def entry_apart(certificate: Certificate) -> int | None:

@@ -13,7 +13,9 @@ import torch
 from clarke.constraints import flatten
 from clarke.constraints.reads import held_sides
 from clarke.deadline import UNLIMITED, Deadline
+from clarke.decide.answers import Smallest
 from clarke.decide.certificate import Certificate
+from clarke.decide.descent import Stationarity
 from clarke.decide.membership import Member, Membership
 from clarke.decide.recomputed import Defect, as_defects, rebuilt
 from clarke.decide.verification import is_replayed
@@ -183,7 +185,8 @@ def save_certificate(
             of somebody else, sparse or complex constants.
         ModifiedSinceError: The program's tensors have changed since it was judged.
     """
-    proof = certificate.certificate if isinstance(certificate, Membership) else certificate
+    holds = isinstance(certificate, (Membership, Stationarity))
+    proof = certificate.certificate if holds else certificate
     if not isinstance(proof, Certificate):
         raise InputError(
             f"A {type(certificate).__name__} is no proof of a verdict on a program. Pass "
@@ -196,6 +199,9 @@ def save_certificate(
         proof = argument.whole(program, proof.gradient)
     elif isinstance(argument, Member):
         proof = replace(proof, argument=argument.with_directions(program))
+    elif isinstance(argument, Smallest):
+        member = argument.member.with_directions(program)
+        proof = replace(proof, argument=replace(argument, member=member))
     tensors = dict(named("gradient", gradient_of(proof)))
     tensors["touched"] = touched(program)
     claim = write(proof, tensors)

@@ -10,8 +10,10 @@ import torch
 
 from clarke.constraints import build_rows, find_relevant, flatten
 from clarke.decide.allowed import allowed_error, least_bounds
+from clarke.decide.answers import Independent, Slope, Smallest, Vertices
 from clarke.decide.apart import OneWay, OuterSeparation, refute_outside
 from clarke.decide.certificate import Argument, Certificate
+from clarke.decide.dependent import Rank
 from clarke.decide.exact import (
     part_entries,
     part_limits,
@@ -55,8 +57,11 @@ def read(claim: Any, program: Program, tensors: Mapping[str, torch.Tensor]) -> C
     made = _READERS.get(kind) if isinstance(kind, str) else None
     if made is None:
         raise refuse("claim.kind is not known")
-    asked = kind == "membership"
-    vector = each("vector" if asked else "gradient", program, tensors, double=not asked)
+    if kind in ("vertices", "rank"):
+        vector = tuple(torch.zeros_like(p) for p in program.point)
+    else:
+        asked = kind in ("membership", "smallest", "slope")
+        vector = each("vector" if asked else "gradient", program, tensors, double=not asked)
     return Certificate(program, vector, made(claim, program, vector, tensors)).sealed()
 
 
@@ -261,7 +266,7 @@ def _read_membership(
     program: Program,
     vector: Parts,
     tensors: Mapping[str, torch.Tensor],
-) -> Argument:
+) -> Member:
     known = {"kind", "inside", "weights", "asked", "atoms", "exact", "regular"}
     fields(claim, known, "claim")
     inside, exact, regular = (truth(claim[name]) for name in ("inside", "exact", "regular"))
@@ -305,6 +310,51 @@ def _read_membership(
     )
 
 
+def _read_smallest(
+    claim: Any, program: Program, vector: Parts, tensors: Mapping[str, torch.Tensor]
+) -> Argument:
+    rest = {name: value for name, value in claim.items() if name != "short"}
+    member = _read_membership(rest, program, vector, tensors)
+    return Smallest(member, number(claim.get("short"), "claim.short"))
+
+
+def _read_slope(
+    claim: Any,
+    program: Program,  # noqa: ARG001 - it is recomputed from it when it is checked
+    vector: Parts,  # noqa: ARG001 - the direction
+    tensors: Mapping[str, torch.Tensor],  # noqa: ARG001 - there are none
+) -> Argument:
+    fields(claim, {"kind", "slope", "exact"}, "claim")
+    return Slope(number(claim["slope"], "claim.slope"), truth(claim["exact"]))
+
+
+def _read_vertices(
+    claim: Any,
+    program: Program,
+    vector: Parts,  # noqa: ARG001 - it is about none
+    tensors: Mapping[str, torch.Tensor],
+) -> Argument:
+    fields(claim, {"kind", "count", "exact"}, "claim")
+    count = whole(claim["count"], "claim.count")
+    if not 0 < count <= len(tensors):
+        raise refuse("claim.count is not that of the vertices")
+    elements, directions = (
+        _stacked(name, count, program, tensors) for name in ("gradient", "direction")
+    )
+    return Vertices(elements, directions, truth(claim["exact"]))
+
+
+def _read_rank(
+    claim: Any,
+    program: Program,  # noqa: ARG001 - it is recomputed from it when it is checked
+    vector: Parts,  # noqa: ARG001 - it is about none
+    tensors: Mapping[str, torch.Tensor],  # noqa: ARG001 - there are none
+) -> Argument:
+    fields(claim, {"kind", "rank", "off", "exact"}, "claim")
+    rank = Rank(whole(claim["rank"], "claim.rank"), number(claim["off"], "claim.off"))
+    return Independent(rank, truth(claim["exact"]))
+
+
 _READERS: Mapping[str, Callable[[Any, Program, Parts, Mapping[str, torch.Tensor]], Argument]] = (
     MappingProxyType(
         {
@@ -315,6 +365,10 @@ _READERS: Mapping[str, Callable[[Any, Program, Parts, Mapping[str, torch.Tensor]
             "outer estimate": _read_outer,
             "norms of zero": _read_norms,
             "membership": _read_membership,
+            "smallest": _read_smallest,
+            "slope": _read_slope,
+            "vertices": _read_vertices,
+            "rank": _read_rank,
         }
     )
 )
