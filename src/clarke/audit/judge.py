@@ -142,8 +142,6 @@ def _familiar(
     if not unique or retraced.cut_from(unique):
         return None
     plan = quick.repertoire.plan(retraced.structure, plans, tuple(unique))
-    if plan is None:
-        return None
     return Case(
         source=Familiar(retraced, plan),
         opened=None,

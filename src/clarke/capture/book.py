@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 
-from clarke.capture.live import TENSOR, Node, Read, Slot, Storage, Unrecorded, version_of
+from clarke.capture.live import TENSOR, Node, Read, Slot, Storage, Tampering, Unrecorded, version_of
 from clarke.capture.operators import reads_shape_only
 from clarke.capture.weak import TensorTable
 from clarke.torch_private import at_once
@@ -141,8 +141,7 @@ class Book:
         unrecorded: Writes to memory that are no operations of the record.
         count: Operations recorded so far.
         epoch: Backward calls whose record has been released.
-        tampered: Memory that was changed behind autograd's back, where, and whether behind
-            recorded writes.
+        tampered: Memory that was changed behind autograd's back.
         gathered: Tells whose memory that comes and goes a tensor lies in, if such memory is in use.
         spread: The first operation on `DTensor`s since a graph was freed.
     """
@@ -169,15 +168,23 @@ class Book:
         self._histories: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._cuts = False  # some memory holds values that were cut off
         self.spread: Node | None = None
-        self.tampered: weakref.WeakKeyDictionary[Storage, tuple[Location, bool]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self.tampered: weakref.WeakKeyDictionary[Storage, Tampering] = weakref.WeakKeyDictionary()
 
     # ---------------------------------------------------------------- lookups
 
     def slot_of(self, tensor: torch.Tensor) -> Slot | None:
         """The slot of a tensor that the record knows, or None."""
         return self._slot(tensor)
+
+    def tampering(self, slot: Slot) -> Tampering | None:
+        """What changed behind autograd's back after a tensor was read, if anything did.
+
+        What autograd does not follow was held, with the value it had, when it was read.
+        """
+        found = self.tampered.get(slot.storage)
+        if found is None or slot.number > found.before:
+            return None
+        return found if slot.producer is not None or found.behind_writes else None
 
     def tensor_of(self, function: object, number: int) -> torch.Tensor | None:
         """The tensor that is a result of this node of autograd's graph, if it is there."""

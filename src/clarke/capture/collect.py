@@ -84,12 +84,11 @@ def collect_trace(
     reads = _scalar_reads(recorder, nodes, slots, deadline, all_reads=all_reads, ends=ends)
     _refuse_spread(slots.values(), recorder.spread)
     for s in slots.values():
-        where, all_of_it = recorder.tampered.get(s.storage, (None, False))
-        # What autograd does not follow was held, with the value it had, when it was read.
-        if where is not None and (s.producer is not None or all_of_it):
+        changed = recorder.tampering(s)
+        if changed is not None:
             raise ModifiedSinceError(
-                f"A tensor was changed behind autograd's back at {where} (through `.data` or an "
-                "alias), so its recorded history no longer describes its values. "
+                f"A tensor was changed behind autograd's back at {changed.location} (through "
+                "`.data` or an alias), so its recorded history no longer describes its values. "
                 "Write to it with gradients on, or before it is used."
             )
     externals = {

@@ -104,6 +104,20 @@ class Unrecorded:
         return self._last.get(address, self._forgotten) > count
 
 
+class Tampering(NamedTuple):
+    """A change of some memory behind autograd's back.
+
+    Attributes:
+        location: Where.
+        behind_writes: Recorded operations had written there before.
+        before: Number of the last slot that was there: what is read later has the new values.
+    """
+
+    location: Location
+    behind_writes: bool
+    before: int
+
+
 class Storage(Memory):
     """Memory shared by aliasing tensors: who wrote to it, and what it held before.
 

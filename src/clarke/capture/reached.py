@@ -49,11 +49,15 @@ class Reached:
 def reach(recorder: Recorder, output: torch.Tensor) -> Reached | None:
     """The operations on which `output` depends; None where only `collect_trace` can tell."""
     slot = recorder.slot_of(output)
-    if slot is None or slot.producer is None or slot.within is not None or recorder.tampered:
+    if slot is None or slot.producer is None or slot.within is not None:
         return None
     found: dict[int, Node] = {}
     if not _walk(slot, found):
         return None
+    if recorder.tampered:
+        used = (slot, *(s for node in found.values() for s in node.inputs))
+        if any(recorder.tampering(s) is not None for s in used):
+            return None
     reads: list[Seen] = []
     last = max(found) if recorder.reads else 0
     for read in recorder.reads:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from clarke.capture.book import gather_tensors, memory_of
-from clarke.capture.live import Node, Slot
+from clarke.capture.live import Node, Slot, Tampering
 from clarke.capture.reading import Reading
 from clarke.capture.trace import Keep
 
@@ -81,7 +81,8 @@ class Writing(Reading):
         if storage.writers or not references:
             # Only matters if something differentiable lies there: see `collect_trace`.
             # Behind recorded writes, constants there have another value, too.
-            self.tampered[storage] = (self.places.here()[0], bool(storage.writers))
+            where, behind = self.places.here()[0], bool(storage.writers)
+            self.tampered[storage] = Tampering(where, behind, self._slot_count)
             return
         for reference in references:
             slot = reference()

@@ -19,6 +19,7 @@ from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind, choice_text, slopes_taken
 from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.lowering import lower
+from clarke.kinks.rewire import sloped
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.table_lowerings import COMPLEX_ONLY
 from clarke.kinks.table_scattered import attained, scattered
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from clarke.compiled import Compiled
     from clarke.fast.fingerprints import Fingerprints
     from clarke.fast.graph import Graph
+    from clarke.fast.layers import PoolLayer
     from clarke.kinks import KinkRule, Known, Registry, Touch
 
 _SOURCE = 3  # the argument of a reduction by index that is reduced
@@ -142,8 +144,9 @@ class Look:
             if touch.hazards:
                 return "a kink is touched that no bias settles"
             # Autograd differentiates the whole in its own way, which no rule of a part tells.
-            found.in_doubt = found.in_doubt or touch.count > 0
-            found.in_parts = found.in_parts or touch.count > 0
+            matters = touch.count > 0 and known.rule.bends(part)
+            found.in_doubt = found.in_doubt or matters
+            found.in_parts = found.in_parts or matters
             elements = max(touch.base.numel(), touch.count)
             found.counts.append(TouchCount(part, elements, touch.count, 0, touch))
         return ""
@@ -159,37 +162,55 @@ class Look:
             return ""
         if known.rule.doubtful and op.differentiated:
             return "autograd's formula for the operation holds for some programs only"
-        if op.name == POOL and op.differentiated:
-            return self._pool(graph, position, found)
+        if op.name == POOL and op.differentiated and not graph.tangled:
+            layer = pool_layer(graph, position)
+            if layer is not None:
+                return self._pool(graph, position, layer, found)
+        if _is_slope_beside_kinks(graph, position, op):
+            found.counts.append(TouchCount(op, op.kept[1].numel(), 0, 0))
+            return ""
+        return self._touched(graph, position, known.rule, found)
+
+    def _touched(self, graph: Graph, position: int, rule: KinkRule, found: Findings) -> str:
+        """The same of an operation for which no layer speaks: what it touches is listed."""
+        op = graph.trace.ops[position]
         touch: Touch | None
         if op.short_name in RELU and op.differentiated:
-            elements, touch = _relu_touch(known.rule, op)
+            elements, touch = _relu_touch(rule, op)
             above = touch is not None and bool(touch.mixed().any() | (touch.chosen() != 0).any())
             found.slopes[position] = not above
         else:
-            places = known.rule.places(op)
+            places = rule.places(op)
             if places is not None:
                 count = self._without_listing(graph, position, *places)
                 if count is not None:
                     found.counts.append(count)
                     return ""
-            touch = known.rule.find(op)
+            touch = rule.find(op)
             elements = max(touch.base.numel(), touch.count)
         if touch is None or touch.count == 0:
             found.counts.append(TouchCount(op, elements, 0, 0))
             return ""
         if not op.differentiated or touch.hazards:
             return "a kink is touched that no bias settles"
-        if op.short_name not in SHIFTED:
-            same = agree(graph, position, touch.elements)
-            if op.short_name in CHOICES and not slopes_taken(touch):
-                # By formula: the same at every tie of numbers of one type.
-                self._choices[op.func, op.kept[0].dtype, op.varied] = choice_text(touch)
+        settled = False
+        if rule.bends(op):
+            settled = self._settled(graph, position, touch, found)
+            same = settled or agree(graph, position, touch.elements)
             found.in_doubt = found.in_doubt or not same
-            found.counts.append(TouchCount(op, elements, touch.count, 0, touch))
-            return ""
-        found.counts.append(TouchCount(op, elements, touch.count, touch.count, touch))
-        return _shift(graph, position, touch, found)
+        relevant = touch.count if settled else 0
+        found.counts.append(TouchCount(op, elements, touch.count, relevant, touch))
+        return ""
+
+    def _settled(self, graph: Graph, position: int, touch: Touch, found: Findings) -> bool:
+        """Whether a shift of a bias selects AD's pieces at the touched kinks."""
+        op = touch.op
+        if op.short_name in SHIFTED:
+            return not graph.tangled and _shift(graph, position, touch, found)
+        if op.short_name in CHOICES and not slopes_taken(touch):
+            # By formula: the same at every tie of numbers of one type.
+            self._choices[op.func, op.kept[0].dtype, op.varied] = choice_text(touch)
+        return False
 
     def _without_listing(
         self, graph: Graph, position: int, elements: int, touched: torch.Tensor
@@ -205,13 +226,10 @@ class Look:
             return None
         return TouchCount(op, elements, touched.numel(), 0, choice=choice)
 
-    def _pool(self, graph: Graph, position: int, found: Findings) -> str:
+    def _pool(self, graph: Graph, position: int, layer: PoolLayer, found: Findings) -> str:
         op = graph.trace.ops[position]
         if _reads_index(graph, position):
             return "the index of the maximum is used"
-        layer = pool_layer(graph, position)
-        if layer is None:
-            return "what stands before the maxpool is not a convolution"
         known = codes_at_hand(graph, layer, self._coder, self._compiled)
         found.whole = found.whole or known
         ties = pool_ties(graph, layer, self._scratch, self._compiled, known)
@@ -251,6 +269,22 @@ def _relu_touch(rule: KinkRule, op: OpRecord) -> tuple[int, Touch | None]:
     return elements, touch_at_zeros(rule, op, at) if at.numel() else None
 
 
+def _is_slope_beside_kinks(graph: Graph, position: int, op: OpRecord) -> bool:
+    """Whether an operation is the slope of a ReLU none of whose arguments is zero.
+
+    It compares the ReLU's result with zero, which that is wherever the ReLU is off: no tie.
+    """
+    maker = None if sloped(op) is None or graph.tangled else graph.maker(position, 1)
+    if maker is None:
+        return False
+    relu = graph.trace.ops[maker]
+    if relu.short_name not in RELU or relu.outputs != (sloped(op),):
+        return False
+    if relu.signs is not None:
+        return relu.signs.zeros.numel() == 0
+    return 0 in relu.kept and ZeroFinder().find(relu.kept[0]).numel() == 0
+
+
 def _reads_index(graph: Graph, position: int) -> bool:
     """Whether another operation reads the index that a maxpool returns."""
     op = graph.trace.ops[position]
@@ -258,17 +292,18 @@ def _reads_index(graph: Graph, position: int) -> bool:
     return any(index in graph.makers[r] for r in graph.readers[position])
 
 
-def _shift(graph: Graph, position: int, touch: Touch, found: Findings) -> str:
+def _shift(graph: Graph, position: int, touch: Touch, found: Findings) -> bool:
+    """Whether the shift of one bias settles touched kinks, and gets in no other's way."""
     shift = find_shift(graph, position, touch)
     if shift is None:
-        return "no shift of one bias settles the touched kinks"
+        return False
     earlier = found.directions.get(shift.slot)
     signs = shift.signs
     if earlier is not None:
         if bool((earlier * signs < 0).any()):
-            return "two operations need opposite shifts of one bias"
+            return False
         signs = torch.where(earlier != 0, earlier, signs)
     found.directions[shift.slot] = signs
     found.order[shift.slot] = (shift.use, 1)
     found.settled.append(Settled(position, shift.slot, frozenset()))
-    return ""
+    return True

@@ -32,6 +32,9 @@ _UNARY: Final = frozenset(
     | {"softplus", "hardtanh", "hardsigmoid", "hardswish", "square", "sin", "cos", "detach"}
 )
 _WITH_NUMBER: Final = frozenset({"add", "sub", "mul", "div", "pow", "clamp"})
+_OF_TWO: Final = frozenset({"add", "sub", "mul", "div"})
+# Within rows, if the dimension that they name is not the first, counted from the front.
+_ALONG: Final = frozenset({"slice", "squeeze", "unsqueeze", "select", "softmax", "_softmax"})
 _DEEP: Final = 64  # operations that are followed
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 _PAIR: Final = 2
@@ -152,8 +155,15 @@ class _Coding:
             return _joined(known) if len(known) == len(parts) else None
         if name == "addmm" and len(args) == 3 and self._is_bias(maker):
             return self.of_argument(maker, 1, left)
+        if name in _OF_TWO and len(args) > 1 and isinstance(args[1], Ref):
+            both = [self._of(maker, ref, left) for ref in args[:2]]
+            known = [b for b in both if b is not None]
+            # What is broadcast aligns the last dimensions: equal rows of both make equal rows.
+            same = len(known) == len(both) and len(known[0]) == len(known[1])
+            return _joined(known) if same else None
         numbers = all(not isinstance(a, (Ref, list, tuple)) for a in args[1:])
-        kept = name == "mm" or (name == "slice" and len(args) > 1 and args[1] > 0)
+        along = name in _ALONG and len(args) > 1 and isinstance(args[1], int) and args[1] > 0
+        kept = name == "mm" or along
         by_entry = numbers and (name in _UNARY or name in _WITH_NUMBER)
         return self.of_argument(maker, 0, left) if kept or by_entry else None
 

@@ -183,6 +183,13 @@ class KinkRule(ABC):
     def find(self, op: OpRecord) -> Touch:
         """The kinks touched by `op`, from the values kept in the record."""
 
+    def bends(self, op: OpRecord) -> bool:
+        """Whether the pieces of `op` meet with different slopes, so that kinks may matter.
+
+        Those of a Huber loss and of an ELU with slope 1 below zero do not.
+        """
+        return True
+
     def places(self, op: OpRecord) -> tuple[int, torch.Tensor] | None:
         """How many elements `op` has, and the flat positions of the touched ones.
 

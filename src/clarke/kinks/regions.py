@@ -47,6 +47,7 @@ class RegionRule(KinkRule):
         signs_suffice: Which pieces meet depends on the sign of the only argument alone, and
             AD's weights at zero on nothing else, as for the ReLU.
         by: The argument that alone decides which piece it is, where there are others; None: all.
+        one_slope: Where the pieces meet with one slope, whatever the arguments; None: nowhere.
     """
 
     split: Callable[[Call], tuple[torch.Tensor, ...]]
@@ -55,10 +56,14 @@ class RegionRule(KinkRule):
     overlap: Callable[[Call], torch.Tensor | None] | None = None
     signs_suffice: bool = False
     by: int | None = None
+    one_slope: Callable[[Call], bool] | None = None
 
     @property
     def keep(self) -> Keep:
         return Keep.SIGNS if self.signs_suffice else Keep.VALUES
+
+    def bends(self, op: OpRecord) -> bool:
+        return self.one_slope is None or not self.one_slope(Call(op.func, op.args, op.kwargs))
 
     def places(self, op: OpRecord) -> tuple[int, torch.Tensor] | None:
         call = Call(op.func, tuple(op.kept.get(i, a) for i, a in enumerate(op.args)), op.kwargs)

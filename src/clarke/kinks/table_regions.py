@@ -72,6 +72,10 @@ def _elu(call: Call) -> _Pieces:
     return (alpha * scale * _expm1(_bounded(x * input_scale)), x * scale)
 
 
+def _elu_slope(call: Call) -> bool:
+    return bool(call.arg(1, "alpha", 1.0) * call.arg(3, "input_scale", 1.0) == 1)
+
+
 def _celu(call: Call) -> _Pieces:
     x = _x(call)
     alpha = call.arg(1, "alpha", 1.0)
@@ -200,6 +204,10 @@ def _loss_split(default: float) -> Callable[[Call], _Pieces]:
     return split
 
 
+def _loss_slope(call: Call) -> bool:
+    return bool(call.arg(3, "", 1.0) != 0)
+
+
 def _smooth_l1(call: Call) -> _Pieces:
     gap, beta = call.args[0] - call.args[1], call.arg(3, "beta", 1.0)
     return (-gap - beta / 2, gap * gap / (2 * beta), gap - beta / 2)
@@ -240,8 +248,8 @@ def regions() -> Iterator[tuple[str, RegionRule]]:
     yield "hardtanh", RegionRule(lambda c: tuple(_x(c) - b for b in _hardtanh_bounds(c)), _hardtanh)
     yield "hardsigmoid", RegionRule(_at(-3.0, 3.0), _hardsigmoid)
     yield "hardswish", RegionRule(_at(-3.0, 3.0), _hardswish)
-    yield "elu", RegionRule(_at(0.0), _elu)
-    yield "celu", RegionRule(_at(0.0), _celu)
+    yield "elu", RegionRule(_at(0.0), _elu, one_slope=_elu_slope)
+    yield "celu", RegionRule(_at(0.0), _celu, one_slope=lambda _: True)
     yield "threshold", RegionRule(_threshold_split, _threshold, jumps=True)
     yield "hardshrink", RegionRule(_shrink_split, _hardshrink, jumps=True)
     yield "softshrink", RegionRule(_shrink_split, _softshrink)
@@ -256,7 +264,7 @@ def regions() -> Iterator[tuple[str, RegionRule]]:
     yield "minimum", RegionRule(_pair_split, _minimum)
     yield "fmax", RegionRule(_number_split, _maximum)
     yield "fmin", RegionRule(_fmin_split, _minimum)
-    yield "smooth_l1_loss", RegionRule(_loss_split(1.0), _smooth_l1)
-    yield "huber_loss", RegionRule(_loss_split(1.0), _huber)
+    yield "smooth_l1_loss", RegionRule(_loss_split(1.0), _smooth_l1, one_slope=_loss_slope)
+    yield "huber_loss", RegionRule(_loss_split(1.0), _huber, one_slope=_loss_slope)
     yield "special_i0e", RegionRule(_at(0.0), _scaled_bessel(0))
     yield "special_i1e", RegionRule(_at(0.0), _scaled_bessel(1))
