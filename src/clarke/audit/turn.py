@@ -18,7 +18,7 @@ from clarke.audit.work import Work
 from clarke.capture import Origin, all_finite, any_away, release_nodes, without_values
 from clarke.decide import Confirm, Decision
 from clarke.errors import CaptureError, ClarkeError, UnseenError, in_a_line
-from clarke.fast import LayerCertificate, let_go
+from clarke.fast import let_go
 from clarke.rerun import plain
 from clarke.undo import at_the_end
 from clarke.verdict import Verdict
@@ -320,7 +320,7 @@ class Turn:
             early = self._early
             if early is not None and all_finite(self.gradient):
                 self.decision = early
-                if isinstance(early.certificate, LayerCertificate):
+                if early.certificate is not None:
                     certificate = replace(early.certificate, gradient=self.gradient)
                     self.decision = replace(early, certificate=certificate)
                 return

@@ -10,10 +10,11 @@ import torch
 
 from clarke.capture import all_finite, is_there, without_values
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide import Decision, TouchCount
-from clarke.fast.certificate import LayerCertificate
+from clarke.decide import Certificate, Decision, TouchCount
+from clarke.decide.certificate import Recording
 from clarke.fast.doubt import may_matter
 from clarke.fast.graph import Graph, build_graph, trusted_externals
+from clarke.fast.layered import Layered
 from clarke.fast.look import Findings, Look, nothing
 from clarke.fast.repertoire import Repertoire
 from clarke.kinks import OpKind
@@ -236,12 +237,9 @@ class QuickJudge:
         certificate = None
         if proof:
             slots = sorted(found.directions, key=lambda s: found.order[s])
-            certificate = LayerCertificate(
-                directions={s: found.directions[s] for s in slots},
-                trace=graph.trace,
-                variables=variables,
-                gradient=gradient,
-            ).sealed()
+            ran = Recording(graph.trace, variables)
+            argument = Layered({s: found.directions[s] for s in slots})
+            certificate = Certificate(ran, gradient, argument).sealed()
         verdict = Verdict.BOULIGAND if found.settled else Verdict.SMOOTH
         theorem = "no relevant kink"
         if found.settled:
@@ -277,10 +275,11 @@ def let_go(decision: Decision, repeatable: Callable[[Any], bool]) -> Decision:
     A certificate computes them again when it is verified.
     """
     certificate = decision.certificate
-    if isinstance(certificate, LayerCertificate):
-        trace = without_values(certificate.trace, repeatable)
+    if certificate is not None:
+        ran = certificate.recording
+        trace = without_values(ran.trace, repeatable)
         trace = replace(trace, externals=MappingProxyType(dict(trace.externals)))
-        certificate = replace(certificate, trace=trace)
+        certificate = replace(certificate, program=Recording(trace, ran.variables))
     counts = decision.counts
     if any(c.touch is not None or c.op.bare() is not c.op for c in counts):
         counts = tuple(_without_values(c) for c in counts)
