@@ -51,6 +51,23 @@ class Step:
     cures: tuple[str, ...] = ()
     ignored: str = ""
 
+    @classmethod
+    def unseen(cls, number: int, location: Location, reason: str) -> Step:
+        """A call that was not looked at, because of `reason`."""
+        return cls(
+            number=number,
+            verdict=None,
+            reason=reason,
+            theorem="",
+            kinks=(),
+            culprits=(),
+            seconds=0.0,
+            location=location,
+            looked=False,
+            group=number,
+            joint=None,
+        )
+
     @property
     def correct(self) -> bool | None:
         """`Verdict.correct` of this call's gradient; None if not looked at or not decided."""
