@@ -32,7 +32,8 @@ class Step:
         joint_reason: Explanation of `joint` where it differs from `verdict`.
         repaired: The gradient was replaced by a correct one.
         cures: What to write instead.
-        ignored: Why it does not count, from a ``# clarke: ignore`` in the code; "" if it does.
+        ignored: Why it does not count, from a ``# clarke: ignore`` in the code, and its line; "" if
+            it does.
     """
 
     number: int
