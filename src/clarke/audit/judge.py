@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.audit.constants import attached, independent, owned
+from clarke.audit.constants import attached, is_known, is_moved, owned
 from clarke.audit.ends import inner_ends
 from clarke.capture import (
     Recorder,
@@ -29,7 +30,7 @@ from clarke.errors import ClarkeError, InputError, OutOfTimeError, in_a_line
 from clarke.fast import Familiar, QuickJudge
 from clarke.steering.fixed import narrowed
 from clarke.torch_compiled import compiles_backward, plain_backward
-from clarke.torch_private import saved_tensors_hooks
+from clarke.torch_private import at_once, saved_tensors_hooks
 from clarke.undo import at_the_end
 from clarke.verdict import Verdict
 
@@ -115,8 +116,10 @@ def prepare(
     trace = owned(trace, tuple(unique))
     opened = collect_opened(recorder, output, trace, tuple(unique), inner)
     opened = None if opened is None else owned(opened, tuple(unique))
-    if opened is not None and independent(opened, trace, tuple(unique)):
-        trace, opened = attached(trace), None
+    if opened is not None and not is_moved(opened, trace, tuple(unique)):
+        if is_known(opened):
+            trace = attached(trace)
+        opened = None
     return Case(
         source=trace,
         opened=opened,
@@ -135,22 +138,22 @@ def _familiar(
     penalized: Penalized,
 ) -> Case | None:
     """The case of a call whose program is known; None for any other, and where it reaches none."""
-    found = quick.repertoire.find(reached)
-    if found is None:
-        return None
-    retraced, plans = found
-    leaves = {number: retraced.leaf(number) for number in retraced.structure.leaves}
-    unique = _chosen(call, leaves, wrt, penalized)
-    if not unique or retraced.cut_from(unique):
-        return None
-    plan = quick.repertoire.plan(retraced.structure, plans, tuple(unique))
-    return Case(
-        source=Familiar(retraced, plan),
-        opened=None,
-        slots=tuple(unique),
-        leaves=tuple([x for _, x in unique.values()]),
-        positions=tuple([p for p, _ in unique.values()]),
-    )
+    for retraced, plans in quick.repertoire.find(reached):
+        leaves = {number: retraced.leaf(number) for number in retraced.structure.leaves}
+        unique = _chosen(call, leaves, wrt, penalized)
+        if not unique:
+            return None
+        if not retraced.holds_for(unique):
+            continue
+        plan = quick.repertoire.plan(retraced.structure, plans, tuple(unique))
+        return Case(
+            source=Familiar(retraced, plan),
+            opened=None,
+            slots=tuple(unique),
+            leaves=tuple([x for _, x in unique.values()]),
+            positions=tuple([p for p, _ in unique.values()]),
+        )
+    return None
 
 
 def _chosen(
@@ -280,6 +283,15 @@ class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a f
 
     def __enter__(self) -> Self:
         at_the_end(self._end)
+        try:
+            self._begin()
+        except BaseException:
+            # Before those around it: what the innermost one found is what it puts back.
+            self._end()
+            raise
+        return self
+
+    def _begin(self) -> None:
         if self._draws:
             self.may_draw()
         self._enter(torch._C.DisableTorchFunction())
@@ -294,11 +306,9 @@ class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a f
             self._enter(saving_plainly())
         if compiles_backward():
             self._enter(plain_backward())
-        return self
 
     def _enter(self, manager: Any) -> None:
-        manager.__enter__()
-        self._entered.append(manager)
+        at_once(manager.__enter__, partial(self._entered.append, manager))
 
     def __exit__(self, *exc: object) -> None:
         self._end()
@@ -309,8 +319,8 @@ class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a f
             self._random.restore()
             self._random = None
         while self._entered:
-            self._entered[-1].__exit__(None, None, None)
-            self._entered.pop()
+            leave = partial(self._entered[-1].__exit__, None, None, None)
+            at_once(leave, self._entered.pop)
 
 
 def undecided(error: Exception) -> Decision:

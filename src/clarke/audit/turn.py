@@ -18,7 +18,7 @@ from clarke.audit.work import Work
 from clarke.capture import Origin, all_finite, any_away, release_nodes, without_values
 from clarke.decide import Confirm, Decision
 from clarke.errors import CaptureError, ClarkeError, UnseenError, in_a_line
-from clarke.fast import LayerCertificate, let_go
+from clarke.fast import let_go
 from clarke.rerun import plain
 from clarke.undo import at_the_end
 from clarke.verdict import Verdict
@@ -215,13 +215,15 @@ class Turn:
         """
         away = any_away(case.leaves)
         slow = away or self._compiled is not None or self._needs_replay(case)
+        slow = slow or case.opened is not None  # it may declare another rate than the function's
         quick = None if slow else self._orders.quick
         if quick is None:
             return case
         if not all_finite(self._call.roots):
             return case  # what overflowed may have lost a slope on the way
         try:
-            found = self._quickly(case, quick, own)
+            with self._unnoted:
+                found = self._quickly(case, quick, own)
         except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
             return case
         if not isinstance(found, Decision):
@@ -248,7 +250,7 @@ class Turn:
         trace = case.trace()
         if case.reached is not None:
             quick.repertoire.learn(trace, case.reached)
-        return quick.decide(trace, case.slots, None, self.work.deadline, proof=proof)
+        return quick.decide(trace, case.slots, None, self.work.deadline, proof=proof, held=True)
 
     def _leaves(self, case: Case) -> tuple[torch.Tensor, ...]:
         """The leaves that ``.grad`` is about."""
@@ -318,7 +320,7 @@ class Turn:
             early = self._early
             if early is not None and all_finite(self.gradient):
                 self.decision = early
-                if isinstance(early.certificate, LayerCertificate):
+                if early.certificate is not None:
                     certificate = replace(early.certificate, gradient=self.gradient)
                     self.decision = replace(early, certificate=certificate)
                 return

@@ -6,7 +6,7 @@ from clarke.capture.book import PLAIN, memory_of
 from clarke.capture.collect import COMPILED, collect_opened, collect_trace, is_behind
 from clarke.capture.digest import digest
 from clarke.capture.finite import all_finite
-from clarke.capture.functions import DeclaredFunction, FunctionSchema
+from clarke.capture.functions import DeclaredFunction, Drawn, FunctionSchema
 from clarke.capture.home import any_away, brought, brought_home
 from clarke.capture.live import Node, Unrecorded
 from clarke.capture.made import Made
@@ -43,6 +43,7 @@ __all__ = [
     "PLAIN",
     "Applied",
     "DeclaredFunction",
+    "Drawn",
     "External",
     "FunctionSchema",
     "Keep",

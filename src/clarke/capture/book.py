@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 
-from clarke.capture.live import TENSOR, Node, Read, Slot, Storage, Tampering, Unrecorded, version_of
+from clarke.capture.live import (
+    TENSOR,
+    Detached,
+    Node,
+    Read,
+    Slot,
+    Storage,
+    Tampering,
+    Unrecorded,
+    version_of,
+)
 from clarke.capture.operators import reads_shape_only
 from clarke.capture.weak import TensorTable
 from clarke.torch_private import at_once
@@ -158,7 +168,7 @@ class Book:
     def begin_anew(self) -> None:
         """Know nothing of what was recorded, as after a time in which nothing was."""
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
-        self._slots: TensorTable[Slot | weakref.ref[Slot] | Copy] = TensorTable()
+        self._slots: TensorTable[Slot | weakref.ref[Slot] | Copy | Detached] = TensorTable()
         self._storages: dict[int, weakref.ref[Storage]] = {}
         self._sweep_at = _SWEPT
         # What has been written to, and by what, is known as long as torch's own memory lives: the
@@ -200,6 +210,10 @@ class Book:
             return found
         if isinstance(found, Copy):
             return self._recorded(found, tensor)
+        if isinstance(found, Detached):
+            slot = self._new_slot(tensor, found.location)
+            slot.epoch, slot.stopped = found.epoch, True
+            return slot
         return found() if isinstance(found, weakref.ref) else None
 
     def _recorded(self, copy: Copy, tensor: torch.Tensor) -> Slot:
@@ -260,6 +274,8 @@ class Book:
             entry = entries.get(id(tensor))
             if (entry is None or entry() is not tensor) and not self._cuts:
                 continue
+            if entry is not None and type(entry.value) is Detached and entry() is tensor:
+                return Concern.GRADIENT
             slot = self._slot(tensor)
             if self._bears_mark(slot, tensor):
                 return Concern.GRADIENT

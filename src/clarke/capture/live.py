@@ -104,6 +104,20 @@ class Unrecorded:
         return self._last.get(address, self._forgotten) > count
 
 
+class Detached(NamedTuple):
+    """What was computed from differentiated values without gradients, and from others.
+
+    Of most such results, an evaluation's or a rollout's, nothing is ever asked.
+
+    Attributes:
+        epoch: How many backward calls had freed their graph.
+        location: Where it was made.
+    """
+
+    epoch: int
+    location: Location
+
+
 class Tampering(NamedTuple):
     """A change of some memory behind autograd's back.
 
@@ -231,6 +245,14 @@ def was_unpacked(slot: Slot, tensor: torch.Tensor) -> bool:
 def place_of(tensor: torch.Tensor) -> Place:
     """Where in its memory a tensor lies."""
     return tensor.storage_offset(), tensor.shape, tensor.stride()
+
+
+def is_rewritten(slot: Slot) -> bool:
+    """Whether something has written to a tensor since it was read, without autograd's knowledge."""
+    if slot.rewritten is None:
+        return False
+    alias, version = slot.rewritten
+    return alias.is_inference() or alias._version == version
 
 
 def version_of(slot: Slot, tensor: torch.Tensor) -> int:

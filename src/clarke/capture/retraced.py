@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from clarke.capture.collect import external_of, values_of
 from clarke.capture.live import NOTHING_KEPT, TENSOR
-from clarke.capture.reached import Outside, are_apart
+from clarke.capture.reached import Behind, behind_cut
 from clarke.capture.trace import External, OpRecord, Ref, Trace
 
 if TYPE_CHECKING:
@@ -69,21 +69,22 @@ class Retraced:
         known = self.structure.trace
         return Trace(
             ops=ops,
-            externals=_Externals(self.outside, self.structure.outside),
+            externals=_Externals(self.outside, self.structure),
             output=known.output,
             scalar_reads=known.scalar_reads,
             slot_dtypes=known.slot_dtypes,
             emptied=emptied,
         )
 
-    def cut_from(self, variables: Iterable[int]) -> bool:
-        """Whether detached values may have been computed from some of the leaves.
+    def holds_for(self, variables: Iterable[int]) -> bool:
+        """Whether detached values came from where they did when the structure was taken.
 
-        What those leaves themselves were computed from does not matter.
+        What the variables themselves were computed from does not matter.
         """
         own = frozenset(variables)
         cut = [s for n, s in self.outside.items() if s.stopped and n not in own]
-        return bool(cut) and not are_apart(cut, [self.outside[n] for n in own])
+        found = behind_cut(cut, [self.outside[n] for n in own]) if cut else Behind.OTHERS
+        return found is (Behind.LOST if self.structure.cut else Behind.OTHERS)
 
     def drop_values(self, repeatable: Callable[[Any], bool]) -> None:
         """Let go of what is kept, so that autograd can free its activations as it goes."""
@@ -146,14 +147,16 @@ class _Ops(Sequence["OpRecord"]):
 class _Externals(Mapping[int, External]):
     """What a run read and did not make; looked at when it is first asked for."""
 
-    def __init__(self, outside: Mapping[int, Slot], kinds: Mapping[int, Outside]) -> None:
-        self._outside, self._kinds = outside, kinds
+    def __init__(self, outside: Mapping[int, Slot], structure: Structure) -> None:
+        self._outside, self._cut = outside, structure.cut
         self._made: dict[int, External] = {}
 
     def __getitem__(self, slot: int) -> External:
         found = self._made.get(slot)
         if found is None:
-            found = self._made[slot] = external_of(self._outside[slot]).seen_as(slot)
+            found = self._made[slot] = external_of(self._outside[slot]).seen_as(
+                slot, cut=slot in self._cut
+            )
         return found
 
     def tensor(self, slot: int) -> torch.Tensor:

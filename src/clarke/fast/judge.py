@@ -10,10 +10,11 @@ import torch
 
 from clarke.capture import all_finite, is_there, without_values
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide import Decision, TouchCount
-from clarke.fast.certificate import LayerCertificate
+from clarke.decide import Certificate, Decision, TouchCount
+from clarke.decide.certificate import Recording
 from clarke.fast.doubt import may_matter
 from clarke.fast.graph import Graph, build_graph, trusted_externals
+from clarke.fast.layered import Layered
 from clarke.fast.look import Findings, Look, nothing
 from clarke.fast.repertoire import Repertoire
 from clarke.kinks import OpKind
@@ -83,6 +84,7 @@ class QuickJudge:
         deadline: Deadline = UNLIMITED,
         *,
         proof: bool = True,
+        held: bool = False,
     ) -> Decision | Declined:
         """SMOOTH or BOULIGAND with a certificate, or why `clarke.decide.decide` must judge.
 
@@ -93,6 +95,8 @@ class QuickJudge:
                 that it is finite.
             deadline: Asked at every operation.
             proof: With a certificate, which costs something to seal.
+            held: Detached values are constants: nothing known says that they move with the
+                variables.
 
         Raises:
             OutOfTimeError: No answer in time.
@@ -104,6 +108,10 @@ class QuickJudge:
         if not trusted_externals(trace):
             return Declined("something that the program read was made elsewhere or has changed")
         graph = build_graph(trace, variables)
+        if not held and any(
+            op.reads_stopped and i in graph.needed for i, op in enumerate(trace.ops)
+        ):
+            return Declined("detached values may declare a derivative of their own")
         everything = range(len(trace.ops))
         return self._judged(graph, everything, variables, gradient, deadline, proof=proof)
 
@@ -229,12 +237,9 @@ class QuickJudge:
         certificate = None
         if proof:
             slots = sorted(found.directions, key=lambda s: found.order[s])
-            certificate = LayerCertificate(
-                directions={s: found.directions[s] for s in slots},
-                trace=graph.trace,
-                variables=variables,
-                gradient=gradient,
-            ).sealed()
+            ran = Recording(graph.trace, variables)
+            argument = Layered({s: found.directions[s] for s in slots})
+            certificate = Certificate(ran, gradient, argument).sealed()
         verdict = Verdict.BOULIGAND if found.settled else Verdict.SMOOTH
         theorem = "no relevant kink"
         if found.settled:
@@ -270,10 +275,11 @@ def let_go(decision: Decision, repeatable: Callable[[Any], bool]) -> Decision:
     A certificate computes them again when it is verified.
     """
     certificate = decision.certificate
-    if isinstance(certificate, LayerCertificate):
-        trace = without_values(certificate.trace, repeatable)
+    if certificate is not None:
+        ran = certificate.recording
+        trace = without_values(ran.trace, repeatable)
         trace = replace(trace, externals=MappingProxyType(dict(trace.externals)))
-        certificate = replace(certificate, trace=trace)
+        certificate = replace(certificate, program=Recording(trace, ran.variables))
     counts = decision.counts
     if any(c.touch is not None or c.op.bare() is not c.op for c in counts):
         counts = tuple(_without_values(c) for c in counts)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import DeclaredFunction, ZeroFinder, bare_op
+from clarke.capture import DeclaredFunction, Ref, ZeroFinder, bare_op
 from clarke.decide import TouchCount
+from clarke.decide.hazards import matters, may_jump
 from clarke.fast.codes import Coder
+from clarke.fast.graph import RESHAPES
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
 from clarke.fast.rows import same_rows
@@ -17,6 +19,7 @@ from clarke.fast.same import CHOICES, agree
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind, choice_text, slopes_taken
+from clarke.kinks.choices import ChoiceRule
 from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.lowering import lower
 from clarke.kinks.rewire import sloped
@@ -91,8 +94,8 @@ class Look:
     def at(self, graph: Graph, position: int, op: OpRecord, found: Findings) -> str:
         """Why an operation cannot be accounted for; empty if it can."""
         declared = isinstance(op.func, DeclaredFunction)  # its own derivative is to be judged
-        if op.hidden_write or declared or (op.reads_stopped and position in graph.needed):
-            return "detached values, hidden writes or declared functions are involved"
+        if op.hidden_write or declared:
+            return "hidden writes or declared functions are involved"
         if op.resaved:
             return "tensors were saved in another form, or are computed again"
         if not (op.differentiated or op.reads_stopped):
@@ -107,7 +110,7 @@ class Look:
         if padding_row(op) is not None and not is_scaled(op):
             return ""  # of the other rows a linear function
         if known.kind is OpKind.UNKNOWN and lowering is None:
-            return "the operation is not known"
+            return "the operation is not known" if matters(op, graph.trace) else ""
         if known.kind is OpKind.RANDOM:
             fixed = not op.differentiated or can_replay_random(op)
             return "" if fixed else "the operation is random"
@@ -199,16 +202,26 @@ class Look:
         if touch is None or touch.count == 0:
             found.counts.append(TouchCount(op, elements, 0, 0))
             return ""
-        if not op.differentiated or touch.hazards:
-            return "a kink is touched that no bias settles"
-        settled = False
-        if rule.bends(op):
-            settled = self._settled(graph, position, touch, found)
-            same = settled or agree(graph, position, touch.elements)
-            found.in_doubt = found.in_doubt or not same
-        relevant = touch.count if settled else 0
-        found.counts.append(TouchCount(op, elements, touch.count, relevant, touch))
-        return ""
+        if not op.differentiated and not may_jump(rule, touch, graph.trace):
+            found.counts.append(TouchCount(op, elements, touch.count, 0, touch))
+            return ""  # of constants: on either side the same one
+        trouble, relevant = self._at_kinks(graph, position, rule, touch, found)
+        if not trouble:
+            found.counts.append(TouchCount(op, elements, touch.count, relevant, touch))
+        return trouble
+
+    def _at_kinks(
+        self, graph: Graph, position: int, rule: KinkRule, touch: Touch, found: Findings
+    ) -> tuple[str, int]:
+        """Why touched kinks cannot be accounted for, if so; and how many a shift has settled."""
+        if not touch.op.differentiated or touch.hazards:
+            return "a kink is touched that no bias settles", 0
+        if not rule.bends(touch.op) or _is_among_off_units(graph, position, rule, touch):
+            return "", 0
+        if self._settled(graph, position, touch, found):
+            return "", touch.count
+        found.in_doubt = found.in_doubt or not agree(graph, position, touch.elements)
+        return "", 0
 
     def _settled(self, graph: Graph, position: int, touch: Touch, found: Findings) -> bool:
         """Whether a shift of a bias selects AD's pieces at the touched kinks."""
@@ -284,14 +297,34 @@ def _is_slope_beside_kinks(graph: Graph, position: int, op: OpRecord) -> bool:
     It compares the ReLU's result with zero, which that is wherever the ReLU is off: no tie.
     """
     maker = None if sloped(op) is None or graph.tangled else graph.maker(position, 1)
-    if maker is None:
+    return maker is not None and _is_untouched_relu(graph.trace.ops[maker], op.args[1])
+
+
+def _is_among_off_units(graph: Graph, position: int, rule: KinkRule, touch: Touch) -> bool:
+    """Whether an operation chooses among units of a ReLU that are off, and so stay zero."""
+    if graph.tangled or not isinstance(rule, ChoiceRule) or _reads_index(graph, position):
         return False
-    relu = graph.trace.ops[maker]
-    if relu.short_name not in RELU or relu.outputs != (sloped(op),):
+    at, value = position, touch.op.args[0]
+    while isinstance(value, Ref):
+        maker = graph.makers[at].get(value.slot)
+        if maker is None:
+            return False
+        op = graph.trace.ops[maker]
+        if op.short_name in RESHAPES:
+            at, value = maker, op.args[0]
+            continue
+        untouched = _is_untouched_relu(op, value)
+        return untouched and not bool(touch.op.kept[0].reshape(-1)[touch.members].any())
+    return False
+
+
+def _is_untouched_relu(op: OpRecord, result: Ref) -> bool:
+    """Whether a value is the result of a ReLU none of whose arguments is zero."""
+    if op.short_name not in RELU or op.outputs != (result.slot,):
         return False
-    if relu.signs is not None:
-        return relu.signs.zeros.numel() == 0
-    return 0 in relu.kept and ZeroFinder().find(relu.kept[0]).numel() == 0
+    if op.signs is not None:
+        return op.signs.zeros.numel() == 0
+    return 0 in op.kept and ZeroFinder().find(op.kept[0]).numel() == 0
 
 
 def _reads_index(graph: Graph, position: int) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from clarke.capture import Keep
-from clarke.kinks.model import Call, Hazard, KinkRule, Touch
+from clarke.kinks.model import Call, Hazard, KinkRule, Touch, broadcast_shape
 from clarke.numerics import DIVISOR, SLOPE_SINGLE
 
 if TYPE_CHECKING:
@@ -30,13 +30,6 @@ _NONE: Final = torch.zeros(0, dtype=torch.int64)
 _SMALL: Final = 1 << 14  # elements
 _COMPUTED: Final = frozenset({torch.float32, torch.float64})
 _ROUNDINGS = 8  # derivatives of one operation in one dtype differ by a few roundings only
-
-
-def _shape_of(call: Call) -> torch.Size:
-    shapes: list[torch.Size] = [a.shape for a in call.args if isinstance(a, torch.Tensor)]
-    if all(s == shapes[0] for s in shapes[1:]):
-        return shapes[0]  # broadcast_shapes is slow
-    return torch.Size(torch.broadcast_shapes(*shapes))
 
 
 class Differences:
@@ -136,7 +129,7 @@ class RegionRule(KinkRule):
             if met is not None:
                 return pairs[0][0].numel(), met
         splits = self.split(call)
-        shape = _shape_of(call)
+        shape = broadcast_shape(*call.args)
         # Most often there is none, which a count tells without a copy.
         some = [s for s in splits if int(s.count_nonzero()) != s.numel()]
         if not some:
@@ -160,7 +153,7 @@ class RegionRule(KinkRule):
         call = Call(op.func, args, op.kwargs)
         with torch.no_grad():
             splits = self.split(call)
-            shape = _shape_of(call)
+            shape = broadcast_shape(*call.args)
             numel = shape.numel()
             touched: torch.Tensor | None = None
             base = torch.zeros(numel, dtype=torch.int8)
@@ -236,7 +229,7 @@ class RegionRule(KinkRule):
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         pieces = self.pieces(call)
-        shape = _shape_of(call)
+        shape = broadcast_shape(*call.args)
         region = selection.reshape(shape)
         out = pieces[0].expand(shape)
         for number, piece in enumerate(pieces[1:], start=1):
@@ -244,12 +237,12 @@ class RegionRule(KinkRule):
         return out
 
     def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
-        shape = _shape_of(call)
+        shape = broadcast_shape(*call.args)
         values = torch.stack([_flat(p, shape)[touch.elements] for p in self.pieces(call)])
         return values[touch.members, touch.owner]
 
     def switching(self, call: Call, touch: Touch) -> torch.Tensor:
-        shape = _shape_of(call)
+        shape = broadcast_shape(*call.args)
         return torch.stack([_flat(s, shape)[touch.elements] for s in self.split(call)])
 
     def rows(

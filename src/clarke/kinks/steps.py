@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from clarke.capture import Ref
-from clarke.kinks.model import Call, Hazard, KinkRule, Touch, UnsteeredRule
+from clarke.kinks.model import Call, Hazard, KinkRule, Touch, UnsteeredRule, broadcast_shape
 from clarke.kinks.regions import meeting
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class ComparisonRule(KinkRule):
         return Touch(op, elements, members, owner.repeat_interleave(2), weights, {}, value)
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
-        shape = torch.broadcast_shapes(*(a.shape for a in call.args if isinstance(a, torch.Tensor)))
+        shape = broadcast_shape(*call.args)
         return (selection == 1).reshape(shape)
 
     def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
@@ -141,7 +141,7 @@ class StepRule(UnsteeredRule):
         if touch.op.name == "aten::signbit.default":
             return (selection != 0).reshape(x.shape)
         if len(call.args) > 1 and isinstance(call.args[1], torch.Tensor):
-            x = x.expand(torch.broadcast_shapes(x.shape, call.args[1].shape))
+            x = x.expand(broadcast_shape(x, call.args[1]))
         constant = selection.to(x.dtype).reshape(x.shape)
         return x - constant if self.residue else constant + 0 * x
 
@@ -202,7 +202,7 @@ class RemainderRule(ConstantRule):
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         x, y = (torch.as_tensor(a) for a in call.args[:2])
-        shape = torch.broadcast_shapes(x.shape, y.shape)
+        shape = broadcast_shape(x, y)
         dtype = torch.promote_types(x.dtype, y.dtype)
         return x - y * selection.to(dtype).reshape(shape)
 
