@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +30,7 @@ from clarke.errors import ClarkeError, InputError, OutOfTimeError, in_a_line
 from clarke.fast import Familiar, QuickJudge
 from clarke.steering.fixed import narrowed
 from clarke.torch_compiled import compiles_backward, plain_backward
-from clarke.torch_private import saved_tensors_hooks
+from clarke.torch_private import at_once, saved_tensors_hooks
 from clarke.undo import at_the_end
 from clarke.verdict import Verdict
 
@@ -282,6 +283,15 @@ class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a f
 
     def __enter__(self) -> Self:
         at_the_end(self._end)
+        try:
+            self._begin()
+        except BaseException:
+            # Before those around it: what the innermost one found is what it puts back.
+            self._end()
+            raise
+        return self
+
+    def _begin(self) -> None:
         if self._draws:
             self.may_draw()
         self._enter(torch._C.DisableTorchFunction())
@@ -296,11 +306,9 @@ class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a f
             self._enter(saving_plainly())
         if compiles_backward():
             self._enter(plain_backward())
-        return self
 
     def _enter(self, manager: Any) -> None:
-        manager.__enter__()
-        self._entered.append(manager)
+        at_once(manager.__enter__, partial(self._entered.append, manager))
 
     def __exit__(self, *exc: object) -> None:
         self._end()
@@ -311,8 +319,8 @@ class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a f
             self._random.restore()
             self._random = None
         while self._entered:
-            self._entered[-1].__exit__(None, None, None)
-            self._entered.pop()
+            leave = partial(self._entered[-1].__exit__, None, None, None)
+            at_once(leave, self._entered.pop)
 
 
 def undecided(error: Exception) -> Decision:
