@@ -27,7 +27,8 @@ from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import declared_rate, opened_value
 from clarke.devices import RandomStates, device_types, uncast
 from clarke.errors import ClarkeError, InputError, OutOfTimeError, in_a_line
-from clarke.fast import Familiar, QuickJudge
+from clarke.fast import Declined, Familiar, QuickJudge
+from clarke.steering import analyse
 from clarke.steering.fixed import narrowed
 from clarke.torch_compiled import compiles_backward, plain_backward
 from clarke.torch_private import at_once, saved_tensors_hooks
@@ -258,6 +259,29 @@ def decided(
         return decision
     value = opened_value(brought_home(case.opened), trace, case.slots, deadline)
     return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
+
+
+def judge_opened(
+    case: Case,
+    quick: QuickJudge,
+    registry: Registry,
+    gradient: tuple[torch.Tensor, ...],
+    deadline: Deadline,
+    *,
+    proof: bool,
+) -> Decision | None:
+    """What the quick judge says of a program that detaches values which move with the variables.
+
+    With these held constant; SURROGATE where the function changes at another rate. None where the
+    whole ladder is to judge.
+    """
+    found = quick.decide(case.trace(), case.slots, gradient, deadline, proof=proof, held=True)
+    if isinstance(found, Declined) or case.opened is None:
+        return None
+    trace = narrowed(brought_home(refilled(case.trace(), registry.keeps, deadline)), case.slots)
+    value = opened_value(brought_home(case.opened), trace, case.slots, deadline)
+    analysis = analyse(trace, registry, deadline)
+    return declared_rate(analysis, case.slots, (value,), deadline) or found
 
 
 class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a function
