@@ -71,7 +71,7 @@ $(STAMP_FIELD): pyproject.toml constraints.txt
 
 field-suites: $(STAMP_FIELD) ## Losses and layers of ten libraries, apart: writes docs/field-suites.md
 	mkdir -p runs
-	$(ONE_THREAD) $(VENV_FIELD)/bin/python benchmarks/suites.py > runs/field-suites.md
+	$(ONE_THREAD) $(VENV_FIELD)/bin/python benchmarks/suites.py --out runs/field-suites.md
 	mv runs/field-suites.md docs/field-suites.md
 
 fuzz: $(STAMP) ## Try CLARKE_FUZZ random programs of each kind, default 500

@@ -1,6 +1,6 @@
 """Losses and layers of ten libraries under both gradchecks: `make field-suites` writes the page.
 
-    python benchmarks/suites.py [--only NAME,NAME] [--seconds S]
+    python benchmarks/suites.py [--only NAME,NAME] [--seconds S] [--out PAGE]
 
 The programs stand in `benchmarks/field_suites`, a module for each library: at a random point, at
 zeros and at equal entries. For each: the verdict on the gradient of a weighted sum of the outputs,
@@ -81,24 +81,17 @@ def judged(program: Any, point: str, seconds: float) -> Row | None:
         usable = False
     if not usable:
         return None
+    row: Row = {"program": program.name, "point": point, "kinks": ""}
     try:
         report = clarke.check(summed(function), program.at(point), seconds=seconds)
-    except Exception as error:
-        error.add_note(f"{program.name} at {point}")
-        raise
+        kinks = dict.fromkeys(k.operation for k in report.kinks if k.touched)
+        row |= {"verdict": report.verdict.name, "reason": report.reason}
+        row["kinks"] = ", ".join(kinks)
+    except Exception as error:  # noqa: BLE001 - a fault of ours, which the page has to show
+        row |= {"verdict": "CRASH", "reason": f"{type(error).__name__}: {error}"}
     theirs, plain = tested(torch.autograd.gradcheck, function, program.at(point))
     ours, own = tested(gradcheck, function, program.at(point), seconds=seconds)
-    kinks = [k for k in report.kinks if k.touched]
-    return {
-        "program": program.name,
-        "point": point,
-        "verdict": report.verdict.name,
-        "reason": report.reason,
-        "kinks": ", ".join(dict.fromkeys(k.operation for k in kinks)),
-        "theirs": theirs,
-        "ours": ours,
-        "times": [plain, own],
-    }
+    return row | {"theirs": theirs, "ours": ours, "times": [plain, own]}
 
 
 def of_library(name: str, seconds: float) -> list[Row]:
@@ -164,7 +157,7 @@ def page(found: dict[str, list[Row]], seconds: float) -> str:
         f"| {name} | `{r['program']}` | {r['point']} | {r['verdict']} | {_cell(r['reason'])} |"
         for name, rows in found.items()
         for r in rows
-        if r["verdict"] in ("UNDECIDED", "SURROGATE")
+        if r["verdict"] in ("UNDECIDED", "SURROGATE", "CRASH")
     ]
     wrong = [
         f"| {name} | `{r['program']}` | {r['point']} | {r['kinks'] or '-'} |"
@@ -216,6 +209,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="modules of field_suites, with commas")
     parser.add_argument("--library", default="", help="run one of them here, and print rows")
     parser.add_argument("--seconds", type=float, default=5.0, help="limit of each check")
+    parser.add_argument("--out", type=Path, help="where the page goes, written after each library")
     options = parser.parse_args()
     if options.library:
         rows = of_library(options.library, options.seconds)
@@ -235,7 +229,10 @@ def main() -> None:
         )
         found[f"{library} {version}.{name.rpartition('_')[2]}"] = json.loads(done.stdout)
         print(name, len(found), "of", len(names), file=sys.stderr, flush=True)
-    print(page(found, options.seconds))
+        if options.out is not None:
+            options.out.write_text(page(found, options.seconds))
+    if options.out is None:
+        print(page(found, options.seconds))
 
 
 if __name__ == "__main__":

@@ -90,3 +90,20 @@ def test_a_view_that_is_written_to_is_told_or_left_open():
             return 2 * x * grad * torch.tensor([3.0, 1.0, 1.0], dtype=x.dtype)
 
     assert judged(Halves, 0.4, 1.3, 0.7).verdict in (Verdict.SMOOTH, Verdict.UNDECIDED)
+
+
+def test_views_that_are_made_behind_the_write_are_followed():
+    class Shifted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            whole = x**2
+            whole.scatter_add_(0, torch.tensor([1]), torch.tensor([-1.0], dtype=x.dtype))
+            ctx.save_for_backward(x, whole)
+            return (whole.unsqueeze(0) * whole.unsqueeze(0)).sum(0)
+
+        @staticmethod
+        def backward(ctx, grad):
+            x, whole = ctx.saved_tensors
+            return 4 * x * whole * grad
+
+    assert judged(Shifted, 0.4, 1.3, 0.7).verdict is Verdict.SMOOTH

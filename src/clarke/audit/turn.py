@@ -222,7 +222,8 @@ class Turn:
         if not all_finite(self._call.roots):
             return case  # what overflowed may have lost a slope on the way
         try:
-            found = self._quickly(case, quick)
+            with self._unnoted:
+                found = self._quickly(case, quick)
         except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
             return case
         if not isinstance(found, Decision):

@@ -11,7 +11,7 @@ from clarke.capture import DeclaredFunction, ZeroFinder
 from clarke.decide import TouchCount
 from clarke.decide.hazards import matters, may_jump
 from clarke.fast.codes import Coder
-from clarke.fast.layers import POOL, RELU, pool_layer
+from clarke.fast.layers import POOL, RELU, PoolLayer, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
 from clarke.fast.rows import same_rows
 from clarke.fast.same import CHOICES, agree
@@ -161,7 +161,11 @@ class Look:
         if known.rule.doubtful and op.differentiated:
             return "autograd's formula for the operation holds for some programs only"
         if op.name == POOL and op.differentiated:
-            return self._pool(graph, position, found)
+            if _reads_index(graph, position):
+                return "the index of the maximum is used"
+            layer = pool_layer(graph, position)
+            if layer is not None:
+                return self._pool(graph, position, layer, found)
         touch: Touch | None
         if op.short_name in RELU and op.differentiated:
             elements, touch = _relu_touch(known.rule, op)
@@ -216,13 +220,8 @@ class Look:
             return None
         return TouchCount(op, elements, touched.numel(), 0, choice=choice)
 
-    def _pool(self, graph: Graph, position: int, found: Findings) -> str:
+    def _pool(self, graph: Graph, position: int, layer: PoolLayer, found: Findings) -> str:
         op = graph.trace.ops[position]
-        if _reads_index(graph, position):
-            return "the index of the maximum is used"
-        layer = pool_layer(graph, position)
-        if layer is None:
-            return "what stands before the maxpool is not a convolution"
         known = codes_at_hand(graph, layer, self._coder, self._compiled)
         found.whole = found.whole or known
         ties = pool_ties(graph, layer, self._scratch, self._compiled, known)

@@ -102,11 +102,17 @@ class State:
         return Call(op.func, args, {k: self.resolve(v) for k, v in op.kwargs.items()})
 
     def _is_alone(self, op: OpRecord) -> bool:
-        """Whether nothing else lies in the memory to which an operation writes."""
+        """Whether no other value so far lies in the memory to which an operation writes."""
         first = op.args[0] if op.args else None
         if not isinstance(first, Ref) or op.outputs != (first.slot,):
             return False
-        return first.slot not in self._shared
+        if first.slot not in self._shared:
+            return True
+        memory = self._tensor(first.slot).untyped_storage()._cdata
+        others = (t for s, t in self.env.items() if s != first.slot)
+        return not any(
+            t.untyped_storage()._cdata == memory for t in others if t.layout is torch.strided
+        )
 
     def resolve(self, value: Any) -> Any:
         """An argument, with this replay's tensors in place of references."""
