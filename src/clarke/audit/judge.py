@@ -36,6 +36,8 @@ from clarke.verdict import Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from typing_extensions import Self
+
     from clarke.audit.engine import BackwardCall
     from clarke.audit.penalized import Penalized
     from clarke.capture import Reached
@@ -143,8 +145,6 @@ def _familiar(
         if not retraced.holds_for(unique):
             continue
         plan = quick.repertoire.plan(retraced.structure, plans, tuple(unique))
-        if plan is None:
-            return None
         return Case(
             source=Familiar(retraced, plan),
             opened=None,
@@ -259,21 +259,31 @@ def decided(
     return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
 
 
-class alone(contextlib.AbstractContextManager[None]):  # noqa: N801 - used as a function
+class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a function
     """Run clarke's own computations as if nothing of the user's were switched on.
 
     No mode of the user's (and no recorder) sees them, autocast and anomaly detection are off,
     gradients are on, tensors are saved as they are, and torch's random state is afterwards as it
     was. A class, since a generator with as many managers takes several times as long.
+
+    Args:
+        draws: Something may draw random numbers; else `may_draw` has to be called before that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, draws: bool = True) -> None:
+        self._draws = draws
         self._random: RandomStates | None = None
         self._entered: list[contextlib.AbstractContextManager[Any]] = []
 
-    def __enter__(self) -> None:
+    def may_draw(self) -> None:
+        """From here on, random numbers may be drawn."""
+        if self._random is None:
+            self._random = RandomStates()
+
+    def __enter__(self) -> Self:
         at_the_end(self._end)
-        self._random = RandomStates()
+        if self._draws:
+            self.may_draw()
         self._enter(torch._C.DisableTorchFunction())
         self._enter(torch._C._DisableTorchDispatch())  # noqa: SLF001 - has no public name
         if not torch.is_grad_enabled():
@@ -286,6 +296,7 @@ class alone(contextlib.AbstractContextManager[None]):  # noqa: N801 - used as a 
             self._enter(saving_plainly())
         if compiles_backward():
             self._enter(plain_backward())
+        return self
 
     def _enter(self, manager: Any) -> None:
         manager.__enter__()

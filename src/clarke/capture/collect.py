@@ -14,7 +14,6 @@ from clarke.capture.asserts import in_assertion
 from clarke.capture.functions import is_from_compiled, is_from_custom
 from clarke.capture.live import NOTHING_KEPT, Node, Slot, is_rewritten
 from clarke.capture.memory import refuse_missing
-from clarke.capture.reached import is_tampered
 from clarke.capture.signs import Signs, StandIn
 from clarke.capture.trace import External, OpRecord, Origin, ScalarRead, Trace, overload_of
 from clarke.deadline import UNLIMITED, Deadline
@@ -85,11 +84,11 @@ def collect_trace(
     reads = _scalar_reads(recorder, nodes, slots, deadline, all_reads=all_reads, ends=ends)
     _refuse_spread(slots.values(), recorder.spread)
     for s in slots.values() if recorder.tampered else ():
-        if is_tampered(recorder, s):
-            where = recorder.tampered[s.storage][0]
+        changed = recorder.tampering(s)
+        if changed is not None:
             raise ModifiedSinceError(
-                f"A tensor was changed behind autograd's back at {where} (through `.data` or an "
-                "alias), so its recorded history no longer describes its values. "
+                f"A tensor was changed behind autograd's back at {changed.location} (through "
+                "`.data` or an alias), so its recorded history no longer describes its values. "
                 "Write to it with gradients on, or before it is used."
             )
     externals = {
@@ -253,8 +252,8 @@ def _walk(
 
 
 def _frozen(found: Mapping[K, V]) -> Mapping[K, V]:
-    """A copy that nobody can change."""
-    return MappingProxyType(dict(found)) if found else NOTHING_KEPT
+    """The same, so that nobody can change it; what a node holds is replaced, never changed."""
+    return MappingProxyType(found) if found else NOTHING_KEPT
 
 
 def _op_record(node: Node, applied: list[Application]) -> OpRecord:

@@ -279,6 +279,15 @@ class Places:
             top.location, top.checkpointed = self._location(module, caller), below
         return top.location, checkpointed or top.checkpointed
 
+    def line(self, frame: FrameType) -> Location:
+        """The user's line from some frame on, without the module in whose call it may stand."""
+        if self.pinned is not None:
+            return self.pinned
+        code = frame.f_code
+        if (self._kinds.get(id(code)) or self._kind(code)) is not _USERS:
+            frame, _, _ = self._users_frame(frame, to_module=False)
+        return self._location("", frame)
+
     def _location(self, module: str, user: FrameType) -> Location:
         """A location, one and the same for a line."""
         code = user.f_code

@@ -71,19 +71,10 @@ def reach(recorder: Recorder, output: torch.Tensor) -> Reached | None:
         reads.append((value, read.location, read.shape))
     nodes = tuple([found[i] for i in sorted(found)])
     if recorder.tampered:
-        everything = (slot, *(s for n in nodes for s in n.inputs))
-        if any(is_tampered(recorder, s) for s in everything):
+        used = (slot, *(s for n in nodes for s in n.inputs))
+        if any(recorder.tampering(s) is not None for s in used):
             return None
     return Reached(nodes, slot, tuple(reads))
-
-
-def is_tampered(recorder: Recorder, slot: Slot) -> bool:
-    """Whether what was computed there has been changed behind autograd's back.
-
-    What autograd does not follow was held, with the value it had, when it was read.
-    """
-    _, everything = recorder.tampered.get(slot.storage, (None, None))
-    return everything is not None and (slot.producer is not None or everything)
 
 
 def _walk(slot: Slot, found: dict[int, Node]) -> bool:

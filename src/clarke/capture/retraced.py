@@ -123,9 +123,17 @@ class _Ops(Sequence["OpRecord"]):
             found = self._made[position] = self._op(position)
         return found
 
+    def at(self, position: int) -> OpRecord:
+        """The same, perhaps without its values: these need not be there for its arguments."""
+        return self._known[position] if self._has_known(position) else self[position]
+
+    def _has_known(self, position: int) -> bool:
+        node, op = self._run.nodes[position], self._known[position]
+        return _same_arguments(node.pattern, op.args) and _same_named(node.named, op.kwargs)
+
     def _op(self, position: int) -> OpRecord:
         node, op, repeatable = self._run.nodes[position], self._known[position], self._repeatable
-        if node.named or not _same_arguments(node.pattern, op.args):
+        if not self._has_known(position):
             args, kwargs = node.arguments()
             op = op.holding(
                 args=tuple([reference(a, self._run.numbers) for a in args]),
@@ -151,11 +159,33 @@ class _Externals(Mapping[int, External]):
             )
         return found
 
+    def tensor(self, slot: int) -> torch.Tensor:
+        """The tensor alone."""
+        found = self._outside[slot]
+        if found.held is None or found.storage.gathered is not None:
+            return self[slot].tensor
+        return found.held
+
     def __iter__(self) -> Iterator[int]:
         return iter(self._outside)
 
     def __len__(self) -> int:
         return len(self._outside)
+
+
+def bare_op(trace: Trace, position: int) -> OpRecord:
+    """An operation, for those who look at its arguments alone; perhaps without its values."""
+    ops: Any = trace.ops
+    found: OpRecord = ops.at(position) if isinstance(ops, _Ops) else ops[position]
+    return found
+
+
+def tensor_at(trace: Trace, slot: int) -> torch.Tensor:
+    """``trace.externals[slot].tensor``, likewise."""
+    externals = trace.externals
+    if isinstance(externals, _Externals):
+        return externals.tensor(slot)
+    return externals[slot].tensor
 
 
 def holds(node: Node) -> bool:
@@ -184,6 +214,15 @@ def reference(value: Any, numbers: Mapping[int, int]) -> Any:
     if isinstance(value, (list, tuple)) and any(isinstance(v, Ref) for v in value):
         return type(value)([reference(v, numbers) for v in value])
     return value
+
+
+def _same_named(kwargs: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """The same of keyword arguments of the same names, of whatever types."""
+    if not kwargs:
+        return not known
+    own, others = tuple(kwargs.values()), tuple(known.values())
+    kinds = [Ref if v is TENSOR else type(v) for v in own]
+    return kinds == list(map(type, others)) and _same_arguments(own, others)
 
 
 def _same_arguments(args: tuple[Any, ...], known: tuple[Any, ...]) -> bool:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from clarke.capture.book import Detached, gather_tensors, memory_of
-from clarke.capture.live import Node, Slot
+from clarke.capture.book import gather_tensors, memory_of
+from clarke.capture.live import Detached, Node, Slot, Tampering
 from clarke.capture.reading import Reading
 from clarke.capture.trace import Keep
 
@@ -51,15 +51,21 @@ class Writing(Reading):
             written: What is written to.
             cut: With values that were computed from differentiated ones.
         """
-        for tensor in written:
-            memory = memory_of(tensor)
-            address = 0 if memory is None else memory._cdata
-            self.unrecorded.note(address)
+        self._slots.sweep()  # what nobody holds any more need not be looked at
+        memories = [memory_of(tensor) for tensor in written]
+        addresses = [0 if memory is None else memory._cdata for memory in memories]
+        self.unrecorded.note(addresses)
+        marks = cut and self.epoch == 0
+        if not marks and self._storages.keys().isdisjoint(addresses):
+            return
+        for tensor, memory, address in zip(written, memories, addresses, strict=True):
             entry = self._storages.get(address)
             storage = None if entry is None else entry()
+            if storage is None and not marks:
+                continue
             if storage is not None and memory is not None and not storage.is_at(memory):
                 storage = None
-            if storage is None and cut and self.epoch == 0:
+            if storage is None and marks:
                 storage = self._storage_of(tensor)
                 self._written.add(storage)
             if storage is None or storage.gathered is not None:
@@ -68,7 +74,7 @@ class Writing(Reading):
 
     def _overwritten(self, storage: Storage, *, cut: bool) -> None:
         """Leaves and constants in some memory that is known are about to be overwritten."""
-        for past in self._histories:
+        for past in self._histories if len(self._histories) else ():
             if past.storage is storage:
                 past.history = None  # no longer what that operation made
         self._protect_kept_only(storage)
@@ -81,7 +87,8 @@ class Writing(Reading):
         if storage.writers or not references:
             # Only matters if something differentiable lies there: see `collect_trace`.
             # Behind recorded writes, constants there have another value, too.
-            self.tampered[storage] = (self.places.here()[0], bool(storage.writers))
+            where, behind = self.places.here()[0], bool(storage.writers)
+            self.tampered[storage] = Tampering(where, behind, self._slot_count)
             return
         for reference in references:
             slot = reference()

@@ -137,7 +137,7 @@ def _declared(analysis: Analysis) -> Decision | None:
             name = e.name.removesuffix("Backward")
             culprit = Culprit(name, e.location, "custom autograd.Function")
             kind = getattr(e.tensor.grad_fn, "_forward_cls", None)
-            if kind in default_registry().surrogates:
+            if default_registry().is_surrogate(kind):
                 return Decision(
                     Verdict.SURROGATE,
                     f"{name} at {e.location} is a custom autograd.Function with a derivative of "

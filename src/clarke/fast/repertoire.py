@@ -65,7 +65,7 @@ class Familiar:
 @dataclass(eq=False)
 class _Known:
     structure: Structure
-    plans: dict[tuple[int, ...], Plan | None] = field(default_factory=dict)
+    plans: dict[tuple[int, ...], Plan] = field(default_factory=dict)
     used: int = 0
 
 
@@ -85,9 +85,7 @@ class Repertoire:
         self._missed = 0  # unknown programs in a row
         self._recognised = False  # the last one that was looked for was known
 
-    def find(
-        self, reached: Reached
-    ) -> Iterator[tuple[Retraced, dict[tuple[int, ...], Plan | None]]]:
+    def find(self, reached: Reached) -> Iterator[tuple[Retraced, dict[tuple[int, ...], Plan]]]:
         """The known programs that this may be, with the plans for them, until one is taken."""
         if self._revision != self._registry.revision:
             self._known, self._count = {}, 0
@@ -129,19 +127,17 @@ class Repertoire:
     def plan(
         self,
         structure: Structure,
-        plans: dict[tuple[int, ...], Plan | None],
+        plans: dict[tuple[int, ...], Plan],
         variables: Sequence[int],
-    ) -> Plan | None:
-        """What holds of a program for these variables; None where nothing can be said."""
+    ) -> Plan:
+        """What holds of a program for these variables."""
         key = tuple(variables)
         if key not in plans:
             plans[key] = self._plan(structure, key)
         return plans[key]
 
-    def _plan(self, structure: Structure, variables: tuple[int, ...]) -> Plan | None:
+    def _plan(self, structure: Structure, variables: tuple[int, ...]) -> Plan:
         graph = build_graph(structure.trace, variables)
-        if graph is None:
-            return None
         looked, relus, typed = [], [], []
         ruled: dict[int, Known] = {}
         for position, op in enumerate(structure.trace.ops):
