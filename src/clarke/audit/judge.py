@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,10 +27,11 @@ from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import declared_rate, opened_value
 from clarke.devices import RandomStates, device_types, uncast
 from clarke.errors import ClarkeError, InputError, OutOfTimeError, in_a_line
-from clarke.fast import Familiar, QuickJudge
+from clarke.fast import Declined, Familiar, QuickJudge
+from clarke.steering import analyse
 from clarke.steering.fixed import narrowed
 from clarke.torch_compiled import compiles_backward, plain_backward
-from clarke.torch_private import saved_tensors_hooks
+from clarke.torch_private import at_once, saved_tensors_hooks
 from clarke.undo import at_the_end
 from clarke.verdict import Verdict
 
@@ -259,6 +261,29 @@ def decided(
     return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
 
 
+def judge_opened(
+    case: Case,
+    quick: QuickJudge,
+    registry: Registry,
+    gradient: tuple[torch.Tensor, ...],
+    deadline: Deadline,
+    *,
+    proof: bool,
+) -> Decision | None:
+    """What the quick judge says of a program that detaches values which move with the variables.
+
+    With these held constant; SURROGATE where the function changes at another rate. None where the
+    whole ladder is to judge.
+    """
+    found = quick.decide(case.trace(), case.slots, gradient, deadline, proof=proof, held=True)
+    if isinstance(found, Declined) or case.opened is None:
+        return None
+    trace = narrowed(brought_home(refilled(case.trace(), registry.keeps, deadline)), case.slots)
+    value = opened_value(brought_home(case.opened), trace, case.slots, deadline)
+    analysis = analyse(trace, registry, deadline)
+    return declared_rate(analysis, case.slots, (value,), deadline) or found
+
+
 class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a function
     """Run clarke's own computations as if nothing of the user's were switched on.
 
@@ -282,6 +307,15 @@ class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a f
 
     def __enter__(self) -> Self:
         at_the_end(self._end)
+        try:
+            self._begin()
+        except BaseException:
+            # Before those around it: what the innermost one found is what it puts back.
+            self._end()
+            raise
+        return self
+
+    def _begin(self) -> None:
         if self._draws:
             self.may_draw()
         self._enter(torch._C.DisableTorchFunction())
@@ -296,11 +330,9 @@ class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a f
             self._enter(saving_plainly())
         if compiles_backward():
             self._enter(plain_backward())
-        return self
 
     def _enter(self, manager: Any) -> None:
-        manager.__enter__()
-        self._entered.append(manager)
+        at_once(manager.__enter__, partial(self._entered.append, manager))
 
     def __exit__(self, *exc: object) -> None:
         self._end()
@@ -311,8 +343,8 @@ class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a f
             self._random.restore()
             self._random = None
         while self._entered:
-            self._entered[-1].__exit__(None, None, None)
-            self._entered.pop()
+            leave = partial(self._entered[-1].__exit__, None, None, None)
+            at_once(leave, self._entered.pop)
 
 
 def undecided(error: Exception) -> Decision:

@@ -10,7 +10,7 @@ import torch
 
 from clarke.audit.ends import at_tensors
 from clarke.audit.groups import held
-from clarke.audit.judge import Case, alone, judge, prepare, undecided
+from clarke.audit.judge import Case, alone, judge, judge_opened, prepare, undecided
 from clarke.audit.ranks import NotSharedError
 from clarke.audit.shadowed import as_written, compiled_parts, judge_shadowed, value_of
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
@@ -325,7 +325,7 @@ class Turn:
                     self.decision = replace(early, certificate=certificate)
                 return
             own.may_draw()
-            self.decision = self._judged_late() or judge(
+            self.decision = self._judged_late(case) or judge(
                 case,
                 self.gradient,
                 self._registry,
@@ -351,15 +351,19 @@ class Turn:
             hooked=self._is_hooked(case),
         )
 
-    def _judged_late(self) -> Decision | None:
-        """What the quick judge finds with the gradient, where it asked for that."""
-        quick = self._orders.quick
-        if quick is None or self._pending is None or not all_finite(self.gradient):
+    def _judged_late(self, case: Case) -> Decision | None:
+        """What the quick judge finds with the gradient, where it has to wait for that."""
+        quick, proof = self._orders.quick, self._orders.proof
+        if quick is None or not all_finite(self.gradient):
             return None
+        rest = (self.gradient, self.work.deadline)
         try:
-            found = quick.settle(
-                self._pending, self.gradient, self.work.deadline, proof=self._orders.proof
-            )
+            if self._pending is not None:
+                found = quick.settle(self._pending, *rest, proof=proof)
+            elif case.opened is not None and not self._needs_replay(case):
+                return judge_opened(case, quick, self._registry, *rest, proof=proof)
+            else:
+                return None
         except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
             return None
         return found if isinstance(found, Decision) else None
