@@ -16,10 +16,10 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: docs jax integrations gpu screenshots upgrade-demo field bench-hunt help setup demo test test-slow fuzz lint format typecheck bench bench-sets agreement atlas-214 docs-check build clean tokens
+.PHONY: docs jax integrations field-suites gpu screenshots upgrade-demo field bench-hunt help setup demo test test-slow fuzz lint format typecheck bench bench-sets agreement atlas-214 docs-check build clean tokens
 
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## Make the virtual environment and install clarke into it, editable
 
@@ -57,6 +57,22 @@ $(STAMP_LIBRARIES): pyproject.toml constraints.txt
 
 integrations: $(STAMP_LIBRARIES) ## Install Lightning, Transformers, Accelerate apart, and test with them
 	$(ONE_THREAD) $(VENV_LIBRARIES)/bin/python -m pytest tests/integrations -m "slow or not slow" $(PYTEST_ARGS)
+
+# Other people's losses and layers, under both gradchecks.
+VENV_FIELD := .venv-field
+STAMP_FIELD := $(VENV_FIELD)/.installed
+FIELD := kornia==0.9.0 entmax==1.3 torchmetrics==1.9.0 torchdiffeq==0.2.5 gpytorch==1.15.2 \
+  linear_operator==0.6.1 pyro-ppl==1.9.2 e3nn==0.6.0 torch_geometric==2.8.1 pytorch-metric-learning==2.9.0
+
+$(STAMP_FIELD): pyproject.toml constraints.txt
+	@test -x $(VENV_FIELD)/bin/python || $(PYTHON) -m venv $(VENV_FIELD)
+	$(VENV_FIELD)/bin/python -m pip install --quiet -c constraints.txt -e . $(FIELD)
+	@touch $@
+
+field-suites: $(STAMP_FIELD) ## Losses and layers of ten libraries, apart: writes docs/field-suites.md
+	mkdir -p runs
+	$(ONE_THREAD) $(VENV_FIELD)/bin/python benchmarks/suites.py --out runs/field-suites.md
+	mv runs/field-suites.md docs/field-suites.md
 
 fuzz: $(STAMP) ## Try CLARKE_FUZZ random programs of each kind, default 500
 	CLARKE_FUZZ=$${CLARKE_FUZZ:-500} $(PYTEST) -m fuzz $(PYTEST_ARGS)

@@ -54,9 +54,21 @@ def lower_bound(op: OpRecord, lows: Sequence[Low]) -> Low:
         return _product(op, lows, name)
     if name == "add" and op.kwargs.get("alpha", 1) == 1:
         return _sum(op, lows)
-    if name == "clamp_min" and len(op.args) > 1 and isinstance(op.args[1], (int, float)):
-        return Low.POSITIVE if op.args[1] > 0 else Low.NONNEGATIVE if op.args[1] == 0 else least
+    if name in ("clamp_min", "clamp", "hardtanh"):
+        return _clamped(op, least)
     return Low.UNKNOWN
+
+
+def _clamped(op: OpRecord, low: Low) -> Low:
+    bounds = [*op.args[1:], *op.kwargs.values()]
+    if not bounds or not all(b is None or isinstance(b, (int, float)) for b in bounds):
+        return Low.UNKNOWN
+    known = [b for b in bounds if b is not None]  # an upper bound below the lower one wins
+    if not known or min(known) < 0:
+        return Low.UNKNOWN
+    if bounds[0] is None:
+        return low if min(known) > 0 else min(low, Low.NONNEGATIVE)
+    return Low.POSITIVE if min(known) > 0 else Low.NONNEGATIVE
 
 
 def _power(exponent: float, low: Low) -> Low:
@@ -99,21 +111,26 @@ def power_is_analytic(op: OpRecord) -> bool:
 class Lows:
     """Follows lower bounds through a trace, in evaluation order.
 
-    Nothing is said of programs that write to memory: the bound may be that of what stood there.
+    Nothing is said of memory that is written to: the bound may be that of what stood there. Where
+    other tensors show that memory, nothing is said of the program.
     """
 
     def __init__(self, trace: Trace) -> None:
         self._known: dict[int, Low] = {}
-        self._writes = any(op.short_name.endswith("_") or op.hidden_write for op in trace.ops)
+        self._written = _written(trace)
         for e in trace.externals.values():
             plain = e.origin is Origin.CONSTANT and not (e.stopped or e.cut_by or e.rewritten)
             comparable = e.tensor.is_floating_point() and e.tensor.layout is torch.strided
-            if plain and comparable and bool((e.tensor >= 0).all()):
+            unwritten = self._written is not None and e.slot not in self._written
+            unwritten = unwritten and e.snapshot is None  # nor what lies in the same memory
+            if plain and unwritten and comparable and bool((e.tensor >= 0).all()):
                 self._known[e.slot] = Low.NONNEGATIVE
 
     def follow(self, op: OpRecord) -> None:
         """Note the bound of what an operation returns."""
-        if self._writes or not op.outputs or op.outputs[0] is None:
+        if self._written is None or not op.outputs or op.outputs[0] is None:
+            return
+        if op.outputs[0] in self._written:
             return
         lows = [self._known.get(s, Low.UNKNOWN) for s in input_slots(op)]
         self._known[op.outputs[0]] = lower_bound(op, lows)
@@ -125,3 +142,27 @@ class Lows:
         if not isinstance(base, Ref) or not isinstance(exponent, (int, float)):
             return False
         return exponent > 1 and self._known.get(base.slot, Low.UNKNOWN) >= Low.NONNEGATIVE
+
+
+def _written(trace: Trace) -> frozenset[int] | None:
+    """Slots that operations write to; None where other slots may show the same memory."""
+    found: set[int] = set()
+    for op in trace.ops:
+        first = op.args[0] if op.args else None
+        if op.hidden_write:
+            return None
+        if op.short_name.endswith("_"):
+            if not isinstance(first, Ref) or set(op.outputs) - {first.slot}:
+                return None
+            found.add(first.slot)
+    if found and any(_shows(op, found) for op in trace.ops):
+        return None
+    return frozenset(found)
+
+
+def _shows(op: OpRecord, slots: set[int]) -> bool:
+    """Whether an operation returns a view of one of these, or one of these as a view."""
+    given = [a.alias_info for a in op.func._schema.arguments]
+    if not any(a is not None and not a.is_write for a in given):
+        return False
+    return not slots.isdisjoint((*input_slots(op), *op.outputs))

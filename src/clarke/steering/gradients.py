@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from clarke.errors import ReplayError
 from clarke.kinks.regions import RegionRule
 from clarke.numerics import TANGENTS_EQUAL
 from clarke.steering.analysis import Site
@@ -25,7 +26,15 @@ def gradient_of(run: Run, program: Program) -> tuple[torch.Tensor, ...]:
     """The gradient of a replay's output with respect to the program's variables."""
     if not run.output.requires_grad:
         return tuple(torch.zeros_like(p) for p in program.point)
-    grads = torch.autograd.grad(run.output.sum(), run.leaves, materialize_grads=True)
+    try:
+        grads = torch.autograd.grad(run.output.sum(), run.leaves, materialize_grads=True)
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        raise ReplayError(
+            "A custom Function's forward overwrites values through a view of them, which clarke "
+            "cannot differentiate again. Write to a clone there."
+        ) from error
     return tuple(g.detach() for g in grads)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import OpRecord, filled
+from clarke.capture import OpRecord, Ref, filled
 from clarke.errors import ReplayError
 from clarke.kinks import Call
 from clarke.kinks.model import UnsteeredRule
@@ -81,7 +81,8 @@ class State:
         self.dtype = program.dtype
         self.env: dict[int, torch.Tensor] = {}
         self.memory: dict[int, torch.Tensor] = {}
-        self.masks = MaskTracker(program.analysis.shared, self.trace.output, program.dtype)
+        self._shared = program.analysis.shared
+        self.masks = MaskTracker(self._shared, self.trace.output, program.dtype)
         leaves = []
         for i, (slot, value) in enumerate(
             zip(program.variables, point or program.point, strict=True)
@@ -95,7 +96,23 @@ class State:
     def call(self, op: OpRecord) -> Call:
         """An operation with the replay's tensors."""
         args = tuple(self.resolve(a) for a in op.args)
+        if op.within is not None and op.func._schema.name.endswith("_") and self._is_alone(op):
+            # No graph keeps what a custom Function's forward overwrites; a replay's does.
+            args = (args[0].clone(), *args[1:])
         return Call(op.func, args, {k: self.resolve(v) for k, v in op.kwargs.items()})
+
+    def _is_alone(self, op: OpRecord) -> bool:
+        """Whether no other value so far lies in the memory to which an operation writes."""
+        first = op.args[0] if op.args else None
+        if not isinstance(first, Ref) or op.outputs != (first.slot,):
+            return False
+        if first.slot not in self._shared:
+            return True
+        memory = self._tensor(first.slot).untyped_storage()._cdata
+        others = (t for s, t in self.env.items() if s != first.slot)
+        return not any(
+            t.untyped_storage()._cdata == memory for t in others if t.layout is torch.strided
+        )
 
     def resolve(self, value: Any) -> Any:
         """An argument, with this replay's tensors in place of references."""

@@ -1,0 +1,39 @@
+"""pytorch-metric-learning: losses of embeddings."""
+
+import torch
+from pytorch_metric_learning import losses
+
+from field_suites import anywhere
+
+ROWS = (6, 4)
+CLASSES = torch.tensor([0, 0, 1, 1, 2, 2])
+OF_PAIRS = (
+    *("AngularLoss", "CircleLoss", "ContrastiveLoss", "FastAPLoss"),
+    *("GeneralizedLiftedStructureLoss", "IntraPairVarianceLoss", "LiftedStructureLoss"),
+    *(
+        "MultiSimilarityLoss",
+        "NCALoss",
+        "NPairsLoss",
+        "NTXentLoss",
+        "SignalToNoiseRatioContrastiveLoss",
+    ),
+    *("SupConLoss", "TripletMarginLoss", "TupletMarginLoss", "MarginLoss"),
+    *("PNPLoss", "DynamicSoftMarginLoss"),
+)
+OF_CLASSES = (
+    *("ArcFaceLoss", "CosFaceLoss", "NormalizedSoftmaxLoss", "ProxyAnchorLoss", "ProxyNCALoss"),
+    *("SoftTripleLoss", "SphereFaceLoss", "SubCenterArcFaceLoss"),
+)
+
+
+def judged(kind, **sizes):
+    """A loss of six embeddings in three classes, in double precision."""
+    torch.manual_seed(0)
+    loss = getattr(losses, kind)(**sizes).double()
+    return lambda x: loss(x, CLASSES)
+
+
+PROGRAMS = (
+    *(anywhere(n, judged(n), ROWS) for n in OF_PAIRS),
+    *(anywhere(n, judged(n, num_classes=3, embedding_size=4), ROWS) for n in OF_CLASSES),
+)
