@@ -115,9 +115,39 @@ def frozen_features():
     return step
 
 
+def largest_of_a_set():
+    each = nn.Sequential(nn.Conv1d(2, 6, 1), nn.BatchNorm1d(6), nn.ReLU())
+
+    def step():
+        each(torch.randn(3, 2, 4)).max(2)[0].square().sum().backward()
+
+    return step
+
+
+def pooled_behind_a_sum():
+    inner, outer = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(1, 3, 1)
+
+    def step():
+        x = torch.randn(2, 1, 4, 4)
+        y = inner(x)
+        y += outer(x)
+        F.max_pool2d(F.relu_(y), 2).square().sum().backward()
+
+    return step
+
+
 @pytest.mark.parametrize(
     "make",
-    [redundancy, experts, penalty, attention_over_edges, at_the_bounds, frozen_features],
+    [
+        largest_of_a_set,
+        pooled_behind_a_sum,
+        redundancy,
+        experts,
+        penalty,
+        attention_over_edges,
+        at_the_bounds,
+        frozen_features,
+    ],
     ids=lambda make: make.__name__,
 )
 def test_no_ladder(make, declined):
@@ -138,6 +168,14 @@ def test_a_slope_below_zero_that_is_not_one_is_a_kink(loss):
     with clarke.audit(lambda _: None) as a:
         loss(w, torch.zeros(2)).backward()
     assert a.steps[0].verdict is Verdict.SMOOTH
+
+
+@pytest.mark.parametrize("w", [[0.0, -1.0, -1.0], [-1.0, -2.0, -2.0]])
+def test_the_largest_of_units_at_their_kink_is_a_kink(w):
+    w = torch.tensor(w, requires_grad=True)
+    with clarke.audit(lambda _: None) as a:
+        torch.relu(w).max(0).values.backward()
+    assert (a.steps[0].verdict is Verdict.SMOOTH) is bool((w != 0).all())
 
 
 def written(seed):

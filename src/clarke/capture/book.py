@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 
-from clarke.capture.live import TENSOR, Node, Read, Slot, Storage, Tampering, Unrecorded, version_of
+from clarke.capture.live import (
+    TENSOR,
+    Detached,
+    Node,
+    Read,
+    Slot,
+    Storage,
+    Tampering,
+    Unrecorded,
+    version_of,
+)
 from clarke.capture.operators import reads_shape_only
 from clarke.capture.weak import TensorTable
 from clarke.torch_private import at_once
@@ -32,7 +42,7 @@ _NOT_COUNTED: Final = partial(_exclude, _VERSIONS, True)
 _DETACH: Final = torch.ops.aten.detach.default
 _READS_REMEMBERED = 10_000
 _PRUNED = 8
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
+PLAIN: Final = (torch.Tensor, torch.nn.Parameter)
 _SWEPT = 4096  # so many storages may be dead ones
 
 
@@ -158,7 +168,7 @@ class Book:
     def begin_anew(self) -> None:
         """Know nothing of what was recorded, as after a time in which nothing was."""
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
-        self._slots: TensorTable[Slot | weakref.ref[Slot] | Copy] = TensorTable()
+        self._slots: TensorTable[Slot | weakref.ref[Slot] | Copy | Detached] = TensorTable()
         self._storages: dict[int, weakref.ref[Storage]] = {}
         self._sweep_at = _SWEPT
         # What has been written to, and by what, is known as long as torch's own memory lives: the
@@ -196,10 +206,14 @@ class Book:
 
     def _slot(self, tensor: torch.Tensor) -> Slot | None:
         found = self._slots.get(tensor)
-        if type(found) is Slot:
+        if found is None or type(found) is Slot:
             return found
         if isinstance(found, Copy):
             return self._recorded(found, tensor)
+        if isinstance(found, Detached):
+            slot = self._new_slot(tensor, found.location)
+            slot.epoch, slot.stopped = found.epoch, True
+            return slot
         return found() if isinstance(found, weakref.ref) else None
 
     def _recorded(self, copy: Copy, tensor: torch.Tensor) -> Slot:
@@ -213,8 +227,9 @@ class Book:
         return slot
 
     def _storage_of(self, tensor: torch.Tensor) -> Storage:
-        memory = memory_of(tensor)
-        if memory is None:
+        try:
+            memory = tensor.untyped_storage()
+        except (RuntimeError, NotImplementedError):  # as for `memory_of`
             return Storage(self._slot_count, None)
         address = memory._cdata
         entry = self._storages.get(address)
@@ -259,6 +274,8 @@ class Book:
             entry = entries.get(id(tensor))
             if (entry is None or entry() is not tensor) and not self._cuts:
                 continue
+            if entry is not None and type(entry.value) is Detached and entry() is tensor:
+                return Concern.GRADIENT
             slot = self._slot(tensor)
             if self._bears_mark(slot, tensor):
                 return Concern.GRADIENT
@@ -291,7 +308,7 @@ class Book:
         self._slot_count += 1
         storage = self._storage_of(tensor)
         slot = Slot(self._slot_count, self.epoch, storage, tensor.dtype, location)
-        if type(tensor) not in _PLAIN and is_spread(tensor):
+        if type(tensor) not in PLAIN and is_spread(tensor):
             slot.spread = True
         if storage.first is None:
             storage.first = weakref.ref(slot)
@@ -373,9 +390,10 @@ class Book:
         """A graph has been freed: what was cut off before is a constant for what comes."""
         self.epoch += 1
         self.spread = None
-        for slot in self._histories:
-            slot.history = None
-        self._histories.clear()
+        if len(self._histories):  # to begin going through a weak set takes long
+            for slot in self._histories:
+                slot.history = None
+            self._histories.clear()
 
     def forget_reads(self, index: int) -> None:
         """Forget the values that went into Python before operation `index`."""

@@ -17,6 +17,7 @@ from clarke.deadline import UNLIMITED
 from clarke.decide.allowed import allowed_error
 from clarke.decide.certificate import Argument
 from clarke.decide.confirm import confirm
+from clarke.decide.freely import moves_freely
 from clarke.decide.normal import outer_estimate
 from clarke.decide.recomputed import Defect
 from clarke.decide.rounding import Rounding
@@ -117,7 +118,7 @@ class OuterSeparation(Argument):
 
 @dataclass(frozen=True, eq=False)
 class OneWay(Argument):
-    """The gradient is a mean of gradients of pieces, and all pieces bend one way.
+    """The gradient is a mean of gradients of pieces that bend one way, or combine in all ways.
 
     There the generalized gradients are the means of the candidates' gradients for *any* weights at
     each kink (the sum rule is an equality), so the weights are the proof.
@@ -152,7 +153,7 @@ class OneWay(Argument):
     def wrong(self, outer: Outer, program: Program, vector: Tensors, *, run: bool) -> str:
         """What is wrong with the proof for an estimate; empty if nothing is."""
         atoms = outer.atoms
-        if not regular_in_parts(outer):
+        if not is_the_set(outer):
             return "the function bends both ways"
         sums = np.zeros(atoms.count)
         np.add.at(sums, atoms.owner, self.shares)
@@ -173,6 +174,8 @@ def _follows(outer: Outer, program: Program, mean: Array) -> bool:
     the gradient.
     """
     generator = torch.Generator().manual_seed(1)
+    if not regular_in_parts(outer):
+        return _stays_inside(outer, program, generator)
     convex = np.zeros(len(mean), dtype=bool)
     for atoms, entries in outer.parts():
         if outer.bends(1.0, atoms):
@@ -194,6 +197,22 @@ def _follows(outer: Outer, program: Program, mean: Array) -> bool:
     return True
 
 
+def _stays_inside(outer: Outer, program: Program, generator: torch.Generator) -> bool:
+    """Gradients beside the point are no further in a direction than the estimate reaches."""
+    for _ in range(_SAMPLES):
+        direction, across = (_random(program, generator) for _ in range(2))
+        along = flatten(across)
+        high, low = outer.extreme(along)[0], -outer.extreme(-along)[0]
+        room = FOLLOWS * (float(outer.noise @ np.abs(along)) + abs(high) + abs(low))
+        slopes = [
+            flatten(natural_gradient(program, _moved(program, direction, step)))
+            for step in BESIDE_STEPS
+        ]
+        if not any(low - room <= float(s @ along) <= high + room for s in slopes):
+            return False
+    return True
+
+
 def roundings_of(outer: Outer, program: Program) -> tuple[torch.Tensor, ...]:
     """What adding up the estimate's terms may do to the entries of a mean."""
     return unflatten(OUTSIDE * outer.noise, program.point)
@@ -202,6 +221,11 @@ def roundings_of(outer: Outer, program: Program) -> tuple[torch.Tensor, ...]:
 def regular_in_parts(outer: Outer) -> bool:
     """Whether every part of the estimate is the set itself."""
     return outer.regular() or all(outer.regular(atoms) for atoms, _ in outer.parts())
+
+
+def is_the_set(outer: Outer) -> bool:
+    """Whether the estimate is the set itself: by how pieces bend, or since all of them occur."""
+    return regular_in_parts(outer) or moves_freely(outer)
 
 
 def _random(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...]:

@@ -12,6 +12,7 @@ from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED
 from clarke.decide.apart import (
     OneWay,
+    is_the_set,
     limit_beside,
     refute_outside,
     regular_in_parts,
@@ -108,7 +109,7 @@ def _regular(
 ) -> Decision | None:
     """AD's gradient as a mean of candidates, where every such mean is a Clarke gradient."""
     shares = outer.atoms.shares
-    if shares is None or not regular_in_parts(outer):
+    if shares is None or not is_the_set(outer):
         return None
     mean = unflatten(outer.mean(shares), program.point)
     if not within(mean, judged[0], added(judged[1], roundings_of(outer, program))):
@@ -125,7 +126,7 @@ def _regular(
         Verdict.CLARKE,
         Verdict.CLARKE.value,
         Certificate(program, kept, proof).sealed(),
-        "pieces that bend one way",
+        "pieces that bend one way" if regular_in_parts(outer) else "pieces that move freely",
         analysis=program.analysis,
     )
 
@@ -155,7 +156,7 @@ def _outside(
 
 def _valid(outer: Outer, program: Program, allowed: Array, deadline: Deadline) -> Valid:
     """Tells whether a gradient is in the set, where the estimate is the set itself."""
-    exact = regular_in_parts(outer)
+    exact = is_the_set(outer)
     room = allowed + flatten(roundings_of(outer, program))
 
     def valid(gradient: Array) -> bool | None:

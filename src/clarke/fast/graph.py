@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clarke.capture import OpRecord, Origin, Ref, input_slots
+from clarke.decide.hazards import may_be_constant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -192,7 +193,7 @@ def trusted_externals(trace: Trace) -> bool:
     for e in trace.externals.values():
         if e.origin not in (Origin.LEAF, Origin.CONSTANT) or e.tensor.is_inference():
             return False
-        if e.rewritten:
+        if e.rewritten or (e.cut_by and not may_be_constant(e.cut_by)):
             return False
         if e.origin is Origin.LEAF and (e.snapshot is not None or e.tensor._version != e.version):
             return False

@@ -8,6 +8,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 
 from clarke.capture import Keep
@@ -31,6 +32,17 @@ class Call:
         if position < len(self.args):
             return self.args[position]
         return self.kwargs.get(name, default)
+
+
+def broadcast_shape(*given: Any) -> torch.Size:
+    """The shape that the tensors among some arguments have together.
+
+    ``torch.broadcast_shapes`` imports sympy on its first call, for seconds on a busy machine.
+    """
+    shapes: list[torch.Size] = [a.shape for a in given if isinstance(a, torch.Tensor)]
+    if all(s == shapes[0] for s in shapes[1:]):
+        return shapes[0]
+    return torch.Size(np.broadcast_shapes(*shapes))
 
 
 class Hazard(Enum):
