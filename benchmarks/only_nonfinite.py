@@ -52,7 +52,7 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    for width in (128, 256, 512):
+    for width in (32, 128, 256, 512):
         step = stepper(*perceptron(width))
         rounds = [
             (

@@ -23,6 +23,7 @@ _PROPERTY = "clarke"
 _REASONS = "clarke-undecided"
 _FOUND = "clarke-found"
 _RECORD = "clarke-record"
+_IGNORED = "clarke-ignored"
 _SHOWN = 8  # reasons in the summary
 
 
@@ -89,6 +90,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     reasons: Counter[str] = Counter()
     listed: dict[str, list[str]] = {}
     recorded: dict[str, Any] = {}
+    ignored: list[str] = []
     tests = 0
     for reports in terminalreporter.stats.values():
         for report in reports:
@@ -98,6 +100,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             tests += _PROPERTY in found
             counts.update(found.get(_PROPERTY, {}))
             reasons.update(found.get(_REASONS, {}))
+            ignored += found.get(_IGNORED, ())
             if _FOUND in found:
                 listed[report.nodeid] = sorted(found[_FOUND])
             if _RECORD in found:
@@ -115,7 +118,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if counts:
         told = ", ".join(f"{n} {name}" for name, n in counts.most_common())
         judged = _number(sum(counts.values()), "gradient")
-        terminalreporter.write_line(f"clarke: {judged} judged in {_number(tests, 'test')}: {told}")
+        line = f"clarke: {judged} judged in {_number(tests, 'test')}: {told}"
+        if ignored:
+            lines = _number(len(set(ignored)), "line")
+            line += f"; {len(ignored)} not counted by # clarke: ignore on {lines}"
+        terminalreporter.write_line(line)
     for reason, count in reasons.most_common(_SHOWN):
         terminalreporter.write_line(f"clarke: {count} x {reason}")
     if len(reasons) > _SHOWN:

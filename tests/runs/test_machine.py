@@ -112,12 +112,14 @@ def test_a_line_with_a_reason_is_ignored(ran, clarke_command, tmp_path, where):
     done = ran(**{where: "  # clarke: ignore - known since 2.0"})
     assert done.status == 0
     assert "WrongGradientWarning" not in done.err
-    assert "does not count, as the code says: known since 2.0" in " ".join(done.err.split())
+    told = " ".join(done.err.split())
+    assert "does not count, as the code says: known since 2.0 (train.py:" in told
+    assert "2 do not count: # clarke: ignore on 1 line." in told
     run = read_run(tmp_path / "run")
     assert run.steps[0].outcome is Verdict.NOT_CLARKE  # the verdict stays what it is
     assert ci_annotations(run) == ""
     (result,) = sarif(run)["runs"][0]["results"]
-    assert result["suppressions"][0]["justification"] == "known since 2.0"
+    assert result["suppressions"][0]["justification"].startswith("known since 2.0 (train")
 
 
 @pytest.mark.filterwarnings("default::clarke.errors.AuditWarning")

@@ -30,6 +30,7 @@ from clarke.torch_private import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from typing_extensions import Self
 
@@ -79,6 +80,10 @@ class Interceptor:
 
     Calls made while the handler runs (by hooks, by reentrant checkpoints, by clarke itself) and
     calls of other threads pass through untouched.
+
+    Attributes:
+        glance: Called as the engine was, behind the caller's frame and the result, once it has
+            run; if it returns True, the handler does not hear of the call. None: it hears of all.
     """
 
     def __init__(self, handler: Callable[[BackwardCall], Any]) -> None:
@@ -87,6 +92,7 @@ class Interceptor:
         self._thread = 0
         self._busy = False
         self._beside = _Depth()
+        self.glance: Callable[..., bool] | None = None
 
     def __enter__(self) -> Self:
         current = getattr(torch.autograd, _NAME, None)
@@ -159,8 +165,19 @@ class Interceptor:
         kwargs: dict[str, Any],
         refused: str = "",
     ) -> Any:
-        if is_traced() or _called_by_a_check():
+        caller = None if is_traced() else _caller(sys._getframe(2))
+        if caller is None:
             return engine(roots, *args, **kwargs)
+        if self.glance is not None:
+            self._busy = True
+            try:
+                result = engine(roots, *args, **kwargs)
+                if self.glance(caller, result, roots, *args, **kwargs):
+                    return result
+            finally:
+                self._busy = False
+            made = result
+            engine = lambda *_args, **_kwargs: made  # noqa: E731 - what follows looks at it only
         weights, retain_graph, create_graph, inputs = args[:4]
         call = BackwardCall(
             roots=tuple(roots),
@@ -181,20 +198,24 @@ class Interceptor:
             self._busy = False
 
 
-def _called_by_a_check() -> bool:
-    """Whether clarke itself differentiates, or torch's gradcheck: at points of its own."""
-    frame = sys._getframe(3)
-    own: bool | None = None
+def _caller(frame: FrameType | None) -> FrameType | None:
+    """Who differentiates; None for clarke itself and torch's gradcheck: at points of their own."""
+    start = caller = frame
     while frame is not None:
         name = frame.f_code.co_filename
+        if not name.startswith(_TORCH_FOLDER):
+            if name.startswith(_OWN_FOLDER) and not name.startswith(_USERS):
+                return None
+            break
         if name == _GRADCHECK_FILE:
-            return True
-        if own is None and not name.startswith(_TORCH_FOLDER):
-            own = name.startswith(_OWN_FOLDER) and not name.startswith(_USERS)
-            if own:
-                return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
+            return None
+        frame = frame.f_back
+    caller = frame or start
+    while frame is not None:
+        if frame.f_code.co_filename == _GRADCHECK_FILE:
+            return None
+        frame = frame.f_back
+    return caller
 
 
 def levels_up_to(file: str, line: int) -> int:

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from weakref import ref
 
+from clarke.audit.step import Step
 from clarke.audit.summary import NAMED, Summary
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from clarke.audit.groups import Group
     from clarke.audit.statistics import PlaceStatistics
-    from clarke.audit.step import Step
+    from clarke.capture import Location
     from clarke.report import Report
 
 KEPT: Final = 10_000  # steps and reports; about 1 kB each
@@ -30,7 +31,8 @@ class History:
     """
 
     def __init__(self, kept: int = KEPT) -> None:
-        self._steps: deque[Step] = deque(maxlen=kept)
+        # Of a call that was not looked at, what makes a step of it.
+        self._steps: deque[Step | tuple[int, Location, str]] = deque(maxlen=kept)
         self._reports: deque[Report] = deque(maxlen=kept)
         self._proved: list[Report] = []  # wrong ones that were among the last and are no more
         self._proofs = 0
@@ -49,7 +51,7 @@ class History:
     @property
     def steps(self) -> tuple[Step, ...]:
         """The last backward calls."""
-        return tuple(self._steps)
+        return tuple(map(_step, self._steps))
 
     @property
     def reports(self) -> list[Report]:
@@ -88,6 +90,12 @@ class History:
         group.counted_calls += 1
         self._count_sum(group, step)
 
+    def pass_by(self, location: Location, why: str) -> int:
+        """Count a backward call that was not looked at, in as little time as possible."""
+        self.calls += 1
+        self._steps.append((self.calls, location, why))
+        return self.calls
+
     def amend(self, number: int, why: str) -> Step | None:
         """Say of the sum that call `number` was the last to add to that it cannot be judged.
 
@@ -97,7 +105,7 @@ class History:
         place = number - self.calls - 1  # from the end: steps are numbered without gaps
         if place >= 0 or -place > len(self._steps):
             return None
-        step = replace(self._steps[place], joint=Verdict.UNDECIDED, joint_reason=why)
+        step = replace(_step(self._steps[place]), joint=Verdict.UNDECIDED, joint_reason=why)
         self._steps[place] = step
         entry = self._groups.get(step.group)
         group = None if entry is None else entry()
@@ -131,3 +139,7 @@ class History:
             repaired=self._repaired,
             firsts=tuple(self._firsts[v] for v in NAMED if v in self._firsts),
         )
+
+
+def _step(kept: Step | tuple[int, Location, str]) -> Step:
+    return kept if isinstance(kept, Step) else Step.unseen(*kept)

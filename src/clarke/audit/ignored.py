@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import re
 import warnings
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
 from clarke.audit.engine import levels_up_to
@@ -32,7 +33,7 @@ class Ignored:
         self._warned_of: set[Location] = set()
 
     def because(self, decision: Decision, called: Location) -> str:
-        """Why a finding does not count; "" where it does.
+        """Why a finding does not count, with the line that says so; "" where it does.
 
         The comment stands on a line that the verdict names, or on the one that calls backward.
         """
@@ -43,7 +44,7 @@ class Ignored:
             if found is None:
                 continue
             if found[1].strip():
-                return found[1].strip()
+                return f"{found[1].strip()} ({PurePath(place.file).name}:{place.line})"
             if place not in self._warned_of:
                 self._warned_of.add(place)
                 level = levels_up_to(called.file, called.line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd.graph import GradientEdge
 
 from clarke.audit.policy import OnWrong
 from clarke.capture import all_finite
@@ -52,15 +53,31 @@ class Lookout:
             )
         self._rest: Rest | None = None
         self._stepping: OptimizerAside | None = None
+        self._glance: Callable[[bool], None] = _nothing
+        self._prepare: Callable[[], None] = _nothing
         self._made = 0
         self._calls = 0
         self._shape: tuple[object, ...] = ()
         self._leaves: tuple[torch.Tensor, ...] = ()
 
-    def begin(self, recorder: Recorder, stepping: OptimizerAside) -> None:
-        """Rest from here on, without hooks on modules and optimizers."""
+    def begin(
+        self,
+        recorder: Recorder,
+        stepping: OptimizerAside,
+        glance: Callable[[bool], None],
+        prepare: Callable[[], None],
+    ) -> None:
+        """Rest from here on, without hooks on modules and optimizers.
+
+        Args:
+            recorder: What is to rest.
+            stepping: What looks at the steps of optimizers.
+            glance: Called with True where calls need no more than `passes`, else with False.
+            prepare: Called before a call is recorded.
+        """
         recorder.places.do_without_hooks()
         self._rest, self._stepping = Rest(recorder), stepping
+        self._glance, self._prepare = glance, prepare
         self.after(recorded=True)
 
     def after(self, *, recorded: bool) -> None:
@@ -68,15 +85,20 @@ class Lookout:
         if recorded and self._rest is not None and self._stepping is not None:
             self._stepping.stop()
             self._rest.start()
+            self._glance(True)
 
     def _reached(self, roots: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         """The leaves below some roots; as at the last look, where as many nodes were made since.
 
         Looking costs about as much as a small network's backward pass.
         """
-        nodes = [x.grad_fn for x in roots]
-        made = max((node_number(n) for n in nodes if n is not None), default=0)
-        shape = (made - self._made, *(None if n is None else n.name() for n in nodes))
+        if len(roots) == 1 and (node := roots[0].grad_fn) is not None:
+            made = node_number(node)
+            shape: tuple[object, ...] = made - self._made, node.name()
+        else:
+            nodes = [x.grad_fn for x in roots]
+            made = max([0 if n is None else node_number(n) for n in nodes])
+            shape = (made - self._made, *[None if n is None else n.name() for n in nodes])
         self._made = made
         self._calls += 1
         if shape != self._shape or self._calls % int(LOOKOUT_WALKS) == 0:
@@ -88,8 +110,28 @@ class Lookout:
     def _record(self) -> None:
         """Record the next call."""
         if self._rest is not None and self._stepping is not None:
+            self._glance(False)
+            self._prepare()
             self._rest.stop()
             self._stepping.__enter__()
+
+    def passes(
+        self, result: Any, roots: Sequence[torch.Tensor], inputs: Any, *, accumulates: bool
+    ) -> bool:
+        """Whether all that a call made is finite.
+
+        Args:
+            result: What the engine returned.
+            roots: What was differentiated.
+            inputs: With respect to what; nothing for all leaves.
+            accumulates: Whether it went to ``.grad``.
+        """
+        found = result
+        if accumulates:
+            # Of an edge of the graph nobody knows the leaf.
+            leaves = [x for x in inputs if type(x) is not GradientEdge] if inputs else None
+            found = [x.grad for x in (self._reached(roots) if leaves is None else leaves)]
+        return all_finite([g for g in found if g is not None])
 
     def look(
         self, call: BackwardCall, result: Any, number: int
@@ -118,3 +160,7 @@ class Lookout:
         )
         decision = Decision(Verdict.NONFINITE, reason)
         return decision, tuple(g for _, g in found), tuple(x for x, _ in found)
+
+
+def _nothing(_switch: bool = False) -> None:  # noqa: FBT001, FBT002 - as a switch is
+    """Until an audit has begun."""

@@ -43,6 +43,7 @@ from clarke.verdict import Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from os import PathLike
+    from types import FrameType
 
     from typing_extensions import Self
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from clarke.decide import Decision
 
     Subscriber = Callable[[Step, Report | None], Any]
+    Passed = Callable[[int, Location, str], Any]
     Begun = Callable[[int, Location], Any]
     Amended = Callable[[Step], Any]
 
@@ -190,6 +192,7 @@ class Audit:
         self._counter = PlaceCounter()
         self._history = History()
         self._subscribers: list[Subscriber] = []
+        self._passed: list[Passed] = []
         self._begun: list[Begun] = []
         self._ranks = Ranks()
         self._whole = False
@@ -231,7 +234,7 @@ class Audit:
             self._recorder, self._spy, self._stepping = recorder, spy, stepping
             self._notice, self._shadows = notice, shadows
             if self._lookout is not None:
-                self._lookout.begin(recorder, stepping)
+                self._lookout.begin(recorder, stepping, self._glances, notice.look)
             return self  # an interrupt at this line, too, ends what has begun
         except BaseException:
             try:
@@ -259,6 +262,7 @@ class Audit:
         gradients: bool = True,
         begun: Begun | None = None,
         amended: Amended | None = None,
+        passed: Passed | None = None,
     ) -> None:
         """Call ``callback(step, report)`` after every backward call.
 
@@ -274,7 +278,12 @@ class Audit:
             amended: ``amended(step)`` is called when an optimizer takes a sum of accumulated
                 gradients that cannot be judged: `step` is the one that added the last of them, as
                 it now stands in `steps`.
+            passed: ``passed(number, location, reason)`` is called in place of `callback` after a
+                call that was not looked at: for programs that make many.
         """
+        self._passed.append(
+            passed or (lambda number, at, why: callback(Step.unseen(number, at, why), None))
+        )
         self._subscribers.append(callback)
         if begun is not None:
             self._begun.append(begun)
@@ -342,15 +351,15 @@ class Audit:
         self._penalized.note(call)
         result = call.run()
         if self._lookout is None:
-            self._add(_unseen(number, location, self._why_left_out(number)), None)
+            self._pass(location, self._why_left_out(number))
             return result
         found = self._lookout.look(call, result, number)
         if found is None:
-            self._add(_unseen(number, location, NOT_FINITE_ONLY), None)
+            self._pass(location, NOT_FINITE_ONLY)
             return result
         decision, gradient, leaves = found
         report = replace(build_report(decision, gradient), names=self._places.names(leaves))
-        step = _unseen(number, location, report.reason)
+        step = Step.unseen(number, location, report.reason)
         verdict = report.verdict
         self._add(replace(step, verdict=verdict, joint=verdict, looked=True), report)
         answer = self._answers.to(verdict, gradient)
@@ -383,7 +392,7 @@ class Audit:
         if why:
             result = run_call(call, recorder)
             forget(call, recorder)
-            self._add(_unseen(number, location, why), None)
+            self._pass(location, why)
             return result
         orders = Orders(
             number,
@@ -410,7 +419,7 @@ class Audit:
                 self._add(_interrupted(number, location, error, turn.work.seconds), None)
             raise
         if turn.decision is None:
-            self._add(_unseen(number, location, "It reaches none of the leaves of `wrt`."), None)
+            self._pass(location, "It reaches none of the leaves of `wrt`.")
             return turn.result
         self._notices.of_failure(turn.error, location)
         self._notices.of_kernels(turn.differs, location)
@@ -464,16 +473,39 @@ class Audit:
         for callback in self._amended:
             callback(step)
 
+    def _glances(self, switch: bool) -> None:  # noqa: FBT001 - as a switch is
+        self._interceptor.glance = self._glance if switch else None
+
+    def _glance(
+        self, caller: FrameType, result: Any, roots: Any, *args: Any, **kwargs: Any
+    ) -> bool:
+        """Whether a call at rest that looks for NaN alone is done with: its gradient is finite."""
+        accumulates = kwargs.get("accumulate_grad", False)
+        if args[2] or self._lookout is None:  # it creates a graph
+            return False
+        if not self._lookout.passes(result, roots, args[3], accumulates=accumulates):
+            return False
+        self._pass(self._places.line(caller), NOT_FINITE_ONLY)
+        return True
+
+    def _pass(self, location: Location, why: str) -> None:
+        """A call was made that nobody looked at, or at nothing but whether it is finite."""
+        number = self._history.pass_by(location, why)
+        if self._subscribers:
+            self._tell(self._passed, number, location, why)
+
     def _add(self, step: Step, report: Report | None, group: Group | None = None) -> None:
         self._history.add(step, group)
         self._left -= step.seconds
-        if not self._subscribers:
-            return
+        if self._subscribers:
+            self._tell(self._subscribers, step, report)
+
+    def _tell(self, subscribers: Sequence[Callable[..., Any]], *what: Any) -> None:
         # What they read (verifying a proof, for one) decides no branch of the program.
         reads = None if self._recorder is None else tuple(self._recorder.reads)
         try:
-            for callback in self._subscribers:
-                callback(step, report)
+            for callback in subscribers:
+                callback(*what)
         finally:
             if self._recorder is not None and reads is not None:
                 self._recorder.reads.clear()
@@ -483,7 +515,7 @@ class Audit:
 def _interrupted(number: int, location: Location, error: BaseException, seconds: float) -> Step:
     """A step whose judging did not come to an end: Ctrl-C, or an exit from a signal's handler."""
     why = f"Interrupted by {type(error).__name__} while judging step {number}."
-    step = _unseen(number, location, why)
+    step = Step.unseen(number, location, why)
     undecided = Verdict.UNDECIDED
     return replace(step, verdict=undecided, joint=undecided, looked=True, seconds=seconds)
 
@@ -501,19 +533,3 @@ def _without_hooks(
     penalized.stop_seeing_steps()
     shadows.begin()
     see_others(recorder)
-
-
-def _unseen(number: int, location: Location, reason: str) -> Step:
-    return Step(
-        number=number,
-        verdict=None,
-        reason=reason,
-        theorem="",
-        kinks=(),
-        culprits=(),
-        seconds=0.0,
-        location=location,
-        looked=False,
-        group=number,
-        joint=None,
-    )

@@ -32,7 +32,8 @@ class Step:
         joint_reason: Explanation of `joint` where it differs from `verdict`.
         repaired: The gradient was replaced by a correct one.
         cures: What to write instead.
-        ignored: Why it does not count, from a ``# clarke: ignore`` in the code; "" if it does.
+        ignored: Why it does not count, from a ``# clarke: ignore`` in the code, and its line; "" if
+            it does.
     """
 
     number: int
@@ -50,6 +51,23 @@ class Step:
     repaired: bool = False
     cures: tuple[str, ...] = ()
     ignored: str = ""
+
+    @classmethod
+    def unseen(cls, number: int, location: Location, reason: str) -> Step:
+        """A call that was not looked at, because of `reason`."""
+        return cls(
+            number=number,
+            verdict=None,
+            reason=reason,
+            theorem="",
+            kinks=(),
+            culprits=(),
+            seconds=0.0,
+            location=location,
+            looked=False,
+            group=number,
+            joint=None,
+        )
 
     @property
     def correct(self) -> bool | None:

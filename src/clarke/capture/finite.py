@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 from typing import TYPE_CHECKING
 
@@ -10,21 +11,27 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_SUMMED = frozenset({torch.float32, torch.float64})
+_STRIDED = torch.strided
 
 
 def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
     """Whether no entry is NaN or infinite; one pass over each tensor."""
     if len(tensors) == 1 and tensors[0].numel() == 1 and not tensors[0].is_complex():
         return math.isfinite(tensors[0].detach().item())
-    plain = [t for t in tensors if t.layout == torch.strided and t.dtype in _SUMMED]
-    if len(plain) == len(tensors) and plain and len({t.dtype for t in plain}) == 1:
-        # A sum is the quickest pass there is, and finite only if all entries are.
-        sums = [(t.detach() if t.requires_grad else t).sum() for t in plain]
-        if all(s.is_cpu for s in sums):
-            if all(math.isfinite(s.item()) for s in sums):
-                return True
-        elif math.isfinite(float(torch.stack(sums).sum())):  # one wait for the device
+    # A sum is the quickest pass there is, and finite only if all entries are. Of many small tensors
+    # the calls are what costs: joining or stacking them first, or one call for all, costs more.
+    total: complex = 0.0
+    for t in tensors:
+        if not t.is_cpu or t.layout is not _STRIDED:
+            break
+        total += (t.detach() if t.requires_grad else t).sum().item()
+    else:
+        if cmath.isfinite(total):
+            return True
+    away = [t for t in tensors if not t.is_cpu and t.layout is _STRIDED and t.is_floating_point()]
+    if len(away) == len(tensors):  # one wait for the device
+        sums = torch.stack([t.detach().sum(dtype=torch.float32) for t in away])
+        if math.isfinite(float(sums.sum())):
             return True
     ends: dict[torch.dtype, list[torch.Tensor]] = {}
     for t in tensors:

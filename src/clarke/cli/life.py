@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from clarke.audit.lookout import NOT_FINITE_ONLY
 from clarke.cli.progress import time_text
 from clarke.numerics import JUDGING_NOTABLE, JUDGING_SHARE
 from clarke.report.runs.folder import SETTINGS, SUMMARY, read_json
@@ -75,6 +76,11 @@ class Life:
         self._judging += step.seconds
         self._counts[_word(step)] += 1
         self._show(f"step {step.number:,} done", step.number)
+
+    def passed(self, number: int, _at: Location, why: str) -> None:
+        """A call is done that was not looked at, or for nothing but NaN and infinity."""
+        self._counts["finite" if why == NOT_FINITE_ONLY else "not looked at"] += 1
+        self._show(f"step {number:,} done", number)
 
     def text(self, what: str, done: int) -> str:
         """The line: step, verdicts, share of judging (and what to do about it), time left."""
@@ -171,7 +177,7 @@ def shown(watch: Audit, folder: Path, every: int) -> Iterator[Life]:
         expected=calls_last_time(folder),
         every=every,
     )
-    watch.subscribe(life.step, gradients=False, begun=life.begun)
+    watch.subscribe(life.step, gradients=False, begun=life.begun, passed=life.passed)
     if terminal:
         sys.stderr = _InFront(err, life)
         if out.isatty():

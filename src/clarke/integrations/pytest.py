@@ -128,6 +128,9 @@ def _count(item: pytest.Item, watch: Audit) -> None:
     counts = Counter(s.verdict.name for s in watch.steps if s.verdict is not None)
     if counts:
         item.user_properties.append(("clarke", dict(counts)))
+    ignored = [s.ignored for s in watch.steps if s.ignored]
+    if ignored:
+        item.user_properties.append(("clarke-ignored", ignored))
     open_ones = (Verdict.UNDECIDED, Verdict.SURROGATE)
     why = Counter(short_reason(s.reason) for s in watch.steps if s.verdict in open_ones)
     if why:

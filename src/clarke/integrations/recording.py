@@ -40,6 +40,7 @@ def record(audit: Audit, folder: Path | str, settings: Mapping[str, Any]) -> Run
         gradients=False,
         begun=lambda number, at: writer.begin(number, at.file, at.line),
         amended=lambda step: writer.amend(step_record(step, None)),
+        passed=lambda number, at, why: writer.pass_by(number, at.file, at.line, why),
     )
     return writer
 

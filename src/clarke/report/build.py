@@ -9,11 +9,12 @@ import torch
 
 from clarke.kinks import choice_text, slopes_taken
 from clarke.report.model import KinkSummary, Report
+from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clarke.decide import Decision, TouchCount
+    from clarke.decide import Culprit, Decision, TouchCount
     from clarke.kinks import Touch
     from clarke.steering import Analysis
 
@@ -29,6 +30,8 @@ def build_report(
     if decision.analysis is not None:
         kinks = summarise_kinks(decision.analysis, relevant, decision.rounded)
     kinks = kinks or summarise_counts(decision.counts)
+    if decision.verdict in (Verdict.NONFINITE, Verdict.NOT_LIPSCHITZ):
+        kinks = _with_those_at_fault(kinks, decision.culprits)
     return Report(
         verdict=decision.verdict,
         reason=decision.reason,
@@ -42,6 +45,19 @@ def build_report(
         cures=decision.cures,
         seconds=seconds,
         out_of_time=decision.out_of_time,
+    )
+
+
+def _with_those_at_fault(
+    kinks: Sequence[KinkSummary], culprits: Sequence[Culprit]
+) -> tuple[KinkSummary, ...]:
+    """Kinks of operations that made NaN or infinity, or a jump, matter: all that are touched."""
+    named = {(c.operation, c.location.file, c.location.line) for c in culprits}
+    return tuple(
+        replace(k, relevant=k.touched)
+        if k.relevant is None and (k.operation, k.file, k.line) in named
+        else k
+        for k in kinks
     )
 
 

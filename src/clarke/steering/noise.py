@@ -105,11 +105,12 @@ class Noise:
         error, value, whole = self._error_of_terms(part), result.detach(), part.whole
         if part.elementwise is not None:
             sizes = part.elementwise(value).nan_to_num(0.0, 0.0, 0.0)
-            result.register_hook(lambda adjoint: adjoint * (1 + error(sizes)))
+            result.register_hook(lambda a: None if a is None else a * (1 + error(sizes)))
             return
 
-        def found(adjoint: torch.Tensor) -> None:
-            if behind is not None and whole is not None:
+        def found(adjoint: torch.Tensor | None) -> None:
+            # None where the gradient of what follows is undefined: there is nothing to move.
+            if behind is not None and whole is not None and adjoint is not None:
                 sizes = whole(call, value, adjoint.detach())
                 for i, own in enumerate(sizes if isinstance(sizes, tuple) else (sizes,)):
                     behind.errors.append((i, error(own)))

@@ -221,7 +221,7 @@ def _taken(place: Place | None) -> str:
         return "not touched"
     return (
         f"{esc('; '.join(place.choices[:2]))}"
-        f'<br><span class="soft">{place.touched:,} touched, {place.relevant:,} matter</span>'
+        f'<br><span class="soft">{place.touched:,} touched, {place.matter}</span>'
     )
 
 

@@ -111,11 +111,10 @@ def _why(step: StepRecord) -> str:
     )
     causes = "".join(f"<li>{esc(c)}</li>" for c in likely(step.outcome, step.why))
     causes = f'<p>Likely causes:</p><ol type="a">{causes}</ol>' if causes else ""
-    counted = (
-        f"{step.touched:,} {'kink was' if step.touched == 1 else 'kinks were'} touched in this "
-        f"step, of which {step.relevant:,} {'matters' if step.relevant == 1 else 'matter'}."
-    )
+    counted = f"{step.touched:,} {'kink was' if step.touched == 1 else 'kinks were'} touched here"
+    if all(k.relevant is not None for k in step.kinks):
+        counted += f", of which {step.relevant:,} {'matters' if step.relevant == 1 else 'matter'}"
     return (
         f'<p class="soft">{esc(step.why)}</p>{causes}<details><summary>What is named, and how many '
-        f'kinks there were</summary><ul>{named}</ul><p class="soft">{counted}</p></details>'
+        f'kinks there were</summary><ul>{named}</ul><p class="soft">{counted}.</p></details>'
     )

@@ -31,7 +31,8 @@ class Place:
         line: Line in it.
         source: Its text.
         touched: Touched kinks, all steps together.
-        relevant: Those whose piece can change the gradient.
+        relevant: Those whose piece can change the gradient, as far as found out.
+        known: Whether that was found out of all of them.
         steps: Steps that touched one.
         choices: What AD chose there, in words, most frequent first.
         named: How often a verdict named it, by verdict.
@@ -44,9 +45,18 @@ class Place:
     source: str
     touched: int
     relevant: int
+    known: bool
     steps: int
     choices: tuple[str, ...]
     named: dict[Verdict, int]
+
+    @property
+    def matter(self) -> str:
+        """How many of its kinks matter, in words."""
+        if self.known:
+            return f"{self.relevant:,} matter"
+        some = f"at least {self.relevant:,} matter" if self.relevant else ""
+        return some or "how many matter was not found out"
 
     @property
     def worst(self) -> Verdict | None:
@@ -67,7 +77,8 @@ def places(run: Run) -> tuple[Place, ...]:
     for step in run.steps:
         for k in step.kinks:
             key = (k.operation, k.module, k.file, k.line)
-            total = sums.setdefault(key, [0, 0, 0])
+            total = sums.setdefault(key, [0, 0, 0, 0])
+            total[3] += k.relevant is None
             total[0] += k.touched
             total[1] += k.relevant or 0
             total[2] += 1
@@ -77,13 +88,14 @@ def places(run: Run) -> tuple[Place, ...]:
                 named.setdefault(key, Counter())[step.outcome] += 1
     found = []
     for key in {**sums, **named}:
-        total = sums.get(key, [0, 0, 0])
+        total = sums.get(key, [0, 0, 0, 0])
         found.append(
             Place(
                 *key,
                 source=run.sources.get(key[2:], ""),
                 touched=total[0],
                 relevant=total[1],
+                known=not total[3],
                 steps=total[2],
                 choices=tuple(c for c, _ in choices.get(key, Counter()).most_common()),
                 named=dict(named.get(key, {})),

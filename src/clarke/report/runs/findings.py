@@ -36,6 +36,7 @@ def run_data(run: Run) -> dict[str, Any]:
         "judged": run.looked,
         "verdicts": {v.name: n for v, n in run.counts().items()},
         "repaired": sum(s.repaired for s in run.steps),
+        "ignored": sum(bool(s.ignored) for s in run.steps),
         "touched": sum(s.touched for s in run.steps),
         "relevant": sum(s.relevant for s in run.steps),
         "judging": sum(s.seconds for s in run.steps),

@@ -8,6 +8,8 @@ long texts, which repeat from step to step, are written once and referred to by 
 - ``{"site": n, "operation": ..., "module": ..., "file": ..., "line": ..., "source": ...}`` a place,
 - ``{"step": n, "verdict": ..., "kinks": [[site, elements, touched, relevant, text], ...], ...}``
   is a step,
+- ``{"passed": [m, n], "reason": ..., "at": ...}`` are steps m to n, not looked at; up to a
+  second's of them are written together,
 - ``{"begun": n, "at": [text, line]}`` says that the judging of a step begins: without the step, the
   run was interrupted in it,
 - ``{"amended": n, "joint": [verdict, text]}`` says what became of the sum that a step added to.
@@ -19,6 +21,7 @@ import json
 import linecache
 import math
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +34,10 @@ from clarke.verdict import Verdict
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORMAT = 2
+FORMAT = 3
 SETTINGS, STEPS, SUMMARY = "settings.json", "steps.jsonl", "summary.json"
 _LONGEST_SOURCE = 240
+_APART = 1.0  # seconds between lines about steps that were not looked at
 
 
 class RunWriter:
@@ -66,12 +70,15 @@ class RunWriter:
         self._process = os.getpid()
         self._texts: dict[str, int] = {}
         self._sites: dict[tuple[str, str, str, int], int] = {}
+        # Steps that were not looked at and are not written yet: first, last, file, line, reason.
+        self._passed: tuple[int, int, str, int, str] | None = None
+        self._written = time.monotonic()
 
     def begin(self, number: int, file: str, line: int) -> None:
         """Note that a step is going to be judged; `write` ends it."""
         if self._file is None or os.getpid() != self._process:
             return
-        lines: list[dict[str, Any]] = []
+        lines = self._lines_before()
         lines.append({"begun": number, "at": [self._text(lines, file), line]})
         _write_all(self._file, "".join(_line(entry) for entry in lines).encode())
 
@@ -79,7 +86,7 @@ class RunWriter:
         """Append a step; when this returns, it survives the end of the process."""
         if self._file is None or os.getpid() != self._process:
             return
-        lines: list[dict[str, Any]] = []
+        lines = self._lines_before()
         kinks = [
             [
                 self._site(lines, k.operation, k.module, k.file, k.line),
@@ -125,11 +132,41 @@ class RunWriter:
         lines.append(body)
         _write_all(self._file, "".join(_line(entry) for entry in lines).encode())
 
+    def pass_by(self, number: int, file: str, line: int, reason: str) -> None:
+        """Append a step that was not looked at: at once, or within a second."""
+        last = self._passed
+        if last is not None and last[1:] == (number - 1, file, line, reason):
+            self._passed = (last[0], number, file, line, reason)
+            if time.monotonic() - self._written < _APART:
+                return
+        elif last is None:
+            self._passed = (number, number, file, line, reason)
+            return
+        self._flush()
+        if last[1:] != (number - 1, file, line, reason):
+            self._passed = (number, number, file, line, reason)
+
+    def _flush(self) -> None:
+        if self._file is not None and os.getpid() == self._process:
+            _write_all(self._file, "".join(map(_line, self._lines_before())).encode())
+
+    def _lines_before(self) -> list[dict[str, Any]]:
+        """The lines that are to be written before others."""
+        lines: list[dict[str, Any]] = []
+        passed, self._passed = self._passed, None
+        self._written = time.monotonic()
+        if passed is not None:
+            first, last, file, line, reason = passed
+            reason_at = self._text(lines, reason), self._text(lines, file)
+            entry = {"passed": [first, last], "reason": reason_at[0], "at": [reason_at[1], line]}
+            lines.append(entry)
+        return lines
+
     def amend(self, step: StepRecord) -> None:
         """Note that the verdict on a written step's sum has changed."""
         if self._file is None or os.getpid() != self._process or step.joint is None:
             return
-        lines: list[dict[str, Any]] = []
+        lines = self._lines_before()
         why = self._text(lines, step.joint_reason)
         lines.append({"amended": step.number, "joint": [step.joint.name, why]})
         _write_all(self._file, "".join(_line(entry) for entry in lines).encode())
@@ -138,6 +175,7 @@ class RunWriter:
         """Write the summary and close; further calls do nothing."""
         if self._file is None or os.getpid() != self._process:
             return
+        self._flush()
         os.close(self._file)
         self._file = None
         _write_json(self.folder / SUMMARY, summary)
@@ -220,6 +258,8 @@ class _Reader:
             elif "begun" in entry:
                 text, at = entry["at"]
                 self._begun = entry["begun"], self._texts[text], at
+            elif "passed" in entry:
+                self.steps += self._passed(entry)
             elif "amended" in entry:
                 self._amend(entry["amended"], *entry["joint"])
             else:
@@ -227,6 +267,19 @@ class _Reader:
                 self._begun = None
         except (ValueError, KeyError, TypeError, StopIteration):
             self.damaged += 1
+
+    def _passed(self, entry: dict[str, Any]) -> list[StepRecord]:
+        first, last = entry["passed"]
+        text, line = entry["at"]
+        one = StepRecord(
+            first,
+            None,
+            self._texts[entry["reason"]],
+            file=self._texts[text],
+            line=line,
+            group=first,
+        )
+        return [replace(one, number=n, group=n) for n in range(first, last + 1)]
 
     def _amend(self, number: int, joint: str, text: int) -> None:
         at = next(i for i in reversed(range(len(self.steps))) if self.steps[i].number == number)

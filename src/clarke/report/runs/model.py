@@ -81,7 +81,7 @@ class StepRecord:
         cures: What to write instead.
         values: What was returned where it is farthest from right, and what is right.
         nonfinite: It holds NaN or infinity, and was left so.
-        ignored: Why it does not count, from a ``# clarke: ignore`` in the code.
+        ignored: Why it does not count, from a ``# clarke: ignore`` in the code, and its line.
     """
 
     number: int
@@ -174,6 +174,12 @@ class Run:
         found = Counter(s.outcome for s in self.steps)
         return {v: found[v] for v in SEVERITY if found[v]}
 
+    @property
+    def ignored(self) -> str:
+        """How many findings do not count, and how many comments say so; "" for none."""
+        said = [s.ignored for s in self.steps if s.ignored]
+        return ignored_text(len(said), len(set(said)))
+
     def sums(self) -> dict[Verdict, int]:
         """As `counts`, for sums of several accumulated calls, as they stood after the last."""
         ends: dict[int, tuple[int, StepRecord]] = {}
@@ -187,3 +193,11 @@ class Run:
     def looked(self) -> int:
         """Number of calls with a verdict."""
         return sum(s.outcome is not None for s in self.steps)
+
+
+def ignored_text(findings: int, lines: int) -> str:
+    """How many findings do not count, and how many comments in the code say so; "" for none."""
+    if not findings:
+        return ""
+    many = f"{findings:,} {'does' if findings == 1 else 'do'} not count"
+    return f"{many}: # clarke: ignore on {lines:,} line{'s' * (lines != 1)}"

@@ -88,13 +88,16 @@ def _numbers(run: Run) -> str:
     """How many, as cards."""
     touched = sum(s.touched for s in run.steps)
     relevant = sum(s.relevant for s in run.steps)
+    known = all(k.relevant is not None for s in run.steps for k in s.kinks)
     repaired = sum(s.repaired for s in run.steps)
+    ignored = sum(bool(s.ignored) for s in run.steps)
     cards = [
         (f"{len(run.steps):,}", "backward calls"),
         *([(f"{run.looked:,}", "looked at")] if run.looked < len(run.steps) else []),
         *([(f"{repaired:,}", "repaired")] if repaired else []),
+        *([(f"{ignored:,}", "do not count, as the code says")] if ignored else []),
         (f"{touched:,}", "kinks touched, all steps together"),
-        (f"{relevant:,}", "of them matter"),
+        (f"{relevant:,}", "of them matter" if known else "of them matter, as far as found out"),
         (f"{sum(s.seconds for s in run.steps):,.1f} s", "spent judging"),
     ]
     shown = "".join(f'<div class="card"><b>{n}</b><span>{w}</span></div>' for n, w in cards)
@@ -182,7 +185,7 @@ def _line_row(found: list[Place]) -> str:
     rows = "".join(
         f"<li><b>{esc(p.operation)}</b>{f' in {esc(p.module)}' if p.module else ''}: "
         + (
-            f"{p.touched:,} touched in {_steps(p.steps)}, {p.relevant:,} matter; "
+            f"{p.touched:,} touched in {_steps(p.steps)}, {p.matter}; "
             f"{esc('; '.join(p.choices[:2]))}{' …' if len(p.choices) > 2 else ''}"
             if p.touched
             else "named by a verdict"

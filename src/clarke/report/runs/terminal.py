@@ -66,6 +66,8 @@ def answer(run: Run) -> Text:
     repaired = sum(s.repaired for s in run.steps)
     if repaired:
         text.append(f"\nRepaired: {repaired:,}; right gradients were put in their place.", "green")
+    if run.ignored:
+        text.append(f"\n{run.ignored}.", "yellow")
     sums = run.sums()
     if sums:
         text.append("\nSums of accumulated calls: ").append_text(_counted(sums)).append(".")
@@ -158,7 +160,7 @@ def _layers(run: Run) -> Table | None:
             Text(layer_of(p.module) if p.module else "-"),
             f"{p.steps:,}",
             _short(p.touched),
-            _short(p.relevant),
+            _short(p.relevant) if p.known else "?",
         )
     left = len(found) - _LAYERS
     if left > 0:
