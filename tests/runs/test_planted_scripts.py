@@ -59,7 +59,7 @@ SCRIPTS = {
     ),
     "nan_norm": (
         ":9 ",
-        "returned NaN, right 0 for entry [2, 0]",
+        "returned NaN, right -0.122557 for entry [2, 0]",
         "torch.linalg.vector_norm(x, dim=...)",
         {"torch.sqrt(squared)": "torch.linalg.vector_norm(difference, dim=1)"},
     ),

@@ -133,24 +133,15 @@ def _surroundings(
     if ordinary:  # held where the narrower type had it, it would vanish in float64 too
         beside = Beside(program, generator, pieces=Pieces.NATURAL)
     found: NDArray[np.float64] | None = None
-    pair: list[NDArray[np.float64]] = []
-    for number, direction in enumerate(beside.rays(RAY_PAIRS)):
+    for direction in beside.rays(RAY_PAIRS):
         samples = beside.along(direction)
         # Finite in float64, it only overflowed or vanished in a narrower type.
         steep = None if ordinary else steepness(beside.here, samples)
         if steep is not None:
             return steep, None
-        limit = settled(samples, direction) if number < 2 or found is None else None
-        if limit is None or not values_follow(beside.here, samples, limit.gradient):
-            continue
-        pair += [limit.gradient] if number < 2 else []
-        if found is None:
+        limit = settled(samples, direction) if found is None else None
+        if limit is not None and values_follow(beside.here, samples, limit.gradient):
             found = _sharper(program, limit.gradient, 8 * limit.error)
-    if found is not None and len(pair) == 2:
-        # At the tip of a norm a limit is a unit vector of any direction: opposite ones mix to 0.
-        mean = sum(pair) / 2
-        if float(np.abs(mean).sum()) < float(np.abs(found).sum()) * (1 - BESIDE_AGREES):
-            found = np.where(np.abs(mean) > BESIDE_AGREES * np.abs(pair[0]), mean, 0.0)
     return None, None if found is None else unflatten(found, program.point)
 
 
