@@ -52,6 +52,10 @@ def files(folder: Path) -> Iterator[tuple[str, Path]]:
     for name, vector in (("member", (0.5, 0.5)), ("no member", (0.0, 3.0))):
         answer = found.contains(torch.tensor(vector, dtype=torch.float64))
         yield name, clarke.save_certificate(answer, folder / f"{name}.clarke")
+    for name in ("min_norm", "vertices", "rank"):
+        yield name, clarke.save_certificate(found.certificate(name), folder / f"{name}.clarke")
+    slope = found.certificate("directional", torch.tensor([0.5, -0.25], dtype=torch.float64))
+    yield "slope", clarke.save_certificate(slope, folder / "slope.clarke")
 
 
 def mutations(path: Path, target: Path) -> Iterator[tuple[str, str]]:
@@ -110,8 +114,8 @@ def _both(key: tuple[str, str, str]) -> tuple[int, int]:
 
 
 def _true(path: Path) -> bool:
-    """Whether what an accepted file says is so, found out anew; members by verifying again."""
-    if opened(path)[0]["claim"]["kind"] == "membership":
+    """Whether what an accepted file says is so, found out anew; what is of sets by verifying."""
+    if opened(path)[0]["claim"]["kind"] in ("membership", "smallest", "vertices", "rank", "slope"):
         return clarke.load_certificate(path).verify()
     return true_as_it_stands(path)
 
@@ -154,8 +158,9 @@ def randomly(count: int) -> None:
     """Save here, verify in a fresh process, print a table."""
     with tempfile.TemporaryDirectory() as folder:
         saved(count, Path(folder))
+        # What it says of itself, a traceback among it, is shown as it comes.
         done = subprocess.run(
-            [sys.executable, __file__, "verified", folder], capture_output=True, check=True
+            [sys.executable, __file__, "verified", folder], stdout=subprocess.PIPE, check=True
         )
     found = json.loads(done.stdout)
     seen = Counter((v, WORDS[a], WORDS[b]) for v, a, b, *_ in found)

@@ -3,9 +3,9 @@
 
 This file shares no code with clarke and imports the standard library only. A proof's program comes
 as instructions of a small language (sums of products, maxima, signs, choices, smooth functions),
-which are carried out here in exact rational arithmetic, exp and the like by intervals, with own
-derivatives; what follows is compared with what the file claims. That the instructions are the
-program is clarke's word: `clarke verify` makes them again. `docs/certificate.md` has the argument.
+carried out here in exact rational arithmetic, exp and the like by intervals, with own derivatives;
+what follows is compared with the claim. That the instructions are the program is clarke's word:
+`clarke verify` makes them again. `docs/certificate.md` has the argument.
 Exit status: 0 checked, 1 rejected, 2 cannot tell (no instructions, or too large)."""
 import hashlib
 import io
@@ -24,25 +24,18 @@ PROGRAM = ("slot.", "memory.", "op.")  # tensors of the recorded operations, whi
 BYTES = dict(F64=8, F32=4, F16=2, BF16=2, I64=8, I32=4, I16=2, I8=1, U8=1, BOOL=1)
 MOST_BYTES, MOST_TEXT, MOST_WORK, MOST_CASES = 1 << 28, 1 << 26, 2_000_000, 2_000
 MOST_BITS, BITS = 1 << 15, 200  # of exact numbers, and of the ends of intervals
-TINY = F(1, 1 << 1074)
 OWN = 2.0**-45  # relative, what this checker and the one who wrote the proof may be off
 ROOM = {n: 8 * 2.0**n for n in (-53, -24, -11, -8)}  # times what roundings of a type can add up to
-JUMPS = "whether the function jumps"
+TINY, JUMPS = F(1, 1 << 1074), "whether the function jumps"
 UNSEEN = "pieces meet, and the file does not say that its floats did"
-class Rejected(Exception):
-    """The file is no proof of what it says."""
-class CannotTell(Exception):
-    """This checker is not made for what the file holds."""
-
+Rejected = type("Rejected", (Exception,), {})  # the file is no proof of what it says
+CannotTell = type("CannotTell", (Exception,), {})  # this checker is not made for what it holds
 def refuse_if(wrong, what, error=Rejected):
     if wrong:
         raise error(what)
-def stop(what):
-    refuse_if(True, what, CannotTell)
-
+stop = lambda what: refuse_if(True, what, CannotTell)
 # --- the file -------------------------------------------------------------------------------------
 def written(entries):
-    """The one form of a zip with these entries."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name, content in zip(ENTRIES, entries, strict=True):
@@ -50,14 +43,12 @@ def written(entries):
             info.create_system, info.external_attr = 3, 0o644 << 16
             archive.writestr(info, content)
     return out.getvalue()
-
 def parsed(text, fill=1):
     """JSON, if it has the one form that clarke writes, filled up with spaces."""
     content = json.loads(text)
     shown = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     refuse_if(shown + b" " * (-len(shown) % fill) != text, "JSON has another form")
     return content
-
 def load(raw):
     """The JSON of a file, and its tensors: {name: (type, shape, bytes)}."""
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
@@ -77,7 +68,6 @@ def load(raw):
         tensors[name] = kind, shape, body[begin:end]
     refuse_if(end != len(body), "bytes of the tensors belong to none")
     return parsed(text), tensors
-
 class Proof:
     """What a file says: instructions, the point, and the tensors of the claim."""
     def __init__(self, content, tensors):
@@ -90,6 +80,7 @@ class Proof:
         self.tensors, self.work, self.names, self.room = tensors, 0, {}, ROOM[self.unit]
         self.point, self.constants = ([*map(F, self.take(n))] for n in ("point", "constants"))
         self.touched = len(self.take("touched", "I64", "q")) // 3
+        self.generic = [F(pow(3, n + 1, 10007)) for n in range(len(self.point))]  # a direction
         self.code, words, at = [], self.take("code", "I32", "i"), 0
         while at < len(words):
             name, row, end = NAMES[words[at]], words[at + 1], at + 3 + words[at + 2]
@@ -119,25 +110,19 @@ class Proof:
         found = [F(x) for n in names for x in self.take(n)]
         refuse_if(len(found) != len(self.point), f"{name} has not a number for each variable")
         return found
-
 # --- numbers: exact rationals, and intervals around what is none ----------------------------------
 class Iv:
     """All numbers from lo to hi, both rational."""
     def __init__(self, lo, hi):
         self.lo, self.hi = lo, hi
-    def __add__(self, other):
-        return between(self.lo + ends(other)[0], self.hi + ends(other)[1])
+    __add__ = lambda self, y: between(self.lo + ends(y)[0], self.hi + ends(y)[1])
     def __mul__(self, other):
         found = [x * y for x in ends(self) for y in ends(other)]
         return between(min(found), max(found))
     __radd__, __rmul__ = __add__, __mul__
     __sub__, __rsub__ = lambda self, y: self + -1 * y, lambda self, y: -1 * self + y
-
-def ends(x):
-    return (x.lo, x.hi) if isinstance(x, Iv) else (x, x)
-def size(x):
-    return max(abs(float(e)) for e in ends(x))
-
+ends = lambda x: (x.lo, x.hi) if isinstance(x, Iv) else (x, x)
+size = lambda x: max(abs(float(e)) for e in ends(x))
 def between(lo, hi):
     """An interval, its ends rounded outwards where they are long; a number, if they are equal."""
     if lo != hi and lo.denominator.bit_length() + hi.denominator.bit_length() > 4 * BITS:
@@ -163,7 +148,6 @@ def growing(f, *exact):
 def root(x):
     exact = F(*(math.isqrt(max(n, 0)) for n in ends(x)[0].as_integer_ratio()))
     return exact if x == exact**2 else growing(math.sqrt)(x)
-
 SMOOTH = {  # values; slopes by the argument and the value; how these vary, in size
     "inverse": (inverse, lambda x, y: -1 * y * y, lambda x, y: 2 * y * y * y),
     "exp": (growing(math.exp, 0, 1), lambda x, y: y, lambda x, y: y),
@@ -172,13 +156,11 @@ SMOOTH = {  # values; slopes by the argument and the value; how these vary, in s
     "tanh": (growing(math.tanh, 0, 0), lambda x, y: 1 - y * y, lambda x, y: 2 * y),
 }
 NAMES = dict(enumerate(("sum", "max", "sign", "pick", *SMOOTH)))
-
 # --- the instructions, carried out once -----------------------------------------------------------
 # A cell is a number of the program. form: what it is near the point: a constant, and multiples of
 # atoms (variables, results of what is not linear, open maxima). noise: units of rounding that its
 # value may be off. sources: the cells that it was made of, with sizes of factors and their noise.
 ZERO = Cell(value=F(0), noise=0.0)
-
 def add(total, factor, terms):
     """Add a multiple of a sum to another one; terms that cancel are gone."""
     for key, x in terms.items():
@@ -189,15 +171,16 @@ def add(total, factor, terms):
 class Run:
     """The instructions, carried out once. With a direction alone, pieces are those that it selects;
     with choices those that they name, and others stay open; with neither, those of the point."""
-    def __init__(self, proof, direction=None, choices=None):
+    def __init__(self, proof, direction=None, choices=None, full=False):
         self.proof, self.choices, self.at_point = proof, choices, direction is None
+        self.full = full or choices is None  # derivatives by every variable, or along the direction
         self.ties, self.loose, self.masks = set(), set(), set()  # touched kinks, and comparisons
         self.kinks, self.arguments, self.conditions, self.open = {}, [], [], None
         self.made, self.compared, self.atoms, self.slopes, self.rates = [], {}, {}, {}, {"d": F(1)}
         for n, x in enumerate(proof.point):
             atom = ("x", n)
             self.rates[atom] = d = F(0) if self.at_point else direction[n]
-            self.slopes[atom] = {atom: F(1)} if choices is None else {"d": d}
+            self.slopes[atom] = {atom: F(1)} if self.full else {"d": d}
             self.cell(x, {atom: F(1)})
         cells = dict(enumerate([*self.made, *map(self.cell, proof.constants)]))
         for self.number, (name, self.row, args) in enumerate(proof.code):
@@ -225,6 +208,10 @@ class Run:
             add(found, factor, self.slopes[atom])
             self.proof.spend(self.slopes[atom].values())
         return found
+    def entries(self):
+        """The derivatives of the result by all variables."""
+        found = self.gradient(self.result.form)
+        return [found.get(("x", n), F(0)) for n in range(len(self.proof.point))]
     def rate(self, cell):
         """The derivative along the direction."""
         return sum((x * self.rates[k] for k, x in self.gradient(cell.form).items()), F(0))
@@ -247,7 +234,6 @@ class Run:
             return self.cell(y, noise=size(y) + size(s) * x.noise)
         return self.atom(name, y, [(x, s, size(s) + size(bend(x.value, y)) * x.noise)])
     def sum(self, *cells):
-        """The sum of the products of two cells each."""
         value, form, sources, noise = F(0), {}, [], 0.0
         for pair in zip(cells[::2], cells[1::2], strict=True):
             y, x = sorted(pair, key=lambda c: (bool(c.form), c.number))  # a constant is first
@@ -261,7 +247,6 @@ class Run:
             sources += [(x, size(factor), blur)] if x.form else []
         return self.cell(value, form, sources, noise)
     def pick(self, by, below, at, above):
-        """One of three cells, by the sign of a number that does not vary."""
         return (at, above, below)[stop("a choice that varies") if by.form else self.close(by)]
     def close(self, x, y=ZERO):
         """Sign of a difference at the point; where the file says so, roundings made it zero."""
@@ -301,7 +286,8 @@ class Run:
                 self.conditions += [condition] if other is not found else []
             return found
         bounds = [e for c in tied for e in ends(self.rate(c))]
-        self.open = self.open or (min(bounds) < max(bounds) and (self.number, len(tied)))
+        apart = min(bounds) < max(bounds) or self.full
+        self.open = self.open or (apart and (self.number, len(tied)))
         atom, noise = self.proof.named("max", tied), max(c.noise for c in tied)
         self.slopes[atom], self.rates[atom] = {atom: F(1)}, between(min(bounds), max(bounds))
         return self.cell(tied[0].value, {atom: F(1)}, [(c, 1.0, 0.0) for c in tied], noise)
@@ -344,41 +330,60 @@ class Run:
                 refuse_if(smooth and not null, f"a kink that matters is touched, at {where}")
                 refuse_if(strict is False, f"a witness leaves {where} open")
                 refuse_if(strict is None, f"whether a witness decides {where}", CannotTell)
-
 # --- the claims -----------------------------------------------------------------------------------
 def differ(found, errors, target, room, what):
     """Whether entries are equal but for roundings, which allow this much."""
     for n, (x, error, y) in enumerate(zip(found, errors, target, strict=True)):
         most = error + abs(float(y)) * (room + OWN)
         refuse_if(not most < math.inf, f"{what}: roundings are as large as entry {n}", CannotTell)
-        if max(map(abs, ends(x - y))) > most:
-            far = sign(x - y) and min(map(abs, ends(x - y))) > most * 2**12
-            told = f"{what}: entry {n} is {float(y):.9g}, and not {float(ends(x)[0]):.9g}"
-            raise (Rejected if far else CannotTell)(told)
-
+        far = sign(x - y) and min(map(abs, ends(x - y))) > most * 2**12
+        told = f"{what}: entry {n} is {float(y):.9g}, and not {float(ends(x)[0]):.9g}"
+        refuse_if(max(map(abs, ends(x - y))) > most, told, Rejected if far else CannotTell)
+def witness(proof, value, k, room):
+    """The gradient around a direction, which is the one that the file says, and its errors."""
+    run = Run(proof, proof.flat(f"witness.{k}.direction"))
+    refuse_if(jumps(run, value), f"the function jumps along witness {k}")
+    run.check(proof.verdict == "SMOOTH")
+    own, (most, least) = run.entries(), run.errors(room, ROOM[-53])
+    differ(own, least, proof.flat(f"witness.{k}.gradient"), 0.0, f"the gradient of witness {k}")
+    return own, most
+def sloped(proof, value, target, room):
+    """The derivative along a vector."""
+    run = Run(proof, target)
+    refuse_if(jumps(run, value), "the function jumps along the vector")
+    error = sum(size(x) * e for x, e in zip(target, *run.errors(room), strict=True) if x)
+    differ([run.rate(run.result)], [error], [F(proof.claim["slope"])], 0.0, "the slope")
+    return "the derivative along the vector"
+def cornered(proof, value, _, room):
+    """Vertices: each is a gradient, none a mean of others, and all of the set lies between them."""
+    corners = [witness(proof, value, k, room)[0] for k in range(proof.claim["count"])]
+    def inside(x, points):
+        off = ([a - b for a, b in zip(x, p, strict=True)] for p in points if p is not x)
+        return contradiction(proof, [dict(enumerate(o)) for o in off])
+    refuse_if(any(inside(x, corners) for x in corners), "a vertex is a mean of others")
+    def settled(run):
+        over = contradiction(proof, run.conditions)
+        refuse_if(not (over or run.open or inside(run.entries(), corners)), "a gradient is beyond", CannotTell)
+        return over or not run.open
+    count = selections(proof, proof.generic, settled, full=True)
+    return f"{len(corners)} vertices, and none besides: {count} sets of selections"
 def witnessed(proof, value, target, room):
     """Every witness, its gradient, and their mean."""
-    steady(proof, value)
     weights = [F(w) for w in proof.claim["weights"]]
     total, errors, whole = [F(0)] * len(target), [0.0] * len(target), sum(weights)
     refuse_if(min(weights) < 0 or abs(whole - 1) > F(1, 1 << 30), "the weights are not convex")
     refuse_if(proof.verdict == "BOULIGAND" and len(weights) > 1, "BOULIGAND has one witness")
     for k, weight in enumerate(weights):
-        run = Run(proof, proof.flat(f"witness.{k}.direction"))
-        refuse_if(jumps(run, value), f"the function jumps along witness {k}")
-        run.check(proof.verdict == "SMOOTH")
-        found, (most, least) = run.gradient(run.result.form), run.errors(room, ROOM[-53])
-        own = [found.get(("x", n), F(0)) for n in range(len(target))]
-        differ(own, least, proof.flat(f"witness.{k}.gradient"), 0.0, f"the gradient of witness {k}")
+        own, most = witness(proof, value, k, room)
         total = [t + weight / whole * x for t, x in zip(total, own, strict=True)]
         errors = [max(pair) for pair in zip(errors, most, strict=True)]
     differ(total, errors, target, room, "the mean of the witnesses")
     return f"{len(weights)} witness(es): pieces, strict signs, gradients, and their mean"
-
 def separated(proof, value, target, room):
     """No selection is on the far side: kinks are decided one by one where bounds do not do."""
-    steady(proof, value)
-    d = [F(x) * (proof.entry in (None, n)) for n, x in enumerate(proof.take("direction"))]
+    short = F(proof.claim["short"]) if proof.claim["kind"] == "smallest" else None
+    d = proof.take("direction") if short is None else [-x for x in target]
+    d = [F(x) * (short is not None or proof.entry in (None, n)) for n, x in enumerate(d)]
     products = [x * y for x, y in zip(d, target, strict=True)]
     def settled(run):
         if contradiction(proof, run.conditions):
@@ -389,45 +394,40 @@ def separated(proof, value, target, room):
             least = sum(size(x) * e for x, e in zip(d, *run.errors(room), strict=True) if x)
             least += sum(map(size, products)) * (room + OWN)
             gap = sum(products) - ends(run.rate(run.result))[1]
+            gap, least = (gap, least) if short is None else (gap + short + least, -TINY)
         if gap > least or run.open:
             return gap > least
         curved = gap > 0 or any(k[0] != "x" for row in run.conditions for k in row)
         raise (CannotTell if curved else Rejected)("a selection is beyond the direction")
-
     count = selections(proof, d, settled)
     return f"the direction separates: {count} sets of selections bounded, excluded, or parted"
-
 def jumps(run, value):
     """Whether a piece has another value than the function."""
     off, near = run.result.value - value, run.result.noise * (run.proof.room + OWN)
     refuse_if(sign(off) is None and size(off) > near, JUMPS, CannotTell)
     return bool(sign(off)) and size(off) > near
-
-def selections(proof, d, settled, sides=2):
+def selections(proof, d, settled, sides=2, full=False):
     """Decide kinks one by one, once for each piece, until what is left to a run is settled."""
     todo = [{}]
     for choices in todo:
-        run = Run(proof, d, choices)
+        run = Run(proof, d, choices, full)
         more = 0 if settled(run) else run.open[1] or sides
         todo += [{**choices, run.open[0]: n} for n in range(more)]
         refuse_if(len(todo) > MOST_CASES, "too many selections", CannotTell)
     return len(todo)
-
 def steady(proof, value):
     """Nothing jumps: by sides of a comparison, the result differs by multiples of what varies."""
     def settled(run):
         for number, side in [] if run.open else product(run.compared, range(3)):
-            other = Run(proof, d, {**run.choices, number: side})
+            other = Run(proof, proof.generic, {**run.choices, number: side})
             refuse_if(other.open or jumps(other, value), JUMPS, CannotTell)
             form = {**other.result.form}
             add(form, -1, run.result.form)
             ratios = {form.pop(k, 0) * inverse(x) for k, x in run.compared[number].items()}
             refuse_if(form or len(ratios) > 1, JUMPS, CannotTell)
         return not run.open
-    d = [F(pow(3, n + 1, 10007)) for n in range(len(proof.point))]
     if any(name == "sign" and row >= 0 for name, row, _ in proof.code):
-        selections(proof, d, settled, 3)
-
+        selections(proof, proof.generic, settled, 3)
 def contradiction(proof, rows):
     """Whether some of these sums of atoms, with weights >= 0 that are not all 0, add up to zero."""
     rows = [r for r in rows if not any(isinstance(x, Iv) for x in r.values())]
@@ -444,35 +444,37 @@ def contradiction(proof, rows):
         for t in [*table[:i], *table[i + 1 :], cost]:
             t[:] = [x - t[j] * y for x, y in zip(t, table[i], strict=True)] if t[j] else t
     return False
-
+CLAIMS = {  # the verdicts that it proves, what it says besides, and how it is checked
+    "witnesses": ("SMOOTH BOULIGAND CLARKE", "", witnessed),
+    "separation": ("NOT_CLARKE", "", separated), "outer estimate": ("NOT_CLARKE", "", separated),
+    "in": ("UNDECIDED", "the vector is in the set", witnessed),
+    "out": ("UNDECIDED", "the vector is not in the set", separated),
+    "smallest": ("UNDECIDED", "the smallest element", witnessed, separated),
+    "slope": ("UNDECIDED", "a slope", sloped), "vertices": ("UNDECIDED", "all vertices", cornered),
+}  # fmt: skip
 def judged(proof):
     """What was checked and what is assumed, as two lists of sentences."""
-    kind, verdict, point = proof.claim["kind"], proof.verdict, Run(proof)
-    listed = "witness.0.direction.0" in proof.tensors or proof.claim.get("inside") is False
+    kind, point = proof.claim["kind"], Run(proof)
+    kind = ("out", "in")[proof.claim["inside"]] if kind == "membership" else kind
     value, wrong = point.result.value, set(range(proof.touched)) ^ (point.ties - {-1})
     refuse_if(wrong, f"kinks {sorted(wrong)[:3]} are listed or touched, and not both")
-    if kind == "witnesses" and verdict in ("SMOOTH", "BOULIGAND", "CLARKE"):
-        checked = witnessed(proof, value, proof.flat("gradient"), proof.room)
-    elif kind in ("separation", "outer estimate") and verdict == "NOT_CLARKE":
-        checked = separated(proof, value, proof.flat("gradient"), proof.room)
-    elif kind == "membership" and verdict == "UNDECIDED" and listed:
-        verdict = f"the vector is {'' if proof.claim['inside'] else 'not '}in the set"
-        check = witnessed if proof.claim["inside"] else separated
-        checked = check(proof, value, proof.flat("vector"), ROOM[-53])
-    else:
-        known = kind in ("witnesses", "separation", "outer estimate")
-        raise (Rejected if known else CannotTell)(f"{kind}, which is no proof of {verdict} here")
-    known = (*PROGRAM, "elements") if kind == "membership" else PROGRAM
-    left = [n for n in proof.tensors if not n.startswith(known) and not n.endswith(".selection")]
+    bare = proof.tensors.pop("elements", None) and kind != "out"  # of pieces that bend one way
+    refuse_if(kind not in CLAIMS or bare, f"{kind}, of which this checker knows nothing", CannotTell)
+    verdicts, said, *checks = CLAIMS[kind]
+    refuse_if(proof.verdict not in verdicts.split(), f"{kind}, which is no proof of {proof.verdict}")
+    steady(proof, value)
+    target = [] if kind == "vertices" else proof.flat("vector" if said else "gradient")
+    room = ROOM[-53] if said else proof.room
+    checked = [check(proof, value, target, room) for check in checks]
+    left = [n for n in proof.tensors if not n.startswith(PROGRAM) and not n.endswith(".selection")]
     refuse_if(left, f"tensor {left[:1]} belongs to nothing")
-    told = f"{len(proof.code)} instructions at the point, {proof.touched} touched kinks"
     assumed = ["the instructions are the program, and the gradient is what autograd returned",
                "what the program detached, drew, or read into Python is constant nearby",
                f"8 times what roundings of 2^{proof.unit} can add up to is rounding",
                "exp, log, sqrt and tanh of this Python are right to 2^-48, where they occur",
                *(f"roundings have put {w} there" for w in sorted(point.loose))]  # fmt: skip
-    return [verdict, told, checked], assumed
-
+    told = f"{len(proof.code)} instructions at the point, {proof.touched} touched kinks"
+    return [said or proof.verdict, told, *checked], assumed
 def verify(path):
     with open(path, "rb") as stream:
         raw = stream.read(MOST_BYTES + 1)
@@ -482,7 +484,6 @@ def verify(path):
     except Exception as error:
         told = " ".join(f"it has another form ({type(error).__name__} {error})".split())[:200]
         raise error if isinstance(error, (Rejected, CannotTell)) else Rejected(told) from error
-
 def main(paths):
     found = []
     for path in paths:
@@ -495,6 +496,5 @@ def main(paths):
             told = f"{('', 'rejected', 'cannot tell')[found[-1]]}: {error}"
         print(f"{path}: {told}")
     return 1 if 1 in found else max(found, default=2)
-
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

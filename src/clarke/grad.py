@@ -14,10 +14,10 @@ from clarke.check import check
 from clarke.constraints import find_relevant
 from clarke.constraints.relevance import Mixing
 from clarke.decide import Decision
-from clarke.decide.certificate import Certificate
 from clarke.decide.detached import numbers_read, unseen_branch
 from clarke.decide.nonfinite import limits_beside
 from clarke.decide.responsible import wrong_functions
+from clarke.decide.witnessed import Witnessed
 from clarke.errors import BudgetError, InputError, OutOfTimeError, UnsupportedError
 from clarke.fast import QuickJudge
 from clarke.kinks import Hazard
@@ -150,7 +150,7 @@ def _at_a_tip(
     proof = report.certificate
     if report.verdict is Verdict.NONFINITE:
         limit = report.element
-    elif report.correct and isinstance(proof, Certificate):
+    elif report.correct and proof is not None and isinstance(proof.argument, Witnessed):
         limit = proof.witnesses[0].gradient
     else:
         limit = None

@@ -13,10 +13,10 @@ from scipy.optimize import nnls
 from clarke.check import check
 from clarke.constraints import flatten
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide.certificate import Certificate
 from clarke.decide.elements import distinct
 from clarke.decide.matrices import derivative_of, matrix_under, mixes_to, outputs_under
 from clarke.decide.mixed import joint_choices
+from clarke.decide.witnessed import Witnessed
 from clarke.errors import BudgetError, ClarkeError, InputError, UnsupportedError
 from clarke.grad import grad
 from clarke.numerics import (
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from clarke.decide.certificate import Certificate
     from clarke.report import Report
 
     Array = NDArray[np.float64]
@@ -64,9 +65,7 @@ class Jacobian:
     @cached_property
     def matrix(self) -> torch.Tensor:
         """(m, n) one row for each number that the function returns, the variables flattened."""
-        return torch.from_numpy(matrix_under(self.certificate.program, self._choices)).to(
-            self.dtype
-        )
+        return torch.from_numpy(matrix_under(self.certificate.replay, self._choices)).to(self.dtype)
 
     def blocks(self) -> tuple[torch.Tensor, ...]:
         """The matrix by variable: (m, ...) with the variable's shape behind."""
@@ -75,13 +74,13 @@ class Jacobian:
 
     def pull(self, weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The transposed Jacobian times (m,) weights, one tensor per variable: one replay."""
-        y, leaves = outputs_under(self.certificate.program, self._choices)
+        y, leaves = outputs_under(self.certificate.replay, self._choices)
         found = derivative_of(y @ weights.reshape(-1).to(y), leaves)
         return tuple(g.to(self.dtype) for g in found)
 
     def push(self, *vectors: torch.Tensor) -> torch.Tensor:
         """(m,) the Jacobian times a vector, one tensor per variable: two backward passes."""
-        y, leaves = outputs_under(self.certificate.program, self._choices)
+        y, leaves = outputs_under(self.certificate.replay, self._choices)
         weights = torch.zeros_like(y, requires_grad=True)
         pulled = derivative_of(y @ weights, leaves, create_graph=True)
         along = sum((g * v.to(g)).sum() for g, v in zip(pulled, vectors, strict=True))
@@ -101,7 +100,7 @@ class Jacobian:
         """
         if not self.certificate.verify(run=run, seconds=seconds):
             return False
-        again = matrix_under(self.certificate.program, self._choices)
+        again = matrix_under(self.certificate.replay, self._choices)
         own = self.matrix.double().numpy()
         if own.shape != again.shape:
             return False
@@ -220,9 +219,7 @@ def jacobian(
     found = grad(scalar, scalar.arguments, wrt=scalar.wrt, generator=generator, seconds=seconds)
     report = scalar.judge(found[:-1], seconds)
     proof = _of_one_selection(report.certificate)
-    if proof is None or not _adds_up(
-        proof, matrix_under(proof.program, proof.witnesses[0].choices)
-    ):
+    if proof is None or not _adds_up(proof, matrix_under(proof.replay, proof.witnesses[0].choices)):
         raise UnsupportedError(
             f"No Jacobian can be vouched for: {report.verdict.name}. {report.reason}"
         )
@@ -276,9 +273,9 @@ def check_jacobian(
             reason="A weighted sum of its rows is no Clarke gradient of that sum of the outputs.",
             element=_some_element(function, inputs, wrt, seconds),
         )
-    if report.correct and isinstance(report.certificate, Certificate):
-        proof = report.certificate
-        found = [matrix_under(proof.program, w.choices) for w in proof.witnesses]
+    proof = report.certificate
+    if report.correct and proof is not None and isinstance(proof.argument, Witnessed):
+        found = [matrix_under(proof.replay, w.choices) for w in proof.witnesses]
         if mixes_to(found, proof.weights, given):
             return replace(
                 blank,
@@ -368,22 +365,24 @@ def _some_element(
         return None
 
 
-def _of_one_selection(proof: Any) -> Certificate | None:
+def _of_one_selection(proof: Certificate | None) -> Certificate | None:
     """A proof for the first of its witnesses alone; a smooth point has two, opposite rays."""
-    if not isinstance(proof, Certificate):
+    if proof is None or not isinstance(proof.argument, Witnessed):
         return None
     witness = proof.witnesses[0]
     if len(proof.witnesses) == 1 or not any(w.choices for w in proof.witnesses):
         return proof
-    alone = replace(proof, witnesses=(witness,), weights=(1.0,), gradient=witness.gradient)
-    return alone.sealed()
+    alone = replace(proof.argument, witnesses=(witness,), weights=(1.0,))
+    return replace(proof, argument=alone, gradient=witness.gradient).sealed()
 
 
 def _adds_up(proof: Certificate, matrix: Array) -> bool:
     """Whether the rows, weighted as in the proof, give the gradient that it proves."""
+    if not isinstance(proof.argument, Witnessed):
+        return False
     *gradient, _ = proof.gradient
-    weights = proof.point[-1].double().numpy()
-    bounds = flatten(proof.bounds[:-1])
+    weights = proof.replay.point[-1].double().numpy()
+    bounds = flatten(proof.argument.bounds[:-1])
     wanted = flatten(gradient)
     size = np.abs(weights) @ np.abs(matrix) + np.abs(wanted)
     return bool((np.abs(weights @ matrix - wanted) <= bounds + JACOBIAN_LIKE * size).all())

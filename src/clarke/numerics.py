@@ -771,6 +771,13 @@ CURVED = Threshold(
     "would show in the first digits.",
     JUDGED,
 )
+PRIVATE = Threshold(
+    2.0**-50,
+    "Relative difference of ratios of random combinations at which a column has one entry: its "
+    "ratio is that of two products, three roundings. Two entries have such a ratio by chance with "
+    "a probability of 1e-15 for each row.",
+    (Verdict.CLARKE, Verdict.NOT_CLARKE),
+)
 OUTSIDE = Threshold(
     1e-10,
     "A gradient is outside of an outer estimate when it misses it by more than this part of the "

@@ -12,7 +12,7 @@ from clarke.capture import Made, PythonReads, RefusingRecorder, collect_opened, 
 from clarke.constraints import resolve
 from clarke.deadline import Deadline, check_seconds
 from clarke.decide.applied import not_vouched
-from clarke.decide.detached import declared_rate, opened_value
+from clarke.decide.detached import declared_rate, numbers_read, opened_value
 from clarke.decide.hazards import obstacle
 from clarke.decide.rates import Again
 from clarke.errors import (
@@ -22,7 +22,7 @@ from clarke.errors import (
 )
 from clarke.kinks import default_registry
 from clarke.rerun import Rerun, as_written, gradient_of, reached_leaves
-from clarke.steering import analyse
+from clarke.steering import Program, analyse
 from clarke.steering.fixed import narrowed
 from clarke.undo import at_the_end, contextmanager
 from clarke.world import World
@@ -105,6 +105,22 @@ def vouched(run: Prepared, refusal: str) -> Analysis:
     if found is not None:
         raise UnsupportedError(f"{refusal}: {found.reason}")
     return analysis
+
+
+def described(run: Prepared) -> Program:
+    """What ran, if selections of pieces describe it around the point.
+
+    Raises:
+        UnsupportedError: They do not; says why.
+    """
+    analysis = vouched(run, "The set cannot be computed")
+    read = numbers_read(run.trace)
+    if read:
+        raise UnsupportedError(
+            f"The set cannot be computed: {read[0]}, and what that decides beside the point "
+            "cannot be seen. Read it outside of the function."
+        )
+    return Program(analysis, run.slots, deadline=run.deadline)
 
 
 def saving_recorder(world: World, registry: Registry) -> RefusingRecorder:

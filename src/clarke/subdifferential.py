@@ -13,12 +13,13 @@ import torch
 from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.absnormal import AbsNormalForm, abs_normal_form
+from clarke.decide.answers import Answer, proof_of, slope_along
+from clarke.decide.certificate import Certificate
 from clarke.decide.curvature import local_minimum
 from clarke.decide.descent import Frechet, Stationarity, frechet, stationarity
-from clarke.decide.detached import numbers_read
 from clarke.decide.exact import rounding_of_set
 from clarke.decide.limits import set_limits
-from clarke.decide.membership import Membership, allowed_for
+from clarke.decide.membership import Membership, allowed_for, shaped_like
 from clarke.decide.minimum import LocalMinimum
 from clarke.decide.settext import set_text
 from clarke.decide.source import (
@@ -33,8 +34,8 @@ from clarke.decide.source import (
 )
 from clarke.errors import InputError, UnsupportedError
 from clarke.numerics import SET_SECONDS
-from clarke.prepare import prepared, vouched
-from clarke.steering import Program, select_along, selected_gradient
+from clarke.prepare import described, prepared
+from clarke.steering import Program
 from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from clarke.decide.dependent import Rank
     from clarke.decide.limits import Limits
     from clarke.decide.limitset import LimitSet
-    from clarke.prepare import Prepared
 
     Array = NDArray[np.float64]
     Vector = Sequence[torch.Tensor] | torch.Tensor
@@ -93,22 +93,6 @@ def subdifferential(
         if source.regular is None:
             source.listed(run.deadline)
     return Subdifferential(source, run.gradient)
-
-
-def described(run: Prepared) -> Program:
-    """What ran, if selections of pieces describe it around the point.
-
-    Raises:
-        UnsupportedError: They do not; says why.
-    """
-    analysis = vouched(run, "The set cannot be computed")
-    read = numbers_read(run.trace)
-    if read:
-        raise UnsupportedError(
-            f"The set cannot be computed: {read[0]}, and what that decides beside the point "
-            "cannot be seen. Read it outside of the function."
-        )
-    return Program(analysis, run.slots, deadline=run.deadline)
 
 
 class Subdifferential:
@@ -255,15 +239,15 @@ class Subdifferential:
             seconds: Time limit.
         """
         target = self._flat(vector)
-        parts = (vector,) if isinstance(vector, torch.Tensor) else tuple(vector)
-        allowed = allowed_for(self._source.either, parts, target, tolerance)
+        parts = shaped_like(self._program.point, vector)
+        allowed = allowed_for(self._source.either, parts, tolerance)
         with Deadline.after(seconds) as deadline:
             found = placed(self._source, target, allowed, deadline)
             if not found.inside and tolerance is None:
                 # What cancels in the set's computation is looked for where it could matter.
-                found = granted_more(self._source, found, self._rounding, deadline)
-            parts = tuple(p.detach().clone() for p in parts)
-            return replace(found, vector=parts, asked=tolerance).sealed()
+                found = granted_more(self._source, found, target, self._rounding, deadline)
+            argument = replace(found, asked=tolerance)
+            return Membership(Certificate(self._program, parts, argument).sealed())
 
     @leaves_no_trace
     def min_norm(self, *, seconds: float | None = SET_SECONDS) -> tuple[torch.Tensor, ...]:
@@ -290,10 +274,30 @@ class Subdifferential:
         """
         with Deadline.after(seconds) as deadline:
             at = unflatten(np.zeros(self._source.size), self._program.point)
-            inside = self.contains(at, seconds=None if seconds is None else deadline.left).inside
-            return stationarity(
-                self._source, self._rounding, self._slope_along, deadline, inside=inside
-            )
+            zero = self.contains(at, seconds=None if seconds is None else deadline.left)
+            own = self._source, self._rounding, self._slope_along, deadline
+            return replace(stationarity(*own, inside=zero.inside), certificate=zero.certificate)
+
+    @leaves_no_trace
+    def certificate(
+        self,
+        answer: Answer,
+        direction: Vector | None = None,
+        *,
+        seconds: float | None = SET_SECONDS,
+    ) -> Certificate:
+        """The proof of an answer, to be verified or saved; others come with `contains` and so on.
+
+        Args:
+            answer: "min_norm", "vertices", "rank", or "directional".
+            direction: Of "directional".
+            seconds: Time limit.
+        """
+        along = None if direction is None else self._flat(direction)
+        with Deadline.after(seconds) as deadline:
+            if answer in ("min_norm", "vertices"):
+                self._require_hull(deadline)
+            return proof_of(self._source, answer, along, self._rounding, deadline)
 
     @leaves_no_trace
     def frechet(self, vector: Vector, *, seconds: float | None = SET_SECONDS) -> Frechet:
@@ -337,9 +341,7 @@ class Subdifferential:
             return abs_normal_form(self._program.within(deadline), self._source.generator())
 
     def _slope_along(self, direction: Array, deadline: Deadline) -> float:
-        program = self._program.within(deadline)
-        choices, _ = select_along(program, unflatten(direction, program.point))
-        return float(flatten(selected_gradient(program, choices)) @ direction)
+        return slope_along(self._program.within(deadline), direction)
 
     @leaves_no_trace
     def plot(self, path: str | None = None, *, seconds: float | None = SET_SECONDS) -> Any:

@@ -40,12 +40,21 @@ class _Constants(TorchFunctionMode):
         with torch._C.DisableTorchFunction():
             name = getattr(func, "__name__", "").partition(".")[0]
             rule = _RULES.get(name)
-            if rule is None or len(args) < _OPERANDS:
+            if rule is not None and len(args) >= _OPERANDS:
+                return rule(func, args, kwargs or {})
+            try:
                 return func(*args, **(kwargs or {}))
-            return rule(func, args, kwargs or {})
+            except NotImplementedError as error:
+                if _WITHOUT not in str(error):
+                    raise
+                found = _by_reverse_mode(func, args, kwargs or {})
+                if found is None:
+                    raise
+                return found
 
 
 _OPERANDS: Final = 2
+_WITHOUT: Final = "forward AD"  # what torch's message speaks of if an operation has none
 _SUMMED: Final = 3  # what follows, a batch normalisation's running statistics, may have no tangent
 
 
@@ -55,6 +64,53 @@ def _parts(value: Any) -> tuple[Any, torch.Tensor | None]:
         return value, None
     primal, tangent = unpack_dual(value)
     return primal, None if tangent is None or is_made_of_zeros(tangent) else tangent
+
+
+def _by_reverse_mode(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """The tangent of an operation that torch differentiates backwards only; None if it cannot.
+
+    What an operation does to a gradient is linear in that; differentiated with respect to it, it
+    is the derivative the other way round (Townsend, *A new trick for calculating Jacobian vector
+    products*, 2017).
+    """
+    parts = [_parts(a) for a in args]
+    varied = [i for i, (_, tangent) in enumerate(parts) if tangent is not None]
+    if not varied or any(isinstance(a, (list, tuple)) for a in args if not _are_numbers(a)):
+        return None
+    values = [value for value, _ in parts]
+    constant = not any(isinstance(v, torch.Tensor) and v.requires_grad for v in values)
+    with torch.enable_grad():
+        for i in varied:
+            if not values[i].requires_grad:
+                values[i] = values[i].detach().requires_grad_()
+        result = func(*values, **kwargs)
+        single = isinstance(result, torch.Tensor)
+        results = [result] if single else list(result)
+        smooth = [i for i, r in enumerate(results) if _may_have(r) and r.requires_grad]
+        if not smooth:
+            return result
+        found = [results[i] for i in smooth]
+        weights = [torch.zeros_like(r).requires_grad_() for r in found]
+        inputs = [values[i] for i in varied]
+        backwards = torch.autograd.grad(
+            found, inputs, weights, create_graph=True, materialize_grads=True
+        )
+        tangents = torch.autograd.grad(
+            backwards,
+            weights,
+            [parts[i][1] for i in varied],
+            create_graph=not constant,
+            materialize_grads=True,
+        )
+    for i, tangent in zip(smooth, tangents, strict=True):
+        results[i] = _dual(results[i].detach() if constant else results[i], tangent)
+    return results[0] if single else type(result)(results)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and not any(isinstance(v, torch.Tensor) for v in value)
 
 
 def _linear(signs: tuple[int, int]) -> Callable[..., Any]:

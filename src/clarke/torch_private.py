@@ -271,12 +271,10 @@ def is_of_transform(value: object) -> bool:
     return isinstance(value, torch.Tensor) and bool(_wrapped(value))
 
 
-def saved_tensors_hooks() -> tuple[Any, Any] | None:
-    """The innermost of `torch.autograd.graph.saved_tensors_hooks`; None if there are none."""
-    if _top_hooks is None:  # pragma: no cover - an older torch
-        return None
-    hooks: tuple[Any, Any] | None = _top_hooks(True)
-    return hooks
+# The innermost of `torch.autograd.graph.saved_tensors_hooks`; None if there are none.
+saved_tensors_hooks: Final[Callable[[], tuple[Any, Any] | None]] = (
+    partial(_top_hooks, True) if _top_hooks is not None else lambda: None  # an older torch
+)
 
 
 # --- other processes -----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import clarke
 from clarke.capture import Origin
 from clarke.decide import Certificate
 from clarke.decide.model import ray_witness
+from clarke.decide.witnessed import Witnessed
 from clarke.steering import Analysis, Program
 from reference.leaves import leaf
 
@@ -22,17 +23,15 @@ def smooth_claim(program, gradient):
     """The certificate of one who says that nothing is touched and the gradient is this."""
     rays = [tuple(s * torch.ones_like(p) for p in program.point) for s in (1.0, -1.0)]
     room = tuple(torch.zeros_like(p) for p in program.point)
-    return Certificate(
-        program=program,
-        gradient=gradient,
-        point=program.point,
+    proof = Witnessed(
         witnesses=tuple(ray_witness(d, gradient) for d in rays),
         weights=(0.5, 0.5),
         bounds=room,
         # He hands over the function that is run along the rays, too.
         run_gradient=lambda _: gradient,
         replay_bounds=room,
-    ).sealed()
+    )
+    return Certificate(program, gradient, proof).sealed()
 
 
 def reread(proof, trace, variables):

@@ -589,24 +589,6 @@ def test_custom_operators_run_once(custom_operator):
     assert len(custom_operator) == 1
 
 
-def test_functions_that_were_declared_are_not_recognised():
-    class Cut(torch.autograd.Function):
-        @staticmethod
-        def forward(_ctx, x):
-            return x.relu()
-
-        @staticmethod
-        def backward(_ctx, g):
-            return g
-
-    clarke.register_function(Cut, surrogate=True)
-    x = torch.ones(2, requires_grad=True)
-    compiled = torch.compile(lambda x: Cut.apply(x).sum(), backend=hidden)
-    watching = judged(lambda: compiled(x), [x], 1)
-    assert watching.steps[0].verdict is Verdict.UNDECIDED
-    assert "torch.compile does not tell the name" in watching.steps[0].reason
-
-
 # --- calls that are not judged --------------------------------------------------------------------
 
 

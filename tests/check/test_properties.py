@@ -11,6 +11,7 @@ import clarke
 from clarke import Verdict
 from clarke.decide import Certificate
 from reference import KNOWN, ad_gradient, cases, contains, exact, line_gradient, to_torch
+from reference.forgery import altered
 
 FEW = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MANY = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -77,7 +78,7 @@ def test_cases_known_on_paper(known):
 def with_witness(certificate, number, **changes):
     witnesses = list(certificate.witnesses)
     witnesses[number] = replace(witnesses[number], **changes)
-    return replace(certificate, witnesses=tuple(witnesses))
+    return altered(certificate, witnesses=tuple(witnesses))
 
 
 def corruptions(certificate: Certificate):
@@ -85,9 +86,9 @@ def corruptions(certificate: Certificate):
     shift = tuple(g + 1 for g in certificate.gradient)
     yield "another gradient", replace(certificate, gradient=shift)
     count = len(certificate.witnesses)
-    yield "weights that do not add up", replace(certificate, weights=(1.5,) + (0.0,) * (count - 1))
-    yield "a weight too few", replace(certificate, weights=certificate.weights[1:])
-    yield "no witness", replace(certificate, witnesses=(), weights=())
+    yield "weights that do not add up", altered(certificate, weights=(1.5,) + (0.0,) * (count - 1))
+    yield "a weight too few", altered(certificate, weights=certificate.weights[1:])
+    yield "no witness", altered(certificate, witnesses=(), weights=())
     for i, witness in enumerate(certificate.witnesses):
         if len(witness.rows):
             back = tuple(-d for d in witness.direction)
@@ -102,7 +103,7 @@ def corruptions(certificate: Certificate):
             yield "a gradient of another piece", with_witness(certificate, i, gradient=more)
     if count > 1 and abs(certificate.weights[0] - certificate.weights[1]) > 1e-3:
         a, b, *rest = certificate.weights
-        yield "weights exchanged", replace(certificate, weights=(b, a, *rest))
+        yield "weights exchanged", altered(certificate, weights=(b, a, *rest))
 
 
 @FEW
@@ -145,4 +146,4 @@ def test_choices_exchanged_between_witnesses():
         replace(b, direction=a.direction, gradient=b.gradient),
         *rest,
     )
-    assert not replace(certificate, witnesses=mixed).sealed().verify()
+    assert not altered(certificate, witnesses=mixed).sealed().verify()

@@ -11,6 +11,7 @@ import torch
 
 import clarke
 from clarke import Verdict
+from reference.forgery import altered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,9 +133,9 @@ def test_a_witness_across_the_branch_is_rejected() -> None:
     turned = replace(witness, direction=tuple(-d for d in witness.direction))
     twice = (witness, turned)
     for forged in (
-        replace(certificate, witnesses=(turned,)),
-        replace(certificate, witnesses=twice, weights=(1.0, 0.0)),
-        replace(
+        altered(certificate, witnesses=(turned,)),
+        altered(certificate, witnesses=twice, weights=(1.0, 0.0)),
+        altered(
             certificate,
             witnesses=(replace(witness, rows=witness.rows[:0], kinks=witness.kinks[:0]),),
         ),

@@ -10,15 +10,17 @@ from torch.nn import functional as F  # noqa: N812
 
 import clarke
 from clarke import Verdict
-from clarke.decide.refute import Refutation
+from clarke.constraints import flatten, unflatten
+from clarke.decide.refute import Separation
 from reference import cases, to_torch
+from reference.forgery import altered
 
 
 def refuted(program, size=1):
     x = torch.zeros(size, dtype=torch.float64, requires_grad=True)
     report = clarke.check(program, (x,))
     assert report.verdict is Verdict.NOT_CLARKE
-    assert isinstance(report.certificate, Refutation)
+    assert isinstance(report.certificate.argument, Separation)
     assert report.certificate.verify()
     return report
 
@@ -35,16 +37,16 @@ def lemma7(x):
 
 def damaged(proof):
     """Copies with one part replaced, each with what was done."""
-    yield "direction turned round", replace(proof, direction=-proof.direction)
-    yield "direction of zeros", replace(proof, direction=np.zeros_like(proof.direction))
-    element = proof.limits.element(tuple(0 for _ in proof.limits.components))
-    yield "a gradient of the set", replace(proof, gradient=element)
-    component = proof.limits.components[0]
-    moved = replace(component, changes=component.changes + (proof.gradient - element))
-    others = proof.limits.components[1:]
+    yield "direction turned round", altered(proof, direction=-proof.argument.direction)
+    yield "direction of zeros", altered(proof, direction=0 * proof.argument.direction)
+    limits = proof.argument.limits
+    element = limits.element(tuple(0 for _ in limits.components))
+    yield "a gradient of the set", replace(proof, gradient=unflatten(element, proof.gradient))
+    component, *others = limits.components
+    moved = replace(component, changes=component.changes + (flatten(proof.gradient) - element))
     yield (
         "a set moved to the gradient",
-        replace(proof, limits=replace(proof.limits, components=(moved, *others))),
+        altered(proof, limits=replace(limits, components=(moved, *others))),
     )
 
 
@@ -71,11 +73,13 @@ def test_damaged_refutations_of_random_programs(case):
 
 def test_an_exclusion_that_is_feasible_is_found():
     proof = refuted(lemma2).certificate
-    component = proof.limits.components[0]
+    component = proof.argument.limits.components[0]
     assert component.exclusions
     feasible = replace(component.exclusions[0], rows=np.abs(component.exclusions[0].rows))
-    limits = replace(proof.limits, components=(replace(component, exclusions=(feasible,)),))
-    (defect,) = replace(proof, limits=limits).sealed().defects()
+    limits = replace(
+        proof.argument.limits, components=(replace(component, exclusions=(feasible,)),)
+    )
+    (defect,) = altered(proof, limits=limits).sealed().defects()
     assert "not those of the certificate" in defect
 
 
@@ -86,26 +90,25 @@ def test_a_set_that_lacks_elements_is_found():
     corner = torch.ones(2, dtype=torch.float64)
     assert found.contains(corner)
     wrong = refuted(lambda x: lemma2(x) + lemma2(x) + F.relu(x).sum(), 2).certificate
-    keep = wrong.limits.components[0]
+    own = wrong.argument.limits
+    keep = own.components[0]
     less = replace(keep, changes=keep.changes[:1], cells=keep.cells[:1])
-    far = (
-        less.changes[0] + wrong.limits.base + sum(c.changes[0] for c in wrong.limits.components[1:])
-    )
-    other = wrong.limits.element(tuple(len(c.changes) - 1 for c in wrong.limits.components))
+    far = less.changes[0] + own.base + sum(c.changes[0] for c in own.components[1:])
+    other = own.element(tuple(len(c.changes) - 1 for c in own.components))
     assert np.abs(far - other).max() > 0.5
     direction = (other - far) / np.linalg.norm(other - far)
     limits = replace(
-        wrong.limits,
+        own,
         components=tuple(
-            replace(c, changes=c.changes[:1], cells=c.cells[:1]) for c in wrong.limits.components
+            replace(c, changes=c.changes[:1], cells=c.cells[:1]) for c in own.components
         ),
     )
-    forged = replace(wrong, gradient=other, limits=limits, direction=direction, gap=1.0)
-    assert forged.own_defects(run=False) == ()
-    assert "nearby" in forged.own_defects(run=True)[0]
-    assert "is not the one that is refuted" in forged.sealed().defects(run=False)[0]
-    given = replace(forged, replayed=False).sealed()
-    assert "not those of the certificate" in given.defects(run=False)[0]
+    vector = unflatten(other, wrong.gradient)
+    forged = altered(wrong, gradient=vector, limits=limits, direction=direction, gap=1.0)
+    asked = forged.program, vector
+    assert forged.argument.own_defects(*asked, run=False) == ()
+    assert "nearby" in forged.argument.own_defects(*asked, run=True)[0]
+    assert "not those of the certificate" in forged.sealed().defects(run=False)[0]
 
 
 def test_only_kinks_that_act_together_are_named():
@@ -116,7 +119,7 @@ def test_only_kinks_that_act_together_are_named():
 
 
 def test_the_distance_is_that_to_the_set():
-    proof = refuted(lambda x: 3 * lemma2(x)).certificate
+    proof = refuted(lambda x: 3 * lemma2(x)).certificate.argument
     assert proof.distance == pytest.approx(3)
     assert proof.gap == pytest.approx(3)
     assert proof.points.tolist() == [[3.0]]

@@ -62,8 +62,12 @@ def _whole_read_later(x):
 
 
 @pytest.mark.parametrize("program", [_read_twice, _whole_read_later])
-def test_a_part_that_others_read_is_left_to_the_replay(program, declined):
+def test_a_part_that_others_read_is_judged_as_by_the_replay(program, declined):
     x = torch.tensor([0.0, 1.0, -2.0, 3.0], requires_grad=True)
-    with clarke.audit(lambda _: None):
-        program(x).backward()
-    assert declined
+    found = []
+    for settings in (None, clarke.Settings(quick=False)):
+        with clarke.audit(lambda _: None, settings=settings) as audit:
+            program(x).backward()
+        found.append(audit.steps[0].verdict)
+    assert found[0] is found[1] is not Verdict.UNDECIDED
+    assert bool(declined) is (program is _whole_read_later)  # what is detached is looked into

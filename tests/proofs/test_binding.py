@@ -11,6 +11,7 @@ from clarke.decide import exact
 from clarke.decide.model import ray_witness
 from clarke.errors import OutOfTimeError
 from clarke.steering import Analysis, Program
+from reference.forgery import altered
 from reference.leaves import leaf
 
 
@@ -48,7 +49,7 @@ def test_without_rows_nothing_is_proved():
     gradient = tuple(g.to(torch.float64) for g in right.gradient)
     bare = ray_witness((torch.ones(1, dtype=torch.float64),), gradient)
     for run in (True, False):
-        forged = replace(right, program=wrong.program, witnesses=(bare,)).sealed()
+        forged = altered(right, program=wrong.program, witnesses=(bare,)).sealed()
         assert forged.defects(run=run) == (
             "witness 0: the rows are not those of the relevant kinks",
         )
@@ -63,7 +64,7 @@ def test_recorded_values_are_computed_again():
     def off(op):
         return replace(op, kept={i: v - 1 for i, v in op.kept.items()}, signs=None)
 
-    forged = replace(with_ops(proof, off), witnesses=(bare,)).sealed()
+    forged = altered(with_ops(proof, off), witnesses=(bare,)).sealed()
     assert forged.defects() == ("witness 0: the rows are not those of the relevant kinks",)
 
 
@@ -72,7 +73,7 @@ def test_flags_of_operations_are_found_out():
     proof = proof_of(lambda x: (2 * torch.relu(x)).sum(), 0.0)
     (witness,) = proof.witnesses
     bare = ray_witness(witness.direction, witness.gradient)
-    forged = replace(
+    forged = altered(
         with_ops(proof, lambda op: replace(op, differentiated=False)), witnesses=(bare,)
     ).sealed()
     (defect,) = forged.defects()
@@ -104,7 +105,7 @@ def test_many_rows_are_taken_in_one_pass():
     assert len(witness.rows) == 1024
     assert proof.verify(run=False)
     back = replace(witness, direction=tuple(-d for d in witness.direction))
-    forged = replace(proof, witnesses=(back,)).sealed()
+    forged = altered(proof, witnesses=(back,)).sealed()
     assert forged.defects(run=False) == ("witness 0: the direction does not satisfy all rows",)
 
 

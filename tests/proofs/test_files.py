@@ -123,7 +123,7 @@ def test_members_of_a_set_without_a_list_are_saved_too(tmp_path):
     for vector, inside in (((0.5, 0.5, 0.0), True), ((0.0, 300.0, 0.0), False)):
         answer = found.contains(torch.tensor(vector, dtype=torch.float64))
         assert answer.inside is inside
-        assert answer.regular
+        assert answer.found.regular
         path = clarke.save_certificate(answer, tmp_path / "member.clarke")
         assert own(path) == (CHECKED, "")
         assert independent(path)[0] != REJECTED

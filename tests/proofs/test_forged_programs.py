@@ -15,12 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import clarke
-from clarke.constraints import flatten
-from clarke.decide import Certificate, Refutation, Witness
-from clarke.decide.verification import is_replayed
+from clarke.constraints import flatten, unflatten
+from clarke.decide import Certificate, Witness
+from clarke.decide.refute import Separation
+from clarke.decide.witnessed import Witnessed
 from clarke.steering import select_along, selected_gradient
 from reference import cases, contains, to_torch
-from reference.forgery import forgeries
+from reference.forgery import altered, forgeries
 
 pytestmark = pytest.mark.fuzz
 
@@ -37,16 +38,17 @@ def judged(case):
 
 def claim_holds(proof, case):
     """Whether what a certificate says of a gradient is so, in exact arithmetic."""
-    flat = proof.gradient if isinstance(proof, Refutation) else flatten(proof.gradient)
+    flat = flatten(proof.gradient)
     exact = tuple(Fraction(g).limit_denominator(LARGEST_DENOMINATOR) for g in flat.tolist())
-    return contains(case.bouligand, exact) is not isinstance(proof, Refutation)
+    return contains(case.bouligand, exact) is not isinstance(proof.argument, Separation)
 
 
 def crossed(proof, other, numbers):
     """A certificate made of parts of two."""
-    names = [f.name for f in fields(proof) if f.name != "seal"]
-    taken = {n: getattr(other, n) for n in names if numbers.random() < 0.4}
-    return replace(proof, **taken).sealed()
+    parts = [(other, f.name) for f in fields(proof) if f.name not in ("seal", "argument")]
+    parts += [(other.argument, f.name) for f in fields(proof.argument)]
+    taken = {n: getattr(whole, n) for whole, n in parts if numbers.random() < 0.4}
+    return altered(proof, **taken).sealed()
 
 
 def owner(proof, own, foreign, other):
@@ -62,7 +64,7 @@ def test_what_verifies_is_true(own, other, seed):
     if mine is None or foreign is None:
         return
     assert mine.verify()
-    same = type(mine) is type(foreign)
+    same = type(mine.argument) is type(foreign.argument)
     # Of two equal programs one in the place of the other is no change.
     every = forgeries(mine, foreign if same else mine)
     changed = [f for f in every if f.resealed().seal != mine.seal]
@@ -78,7 +80,7 @@ def test_what_verifies_is_true(own, other, seed):
 @given(case=cases(n_vars=2, max_kinks=4), seed=st.integers(0))
 def test_a_wrong_gradient_cannot_be_proved_right(case, seed):
     report = judged(case)
-    if not isinstance(report.certificate, Refutation):
+    if not isinstance(report.certificate.argument, Separation):
         return
     program = report.certificate.program
     generator = torch.Generator().manual_seed(seed % 2**32)
@@ -86,7 +88,7 @@ def test_a_wrong_gradient_cannot_be_proved_right(case, seed):
     for witness in made_up(program, claimed, generator):
         for tolerance in (1e-12, 1e-7):  # of programs in float64
             room = tuple(torch.full_like(p, tolerance) for p in program.point)
-            forged = Certificate(program, claimed, program.point, (witness,), (1.0,), room)
+            forged = Certificate(program, claimed, Witnessed((witness,), (1.0,), room))
             assert not forged.sealed().verify()
 
 
@@ -115,23 +117,20 @@ def test_a_right_gradient_cannot_be_refuted(case):
     x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     wrong = clarke.check(lambda x: (torch.relu(x) - torch.relu(-x)).sum(), (x,), seconds=None)
     program, proof = right.certificate.program, wrong.certificate
-    assert isinstance(proof, Refutation)
+    assert isinstance(proof.argument, Separation)
     gradient = flatten(right.gradient)
-    limits = proof.limits
+    limits = proof.argument.limits
     for _ in range(3):
         limits = replace(limits, base=limits.base + 1.0)
-        near = limits.place(gradient, proof.allowed)
+        near = limits.place(gradient, proof.argument.allowed)
         if near.direction is None:
             continue
-        forged = Refutation(
-            program=program,
-            point=program.point,
-            gradient=gradient,
-            replayed=is_replayed(program, gradient),
+        apart = Separation(
             limits=limits,
             direction=near.direction,
             gap=near.gap,
             distance=near.distance,
-            allowed=proof.allowed,
+            allowed=proof.argument.allowed,
         )
+        forged = Certificate(program, unflatten(gradient, program.point), apart)
         assert not forged.sealed().verify()

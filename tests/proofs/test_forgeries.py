@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 import clarke
-from clarke.decide.membership import Membership
-from clarke.fast import LayerCertificate
+from clarke.decide.certificate import Argument, Certificate
+from clarke.decide.membership import Member, Membership
+from clarke.fast import Layered
 from clarke.jacobian import Jacobian
-from clarke.theorems import RankCertificate, full_column_rank
+from clarke.theorems import FullRank, full_column_rank
 from clarke.verdict import Verdict
 from reference.forgery import forgeries
 from reference.zoo import ZOO, leaf
@@ -132,17 +133,17 @@ def test_no_forged_certificate_verifies(name):
 def test_no_forged_membership_verifies(vector):
     asked = torch.tensor(vector, dtype=torch.float64)
     proof, other = (
-        clarke.subdifferential(lambda x, k=k: (k * x.abs()).sum(), (leaf(0.0, 0.0),)).contains(
-            asked
-        )
+        clarke.subdifferential(lambda x, k=k: (k * x.abs()).sum(), (leaf(0.0, 0.0),))
+        .contains(asked)
+        .certificate
         for k in (1.0, 3.0)
     )
-    assert proof.inside is (vector[0] < 1)
+    assert proof.argument.inside is (vector[0] < 1)
     assert proof.defects() == ()
     # What is apart by more than has to be is apart, and what two ways of finding the set agree on
     # either of them proves.
     stronger = r"exact: the opposite|directions"
-    if not proof.inside:
+    if not proof.argument.inside:
         stronger = r"allowed: one entry by much|(exact|regular): the opposite"
     count, wrong = accepted(proof, other, stronger)
     assert wrong == []
@@ -170,11 +171,11 @@ def layered(labels):
 def test_no_forged_quick_verdict_verifies():
     report, other = layered([0, 1]), layered([2, 0])
     proof = report.certificate
-    assert isinstance(proof, LayerCertificate)
+    assert isinstance(proof.argument, Layered)
     assert report.verdict is Verdict.BOULIGAND
     assert proof.defects() == ()
     # Shifts of biases may have any size, and shift what is at no kink; some weights do nothing.
-    harmless = r"(directions|trace\.externals): one entry by"
+    harmless = r"(directions|program\.trace\.externals): one entry by"
     count, wrong = accepted(proof, other.certificate, harmless)
     # Gradients are not sealed, since that would take a pass over them at every step.
     assert [w for w in wrong if not re.match(r"gradient: .* ulp \(as it is\)", w)] == []
@@ -205,24 +206,29 @@ def test_no_forged_rank_verifies():
     assert count > 20
 
 
-@pytest.mark.slow
-def test_every_class_of_certificate_is_forged():
-    """A new class with a `verify` needs a test here."""
-    known = {type(judged(name)) for name in ZOO}
-    known |= {
-        Membership,
-        LayerCertificate,
-        RankCertificate,
-        Jacobian,  # tests/jacobian
-        clarke.Goldstein,  # tests/goldstein
-    }
+def test_there_is_one_class_of_certificates():
+    """What proves a verdict on a program is an argument of one class; what has more is listed."""
+    texts = [p.read_text(encoding="utf-8") for p in Path(clarke.__file__).parent.rglob("*.py")]
     found = {
         node.name
-        for path in Path(clarke.__file__).parent.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for text in texts
+        if "def verify(" in text
+        for node in ast.parse(text).body
         if isinstance(node, ast.ClassDef)
-        and any(
-            isinstance(f, ast.FunctionDef) and f.name in {"verify", "recompute"} for f in node.body
-        )
+        and any(isinstance(f, ast.FunctionDef) and f.name == "verify" for f in node.body)
     }
-    assert found == {c.__name__ for c in known} | {"Proof", "Recomputed"}
+    others = {
+        FullRank,  # of a matrix, and of no program
+        Membership,  # verifies its certificate
+        Jacobian,  # the same, and its matrix; tests/jacobian
+        clarke.Goldstein,  # a ball, and no point; tests/goldstein
+    }
+    assert found == {c.__name__ for c in (Certificate, *others)}
+
+
+@pytest.mark.slow
+def test_every_argument_is_forged():
+    """A new kind of argument needs a test here."""
+    assert {type(judged(name).argument) for name in ZOO} | {Member, Layered} == {
+        *Argument.__subclasses__()
+    }

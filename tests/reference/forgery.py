@@ -62,9 +62,21 @@ def forgeries(proof: Any, other: Any) -> Iterator[Forgery]:
             yield Forgery("seal", "another", replace(proof, seal=other.seal))
             continue
         own, foreign = getattr(proof, f.name), getattr(other, f.name)
+        if f.name == "argument" and digest(own) != digest(foreign):
+            yield Forgery("argument", "of another program", replace(proof, argument=foreign))
         for change in changes(own, foreign, f.name):
             forged = replace(proof, **{f.name: change.value})
-            yield Forgery(change.path, change.what, forged, change.slight)
+            path = change.path.removeprefix("argument.")
+            yield Forgery(path, change.what, forged, change.slight)
+
+
+def altered(proof: Any, **changed: Any) -> Any:
+    """A certificate with other parts, its argument's or its own; its seal stays."""
+    own = {f.name for f in fields(proof)}
+    inner = {name: value for name, value in changed.items() if name not in own}
+    argument = replace(changed.get("argument", proof.argument), **inner)
+    outer = {name: value for name, value in changed.items() if name in own}
+    return replace(proof, **{**outer, "argument": argument})
 
 
 def changes(value: Any, other: Any, path: str) -> Iterator[_Change]:

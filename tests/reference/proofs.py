@@ -12,7 +12,7 @@ import torch
 
 import clarke_verify
 from clarke.constraints import resolve
-from clarke.errors import ProofError, UnsupportedError
+from clarke.errors import OutOfTimeError, ProofError, UnsupportedError
 from clarke.prepare import prepared
 from clarke.proof import load, save_step
 from clarke.proof.claims import touched
@@ -64,7 +64,7 @@ def own(path: Path, seconds: float = 60) -> tuple[int, str]:
         defects = load(path).defects(seconds=seconds)
     except ProofError as error:
         return REJECTED, str(error)
-    except UnsupportedError as error:
+    except (OutOfTimeError, UnsupportedError) as error:
         return CANNOT_TELL, str(error)
     return (REJECTED, "; ".join(defects)) if defects else (CHECKED, "")
 

@@ -1,6 +1,5 @@
 """Sets without a list: thousands of kinks, proofs, and random programs against exact hulls."""
 
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 import clarke
 from clarke.decide import source
 from reference import cases, contains, to_torch
+from reference.forgery import altered
 from reference.leaves import zeros
 
 
@@ -79,34 +79,37 @@ def test_concave_sums_fall_from_where_zero_is_inside():
 def test_damaged_memberships_do_not_verify():
     matrix = gaussian(60, 4)
     found = clarke.subdifferential(lambda x: (matrix @ x).abs().sum(), (zeros(4),))
-    inside = found.contains(found.gradient)
+    inside = found.contains(found.gradient).certificate
     assert inside.verify()
+    proof = inside.argument
     other = clarke.subdifferential(lambda x: x.abs().sum(), (zeros(4),)).contains(zeros(4).detach())
+    moved = tuple(g + 0.1 for g in inside.gradient)
     for damage in (
-        {"shares": inside.shares[:, ::-1].copy()},
-        {"shares": inside.shares + 0.1},
+        {"shares": proof.shares[:, ::-1].copy()},
+        {"shares": proof.shares + 0.1},
         {"shares": None},
         {"regular": False},
-        {"elements": inside.elements + 0.1},
-        {"target": inside.target + 0.1},
-        {"program": other.program},
-        {"allowed": inside.allowed + 1.0},
+        {"elements": proof.elements + 0.1},
+        {"gradient": moved},
+        {"program": other.certificate.program},
+        {"allowed": proof.allowed + 1.0},
         {"inside": False},
     ):
-        assert not replace(inside, **damage).sealed().verify(), damage
-    outside = found.contains(100 * torch.ones(4, dtype=torch.float64))
+        assert not altered(inside, **damage).sealed().verify(), damage
+    outside = found.contains(100 * torch.ones(4, dtype=torch.float64)).certificate
     assert outside.verify()
     for damage in (
-        {"direction": -outside.direction},
+        {"direction": -outside.argument.direction},
         {"direction": None},
-        {"distance": 2 * outside.distance},
+        {"distance": 2 * outside.argument.distance},
         {"inside": True},
-        {"shares": inside.shares},
+        {"shares": proof.shares},
         {"regular": False, "inside": True},
     ):
-        assert not replace(outside, **damage).sealed().verify(), damage
+        assert not altered(outside, **damage).sealed().verify(), damage
     bent = clarke.subdifferential(lambda x: x.abs().sum() - 2 * x[:2].sum().abs(), (zeros(4),))
-    forged = replace(bent.contains(bent.gradient), regular=True, shares=np.ones((1, 10)))
+    proof = bent.contains(bent.gradient).certificate
+    forged = altered(proof, regular=True, shares=np.ones((1, 10)))
     assert not forged.sealed().verify()
 
 

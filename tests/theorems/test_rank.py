@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clarke.theorems import RankCertificate, full_column_rank
+from clarke.theorems import FullRank, full_column_rank
 
 
 def rank(rows):
@@ -63,10 +63,10 @@ def test_nearly_equal_columns():
 @pytest.mark.parametrize(
     "certificate",
     [
-        RankCertificate(np.array([0, 0]), np.eye(2)),
-        RankCertificate(np.array([0, 1]), np.zeros((2, 2))),
-        RankCertificate(np.array([0, 1]), np.eye(3)),
-        RankCertificate(np.array([0]), None),
+        FullRank(np.array([0, 0]), np.eye(2)),
+        FullRank(np.array([0, 1]), np.zeros((2, 2))),
+        FullRank(np.array([0, 1]), np.eye(3)),
+        FullRank(np.array([0]), None),
     ],
 )
 def test_false_certificates_are_refused(certificate):
@@ -76,9 +76,7 @@ def test_false_certificates_are_refused(certificate):
 
 def test_a_singular_matrix_is_refused_whatever_the_inverse():
     singular = np.array([[1.0, 2.0], [2.0, 4.0]])
-    assert not RankCertificate(np.array([0, 1]), None).verify(singular)
-    assert not RankCertificate(np.array([0, 1]), np.array([[1e8, -5e7], [-5e7, 3e7]])).verify(
-        singular
-    )
+    assert not FullRank(np.array([0, 1]), None).verify(singular)
+    assert not FullRank(np.array([0, 1]), np.array([[1e8, -5e7], [-5e7, 3e7]])).verify(singular)
     assert full_column_rank(np.array([[np.nan], [1.0]])) is None
     assert full_column_rank(np.zeros((3, 1))) is None

@@ -18,22 +18,25 @@ if TYPE_CHECKING:
     from clarke.capture import Trace
 
 
-def independent(opened: Trace, trace: Trace, variables: Sequence[int]) -> bool:
-    """Whether nothing that a program detached was computed from the variables.
+def is_moved(opened: Trace, trace: Trace, variables: Sequence[int]) -> bool:
+    """Whether something that a program detached was computed from the variables; True in doubt.
 
     Args:
         opened: The trace with all that detached values were computed from.
         trace: The trace itself.
         variables: External slots of the variables.
     """
-    known = (Origin.LEAF, Origin.CONSTANT)
-    if any(e.stopped or e.origin not in known for e in opened.externals.values()):
-        return False  # where these come from is not known
     if any(op.hidden_write for op in opened.ops):
-        return False
+        return True
     if any(slot not in opened.externals for slot in variables):
-        return False
-    return not behind_detached(opened, trace, variables)
+        return True
+    return bool(behind_detached(opened, trace, variables))
+
+
+def is_known(opened: Trace) -> bool:
+    """Whether it is known where all that a program detached was computed from."""
+    known = (Origin.LEAF, Origin.CONSTANT)
+    return not any(e.stopped or e.origin not in known for e in opened.externals.values())
 
 
 def owned(trace: Trace, variables: Sequence[int]) -> Trace:

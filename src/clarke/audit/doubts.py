@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.utils.weak import TensorWeakRef
 
-from clarke.capture import TensorTable, Unrecorded, memory_of
+from clarke.capture import PLAIN, TensorTable, Unrecorded, memory_of
 from clarke.torch_sharded import local_of
 
 if TYPE_CHECKING:
@@ -38,14 +38,16 @@ class Version(NamedTuple):
     @classmethod
     def of(cls, tensor: torch.Tensor, recorder: Recorder) -> Self:
         """The present state."""
-        tensor, unrecorded = local_of(tensor), recorder.unrecorded
-        memory = memory_of(tensor)
+        if type(tensor) not in PLAIN:
+            tensor = local_of(tensor)
+        memory, unrecorded = memory_of(tensor), recorder.unrecorded
         held = None if memory is None else weakref.ref(memory)
         return cls(tensor._version, held, unrecorded, unrecorded.count)
 
     def is_of(self, tensor: torch.Tensor) -> bool:
         """Whether nothing has been written since."""
-        tensor = local_of(tensor)
+        if type(tensor) not in PLAIN:
+            tensor = local_of(tensor)
         if self.counted != tensor._version:
             return False
         memory = memory_of(tensor)
@@ -111,7 +113,7 @@ class Doubts:
                 continue
             if not self._optimized.get(parameter):
                 self._optimized.set(parameter, value=True)
-            doubt = self._open.get(parameter)
+            doubt = self._open.get(parameter) if self._open.entries else None
             if doubt is not None:
                 self._open.drop(parameter)
                 if is_nonzero(parameter.grad):
@@ -140,4 +142,4 @@ def is_nonzero(gradient: torch.Tensor) -> bool:
         found = found.coalesce().values()
     elif found.layout != torch.strided:
         found = found.to_dense()
-    return bool((found != 0).any())
+    return bool(found.any())

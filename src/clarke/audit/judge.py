@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.audit.constants import attached, independent, owned
+from clarke.audit.constants import attached, is_known, is_moved, owned
 from clarke.audit.ends import inner_ends
 from clarke.capture import (
     Recorder,
@@ -26,15 +27,18 @@ from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import declared_rate, opened_value
 from clarke.devices import RandomStates, device_types, uncast
 from clarke.errors import ClarkeError, InputError, OutOfTimeError, in_a_line
-from clarke.fast import Familiar, QuickJudge
+from clarke.fast import Declined, Familiar, QuickJudge
+from clarke.steering import analyse
 from clarke.steering.fixed import narrowed
 from clarke.torch_compiled import compiles_backward, plain_backward
-from clarke.torch_private import saved_tensors_hooks
+from clarke.torch_private import at_once, saved_tensors_hooks
 from clarke.undo import at_the_end
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from typing_extensions import Self
 
     from clarke.audit.engine import BackwardCall
     from clarke.audit.penalized import Penalized
@@ -113,8 +117,10 @@ def prepare(
     trace = owned(trace, tuple(unique))
     opened = collect_opened(recorder, output, trace, tuple(unique), inner)
     opened = None if opened is None else owned(opened, tuple(unique))
-    if opened is not None and independent(opened, trace, tuple(unique)):
-        trace, opened = attached(trace), None
+    if opened is not None and not is_moved(opened, trace, tuple(unique)):
+        if is_known(opened):
+            trace = attached(trace)
+        opened = None
     return Case(
         source=trace,
         opened=opened,
@@ -133,24 +139,22 @@ def _familiar(
     penalized: Penalized,
 ) -> Case | None:
     """The case of a call whose program is known; None for any other, and where it reaches none."""
-    found = quick.repertoire.find(reached)
-    if found is None:
-        return None
-    retraced, plans = found
-    leaves = {number: retraced.leaf(number) for number in retraced.structure.leaves}
-    unique = _chosen(call, leaves, wrt, penalized)
-    if not unique or retraced.cut_from(unique):
-        return None
-    plan = quick.repertoire.plan(retraced.structure, plans, tuple(unique))
-    if plan is None:
-        return None
-    return Case(
-        source=Familiar(retraced, plan),
-        opened=None,
-        slots=tuple(unique),
-        leaves=tuple([x for _, x in unique.values()]),
-        positions=tuple([p for p, _ in unique.values()]),
-    )
+    for retraced, plans in quick.repertoire.find(reached):
+        leaves = {number: retraced.leaf(number) for number in retraced.structure.leaves}
+        unique = _chosen(call, leaves, wrt, penalized)
+        if not unique:
+            return None
+        if not retraced.holds_for(unique):
+            continue
+        plan = quick.repertoire.plan(retraced.structure, plans, tuple(unique))
+        return Case(
+            source=Familiar(retraced, plan),
+            opened=None,
+            slots=tuple(unique),
+            leaves=tuple([x for _, x in unique.values()]),
+            positions=tuple([p for p, _ in unique.values()]),
+        )
+    return None
 
 
 def _chosen(
@@ -257,21 +261,63 @@ def decided(
     return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
 
 
-class alone(contextlib.AbstractContextManager[None]):  # noqa: N801 - used as a function
+def judge_opened(
+    case: Case,
+    quick: QuickJudge,
+    registry: Registry,
+    gradient: tuple[torch.Tensor, ...],
+    deadline: Deadline,
+    *,
+    proof: bool,
+) -> Decision | None:
+    """What the quick judge says of a program that detaches values which move with the variables.
+
+    With these held constant; SURROGATE where the function changes at another rate. None where the
+    whole ladder is to judge.
+    """
+    found = quick.decide(case.trace(), case.slots, gradient, deadline, proof=proof, held=True)
+    if isinstance(found, Declined) or case.opened is None:
+        return None
+    trace = narrowed(brought_home(refilled(case.trace(), registry.keeps, deadline)), case.slots)
+    value = opened_value(brought_home(case.opened), trace, case.slots, deadline)
+    analysis = analyse(trace, registry, deadline)
+    return declared_rate(analysis, case.slots, (value,), deadline) or found
+
+
+class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a function
     """Run clarke's own computations as if nothing of the user's were switched on.
 
     No mode of the user's (and no recorder) sees them, autocast and anomaly detection are off,
     gradients are on, tensors are saved as they are, and torch's random state is afterwards as it
     was. A class, since a generator with as many managers takes several times as long.
+
+    Args:
+        draws: Something may draw random numbers; else `may_draw` has to be called before that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, draws: bool = True) -> None:
+        self._draws = draws
         self._random: RandomStates | None = None
         self._entered: list[contextlib.AbstractContextManager[Any]] = []
 
-    def __enter__(self) -> None:
+    def may_draw(self) -> None:
+        """From here on, random numbers may be drawn."""
+        if self._random is None:
+            self._random = RandomStates()
+
+    def __enter__(self) -> Self:
         at_the_end(self._end)
-        self._random = RandomStates()
+        try:
+            self._begin()
+        except BaseException:
+            # Before those around it: what the innermost one found is what it puts back.
+            self._end()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        if self._draws:
+            self.may_draw()
         self._enter(torch._C.DisableTorchFunction())
         self._enter(torch._C._DisableTorchDispatch())  # noqa: SLF001 - has no public name
         if not torch.is_grad_enabled():
@@ -286,8 +332,7 @@ class alone(contextlib.AbstractContextManager[None]):  # noqa: N801 - used as a 
             self._enter(plain_backward())
 
     def _enter(self, manager: Any) -> None:
-        manager.__enter__()
-        self._entered.append(manager)
+        at_once(manager.__enter__, partial(self._entered.append, manager))
 
     def __exit__(self, *exc: object) -> None:
         self._end()
@@ -298,8 +343,8 @@ class alone(contextlib.AbstractContextManager[None]):  # noqa: N801 - used as a 
             self._random.restore()
             self._random = None
         while self._entered:
-            self._entered[-1].__exit__(None, None, None)
-            self._entered.pop()
+            leave = partial(self._entered[-1].__exit__, None, None, None)
+            at_once(leave, self._entered.pop)
 
 
 def undecided(error: Exception) -> Decision:

@@ -221,7 +221,7 @@ class Audit:
         )
         recorder.places.on_root = self._look_for_others
         self._look_for_others(recorder=recorder)
-        shadows = Shadows(recorder, self._next_is_judged, self._registry.declares_functions)
+        shadows = Shadows(recorder, self._next_is_judged, self._registry.declared)
         notice = CompileNotice(
             partial(_without_hooks, recorder, stepping, self._penalized, shadows, self._see_others)
         )

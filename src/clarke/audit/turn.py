@@ -10,7 +10,7 @@ import torch
 
 from clarke.audit.ends import at_tensors
 from clarke.audit.groups import held
-from clarke.audit.judge import Case, alone, judge, prepare, undecided
+from clarke.audit.judge import Case, alone, judge, judge_opened, prepare, undecided
 from clarke.audit.ranks import NotSharedError
 from clarke.audit.shadowed import as_written, compiled_parts, judge_shadowed, value_of
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
@@ -18,7 +18,7 @@ from clarke.audit.work import Work
 from clarke.capture import Origin, all_finite, any_away, release_nodes, without_values
 from clarke.decide import Confirm, Decision
 from clarke.errors import CaptureError, ClarkeError, UnseenError, in_a_line
-from clarke.fast import LayerCertificate, let_go
+from clarke.fast import let_go
 from clarke.rerun import plain
 from clarke.undo import at_the_end
 from clarke.verdict import Verdict
@@ -179,7 +179,7 @@ class Turn:
         if orders.ranks is not None:
             self._meeting = orders.ranks.meeting(self._call, case.leaves, orders.wrt)
         meeting = self._meeting
-        with alone():
+        with alone(draws=meeting is not None) as own:
             if accumulates:
                 leaves = self._leaves(case)
                 self.group = self._accumulation.begin(
@@ -191,7 +191,7 @@ class Turn:
                     if meeting is None
                     else meeting.backup(leaves, values=values)
                 )
-            self._case = self._judged_early(case)
+            self._case = self._judged_early(case, own)
             known = self._early is not None and not orders.whole
             maybe = accumulates and (known or self._compiled is not None)
             untouched = maybe and are_fresh(case.leaves)
@@ -207,7 +207,7 @@ class Turn:
                 at_the_end(self._watch.stop)
                 self._watch.start()
 
-    def _judged_early(self, case: Case) -> Case:
+    def _judged_early(self, case: Case, own: alone) -> Case:
         """The case, without the recorded values if the quick judge has no more need of them.
 
         Before the backward pass: autograd frees its activations as it goes, and what is still held
@@ -215,13 +215,15 @@ class Turn:
         """
         away = any_away(case.leaves)
         slow = away or self._compiled is not None or self._needs_replay(case)
+        slow = slow or case.opened is not None  # it may declare another rate than the function's
         quick = None if slow else self._orders.quick
         if quick is None:
             return case
         if not all_finite(self._call.roots):
             return case  # what overflowed may have lost a slope on the way
         try:
-            found = self._quickly(case, quick)
+            with self._unnoted:
+                found = self._quickly(case, quick, own)
         except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
             return case
         if not isinstance(found, Decision):
@@ -240,14 +242,15 @@ class Turn:
         forget(self._call, self._recorder)
         return replace(case, source=without_values(case.trace(), quick.repeatable), reached=None)
 
-    def _quickly(self, case: Case, quick: QuickJudge) -> Decision | Declined:
-        proof = self._orders.proof
+    def _quickly(self, case: Case, quick: QuickJudge, own: alone) -> Decision | Declined:
+        proof, dear = self._orders.proof, own.may_draw
         if case.familiar is not None:
-            return quick.recall(case.familiar, self.work.deadline, proof=proof)
+            return quick.recall(case.familiar, self.work.deadline, proof=proof, dear=dear)
+        dear()
         trace = case.trace()
         if case.reached is not None:
             quick.repertoire.learn(trace, case.reached)
-        return quick.decide(trace, case.slots, None, self.work.deadline, proof=proof)
+        return quick.decide(trace, case.slots, None, self.work.deadline, proof=proof, held=True)
 
     def _leaves(self, case: Case) -> tuple[torch.Tensor, ...]:
         """The leaves that ``.grad`` is about."""
@@ -295,7 +298,7 @@ class Turn:
         return as_written(case, shadows, local, self._registry, self.work.deadline, quick)
 
     def _judge(self, case: Case) -> None:
-        with alone():
+        with alone(draws=self._meeting is not None or self._compiled is not None) as own:
             if self._meeting is not None and self._watch is not None:
                 self._judge_together(case, self._meeting, self._watch)
                 return
@@ -317,11 +320,12 @@ class Turn:
             early = self._early
             if early is not None and all_finite(self.gradient):
                 self.decision = early
-                if isinstance(early.certificate, LayerCertificate):
+                if early.certificate is not None:
                     certificate = replace(early.certificate, gradient=self.gradient)
                     self.decision = replace(early, certificate=certificate)
                 return
-            self.decision = self._judged_late() or judge(
+            own.may_draw()
+            self.decision = self._judged_late(case) or judge(
                 case,
                 self.gradient,
                 self._registry,
@@ -347,15 +351,19 @@ class Turn:
             hooked=self._is_hooked(case),
         )
 
-    def _judged_late(self) -> Decision | None:
-        """What the quick judge finds with the gradient, where it asked for that."""
-        quick = self._orders.quick
-        if quick is None or self._pending is None or not all_finite(self.gradient):
+    def _judged_late(self, case: Case) -> Decision | None:
+        """What the quick judge finds with the gradient, where it has to wait for that."""
+        quick, proof = self._orders.quick, self._orders.proof
+        if quick is None or not all_finite(self.gradient):
             return None
+        rest = (self.gradient, self.work.deadline)
         try:
-            found = quick.settle(
-                self._pending, self.gradient, self.work.deadline, proof=self._orders.proof
-            )
+            if self._pending is not None:
+                found = quick.settle(self._pending, *rest, proof=proof)
+            elif case.opened is not None and not self._needs_replay(case):
+                return judge_opened(case, quick, self._registry, *rest, proof=proof)
+            else:
+                return None
         except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
             return None
         return found if isinstance(found, Decision) else None

@@ -30,7 +30,9 @@ def are_fresh(leaves: Sequence[torch.Tensor]) -> bool:
 
 
 def _is_fresh(leaf: torch.Tensor) -> bool:
-    return leaf.grad is None and not _hooks_of(leaf) and not leaf._post_accumulate_grad_hooks  # noqa: SLF001 - torch has no public name for it
+    if leaf.grad is not None or leaf._backward_hooks:  # noqa: SLF001 - torch has no public name for it
+        return False
+    return not leaf._post_accumulate_grad_hooks  # noqa: SLF001 - torch has no public name for it
 
 
 class LeafWatch:
@@ -70,7 +72,10 @@ class LeafWatch:
         def take(gradient: torch.Tensor | None) -> None:
             if gradient is None or self._is_beside():
                 return
-            with torch.no_grad():
+            if torch.is_grad_enabled():
+                with torch.no_grad():
+                    self._take(position, gradient)
+            else:
                 self._take(position, gradient)
 
         self._undo.append((leaf, take, _hooks_of(leaf) is None))
@@ -116,9 +121,9 @@ class GradBackup:
     def __init__(self, leaves: Sequence[torch.Tensor], *, values: bool) -> None:
         """Remember which gradients there were; with `values`, copy them."""
         self._leaves = tuple(leaves)
-        self._before = tuple(leaf.grad for leaf in self._leaves)
+        self._before = tuple([leaf.grad for leaf in self._leaves])
         self._copies = tuple(
-            g.detach().clone() if values and g is not None else None for g in self._before
+            [g.detach().clone() if values and g is not None else None for g in self._before]
         )
 
     def restore(self) -> None:

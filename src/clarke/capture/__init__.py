@@ -2,11 +2,11 @@
 
 from clarke.capture.again import dtypes_of, refilled, values_again, without_values
 from clarke.capture.applied import Applied
-from clarke.capture.book import memory_of
+from clarke.capture.book import PLAIN, memory_of
 from clarke.capture.collect import COMPILED, collect_opened, collect_trace, is_behind
 from clarke.capture.digest import digest
 from clarke.capture.finite import all_finite
-from clarke.capture.functions import DeclaredFunction, FunctionSchema
+from clarke.capture.functions import DeclaredFunction, Drawn, FunctionSchema
 from clarke.capture.home import any_away, brought, brought_home
 from clarke.capture.live import Node, Unrecorded
 from clarke.capture.made import Made
@@ -18,7 +18,7 @@ from clarke.capture.reads import PythonReads
 from clarke.capture.recorder import Recorder
 from clarke.capture.refusing import RefusingRecorder
 from clarke.capture.releasing import release_nodes
-from clarke.capture.retraced import Retraced
+from clarke.capture.retraced import Retraced, bare_op, tensor_at
 from clarke.capture.saving import saving_plainly
 from clarke.capture.shadow import Shadow, Shadows
 from clarke.capture.signs import Signs, ZeroFinder
@@ -40,8 +40,10 @@ from clarke.capture.weak import TensorTable
 
 __all__ = [
     "COMPILED",
+    "PLAIN",
     "Applied",
     "DeclaredFunction",
+    "Drawn",
     "External",
     "FunctionSchema",
     "Keep",
@@ -69,6 +71,7 @@ __all__ = [
     "ZeroFinder",
     "all_finite",
     "any_away",
+    "bare_op",
     "brought",
     "brought_home",
     "collect_opened",
@@ -87,6 +90,7 @@ __all__ = [
     "release_nodes",
     "saving_plainly",
     "structure_of",
+    "tensor_at",
     "values_again",
     "without_values",
 ]

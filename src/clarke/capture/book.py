@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 
-from clarke.capture.live import TENSOR, Node, Read, Slot, Storage, Unrecorded, version_of
+from clarke.capture.live import (
+    TENSOR,
+    Detached,
+    Node,
+    Read,
+    Slot,
+    Storage,
+    Tampering,
+    Unrecorded,
+    version_of,
+)
 from clarke.capture.operators import reads_shape_only
 from clarke.capture.weak import TensorTable
 from clarke.torch_private import at_once
@@ -32,7 +42,7 @@ _NOT_COUNTED: Final = partial(_exclude, _VERSIONS, True)
 _DETACH: Final = torch.ops.aten.detach.default
 _READS_REMEMBERED = 10_000
 _PRUNED = 8
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
+PLAIN: Final = (torch.Tensor, torch.nn.Parameter)
 _SWEPT = 4096  # so many storages may be dead ones
 
 
@@ -141,8 +151,7 @@ class Book:
         unrecorded: Writes to memory that are no operations of the record.
         count: Operations recorded so far.
         epoch: Backward calls whose record has been released.
-        tampered: Memory that was changed behind autograd's back, where, and whether behind
-            recorded writes.
+        tampered: Memory that was changed behind autograd's back.
         gathered: Tells whose memory that comes and goes a tensor lies in, if such memory is in use.
         spread: The first operation on `DTensor`s since a graph was freed.
     """
@@ -159,7 +168,7 @@ class Book:
     def begin_anew(self) -> None:
         """Know nothing of what was recorded, as after a time in which nothing was."""
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
-        self._slots: TensorTable[Slot | weakref.ref[Slot] | Copy] = TensorTable()
+        self._slots: TensorTable[Slot | weakref.ref[Slot] | Copy | Detached] = TensorTable()
         self._storages: dict[int, weakref.ref[Storage]] = {}
         self._sweep_at = _SWEPT
         # What has been written to, and by what, is known as long as torch's own memory lives: the
@@ -169,15 +178,23 @@ class Book:
         self._histories: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._cuts = False  # some memory holds values that were cut off
         self.spread: Node | None = None
-        self.tampered: weakref.WeakKeyDictionary[Storage, tuple[Location, bool]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self.tampered: weakref.WeakKeyDictionary[Storage, Tampering] = weakref.WeakKeyDictionary()
 
     # ---------------------------------------------------------------- lookups
 
     def slot_of(self, tensor: torch.Tensor) -> Slot | None:
         """The slot of a tensor that the record knows, or None."""
         return self._slot(tensor)
+
+    def tampering(self, slot: Slot) -> Tampering | None:
+        """What changed behind autograd's back after a tensor was read, if anything did.
+
+        What autograd does not follow was held, with the value it had, when it was read.
+        """
+        found = self.tampered.get(slot.storage)
+        if found is None or slot.number > found.before:
+            return None
+        return found if slot.producer is not None or found.behind_writes else None
 
     def tensor_of(self, function: object, number: int) -> torch.Tensor | None:
         """The tensor that is a result of this node of autograd's graph, if it is there."""
@@ -189,10 +206,14 @@ class Book:
 
     def _slot(self, tensor: torch.Tensor) -> Slot | None:
         found = self._slots.get(tensor)
-        if type(found) is Slot:
+        if found is None or type(found) is Slot:
             return found
         if isinstance(found, Copy):
             return self._recorded(found, tensor)
+        if isinstance(found, Detached):
+            slot = self._new_slot(tensor, found.location)
+            slot.epoch, slot.stopped = found.epoch, True
+            return slot
         return found() if isinstance(found, weakref.ref) else None
 
     def _recorded(self, copy: Copy, tensor: torch.Tensor) -> Slot:
@@ -206,8 +227,9 @@ class Book:
         return slot
 
     def _storage_of(self, tensor: torch.Tensor) -> Storage:
-        memory = memory_of(tensor)
-        if memory is None:
+        try:
+            memory = tensor.untyped_storage()
+        except (RuntimeError, NotImplementedError):  # as for `memory_of`
             return Storage(self._slot_count, None)
         address = memory._cdata
         entry = self._storages.get(address)
@@ -252,6 +274,8 @@ class Book:
             entry = entries.get(id(tensor))
             if (entry is None or entry() is not tensor) and not self._cuts:
                 continue
+            if entry is not None and type(entry.value) is Detached and entry() is tensor:
+                return Concern.GRADIENT
             slot = self._slot(tensor)
             if self._bears_mark(slot, tensor):
                 return Concern.GRADIENT
@@ -284,7 +308,7 @@ class Book:
         self._slot_count += 1
         storage = self._storage_of(tensor)
         slot = Slot(self._slot_count, self.epoch, storage, tensor.dtype, location)
-        if type(tensor) not in _PLAIN and is_spread(tensor):
+        if type(tensor) not in PLAIN and is_spread(tensor):
             slot.spread = True
         if storage.first is None:
             storage.first = weakref.ref(slot)
@@ -366,9 +390,10 @@ class Book:
         """A graph has been freed: what was cut off before is a constant for what comes."""
         self.epoch += 1
         self.spread = None
-        for slot in self._histories:
-            slot.history = None
-        self._histories.clear()
+        if len(self._histories):  # to begin going through a weak set takes long
+            for slot in self._histories:
+                slot.history = None
+            self._histories.clear()
 
     def forget_reads(self, index: int) -> None:
         """Forget the values that went into Python before operation `index`."""

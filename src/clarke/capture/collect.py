@@ -12,7 +12,7 @@ import torch
 
 from clarke.capture.asserts import in_assertion
 from clarke.capture.functions import is_from_compiled, is_from_custom
-from clarke.capture.live import NOTHING_KEPT, Node, Slot
+from clarke.capture.live import NOTHING_KEPT, Node, Slot, is_rewritten
 from clarke.capture.memory import refuse_missing
 from clarke.capture.signs import Signs, StandIn
 from clarke.capture.trace import External, OpRecord, Origin, ScalarRead, Trace, overload_of
@@ -83,13 +83,12 @@ def collect_trace(
     _walk(start, nodes, slots, deadline, opened=opened, variables=variables, ends=ends)
     reads = _scalar_reads(recorder, nodes, slots, deadline, all_reads=all_reads, ends=ends)
     _refuse_spread(slots.values(), recorder.spread)
-    for s in slots.values():
-        where, all_of_it = recorder.tampered.get(s.storage, (None, False))
-        # What autograd does not follow was held, with the value it had, when it was read.
-        if where is not None and (s.producer is not None or all_of_it):
+    for s in slots.values() if recorder.tampered else ():
+        changed = recorder.tampering(s)
+        if changed is not None:
             raise ModifiedSinceError(
-                f"A tensor was changed behind autograd's back at {where} (through `.data` or an "
-                "alias), so its recorded history no longer describes its values. "
+                f"A tensor was changed behind autograd's back at {changed.location} (through "
+                "`.data` or an alias), so its recorded history no longer describes its values. "
                 "Write to it with gradients on, or before it is used."
             )
     externals = {
@@ -253,8 +252,8 @@ def _walk(
 
 
 def _frozen(found: Mapping[K, V]) -> Mapping[K, V]:
-    """A copy that nobody can change."""
-    return MappingProxyType(dict(found)) if found else NOTHING_KEPT
+    """The same, so that nobody can change it; what a node holds is replaced, never changed."""
+    return MappingProxyType(found) if found else NOTHING_KEPT
 
 
 def _op_record(node: Node, applied: list[Application]) -> OpRecord:
@@ -323,7 +322,7 @@ def _external(slot: Slot, tensor: torch.Tensor) -> External:
         location=slot.location,
         stopped=slot.stopped,
         cut_by=slot.cut_by,
-        rewritten=_rewritten(slot) or _moved(slot, tensor),
+        rewritten=is_rewritten(slot) or _moved(slot, tensor),
         gathered=whole,
     )
 
@@ -336,14 +335,6 @@ def _gathered(slot: Slot, tensor: torch.Tensor) -> tuple[torch.Tensor, int, torc
     shape = torch.empty_like(tensor, device="meta", requires_grad=tensor.requires_grad)
     version = shape._version if gathered.version() == slot.version else -1
     return shape, version, gathered.whole()
-
-
-def _rewritten(slot: Slot) -> bool:
-    """Whether something has written to a tensor since it was read, without autograd's knowledge."""
-    if slot.rewritten is None:
-        return False
-    alias, version = slot.rewritten
-    return alias.is_inference() or alias._version == version
 
 
 def _moved(slot: Slot, tensor: torch.Tensor) -> bool:

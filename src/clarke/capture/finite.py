@@ -16,6 +16,8 @@ _STRIDED = torch.strided
 
 def all_finite(tensors: Sequence[torch.Tensor]) -> bool:
     """Whether no entry is NaN or infinite; one pass over each tensor."""
+    if len(tensors) == 1 and tensors[0].numel() == 1 and not tensors[0].is_complex():
+        return math.isfinite(tensors[0].detach().item())
     # A sum is the quickest pass there is, and finite only if all entries are. Of many small tensors
     # the calls are what costs: joining or stacking them first, or one call for all, costs more.
     total: complex = 0.0

@@ -76,7 +76,7 @@ def running_function(
 
 def forward_code(kind: type) -> CodeType | None:
     """The code of a Function's forward, below its decorators."""
-    return getattr(inspect.unwrap(kind.forward), "__code__", None)  # type: ignore[attr-defined]
+    return _code(kind, "forward")
 
 
 def _is_applied_by_python(frame: FrameType) -> bool:
@@ -86,6 +86,37 @@ def _is_applied_by_python(frame: FrameType) -> bool:
             return True
         above = above.f_back
     return False
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Where the parts of a custom Function stand that torch.compile drew: it tells no name.
+
+    Attributes:
+        forward: Files and lines of the user's functions that forward's operations ran in.
+        backward: Likewise.
+    """
+
+    forward: frozenset[tuple[str, int]]
+    backward: frozenset[tuple[str, int]]
+
+    def is_of(self, kind: type) -> bool | None:
+        """Whether they are a class's; None where that is not told."""
+        parts = ((self.forward, forward_code(kind)), (self.backward, _code(kind, "backward")))
+        if not (self.forward or self.backward) or any(code is None for _, code in parts):
+            return None
+        met = [_stands_in(places, code) for places, code in parts if places]
+        return any(met) if all(met) or not any(met) else None
+
+
+def _stands_in(places: frozenset[tuple[str, int]], code: Any) -> bool:
+    lines = [line for _, _, line in code.co_lines() if line]
+    last = max(lines, default=code.co_firstlineno)
+    return any(f == code.co_filename and code.co_firstlineno <= n <= last for f, n in places)
+
+
+def _code(kind: type, name: str) -> CodeType | None:
+    return getattr(inspect.unwrap(getattr(kind, name)), "__code__", None)
 
 
 def arguments_of(frame: FrameType, kind: type[torch.autograd.Function]) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ K = TypeVar("K")
 
 def is_away(tensor: torch.Tensor) -> bool:
     """Whether a tensor's values lie elsewhere than with the processor."""
-    return tensor.device.type not in ("cpu", "meta")
+    return not (tensor.is_cpu or tensor.is_meta)
 
 
 def any_away(tensors: Iterable[torch.Tensor]) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 from clarke.capture.trace import Ref
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import TypeAlias
 
     import torch
@@ -92,16 +92,44 @@ class Unrecorded:
         self._last: dict[int, int] = {}  # by the address of torch's object
         self._forgotten = 0  # all before may have been to any memory
 
-    def note(self, address: int) -> None:
-        """Something is written to the memory at an address."""
+    def note(self, addresses: Iterable[int]) -> None:
+        """Something is written to the memory at these addresses."""
         self.count += 1
-        self._last[address] = self.count
+        self._last.update(dict.fromkeys(addresses, self.count))
         if len(self._last) > _ADDRESSES:
             self._last, self._forgotten = {}, self.count
 
     def any_since(self, address: int, count: int) -> bool:
         """Whether something has been written there since there were `count` writes."""
         return self._last.get(address, self._forgotten) > count
+
+
+class Detached(NamedTuple):
+    """What was computed from differentiated values without gradients, and from others.
+
+    Of most such results, an evaluation's or a rollout's, nothing is ever asked.
+
+    Attributes:
+        epoch: How many backward calls had freed their graph.
+        location: Where it was made.
+    """
+
+    epoch: int
+    location: Location
+
+
+class Tampering(NamedTuple):
+    """A change of some memory behind autograd's back.
+
+    Attributes:
+        location: Where.
+        behind_writes: Recorded operations had written there before.
+        before: Number of the last slot that was there: what is read later has the new values.
+    """
+
+    location: Location
+    behind_writes: bool
+    before: int
 
 
 class Storage(Memory):
@@ -177,6 +205,14 @@ class Slot:
 def place_of(tensor: torch.Tensor) -> Place:
     """Where in its memory a tensor lies."""
     return tensor.storage_offset(), tensor.shape, tensor.stride()
+
+
+def is_rewritten(slot: Slot) -> bool:
+    """Whether something has written to a tensor since it was read, without autograd's knowledge."""
+    if slot.rewritten is None:
+        return False
+    alias, version = slot.rewritten
+    return alias.is_inference() or alias._version == version
 
 
 def version_of(slot: Slot, tensor: torch.Tensor) -> int:

@@ -29,13 +29,15 @@ def is_there(tensor: torch.Tensor) -> bool:
     if tensor.layout != torch.strided or type(tensor).__torch_dispatch__ is not _PLAIN:
         return True
     if tensor.is_contiguous():
-        reach = tensor.numel() - 1
-        if reach < 0:
+        if not tensor.nbytes:
             return True
-    elif tensor.numel() == 0:
+        memory = tensor.untyped_storage()
+        offset = tensor.storage_offset()
+        needed = tensor.nbytes + (offset * tensor.element_size() if offset else 0)
+        return needed <= memory.nbytes() and memory.data_ptr() != 0
+    if tensor.numel() == 0:
         return True
-    else:
-        reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     memory = tensor.untyped_storage()
     needed = (tensor.storage_offset() + reach + 1) * tensor.element_size()
     return needed <= memory.nbytes() and memory.data_ptr() != 0

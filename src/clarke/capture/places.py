@@ -16,7 +16,12 @@ import torch.nn.modules.module as torch_module
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from clarke.capture.trace import Location
-from clarke.torch_private import functions_defined, is_behind_the_scenes, name_as_written
+from clarke.torch_private import (
+    functions_defined,
+    is_behind_the_scenes,
+    may_be_in_forward,
+    name_as_written,
+)
 from clarke.undo import at_the_end
 
 if TYPE_CHECKING:
@@ -263,7 +268,7 @@ class Places:
             return self._location(self._path_by_frames(start), user), checkpointed
         top = self._running[-1] if self._running else None
         module = "" if top is None else top.path
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and may_be_in_forward():
             user, checkpointed, _ = self._users_frame(start, to_module=False)
             return self._location(module, user), checkpointed or self._forward_above(user)
         user, checkpointed, in_module = self._users_frame(start, to_module=top is not None)

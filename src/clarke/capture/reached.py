@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.capture.asserts import in_assertion
-from clarke.capture.live import version_of
+from clarke.capture.live import is_rewritten, version_of
 from clarke.capture.memory import is_there
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Reached:
 def reach(recorder: Recorder, output: torch.Tensor) -> Reached | None:
     """The operations on which `output` depends; None where only `collect_trace` can tell."""
     slot = recorder.slot_of(output)
-    if slot is None or slot.producer is None or slot.within is not None or recorder.tampered:
+    if slot is None or slot.producer is None or slot.within is not None:
         return None
     found: dict[int, Node] = {}
     if not _walk(slot, found):
@@ -69,7 +69,12 @@ def reach(recorder: Recorder, output: torch.Tensor) -> Reached | None:
                 continue  # from an earlier iteration, whose graph has been freed
             found = more
         reads.append((value, read.location, read.shape))
-    return Reached(tuple([found[i] for i in sorted(found)]), slot, tuple(reads))
+    nodes = tuple([found[i] for i in sorted(found)])
+    if recorder.tampered:
+        used = (slot, *(s for n in nodes for s in n.inputs))
+        if any(recorder.tampering(s) is not None for s in used):
+            return None
+    return Reached(nodes, slot, tuple(reads))
 
 
 def _walk(slot: Slot, found: dict[int, Node]) -> bool:
@@ -95,7 +100,7 @@ def _walk(slot: Slot, found: dict[int, Node]) -> bool:
 def kind_of(slot: Slot) -> Outside | None:
     """What kind of tensor a slot stands for; None where that takes a closer look."""
     tensor, storage = slot.held, slot.storage
-    if tensor is None or slot.producer is not None or slot.rewritten is not None:
+    if tensor is None or slot.producer is not None or is_rewritten(slot):
         return None
     if storage.snapshot is not None or storage.writers or tensor.is_inference():
         return None
@@ -110,9 +115,18 @@ def kind_of(slot: Slot) -> Outside | None:
     return Outside.CUT if slot.stopped else Outside.CONSTANT
 
 
-def are_apart(cut: Sequence[Slot], variables: Sequence[Slot]) -> bool:
-    """Whether nothing that was detached was computed from the variables; False if not known."""
+class Behind(Enum):
+    """What is known of where detached values came from."""
+
+    OTHERS = "tensors that are none of the variables"
+    LOST = "where some came from is not known any more: all are constants"
+    VARIABLES = "perhaps the variables"
+
+
+def behind_cut(cut: Sequence[Slot], variables: Sequence[Slot]) -> Behind:
+    """What detached values were computed from, as `collect_opened` would find it."""
     own = {id(s.storage) for s in variables} | {_address(s) for s in variables}
+    found = Behind.OTHERS
     seen: set[int] = set()
     todo = list(cut)
     while todo:
@@ -122,18 +136,20 @@ def are_apart(cut: Sequence[Slot], variables: Sequence[Slot]) -> bool:
         seen.add(id(slot))
         made_by = slot.producer or slot.history
         if id(slot.storage) in own or slot.storage.writers:
-            return False
+            return Behind.VARIABLES
         if made_by is None:
             held = slot.held
-            if held is None or slot.stopped or (held.requires_grad and not held.is_leaf):
-                return False
-            if _address(slot) in own:
-                return False
-        elif made_by.released or made_by.hidden_write or made_by.func._schema.is_mutable:
-            return False
+            if held is None or _address(slot) in own:
+                return Behind.VARIABLES
+            if slot.stopped or (held.requires_grad and not held.is_leaf):
+                found = Behind.LOST
+        elif made_by.hidden_write or made_by.func._schema.is_mutable:
+            return Behind.VARIABLES
+        elif made_by.released:
+            return Behind.LOST
         else:
             todo += made_by.inputs
-    return True
+    return found
 
 
 def _address(slot: Slot) -> int:

@@ -49,6 +49,16 @@ def _is_read_again(slot: Slot, tensor: torch.Tensor) -> bool:
     )
 
 
+def _is_constant(slot: Slot, tensor: torch.Tensor) -> bool:
+    """Whether a tensor without gradient is a constant that has been read, of which no more is said.
+
+    Then neither the end of a graph nor its memory makes it another one.
+    """
+    if slot.producer is not None or slot.held is None or slot.stopped or slot.masked:
+        return False
+    return not (slot.cut_by or slot.storage.retired) and slot.storage.holds(tensor)
+
+
 def _was_unpacked(slot: Slot, tensor: torch.Tensor) -> bool:
     """Whether a tensor has a gradient that the operation which made it cannot have given it."""
     return (
@@ -121,13 +131,16 @@ class Reading(Book):
                 return slot
             if self._is_followed(slot, tensor):
                 return slot
+        elif _is_constant(slot, tensor):
+            return slot
         return self._looked_at(slot, tensor, location)
 
     def _new_variable(self, tensor: torch.Tensor, location: Location) -> Slot:
         """The slot of a leaf that is read for the first time, where nothing else is to be asked."""
         slot = self._unset_slot(tensor, location)
         storage = slot.storage
-        self._make_constant(storage)
+        if storage.first is None or storage.first() is not slot:
+            self._make_constant(storage)
         slot.key, slot.held, slot.version = weakref.ref(tensor), tensor, version_of(slot, tensor)
         self._slots.set(tensor, weakref.ref(slot))
         storage.add_external(slot)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from clarke.capture.collect import external_of, values_of
 from clarke.capture.live import NOTHING_KEPT, TENSOR
-from clarke.capture.reached import Outside, are_apart
+from clarke.capture.reached import Behind, behind_cut
 from clarke.capture.trace import External, OpRecord, Ref, Trace
 
 if TYPE_CHECKING:
@@ -69,21 +69,22 @@ class Retraced:
         known = self.structure.trace
         return Trace(
             ops=ops,
-            externals=_Externals(self.outside, self.structure.outside),
+            externals=_Externals(self.outside, self.structure),
             output=known.output,
             scalar_reads=known.scalar_reads,
             slot_dtypes=known.slot_dtypes,
             emptied=emptied,
         )
 
-    def cut_from(self, variables: Iterable[int]) -> bool:
-        """Whether detached values may have been computed from some of the leaves.
+    def holds_for(self, variables: Iterable[int]) -> bool:
+        """Whether detached values came from where they did when the structure was taken.
 
-        What those leaves themselves were computed from does not matter.
+        What the variables themselves were computed from does not matter.
         """
         own = frozenset(variables)
         cut = [s for n, s in self.outside.items() if s.stopped and n not in own]
-        return bool(cut) and not are_apart(cut, [self.outside[n] for n in own])
+        found = behind_cut(cut, [self.outside[n] for n in own]) if cut else Behind.OTHERS
+        return found is (Behind.LOST if self.structure.cut else Behind.OTHERS)
 
     def drop_values(self, repeatable: Callable[[Any], bool]) -> None:
         """Let go of what is kept, so that autograd can free its activations as it goes."""
@@ -122,9 +123,17 @@ class _Ops(Sequence["OpRecord"]):
             found = self._made[position] = self._op(position)
         return found
 
+    def at(self, position: int) -> OpRecord:
+        """The same, perhaps without its values: these need not be there for its arguments."""
+        return self._known[position] if self._has_known(position) else self[position]
+
+    def _has_known(self, position: int) -> bool:
+        node, op = self._run.nodes[position], self._known[position]
+        return _same_arguments(node.pattern, op.args) and _same_named(node.named, op.kwargs)
+
     def _op(self, position: int) -> OpRecord:
         node, op, repeatable = self._run.nodes[position], self._known[position], self._repeatable
-        if node.named or not _same_arguments(node.pattern, op.args):
+        if not self._has_known(position):
             args, kwargs = node.arguments()
             op = op.holding(
                 args=tuple([reference(a, self._run.numbers) for a in args]),
@@ -138,21 +147,45 @@ class _Ops(Sequence["OpRecord"]):
 class _Externals(Mapping[int, External]):
     """What a run read and did not make; looked at when it is first asked for."""
 
-    def __init__(self, outside: Mapping[int, Slot], kinds: Mapping[int, Outside]) -> None:
-        self._outside, self._kinds = outside, kinds
+    def __init__(self, outside: Mapping[int, Slot], structure: Structure) -> None:
+        self._outside, self._cut = outside, structure.cut
         self._made: dict[int, External] = {}
 
     def __getitem__(self, slot: int) -> External:
         found = self._made.get(slot)
         if found is None:
-            found = self._made[slot] = external_of(self._outside[slot]).seen_as(slot)
+            found = self._made[slot] = external_of(self._outside[slot]).seen_as(
+                slot, cut=slot in self._cut
+            )
         return found
+
+    def tensor(self, slot: int) -> torch.Tensor:
+        """The tensor alone."""
+        found = self._outside[slot]
+        if found.held is None or found.storage.gathered is not None:
+            return self[slot].tensor
+        return found.held
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._outside)
 
     def __len__(self) -> int:
         return len(self._outside)
+
+
+def bare_op(trace: Trace, position: int) -> OpRecord:
+    """An operation, for those who look at its arguments alone; perhaps without its values."""
+    ops: Any = trace.ops
+    found: OpRecord = ops.at(position) if isinstance(ops, _Ops) else ops[position]
+    return found
+
+
+def tensor_at(trace: Trace, slot: int) -> torch.Tensor:
+    """``trace.externals[slot].tensor``, likewise."""
+    externals = trace.externals
+    if isinstance(externals, _Externals):
+        return externals.tensor(slot)
+    return externals[slot].tensor
 
 
 def holds(node: Node) -> bool:
@@ -181,6 +214,15 @@ def reference(value: Any, numbers: Mapping[int, int]) -> Any:
     if isinstance(value, (list, tuple)) and any(isinstance(v, Ref) for v in value):
         return type(value)([reference(v, numbers) for v in value])
     return value
+
+
+def _same_named(kwargs: Mapping[str, Any], known: Mapping[str, Any]) -> bool:
+    """The same of keyword arguments of the same names, of whatever types."""
+    if not kwargs:
+        return not known
+    own, others = tuple(kwargs.values()), tuple(known.values())
+    kinds = [Ref if v is TENSOR else type(v) for v in own]
+    return kinds == list(map(type, others)) and _same_arguments(own, others)
 
 
 def _same_arguments(args: tuple[Any, ...], known: tuple[Any, ...]) -> bool:

@@ -39,7 +39,7 @@ from clarke.torch_private import is_entered, is_traced, never_trace, only_modes
 from clarke.undo import at_the_end, leaves_no_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from typing_extensions import Self
 
@@ -88,15 +88,18 @@ class Shadows:
     Args:
         recorder: Records what ran.
         wanted: Whether the next backward call is going to be judged.
-        declared: Whether something was declared of custom Functions, which dynamo's graphs do not
-            name.
+        declared: What was declared of custom Functions, which dynamo's graphs do not name: those
+            with pieces, and those with a derivative of their own.
 
     Attributes:
         ahead: So many calls before it is judged, a call's graph is made at most.
     """
 
     def __init__(
-        self, recorder: Recorder, wanted: Callable[[], bool], declared: Callable[[], bool]
+        self,
+        recorder: Recorder,
+        wanted: Callable[[], bool],
+        declared: Callable[[], tuple[Collection[type], Collection[type]]],
     ) -> None:
         self._recorder = recorder
         self._wanted = wanted
@@ -200,8 +203,12 @@ class Shadows:
         """A recorded run of the program; or why there is none, in words."""
         if program.refusal:
             return f"uses {program.refusal}"
-        if program.applies and self._declared():
-            return "uses a custom autograd.Function, of which torch.compile does not tell the name"
+        name = self._misnamed(program)
+        if name:
+            return (
+                f"may use {name}, a custom autograd.Function that was declared "
+                "(register_function): torch.compile does not tell the name"
+            )
         for a in args:
             known = type(a) in _PLAIN_TYPES if isinstance(a, torch.Tensor) else None
             if known is False or (known is None and not isinstance(a, _NUMBERS)):
@@ -217,6 +224,17 @@ class Shadows:
             return f"could not be followed: {error}"
         except Exception as error:  # noqa: BLE001 - no failure here may reach the training
             return f"raises {in_a_line(error)} when it runs uncompiled"
+
+    def _misnamed(self, program: Written) -> str:
+        """A declared Function that a program may apply without being seen to; "" for none."""
+        if not program.applies:
+            return ""
+        pieces, surrogates = self._declared()
+        for kinds, allowed in ((pieces, (False,)), (surrogates, (False, True))):
+            for kind in kinds:
+                if any(d.is_of(kind) not in allowed for d in program.applies):
+                    return kind.__name__
+        return ""
 
     @leaves_no_trace
     def _apart(self, program: Written, args: tuple[Any, ...], copied: tuple[int, ...] = ()) -> _Run:

@@ -35,6 +35,7 @@ class Structure:
         trace: The trace that it was taken from, without values and tensors. Slots are numbered
             from 0 on in the order in which the operations read and make them.
         outside: What no operation made, by its number.
+        cut: Of these, those that were detached from what nobody knows, and what cut them off.
         leaves: The numbers of the leaves among these, in order.
         holding: Positions of the operations of which the recorder keeps values.
         signed: Of these, those of which it keeps signs alone.
@@ -42,6 +43,7 @@ class Structure:
 
     trace: Trace
     outside: Mapping[int, Outside]
+    cut: Mapping[int, str]
     leaves: tuple[int, ...]
     holding: tuple[int, ...]
     signed: tuple[int, ...]
@@ -65,6 +67,8 @@ class Structure:
             return None
         kinds = self.outside
         if not all(kind_of(slot) is kinds[number] for number, slot in outside.items()):
+            return None
+        if any(outside[number].cut_by != by for number, by in self.cut.items()):
             return None
         if self._memory and _memory(nodes) != self._memory:
             return None
@@ -132,8 +136,11 @@ def structure_of(trace: Trace, reached: Reached) -> Structure | None:
     known = {number: kind for number, kind in kinds.items() if kind is not None}
     if len(known) != len(kinds) or set(trace.externals) != {s.number for s in outside.values()}:
         return None
-    if Outside.CUT in known.values() and any(op.reads_stopped for op in trace.ops):
-        return None  # detached from the variables themselves
+    cut = {
+        number: slot.cut_by
+        for number, slot in outside.items()
+        if trace.externals[slot.number].stopped and known[number] is Outside.CUT
+    }
     reads = tuple([_read(r, numbers) for r in reached.reads])
     canonical = Trace(
         ops=tuple([_renumbered(op.bare(), numbers) for op in trace.ops]),
@@ -148,6 +155,7 @@ def structure_of(trace: Trace, reached: Reached) -> Structure | None:
     return Structure(
         trace=canonical,
         outside=MappingProxyType(known),
+        cut=MappingProxyType(cut),
         leaves=tuple([n for n, kind in known.items() if kind is Outside.LEAF]),
         holding=tuple([i for i, n in enumerate(nodes) if holds(n)]),
         signed=tuple([i for i, n in enumerate(nodes) if n.zeros is not None]),

@@ -98,10 +98,12 @@ class External:
     rewritten: bool = False
     gathered: torch.Tensor | None = None
 
-    def seen_as(self, slot: int) -> External:
-        """The same under another number, where it does not matter that it was cut off."""
+    def seen_as(self, slot: int, *, cut: bool) -> External:
+        """The same under another number; whether it was cut off matters only with `cut`."""
         made = object.__new__(External)
-        made.__dict__.update(self.__dict__, slot=slot, stopped=False, cut_by="")
+        made.__dict__.update(self.__dict__, slot=slot)
+        if not cut:
+            made.__dict__.update(stopped=False, cut_by="")
         return made
 
 

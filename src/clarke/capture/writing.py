@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from clarke.capture.book import gather_tensors, memory_of
-from clarke.capture.live import Node, Slot
+from clarke.capture.live import Detached, Node, Slot, Tampering
 from clarke.capture.reading import Reading
 from clarke.capture.trace import Keep
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from clarke.capture.functions import DeclaredFunction
     from clarke.capture.live import Storage
@@ -51,15 +51,21 @@ class Writing(Reading):
             written: What is written to.
             cut: With values that were computed from differentiated ones.
         """
-        for tensor in written:
-            memory = memory_of(tensor)
-            address = 0 if memory is None else memory._cdata
-            self.unrecorded.note(address)
+        self._slots.sweep()  # what nobody holds any more need not be looked at
+        memories = [memory_of(tensor) for tensor in written]
+        addresses = [0 if memory is None else memory._cdata for memory in memories]
+        self.unrecorded.note(addresses)
+        marks = cut and self.epoch == 0
+        if not marks and self._storages.keys().isdisjoint(addresses):
+            return
+        for tensor, memory, address in zip(written, memories, addresses, strict=True):
             entry = self._storages.get(address)
             storage = None if entry is None else entry()
+            if storage is None and not marks:
+                continue
             if storage is not None and memory is not None and not storage.is_at(memory):
                 storage = None
-            if storage is None and cut and self.epoch == 0:
+            if storage is None and marks:
                 storage = self._storage_of(tensor)
                 self._written.add(storage)
             if storage is None or storage.gathered is not None:
@@ -68,7 +74,7 @@ class Writing(Reading):
 
     def _overwritten(self, storage: Storage, *, cut: bool) -> None:
         """Leaves and constants in some memory that is known are about to be overwritten."""
-        for past in self._histories:
+        for past in self._histories if len(self._histories) else ():
             if past.storage is storage:
                 past.history = None  # no longer what that operation made
         self._protect_kept_only(storage)
@@ -81,7 +87,8 @@ class Writing(Reading):
         if storage.writers or not references:
             # Only matters if something differentiable lies there: see `collect_trace`.
             # Behind recorded writes, constants there have another value, too.
-            self.tampered[storage] = (self.places.here()[0], bool(storage.writers))
+            where, behind = self.places.here()[0], bool(storage.writers)
+            self.tampered[storage] = Tampering(where, behind, self._slot_count)
             return
         for reference in references:
             slot = reference()
@@ -190,8 +197,8 @@ class Writing(Reading):
         gather_tensors((*args, *kwargs.values()), tensors)
         for tensor in tensors:
             if not (tensor.requires_grad or tensor.numel() == 1):
-                slot = self._slot(tensor)
-                if slot is None or slot.history is None:
+                slot = self._slots.get(tensor)
+                if type(slot) is not Slot or slot.history is None:
                     return None
         self.count += 1
         node = Node(self.count, func, location)
@@ -200,6 +207,17 @@ class Writing(Reading):
         if operator.keep is not Keep.NOTHING:
             self._keep_inputs(node, args, kwargs, [])
         return node
+
+    def _note_detached(self, results: Iterable[Any], location: Location) -> None:
+        """Remember results as detached, of which nothing more is known."""
+        detached = Detached(self.epoch, location)
+        for value in results:
+            if isinstance(value, torch.Tensor):
+                slot = self._slot(value)
+                if slot is None:
+                    self._slots.set(value, detached)
+                else:
+                    slot.stopped = True
 
     def _run_stopped(
         self,
@@ -226,6 +244,9 @@ class Writing(Reading):
         history = None if written or call else self._stopped_node(func, args, kwargs, location)
         out = func(*args, **kwargs)
         flat = out if isinstance(out, (list, tuple)) else (out,)
+        if history is None and call is None and not written:
+            self._note_detached(flat, location)
+            return out
         outputs: list[int | None] = []
         for value in flat:
             if not isinstance(value, torch.Tensor):
@@ -242,7 +263,14 @@ class Writing(Reading):
                     self._histories.add(slot)
         if history is not None:
             history.outputs = tuple(outputs)
-        for tensor in written if call is not None else ():
+        if call is not None:
+            self._note_made_within(written, location, call)
+        return out
+
+    def _note_made_within(
+        self, written: Iterable[torch.Tensor], location: Location, call: Node | None
+    ) -> None:
+        """Remember what a declared Function wrote to as its own."""
+        for tensor in written:
             if not tensor.requires_grad and self._slot(tensor) is None:
                 self._new_slot(tensor, location).within = call
-        return out

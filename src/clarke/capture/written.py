@@ -8,11 +8,13 @@ function itself, that may print, count or append to a list, may not.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch.fx import GraphModule, Node
+
+from clarke.capture.functions import Drawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +26,7 @@ _RUN: Final = frozenset(
     {"wrap", "tag_activation_checkpoint", "wrap_activation_checkpoint", "invoke_subgraph"}
 )
 _APPLIED: Final = "autograd_function_apply"
+_DRAWN: Final = "drawn"
 _FRAME: Final = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 _NAMES: Final = re.compile(r"[A-Za-z_]\w*|\d+")
 _PLAIN: Final = ("torch", "_operator", "operator", "builtins", "math")
@@ -79,7 +82,7 @@ class Written:
         steps: Its calls.
         outputs: What it returns.
         refusal: What of it cannot be run beside the user's program; "" for nothing.
-        applies: It applies custom Functions.
+        applies: Custom Functions that it applies.
     """
 
     inputs: tuple[int, ...]
@@ -87,7 +90,7 @@ class Written:
     steps: tuple[Step, ...]
     outputs: Any
     refusal: str
-    applies: bool
+    applies: tuple[Drawn, ...]
 
     def run(self, args: Sequence[Any], at: Callable[[Place], object]) -> Any:
         """Run it; `at` is told where, before each call."""
@@ -117,7 +120,7 @@ def _called(function: Any, args: list[Any], kwargs: dict[str, Any], at: Any) -> 
         return taken.run(args[3] if len(args) > 3 else (), at)
     body = args[0]
     if function.name() == _APPLIED:
-        return _function(body, args[1], kwargs["non_differentiable_idx"], at).apply(*args[2:])
+        return _function(body, args[1], kwargs, at).apply(*args[2:])
     rest = args[1:]
     if function.name() == "invoke_subgraph":
         rest = args[2:]  # behind a name
@@ -125,12 +128,16 @@ def _called(function: Any, args: list[Any], kwargs: dict[str, Any], at: Any) -> 
 
 
 def _function(
-    forward: Written, backward: Written, constant: Sequence[int], at: Any
+    forward: Written, backward: Written, kwargs: dict[str, Any], at: Any
 ) -> type[torch.autograd.Function]:
     """The custom Function that two of dynamo's graphs were drawn from."""
+    constant: Sequence[int] = kwargs["non_differentiable_idx"]
+    forward = _without_gradients(forward)
 
     class Function(torch.autograd.Function):
-        """Named as what it stands for, whose own name is not known."""
+        """Stands for one whose own name is not known, but for where it was drawn."""
+
+        drawn = kwargs.get(_DRAWN)
 
         @staticmethod
         def forward(ctx: Any, *args: Any) -> Any:
@@ -145,6 +152,15 @@ def _function(
     return Function
 
 
+def _without_gradients(forward: Written) -> Written:
+    """A forward that leaves it to autograd to switch gradients off around it, to its very end."""
+    modes = [s for s in forward.steps if s.function is torch._C._set_grad_enabled]  # noqa: SLF001 - as dynamo draws it
+    if len(modes) < 2 or (modes[0].args, modes[-1].args) != ((False,), (True,)):
+        return forward
+    ends = (modes[0], modes[-1])
+    return replace(forward, steps=tuple(s for s in forward.steps if s not in ends))
+
+
 def written(graph: GraphModule) -> Written:
     """The program that a graph of dynamo's stands for; the graph is not held."""
     numbers: dict[Node, int] = {n: i for i, n in enumerate(graph.graph.nodes)}
@@ -152,7 +168,9 @@ def written(graph: GraphModule) -> Written:
     inputs: list[int] = []
     constants: dict[int, Any] = {}
     outputs: Any = ()
-    refusal, applies = "", False
+    refusal = ""
+    applies: list[Drawn] = []
+    drawn: dict[Node, dict[str, Drawn]] = {}
     calls: list[Node] = []
 
     def named(value: Any) -> Any:
@@ -169,13 +187,16 @@ def written(graph: GraphModule) -> Written:
             found = _attribute(graph, str(node.target))
             if isinstance(found, GraphModule):
                 found = written(found)
-                refusal, applies = refusal or found.refusal, applies or found.applies
+                refusal = refusal or found.refusal
+                applies += found.applies
             constants[number] = found
         elif node.op == "output":
             outputs = named(node.args[0])
         else:
             refusal = refusal or _why_not(node)
-            applies = applies or getattr(node.target, "__name__", "") == _APPLIED
+            if _is_applied(node):
+                drawn[node] = {_DRAWN: _drawn(graph, node)}
+                applies += drawn[node].values()
             calls.append(node)
     made = {numbers[n] for n in calls}
     frees: dict[int, list[int]] = {}
@@ -186,7 +207,7 @@ def written(graph: GraphModule) -> Written:
             method=str(n.target) if n.op == "call_method" else "",
             function=None if n.op == "call_method" else n.target,
             args=named(n.args),
-            kwargs=named(n.kwargs),
+            kwargs={**named(n.kwargs), **drawn.get(n, {})},
             result=numbers[n],
             frees=tuple(
                 u
@@ -200,7 +221,33 @@ def written(graph: GraphModule) -> Written:
         )
         for n in calls
     )
-    return Written(tuple(inputs), constants, steps, outputs, refusal, applies)
+    return Written(tuple(inputs), constants, steps, outputs, refusal, tuple(applies))
+
+
+def _is_applied(node: Node) -> bool:
+    target: Any = node.target
+    return isinstance(target, torch._ops.HigherOrderOperator) and target.name() == _APPLIED
+
+
+def _drawn(graph: GraphModule, node: Node) -> Drawn:
+    """Where the two parts of a custom Function stand, below where it was applied."""
+    above = set(_users(node))
+    forward, backward = (
+        frozenset(
+            (file, int(line))
+            for inner in _attribute(graph, str(part.target)).graph.nodes  # type: ignore[union-attr]
+            for file, line, function in _users(inner)
+            if (file, line, function) not in above
+        )
+        for part in node.args[:2]
+    )
+    return Drawn(forward, backward)
+
+
+def _users(node: Node) -> list[tuple[str, str, str]]:
+    """The frames of the user's code that a call was drawn from."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    return [f for f in frames if not _is_torchs(f[0])]
 
 
 def _attribute(graph: GraphModule, target: str) -> Any:
@@ -238,8 +285,7 @@ def _why_not(node: Node) -> str:
 
 def _place(node: Node) -> Place:
     """Where the user's code stands that a call was drawn from; no file where that is unknown."""
-    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    users = [f for f in frames if not _is_torchs(f[0])]
+    users = _users(node)
     file, line, function = users[-1] if users else ("", 0, "")
     return _module(node), file, int(line), function
 

@@ -17,6 +17,7 @@ from clarke.constraints.writing import CannotFollowError
 from clarke.deadline import UNLIMITED, Deadline, within_memory
 from clarke.errors import ReplayError
 from clarke.kinks import Hazard
+from clarke.kinks.choices import ArgRule
 from clarke.steering import Analysis, Program, Run, Site, analyse
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from clarke.kinks import Registry
 
 _ROUNDS = 4  # jumps of what jumps of what jumps
+# Which of equal elements their index names depends on nothing but where these are.
+_BY_ORDER = frozenset({"max", "min", "argmax", "argmin", "cummax", "cummin"})
 
 
 @within_memory
@@ -71,8 +74,13 @@ def _may_jump(site: Site) -> bool:
     touch = site.touch
     if touch.count == 0:
         return False
-    indexed = len(touch.op.outputs) > 1 and touch.op.outputs[1] is not None
-    return site.rule.by_value or Hazard.STEP in touch.hazards or indexed
+    return site.rule.by_value or Hazard.STEP in touch.hazards or _is_indexed(site)
+
+
+def _is_indexed(site: Site) -> bool:
+    """Whether an operation returns which of the tied candidates it took."""
+    outputs = site.touch.op.outputs
+    return isinstance(site.rule, ArgRule) or (len(outputs) > 1 and outputs[1] is not None)
 
 
 def _read_at_jumps(
@@ -115,7 +123,11 @@ def _followed(
 
 
 def _without_settled(analysis: Analysis, program: Program, generator: torch.Generator) -> Analysis:
-    """Without comparisons and signs whose sides are equal around the point, not at it alone."""
+    """Without comparisons, signs and indices that stay what they are around the point.
+
+    Sides that are equal near the point in every bit are computed alike: overlaps of boxes that lie
+    apart are zero, and which of them is the largest is decided by their order.
+    """
     weights, _ = random_mixtures(program, generator, Mixing.ALL)
     stay = torch.ones(analysis.count, dtype=torch.bool)
     moving = torch.zeros(analysis.count, dtype=torch.bool)
@@ -128,6 +140,9 @@ def _without_settled(analysis: Analysis, program: Program, generator: torch.Gene
             # A replay holds detached values constant; the program does not.
             if site.rule.by_value and not site.touch.op.reads_stopped:
                 moving[own] |= probe.switching.detach().reshape(-1) != 0
+            elif site.touch.op.short_name in _BY_ORDER and not site.touch.op.reads_stopped:
+                ahead, kink = site.rule.rows(probe.call, site.touch, site.touch.chosen())
+                moving[site.first + kink[ahead.detach() != 0]] = True
             else:
                 moving[own] = True
     stay &= moving

@@ -2,16 +2,13 @@
 
 from clarke.decide.certificate import Certificate
 from clarke.decide.ladder import decide
-from clarke.decide.model import Confirm, Culprit, Decision, Proof, Settings, TouchCount, Witness
-from clarke.decide.refute import Refutation
+from clarke.decide.model import Confirm, Culprit, Decision, Settings, TouchCount, Witness
 
 __all__ = [
     "Certificate",
     "Confirm",
     "Culprit",
     "Decision",
-    "Proof",
-    "Refutation",
     "Settings",
     "TouchCount",
     "Witness",

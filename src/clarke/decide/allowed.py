@@ -11,7 +11,7 @@ from clarke.capture import all_finite
 from clarke.constraints import flatten
 from clarke.decide.model import weighted_sum
 from clarke.decide.rounding import Rounding, spacings
-from clarke.decide.verification import ad_weights, own_gradient
+from clarke.decide.verification import ad_weights, is_replayed, own_gradient
 from clarke.numerics import (
     SET_ROUNDINGS,
     UNIT,
@@ -46,17 +46,15 @@ def least_bounds(
     )
 
 
-def allowed_error(program: Program, *, replayed: bool) -> NDArray[np.float64]:
+def allowed_error(program: Program, gradient: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n,) how far entries of a gradient may be off before it counts as another one.
 
-    Args:
-        program: The program.
-        replayed: The gradient is that of AD's own pieces in float64; else what AD returned.
+    By more if it is not that of AD's own pieces in float64: then it is what AD returned, or given.
     """
     weights = ad_weights(program)
     own = own_gradient(program)
     found = flatten(Rounding(program, own, weights=weights, double=True).bounds)
-    if not replayed:
+    if not is_replayed(program, gradient):
         found = found + flatten(Rounding(program, own, weights=weights).bounds)
     return found
 

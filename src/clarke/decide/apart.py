@@ -6,7 +6,7 @@ is wrong as soon as one part of it is, and right if all parts are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,20 +15,20 @@ import torch
 from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED
 from clarke.decide.allowed import allowed_error
+from clarke.decide.certificate import Argument
 from clarke.decide.confirm import confirm
+from clarke.decide.freely import moves_freely
 from clarke.decide.normal import outer_estimate
-from clarke.decide.recomputed import Defect, WithoutSelection
+from clarke.decide.recomputed import Defect
 from clarke.decide.rounding import Rounding
 from clarke.decide.tolerance import added, peak, within
 from clarke.decide.verification import (
     ad_weights,
     check_direction,
     fresh_generator,
-    is_replayed,
     no_more,
     own_gradient,
 )
-from clarke.errors import BudgetError
 from clarke.numerics import (
     BESIDE_STEPS,
     FOLLOWS,
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
     Mask = NDArray[np.bool_]
+    Tensors = tuple[torch.Tensor, ...]
 
 _SAMPLES = 8
 _ROUNDS = 100
@@ -62,95 +63,75 @@ def _fresh(program: Program) -> Outer:
 
 
 @dataclass(frozen=True, eq=False)
-class OuterRefutation(WithoutSelection):
-    """Proof that a gradient lies outside of everything that pieces chosen freely can give.
+class OuterSeparation(Argument):
+    """The gradient lies outside of everything that pieces chosen freely can give.
 
     Attributes:
-        program: What ran.
-        point: The point.
-        gradient: (n,) the gradient.
-        replayed: The recorded operations give this gradient, in float64. If not, it is the one that
-            was handed to the judge, and only that it is none of the program's is proved.
         direction: (n,) unit vector with ``<direction, g> > <direction, p>`` for every element p.
         gap: The difference.
         distance: The distance of the part of the gradient that was looked at.
         kinks: The touched kinks of that part.
-        seal: Binds all of this.
     """
 
-    program: Program
-    point: tuple[torch.Tensor, ...]
-    gradient: Array
-    replayed: bool
     direction: Array
     gap: float
     distance: float
     kinks: tuple[int, ...]
-    seal: str = ""
 
-    def recompute(self, program: Program, *, run: bool) -> None:
+    def check(self, program: Program, vector: Tensors, *, run: bool) -> None:
         """Compute the estimate from scratch and separate again; with `run`, look nearby as well."""
-        check_direction(program, self.gradient, self.direction, replayed=self.replayed)
+        gradient = flatten(vector)
+        check_direction(gradient, self.direction)
         outer = _fresh(program)
-        gap = outer.gap(self.gradient, self.direction)
-        allowed = allowed_error(program, replayed=self.replayed)
+        gap = outer.gap(gradient, self.direction)
+        allowed = allowed_error(program, gradient)
         if not gap > float(np.abs(self.direction) @ allowed):
             raise Defect("the direction does not separate the gradient from the estimate")
-        own = refute_outside(outer, program, self.gradient, allowed)
+        own = refute_outside(outer, gradient, allowed)
         if own is None or own.kinks != self.kinks:
             raise Defect("the part that is apart from the estimate is another one")
         if not abs(gap - self.gap) <= SET_AGREES * gap:
             raise Defect("the gap is another one")
         if not abs(own.distance - self.distance) <= SET_AGREES * own.distance:
             raise Defect("the distance to the estimate is another one")
-        if run and not replace(self, program=program).nearby_on_the_other_side():
+        if run and not self._nearby_on_the_other_side(program, gradient):
             raise Defect("gradients at nearby points are not on the other side")
 
-    def own_defects(self, *, run: bool) -> tuple[str, ...]:
+    def own_defects(self, program: Program, vector: Tensors, *, run: bool) -> tuple[str, ...]:
         """What the judge asks of its own proof: gradients beside the point."""
-        if run and not self.nearby_on_the_other_side():
+        if run and not self._nearby_on_the_other_side(program, flatten(vector)):
             return ("gradients at nearby points are not on the other side",)
         return ()
 
-    def nearby_on_the_other_side(self) -> bool:
+    def _nearby_on_the_other_side(self, program: Program, gradient: Array) -> bool:
         """Gradients just beside the point must be separated from g as the estimate is."""
         generator = torch.Generator().manual_seed(1)
-        limit = float(self.direction @ self.gradient)
+        limit = float(self.direction @ gradient)
         for _ in range(_SAMPLES):
-            direction = _random(self.program, generator)
+            direction = _random(program, generator)
             for step in BESIDE_STEPS:
-                found = flatten(
-                    natural_gradient(self.program, _moved(self.program, direction, step))
-                )
+                found = flatten(natural_gradient(program, _moved(program, direction, step)))
                 if not limit - float(self.direction @ found) > 0.25 * self.gap:
                     return False
         return True
 
 
 @dataclass(frozen=True, eq=False)
-class RegularProof(WithoutSelection):
-    """Proof of membership where the function is a sum of pieces that all bend the same way.
+class OneWay(Argument):
+    """The gradient is a mean of gradients of pieces that bend one way, or combine in all ways.
 
     There the generalized gradients are the means of the candidates' gradients for *any* weights at
     each kink (the sum rule is an equality), so the weights are the proof.
 
     Attributes:
-        program: What ran.
-        point: The point.
-        gradient: The gradient.
         shares: (L,) the weights of the candidates at all atoms of the program's outer estimate.
         bounds: For each entry, how far it may be off.
-        seal: Binds all of this.
     """
 
-    program: Program
-    point: tuple[torch.Tensor, ...]
-    gradient: tuple[torch.Tensor, ...]
     shares: Array
-    bounds: tuple[torch.Tensor, ...]
-    seal: str = ""
+    bounds: Tensors
 
-    def recompute(self, program: Program, *, run: bool) -> None:
+    def check(self, program: Program, vector: Tensors, *, run: bool) -> None:
         """Compute the structure from scratch and check signs, weights and their mean again."""
         outer = _fresh(program)
         if self.shares.shape != outer.atoms.owner.shape:
@@ -163,65 +144,73 @@ class RegularProof(WithoutSelection):
         if not no_more(self.bounds, added(coarse.most, replay.most), GRANTED):
             raise Defect("more counts as rounding than the program can leave")
         least = added(replay.bounds, roundings_of(outer, program))
-        if not within(mean, self.gradient, least) and coarse.vague(self.gradient):
+        if not within(mean, vector, least) and coarse.vague(vector):
             raise Defect("what rounding can do is too much for the gradient to tell anything")
-        found = replace(self, program=program).wrong(outer, run=run)
+        found = self.wrong(outer, program, vector, run=run)
         if found:
             raise Defect(found)
 
-    def own_defects(self, *, run: bool) -> tuple[str, ...]:
-        """What the judge asks of its own proof, which it has just made."""
-        try:
-            outer = outer_estimate(self.program, torch.Generator().manual_seed(2))
-        except BudgetError as error:
-            return (str(error),)
-        found = self.wrong(outer, run=run)
-        return (found,) if found else ()
-
-    def wrong(self, outer: Outer, *, run: bool) -> str:
+    def wrong(self, outer: Outer, program: Program, vector: Tensors, *, run: bool) -> str:
         """What is wrong with the proof for an estimate; empty if nothing is."""
         atoms = outer.atoms
-        if not regular_in_parts(outer):
+        if not is_the_set(outer):
             return "the function bends both ways"
         sums = np.zeros(atoms.count)
         np.add.at(sums, atoms.owner, self.shares)
         if not bool((self.shares >= 0).all() and (np.abs(sums - 1) <= WEIGHTS_CONVEX).all()):
             return "the weights are not convex"
-        mean = unflatten(outer.mean(self.shares), self.program.point)
-        if [m.shape for m in mean] != [g.shape for g in self.gradient]:
-            return "the gradient has another shape than the variables"
-        if not within(mean, self.gradient, added(self.bounds, roundings_of(outer, self.program))):
+        mean = unflatten(outer.mean(self.shares), program.point)
+        if not within(mean, vector, added(self.bounds, roundings_of(outer, program))):
             return "the mean of the candidates' gradients is not the gradient"
-        if run and not self._follows(outer, flatten(mean)):
+        if run and not _follows(outer, program, flatten(mean)):
             return "gradients at nearby points do not follow the directional derivative"
         return ""
 
-    def _follows(self, outer: Outer, mean: Array) -> bool:
-        """Beside the point, along d, the slope must be the estimate's largest or smallest.
 
-        Part by part it is one or the other; in every one of them no less, or no more, than that of
-        the gradient.
-        """
-        generator = torch.Generator().manual_seed(1)
-        convex = np.zeros(len(mean), dtype=bool)
-        for atoms, entries in outer.parts():
-            if outer.bends(1.0, atoms):
-                convex |= entries
-        for _ in range(_SAMPLES):
-            direction = _random(self.program, generator)
-            slopes = [
-                flatten(natural_gradient(self.program, _moved(self.program, direction, step)))
-                for step in BESIDE_STEPS
-            ]
-            for entries, sign in ((convex, 1.0), (~convex, -1.0)):
-                own = np.where(entries, flatten(direction), 0.0)
-                wanted = sign * outer.extreme(sign * own)[0]
-                size = float((outer.noise + np.abs(mean)) @ np.abs(own)) + abs(wanted)
-                if not any(abs(float(s @ own) - wanted) <= FOLLOWS * size for s in slopes):
-                    return False
-                if sign * (wanted - float(mean @ own)) < -FOLLOWS * size:
-                    return False
-        return True
+def _follows(outer: Outer, program: Program, mean: Array) -> bool:
+    """Beside the point, along d, the slope must be the estimate's largest or smallest.
+
+    Part by part it is one or the other; in every one of them no less, or no more, than that of
+    the gradient.
+    """
+    generator = torch.Generator().manual_seed(1)
+    if not regular_in_parts(outer):
+        return _stays_inside(outer, program, generator)
+    convex = np.zeros(len(mean), dtype=bool)
+    for atoms, entries in outer.parts():
+        if outer.bends(1.0, atoms):
+            convex |= entries
+    for _ in range(_SAMPLES):
+        direction = _random(program, generator)
+        slopes = [
+            flatten(natural_gradient(program, _moved(program, direction, step)))
+            for step in BESIDE_STEPS
+        ]
+        for entries, sign in ((convex, 1.0), (~convex, -1.0)):
+            own = np.where(entries, flatten(direction), 0.0)
+            wanted = sign * outer.extreme(sign * own)[0]
+            size = float((outer.noise + np.abs(mean)) @ np.abs(own)) + abs(wanted)
+            if not any(abs(float(s @ own) - wanted) <= FOLLOWS * size for s in slopes):
+                return False
+            if sign * (wanted - float(mean @ own)) < -FOLLOWS * size:
+                return False
+    return True
+
+
+def _stays_inside(outer: Outer, program: Program, generator: torch.Generator) -> bool:
+    """Gradients beside the point are no further in a direction than the estimate reaches."""
+    for _ in range(_SAMPLES):
+        direction, across = (_random(program, generator) for _ in range(2))
+        along = flatten(across)
+        high, low = outer.extreme(along)[0], -outer.extreme(-along)[0]
+        room = FOLLOWS * (float(outer.noise @ np.abs(along)) + abs(high) + abs(low))
+        slopes = [
+            flatten(natural_gradient(program, _moved(program, direction, step)))
+            for step in BESIDE_STEPS
+        ]
+        if not any(low - room <= float(s @ along) <= high + room for s in slopes):
+            return False
+    return True
 
 
 def roundings_of(outer: Outer, program: Program) -> tuple[torch.Tensor, ...]:
@@ -232,6 +221,11 @@ def roundings_of(outer: Outer, program: Program) -> tuple[torch.Tensor, ...]:
 def regular_in_parts(outer: Outer) -> bool:
     """Whether every part of the estimate is the set itself."""
     return outer.regular() or all(outer.regular(atoms) for atoms, _ in outer.parts())
+
+
+def is_the_set(outer: Outer) -> bool:
+    """Whether the estimate is the set itself: by how pieces bend, or since all of them occur."""
+    return regular_in_parts(outer) or moves_freely(outer)
 
 
 def _random(program: Program, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
@@ -247,11 +241,10 @@ def _moved(
 
 def refute_outside(
     outer: Outer,
-    program: Program,
     gradient: Array,
     allowed: Array,
     deadline: Deadline = UNLIMITED,
-) -> OuterRefutation | None:
+) -> OuterSeparation | None:
     """A proof that a gradient is outside of the estimate, or None; part by part where there are.
 
     The whole is looked at first, a few rounds only: what is far outside shows at once.
@@ -270,16 +263,7 @@ def refute_outside(
         gap = outer.gap(gradient, direction)
         if gap > float(np.abs(direction) @ allowed):
             mine = sorted({n for j in np.flatnonzero(kinks) for n in atoms.kinks[j]})
-            return OuterRefutation(
-                program,
-                program.point,
-                gradient,
-                is_replayed(program, gradient),
-                direction,
-                gap,
-                near.distance,
-                tuple(mine),
-            )
+            return OuterSeparation(direction, gap, near.distance, tuple(mine))
     return None
 
 

@@ -18,6 +18,8 @@ import torch
 from clarke.capture import Origin, input_slots
 from clarke.decide.alone import Alone, Answer, Finding, hold, jump_of, size_of
 from clarke.decide.model import Culprit, Decision
+from clarke.decide.rounding import Rounding
+from clarke.decide.verification import ad_weights, own_gradient
 from clarke.errors import OutOfTimeError, ReplayError
 from clarke.kinks.steps import ConstantRule, StepRule
 from clarke.numerics import APPLIED_ASIDE
@@ -46,7 +48,7 @@ def declared_derivative(
     """SURROGATE where a backward is meant to be no derivative of its forward."""
     trace = analysis.recorded
     for applied in trace.applied:
-        if applied.function in registry.surrogates:
+        if registry.is_surrogate(applied.function):
             return _surrogate(analysis, applied, "declared so by its author (register_function)")
     stepping = [a for i, a in enumerate(trace.applied) if _steps_in(trace, i, registry)]
     if not stepping:
@@ -94,12 +96,18 @@ def _steps_in(trace: Trace, number: int, registry: Registry) -> bool:
 # ------------------------------------------------------------------ after it
 
 
-def hold_functions(found: Decision, variables: Sequence[int], deadline: Deadline) -> Decision:
+def hold_functions(
+    found: Decision,
+    variables: Sequence[int],
+    gradient: Sequence[torch.Tensor],
+    deadline: Deadline,
+) -> Decision:
     """A verdict on a program with custom Functions, once these have been run by themselves.
 
     Args:
         found: What the ladder said of AD's gradient and the recorded operations.
         variables: Slots of the variables.
+        gradient: AD's.
         deadline: When to give up.
 
     Raises:
@@ -125,7 +133,11 @@ def hold_functions(found: Decision, variables: Sequence[int], deadline: Deadline
         others = [f for f in beside if f.answer is Answer.OTHER]
     if others:
         return _wrong(found, others)
-    if found.verdict is Verdict.NOT_CLARKE and all(f.answer is Answer.DERIVATIVE for f in findings):
+    if (
+        found.verdict is Verdict.NOT_CLARKE
+        and all(f.answer is Answer.DERIVATIVE for f in findings)
+        and not _is_of_pieces(analysis, variables, gradient, deadline)
+    ):
         first = trace.applied[0]
         return replace(
             found,
@@ -137,6 +149,18 @@ def hold_functions(found: Decision, variables: Sequence[int], deadline: Deadline
             "roundings of its own backward may be the reason. Run the program in float64.",
         )
     return found
+
+
+def _is_of_pieces(
+    analysis: Analysis,
+    variables: Sequence[int],
+    gradient: Sequence[torch.Tensor],
+    deadline: Deadline,
+) -> bool:
+    """Whether a gradient is that of the pieces AD took, with the Functions' true derivatives."""
+    program = Program(analysis, variables, deadline=deadline)
+    rounding = Rounding(program, own_gradient(program), weights=ad_weights(program))
+    return rounding.covers(gradient)
 
 
 def not_vouched(

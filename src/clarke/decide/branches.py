@@ -16,11 +16,11 @@ import torch
 from clarke.constraints import build_rows, random_tangents
 from clarke.constraints.reads import held_sides
 from clarke.decide.beside import Sample
-from clarke.decide.certificate import Certificate
 from clarke.decide.hazards import A_BRANCH, not_followed, not_lipschitz
 from clarke.decide.rates import Again, Held, UntoldError, apart_along
 from clarke.decide.settle import Steep, steepness
 from clarke.decide.tolerance import REPLAY_SPACING, coarsest_epsilon, peak
+from clarke.decide.witnessed import Witnessed
 from clarke.numerics import BESIDE_RATIO, BESIDE_ULPS, BRANCH_ASIDE, BRANCH_RAYS, BRANCH_SCALES
 from clarke.steering import Program
 
@@ -53,9 +53,10 @@ def judge_on_branch(decision: Decision, program: Program, values: Sequence[Again
         another rate than the gradient says, or cannot be seen.
     """
     analysis = program.analysis
-    if not isinstance(decision.certificate, Certificate):
+    proof = decision.certificate and decision.certificate.argument
+    if not isinstance(proof, Witnessed):
         return other_side(analysis)
-    witness = decision.certificate.witnesses[0]
+    witness = proof.witnesses[0]
     rays = [witness.direction, *_beside(program, witness)]
     try:
         if any(any(apart_along(Held(program, rays), value)) for value in values):

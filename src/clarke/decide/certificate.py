@@ -1,228 +1,175 @@
-"""What a positive verdict carries, and the code that re-checks it from scratch."""
+"""The one certificate: what ran, the vector that is judged, and the argument that proves something.
+
+What differs from verdict to verdict is the `Argument`. Whatever it is, verifying rebuilds the
+program from its recorded operations and has the argument compute everything that it claims again.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import torch
 
-from clarke.constraints import flatten, unflatten
-from clarke.constraints.reads import held_sides
-from clarke.decide.allowed import least_bounds, rounding_of_selections
-from clarke.decide.confirm import USUAL_FINEST, confirm
-from clarke.decide.exact import lipschitz_around_steps
-from clarke.decide.finest import finest_step
-from clarke.decide.recomputed import Defect, Recomputed
-from clarke.decide.rounding import Rounding
-from clarke.decide.tolerance import REPLAY_SPACING, added, coarsest_epsilon, larger, ray_bounds
-from clarke.decide.verification import (
-    ad_weights,
-    check_ray,
-    confirmed,
-    examine,
-    fresh_generator,
-    no_more,
-    own_gradient,
-)
-from clarke.feasibility import verify_membership
-from clarke.numerics import CONFIRMED, GRANTED, WEIGHTS_CONVEX
-from clarke.steering import Pieces, Program, natural_gradient
+from clarke.capture import digest
+from clarke.deadline import UNLIMITED, Deadline
+from clarke.decide.recomputed import Defect, as_defects, rebuilt
+from clarke.steering import Program
+from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from clarke.decide.confirm import Gradient
+    from clarke.capture import Trace
     from clarke.decide.model import Witness
-    from clarke.decide.verification import Examined
 
-_LOOKED_AT = 3  # witnesses whose roundings are looked at
+    Tensors = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Certificate(Recomputed):
-    """Proof of a positive verdict.
+class Recording:
+    """What ran, of which no program was made yet: a training step does not wait for one.
 
     Attributes:
-        program: What ran.
-        gradient: AD's gradient g.
-        point: The point w.
-        witnesses: Directions with their selections (for a smooth point: two opposite rays).
-        weights: Their convex weights: the weighted gradients add up to g.
-        bounds: For each entry of `gradient`, the absolute error that rounding may have left in it.
-        run_gradient: AD's gradient of the user's function at another point, by running it; None
-            where only the recorded operations can be run.
-        replay_bounds: The same for gradients along the witnesses, if they need one.
-        finest: The smallest step along the witnesses (`finest_step`).
-        seal: Binds all of this; see `clarke.decide.recomputed.seal_of`.
+        trace: The recorded operations.
+        variables: External slots of the variables.
     """
 
-    program: Program
-    gradient: tuple[torch.Tensor, ...]
-    point: tuple[torch.Tensor, ...]
-    witnesses: tuple[Witness, ...]
-    weights: tuple[float, ...]
-    bounds: tuple[torch.Tensor, ...]
-    run_gradient: Gradient | None = None
-    replay_bounds: tuple[torch.Tensor, ...] = ()
-    finest: float = USUAL_FINEST
+    trace: Trace
+    variables: tuple[int, ...]
+
+
+class Argument(ABC):
+    """What is claimed of a program and a vector, and what shows it: a part of a `Certificate`.
+
+    A frozen dataclass of what somebody found. Nothing of it is trusted: `check` computes what it
+    says from the program.
+
+    Attributes:
+        holds_sides: It proves something also where branches of Python rest on ties.
+        judges: It is about the gradient that autograd returned; else about the set.
+    """
+
+    judges: ClassVar[bool] = True
+    holds_sides: ClassVar[bool] = False
+
+    @abstractmethod
+    def check(self, program: Program, vector: Tensors, *, run: bool) -> None:
+        """Hold the claim against a program that was rebuilt.
+
+        Args:
+            program: What ran, made of its recorded operations and what they read alone.
+            vector: The gradient that is judged, or the vector that was asked about.
+            run: Also run the program beside the point.
+
+        Raises:
+            Defect: It does not hold.
+        """
+
+    def seal(self, certificate: Certificate) -> str:
+        """A digest of everything in a certificate but its seal; a program counts by what ran.
+
+        It binds parts that are valid apart from each other. That they are valid is no matter of
+        seals: who changes a part and writes a new seal still has to pass the recomputation.
+        """
+        ran, vector = certificate.recording, certificate.gradient
+        return digest(ran.trace, ran.variables, vector, certificate.argument)
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """A proof of a verdict, of a quick one, or that a vector is in a set or not.
+
+    Attributes:
+        program: What ran, and where.
+        gradient: The gradient that is judged, one tensor for each variable; for a member of a set,
+            the vector that was asked about, or zeros.
+        argument: What is claimed of it, and what shows it.
+        seal: Binds all of this, see `Argument.seal`.
+    """
+
+    program: Program | Recording
+    gradient: Tensors
+    argument: Argument
     seal: str = ""
-    holds_sides: ClassVar[bool] = True
 
-    def recompute(self, program: Program, *, run: bool) -> None:
-        """Check every witness, the weights, the sum and the bounds; run along the witnesses."""
-        generator = fresh_generator()
-        if [g.shape for g in self.gradient] != [p.shape for p in self.point]:
-            raise Defect("the gradient has another shape than the variables")
-        value = program.run(pieces=Pieces.NATURAL, grad=False).output
-        if not bool(torch.isfinite(value).all()):
-            raise Defect("the function's own value is not finite")
-        self._check_weights()
-        examined = []
-        for i, witness in enumerate(self.witnesses):
-            try:
-                examined.append(examine(program, witness, generator, lipschitz_around_steps))
-            except Defect as error:
-                raise Defect(f"witness {i}: {error}") from error
-        if bool(held_sides(program.analysis).any()) and (
-            len(examined) > 1 or examined[0].ray or self.witnesses[0].choices
-        ):
-            raise Defect("a branch of Python rests on a tie, and a witness may lie across it")
-        own = replace(
-            self,
-            program=program,
-            witnesses=tuple(
-                replace(w, gradient=e.gradient)
-                for w, e in zip(self.witnesses, examined, strict=True)
-            ),
-        )
-        own._check_bounds(examined)  # noqa: SLF001 - a copy of this one
-        if not own.adds_up():
-            raise Defect("the witnessed gradients do not add up to the gradient")
-        for i, (witness, e) in enumerate(zip(own.witnesses, examined, strict=True)):
-            if e.ray and not run:
-                raise Defect(f"witness {i}: a limit along a ray is proved by running only")
-            if e.ray:
-                check_ray(program, witness, self.bounds, generator)
-            if run and not any(
-                confirmed(
-                    program,
-                    g,
-                    witness,
-                    e.gradient,
-                    self.replay_bounds,
-                    generator,
-                    self.finest,
+    @property
+    def recording(self) -> Recording:
+        """What ran, as it was recorded."""
+        p = self.program
+        return Recording(p.analysis.recorded, p.variables) if isinstance(p, Program) else p
+
+    @property
+    def replay(self) -> Program:
+        """The program, made from its record if there is none yet."""
+        p = self.program
+        return p if isinstance(p, Program) else rebuilt(p.trace, p.variables, UNLIMITED, held=True)
+
+    @property
+    def witnesses(self) -> tuple[Witness, ...]:
+        """Directions with their selections; none where the argument names no selection."""
+        return getattr(self.argument, "witnesses", ())
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Convex weights of the witnesses."""
+        return tuple(getattr(self.argument, "weights", ())) if self.witnesses else ()
+
+    def sealed(self) -> Certificate:
+        """The same with a seal of its present contents."""
+        return replace(self, seal=self.argument.seal(self))
+
+    def verify(self, *, run: bool = True, seconds: float | None = None) -> bool:
+        """Recompute everything from the program and the point; True if the proof holds.
+
+        Args:
+            run: Also run the program beside the point.
+            seconds: Time limit.
+
+        Raises:
+            OutOfTimeError: The limit passed, which says nothing of the proof.
+        """
+        return not self.defects(run=run, seconds=seconds)
+
+    @leaves_no_trace
+    def defects(self, *, run: bool = True, seconds: float | None = None) -> tuple[str, ...]:
+        """What is wrong with the proof, in words; empty when it holds. Arguments as `verify`."""
+        found: list[str] = []
+        # Whoever asks while an audit is open asks for no part of the program that it records.
+        aside = _unseen() if isinstance(self.program, Recording) else contextlib.nullcontext()
+        with aside, Deadline.after(seconds) as deadline, as_defects(found):
+            if self.seal != self.argument.seal(self):
+                raise Defect(
+                    "the certificate, or a tensor that its program read, has changed since it was "
+                    "made"
                 )
-                for g in own.runs()
-            ):
-                raise Defect(f"gradients along witness {i} differ from its own")
+            ran, held = self.recording, self.argument.holds_sides
+            self.check(rebuilt(ran.trace, ran.variables, deadline, held=held), run=run)
+        return tuple(found)
 
-    def _check_weights(self) -> None:
-        if len(self.weights) != len(self.witnesses) or not self.witnesses:
-            raise Defect("weights and witnesses differ in number")
-        if not (min(self.weights) >= 0 and abs(sum(self.weights) - 1) <= WEIGHTS_CONVEX):
-            raise Defect("the weights are not convex")
+    def check(self, program: Program, *, run: bool) -> None:
+        """Check the argument for a program that was rebuilt.
 
-    def _check_bounds(self, examined: Sequence[Examined]) -> None:
-        """Whether no more counts as rounding than follows from the program.
-
-        Every bound that a certificate carries is recomputed here, and only here.
+        Raises:
+            Defect: It does not hold.
         """
-        program = self.program
-        if self.finest != USUAL_FINEST and self.finest != self.finest_told():
-            raise Defect("the steps along the witnesses are smaller than their kinks can see")
-        own = own_gradient(program)
-        coarse = Rounding(program, own, weights=ad_weights(program))
-        coarse.covers(self.gradient)  # where its own formulas give it, what is between is granted
-        replay = replay_bounds(program, self.witnesses)
-        rays = [w.gradient for w, e in zip(self.witnesses, examined, strict=True) if e.ray]
-        least = least_bounds(program, self.gradient, self.witnesses, self.weights)
-        most = added(added(coarse.most, replay), least)
-        for g in rays:
-            most = added(
-                most,
-                ray_bounds(
-                    larger(tuple(t.abs() for t in g), tuple(t.abs() for t in self.gradient))
-                ),
-            )
-        if not no_more(self.bounds, most, GRANTED):
-            raise Defect("more counts as rounding than the program can leave")
-        if self.replay_bounds and not no_more(
-            self.replay_bounds, larger(coarse.most, replay), GRANTED
-        ):
-            raise Defect("more counts as rounding than the program can leave")
-        plain = replace(self, bounds=added(least, replay)).adds_up()
-        if not (plain or rays) and coarse.vague(self.gradient):
-            raise Defect("what rounding can do is too much for the gradient to tell anything")
-
-    def finest_told(self) -> float:
-        """The smallest step along the witnesses at which running the program tells anything."""
-        trace = self.program.analysis.trace
-        spacing = coarsest_epsilon(trace) if self.run_gradient else REPLAY_SPACING
-        return max(finest_step(self.program, w.direction, spacing) for w in self.witnesses)
-
-    def runs(self) -> tuple[Gradient, ...]:
-        """Ways to AD's gradient at another point, the user's own function first.
-
-        Where the program is not in float64 throughout, values near kinks are rounding: then also
-        with untouched elements kept on their recorded side.
-        """
-        program = self.program
-        kinds = {d for d in program.analysis.trace.slot_dtypes.values() if d.is_floating_point}
-        first = self.run_gradient or (lambda point: natural_gradient(program, point))
-        if kinds <= {torch.float64}:
-            return (first,)
-        return first, lambda point: natural_gradient(program, point, Pieces.HELD)
-
-    def own_defects(self, *, run: bool) -> tuple[str, ...]:
-        """What the judge asks of its own proof: sums, and runs along the witnesses it just found.
-
-        No verification: it believes the rows, and that the kinks are these.
-        """
-        if not self.adds_up():
-            return ("the witnessed gradients do not add up to the gradient",)
-        for i, w in enumerate(self.witnesses if run else ()):
-            rest = (
-                self.point,
-                w.direction,
-                w.gradient,
-                CONFIRMED,
-                self.replay_bounds,
-                self.finest,
-            )
-            outcome = None
-            for gradient in self.runs():
-                outcome = confirm(gradient, *rest)
-                if outcome.confirmed:
-                    break
-            if outcome is not None and not outcome.confirmed:
-                return (f"gradients along witness {i} {outcome.shortcoming}",)
-        return ()
-
-    def adds_up(self) -> bool:
-        """Whether the weighted gradients of the witnesses are AD's gradient, up to rounding."""
-        points = np.stack([flatten(w.gradient) for w in self.witnesses])
-        weights, target = np.asarray(self.weights), flatten(self.gradient)
-        allowed = flatten(self.bounds)
-        if points.size > 1_000_000:  # exact arithmetic adds nothing to a sum of this size
-            return bool((np.abs(weights @ points - target) <= allowed).all())
-        deadline = self.program.deadline
-        return verify_membership(points, weights, target, allowed=allowed, deadline=deadline)
+        if [g.shape for g in self.gradient] != [p.shape for p in program.point]:
+            raise Defect("the gradient has another shape than the variables")
+        self.argument.check(program, self.gradient, run=run)
 
 
-def replay_bounds(program: Program, witnesses: Sequence[Witness]) -> tuple[torch.Tensor, ...]:
-    """What rounding in float64 can do to gradients of AD's own pieces and those of witnesses."""
-    weights = ad_weights(program)
-    own = own_gradient(program)
-    bounds = larger(
-        Rounding(program, own, weights=weights, double=True).bounds,
-        unflatten(rounding_of_selections(program), program.point),
-    )
-    for w in witnesses[:_LOOKED_AT]:
-        mixture = None if w.choices else weights
-        bounds = larger(
-            bounds, Rounding(program, w.gradient, w.choices, mixture, double=True).bounds
-        )
-    return bounds
+@contextlib.contextmanager
+def _unseen() -> Iterator[None]:
+    """Nothing that runs is seen by modes that somebody else has opened."""
+    with (
+        torch._C.DisableTorchFunction(),
+        torch._C._DisableTorchDispatch(),  # noqa: SLF001 - has no public name
+    ):
+        yield
+
+
+def exactly(gradient: Sequence[torch.Tensor]) -> Tensors:
+    """A gradient as a certificate holds it: in float64, and its own for ever."""
+    return tuple(g.detach().to(torch.float64).clone() for g in gradient)

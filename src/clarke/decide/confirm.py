@@ -74,6 +74,7 @@ def confirm(
     scale = peak(point)
     factor = max(scale, 1.0) / size if size > 0 else 1.0
     best, at, close, falling, slowly, last = float("inf"), 0.0, 0, 0, 0, 0.0
+    steadily, apart = 0, 0.0
     sizes: tuple[torch.Tensor, ...] = ()
     finer = (s for s in CONFIRM_FINER if s >= finest)
     for step in (*CONFIRM_STEPS, *finer):
@@ -83,7 +84,7 @@ def confirm(
         except OutOfTimeError:
             raise
         except (RuntimeError, ValueError):  # the program is not defined there
-            close, falling, slowly, last = 0, 0, 0, 0.0
+            close, falling, slowly, last, steadily, apart = 0, 0, 0, 0.0, 0, 0.0
             continue
         # An entry that vanishes in the limit is measured against those further out.
         sizes = sizes or tuple(torch.nan_to_num(f.abs(), 0.0, 0.0).to(torch.float64) for f in found)
@@ -99,9 +100,15 @@ def confirm(
         falling = falling + 1 if falls else 0
         slowly = slowly + 1 if 0 < last < math.inf and error <= CONFIRM_SLOWLY * last else 0
         last = error
+        # Where a slope is huge beside the point and none at it, the error is 1 for long: a guard of
+        # 1e-6 under a standard deviation that is zero. Then the differences themselves tell.
+        gap = peak([f - e for f, e in zip(found, expected, strict=True)])
+        steadily = steadily + 1 if 0 < gap <= _SHRINKS * apart < math.inf else 0
+        apart = gap
         if plain < best:
             best, at = plain, step
         close = close + 1 if error <= tolerance else 0
-        if close == 2 or falling == 3 or (slowly == _DECADES and error <= CONFIRM_NEAR):
+        settled = _DECADES in (steadily, slowly if error <= CONFIRM_NEAR else 0)
+        if close == 2 or falling == 3 or settled:
             return Confirmation(True, best, at)
     return Confirmation(False, best, at)

@@ -11,7 +11,7 @@ import torch
 
 from clarke.constraints import random_tangents
 from clarke.decide.allowed import least_bounds
-from clarke.decide.certificate import Certificate, replay_bounds
+from clarke.decide.certificate import Certificate, exactly
 from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_nonfinite_value
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, weighted_sum
@@ -20,6 +20,7 @@ from clarke.decide.rounding import Rounding, spacings
 from clarke.decide.tied import is_narrow, rounded_ties
 from clarke.decide.tolerance import added, larger, ray_bounds, relative_difference, within
 from clarke.decide.verification import ad_weights, own_gradient
+from clarke.decide.witnessed import Witnessed, replay_bounds
 from clarke.errors import OutOfTimeError
 from clarke.kinks.smooth import why_not
 from clarke.numerics import CONFIRMED, SEARCH_SHARE
@@ -133,22 +134,20 @@ class Context:
         if not bool(torch.isfinite(value).all()):
             return self._without_value()
         least = least_bounds(self.program, self.gradient, witnesses, weights)
-        certificate = Certificate(
-            program=self.program,
-            gradient=tuple(g.detach().to(torch.float64).clone() for g in self.gradient),
-            point=self.program.point,
+        program, vector = self.program, exactly(self.gradient)
+        proof = Witnessed(
             witnesses=witnesses,
             weights=weights,
             bounds=least if allowed is None else added(least, allowed),
             run_gradient=self.run,
         )
-        if not certificate.adds_up():
+        if not proof.adds_up(program, vector):
             for room in self._rooms(allowed):
-                certificate = replace(certificate, bounds=added(room, least))
-                if certificate.adds_up():
+                proof = replace(proof, bounds=added(room, least))
+                if proof.adds_up(program, vector):
                     break
             mean = weighted_sum([w.gradient for w in witnesses], weights)
-            if certificate.adds_up() and (
+            if proof.adds_up(program, vector) and (
                 self.rounding.vague(self.gradient) or self.rounding.strays(self.gradient, mean)
             ):
                 return self.undecided(
@@ -157,9 +156,9 @@ class Context:
                     "size of its terms, or it is off as a whole by more than rounding explains. "
                     "Run the program in a wider type."
                 )
-        certificate, defects = self._confirmed(certificate)
+        proof, defects = self._confirmed(proof, vector)
         if defects:
-            if not certificate.adds_up():
+            if not proof.adds_up(program, vector):
                 own = self.own_formula()
                 if own is not None:
                     return own
@@ -173,29 +172,31 @@ class Context:
         return Decision(
             verdict,
             verdict.value,
-            certificate.sealed(),
+            Certificate(program, vector, proof).sealed(),
             theorem,
             analysis=self.program.analysis,
             relevance=self.relevance,
         )
 
-    def _confirmed(self, certificate: Certificate) -> tuple[Certificate, tuple[str, ...]]:
-        """A certificate with what it needs to be confirmed, and what is wrong with it then."""
-        run = self.settings.confirm is Confirm.ALWAYS
-        with self.program.deadline.during("confirming the verdict"):
-            defects = certificate.own_defects(run=run)
-            if defects and certificate.adds_up():
-                found = replay_bounds(self.program, certificate.witnesses)
+    def _confirmed(
+        self, proof: Witnessed, vector: tuple[torch.Tensor, ...]
+    ) -> tuple[Witnessed, tuple[str, ...]]:
+        """A proof with what it needs to be confirmed, and what is wrong with it then."""
+        program, run = self.program, self.settings.confirm is Confirm.ALWAYS
+        with program.deadline.during("confirming the verdict"):
+            defects = proof.own_defects(program, vector, run=run)
+            if defects and proof.adds_up(program, vector):
+                found = replay_bounds(program, proof.witnesses)
                 wider = larger(self.rounding.bounds, found)
-                certificate = replace(certificate, replay_bounds=wider)
-                defects = certificate.own_defects(run=run)
-        if defects and run and certificate.adds_up():
+                proof = replace(proof, replay_bounds=wider)
+                defects = proof.own_defects(program, vector, run=run)
+        if defects and run and proof.adds_up(program, vector):
             # The function may bend nearer to the point than the usual steps.
-            finest = certificate.finest_told()
-            if finest < certificate.finest:
-                certificate = replace(certificate, finest=finest)
-                defects = certificate.own_defects(run=run)
-        return certificate, defects
+            finest = proof.finest_told(program)
+            if finest < proof.finest:
+                proof = replace(proof, finest=finest)
+                defects = proof.own_defects(program, vector, run=run)
+        return proof, defects
 
     def _rooms(
         self, allowed: tuple[torch.Tensor, ...] | None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clarke.deadline import Deadline
+    from clarke.decide.certificate import Certificate
     from clarke.decide.limitset import LimitSet
     from clarke.decide.minimum import Slope
     from clarke.decide.source import Source
@@ -39,11 +40,13 @@ class Stationarity:
         descent: One tensor per variable along which the function decreases to first order, or
             None if none was found.
         slope: The directional derivative along `descent`.
+        certificate: Of whether zero is one; `Subdifferential.certificate` has that of a slope.
     """
 
     stationary: bool | None
     descent: tuple[torch.Tensor, ...] | None
     slope: float
+    certificate: Certificate | None = None
 
 
 @dataclass(frozen=True, eq=False)

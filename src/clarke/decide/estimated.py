@@ -11,12 +11,14 @@ import torch
 from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED
 from clarke.decide.apart import (
-    RegularProof,
+    OneWay,
+    is_the_set,
     limit_beside,
     refute_outside,
     regular_in_parts,
     roundings_of,
 )
+from clarke.decide.certificate import Certificate, exactly
 from clarke.decide.cures import hints
 from clarke.decide.exact import kinks_of
 from clarke.decide.limits import Limits
@@ -35,11 +37,11 @@ if TYPE_CHECKING:
 
     from clarke.constraints import Relevance
     from clarke.deadline import Deadline
-    from clarke.decide.apart import OuterRefutation
+    from clarke.decide.apart import OuterSeparation
     from clarke.decide.cures import Valid
-    from clarke.decide.norms import BallRefutation
+    from clarke.decide.norms import NormSeparation
     from clarke.decide.outer import Outer
-    from clarke.decide.refute import Refutation
+    from clarke.decide.refute import Separation
     from clarke.decide.rounding import Rounding
     from clarke.steering import Program
 
@@ -107,24 +109,24 @@ def _regular(
 ) -> Decision | None:
     """AD's gradient as a mean of candidates, where every such mean is a Clarke gradient."""
     shares = outer.atoms.shares
-    if shares is None or not regular_in_parts(outer):
+    if shares is None or not is_the_set(outer):
         return None
     mean = unflatten(outer.mean(shares), program.point)
     if not within(mean, judged[0], added(judged[1], roundings_of(outer, program))):
         return None
-    kept = tuple(g.detach().to(torch.float64).clone() for g in gradient)
-    proof = RegularProof(program, program.point, kept, shares, judged[1])
-    if proof.wrong(outer, run=False):
+    kept = exactly(gradient)
+    proof = OneWay(shares, judged[1])
+    if proof.wrong(outer, program, kept, run=False):
         if rounding.vague(gradient):
             return None
         proof = replace(proof, bounds=added(judged[1], rounding.bounds))
-    if proof.wrong(outer, run=confirm):
+    if proof.wrong(outer, program, kept, run=confirm):
         return None
     return Decision(
         Verdict.CLARKE,
         Verdict.CLARKE.value,
-        proof.sealed(),
-        "pieces that bend one way",
+        Certificate(program, kept, proof).sealed(),
+        "pieces that bend one way" if regular_in_parts(outer) else "pieces that move freely",
         analysis=program.analysis,
     )
 
@@ -141,8 +143,10 @@ def _outside(
 ) -> Decision | None:
     """A refutation by the estimate."""
     own = flatten(judged[0])
-    proof = refute_outside(outer, program, own, flatten(judged[1]), deadline)
-    if proof is None or is_rounding(proof, rounding) or proof.own_defects(run=confirm):
+    proof = refute_outside(outer, own, flatten(judged[1]), deadline)
+    if proof is None or is_rounding(proof, rounding):
+        return None
+    if proof.own_defects(program, judged[0], run=confirm):
         return None
     kinks = proof.kinks or tuple(range(program.analysis.count))
     says = f"It is {proof.distance:.3g} away from everything that any choice of pieces gives."
@@ -152,7 +156,7 @@ def _outside(
 
 def _valid(outer: Outer, program: Program, allowed: Array, deadline: Deadline) -> Valid:
     """Tells whether a gradient is in the set, where the estimate is the set itself."""
-    exact = regular_in_parts(outer)
+    exact = is_the_set(outer)
     room = allowed + flatten(roundings_of(outer, program))
 
     def valid(gradient: Array) -> bool | None:
@@ -166,7 +170,7 @@ def _valid(outer: Outer, program: Program, allowed: Array, deadline: Deadline) -
 
 def _refuted(
     program: Program,
-    proof: OuterRefutation | Refutation,
+    proof: OuterSeparation | Separation,
     theorem: str,
     says: str,
     kinks: tuple[int, ...],
@@ -178,7 +182,7 @@ def _refuted(
 
     Args:
         program: What ran.
-        proof: The proof, not sealed.
+        proof: The proof.
         theorem: The argument.
         says: How far away the gradient is, and of what.
         kinks: Those that the proof speaks of.
@@ -190,7 +194,7 @@ def _refuted(
     return Decision(
         Verdict.NOT_CLARKE,
         f"{Verdict.NOT_CLARKE.value} {says}",
-        certificate=proof.sealed(),
+        certificate=Certificate(program, unflatten(own, program.point), proof).sealed(),
         theorem=theorem,
         culprits=culprits,
         analysis=program.analysis,
@@ -230,7 +234,9 @@ def _wrong_part(
             )
         except BudgetError:
             continue
-        if proof is None or is_rounding(proof, rounding) or proof.own_defects(run=confirm):
+        if proof is None or is_rounding(proof, rounding):
+            continue
+        if proof.own_defects(program, judged[0], run=confirm):
             continue
         says = (
             f"The part of it that depends on {len(kinks)} of the kinks is {proof.distance:.3g} "
@@ -241,6 +247,6 @@ def _wrong_part(
     return None
 
 
-def is_rounding(proof: Refutation | OuterRefutation | BallRefutation, rounding: Rounding) -> bool:
+def is_rounding(proof: Separation | OuterSeparation | NormSeparation, rounding: Rounding) -> bool:
     """Whether a gradient misses the set by no more than rounding in its own types may do."""
     return proof.gap <= float(np.abs(proof.direction) @ flatten(rounding.bounds))

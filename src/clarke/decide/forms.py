@@ -51,6 +51,7 @@ class Kinks:
         side: (K,) for other kinks: 1 if the result is the largest candidate, -1 if the smallest,
             0 if it may be any.
         number: (K,) the touched kink's number in the analysis.
+        by_values: (K,) bool: the candidates' own order tells which it is, whatever else moves.
         proper: Whether AD's derivative at every kink is the mean of the candidates' by `weights`.
     """
 
@@ -59,6 +60,7 @@ class Kinks:
     split: NDArray[np.bool_]
     side: Index
     number: Index
+    by_values: NDArray[np.bool_]
     proper: bool
 
     @property
@@ -347,7 +349,7 @@ class CutProgram:
         return found.numpy()
 
     def _describe(self, run: Run) -> Kinks:
-        owner, weights, split, side, number = [], [], [], [], []
+        owner, weights, split, side, number, ordered = [], [], [], [], [], []
         proper, count = True, 0
         for site in self._sites:
             if site.rule.by_value:
@@ -359,6 +361,7 @@ class CutProgram:
             split.append(self._at_site(site, run)[2])
             side.append(self._sides(site)[own])
             number.append(site.first + own.nonzero().squeeze(1))
+            ordered.append(torch.full_like(number[-1], isinstance(site.rule, ChoiceRule)).bool())
             proper = proper and not any(bool(own[k].any()) for k in touch.hazards.values())
             count += sizes.numel()
         for use in self._uses(run):
@@ -370,6 +373,7 @@ class CutProgram:
             split.append(~isolated)
             side.append(torch.zeros_like(kinks))
             number.append(kinks)
+            ordered.append(torch.zeros_like(kinks, dtype=torch.bool))
             proper = proper and not bool(isolated.any())
             count += kinks.numel()
         whole = (torch.cat(part).numpy() if part else np.zeros(0) for part in (owner, weights))
@@ -380,6 +384,7 @@ class CutProgram:
             (torch.cat(split).numpy() if split else np.zeros(0)).astype(bool),
             (torch.cat(side).numpy() if side else np.zeros(0)).astype(np.int64),
             (torch.cat(number).numpy() if number else np.zeros(0)).astype(np.int64),
+            (torch.cat(ordered).numpy() if ordered else np.zeros(0)).astype(bool),
             proper,
         )
 

@@ -18,11 +18,12 @@ import torch
 from clarke.constraints import find_relevant, flatten, unflatten
 from clarke.deadline import UNLIMITED
 from clarke.decide.beside import Beside
+from clarke.decide.certificate import Argument, Certificate, exactly
 from clarke.decide.model import Decision, Witness, ray_witness
-from clarke.decide.recomputed import Defect, Recomputed
+from clarke.decide.recomputed import Defect
 from clarke.decide.settle import settled, steepness
 from clarke.decide.surroundings import agrees, only_guards, surroundings
-from clarke.decide.verification import fresh_generator, is_replayed, own_gradient
+from clarke.decide.verification import fresh_generator, own_gradient
 from clarke.numerics import BESIDE_AGREES, BESIDE_APART, LIMIT_ERRORS
 from clarke.verdict import Verdict
 
@@ -39,45 +40,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class LimitProof(Recomputed):
+class OneLimit(Argument):
     """Gradients along rays on all sides tend to one limit: what AD returned, or something else.
 
     The proof is by samples: `verify` computes every limit again, and those on other rays.
 
     Attributes:
-        program: What ran.
-        point: The point.
-        gradient: AD's gradient.
-        replayed: The recorded operations give this gradient, in float64; else it was handed over.
         limit: (n,) where gradients tend to on every ray.
         error: (n,) what rounding leaves open of it.
         equal: Whether the proof is that they are the same; else that they are apart.
         witnesses: The rays.
         weights: Equal weights of the witnesses.
-        seal: Binds all of this.
     """
 
-    program: Program
-    point: Tensors
-    gradient: Tensors
-    replayed: bool
     limit: Array
     error: Array
     equal: bool
     witnesses: tuple[Witness, ...]
     weights: tuple[float, ...]
-    seal: str = ""
 
-    def recompute(self, program: Program, *, run: bool) -> None:
+    def check(self, program: Program, vector: Tensors, *, run: bool) -> None:
         """Look at the surroundings anew, on other rays, and at the limits along those named."""
         generator = fresh_generator()
         own = own_gradient(program)
         shapes = [p.shape for p in program.point]
-        each = [self.gradient, *(p for w in self.witnesses for p in (w.direction, w.gradient))]
+        each = [p for w in self.witnesses for p in (w.direction, w.gradient)]
         if any([t.shape for t in parts] != shapes for parts in each):
             raise Defect("a gradient or a ray has another shape than the variables")
-        if self.replayed != is_replayed(program, flatten(self.gradient)):
-            raise Defect("AD's gradient of the program is another one")
         relevance = find_relevant(program, generator)
         found = surroundings(program, own, relevance, generator, program.deadline)
         if isinstance(found, str):
@@ -91,7 +80,7 @@ class LimitProof(Recomputed):
             raise Defect("the limit is another one")
         if not bool((self.error <= LIMIT_ERRORS * found.error.max(initial=0.0)).all()):
             raise Defect("more counts as rounding than the limits leave open")
-        wrong = replace(self, error=found.error).own_defects()
+        wrong = replace(self, error=found.error).own_defects(vector)
         if wrong:
             raise Defect(wrong[0])
         if self.weights != tuple(1 / len(self.witnesses) for _ in self.witnesses):
@@ -105,11 +94,11 @@ class LimitProof(Recomputed):
             if steepness(beside.here, samples) is not None:
                 raise Defect(f"values along witness {i} do not come back to the point's own")
 
-    def own_defects(self) -> tuple[str, ...]:
+    def own_defects(self, vector: Tensors) -> tuple[str, ...]:
         """What the judge asks of its own proof: that the gradient is to the limit as it says."""
-        if self.equal != agrees(flatten(self.gradient), self.limit, self.error):
+        if self.equal != agrees(flatten(vector), self.limit, self.error):
             return ("the gradient is not to the limit as the proof says",)
-        if not self.equal and not apart(flatten(self.gradient), self.limit, self.error):
+        if not self.equal and not apart(flatten(vector), self.limit, self.error):
             return ("the gradient is too near to the limit to be told from it",)
         if not self.witnesses:
             return ("there are no rays",)
@@ -160,9 +149,9 @@ def judge_guard(
     if not found.alike:
         return None
     equal = agrees(flatten(gradient), found.limits[0].gradient, found.error)
-    proof = _proof(found, program, gradient, equal=equal)
+    proof = _proof(found, program, equal=equal)
     # The limits have just been computed along all rays: they need no second run.
-    if not (equal or found.whole) or proof.own_defects():
+    if not (equal or found.whole) or proof.own_defects(gradient):
         return otherwise
     place = f"{name.operation} at {name.location}"
     if equal:
@@ -178,7 +167,7 @@ def judge_guard(
     return Decision(
         verdict,
         reason,
-        proof.sealed(),
+        Certificate(program, exactly(gradient), proof).sealed(),
         "limits around a guard",
         culprits=() if equal else otherwise.culprits,
         analysis=program.analysis,
@@ -187,14 +176,11 @@ def judge_guard(
     )
 
 
-def _proof(found: Surroundings, program: Program, gradient: Tensors, *, equal: bool) -> LimitProof:
+def _proof(found: Surroundings, program: Program, *, equal: bool) -> OneLimit:
     """That a gradient is the limit of all, or is not."""
     rays = tuple(
         ray_witness(r.direction, unflatten(r.gradient, program.point)) for r in found.limits
     )
     share = tuple(1 / len(rays) for _ in rays)
     mean = np.mean([r.gradient for r in found.limits], axis=0)
-    replayed = is_replayed(program, flatten(gradient))
-    return LimitProof(
-        program, program.point, gradient, replayed, mean, found.error, equal, rays, share
-    )
+    return OneLimit(mean, found.error, equal, rays, share)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from clarke.constraints import Relevance
     from clarke.deadline import Deadline
     from clarke.decide.settle import Steep
-    from clarke.kinks import Registry
+    from clarke.kinks import KinkRule, Registry, Touch
 
 
 A_BRANCH: Final = "a Python branch depends on a comparison at an exact tie"
@@ -54,7 +54,7 @@ def obstacle(analysis: Analysis, *, sees_values: bool, held: bool = False) -> De
                 analysis=analysis,
             )
     for e in trace.externals.values():
-        if e.cut_by and not _may_be_constant(e.cut_by):
+        if e.cut_by and not may_be_constant(e.cut_by):
             why = "autograd takes its result for a constant although its input is differentiated"
             return Decision(
                 Verdict.UNDECIDED,
@@ -83,7 +83,7 @@ def obstacle(analysis: Analysis, *, sees_values: bool, held: bool = False) -> De
                     culprits=(Culprit(op.shown, op.location, why),),
                     analysis=analysis,
                 )
-    unknown = [op for op in analysis.unknown if _matters(analysis, op)]
+    unknown = [op for op in analysis.unknown if matters(op, analysis.trace)]
     if unknown:
         names = ", ".join(dict.fromkeys(f"{op.name} at {op.location}" for op in unknown[:4]))
         return Decision(
@@ -137,7 +137,7 @@ def _declared(analysis: Analysis) -> Decision | None:
             name = e.name.removesuffix("Backward")
             culprit = Culprit(name, e.location, "custom autograd.Function")
             kind = getattr(e.tensor.grad_fn, "_forward_cls", None)
-            if kind in default_registry().surrogates:
+            if default_registry().is_surrogate(kind):
                 return Decision(
                     Verdict.SURROGATE,
                     f"{name} at {e.location} is a custom autograd.Function with a derivative of "
@@ -166,17 +166,25 @@ def _declared(analysis: Analysis) -> Decision | None:
     return None
 
 
-def _may_be_constant(name: str) -> bool:
+def may_be_constant(name: str) -> bool:
     """Whether an operation is meant to give constants: detach, factories, random numbers."""
     if name.startswith(("aten::detach", "aten::alias")):
         return True
     return classify(name) in (OpClass.CONSTANT, OpClass.RANDOM, OpClass.DISCRETE)
 
 
-def _matters(analysis: Analysis, op: OpRecord) -> bool:
+def may_jump(rule: KinkRule, touch: Touch, trace: Trace) -> bool:
+    """Whether the results of an operation on constants depend on the side of what it touches."""
+    results = [trace.slot_dtypes.get(s) for s in touch.op.outputs if s is not None]
+    whole = all(d is not None and d.is_floating_point for d in results)
+    return rule.by_value or bool(touch.hazards) or not whole
+
+
+def matters(op: OpRecord, trace: Trace) -> bool:
+    """Whether an unknown operation stands in the way: of masks and integers alone none does."""
     if op.differentiated:
         return True
-    dtypes = analysis.trace.slot_dtypes
+    dtypes = trace.slot_dtypes
     return any(dtypes[s].is_floating_point for s in input_slots(op) if s in dtypes)
 
 
@@ -195,7 +203,7 @@ def _tied_decisions(analysis: Analysis, *, sees_values: bool, held: bool) -> Dec
         read = position in branch and op.outputs and not is_float(analysis, op.outputs[0])
         if read and not kept:
             why = A_BRANCH
-        elif not op.differentiated:
+        elif not op.differentiated and may_jump(site.rule, touch, analysis.trace):
             why = "a comparison of detached values is at an exact tie"
         elif any(_is_index(analysis, s) and s in used for s in op.outputs):
             why = "an index that a tie decides is used by other operations"

@@ -88,7 +88,7 @@ def decide(
         sees_values=sees_values,
     )
     if analysis.trace.applied and not given:
-        return _with_functions(judge, analysis, registry, variables, deadline)
+        return _with_functions(judge, analysis, registry, variables, gradient, deadline)
     return judge(given=given)
 
 
@@ -97,6 +97,7 @@ def _with_functions(
     analysis: Analysis,
     registry: Registry,
     variables: Sequence[int],
+    gradient: Sequence[torch.Tensor],
     deadline: Deadline,
 ) -> Decision:
     """Custom Functions: AD's gradient is their authors' as well, so that it may be anything."""
@@ -104,7 +105,7 @@ def _with_functions(
         found = declared_derivative(analysis, registry, variables, deadline)
         if found is not None:
             return found
-        return hold_functions(judge(given=True), variables, deadline)
+        return hold_functions(judge(given=True), variables, gradient, deadline)
     except (ReplayError, OutOfTimeError, OutOfMemoryError) as error:
         late = isinstance(error, OutOfTimeError)
         return Decision(Verdict.UNDECIDED, str(error), analysis=analysis, out_of_time=late)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
 from clarke.constraints import flatten
+from clarke.decide.certificate import Argument, Certificate
 from clarke.decide.exact import recomputed_limits, rounding_of_set
 from clarke.decide.limits import set_limits
 from clarke.decide.limitset import LimitSet, separates
-from clarke.decide.recomputed import Defect, Recomputed
+from clarke.decide.recomputed import Defect
 from clarke.decide.regularset import RegularSet
 from clarke.decide.verification import fresh_generator, same_numbers
-from clarke.errors import UnsupportedError
+from clarke.errors import InputError, UnsupportedError
 from clarke.feasibility import verify_membership
 from clarke.numerics import ASKED_ROUNDINGS, GRANTED, SET_AGREES, WEIGHTS_CONVEX
 from clarke.steering import Program, unit_roundoff
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
     from clarke.decide.cells import Cell
 
     Array = NDArray[np.float64]
+    Tensors = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Membership(Recomputed):
-    """Whether a vector is in the Clarke subdifferential, with proof.
+class Member(Argument):
+    """A vector is in the Clarke subdifferential, or is not.
 
     Attributes:
         inside: True, False, or None if selections that could be neither proved nor excluded
@@ -42,83 +44,57 @@ class Membership(Recomputed):
             limiting gradients, or where `shares` is given means of the pieces' gradients.
         weights: (k,) their weights.
         direction: (n,) unit vector that separates, if outside.
-        target: (n,) the vector asked about.
         allowed: (n,) how far each entry may be off and the vector still be a member.
         atoms: For each element, the selection in each group of kinks, among those proved.
-        vector: The vector as it was given, one tensor per variable.
         asked: The tolerance that the caller named, if any.
         exact: Rows that depend on others but for rounding were not taken to do so exactly.
         regular: All pieces bend one way, so that nothing had to be listed.
         shares: (k, L) then, for each element, the weights of the pieces at all kinks.
         directions: (k, n) for each element, a direction around which it is the gradient; found when
             it is saved, for a checker that has no list of cells.
-        program: What ran.
-        point: Where.
-        seal: Binds all of this.
     """
+
+    judges: ClassVar[bool] = False
 
     inside: bool | None
     distance: float
     elements: Array
     weights: Array
     direction: Array | None
-    target: Array
     allowed: Array
-    program: Program
-    point: tuple[torch.Tensor, ...]
     atoms: tuple[tuple[int, ...], ...] = ()
-    vector: tuple[torch.Tensor, ...] = ()
     asked: float | None = None
     exact: bool = False
     regular: bool = False
     shares: Array | None = None
     directions: Array | None = None
-    seal: str = ""
 
-    def __str__(self) -> str:
-        if self.inside is None:
-            return "undecided: not proved inside, and not proved outside"
-        if not self.inside:
-            return f"outside: {self.distance:.4g} away from the set"
-        if self.regular:
-            return "inside: a mean of the pieces' gradients, and all pieces bend one way"
-        return f"inside: a convex combination of {len(self.weights)} limiting gradient(s)"
-
-    def __bool__(self) -> bool:
-        if self.inside is None:
-            raise UnsupportedError(
-                "Membership is undecided here: some selections could be neither proved nor "
-                "excluded, or the vector is as far away as rounding may move it. Look at "
-                ".inside, which is None."
-            )
-        return self.inside
-
-    def recompute(self, program: Program, *, run: bool) -> None:  # noqa: ARG002 - nothing to run
+    def check(self, program: Program, vector: Tensors, *, run: bool) -> None:  # noqa: ARG002 - nothing to run
         """Compute the set again and check the proof in exact arithmetic."""
         if self.inside is None:
             raise Defect("nothing was proved")
-        size = sum(p.numel() for p in program.point)
-        if self.target.shape != (size,) or not same_numbers(flatten(self.vector), self.target):
-            raise Defect("the vector is not the one that was asked about")
+        target = flatten(vector)
         found = recomputed_set(program, exact=self.exact, regular=self.regular)
-        self._check_allowed(program, found)
+        self._check_allowed(program, vector, found)
         if self.directions is not None and (self.regular or not self.inside):
             raise Defect("directions of elements belong to a list of them")
         if isinstance(found, RegularSet):
-            self._check_regular(found)
+            self._check_regular(found, target)
             return
         if self.shares is not None:
             raise Defect("weights of pieces prove nothing where pieces bend both ways")
         if self.inside:
-            self._check_inside(found.certain())
+            self._check_inside(found.certain(), target)
         else:
-            self._check_outside(found)
+            self._check_outside(found, target)
 
-    def _check_allowed(self, program: Program, limits: LimitSet | RegularSet) -> None:
+    def _check_allowed(
+        self, program: Program, vector: Tensors, limits: LimitSet | RegularSet
+    ) -> None:
         """Neither more nor less may count as rounding than follows from program and vector."""
-        if self.allowed.shape != self.target.shape:
+        least = allowed_for(limits, vector, self.asked)
+        if self.allowed.shape != least.shape:
             raise Defect("there is not one bound for every entry")
-        least = allowed_for(limits, self.vector, self.target, self.asked)
         most = least
         if self.asked is None:
             most = most + rounding_of_set(program, limits)
@@ -127,18 +103,18 @@ class Membership(Recomputed):
         if not self.inside and not bool((self.allowed >= most / GRANTED).all()):
             raise Defect("less counts as rounding than the program can leave")
 
-    def with_directions(self) -> Membership:
+    def with_directions(self, program: Program) -> Member:
         """The same with a direction for every element, where the set is a list of cells."""
         if not self.inside or self.regular or self.directions is not None:
             return self
-        limits = recomputed_set(self.program, exact=self.exact, regular=False)
+        limits = recomputed_set(program, exact=self.exact, regular=False)
         certain = limits.certain() if isinstance(limits, LimitSet) else None
         if certain is None:
             return self
-        found = [_direction_into(cells) for cells in _cells_of(certain, self.atoms)]
+        found = [direction_into(cells) for cells in _cells_of(certain, self.atoms)]
         kept = [d for d in found if d is not None]
         complete = len(kept) == len(self.atoms)
-        return replace(self, directions=np.stack(kept)).sealed() if complete else self
+        return replace(self, directions=np.stack(kept)) if complete else self
 
     def _check_directions(self, certain: LimitSet) -> None:
         d = self.directions
@@ -150,7 +126,7 @@ class Membership(Recomputed):
             if not all(bool((c.rows @ own > 0).all()) for c in cells):
                 raise Defect("a direction does not point to where its element is the gradient")
 
-    def _check_inside(self, certain: LimitSet | None) -> None:
+    def _check_inside(self, certain: LimitSet | None, target: Array) -> None:
         if self.direction is not None:
             raise Defect("a direction separates nothing from a set that holds it")
         if certain is None or len(self.atoms) != len(self.elements):
@@ -163,34 +139,34 @@ class Membership(Recomputed):
             if not fits or not same_numbers(certain.element(atom), element):
                 raise Defect("the elements are not those of the set")
         self._check_directions(certain)
-        self._check_mean()
+        self._check_mean(target)
 
-    def _check_mean(self) -> None:
+    def _check_mean(self, target: Array) -> None:
         exact = self.weights @ self.elements
-        if not verify_membership(self.elements, self.weights, self.target, allowed=self.allowed):
+        if not verify_membership(self.elements, self.weights, target, allowed=self.allowed):
             raise Defect("the elements do not add up to the vector")
-        self._check_distance(float(np.linalg.norm(exact - self.target)))
+        self._check_distance(float(np.linalg.norm(exact - target)))
 
-    def _check_regular(self, found: RegularSet) -> None:
+    def _check_regular(self, found: RegularSet, target: Array) -> None:
         """Weights at every kink, or a direction, against the set computed from scratch."""
         if self.inside:
             if self.direction is not None or self.atoms or self.shares is None:
                 raise Defect("what proves a vector inside is a weight for every piece")
-            self._check_shares(found, self.shares)
-            self._check_mean()
+            self._check_shares(found, self.shares, target)
+            self._check_mean(target)
             return
-        d = self._unit_direction()
+        d = self._unit_direction(target)
         if self.shares is not None:
             raise Defect("elements that add up to a vector are no proof that it is outside")
-        if not found.gap(self.target, d) > float(np.abs(d) @ self.allowed):
+        if not found.gap(target, d) > float(np.abs(d) @ self.allowed):
             raise Defect("the direction does not separate the vector from the set")
-        self._check_distance(found.place(self.target, self.allowed).distance)
+        self._check_distance(found.place(target, self.allowed).distance)
 
-    def _check_shares(self, found: RegularSet, shares: Array) -> None:
+    def _check_shares(self, found: RegularSet, shares: Array, target: Array) -> None:
         atoms = found.outer.atoms
         if shares.shape != (len(self.elements), len(atoms.form)):
             raise Defect("there is not one weight for every piece")
-        room = found.roundings(self.target)
+        room = found.roundings(target)
         for own, element in zip(shares, self.elements, strict=True):
             sums = np.bincount(atoms.owner, weights=own, minlength=atoms.count)
             if not bool((own >= 0).all() and (np.abs(sums - 1) <= WEIGHTS_CONVEX).all()):
@@ -198,9 +174,9 @@ class Membership(Recomputed):
             if not bool((np.abs(found.element(own) - element) <= room).all()):
                 raise Defect("the elements are not those of the set")
 
-    def _unit_direction(self) -> Array:
+    def _unit_direction(self, target: Array) -> Array:
         d = self.direction
-        if d is None or d.shape != self.target.shape:
+        if d is None or d.shape != target.shape:
             raise Defect("no direction separates the vector from the set")
         if len(self.elements) or len(self.weights) or self.atoms:
             raise Defect("elements that add up to a vector are no proof that it is outside")
@@ -208,15 +184,84 @@ class Membership(Recomputed):
             raise Defect("the direction is not a unit vector")
         return d
 
-    def _check_outside(self, limits: LimitSet) -> None:
-        d = self._unit_direction()
-        if not separates(limits, self.target - np.sign(d) * self.allowed, d):
+    def _check_outside(self, limits: LimitSet, target: Array) -> None:
+        d = self._unit_direction(target)
+        if not separates(limits, target - np.sign(d) * self.allowed, d):
             raise Defect("the direction does not separate the vector from the set")
-        self._check_distance(limits.place(self.target, self.allowed).distance)
+        self._check_distance(limits.place(target, self.allowed).distance)
 
     def _check_distance(self, found: float) -> None:
         if not abs(found - self.distance) <= SET_AGREES * found:
             raise Defect("the distance to the set is another one")
+
+
+@dataclass(frozen=True, eq=False)
+class Membership:
+    """Whether a vector is in the Clarke subdifferential, with proof.
+
+    Attributes:
+        certificate: The proof, of which everything else is read.
+    """
+
+    certificate: Certificate
+
+    @property
+    def found(self) -> Member:
+        """What the certificate says: elements and weights, or a direction, and more."""
+        argument = self.certificate.argument
+        if not isinstance(argument, Member):
+            raise InputError("A certificate of a gradient is no answer about a vector.")
+        return argument
+
+    @property
+    def inside(self) -> bool | None:
+        """True, False, or None where rounding, or selections that nobody settled, decide."""
+        return self.found.inside
+
+    @property
+    def distance(self) -> float:
+        """Euclidean distance to the set (to what is certain of it, if `inside` is not False)."""
+        return self.found.distance
+
+    @property
+    def elements(self) -> Array:
+        """(k, n) elements of the set whose convex combination is the vector, if inside.
+
+        Limiting gradients, or means of the pieces' gradients where all pieces bend one way.
+        """
+        return self.found.elements
+
+    @property
+    def weights(self) -> Array:
+        """(k,) their weights."""
+        return self.found.weights
+
+    @property
+    def direction(self) -> Array | None:
+        """(n,) a unit vector that separates, if outside."""
+        return self.found.direction
+
+    def __str__(self) -> str:
+        if self.inside is None:
+            return "undecided: not proved inside, and not proved outside"
+        if not self.inside:
+            return f"outside: {self.distance:.4g} away from the set"
+        if self.found.regular:
+            return "inside: a mean of the pieces' gradients, and all pieces bend one way"
+        return f"inside: a convex combination of {len(self.weights)} limiting gradient(s)"
+
+    def __bool__(self) -> bool:
+        if self.inside is None:
+            raise UnsupportedError(
+                "Membership is undecided here: some selections could be neither proved nor "
+                "excluded, or the vector is as far away as rounding may move it. Look at "
+                ".inside, which is None."
+            )
+        return self.inside
+
+    def verify(self, *, run: bool = True, seconds: float | None = None) -> bool:
+        """Whether the certificate holds; as `Certificate.verify`."""
+        return self.certificate.verify(run=run, seconds=seconds)
 
 
 def _cells_of(limits: LimitSet, atoms: Sequence[Sequence[int]]) -> Iterator[list[Cell]]:
@@ -225,7 +270,7 @@ def _cells_of(limits: LimitSet, atoms: Sequence[Sequence[int]]) -> Iterator[list
         yield [c.cells[i] for c, i in zip(limits.components, atom, strict=True)]
 
 
-def _direction_into(cells: Sequence[Cell]) -> Array | None:
+def direction_into(cells: Sequence[Cell]) -> Array | None:
     """A direction into all of some cells, of components whose rows are independent."""
     own = [c.direction for c in cells if c.direction is not None]
     if len(own) < len(cells):
@@ -236,6 +281,19 @@ def _direction_into(cells: Sequence[Cell]) -> Array | None:
     along = np.concatenate([c.rows @ d for c, d in zip(cells, own, strict=True)])
     found: Array = np.linalg.lstsq(rows, along, rcond=None)[0]
     return found if bool((rows @ found > 0).all()) else None
+
+
+def shaped_like(
+    point: Sequence[torch.Tensor], vector: Sequence[torch.Tensor] | torch.Tensor
+) -> Tensors:
+    """A vector that may come in one piece as one tensor for each variable, with own memory."""
+    given = (vector,) if isinstance(vector, torch.Tensor) else vector
+    parts = tuple(p.detach().clone() for p in given)
+    if [p.shape for p in parts] == [p.shape for p in point]:
+        return parts
+    whole = torch.cat([p.reshape(-1) for p in parts])
+    each = zip(whole.split([p.numel() for p in point]), point, strict=True)
+    return tuple(v.reshape(p.shape) for v, p in each)
 
 
 def recomputed_set(program: Program, *, exact: bool, regular: bool) -> LimitSet | RegularSet:
@@ -255,10 +313,10 @@ def recomputed_set(program: Program, *, exact: bool, regular: bool) -> LimitSet 
 def allowed_for(
     limits: LimitSet | RegularSet,
     vector: Sequence[torch.Tensor],
-    target: Array,
     asked: float | None,
 ) -> Array:
     """(n,) how far entries of a vector may be off, apart from roundings of the set itself."""
+    target = flatten(vector)
     if asked is not None:
         sizes = np.maximum(np.abs(target), limits.spans(np.zeros(len(target))))
         own: Array = asked * sizes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from clarke.capture import Location, OpRecord
     from clarke.constraints import Relevance
+    from clarke.decide.certificate import Certificate
     from clarke.kinks import Touch
     from clarke.steering import Analysis
     from clarke.verdict import Verdict
@@ -95,24 +96,6 @@ class Culprit:
         return f"{self.operation} at {self.location}: {self.reason}"
 
 
-class Proof(Protocol):
-    """What every certificate of a verdict can do."""
-
-    @property
-    def witnesses(self) -> tuple[Witness, ...]:
-        """Directions with their selections; none where the proof has another form."""
-
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """Convex weights of the witnesses."""
-
-    def verify(self, *, run: bool = True) -> bool:
-        """Recompute everything from the program; with `run` also run it beside the point."""
-
-    def defects(self, *, run: bool = True) -> tuple[str, ...]:
-        """What is wrong, in words; empty when the proof holds."""
-
-
 @dataclass(frozen=True, eq=False)
 class TouchCount:
     """The kinks of one operation, counted without listing them.
@@ -159,7 +142,7 @@ class Decision:
 
     verdict: Verdict
     reason: str
-    certificate: Proof | None = None
+    certificate: Certificate | None = None
     theorem: str = ""
     culprits: tuple[Culprit, ...] = ()
     analysis: Analysis | None = None

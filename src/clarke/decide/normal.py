@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack, vstack
 
 from clarke.constraints import find_relevant, unflatten
 from clarke.constraints.relevance import Mixing
 from clarke.deadline import UNLIMITED
+from clarke.decide.absorbed import Nest
 from clarke.decide.forms import CutProgram
 from clarke.decide.outer import Atoms, Outer, Rows
 from clarke.decide.ties import tie
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _EXPLICIT: Final = 4_000_000  # entries of the forms' matrix
 _DEEP: Final = 256  # kinks on one path
 _SQUARE: Final = 3_000  # quantities of programs with nested kinks
+_ABSORBED: Final = 8_000  # where largest of largest ones may become one largest (`absorbed`)
+_BLOCK: Final = 256  # quantities whose slopes are held as dense rows at a time
 
 
 def outer_estimate(
@@ -140,7 +143,9 @@ class _Builder:
         for atom, number in zip(self._atom.tolist(), kinks.number.tolist(), strict=True):
             if atom >= 0:
                 numbers[atom].append(number)
-        return Atoms(form, owners, side, levels, tuple(tuple(n) for n in numbers), shares)
+        # Of max(0, s) the sign of s tells, which is among its quantities.
+        told = np.concatenate([np.ones(groups, dtype=bool), kinks.by_values[self._alone]])
+        return Atoms(form, owners, side, levels, tuple(tuple(n) for n in numbers), shares, told)
 
     def _finished(
         self, base: Array, noise: Array, out: Array, mixing: Array | None, shares: Array | None
@@ -193,34 +198,48 @@ class _Builder:
         based = np.flatnonzero(self._split | self._tied.null)
         picks = np.concatenate([places, self._base[based]])
         quantities = 2 + groups + len(picks)
-        if quantities > _SQUARE or quantities * (cut.size + kinks.count) > _EXPLICIT:
+        # Only kinks that choose among candidates of their own absorb others.
+        most, columns = (_ABSORBED, 0) if len(self._alone) else (_SQUARE, kinks.count)
+        if quantities > most or quantities * (cut.size + columns) > _EXPLICIT:
             raise BudgetError(f"{quantities} quantities are too many for an outer estimate.")
-        candidates = cut.rows(cut.look.candidates[torch.from_numpy(picks)], self._deadline)
-        leaders = cut.rows(cut.look.switching[torch.from_numpy(self._leaders)], self._deadline)
-        zero = (np.zeros((1, cut.size)), np.zeros((1, kinks.count)))
-        linear, between = (
-            np.concatenate([zero[i], leaders[i], candidates[i], (own, through)[i][None, :]])
-            for i in (0, 1)
-        )
+        candidates = self._rows(cut.look.candidates, picks)
+        leaders = self._rows(cut.look.switching, self._leaders)
+        linear = np.concatenate([np.zeros((1, cut.size)), leaders[0], candidates[0], own[None]])
+        none = csr_array((1, kinks.count))
+        between = vstack([none, leaders[1], candidates[1], csr_array(through[None])], format="csr")
         # A kink's result is its base (P) and its gain times an atom (Q).
-        base = np.zeros((kinks.count, quantities))
-        base[based, 1 + groups + len(places) + np.arange(len(based))] = 1.0
-        gain = np.zeros((kinks.count, self._count))
+        place = 1 + groups + len(places) + np.arange(len(based))
+        base = csr_array((np.ones(len(based)), (based, place)), (kinks.count, quantities))
         linked = np.flatnonzero(self._atom >= 0)
-        gain[linked, self._atom[linked]] = self._gain[linked]
-        solved = _unfolded(between @ base, np.concatenate([linear, between @ gain], 1))
+        ends = (linked, self._atom[linked])
+        gain = csr_array((self._gain[linked], ends), (kinks.count, self._count))
+        step, right = between @ base, hstack([csr_array(linear), between @ gain], format="csr")
+        solved = _unfolded(step, right)
         size = _unfolded(
-            np.abs(between) @ base,
-            np.concatenate([np.abs(linear), np.abs(between) @ np.abs(gain)], 1),
+            abs(between) @ base, hstack([abs(csr_array(linear)), abs(between) @ abs(gain)])
         )
-        solved[np.abs(solved) <= ZERO_FORM * size] = 0.0
-        linear, mixing = solved[:, : cut.size], solved[:, cut.size :]
-        shares = self._nested_shares(mixing)
-        atoms = self._atoms((), shares)
-        atoms = self._atoms(_levels(atoms, mixing), shares)
-        return Outer(linear[-1], size[-1, : cut.size], mixing[-1], Rows(linear), mixing, atoms)
+        solved = csr_array(solved.multiply(abs(solved) > ZERO_FORM * size))
+        mixing = csr_array(solved[:, cut.size :])
+        mixing.eliminate_zeros()
+        atoms = self._atoms((), self._nested_shares())
+        noise = size[[-1]].toarray()[0, : cut.size]
+        nest = Nest(solved[:, : cut.size].toarray(), mixing, atoms, noise)
+        return nest.estimate(_levels, _EXPLICIT)
 
-    def _nested_shares(self, mixing: Array) -> Array | None:
+    def _rows(self, values: torch.Tensor, picks: Index) -> tuple[Array, csr_array]:
+        """Gradients of some values by variables, and by kinks' results, most of which are zero."""
+        linear, between = [], []
+        for start in range(0, max(len(picks), 1), _BLOCK):
+            some = values[torch.from_numpy(picks[start : start + _BLOCK])]
+            own, through = self._cut.rows(some, self._deadline)
+            linear.append(own)
+            between.append(csr_array(through))
+        found = csr_array(vstack(between, format="csr"))
+        if found.nnz > _EXPLICIT:
+            raise BudgetError(f"{found.nnz} slopes between kinks are too many to keep.")
+        return np.concatenate(linear), found
+
+    def _nested_shares(self) -> Array | None:
         """AD's shares, where kinks of one group have the same."""
         if not self._cut.kinks.proper:
             return None
@@ -229,7 +248,7 @@ class _Builder:
         own = self._own_shares()[mine]
         if bool((np.abs(own - grouped[self._atom[mine]]) > ZERO_FORM).any()):
             return None
-        return self._listed(grouped) if len(mixing) else None
+        return self._listed(grouped)
 
 
 class _Passes:
@@ -272,25 +291,25 @@ class _Passes:
         return np.concatenate(rows)
 
 
-def _unfolded(step: Array, right: Array) -> Array:
+def _unfolded(step: csr_array, right: csr_array) -> csr_array:
     """The solution of ``X = right + step X``, where some power of `step` vanishes.
 
     By repetition: what is zero by structure stays exactly zero.
     """
-    sparse = csr_array(step)
-    found = right
+    found = right = csr_array(right)
     for _ in range(_DEEP):
-        again = right + sparse @ found
-        if np.array_equal(again, found):
+        again = csr_array(right + step @ found)
+        if (again != found).nnz == 0:
             return found
         found = again
     raise BudgetError(f"More than {_DEEP} kinks follow each other.")
 
 
-def _levels(atoms: Atoms, mixing: Array) -> tuple[Index, ...]:
+def _levels(atoms: Atoms, mixing: csr_array) -> tuple[Index, ...]:
     """Atoms in layers, each of which depends on earlier ones only."""
     needs = np.zeros((atoms.count, atoms.count), dtype=bool)
-    np.logical_or.at(needs, atoms.owner, mixing[atoms.form] != 0)
+    row, column = mixing[atoms.form].nonzero()
+    needs[atoms.owner[row], column] = True
     left = np.ones(atoms.count, dtype=bool)
     found = []
     while bool(left.any()):

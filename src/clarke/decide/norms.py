@@ -11,11 +11,12 @@ import torch
 from clarke.constraints import flatten, random_tangents, unflatten
 from clarke.decide.allowed import allowed_error, rounding_of_selections
 from clarke.decide.balls import BallCell, Balls, balls_around
+from clarke.decide.certificate import Argument, Certificate, exactly
 from clarke.decide.limits import Limits
 from clarke.decide.rays import limits_along
-from clarke.decide.recomputed import Defect, WithoutSelection
+from clarke.decide.recomputed import Defect
 from clarke.decide.refute import gradients_on_the_other_side
-from clarke.decide.verification import check_direction, fresh_generator, is_replayed
+from clarke.decide.verification import check_direction, fresh_generator
 from clarke.errors import BudgetError
 from clarke.numerics import (
     NORM_SLACK,
@@ -42,67 +43,51 @@ _RAYS = 16
 
 
 @dataclass(frozen=True, eq=False)
-class BallRefutation(WithoutSelection):
-    """Proof that a gradient is none where norms are taken of zero.
+class NormSeparation(Argument):
+    """The gradient lies outside of the set, where norms are taken of zero.
 
     Attributes:
-        program: What ran.
-        point: The point.
-        gradient: (n,) the gradient.
-        replayed: The recorded operations give this gradient, in float64; else it was handed over.
         direction: (n,) unit vector with ``<direction, g> > <direction, p>`` for every element p.
         gap: The smallest difference.
         distance: Distance of the gradient to the hull of the elements.
-        seal: Binds all of this.
     """
 
-    program: Program
-    point: Tensors
-    gradient: Array
-    replayed: bool
     direction: Array
     gap: float
     distance: float
-    seal: str = ""
 
     @staticmethod
-    def claimed(program: Program, gradient: Array, direction: Array) -> BallRefutation:
-        """What a direction claims to prove; whether it does is for `recompute`.
+    def claimed(program: Program, gradient: Array, direction: Array) -> NormSeparation:
+        """What a direction claims to prove; whether it does is for `check`.
 
         Raises:
             BudgetError: The selections are out of reach.
         """
         balls = _recomputed(program)
-        return BallRefutation(
-            program,
-            program.point,
-            gradient,
-            is_replayed(program, gradient),
-            direction,
-            _gap(balls, gradient, direction),
-            balls.place(gradient, program).distance,
-        )
+        distance = balls.place(gradient, program).distance
+        return NormSeparation(direction, _gap(balls, gradient, direction), distance)
 
-    def recompute(self, program: Program, *, run: bool) -> None:
+    def check(self, program: Program, vector: Tensors, *, run: bool) -> None:
         """Enumerate again, and separate again."""
-        check_direction(program, self.gradient, self.direction, replayed=self.replayed)
+        gradient = flatten(vector)
+        check_direction(gradient, self.direction)
         balls = _recomputed(program)
-        allowed = allowed_error(program, replayed=self.replayed) + roundings(balls, program)
-        gap = _gap(balls, self.gradient, self.direction)
+        allowed = allowed_error(program, gradient) + roundings(balls, program)
+        gap = _gap(balls, gradient, self.direction)
         if not gap > float(np.abs(self.direction) @ allowed):
             raise Defect("the direction does not separate the gradient from the set")
         if not abs(gap - self.gap) <= SET_AGREES * gap:
             raise Defect("the gap is another one")
-        distance = balls.place(self.gradient, program).distance
+        distance = balls.place(gradient, program).distance
         if not abs(distance - self.distance) <= SET_AGREES * distance:
             raise Defect("the distance to the set is another one")
-        if run and replace(self, program=program).own_defects(run=True):
-            raise Defect("gradients at nearby points are not on the other side")
+        for defect in self.own_defects(program, vector, run=run):
+            raise Defect(defect)
 
-    def own_defects(self, *, run: bool) -> tuple[str, ...]:
+    def own_defects(self, program: Program, vector: Tensors, *, run: bool) -> tuple[str, ...]:
         """What the judge asks of its own proof: gradients beside the point."""
         if run and not gradients_on_the_other_side(
-            self.program, self.gradient, self.direction, 0.25 * self.gap
+            program, flatten(vector), self.direction, 0.25 * self.gap
         ):
             return ("gradients at nearby points are not on the other side",)
         return ()
@@ -154,7 +139,7 @@ class Placed:
         gaps = [float(np.linalg.norm(flatten(p) - flatten(gradient))) for p in points]
         return points[int(np.argmin(gaps))] if points else None
 
-    def refute(self, gradient: Array, allowed: Array) -> BallRefutation | None:
+    def refute(self, gradient: Array, allowed: Array) -> NormSeparation | None:
         """A proof that the gradient is outside, if it is."""
         direction = self.projection.direction
         if not direction.any():
@@ -163,15 +148,7 @@ class Placed:
         room = allowed + roundings(self.balls, self.program)
         if not gap > float(np.abs(direction) @ room):
             return None
-        return BallRefutation(
-            self.program,
-            self.program.point,
-            gradient,
-            is_replayed(self.program, gradient),
-            direction,
-            gap,
-            self.projection.distance,
-        )
+        return NormSeparation(direction, gap, self.projection.distance)
 
 
 def judge_norms(
@@ -205,7 +182,7 @@ def judge_norms(
         verdict=Verdict.NOT_CLARKE,
         reason=f"{Verdict.NOT_CLARKE.value} It is {proof.distance:.3g} away from all that pieces "
         "and directions of norms of zero give.",
-        certificate=proof.sealed(),
+        certificate=Certificate(program, exactly(gradient), proof).sealed(),
         theorem="norms among pieces",
         element=placed.nearest(gradient, generator),
     )

@@ -18,12 +18,12 @@ import torch
 
 from clarke.constraints import build_rows, find_relevant
 from clarke.deadline import rung
-from clarke.decide.certificate import Certificate
 from clarke.decide.context import Context
 from clarke.decide.freed import with_roundings
 from clarke.decide.model import Decision, Witness
 from clarke.decide.search import witness_selection
 from clarke.decide.verification import own_gradient
+from clarke.decide.witnessed import Witnessed
 from clarke.errors import OutOfTimeError, ReplayError
 from clarke.feasibility import find_witness
 from clarke.kinks import default_registry
@@ -104,11 +104,13 @@ def judge_beside_roundings(context: Context) -> Decision | None:
         return None
     context.freed = other
     found = other.accept(Verdict.BOULIGAND, (witness,), (1.0,), "witness beside roundings")
-    proof = found.certificate
-    if found.verdict is not Verdict.BOULIGAND or not isinstance(proof, Certificate):
+    certificate = found.certificate
+    if found.verdict is not Verdict.BOULIGAND or certificate is None:
+        return None
+    if not isinstance(certificate.argument, Witnessed):
         return None
     # Whoever runs the program along the direction sees what it rounds between the ties.
-    proof = replace(proof, replay_bounds=other.rounding.bounds).sealed()
+    proof = replace(certificate.argument, replay_bounds=other.rounding.bounds)
     reason = (
         "Correct beside its roundings: the gradient is a limit of gradients of programs that round "
         "otherwise by as little as one likes."
@@ -116,7 +118,7 @@ def judge_beside_roundings(context: Context) -> Decision | None:
     return replace(
         found,
         reason=reason,
-        certificate=proof,
+        certificate=replace(certificate, argument=proof).sealed(),
         analysis=program.analysis,
         relevance=relevance,
     )

@@ -82,6 +82,8 @@ class Atoms:
         kinks: (J,) tuples of the touched kinks' numbers behind every atom.
         shares: (L,) the weights that AD gives to the quantities, where its gradient is one of the
             estimate's, else None.
+        by_values: (J,) whether nothing but the values of its quantities tells which an atom is;
+            None where that is not known.
     """
 
     form: Index
@@ -90,6 +92,7 @@ class Atoms:
     levels: tuple[Index, ...]
     kinks: tuple[tuple[int, ...], ...]
     shares: Array | None
+    by_values: Mask | None = None
 
     @property
     def count(self) -> int:
@@ -274,6 +277,7 @@ class Outer:
             tuple(number[own] for lv in atoms.levels if len(own := lv[mine[lv]])),
             tuple(atoms.kinks[j] for j in kept),
             None if atoms.shares is None else atoms.shares[places],
+            None if atoms.by_values is None else atoms.by_values[kept],
         )
         mixing = None if self.mixing is None else self.mixing[np.ix_(used, kept)]
         forms = Rows(self.forms.matrix[np.ix_(used, columns)])

@@ -1,33 +1,25 @@
-"""What certificates share: a proof that is verified by computing everything again, and its seal."""
+"""What every verification begins with: the program again, from its recorded operations alone."""
 
 from __future__ import annotations
 
 import contextlib
-from abc import ABC, abstractmethod
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from clarke.capture import Origin, digest, input_slots, refilled, without_values
+from clarke.capture import Origin, input_slots, refilled, without_values
 from clarke.constraints import resolve
-from clarke.deadline import Deadline
 from clarke.decide.hazards import obstacle
 from clarke.errors import ClarkeError, OutOfTimeError, in_a_line
 from clarke.kinks import OpKind, default_registry
 from clarke.kinks.smooth import OpClass, classify
 from clarke.steering import Program, analyse
-from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from typing_extensions import Self
+    import torch
 
     from clarke.capture import Trace
-    from clarke.decide.model import Witness
-
-    Tensors = tuple[torch.Tensor, ...]
+    from clarke.deadline import Deadline
 
 # What a program that was tampered with may raise when it runs.
 _FAILURES = (
@@ -45,23 +37,6 @@ class Defect(Exception):  # noqa: N818 - what is wrong with a proof, not with th
     """Why a certificate does not hold; its text goes into `defects`."""
 
 
-def seal_of(proof: Any) -> str:
-    """A digest of everything in a certificate but its seal; a program counts by what ran.
-
-    The seal binds parts that are valid apart from each other. That they are valid is no matter of
-    seals: who changes a part and writes a new seal still has to pass the recomputation.
-    """
-    parts: list[Any] = [type(proof).__name__]
-    for f in fields(proof):
-        value = getattr(proof, f.name)
-        if f.name == "seal":
-            continue
-        if isinstance(value, Program):
-            value = (value.analysis.recorded, value.variables)
-        parts.append((f.name, value))
-    return digest(parts)
-
-
 @contextlib.contextmanager
 def as_defects(found: list[str]) -> Iterator[None]:
     """Collect what makes a certificate fail: a `Defect`, or a program that cannot run.
@@ -77,83 +52,6 @@ def as_defects(found: list[str]) -> Iterator[None]:
         found.append(str(error))
     except _FAILURES as error:
         found.append(f"the program cannot be judged again: {in_a_line(error)}")
-
-
-class Recomputed(ABC):
-    """A proof that is verified by computing everything again; dataclasses with these fields.
-
-    Attributes:
-        program: What ran.
-        point: The point, one tensor per variable.
-        seal: Binds all parts of the proof, see `seal_of`.
-        holds_sides: It proves something also where branches of Python rest on ties.
-    """
-
-    program: Program
-    point: Tensors
-    seal: str
-    holds_sides: ClassVar[bool] = False
-
-    def sealed(self) -> Self:
-        """The same with a seal of its present contents."""
-        return replace(self, seal=seal_of(self))  # type: ignore[type-var]
-
-    def verify(self, *, run: bool = True, seconds: float | None = None) -> bool:
-        """Recompute everything from the program and the point; True if the proof holds.
-
-        Args:
-            run: Also run the program beside the point.
-            seconds: Time limit.
-
-        Raises:
-            OutOfTimeError: The limit passed, which says nothing of the proof.
-        """
-        return not self.defects(run=run, seconds=seconds)
-
-    @leaves_no_trace
-    def defects(self, *, run: bool = True, seconds: float | None = None) -> tuple[str, ...]:
-        """What is wrong with the proof, in words; empty when it holds. Arguments as `verify`."""
-        with Deadline.after(seconds) as deadline:
-            return self.defects_within(deadline, run=run)
-
-    def defects_within(self, deadline: Deadline, *, run: bool) -> tuple[str, ...]:
-        """The same, as a part of a call that has a deadline."""
-        found: list[str] = []
-        with as_defects(found):
-            if self.seal != seal_of(self):
-                raise Defect(
-                    "the certificate, or a tensor that its program read, has changed since it was "
-                    "made"
-                )
-            recorded = self.program.analysis.recorded
-            program = rebuilt(recorded, self.program.variables, deadline, held=self.holds_sides)
-            shapes = [t.shape for t in self.point] == [t.shape for t in program.point]
-            if not shapes or not all(map(torch.equal, self.point, program.point)):
-                raise Defect("the point is not that of the program")
-            self.recompute(program, run=run)
-        return tuple(found)
-
-    @abstractmethod
-    def recompute(self, program: Program, *, run: bool) -> None:
-        """Check the claim against a program that was rebuilt.
-
-        Raises:
-            Defect: It does not hold.
-        """
-
-
-class WithoutSelection(Recomputed):
-    """A proof that names no selection: it speaks of all of them."""
-
-    @property
-    def witnesses(self) -> tuple[Witness, ...]:
-        """None: no selection is named."""
-        return ()
-
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """None: no mixture is claimed."""
-        return ()
 
 
 def rebuilt(

@@ -12,6 +12,7 @@ from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED
 from clarke.decide.alike import check_same
 from clarke.decide.allowed import allowed_error
+from clarke.decide.certificate import Argument
 from clarke.decide.elements import distinct
 from clarke.decide.exact import (
     Exact,
@@ -24,8 +25,8 @@ from clarke.decide.exact import (
 from clarke.decide.limits import Limits
 from clarke.decide.limitset import LimitSet, separates
 from clarke.decide.live import Live, find_live
-from clarke.decide.recomputed import Defect, WithoutSelection
-from clarke.decide.verification import fresh_generator, is_replayed
+from clarke.decide.recomputed import Defect
+from clarke.decide.verification import check_direction, fresh_generator
 from clarke.numerics import (
     GRANTED,
     QUOTIENT_RADII,
@@ -33,7 +34,6 @@ from clarke.numerics import (
     QUOTIENT_SHARE,
     QUOTIENT_STEPS,
     REFUTED_STEPS,
-    SAME_GRADIENT,
     SET_AGREES,
 )
 from clarke.steering import Pieces, natural_gradient
@@ -43,9 +43,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from clarke.deadline import Deadline
     from clarke.steering import Program, Run
 
     Array = NDArray[np.float64]
+    Tensors = tuple[torch.Tensor, ...]
 
 _SAMPLES = 8
 _STEPS = tuple(zip(REFUTED_STEPS[::2], REFUTED_STEPS[1::2], strict=True))
@@ -59,15 +61,10 @@ class _Rate(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Refutation(WithoutSelection):
-    """Proof that a gradient is not a Clarke gradient.
+class Separation(Argument):
+    """The gradient lies outside of the hull of everything that nearby gradients tend to.
 
     Attributes:
-        program: What ran.
-        point: The point w.
-        gradient: (n,) AD's gradient.
-        replayed: The recorded operations give this gradient, in float64. If not, it is the one that
-            was handed to the judge, and only that it is none of the program's is proved.
         limits: The gradients of all selections that could not be excluded.
         direction: (n,) unit vector with ``<direction, g> > <direction, p>`` for every element p.
         gap: The smallest difference.
@@ -75,36 +72,28 @@ class Refutation(WithoutSelection):
         allowed: (n,) how far every entry may be off; the direction separates all such vectors.
         part: The touched kinks that were enumerated, where only the entries that depend on them
             are refuted; the set's elements are zero in all others. Empty for the whole.
-        seal: Binds all of this; see `clarke.decide.recomputed.seal_of`.
     """
 
-    program: Program
-    point: tuple[torch.Tensor, ...]
-    gradient: Array
-    replayed: bool
     limits: LimitSet
     direction: Array
     gap: float
     distance: float
     allowed: Array
     part: tuple[int, ...] = ()
-    seal: str = ""
 
     @property
     def points(self) -> Array:
         """(k, n) the distinct elements, for sets of up to 4096 combinations."""
         if self.limits.count > 4096:
-            return np.zeros((0, len(self.gradient)))
+            return np.zeros((0, len(self.direction)))
         points = self.limits.elements()
         return points[distinct(points, self.allowed, UNLIMITED)]
 
-    def recompute(self, program: Program, *, run: bool) -> None:
+    def check(self, program: Program, vector: Tensors, *, run: bool) -> None:
         """Enumerate again, with every exclusion; separate in exact arithmetic."""
-        if self.gradient.shape != (sum(p.numel() for p in program.point),):
-            raise Defect("the gradient has another shape than the variables")
-        if self.replayed != is_replayed(program, self.gradient):
-            raise Defect("AD's gradient of the program is not the one that is refuted")
-        entries = np.ones(len(self.gradient), dtype=bool)
+        gradient = flatten(vector)
+        check_direction(gradient, self.direction)
+        entries = np.ones(len(gradient), dtype=bool)
         if self.part:
             entries = part_entries(program, self.part)
             live = find_live(program, fresh_generator())
@@ -114,70 +103,58 @@ class Refutation(WithoutSelection):
         else:
             limits = recomputed_limits(program)
         check_same(self.limits, limits)
-        self._check_allowed(program, limits, entries)
-        if bool((self.direction[~entries] != 0).any()):
-            raise Defect("the direction leaves the part that is refuted")
-        own = replace(self, program=program, limits=limits)
-        own._check_separation(np.where(entries, self.gradient, 0.0))  # noqa: SLF001 - a copy of this one
-        if run and not own.beside_on_the_other_side():
-            raise Defect("gradients at nearby points are not on the other side")
-
-    def _check_allowed(
-        self, program: Program, limits: LimitSet, entries: NDArray[np.bool_]
-    ) -> None:
-        least = allowed_error(program, replayed=self.replayed) + rounding_of_set(program, limits)
-        shape = self.allowed.shape == self.gradient.shape
+        least = allowed_error(program, gradient) + rounding_of_set(program, limits)
+        shape = self.allowed.shape == gradient.shape
         if not shape or not bool((self.allowed >= np.where(entries, least, 0.0) / GRANTED).all()):
             raise Defect("less counts as rounding than the program can leave")
+        if bool((self.direction[~entries] != 0).any()):
+            raise Defect("the direction leaves the part that is refuted")
+        own = replace(self, limits=limits)
+        own._check_separation(np.where(entries, gradient, 0.0), program.deadline)  # noqa: SLF001 - a copy of this one
+        if run and not own.beside_on_the_other_side(program, gradient):
+            raise Defect("gradients at nearby points are not on the other side")
 
-    def _check_separation(self, gradient: Array) -> None:
-        if self.direction.shape != self.gradient.shape:
-            raise Defect("the direction has another shape than the gradient")
-        if not abs(float(np.linalg.norm(self.direction)) - 1) <= SAME_GRADIENT:
-            raise Defect("the direction is not a unit vector")
+    def _check_separation(self, gradient: Array, deadline: Deadline) -> None:
         nearest = gradient - np.sign(self.direction) * self.allowed
-        if not separates(self.limits, nearest, self.direction, self.program.deadline):
+        if not separates(self.limits, nearest, self.direction, deadline):
             raise Defect("the direction does not separate the gradient from the set")
         far = self.limits.element(self.limits.extreme(self.direction))
         gap = float(self.direction @ gradient - self.direction @ far)
-        distance = self.limits.place(gradient, self.allowed, self.program.deadline).distance
+        distance = self.limits.place(gradient, self.allowed, deadline).distance
         if not abs(gap - self.gap) <= SET_AGREES * gap:
             raise Defect("the gap is another one")
         if not abs(distance - self.distance) <= SET_AGREES * distance:
             raise Defect("the distance to the set is another one")
 
-    def own_defects(self, *, run: bool) -> tuple[str, ...]:
+    def own_defects(self, program: Program, vector: Tensors, *, run: bool) -> tuple[str, ...]:
         """What the judge asks of its own proof: separation, and gradients beside the point."""
-        if not separates(self.limits, self.gradient, self.direction, self.program.deadline):
+        gradient = flatten(vector)
+        if not separates(self.limits, gradient, self.direction, program.deadline):
             return ("the direction does not separate the gradient from the set",)
-        if run and not self.beside_on_the_other_side():
+        if run and not self.beside_on_the_other_side(program, gradient):
             return ("gradients at nearby points are not on the other side",)
         return ()
 
-    def beside_on_the_other_side(self) -> bool:
+    def beside_on_the_other_side(self, program: Program, gradient: Array) -> bool:
         """Gradients beside the point, or rates of values there, must be on the set's side."""
-        return self.nearby_on_the_other_side() or self._values_on_the_other_side()
-
-    def nearby_on_the_other_side(self) -> bool:
-        """Gradients just beside the point must be separated from g as the set is."""
         return gradients_on_the_other_side(
-            self.program, self.gradient, self.direction, 0.25 * self.gap
-        )
+            program, gradient, self.direction, 0.25 * self.gap
+        ) or self._values_on_the_other_side(program, gradient)
 
-    def _values_on_the_other_side(self) -> bool:
+    def _values_on_the_other_side(self, program: Program, gradient: Array) -> bool:
         """The function's own values near the point must change as the set says, not as g says.
 
         This asks no derivative formula: at points nearby the rate along `direction` is taken from
         values alone, with two steps that must agree.
         """
         generator = torch.Generator().manual_seed(1)
-        limit = float(self.direction @ self.gradient)
-        along = unflatten(self.direction, self.program.point)
+        limit = float(self.direction @ gradient)
+        along = unflatten(self.direction, program.point)
         for _ in range(_SAMPLES):
             ray = [torch.randn(p.shape, dtype=p.dtype, generator=generator) for p in along]
             for radius in QUOTIENT_RADII:
-                near = [p + radius * d for p, d in zip(self.program.point, ray, strict=True)]
-                rates = [self._rate(near, along, radius * s) for s in QUOTIENT_STEPS]
+                near = [p + radius * d for p, d in zip(program.point, ray, strict=True)]
+                rates = [_rate(program, near, along, radius * s) for s in QUOTIENT_STEPS]
                 allowed = QUOTIENT_SHARE * self.gap
                 if any(not r.noise <= allowed for r in rates):
                     return False
@@ -187,19 +164,18 @@ class Refutation(WithoutSelection):
                     return False
         return True
 
-    def _rate(
-        self, near: Sequence[torch.Tensor], along: Sequence[torch.Tensor], step: float
-    ) -> _Rate:
-        ends = [
-            [p + sign * step * d for p, d in zip(near, along, strict=True)] for sign in (1.0, -1.0)
-        ]
-        runs = [self.program.run(tuple(e), pieces=Pieces.NATURAL, grad=False) for e in ends]
-        high, low = (float(r.output) for r in runs)
-        # Further results serve backward passes, and may hold memory that was never written to.
-        first = {op.outputs[0] for op in self.program.analysis.recorded.ops if op.outputs}
-        size = max(largest_value(r, first) for r in runs)
-        noise = QUOTIENT_ROUNDINGS * torch.finfo(torch.float64).eps * size / step
-        return _Rate((high - low) / (2 * step), noise)
+
+def _rate(
+    program: Program, near: Sequence[torch.Tensor], along: Sequence[torch.Tensor], step: float
+) -> _Rate:
+    ends = [[p + sign * step * d for p, d in zip(near, along, strict=True)] for sign in (1.0, -1.0)]
+    runs = [program.run(tuple(e), pieces=Pieces.NATURAL, grad=False) for e in ends]
+    high, low = (float(r.output) for r in runs)
+    # Further results serve backward passes, and may hold memory that was never written to.
+    first = {op.outputs[0] for op in program.analysis.recorded.ops if op.outputs}
+    size = max(largest_value(r, first) for r in runs)
+    noise = QUOTIENT_ROUNDINGS * torch.finfo(torch.float64).eps * size / step
+    return _Rate((high - low) / (2 * step), noise)
 
 
 def gradients_on_the_other_side(
@@ -235,18 +211,14 @@ def largest_value(run: Run, slots: Container[int | None]) -> float:
     return max(found, default=1.0)
 
 
-def refute(exact: Exact, program: Program, gradient: Array, allowed: Array) -> Refutation | None:
+def refute(exact: Exact, program: Program, gradient: Array, allowed: Array) -> Separation | None:
     """A proof that the gradient is outside of the hull of everything possible, or None."""
     if not exact.limits.count:
         return None
     placed = exact.limits.place(gradient, allowed, program.deadline)
     if placed.direction is None:
         return None
-    return Refutation(
-        program=program,
-        point=program.point,
-        gradient=gradient,
-        replayed=is_replayed(program, gradient),
+    return Separation(
         limits=exact.limits,
         direction=placed.direction,
         gap=placed.gap,
@@ -264,7 +236,7 @@ def refute_part(
     allowed: Array,
     generator: torch.Generator,
     limits: Limits,
-) -> Refutation | None:
+) -> Separation | None:
     """A proof that some entries of a gradient are wrong, or None; their kinks are enumerated alone.
 
     Args:
@@ -288,11 +260,7 @@ def refute_part(
     placed = own.place(target, room, program.deadline)
     if placed.direction is None:
         return None
-    return Refutation(
-        program=program,
-        point=program.point,
-        gradient=gradient,
-        replayed=is_replayed(program, gradient),
+    return Separation(
         limits=own,
         direction=placed.direction,
         gap=placed.gap,

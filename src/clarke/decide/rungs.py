@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from clarke.constraints import flatten, random_tangents, unflatten
 from clarke.decide.allowed import rounding_of_selections
 from clarke.decide.branches import other_side
+from clarke.decide.certificate import Certificate
 from clarke.decide.context import Context
 from clarke.decide.cures import hints
 from clarke.decide.disagree import name_formula
@@ -19,7 +20,7 @@ from clarke.decide.mixed import mix_cells
 from clarke.decide.mixture import mix_directions, mix_opposites, mix_witnesses
 from clarke.decide.model import Confirm, Decision, Witness, ray_witness
 from clarke.decide.neighbours import mix_neighbours
-from clarke.decide.norms import BallRefutation, judge_norms
+from clarke.decide.norms import NormSeparation, judge_norms
 from clarke.decide.origins import judge_beside_roundings
 from clarke.decide.rays import mean_of_limits, mean_toward
 from clarke.decide.refute import refute
@@ -87,10 +88,11 @@ class Rungs(Context):
             otherwise,
         )
         if isinstance(found, Decision):
-            proof = found.certificate
-            wrong = isinstance(proof, BallRefutation) and not (
+            run = self.settings.confirm is Confirm.ALWAYS
+            proof = found.certificate and found.certificate.argument
+            wrong = isinstance(proof, NormSeparation) and not (
                 is_rounding(proof, self.rounding)
-                or proof.own_defects(run=self.settings.confirm is Confirm.ALWAYS)
+                or proof.own_defects(self.program, judged, run=run)
             )
             return found if wrong else otherwise
         room = added(bounds, self.plain)
@@ -303,7 +305,9 @@ class Rungs(Context):
                 reason="The gradient is not a combination of limiting gradients, but misses them "
                 f"by {proof.distance:.2g} only, no more than its type can tell apart.",
             )
-        defects = proof.own_defects(run=self.settings.confirm is Confirm.ALWAYS)
+        vector = unflatten(own, program.point)
+        run = self.settings.confirm is Confirm.ALWAYS
+        defects = proof.own_defects(program, vector, run=run)
         if defects:
             return self.undecided(f"The rules say NOT_CLARKE, but: {defects[0]}.")
         culprits = self.responsible(exact, allowed)
@@ -317,7 +321,7 @@ class Rungs(Context):
             Verdict.NOT_CLARKE,
             f"{Verdict.NOT_CLARKE.value} {_distance(many, proof.distance)}"
             + "".join(f" {c}." for c in formula[:1]),
-            certificate=proof.sealed(),
+            certificate=Certificate(program, vector, proof).sealed(),
             theorem="exact enumeration",
             culprits=culprits,
             analysis=program.analysis,

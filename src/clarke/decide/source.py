@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from clarke.constraints import unflatten
-from clarke.deadline import UNLIMITED
 from clarke.decide.components import count_combinations
 from clarke.decide.dependent import Rank
 from clarke.decide.elements import distinct, vertices
@@ -18,7 +17,7 @@ from clarke.decide.exact import enumerate_exactly
 from clarke.decide.flat import ChamberCells
 from clarke.decide.limitset import Component, LimitSet
 from clarke.decide.live import Live, find_live
-from clarke.decide.membership import Membership
+from clarke.decide.membership import Member
 from clarke.decide.minimum import (
     Slopes,
     is_piecewise_linear,
@@ -228,28 +227,25 @@ def rank_of(limits: LimitSet) -> Rank | None:
 # ---------------------------------------------------------------- membership
 
 
-def placed(source: Source, target: Array, allowed: Array, deadline: Deadline) -> Membership:
+def placed(source: Source, target: Array, allowed: Array, deadline: Deadline) -> Member:
     """Where a vector lies when every entry may be off by its own bound."""
-    blank = Membership(
+    blank = Member(
         inside=None,
         distance=0.0,
         elements=np.zeros((0, len(target))),
         weights=np.zeros(0),
         direction=None,
-        target=target,
         allowed=allowed,
-        program=source.program.within(UNLIMITED),
-        point=source.program.point,
         exact=not source.limits.rounding,
         regular=source.regular is not None,
     )
     if source.regular is not None:
-        return _placed_in_regular(blank, source.regular, deadline)
-    return _placed_in_listed(blank, source.listed(deadline), deadline)
+        return _placed_in_regular(blank, source.regular, target, deadline)
+    return _placed_in_listed(blank, source.listed(deadline), target, deadline)
 
 
-def _placed_in_listed(blank: Membership, limits: LimitSet, deadline: Deadline) -> Membership:
-    target, allowed = blank.target, blank.allowed
+def _placed_in_listed(blank: Member, limits: LimitSet, target: Array, deadline: Deadline) -> Member:
+    allowed = blank.allowed
     certain = limits.certain()
     near = None if certain is None else certain.place(target, allowed, deadline)
     if certain is not None and near is not None and near.inside:
@@ -264,19 +260,23 @@ def _placed_in_listed(blank: Membership, limits: LimitSet, deadline: Deadline) -
     return replace(blank, inside=decided, distance=distance, direction=far.direction)
 
 
-def granted_more(source: Source, found: Membership, more: Array, deadline: Deadline) -> Membership:
+def granted_more(
+    source: Source, found: Member, target: Array, more: Array, deadline: Deadline
+) -> Member:
     """The same question when entries may be off by more."""
     allowed = found.allowed + more
     known, d = source.regular, found.direction
     if known is None or d is None:
-        return placed(source, found.target, allowed, deadline)
-    if known.gap(found.target, d) > float(np.abs(d) @ allowed):
+        return placed(source, target, allowed, deadline)
+    if known.gap(target, d) > float(np.abs(d) @ allowed):
         return replace(found, allowed=allowed)
-    return placed(source, found.target, allowed, deadline)
+    return placed(source, target, allowed, deadline)
 
 
-def _placed_in_regular(blank: Membership, found: RegularSet, deadline: Deadline) -> Membership:
-    place = found.place(blank.target, blank.allowed, deadline)
+def _placed_in_regular(
+    blank: Member, found: RegularSet, target: Array, deadline: Deadline
+) -> Member:
+    place = found.place(target, blank.allowed, deadline)
     near, distance = place.nearest, place.distance
     if not place.inside:
         return replace(blank, inside=place.inside, distance=distance, direction=place.direction)

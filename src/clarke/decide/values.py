@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide.guards import LimitProof
+from clarke.decide.guards import OneLimit
 from clarke.decide.held import free_tangents
 from clarke.decide.model import Decision
 from clarke.decide.tolerance import coarsest_epsilon
@@ -64,13 +64,14 @@ def judge_values(
     run = program.run(pieces=Pieces.NATURAL, grad=False)
     noise = _noise(run)
     here = value(program.point)
+    proof = decision.certificate and decision.certificate.argument
     if abs(here - float(run.output)) > RECORD_NOISE * noise:
         why = (
             f"The recorded operations give {float(run.output):.6g}, but the function's value is "
             f"{here:.6g}: it changed a tensor out of clarke's sight (by assigning to `.data`, "
             "say), or does not repeat."
         )
-    elif not isinstance(decision.certificate, LimitProof) and _contradicted(
+    elif not isinstance(proof, OneLimit) and _contradicted(
         # Limits beside the point have been held against values, each with a bound of its error.
         program,
         value,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clarke.capture import OpRecord, Origin, Ref, input_slots
+from clarke.decide.hazards import may_be_constant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +38,8 @@ class Graph:
         needed: Positions of the operations on which the result depends; the others were recorded
             because Python read a value of theirs.
         writes: Some operation writes to what it reads.
+        tangled: Some operation writes to what others still read, under this or another name: the
+            wiring does not tell then of which values a result is made.
         agreements: By position of a minimum or maximum, whether both sides are one function, as far
             as somebody has asked: a program that runs again has the same ones.
         rows: By position of a reduction by index, the codes of the rows that it reduces, likewise.
@@ -50,6 +53,7 @@ class Graph:
     readers: tuple[tuple[int, ...], ...]
     needed: frozenset[int]
     writes: bool
+    tangled: bool
     agreements: dict[int, Agreement] = field(default_factory=dict)
     rows: dict[int, RowCodes] = field(default_factory=dict)
 
@@ -82,8 +86,8 @@ class Graph:
         return position is not None and bool(self.ancestors[position] & self.bits[slot])
 
 
-def build_graph(trace: Trace, variables: Sequence[int]) -> Graph | None:
-    """The graph of a trace; None if in-place operations make it more than a graph of values.
+def build_graph(trace: Trace, variables: Sequence[int]) -> Graph:
+    """The graph of a trace; tangled if in-place operations make it more than a graph of values.
 
     An in-place operation is fine where nobody else reads what it overwrites.
     """
@@ -107,8 +111,8 @@ def build_graph(trace: Trace, variables: Sequence[int]) -> Graph | None:
         makers.append(own)
         ancestors.append(mask)
         made.update({out: position for out in op.outputs if out is not None})
-    if not all(_harmless(trace, position, makers, readers) for position in range(len(trace.ops))):
-        return None
+    every = range(len(trace.ops))
+    tangled = not all(_harmless(trace, position, makers, readers) for position in every)
     uses: dict[int, int] = {}
     for variable in variables:
         at = reads.get(variable, [])
@@ -130,8 +134,9 @@ def build_graph(trace: Trace, variables: Sequence[int]) -> Graph | None:
         uses,
         bits,
         tuple(tuple(r) for r in readers),
-        frozenset(needed),
+        frozenset(every if tangled else needed),
         any(op.func._schema.is_mutable for op in trace.ops),
+        tangled,
     )
 
 
@@ -188,7 +193,7 @@ def trusted_externals(trace: Trace) -> bool:
     for e in trace.externals.values():
         if e.origin not in (Origin.LEAF, Origin.CONSTANT) or e.tensor.is_inference():
             return False
-        if e.rewritten:
+        if e.rewritten or (e.cut_by and not may_be_constant(e.cut_by)):
             return False
         if e.origin is Origin.LEAF and (e.snapshot is not None or e.tensor._version != e.version):
             return False

@@ -10,11 +10,12 @@ import torch
 
 from clarke.capture import all_finite, is_there, without_values
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide import Decision, TouchCount
-from clarke.fast.certificate import LayerCertificate
+from clarke.decide import Certificate, Decision, TouchCount
+from clarke.decide.certificate import Recording
 from clarke.fast.doubt import may_matter
 from clarke.fast.graph import Graph, build_graph, trusted_externals
-from clarke.fast.look import Findings, Look
+from clarke.fast.layered import Layered
+from clarke.fast.look import Findings, Look, nothing
 from clarke.fast.repertoire import Repertoire
 from clarke.kinks import OpKind
 from clarke.steering import analyse
@@ -83,6 +84,7 @@ class QuickJudge:
         deadline: Deadline = UNLIMITED,
         *,
         proof: bool = True,
+        held: bool = False,
     ) -> Decision | Declined:
         """SMOOTH or BOULIGAND with a certificate, or why `clarke.decide.decide` must judge.
 
@@ -93,6 +95,8 @@ class QuickJudge:
                 that it is finite.
             deadline: Asked at every operation.
             proof: With a certificate, which costs something to seal.
+            held: Detached values are constants: nothing known says that they move with the
+                variables.
 
         Raises:
             OutOfTimeError: No answer in time.
@@ -104,21 +108,33 @@ class QuickJudge:
         if not trusted_externals(trace):
             return Declined("something that the program read was made elsewhere or has changed")
         graph = build_graph(trace, variables)
-        if graph is None:
-            return Declined("an in-place operation overwrites what others read")
+        if not held and any(
+            op.reads_stopped and i in graph.needed for i, op in enumerate(trace.ops)
+        ):
+            return Declined("detached values may declare a derivative of their own")
         everything = range(len(trace.ops))
         return self._judged(graph, everything, variables, gradient, deadline, proof=proof)
 
     def recall(
-        self, familiar: Familiar, deadline: Deadline, *, proof: bool = True
+        self,
+        familiar: Familiar,
+        deadline: Deadline,
+        *,
+        proof: bool = True,
+        dear: Callable[[], object] = nothing,
     ) -> Decision | Declined:
-        """The same of a program that is known, before the gradient is there."""
+        """The same of a program that is known, before the gradient is there.
+
+        `dear` is called before anything runs again; to look at values runs nothing.
+        """
         retraced, plan = familiar.retraced, familiar.plan
         same = {p for p in plan.typed if retraced.same_arguments(p)}
         looked = [p for p in plan.looked if p not in same]
         graph = plan.graph.running(retraced.trace() if proof else retraced.glance())
         variables = tuple(plan.graph.bits)
-        found = self._judged(graph, looked, variables, None, deadline, proof=proof, run=familiar)
+        found = self._judged(
+            graph, looked, variables, None, deadline, proof=proof, run=familiar, dear=dear
+        )
         if isinstance(found, Declined) and found.pending is not None and not proof:
             graph = graph.running(retraced.trace())
             return replace(found, pending=replace(found.pending, graph=graph))
@@ -134,13 +150,14 @@ class QuickJudge:
         *,
         proof: bool,
         run: Familiar | None = None,
+        dear: Callable[[], object] = nothing,
     ) -> Decision | Declined:
         """What looking at some of the operations says, the others being smooth.
 
         Of a known program there is a `run`, whose plan knows of some that they have a rule, and
         nothing else to be looked at.
         """
-        trace, found = graph.trace, Findings()
+        trace, found = graph.trace, Findings(dear)
         ruled: Mapping[int, Known] = _NO_RULES if run is None else run.plan.ruled
         for position in positions:
             if run is not None and position in run.plan.relus:
@@ -194,6 +211,7 @@ class QuickJudge:
     ) -> Decision | Declined:
         """SMOOTH where no touched kink matters; the rest as `decide`."""
         graph, found = pending.graph, pending.found
+        found.dear()
         held = gradient if found.in_parts else None
         analysis = analyse(graph.trace, self._registry, deadline)
         generator = torch.Generator().manual_seed(self._seed)
@@ -219,12 +237,9 @@ class QuickJudge:
         certificate = None
         if proof:
             slots = sorted(found.directions, key=lambda s: found.order[s])
-            certificate = LayerCertificate(
-                directions={s: found.directions[s] for s in slots},
-                trace=graph.trace,
-                variables=variables,
-                gradient=gradient,
-            ).sealed()
+            ran = Recording(graph.trace, variables)
+            argument = Layered({s: found.directions[s] for s in slots})
+            certificate = Certificate(ran, gradient, argument).sealed()
         verdict = Verdict.BOULIGAND if found.settled else Verdict.SMOOTH
         theorem = "no relevant kink"
         if found.settled:
@@ -260,10 +275,11 @@ def let_go(decision: Decision, repeatable: Callable[[Any], bool]) -> Decision:
     A certificate computes them again when it is verified.
     """
     certificate = decision.certificate
-    if isinstance(certificate, LayerCertificate):
-        trace = without_values(certificate.trace, repeatable)
+    if certificate is not None:
+        ran = certificate.recording
+        trace = without_values(ran.trace, repeatable)
         trace = replace(trace, externals=MappingProxyType(dict(trace.externals)))
-        certificate = replace(certificate, trace=trace)
+        certificate = replace(certificate, program=Recording(trace, ran.variables))
     counts = decision.counts
     if any(c.touch is not None or c.op.bare() is not c.op for c in counts):
         counts = tuple(_without_values(c) for c in counts)
@@ -274,6 +290,8 @@ def let_go(decision: Decision, repeatable: Callable[[Any], bool]) -> Decision:
 
 def _without_values(count: TouchCount) -> TouchCount:
     op = count.op.bare()
+    if op is count.op and count.touch is None:
+        return count
     touch = None if count.touch is None else replace(count.touch, op=op)
     return replace(count, op=op, touch=touch)
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clarke.capture import DeclaredFunction, ZeroFinder
+from clarke.capture import DeclaredFunction, Ref, ZeroFinder, bare_op
 from clarke.decide import TouchCount
+from clarke.decide.hazards import matters, may_jump
 from clarke.fast.codes import Coder
+from clarke.fast.graph import RESHAPES
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
 from clarke.fast.rows import same_rows
@@ -17,21 +19,24 @@ from clarke.fast.same import CHOICES, agree
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind, choice_text, slopes_taken
+from clarke.kinks.choices import ChoiceRule
 from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.lowering import lower
+from clarke.kinks.rewire import sloped
 from clarke.kinks.singular import SingularRule
 from clarke.kinks.table_lowerings import COMPLEX_ONLY
-from clarke.kinks.table_scattered import attained, scattered
+from clarke.kinks.table_scattered import by_index, scattered
 from clarke.steering.adapt import can_replay_random
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from clarke.capture import OpRecord, Trace
     from clarke.compiled import Compiled
     from clarke.fast.fingerprints import Fingerprints
     from clarke.fast.graph import Graph
+    from clarke.fast.layers import PoolLayer
     from clarke.kinks import KinkRule, Known, Registry, Touch
 
 _SOURCE = 3  # the argument of a reduction by index that is reduced
@@ -49,10 +54,15 @@ class Settled:
     neutral: frozenset[int]
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
 @dataclass
 class Findings:
-    """What one pass over a trace collects."""
+    """What one pass over a trace collects; `dear` is called before anything runs again."""
 
+    dear: Callable[[], object] = nothing
     counts: list[TouchCount] = field(default_factory=list)
     settled: list[Settled] = field(default_factory=list)
     directions: dict[int, torch.Tensor] = field(default_factory=dict)
@@ -84,14 +94,14 @@ class Look:
     def at(self, graph: Graph, position: int, op: OpRecord, found: Findings) -> str:
         """Why an operation cannot be accounted for; empty if it can."""
         declared = isinstance(op.func, DeclaredFunction)  # its own derivative is to be judged
-        if op.hidden_write or declared or (op.reads_stopped and position in graph.needed):
-            return "detached values, hidden writes or declared functions are involved"
+        if op.hidden_write or declared:
+            return "hidden writes or declared functions are involved"
         if op.resaved:
             return "tensors were saved in another form, or are computed again"
         if not (op.differentiated or op.reads_stopped):
             return ""  # computed from masks, integers and constants: locally constant
         lowering = self._registry.known(op.func).lowering
-        reduced = None if lowering is None else attained(op)
+        reduced = None if lowering is None else by_index(op)
         count = None if reduced is None else same_rows(graph, position, reduced, _SOURCE)
         if count is not None:
             found.counts.append(count)
@@ -100,12 +110,12 @@ class Look:
         if padding_row(op) is not None and not is_scaled(op):
             return ""  # of the other rows a linear function
         if known.kind is OpKind.UNKNOWN and lowering is None:
-            return "the operation is not known"
+            return "the operation is not known" if matters(op, graph.trace) else ""
         if known.kind is OpKind.RANDOM:
             fixed = not op.differentiated or can_replay_random(op)
             return "" if fixed else "the operation is random"
         if lowering is not None:
-            parts = self._parts(op)
+            parts = self._parts(op, found)
             if parts is not None:
                 if op.short_name.rstrip("_") in _BY_INDEX:
                     # Its formula does not hold where indices meet: only the gradient tells.
@@ -115,13 +125,14 @@ class Look:
                 return "the operation is not known"
         return self.for_kinks(graph, position, known, found)
 
-    def _parts(self, op: OpRecord) -> tuple[OpRecord, ...] | None:
+    def _parts(self, op: OpRecord, found: Findings) -> tuple[OpRecord, ...] | None:
         """What an operation stands for; None if it is by itself what it is here."""
         if op.short_name in COMPLEX_ONLY:
             return None
         rule = self._registry.known(op.func).rule
-        if isinstance(rule, SingularRule) and rule.find(op).count == 0:
+        if isinstance(rule, SingularRule) and rule.places(op) is not None:
             return None  # analytic here
+        found.dear()
         with torch.no_grad():
             parts = lower(op, lambda f: self._registry.known(f).lowering, -1)[0]
         return None if parts == (op,) else parts
@@ -142,8 +153,9 @@ class Look:
             if touch.hazards:
                 return "a kink is touched that no bias settles"
             # Autograd differentiates the whole in its own way, which no rule of a part tells.
-            found.in_doubt = found.in_doubt or touch.count > 0
-            found.in_parts = found.in_parts or touch.count > 0
+            matters = touch.count > 0 and known.rule.bends(part)
+            found.in_doubt = found.in_doubt or matters
+            found.in_parts = found.in_parts or matters
             elements = max(touch.base.numel(), touch.count)
             found.counts.append(TouchCount(part, elements, touch.count, 0, touch))
         return ""
@@ -159,59 +171,87 @@ class Look:
             return ""
         if known.rule.doubtful and op.differentiated:
             return "autograd's formula for the operation holds for some programs only"
-        if op.name == POOL and op.differentiated:
-            return self._pool(graph, position, found)
+        if op.name == POOL and op.differentiated and not graph.tangled:
+            layer = pool_layer(graph, position)
+            if layer is not None:
+                return self._pool(graph, position, layer, found)
+        if _is_slope_beside_kinks(graph, position, op):
+            found.counts.append(TouchCount(op, op.kept[1].numel(), 0, 0))
+            return ""
+        return self._touched(graph, position, known.rule, found)
+
+    def _touched(self, graph: Graph, position: int, rule: KinkRule, found: Findings) -> str:
+        """The same of an operation for which no layer speaks: what it touches is listed."""
+        op = graph.trace.ops[position]
         touch: Touch | None
         if op.short_name in RELU and op.differentiated:
-            elements, touch = _relu_touch(known.rule, op)
+            found.dear()
+            elements, touch = _relu_touch(rule, op)
             above = touch is not None and bool(touch.mixed().any() | (touch.chosen() != 0).any())
             found.slopes[position] = not above
         else:
-            places = known.rule.places(op)
+            places = rule.places(op)
             if places is not None:
                 count = self._without_listing(graph, position, *places)
                 if count is not None:
                     found.counts.append(count)
                     return ""
-            touch = known.rule.find(op)
+            found.dear()
+            touch = rule.find(op)
             elements = max(touch.base.numel(), touch.count)
         if touch is None or touch.count == 0:
             found.counts.append(TouchCount(op, elements, 0, 0))
             return ""
-        if not op.differentiated or touch.hazards:
-            return "a kink is touched that no bias settles"
-        if op.short_name not in SHIFTED:
-            same = agree(graph, position, touch.elements)
-            if op.short_name in CHOICES and not slopes_taken(touch):
-                # By formula: the same at every tie of numbers of one type.
-                self._choices[op.func, op.kept[0].dtype, op.varied] = choice_text(touch)
-            found.in_doubt = found.in_doubt or not same
+        if not op.differentiated and not may_jump(rule, touch, graph.trace):
             found.counts.append(TouchCount(op, elements, touch.count, 0, touch))
-            return ""
-        found.counts.append(TouchCount(op, elements, touch.count, touch.count, touch))
-        return _shift(graph, position, touch, found)
+            return ""  # of constants: on either side the same one
+        trouble, relevant = self._at_kinks(graph, position, rule, touch, found)
+        if not trouble:
+            found.counts.append(TouchCount(op, elements, touch.count, relevant, touch))
+        return trouble
+
+    def _at_kinks(
+        self, graph: Graph, position: int, rule: KinkRule, touch: Touch, found: Findings
+    ) -> tuple[str, int]:
+        """Why touched kinks cannot be accounted for, if so; and how many a shift has settled."""
+        if not touch.op.differentiated or touch.hazards:
+            return "a kink is touched that no bias settles", 0
+        if not rule.bends(touch.op) or _is_among_off_units(graph, position, rule, touch):
+            return "", 0
+        if self._settled(graph, position, touch, found):
+            return "", touch.count
+        found.in_doubt = found.in_doubt or not agree(graph, position, touch.elements)
+        return "", 0
+
+    def _settled(self, graph: Graph, position: int, touch: Touch, found: Findings) -> bool:
+        """Whether a shift of a bias selects AD's pieces at the touched kinks."""
+        op = touch.op
+        if op.short_name in SHIFTED:
+            return not graph.tangled and _shift(graph, position, touch, found)
+        if op.short_name in CHOICES and not slopes_taken(touch):
+            # By formula: the same at every tie of numbers of one type.
+            self._choices[op.func, op.kept[0].dtype, op.varied] = choice_text(touch)
+        return False
 
     def _without_listing(
         self, graph: Graph, position: int, elements: int, touched: torch.Tensor
     ) -> TouchCount | None:
         """The count of an operation of which that is all there is to know; else None."""
-        op = graph.trace.ops[position]
         if not touched.numel():
-            return TouchCount(op, elements, 0, 0)
+            return TouchCount(bare_op(graph.trace, position), elements, 0, 0)
+        op = graph.trace.ops[position]
         if op.short_name not in CHOICES or not op.differentiated:
             return None
         choice = self._choices.get((op.func, op.kept[0].dtype, op.varied))
         if choice is None or not agree(graph, position, touched):
             return None
-        return TouchCount(op, elements, touched.numel(), 0, choice=choice)
+        bare = bare_op(graph.trace, position)
+        return TouchCount(bare, elements, touched.numel(), 0, choice=choice)
 
-    def _pool(self, graph: Graph, position: int, found: Findings) -> str:
+    def _pool(self, graph: Graph, position: int, layer: PoolLayer, found: Findings) -> str:
         op = graph.trace.ops[position]
         if _reads_index(graph, position):
             return "the index of the maximum is used"
-        layer = pool_layer(graph, position)
-        if layer is None:
-            return "what stands before the maxpool is not a convolution"
         known = codes_at_hand(graph, layer, self._coder, self._compiled)
         found.whole = found.whole or known
         ties = pool_ties(graph, layer, self._scratch, self._compiled, known)
@@ -251,6 +291,42 @@ def _relu_touch(rule: KinkRule, op: OpRecord) -> tuple[int, Touch | None]:
     return elements, touch_at_zeros(rule, op, at) if at.numel() else None
 
 
+def _is_slope_beside_kinks(graph: Graph, position: int, op: OpRecord) -> bool:
+    """Whether an operation is the slope of a ReLU none of whose arguments is zero.
+
+    It compares the ReLU's result with zero, which that is wherever the ReLU is off: no tie.
+    """
+    maker = None if sloped(op) is None or graph.tangled else graph.maker(position, 1)
+    return maker is not None and _is_untouched_relu(graph.trace.ops[maker], op.args[1])
+
+
+def _is_among_off_units(graph: Graph, position: int, rule: KinkRule, touch: Touch) -> bool:
+    """Whether an operation chooses among units of a ReLU that are off, and so stay zero."""
+    if graph.tangled or not isinstance(rule, ChoiceRule) or _reads_index(graph, position):
+        return False
+    at, value = position, touch.op.args[0]
+    while isinstance(value, Ref):
+        maker = graph.makers[at].get(value.slot)
+        if maker is None:
+            return False
+        op = graph.trace.ops[maker]
+        if op.short_name in RESHAPES:
+            at, value = maker, op.args[0]
+            continue
+        untouched = _is_untouched_relu(op, value)
+        return untouched and not bool(touch.op.kept[0].reshape(-1)[touch.members].any())
+    return False
+
+
+def _is_untouched_relu(op: OpRecord, result: Ref) -> bool:
+    """Whether a value is the result of a ReLU none of whose arguments is zero."""
+    if op.short_name not in RELU or op.outputs != (result.slot,):
+        return False
+    if op.signs is not None:
+        return op.signs.zeros.numel() == 0
+    return 0 in op.kept and ZeroFinder().find(op.kept[0]).numel() == 0
+
+
 def _reads_index(graph: Graph, position: int) -> bool:
     """Whether another operation reads the index that a maxpool returns."""
     op = graph.trace.ops[position]
@@ -258,17 +334,18 @@ def _reads_index(graph: Graph, position: int) -> bool:
     return any(index in graph.makers[r] for r in graph.readers[position])
 
 
-def _shift(graph: Graph, position: int, touch: Touch, found: Findings) -> str:
+def _shift(graph: Graph, position: int, touch: Touch, found: Findings) -> bool:
+    """Whether the shift of one bias settles touched kinks, and gets in no other's way."""
     shift = find_shift(graph, position, touch)
     if shift is None:
-        return "no shift of one bias settles the touched kinks"
+        return False
     earlier = found.directions.get(shift.slot)
     signs = shift.signs
     if earlier is not None:
         if bool((earlier * signs < 0).any()):
-            return "two operations need opposite shifts of one bias"
+            return False
         signs = torch.where(earlier != 0, earlier, signs)
     found.directions[shift.slot] = signs
     found.order[shift.slot] = (shift.use, 1)
     found.settled.append(Settled(position, shift.slot, frozenset()))
-    return ""
+    return True

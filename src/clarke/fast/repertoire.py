@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from clarke.capture import DeclaredFunction, input_slots, structure_of
-from clarke.fast.graph import Graph, build_graph
+from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layers import RELU
 from clarke.kinks import KinkRule, OpKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from clarke.capture import OpRecord, Reached, Retraced, Structure, Trace
     from clarke.decide import Decision
@@ -65,7 +65,7 @@ class Familiar:
 @dataclass(eq=False)
 class _Known:
     structure: Structure
-    plans: dict[tuple[int, ...], Plan | None] = field(default_factory=dict)
+    plans: dict[tuple[int, ...], Plan] = field(default_factory=dict)
     used: int = 0
 
 
@@ -85,8 +85,8 @@ class Repertoire:
         self._missed = 0  # unknown programs in a row
         self._recognised = False  # the last one that was looked for was known
 
-    def find(self, reached: Reached) -> tuple[Retraced, dict[tuple[int, ...], Plan | None]] | None:
-        """The program that ran, with the plans for it; None if it is unknown."""
+    def find(self, reached: Reached) -> Iterator[tuple[Retraced, dict[tuple[int, ...], Plan]]]:
+        """The known programs that this may be, with the plans for them, until one is taken."""
         if self._revision != self._registry.revision:
             self._known, self._count = {}, 0
             self._revision = self._registry.revision
@@ -95,9 +95,10 @@ class Repertoire:
         for known in self._known.get(_key(reached), ()):
             retraced = known.structure.retrace(reached)
             if retraced is not None:
-                known.used, self._missed, self._recognised = self._time, 0, True
-                return retraced, known.plans
-        return None
+                missed, self._missed, self._recognised = self._missed, 0, True
+                known.used = self._time
+                yield retraced, known.plans
+                self._missed, self._recognised = missed, False  # it was not taken
 
     def learn(self, trace: Trace, reached: Reached) -> None:
         """Take in a program that `find` did not know, unless every step brings another one."""
@@ -106,7 +107,7 @@ class Repertoire:
         self._missed += 1
         if self._missed > _EAGER and self._missed & (self._missed - 1):
             return
-        structure = structure_of(trace, reached)
+        structure = structure_of(trace, reached) if trusted_externals(trace) else None
         if structure is None:
             return
         if self._count == KEPT:
@@ -126,33 +127,30 @@ class Repertoire:
     def plan(
         self,
         structure: Structure,
-        plans: dict[tuple[int, ...], Plan | None],
+        plans: dict[tuple[int, ...], Plan],
         variables: Sequence[int],
-    ) -> Plan | None:
-        """What holds of a program for these variables; None where nothing can be said."""
+    ) -> Plan:
+        """What holds of a program for these variables."""
         key = tuple(variables)
         if key not in plans:
             plans[key] = self._plan(structure, key)
         return plans[key]
 
-    def _plan(self, structure: Structure, variables: tuple[int, ...]) -> Plan | None:
+    def _plan(self, structure: Structure, variables: tuple[int, ...]) -> Plan:
         graph = build_graph(structure.trace, variables)
-        if graph is None:
-            return None
         looked, relus, typed = [], [], []
         ruled: dict[int, Known] = {}
         for position, op in enumerate(structure.trace.ops):
             spoilt = op.hidden_write or op.resaved or isinstance(op.func, DeclaredFunction)
-            stopped = op.reads_stopped and position in graph.needed
             known = self._registry.known(op.func)
-            if not (spoilt or stopped) and (
+            if not spoilt and (
                 not (op.differentiated or op.reads_stopped)
                 or (known.kind is OpKind.ANALYTIC and known.rule is None and known.lowering is None)
             ):
                 continue  # locally constant, or smooth wherever it is defined
             looked.append(position)
             bare = known.rule is None and known.lowering is None
-            if spoilt or stopped:
+            if spoilt:
                 continue
             if bare and known.kind is OpKind.DEPENDS and position not in structure.holding:
                 if self._registry.judge(op, structure.trace).kind is OpKind.ANALYTIC:

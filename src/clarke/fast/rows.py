@@ -8,15 +8,16 @@ rows different.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
-from clarke.capture import Origin, Ref
+from clarke.capture import Origin, Ref, bare_op, tensor_at
 from clarke.decide import TouchCount
 from clarke.fast.codes import mix
+from clarke.kinks.table_scattered import attained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clarke.fast.graph import Graph
-    from clarke.kinks.table_scattered import Attained
+    from clarke.kinks.table_scattered import Attained, ByIndex
 
 # Of one argument that is no number, entry by entry.
 _UNARY: Final = frozenset(
@@ -32,33 +33,51 @@ _UNARY: Final = frozenset(
     | {"softplus", "hardtanh", "hardsigmoid", "hardswish", "square", "sin", "cos", "detach"}
 )
 _WITH_NUMBER: Final = frozenset({"add", "sub", "mul", "div", "pow", "clamp"})
+_OF_TWO: Final = frozenset({"add", "sub", "mul", "div"})
+# Within rows, if the dimension that they name is not the first, counted from the front.
+_ALONG: Final = frozenset({"slice", "squeeze", "unsqueeze", "select", "softmax", "_softmax"})
 _DEEP: Final = 64  # operations that are followed
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 _PAIR: Final = 2
+_ARRAYS: Final = frozenset({torch.float32, torch.float64})
 
 
-def same_rows(graph: Graph, position: int, found: Attained, source: int) -> TouchCount | None:
+def same_rows(graph: Graph, position: int, found: ByIndex, source: int) -> TouchCount | None:
     """The count of a reduction by index whose ties are all between equal rows; None if not.
 
     Args:
         graph: The trace.
         position: The reduction.
-        found: What attains its results.
+        found: What it read and returned.
         source: Position of the argument with the rows that are reduced.
     """
-    count = found.count
+    if found.dim == 0 and not graph.writes:
+        whole = _whole_rows(found)
+        if whole is not None:
+            count = _ties(found, whole, _known_codes(graph, position, source))
+            if count is not None:
+                return count
+    reached = attained(found)
+    return None if reached is None else _by_entries(graph, position, found, reached, source)
+
+
+def _by_entries(
+    graph: Graph, position: int, found: ByIndex, reached: Attained, source: int
+) -> TouchCount | None:
+    """The same of any index, entry by entry."""
+    count = reached.count
     tied = count > 1
     touched = int(tied.count_nonzero())
     if not touched:
         return TouchCount(found.op, count.numel(), 0, 0)
     if found.dim != 0 or graph.writes:
         return None
-    codes = _known_codes(graph, position, source)
+    codes = _known_codes(graph, position, source).codes
     if codes is None or len(codes) < found.index.shape[0]:
         return None
     # Of what attains a result: its row, and which result.
-    wide, narrow = count.shape[1:], found.equal.shape[1:]
-    at = np.flatnonzero(found.equal.numpy())
+    wide, narrow = count.shape[1:], reached.equal.shape[1:]
+    at = np.flatnonzero(reached.equal.numpy())
     row, column = np.divmod(at, narrow.numel())
     if narrow != wide:
         column = np.ravel_multi_index(np.unravel_index(column, narrow), wide)
@@ -69,9 +88,96 @@ def same_rows(graph: Graph, position: int, found: Attained, source: int) -> Touc
     one[key] = own  # of those that attain a result, any one
     if not np.array_equal(one[key], own):
         return None
-    many = "both" if float(count.max()) == _PAIR else "all"
+    return _shared(found, touched, int(count.max()))
+
+
+def _shared(found: ByIndex, touched: int, most: int) -> TouchCount:
+    """The count of ties that are between equal rows."""
+    many = "both" if most == _PAIR else "all"
     choice = f"autograd shared the slope equally among {many} tied elements"
-    return TouchCount(found.op, count.numel(), touched, 0, choice=choice)
+    return TouchCount(found.op, found.x.numel(), touched, 0, choice=choice)
+
+
+# ---------------------------------------------------------------- whole rows
+
+
+def _whole_rows(found: ByIndex) -> NDArray[np.int64] | None:
+    """(rows,) where each row goes, if it goes there as a whole; None if not, or not at hand."""
+    x, index, src = found.x, found.index, found.src
+    if src.shape[1:] != x.shape[1:] or any(index.stride()[1:]) or not x.numel():
+        return None
+    if not all(t.is_cpu and t.dtype in _ARRAYS for t in (x, src)) or x.dtype != src.dtype:
+        return None
+    return index.as_strided(index.shape[:1], index.stride()[:1]).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """Rows that go to one place and are one function, for some index and codes.
+
+    Attributes:
+        target: (rows,) where they go.
+        apart: (places,) bool, those to which no row goes.
+        several: Rows of the classes that have several, class by class.
+        starts: Where each of these begins among `several`.
+        reached: How many places some row goes to.
+    """
+
+    target: NDArray[np.int64]
+    apart: NDArray[np.bool_]
+    several: NDArray[np.intp]
+    starts: NDArray[np.intp]
+    reached: int
+
+    @classmethod
+    def of(
+        cls, target: NDArray[np.int64], codes: NDArray[np.uint64] | None, places: int
+    ) -> Classes:
+        """The classes of rows with these codes; of none, all rows are different."""
+        apart = np.ones(places, dtype=np.bool_)
+        apart[target] = False
+        own = np.arange(len(target)) if codes is None else codes[: len(target)]
+        order = np.lexsort((own, target))
+        pairs = np.stack([target[order], own[order].astype(np.int64)])
+        first = np.ones(len(target), dtype=np.bool_)
+        first[1:] = (pairs[:, 1:] != pairs[:, :-1]).any(axis=0)
+        begin = np.flatnonzero(first)
+        sizes = np.diff(begin, append=len(target))
+        several = order[np.repeat(sizes > 1, sizes)]
+        starts = np.cumsum(sizes[sizes > 1]) - sizes[sizes > 1]
+        return cls(target.copy(), apart, several, starts, places - int(apart.sum()))
+
+
+def _ties(found: ByIndex, target: NDArray[np.int64], known: RowCodes) -> TouchCount | None:
+    """The count where no result is attained by rows of two classes; None where it may be.
+
+    Every result to which rows go is attained. It is attained more often than once either by rows of
+    one class, which `within` counts, or by several; so there are none of the latter where the sums
+    agree.
+    """
+    if known.codes is not None and len(known.codes) < len(target):
+        return None
+    x, result = found.x.numpy(), found.result.numpy()
+    classes = known.classes_of(target, len(x))
+    own = (x == result).reshape(len(x), -1)
+    # A result that is an entry of the first argument, or a NaN.
+    if not (own == classes.apart[:, None]).all() or np.isnan(result).any():
+        return None
+    equal = (found.src.numpy() == np.take(result, target, axis=0)).reshape(len(target), -1)
+    more = int(np.count_nonzero(equal)) - classes.reached * own.shape[1]
+    if more == 0:
+        return TouchCount(found.op, x.size, 0, 0)
+    if not len(classes.starts):
+        return None
+    within = np.add.reduceat(equal[classes.several], classes.starts, axis=0, dtype=np.int64)
+    tied = within > 1
+    touched = int(np.count_nonzero(tied))
+    if int(within[tied].sum()) - touched != more:
+        return None
+    return _shared(found, touched, int(within.max()))
+
+
+# ---------------------------------------------------------------- codes
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,19 +195,29 @@ class RowCodes:
     arguments: Mapping[int, tuple[Any, ...]]
     indices: Mapping[int, NDArray[np.int64]]
     biases: Mapping[int, bool]
+    _classes: list[Classes] = field(default_factory=list)  # the last ones asked for
+
+    def classes_of(self, target: NDArray[np.int64], places: int) -> Classes:
+        """The classes of rows that go to these of so many places."""
+        known = self._classes
+        if not (
+            known and len(known[0].apart) == places and np.array_equal(known[0].target, target)
+        ):
+            known[:] = [Classes.of(target, self.codes, places)]
+        return known[0]
 
     def hold(self, graph: Graph) -> bool:
         """Whether another run of the program has the same ones."""
-        ops, externals = graph.trace.ops, graph.trace.externals
+        trace = graph.trace
         return (
-            all(_are_same(ops[p].args, args) for p, args in self.arguments.items())
-            and all((externals[s].tensor.dim() == 1) is flat for s, flat in self.biases.items())
-            and all(
-                externals[s].tensor.device.type == "cpu"
-                and np.array_equal(externals[s].tensor.detach().numpy(), index)
-                for s, index in self.indices.items()
-            )
+            all(_are_same(bare_op(trace, p).args, args) for p, args in self.arguments.items())
+            and all((tensor_at(trace, s).dim() == 1) is flat for s, flat in self.biases.items())
+            and all(_is_index(tensor_at(trace, s), index) for s, index in self.indices.items())
         )
+
+
+def _is_index(tensor: torch.Tensor, index: NDArray[np.int64]) -> bool:
+    return tensor.is_cpu and np.array_equal(tensor.detach().numpy(), index)
 
 
 def _are_same(args: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
@@ -109,15 +225,15 @@ def _are_same(args: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
     return args is others or repr(args) == repr(others)
 
 
-def _known_codes(graph: Graph, position: int, source: int) -> NDArray[np.uint64] | None:
-    """(rows,) codes of what a reduction reduces, which an earlier run may have told."""
+def _known_codes(graph: Graph, position: int, source: int) -> RowCodes:
+    """Codes of what a reduction reduces, which an earlier run may have told."""
     known = graph.rows.get(position)
     if known is None or not known.hold(graph):
         coding = _Coding(graph)
         codes = coding.of_argument(position, source, _DEEP)
         known = RowCodes(codes, coding.arguments, coding.indices, coding.biases)
         graph.rows[position] = known
-    return known.codes
+    return known
 
 
 class _Coding:
@@ -152,8 +268,15 @@ class _Coding:
             return _joined(known) if len(known) == len(parts) else None
         if name == "addmm" and len(args) == 3 and self._is_bias(maker):
             return self.of_argument(maker, 1, left)
+        if name in _OF_TWO and len(args) > 1 and isinstance(args[1], Ref):
+            both = [self._of(maker, ref, left) for ref in args[:2]]
+            known = [b for b in both if b is not None]
+            # What is broadcast aligns the last dimensions: equal rows of both make equal rows.
+            same = len(known) == len(both) and len(known[0]) == len(known[1])
+            return _joined(known) if same else None
         numbers = all(not isinstance(a, (Ref, list, tuple)) for a in args[1:])
-        kept = name == "mm" or (name == "slice" and len(args) > 1 and args[1] > 0)
+        along = name in _ALONG and len(args) > 1 and isinstance(args[1], int) and args[1] > 0
+        kept = name == "mm" or along
         by_entry = numbers and (name in _UNARY or name in _WITH_NUMBER)
         return self.of_argument(maker, 0, left) if kept or by_entry else None
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from clarke.capture import Ref
+from clarke.capture import Ref, bare_op
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     import torch
 
-    from clarke.capture import OpRecord
+    from clarke.capture import OpRecord, Trace
     from clarke.fast.graph import Graph
 
 CHOICES = frozenset({"minimum", "maximum", "fmin", "fmax"})
@@ -46,10 +46,10 @@ class Agreement:
     clamps: tuple[int, ...]
     rests_on: tuple[tuple[int, tuple[Any, ...], Mapping[str, Any]], ...]
 
-    def holds(self, ops: Sequence[OpRecord]) -> bool:
+    def holds(self, trace: Trace) -> bool:
         """Whether these are operations with the same arguments."""
         for position, args, kwargs in self.rests_on:
-            op = ops[position]
+            op = bare_op(trace, position)
             if not (op.args is args or op.args == args):
                 return False
             if not (op.kwargs is kwargs or op.kwargs == kwargs):
@@ -69,7 +69,7 @@ def agree(graph: Graph, position: int, elements: torch.Tensor) -> bool:
         return False  # a slot may have had other values before
     ops, shape = graph.trace.ops, left.shape
     known = graph.agreements.get(position)
-    if known is None or not known.holds(ops):
+    if known is None or not known.holds(graph.trace):
         known = graph.agreements[position] = _agreement(graph, position)
     if not known.equal:
         return False  # nor with clamps that do something: what they return is of one name

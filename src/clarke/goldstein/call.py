@@ -15,11 +15,10 @@ from clarke.errors import InputError, OutOfTimeError, UnsupportedError
 from clarke.goldstein.pieces import Ball, CurvedError, Piece, pieces
 from clarke.goldstein.result import Goldstein
 from clarke.numerics import BALL_SAMPLES, BALL_SHARE, SET_SECONDS
-from clarke.prepare import prepared
+from clarke.prepare import described, prepared
 from clarke.proof.cells import NoInstructionsError
 from clarke.proof.instructions import written_out
 from clarke.steering import natural_gradient
-from clarke.subdifferential import described
 from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:

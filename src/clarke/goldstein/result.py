@@ -107,7 +107,7 @@ class Goldstein:
             raise InputError(
                 f"The vector has {len(target)} entries; the variables have {limits.size}."
             )
-        placed = limits.place(target, allowed_for(limits, parts, target, None))
+        placed = limits.place(target, allowed_for(limits, parts, None))
         if placed.inside:
             return True
         return False if self.exact and placed.direction is not None else None

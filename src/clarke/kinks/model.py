@@ -8,6 +8,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
 
 from clarke.capture import Keep
@@ -31,6 +32,17 @@ class Call:
         if position < len(self.args):
             return self.args[position]
         return self.kwargs.get(name, default)
+
+
+def broadcast_shape(*given: Any) -> torch.Size:
+    """The shape that the tensors among some arguments have together.
+
+    ``torch.broadcast_shapes`` imports sympy on its first call, for seconds on a busy machine.
+    """
+    shapes: list[torch.Size] = [a.shape for a in given if isinstance(a, torch.Tensor)]
+    if all(s == shapes[0] for s in shapes[1:]):
+        return shapes[0]
+    return torch.Size(np.broadcast_shapes(*shapes))
 
 
 class Hazard(Enum):
@@ -182,6 +194,13 @@ class KinkRule(ABC):
     @abstractmethod
     def find(self, op: OpRecord) -> Touch:
         """The kinks touched by `op`, from the values kept in the record."""
+
+    def bends(self, op: OpRecord) -> bool:
+        """Whether the pieces of `op` meet with different slopes, so that kinks may matter.
+
+        Those of a Huber loss and of an ELU with slope 1 below zero do not.
+        """
+        return True
 
     def places(self, op: OpRecord) -> tuple[int, torch.Tensor] | None:
         """How many elements `op` has, and the flat positions of the touched ones.

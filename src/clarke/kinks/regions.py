@@ -8,27 +8,81 @@ ones negative: relu has ``s = (x,)`` and pieces ``(0, x)``; hardtanh ``(x - lo, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import torch
 
 from clarke.capture import Keep
-from clarke.kinks.model import Call, Hazard, KinkRule, Touch
+from clarke.kinks.model import Call, Hazard, KinkRule, Touch, broadcast_shape
 from clarke.numerics import DIVISOR, SLOPE_SINGLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from clarke.capture import OpRecord
 
+    Pairs = tuple[tuple[torch.Tensor, torch.Tensor | float], ...]
+
+_NONE: Final = torch.zeros(0, dtype=torch.int64)
+_SMALL: Final = 1 << 14  # elements
+_COMPUTED: Final = frozenset({torch.float32, torch.float64})
 _ROUNDINGS = 8  # derivatives of one operation in one dtype differ by a few roundings only
 
 
-def _shape_of(call: Call) -> torch.Size:
-    shapes: list[torch.Size] = [a.shape for a in call.args if isinstance(a, torch.Tensor)]
-    if all(s == shapes[0] for s in shapes[1:]):
-        return shapes[0]  # broadcast_shapes is slow
-    return torch.Size(torch.broadcast_shapes(*shapes))
+class Differences:
+    """Switching functions ``a - b`` of an argument and a number, or of two arguments.
+
+    Args:
+        pairs: Gives them.
+    """
+
+    def __init__(self, pairs: Callable[[Call], Pairs]) -> None:
+        self.pairs = pairs
+
+    def __call__(self, call: Call) -> tuple[torch.Tensor, ...]:
+        """The switching functions of a call."""
+        return tuple([_minus(a, b) for a, b in self.pairs(call)])
+
+
+def _minus(x: torch.Tensor, other: torch.Tensor | float) -> torch.Tensor:
+    if isinstance(other, torch.Tensor):
+        return x - other
+    if x.dtype not in _COMPUTED:
+        return x - torch.full_like(x, other)
+    # Not `x - other`: forward mode would give the number a tangent of zeros, slowly.
+    found: torch.Tensor = torch.ops.aten.sub.Scalar(x, other)
+    return found
+
+
+def meeting(pairs: Pairs) -> torch.Tensor | None:
+    """Flat positions at which two of a pair are equal; None where that is not told quickly.
+
+    NumPy takes a fraction of torch's time for small arrays.
+    """
+    shape = pairs[0][0].shape
+    met: NDArray[np.bool_] | None = None
+    for x, other in pairs:
+        if x.numel() > _SMALL or x.shape != shape or not _is_array(x):
+            return None
+        if not isinstance(other, torch.Tensor):
+            same = x.numpy() == other
+        elif other.dtype is x.dtype and other.shape == shape and _is_array(other):
+            same = x.numpy() == other.numpy()
+        else:
+            return None
+        met = same if met is None else met | same
+    if met is None or not met.any():
+        return _NONE
+    found = torch.from_numpy(np.flatnonzero(met))
+    # Between infinities there is no difference.
+    return found if all(bool(x.reshape(-1)[found].isfinite().all()) for x, _ in pairs) else None
+
+
+def _is_array(x: torch.Tensor) -> bool:
+    return x.is_cpu and x.dtype in _COMPUTED and x.layout is torch.strided and not x.is_neg()
 
 
 def _flat(value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
@@ -47,6 +101,7 @@ class RegionRule(KinkRule):
         signs_suffice: Which pieces meet depends on the sign of the only argument alone, and
             AD's weights at zero on nothing else, as for the ReLU.
         by: The argument that alone decides which piece it is, where there are others; None: all.
+        one_slope: Where the pieces meet with one slope, whatever the arguments; None: nowhere.
     """
 
     split: Callable[[Call], tuple[torch.Tensor, ...]]
@@ -55,26 +110,34 @@ class RegionRule(KinkRule):
     overlap: Callable[[Call], torch.Tensor | None] | None = None
     signs_suffice: bool = False
     by: int | None = None
+    one_slope: Callable[[Call], bool] | None = None
 
     @property
     def keep(self) -> Keep:
         return Keep.SIGNS if self.signs_suffice else Keep.VALUES
 
+    def bends(self, op: OpRecord) -> bool:
+        return self.one_slope is None or not self.one_slope(Call(op.func, op.args, op.kwargs))
+
     def places(self, op: OpRecord) -> tuple[int, torch.Tensor] | None:
         call = Call(op.func, tuple(op.kept.get(i, a) for i, a in enumerate(op.args)), op.kwargs)
         if self.overlap is not None and self._bounds_move(op):
             return None
-        with torch.no_grad():
-            splits = self.split(call)
-            shape = _shape_of(call)
-            # Most often there is none, which a count tells without a copy.
-            met = [s for s in splits if int(s.count_nonzero()) != s.numel()]
-            if not met:
-                return shape.numel(), torch.zeros(0, dtype=torch.int64)
-            touched = _flat(met[0], shape) == 0
-            for split in met[1:]:
-                touched = touched | (_flat(split, shape) == 0)
-            return shape.numel(), touched.nonzero().squeeze(1)
+        if isinstance(self.split, Differences):
+            pairs = self.split.pairs(call)
+            met = meeting(pairs)
+            if met is not None:
+                return pairs[0][0].numel(), met
+        splits = self.split(call)
+        shape = broadcast_shape(*call.args)
+        # Most often there is none, which a count tells without a copy.
+        some = [s for s in splits if int(s.count_nonzero()) != s.numel()]
+        if not some:
+            return shape.numel(), _NONE
+        touched = _flat(some[0], shape) == 0
+        for split in some[1:]:
+            touched = touched | (_flat(split, shape) == 0)
+        return shape.numel(), touched.nonzero().squeeze(1)
 
     @staticmethod
     def _bounds_move(op: OpRecord) -> bool:
@@ -90,7 +153,7 @@ class RegionRule(KinkRule):
         call = Call(op.func, args, op.kwargs)
         with torch.no_grad():
             splits = self.split(call)
-            shape = _shape_of(call)
+            shape = broadcast_shape(*call.args)
             numel = shape.numel()
             touched: torch.Tensor | None = None
             base = torch.zeros(numel, dtype=torch.int8)
@@ -166,7 +229,7 @@ class RegionRule(KinkRule):
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         pieces = self.pieces(call)
-        shape = _shape_of(call)
+        shape = broadcast_shape(*call.args)
         region = selection.reshape(shape)
         out = pieces[0].expand(shape)
         for number, piece in enumerate(pieces[1:], start=1):
@@ -174,12 +237,12 @@ class RegionRule(KinkRule):
         return out
 
     def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
-        shape = _shape_of(call)
+        shape = broadcast_shape(*call.args)
         values = torch.stack([_flat(p, shape)[touch.elements] for p in self.pieces(call)])
         return values[touch.members, touch.owner]
 
     def switching(self, call: Call, touch: Touch) -> torch.Tensor:
-        shape = _shape_of(call)
+        shape = broadcast_shape(*call.args)
         return torch.stack([_flat(s, shape)[touch.elements] for s in self.split(call)])
 
     def rows(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import Keep, OpRecord, Ref, Trace, overload_of
+from clarke.capture import Drawn, Keep, OpRecord, Ref, Trace, overload_of
 from clarke.errors import RegistrationError
 from clarke.kinks.listed import in_place
 from clarke.kinks.lowering import Lowering, lower
@@ -20,7 +20,7 @@ from clarke.kinks.smooth import CONDITIONAL, OpClass, bind, classify, has_cut
 from clarke.kinks.table import complex_table, lowering_table, rule_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from clarke.capture import DeclaredFunction
     from clarke.kinks.model import KinkRule
@@ -72,14 +72,16 @@ class Registry:
         self._functions: dict[type, DeclaredFunction] = {}
         self._surrogates: set[type] = set()
 
-    @property
-    def surrogates(self) -> frozenset[type]:
-        """The custom Functions whose derivative is meant to be another than the true one."""
-        return frozenset(self._surrogates)
+    def is_surrogate(self, function: object) -> bool:
+        """Whether the derivative of a custom Function is meant to be another than the true one."""
+        drawn = getattr(function, "drawn", None)  # by torch.compile, which tells no name
+        if isinstance(drawn, Drawn):
+            return any(drawn.is_of(s) for s in self._surrogates)
+        return function in self._surrogates
 
-    def declares_functions(self) -> bool:
-        """Whether anything was declared of a custom Function."""
-        return bool(self._functions or self._surrogates)
+    def declared(self) -> tuple[Collection[type], Collection[type]]:
+        """The custom Functions with pieces, and those with a derivative of their own."""
+        return self._functions.keys(), self._surrogates
 
     def add_surrogate(self, function: type) -> None:
         """Remember a custom Function whose derivative is meant to be another than the true one.

@@ -26,7 +26,7 @@ _RELUS = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
 
 def rewired(trace: Trace) -> Trace:
     """The trace, in which slopes of ReLUs depend on what the ReLUs read."""
-    asked = {slot for slot in map(_asked, trace.ops) if slot is not None}
+    asked = {slot for slot in map(sloped, trace.ops) if slot is not None}
     if not asked:
         return trace
     writers = _writers(trace.ops)
@@ -42,7 +42,7 @@ def rewired(trace: Trace) -> Trace:
             ops.append(_copied(op, copy))
             read[result] = copy, op.kept[0]
         ops.append(op)
-        of = _asked(op)
+        of = sloped(op)
         if of is not None and of in read:
             copy, kept = read[of]
             ops[-1] = replace(
@@ -53,8 +53,8 @@ def rewired(trace: Trace) -> Trace:
     return replace(trace, ops=tuple(ops), slot_dtypes=MappingProxyType(dtypes))
 
 
-def _asked(op: OpRecord) -> int | None:
-    """The result of a ReLU whose slope an operation is, or None."""
+def sloped(op: OpRecord) -> int | None:
+    """The slot of a ReLU's result whose slope an operation is, or None."""
     slope = op.func is _BACKWARD and isinstance(op.args[1], Ref) and op.args[2] == 0
     return op.args[1].slot if slope else None
 

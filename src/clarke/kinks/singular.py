@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from clarke.capture import OpRecord
 
 
+_NONE: Final = torch.zeros(0, dtype=torch.int64)
 NEAR = 64.0  # roundings within which computed values count as equal
 
 
@@ -61,23 +62,27 @@ class SingularRule(UnsteeredRule):
         hazard: What it is there.
         more: Further tests with their hazards, for the same shape.
         complex_too: The tests hold for complex numbers as well.
+        never: Says of what arguments no element is special, whatever its value.
     """
 
     special: Callable[[Singular], torch.Tensor]
     hazard: Hazard = Hazard.INFINITE_SLOPE
     more: tuple[tuple[Callable[[Singular], torch.Tensor], Hazard], ...] = ()
     complex_too: bool = False
+    never: Callable[[Singular], bool] | None = None
 
     def speaks_for(self, op: OpRecord) -> bool:
         return self.complex_too or super().speaks_for(op)
 
     def places(self, op: OpRecord) -> tuple[int, torch.Tensor] | None:
         call = _recorded(op)
+        if self.never is not None and self.never(call):
+            return torch.as_tensor(call.args[0]).numel(), _NONE
         with torch.no_grad():
             masks = [torch.as_tensor(t(call)) for t in (self.special, *(m for m, _ in self.more))]
             if any(bool(mask.any()) for mask in masks):
                 return None
-        return masks[0].numel(), torch.zeros(0, dtype=torch.int64)
+        return masks[0].numel(), _NONE
 
     def find(self, op: OpRecord) -> Touch:
         return singular_touch(op, ((self.special, self.hazard), *self.more))
@@ -106,10 +111,15 @@ def first_is_not_finite(call: Singular) -> torch.Tensor:
     return ~torch.isfinite(call.args[0])
 
 
+def power_is_natural(call: Singular) -> bool:
+    """Whether a power is a polynomial."""
+    return 1 not in call.varied and type(call.args[1]) is int and call.args[1] >= 0
+
+
 def power_is_special(call: Singular) -> torch.Tensor:
     """Where the base is zero and the exponent is varied, or is no non-negative integer."""
     base, exponent = torch.as_tensor(call.args[0]), torch.as_tensor(call.args[1])
-    if 1 not in call.varied and type(call.args[1]) is int and call.args[1] >= 0:
+    if power_is_natural(call):
         return torch.zeros(base.shape, dtype=torch.bool)
     natural = (exponent >= 0) & (exponent == exponent.round())
     # A differentiated exponent needs log(base), which is infinite at zero.

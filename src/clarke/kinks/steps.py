@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from clarke.capture import Ref
-from clarke.kinks.model import Call, Hazard, KinkRule, Touch, UnsteeredRule
+from clarke.kinks.model import Call, Hazard, KinkRule, Touch, UnsteeredRule, broadcast_shape
+from clarke.kinks.regions import meeting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +50,14 @@ class ComparisonRule(KinkRule):
         none = torch.zeros(0, dtype=torch.int64)
         if isinstance(op.args[0], Ref) and op.args[0] == op.args[1]:
             return op.kept[0].numel(), none
+        call = self._call(op)
+        left, right = call.args[0], call.args[1]
+        if isinstance(left, torch.Tensor):
+            met = meeting(((left, right),))
+            if met is not None:
+                return None if met.numel() else (left.numel(), none)
         with torch.no_grad():
-            gap = _difference(self._call(op))
+            gap = _difference(call)
             touched = int(gap.count_nonzero()) != gap.numel()
         return None if touched else (gap.numel(), none)
 
@@ -72,7 +79,7 @@ class ComparisonRule(KinkRule):
         return Touch(op, elements, members, owner.repeat_interleave(2), weights, {}, value)
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
-        shape = torch.broadcast_shapes(*(a.shape for a in call.args if isinstance(a, torch.Tensor)))
+        shape = broadcast_shape(*call.args)
         return (selection == 1).reshape(shape)
 
     def candidates(self, call: Call, touch: Touch) -> torch.Tensor:
@@ -134,7 +141,7 @@ class StepRule(UnsteeredRule):
         if touch.op.name == "aten::signbit.default":
             return (selection != 0).reshape(x.shape)
         if len(call.args) > 1 and isinstance(call.args[1], torch.Tensor):
-            x = x.expand(torch.broadcast_shapes(x.shape, call.args[1].shape))
+            x = x.expand(broadcast_shape(x, call.args[1]))
         constant = selection.to(x.dtype).reshape(x.shape)
         return x - constant if self.residue else constant + 0 * x
 
@@ -195,7 +202,7 @@ class RemainderRule(ConstantRule):
 
     def evaluate(self, call: Call, selection: torch.Tensor, touch: Touch) -> Any:
         x, y = (torch.as_tensor(a) for a in call.args[:2])
-        shape = torch.broadcast_shapes(x.shape, y.shape)
+        shape = broadcast_shape(x, y)
         dtype = torch.promote_types(x.dtype, y.dtype)
         return x - y * selection.to(dtype).reshape(shape)
 

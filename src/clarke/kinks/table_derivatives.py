@@ -13,7 +13,7 @@ import torch
 
 from clarke.kinks import singular as at
 from clarke.kinks.lowering import Lowerer, Lowering, Part
-from clarke.kinks.model import Call, Hazard, KinkRule
+from clarke.kinks.model import Call, Hazard, KinkRule, broadcast_shape
 from clarke.kinks.regions import RegionRule
 from clarke.kinks.singular import SingularRule
 
@@ -91,7 +91,7 @@ def _each(name: str) -> Lowering:
     def lowering(lo: Lowerer) -> tuple[Part, ...] | None:
         slope, x, y = lo.arg(0, "grad_output"), lo.arg(1, "self"), lo.arg(2, "target")
         reduction, bound = int(lo.arg(3, "reduction")), float(lo.arg(4, "beta"))
-        shape = torch.broadcast_shapes(x.value.shape, y.value.shape)
+        shape = broadcast_shape(x.value, y.value)
         if name == "smooth_l1_loss_backward" and bound == 0:
             side = lo(_ATEN.sign.default, lo(_ATEN.sub.Tensor, x, y))
             slope = lo(_ATEN.mul.Tensor, lo(_ATEN.expand.default, slope, list(shape)), side)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.kinks.model import Call
-from clarke.kinks.regions import RegionRule
+from clarke.kinks.regions import Differences, RegionRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from clarke.kinks.regions import Pairs
 
 _Pieces = tuple[torch.Tensor, ...]
 
@@ -20,10 +22,9 @@ def _x(call: Call) -> torch.Tensor:
     return x
 
 
-def _at(*points: float) -> Callable[[Call], _Pieces]:
+def _at(*points: float) -> Differences:
     """Switching functions ``x - point``."""
-    # Not `x - p`: forward mode would give the number a tangent of zeros, slowly.
-    return lambda call: tuple(torch.ops.aten.sub.Scalar(_x(call), p) for p in points)
+    return Differences(lambda call: tuple([(_x(call), p) for p in points]))
 
 
 def _constant(x: torch.Tensor, value: float) -> torch.Tensor:
@@ -70,6 +71,10 @@ def _elu(call: Call) -> _Pieces:
     alpha, scale = call.arg(1, "alpha", 1.0), call.arg(2, "scale", 1.0)
     input_scale = call.arg(3, "input_scale", 1.0)
     return (alpha * scale * _expm1(_bounded(x * input_scale)), x * scale)
+
+
+def _elu_slope(call: Call) -> bool:
+    return bool(call.arg(1, "alpha", 1.0) * call.arg(3, "input_scale", 1.0) == 1)
 
 
 def _celu(call: Call) -> _Pieces:
@@ -142,9 +147,15 @@ def _as_like(bound: Any, x: torch.Tensor) -> torch.Tensor:
     return _constant(x, bound)
 
 
-def _clamp_split(call: Call) -> _Pieces:
+def _clamp_pairs(call: Call) -> Pairs:
     x = _x(call)
-    return tuple(x - _as_like(b, x) for b in _bounds(call) if b is not None)
+    return tuple(
+        [(x, _as_like(b, x) if _is_tensor(b) else b) for b in _bounds(call) if b is not None]
+    )
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
 
 
 def _equal_bounds(call: Call) -> torch.Tensor | None:
@@ -167,8 +178,8 @@ def _clamp(call: Call) -> _Pieces:
     return tuple(pieces)
 
 
-def _pair_split(call: Call) -> _Pieces:
-    return (call.args[0] - call.args[1],)
+def _pair(call: Call) -> Pairs:
+    return ((call.args[0], call.args[1]),)
 
 
 def _maximum(call: Call) -> _Pieces:
@@ -198,6 +209,10 @@ def _loss_split(default: float) -> Callable[[Call], _Pieces]:
         return (gap + bound, gap - bound)
 
     return split
+
+
+def _loss_slope(call: Call) -> bool:
+    return bool(call.arg(3, "", 1.0) != 0)
 
 
 def _smooth_l1(call: Call) -> _Pieces:
@@ -237,26 +252,31 @@ def regions() -> Iterator[tuple[str, RegionRule]]:
     yield "relu", relu
     yield "leaky_relu", RegionRule(_at(0.0), _leaky)
     yield "_prelu_kernel", RegionRule(_at(0.0), _prelu)
-    yield "hardtanh", RegionRule(lambda c: tuple(_x(c) - b for b in _hardtanh_bounds(c)), _hardtanh)
+    yield (
+        "hardtanh",
+        RegionRule(
+            Differences(lambda c: tuple([(_x(c), b) for b in _hardtanh_bounds(c)])), _hardtanh
+        ),
+    )
     yield "hardsigmoid", RegionRule(_at(-3.0, 3.0), _hardsigmoid)
     yield "hardswish", RegionRule(_at(-3.0, 3.0), _hardswish)
-    yield "elu", RegionRule(_at(0.0), _elu)
-    yield "celu", RegionRule(_at(0.0), _celu)
+    yield "elu", RegionRule(_at(0.0), _elu, one_slope=_elu_slope)
+    yield "celu", RegionRule(_at(0.0), _celu, one_slope=lambda _: True)
     yield "threshold", RegionRule(_threshold_split, _threshold, jumps=True)
     yield "hardshrink", RegionRule(_shrink_split, _hardshrink, jumps=True)
     yield "softshrink", RegionRule(_shrink_split, _softshrink)
     yield "abs", RegionRule(_at(0.0), _absolute)
-    clamp = RegionRule(_clamp_split, _clamp, overlap=_equal_bounds)
+    clamp = RegionRule(Differences(_clamp_pairs), _clamp, overlap=_equal_bounds)
     yield "clamp", clamp
     yield "clamp.Tensor", clamp
     for name in ("clamp_min", "clamp_max"):
         yield name, clamp
         yield f"{name}.Tensor", clamp
-    yield "maximum", RegionRule(_pair_split, _maximum)
-    yield "minimum", RegionRule(_pair_split, _minimum)
+    yield "maximum", RegionRule(Differences(_pair), _maximum)
+    yield "minimum", RegionRule(Differences(_pair), _minimum)
     yield "fmax", RegionRule(_number_split, _maximum)
     yield "fmin", RegionRule(_fmin_split, _minimum)
-    yield "smooth_l1_loss", RegionRule(_loss_split(1.0), _smooth_l1)
-    yield "huber_loss", RegionRule(_loss_split(1.0), _huber)
+    yield "smooth_l1_loss", RegionRule(_loss_split(1.0), _smooth_l1, one_slope=_loss_slope)
+    yield "huber_loss", RegionRule(_loss_split(1.0), _huber, one_slope=_loss_slope)
     yield "special_i0e", RegionRule(_at(0.0), _scaled_bessel(0))
     yield "special_i1e", RegionRule(_at(0.0), _scaled_bessel(1))

@@ -267,31 +267,30 @@ def _put(lo: Lowerer) -> Parts | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Attained:
-    """A largest or smallest by index of which no result is an entry of the first argument.
-
-    Autograd's formula then holds: it divides by how many entries equal the result, and would count
-    one of the first argument among these even where that is left out.
+class ByIndex:
+    """A largest or smallest by index, as it was recorded.
 
     Attributes:
         op: The record of the maximum or minimum that it is.
         dim: The dimension that the index is of.
+        x: What it starts from.
         index: (of a shape) where entries go.
-        equal: (of that shape) which entries are the result there.
-        count: (of the result's shape) how many are.
+        src: (of that shape) the entries.
+        result: What it returned.
     """
 
     op: OpRecord
     dim: int
+    x: torch.Tensor
     index: torch.Tensor
-    equal: torch.Tensor
-    count: torch.Tensor
+    src: torch.Tensor
+    result: torch.Tensor
 
 
-def attained(op: OpRecord) -> Attained | None:
-    """What attains each result of a reduction by index; None for any other operation."""
-    wide = ATEN.scatter_reduce.two
-    if op.short_name.rstrip("_") not in ("scatter_reduce", "index_reduce") or len(op.args) != 5:
+def by_index(op: OpRecord) -> ByIndex | None:
+    """A record as a largest or smallest by index; None for any other operation."""
+    name = op.short_name
+    if not name.startswith(("scatter_reduce", "index_reduce")) or len(op.args) != 5:
         return None
     dim, reduce = op.args[1], op.args[4]
     x, index, src = (op.kept.get(i) for i in (0, 2, 3))
@@ -300,21 +299,45 @@ def attained(op: OpRecord) -> Attained | None:
     if x.dim() == 0 or index.dim() == 0 or not x.is_floating_point():
         return None
     with torch.no_grad():
-        if op.short_name.startswith("index"):
+        if name.startswith("index"):
             shape = [1] * x.dim()
             shape[dim] = index.numel()
             index = index.reshape(shape).expand(src.shape)
-        src = src[tuple(slice(0, n) for n in index.shape)]
+        if src.shape != index.shape:
+            src = src[tuple(slice(0, n) for n in index.shape)]
         include = bool(op.kwargs.get("include_self", True))
-        result = wide(x, dim, index, src, reduce, include_self=include)
-        equal = src == result.gather(dim, index)
-        count = torch.zeros(x.shape).scatter_add_(dim, index, equal.to(torch.float32))
-        # One of the two holds everywhere, unless a NaN is among them.
-        if not bool(((count > 0) ^ (x == result)).all()):
-            return None
+        result = ATEN.scatter_reduce.two(x, dim, index, src, reduce, include_self=include)
     func = ATEN.amax.default if reduce == "amax" else ATEN.amin.default
     record = op.bare().holding(func=func, stands_for=op.shown)
-    return Attained(record, dim, index, equal, count)
+    return ByIndex(record, dim, x, index, src, result)
+
+
+@dataclass(frozen=True, eq=False)
+class Attained:
+    """What attains each result, where no result is an entry of the first argument.
+
+    Autograd's formula then holds: it divides by how many entries equal the result, and would count
+    one of the first argument among these even where that is left out.
+
+    Attributes:
+        equal: (of the index's shape) which entries are the result there.
+        count: (of the result's shape) how many are.
+    """
+
+    equal: torch.Tensor
+    count: torch.Tensor
+
+
+def attained(found: ByIndex) -> Attained | None:
+    """What attains each result of a reduction by index; None where one is of the start."""
+    with torch.no_grad():
+        equal = found.src == found.result.gather(found.dim, found.index)
+        count = torch.zeros(found.x.shape)
+        count.scatter_add_(found.dim, found.index, equal.to(torch.float32))
+        # One of the two holds everywhere, unless a NaN is among them.
+        if not bool(((count > 0) ^ (found.x == found.result)).all()):
+            return None
+    return Attained(equal, count)
 
 
 def scattered() -> Iterator[tuple[str, Lowering]]:

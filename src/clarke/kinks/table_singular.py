@@ -24,7 +24,7 @@ def singular_points() -> Iterator[tuple[str, KinkRule]]:
     for name in ("acos", "asin", "acosh", "atanh"):
         yield name, SingularRule(at.first_is_plus_minus_one)
     for name in ("Tensor_Scalar", "Tensor_Tensor"):
-        yield f"pow.{name}", SingularRule(at.power_is_special)
+        yield f"pow.{name}", SingularRule(at.power_is_special, never=at.power_is_natural)
     yield "pow.Scalar", SingularRule(at.zero_to_the_zero, Hazard.STEP)
     yield "atan2", SingularRule(at.both_are_zero, more=((at.on_the_cut, Hazard.STEP),))
     yield "hypot", SingularRule(at.both_are_zero, Hazard.CONE)

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from clarke.constraints import find_relevant, unflatten
-from clarke.decide.apart import OuterRefutation, RegularProof
+from clarke.constraints import find_relevant, flatten, unflatten
+from clarke.decide.answers import Independent, Slope, Smallest, Vertices
+from clarke.decide.apart import OneWay, OuterSeparation
 from clarke.decide.certificate import Certificate
 from clarke.decide.confirm import USUAL_FINEST
-from clarke.decide.guards import LimitProof
-from clarke.decide.membership import Membership
+from clarke.decide.guards import OneLimit
+from clarke.decide.membership import Member
 from clarke.decide.model import Witness
 from clarke.decide.normal import outer_estimate
-from clarke.decide.norms import BallRefutation
-from clarke.decide.recomputed import Recomputed
-from clarke.decide.refute import Refutation
+from clarke.decide.norms import NormSeparation
+from clarke.decide.refute import Separation
 from clarke.decide.verification import fresh_generator
+from clarke.decide.witnessed import Witnessed
 from clarke.kinks.lowering import recorded_index
 from clarke.verdict import Verdict
 
@@ -38,41 +39,53 @@ if TYPE_CHECKING:
 _ENTRIES = 16  # of a direction, the largest, that are tried alone
 
 
-def write(proof: Recomputed, tensors: Tensors) -> dict[str, Any]:
+def write(certificate: Certificate, tensors: Tensors) -> dict[str, Any]:
     """A proof's own part of a file; its tensors are added to `tensors`."""
-    program = proof.program
+    program, proof = certificate.replay, certificate.argument
     match proof:
-        case Certificate():
-            bare = proof if proof.run_gradient is None else _without_run(proof)
+        case Witnessed():
+            bare = proof if proof.run_gradient is None else _without_run(proof, program)
             _write_witnesses(proof.witnesses, program, tensors)
             return {"kind": "witnesses", "weights": list(proof.weights), "finest": bare.finest}
-        case LimitProof():
+        case OneLimit():
             _write_witnesses(proof.witnesses, program, tensors)
             tensors["limit"] = torch.from_numpy(proof.limit)
             return {"kind": "limits", "equal": proof.equal}
-        case RegularProof():
+        case OneWay():
             tensors["shares"] = torch.from_numpy(proof.shares)
             return {"kind": "pieces that bend one way"}
-        case Refutation():
+        case Separation():
             tensors["direction"] = torch.from_numpy(proof.direction)
             return {"kind": "separation", "part": [int(k) for k in proof.part]}
-        case OuterRefutation():
+        case OuterSeparation():
             tensors["direction"] = torch.from_numpy(proof.direction)
             return {"kind": "outer estimate"}
-        case BallRefutation():
+        case NormSeparation():
             tensors["direction"] = torch.from_numpy(proof.direction)
             return {"kind": "norms of zero"}
-        case Membership():
-            return _write_membership(proof, tensors)
+        case Member():
+            return {"kind": "membership", **_write_member(proof, certificate, tensors)}
+        case Smallest():
+            own = _write_member(proof.member, certificate, tensors)
+            return {"kind": "smallest", "short": proof.short, **own}
+        case Slope():
+            tensors.update(named("vector", certificate.gradient))
+            return {"kind": "slope", "slope": proof.slope, "exact": proof.exact}
+        case Vertices():
+            _write_elements(proof.directions, proof.elements, program.point, tensors)
+            return {"kind": "vertices", "count": len(proof.elements), "exact": proof.exact}
+        case Independent():
+            own = {"rank": proof.rank.rank, "off": proof.rank.off, "exact": proof.exact}
+            return {"kind": "rank", **own}
         case _:
             raise TypeError(type(proof).__name__)
 
 
-def _without_run(proof: Certificate) -> Certificate:
+def _without_run(proof: Witnessed, program: Program) -> Witnessed:
     """The same for a reader who has the recorded operations and not the function."""
     bare = replace(proof, run_gradient=None)
     usual = proof.finest == USUAL_FINEST
-    return bare if usual else replace(bare, finest=bare.finest_told())
+    return bare if usual else replace(bare, finest=bare.finest_told(program))
 
 
 def _write_witnesses(witnesses: Sequence[Witness], program: Program, tensors: Tensors) -> None:
@@ -88,20 +101,18 @@ def _write_witnesses(witnesses: Sequence[Witness], program: Program, tensors: Te
         tensors[f"witness.{n}.selection"] = torch.cat([empty, *pairs])
 
 
-def _write_membership(proof: Membership, tensors: Tensors) -> dict[str, Any]:
+def _write_member(proof: Member, certificate: Certificate, tensors: Tensors) -> dict[str, Any]:
+    point = certificate.replay.point
     if proof.directions is None:
         tensors["elements"] = torch.from_numpy(proof.elements)
     else:
-        for n, (d, g) in enumerate(zip(proof.directions, proof.elements, strict=True)):
-            tensors.update(named(f"witness.{n}.direction", unflatten(d, proof.point)))
-            tensors.update(named(f"witness.{n}.gradient", unflatten(g, proof.point)))
-    tensors.update(named("vector", proof.vector))
+        _write_elements(proof.directions, proof.elements, point, tensors)
+    tensors.update(named("vector", certificate.gradient))
     if proof.direction is not None:
         tensors["direction"] = torch.from_numpy(proof.direction)
     if proof.shares is not None:
         tensors["shares"] = torch.from_numpy(proof.shares)
     return {
-        "kind": "membership",
         "inside": proof.inside,
         "weights": proof.weights.tolist(),
         "asked": proof.asked,
@@ -109,6 +120,12 @@ def _write_membership(proof: Membership, tensors: Tensors) -> dict[str, Any]:
         "exact": proof.exact,
         "regular": proof.regular,
     }
+
+
+def _write_elements(directions: Any, elements: Any, point: Parts, tensors: Tensors) -> None:
+    for n, (d, g) in enumerate(zip(directions, elements, strict=True)):
+        tensors.update(named(f"witness.{n}.direction", unflatten(d, point)))
+        tensors.update(named(f"witness.{n}.gradient", unflatten(g, point)))
 
 
 def named(name: str, parts: Sequence[torch.Tensor]) -> Tensors:
@@ -129,50 +146,48 @@ def touched(program: Program) -> torch.Tensor:
     return torch.cat(found)
 
 
-def gradient_of(proof: Recomputed) -> Parts:
-    """The gradient that a proof is about, one tensor per variable."""
-    if isinstance(proof, Membership):
-        return ()
-    own = proof.gradient  # type: ignore[attr-defined]
-    parts: Parts = unflatten(own, proof.point) if isinstance(own, np.ndarray) else own
-    return tuple(g.to(torch.float64) for g in parts)
+def gradient_of(certificate: Certificate) -> Parts:
+    """The gradient that a proof is about, one tensor per variable; none of a member of the set."""
+    judged = certificate.gradient if certificate.argument.judges else ()
+    return tuple(g.to(torch.float64) for g in judged)
 
 
-def proved(proof: Recomputed) -> tuple[Verdict, ...]:
+def proved(certificate: Certificate) -> tuple[Verdict, ...]:
     """The verdicts that a proof that holds is a proof of, the strongest first."""
     positive = (Verdict.SMOOTH, Verdict.BOULIGAND, Verdict.CLARKE)
+    proof = certificate.argument
     match proof:
-        case Certificate() if _is_smooth(proof.program):
+        case Witnessed() if _is_smooth(certificate.replay):
             return positive
-        case Certificate():
+        case Witnessed():
             return positive[1:] if len(proof.witnesses) == 1 else positive[2:]
-        case LimitProof():
+        case OneLimit():
             return positive if proof.equal else (Verdict.NOT_CLARKE,)
-        case RegularProof():
+        case OneWay():
             return positive[2:]
-        case Membership():
-            return (Verdict.UNDECIDED,)
         case _:
-            return (Verdict.NOT_CLARKE,)
+            return (Verdict.NOT_CLARKE if proof.judges else Verdict.UNDECIDED,)
 
 
-def entry_apart(proof: Recomputed) -> int | None:
+def entry_apart(certificate: Certificate) -> int | None:
     """An entry of a direction that is enough to separate, with half its share of the gap or more.
 
     Where variables fall apart, a checker that looks at one of them has fewer kinks to decide.
     """
+    program, target = certificate.replay, flatten(certificate.gradient)
+    proof = certificate.argument
     match proof:
-        case Refutation():
-            limits, target = proof.limits, proof.gradient
+        case Separation():
+            limits = proof.limits
 
             def gap(part: Any) -> float:
                 return float(part @ target - part @ limits.element(limits.extreme(part)))
 
-        case OuterRefutation():
-            outer = outer_estimate(proof.program, fresh_generator(), proof.program.deadline)
+        case OuterSeparation():
+            outer = outer_estimate(program, fresh_generator(), program.deadline)
 
             def gap(part: Any) -> float:
-                return outer.gap(proof.gradient, part)
+                return outer.gap(target, part)
 
         case _:
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -13,17 +13,21 @@ import torch
 from clarke.constraints import flatten
 from clarke.constraints.reads import held_sides
 from clarke.deadline import UNLIMITED, Deadline
-from clarke.decide.membership import Membership
-from clarke.decide.recomputed import Defect, Recomputed, as_defects, rebuilt
+from clarke.decide.answers import Smallest
+from clarke.decide.certificate import Certificate
+from clarke.decide.descent import Stationarity
+from clarke.decide.membership import Member, Membership
+from clarke.decide.recomputed import Defect, as_defects, rebuilt
 from clarke.decide.verification import is_replayed
 from clarke.errors import InputError, ModifiedSinceError, ProofError, UnsupportedError
+from clarke.fast import Layered
 from clarke.kinks.smooth import OpClass, classify
 from clarke.proof.checked import fields, text, truth
 from clarke.proof.claims import entry_apart, gradient_of, named, proved, touched, write
 from clarke.proof.container import pack, put, read_bytes, refuse, unpack
 from clarke.proof.instructions import check_instructions, instructions
 from clarke.proof.plain import program_from_plain, program_to_plain
-from clarke.proof.reading import each, read
+from clarke.proof.reading import read
 from clarke.proof.sizes import first_run
 from clarke.proof.slim import is_slim, slim, whole
 from clarke.proof.theorem import (
@@ -81,7 +85,7 @@ class Stored:
         kept = (self.tensors.get(f"gradient.{i}") for i in range(len(self.variables)))
         return tuple(g for g in kept if g is not None)
 
-    def certificate(self, deadline: Deadline = UNLIMITED) -> Recomputed:
+    def certificate(self, deadline: Deadline = UNLIMITED) -> Certificate:
         """The proof as `clarke.check` returns it, its program built from the file.
 
         Raises:
@@ -95,13 +99,8 @@ class Stored:
             raise refuse("it holds a step that is still to be judged, and no proof")
         trace = first_run(self.trace, deadline)
         program = rebuilt(trace, self.variables, deadline, held=True)
-        gradient = (
-            ()
-            if self.claim.get("kind") == "membership"
-            else each("gradient", program, self.tensors)
-        )
-        proof = read(self.claim, program, gradient, self.tensors)
-        if not proof.holds_sides and bool(held_sides(program.analysis).any()):
+        proof = read(self.claim, program, self.tensors)
+        if not proof.argument.holds_sides and bool(held_sides(program.analysis).any()):
             raise Defect("a branch of Python rests on a tie, and the proof speaks of both sides")
         return proof
 
@@ -127,7 +126,7 @@ class Stored:
             except ProofError as error:
                 raise Defect(str(error)) from error
             self._check_statement(proof, deadline)
-            proof.recompute(proof.program, run=True)
+            proof.check(proof.replay, run=True)
         return tuple(found)
 
     @property
@@ -147,8 +146,8 @@ class Stored:
         except ProofError as error:
             raise Defect(str(error)) from error
 
-    def _check_statement(self, proof: Recomputed, deadline: Deadline) -> None:
-        program = proof.program
+    def _check_statement(self, proof: Certificate, deadline: Deadline) -> None:
+        program = proof.replay
         listed = self.tensors.get("touched")
         same = listed is not None and listed.dtype == torch.int64
         if listed is None or not (same and torch.equal(listed, touched(program))):
@@ -186,20 +185,23 @@ def save_certificate(
             of somebody else, sparse or complex constants.
         ModifiedSinceError: The program's tensors have changed since it was judged.
     """
-    proof = certificate
-    if hasattr(proof, "whole"):  # a quick verdict's, which is put together when it is asked for
-        if proof.seal != proof.sealed().seal:
-            raise _changed()
-        proof = proof.whole(UNLIMITED)
-    if not isinstance(proof, Recomputed):
+    holds = isinstance(certificate, (Membership, Stationarity))
+    proof = certificate.certificate if holds else certificate
+    if not isinstance(proof, Certificate):
         raise InputError(
             f"A {type(certificate).__name__} is no proof of a verdict on a program. Pass "
             "report.certificate."
         )
     if proof.seal != proof.sealed().seal:
         raise _changed()
-    proof = proof.with_directions() if isinstance(proof, Membership) else proof
-    program = proof.program
+    program, argument = proof.replay, proof.argument
+    if isinstance(argument, Layered):  # it is put together when it is asked for
+        proof = argument.whole(program, proof.gradient)
+    elif isinstance(argument, Member):
+        proof = replace(proof, argument=argument.with_directions(program))
+    elif isinstance(argument, Smallest):
+        member = argument.member.with_directions(program)
+        proof = replace(proof, argument=replace(argument, member=member))
     tensors = dict(named("gradient", gradient_of(proof)))
     tensors["touched"] = touched(program)
     claim = write(proof, tensors)
@@ -336,7 +338,7 @@ def unpack_stored(raw: bytes, name: str) -> Stored:
     return found
 
 
-def load_certificate(path: str | PathLike[str], *, seconds: float | None = None) -> Recomputed:
+def load_certificate(path: str | PathLike[str], *, seconds: float | None = None) -> Certificate:
     """The proof of a file, as a certificate that can be verified as any other.
 
     Reading it runs operators of torch that clarke knows, on tensors of the file, and no other code.

@@ -12,6 +12,7 @@ from clarke.capture import Ref, input_slots
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.recomputed import Defect
 from clarke.kinks import OpKind, default_registry
+from clarke.kinks.model import broadcast_shape
 from clarke.numerics import INSTRUCTION_NUMBERS
 from clarke.proof.cells import UNKNOWN, Cells, NoInstructionsError
 from clarke.proof.claims import touched
@@ -264,7 +265,7 @@ class _Lowered:
         given = [a if a is None else self._tensor(a) for a in args]
         numbers = {k: v for k, v in named.items() if k not in ("dtype", "memory_format")}
         more = {k: self.cells.constant(v) for k, v in numbers.items() if v is not None}
-        shape = torch.broadcast_shapes(*(t.shape for t in given if t is not None))
+        shape = broadcast_shape(*given)
         if prod(shape) > INSTRUCTION_NUMBERS:
             raise NoInstructionsError("a program that is too large for exact arithmetic")
         columns = [

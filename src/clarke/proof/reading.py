@@ -10,8 +10,10 @@ import torch
 
 from clarke.constraints import build_rows, find_relevant, flatten
 from clarke.decide.allowed import allowed_error, least_bounds
-from clarke.decide.apart import OuterRefutation, RegularProof, refute_outside
-from clarke.decide.certificate import Certificate, replay_bounds
+from clarke.decide.answers import Independent, Slope, Smallest, Vertices
+from clarke.decide.apart import OneWay, OuterSeparation, refute_outside
+from clarke.decide.certificate import Argument, Certificate
+from clarke.decide.dependent import Rank
 from clarke.decide.exact import (
     part_entries,
     part_limits,
@@ -19,18 +21,19 @@ from clarke.decide.exact import (
     rounding_of_set,
     verified,
 )
-from clarke.decide.guards import LimitProof
+from clarke.decide.guards import OneLimit
 from clarke.decide.live import find_live
-from clarke.decide.membership import Membership, allowed_for, recomputed_set
+from clarke.decide.membership import Member, allowed_for, recomputed_set
 from clarke.decide.model import Witness
 from clarke.decide.normal import outer_estimate
-from clarke.decide.norms import BallRefutation
-from clarke.decide.recomputed import Defect, Recomputed
-from clarke.decide.refute import Refutation
+from clarke.decide.norms import NormSeparation
+from clarke.decide.recomputed import Defect
+from clarke.decide.refute import Separation
 from clarke.decide.rounding import Rounding
 from clarke.decide.surroundings import surroundings
 from clarke.decide.tolerance import added, larger, ray_bounds
-from clarke.decide.verification import ad_weights, fresh_generator, is_replayed, own_gradient
+from clarke.decide.verification import ad_weights, fresh_generator, own_gradient
+from clarke.decide.witnessed import Witnessed, replay_bounds
 from clarke.proof.checked import fields, items, number, truth, whole
 from clarke.proof.container import refuse
 
@@ -43,9 +46,7 @@ if TYPE_CHECKING:
     Parts = tuple[torch.Tensor, ...]
 
 
-def read(
-    claim: Any, program: Program, gradient: Parts, tensors: Mapping[str, torch.Tensor]
-) -> Recomputed:
+def read(claim: Any, program: Program, tensors: Mapping[str, torch.Tensor]) -> Certificate:
     """The proof of a file, for its program; what is not in the file is computed.
 
     Raises:
@@ -56,7 +57,12 @@ def read(
     made = _READERS.get(kind) if isinstance(kind, str) else None
     if made is None:
         raise refuse("claim.kind is not known")
-    return made(claim, program, gradient, tensors).sealed()
+    if kind in ("vertices", "rank"):
+        vector = tuple(torch.zeros_like(p) for p in program.point)
+    else:
+        asked = kind in ("membership", "smallest", "slope")
+        vector = each("vector" if asked else "gradient", program, tensors, double=not asked)
+    return Certificate(program, vector, made(claim, program, vector, tensors)).sealed()
 
 
 def each(
@@ -119,7 +125,7 @@ def _rows(program: Program, direction: Parts, choices: Mapping[int, torch.Tensor
 
 def _read_certificate(
     claim: Any, program: Program, gradient: Parts, tensors: Mapping[str, torch.Tensor]
-) -> Recomputed:
+) -> Argument:
     fields(claim, {"kind", "weights", "finest"}, "claim")
     weights = tuple(number(w, "claim.weights") for w in items(claim["weights"], "claim.weights"))
     witnesses = _read_witnesses(len(weights), program, tensors)
@@ -136,10 +142,7 @@ def _read_certificate(
         for w in witnesses:
             sizes = larger(tuple(g.abs() for g in w.gradient), tuple(g.abs() for g in gradient))
             bounds = added(bounds, ray_bounds(sizes))
-    return Certificate(
-        program=program,
-        gradient=gradient,
-        point=program.point,
+    return Witnessed(
         witnesses=witnesses,
         weights=weights,
         bounds=bounds,
@@ -149,8 +152,11 @@ def _read_certificate(
 
 
 def _read_limits(
-    claim: Any, program: Program, gradient: Parts, tensors: Mapping[str, torch.Tensor]
-) -> Recomputed:
+    claim: Any,
+    program: Program,
+    gradient: Parts,  # noqa: ARG001 - it says of all what the limit is
+    tensors: Mapping[str, torch.Tensor],
+) -> Argument:
     fields(claim, {"kind", "equal"}, "claim")
     count = sum(1 for name in tensors if name.endswith(".selection"))
     witnesses = _read_witnesses(count, program, tensors)
@@ -160,11 +166,7 @@ def _read_limits(
     around = surroundings(program, own, relevance, generator, program.deadline)
     if isinstance(around, str):
         raise Defect(around)
-    return LimitProof(
-        program=program,
-        point=program.point,
-        gradient=gradient,
-        replayed=is_replayed(program, flatten(gradient)),
+    return OneLimit(
         limit=array("limit", tensors),
         error=around.error,
         equal=truth(claim["equal"]),
@@ -174,20 +176,23 @@ def _read_limits(
 
 
 def _read_regular(
-    claim: Any, program: Program, gradient: Parts, tensors: Mapping[str, torch.Tensor]
-) -> Recomputed:
+    claim: Any,
+    program: Program,
+    gradient: Parts,  # noqa: ARG001 - the weights say what it is
+    tensors: Mapping[str, torch.Tensor],
+) -> Argument:
     fields(claim, {"kind"}, "claim")
     mixture = ad_weights(program)
     own = own_gradient(program)
     coarse = Rounding(program, own, weights=mixture).bounds
     replay = Rounding(program, own, weights=mixture, double=True).bounds
     shares = array("shares", tensors)
-    return RegularProof(program, program.point, gradient, shares, added(coarse, replay))
+    return OneWay(shares, added(coarse, replay))
 
 
 def _read_refutation(
     claim: Any, program: Program, gradient: Parts, tensors: Mapping[str, torch.Tensor]
-) -> Recomputed:
+) -> Argument:
     fields(claim, {"kind", "part"}, "claim")
     part = tuple(whole(k, "claim.part") for k in items(claim["part"], "claim.part"))
     if any(not 0 <= k < program.analysis.count for k in part):
@@ -203,16 +208,11 @@ def _read_refutation(
         limits = recomputed_limits(program)
     if not limits.count:
         raise Defect("no selection is left around the point")
-    replayed = is_replayed(program, target)
-    least = allowed_error(program, replayed=replayed) + rounding_of_set(program, limits)
+    least = allowed_error(program, target) + rounding_of_set(program, limits)
     allowed = np.where(entries, least, 0.0)
     own = np.where(entries, target, 0.0)
     far = limits.element(limits.extreme(direction))
-    return Refutation(
-        program=program,
-        point=program.point,
-        gradient=target,
-        replayed=replayed,
+    return Separation(
         limits=limits,
         direction=direction,
         gap=float(direction @ own - direction @ far),
@@ -224,20 +224,15 @@ def _read_refutation(
 
 def _read_outer(
     claim: Any, program: Program, gradient: Parts, tensors: Mapping[str, torch.Tensor]
-) -> Recomputed:
+) -> Argument:
     fields(claim, {"kind"}, "claim")
     target = flatten(gradient)
     direction = _direction(target, tensors)
     outer = outer_estimate(program, fresh_generator(), program.deadline)
-    replayed = is_replayed(program, target)
-    own = refute_outside(outer, program, target, allowed_error(program, replayed=replayed))
+    own = refute_outside(outer, target, allowed_error(program, target))
     if own is None:
         raise Defect("the gradient is not outside of the estimate")
-    return OuterRefutation(
-        program=program,
-        point=program.point,
-        gradient=target,
-        replayed=replayed,
+    return OuterSeparation(
         direction=direction,
         gap=outer.gap(target, direction),
         distance=own.distance,
@@ -247,10 +242,10 @@ def _read_outer(
 
 def _read_norms(
     claim: Any, program: Program, gradient: Parts, tensors: Mapping[str, torch.Tensor]
-) -> Recomputed:
+) -> Argument:
     fields(claim, {"kind"}, "claim")
     target = flatten(gradient)
-    return BallRefutation.claimed(program, target, _direction(target, tensors))
+    return NormSeparation.claimed(program, target, _direction(target, tensors))
 
 
 def _direction(target: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
@@ -269,17 +264,16 @@ def _stacked(name: str, count: int, program: Program, tensors: Mapping[str, torc
 def _read_membership(
     claim: Any,
     program: Program,
-    gradient: Parts,  # noqa: ARG001 - it is about a vector of its own
+    vector: Parts,
     tensors: Mapping[str, torch.Tensor],
-) -> Recomputed:
+) -> Member:
     known = {"kind", "inside", "weights", "asked", "atoms", "exact", "regular"}
     fields(claim, known, "claim")
     inside, exact, regular = (truth(claim[name]) for name in ("inside", "exact", "regular"))
     asked = None if claim["asked"] is None else number(claim["asked"], "claim.asked")
-    vector = each("vector", program, tensors, double=False)
     target = flatten(vector)
     found = recomputed_set(program, exact=exact, regular=regular)
-    allowed = allowed_for(found, vector, target, asked)
+    allowed = allowed_for(found, vector, asked)
     if asked is None and not inside:
         allowed = allowed + rounding_of_set(program, found)
     given = items(claim["weights"], "claim.weights")
@@ -300,27 +294,68 @@ def _read_membership(
         tuple(whole(a, "claim.atoms") for a in items(atom, "claim.atoms"))
         for atom in items(claim["atoms"], "claim.atoms")
     ]
-    return Membership(
+    return Member(
         inside=inside,
         distance=distance,
         elements=elements,
         weights=weights,
         direction=_direction(target, tensors) if "direction" in tensors else None,
-        target=target,
         allowed=allowed,
         atoms=tuple(atoms),
-        vector=vector,
         asked=asked,
         exact=exact,
         regular=regular,
         shares=array("shares", tensors, 2) if "shares" in tensors else None,
         directions=directions,
-        program=program,
-        point=program.point,
     )
 
 
-_READERS: Mapping[str, Callable[[Any, Program, Parts, Mapping[str, torch.Tensor]], Recomputed]] = (
+def _read_smallest(
+    claim: Any, program: Program, vector: Parts, tensors: Mapping[str, torch.Tensor]
+) -> Argument:
+    rest = {name: value for name, value in claim.items() if name != "short"}
+    member = _read_membership(rest, program, vector, tensors)
+    return Smallest(member, number(claim.get("short"), "claim.short"))
+
+
+def _read_slope(
+    claim: Any,
+    program: Program,  # noqa: ARG001 - it is recomputed from it when it is checked
+    vector: Parts,  # noqa: ARG001 - the direction
+    tensors: Mapping[str, torch.Tensor],  # noqa: ARG001 - there are none
+) -> Argument:
+    fields(claim, {"kind", "slope", "exact"}, "claim")
+    return Slope(number(claim["slope"], "claim.slope"), truth(claim["exact"]))
+
+
+def _read_vertices(
+    claim: Any,
+    program: Program,
+    vector: Parts,  # noqa: ARG001 - it is about none
+    tensors: Mapping[str, torch.Tensor],
+) -> Argument:
+    fields(claim, {"kind", "count", "exact"}, "claim")
+    count = whole(claim["count"], "claim.count")
+    if not 0 < count <= len(tensors):
+        raise refuse("claim.count is not that of the vertices")
+    elements, directions = (
+        _stacked(name, count, program, tensors) for name in ("gradient", "direction")
+    )
+    return Vertices(elements, directions, truth(claim["exact"]))
+
+
+def _read_rank(
+    claim: Any,
+    program: Program,  # noqa: ARG001 - it is recomputed from it when it is checked
+    vector: Parts,  # noqa: ARG001 - it is about none
+    tensors: Mapping[str, torch.Tensor],  # noqa: ARG001 - there are none
+) -> Argument:
+    fields(claim, {"kind", "rank", "off", "exact"}, "claim")
+    rank = Rank(whole(claim["rank"], "claim.rank"), number(claim["off"], "claim.off"))
+    return Independent(rank, truth(claim["exact"]))
+
+
+_READERS: Mapping[str, Callable[[Any, Program, Parts, Mapping[str, torch.Tensor]], Argument]] = (
     MappingProxyType(
         {
             "witnesses": _read_certificate,
@@ -330,6 +365,10 @@ _READERS: Mapping[str, Callable[[Any, Program, Parts, Mapping[str, torch.Tensor]
             "outer estimate": _read_outer,
             "norms of zero": _read_norms,
             "membership": _read_membership,
+            "smallest": _read_smallest,
+            "slope": _read_slope,
+            "vertices": _read_vertices,
+            "rank": _read_rank,
         }
     )
 )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from clarke.decide import Culprit, Proof
+    from clarke.decide import Certificate, Culprit
     from clarke.verdict import Verdict
 
 
@@ -79,7 +79,7 @@ class Report:
     reason: str
     gradient: tuple[torch.Tensor, ...]
     kinks: tuple[KinkSummary, ...]
-    certificate: Proof | None = None
+    certificate: Certificate | None = None
     theorem: str = ""
     culprits: tuple[Culprit, ...] = ()
     element: tuple[torch.Tensor, ...] | None = None

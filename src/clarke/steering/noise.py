@@ -105,11 +105,12 @@ class Noise:
         error, value, whole = self._error_of_terms(part), result.detach(), part.whole
         if part.elementwise is not None:
             sizes = part.elementwise(value).nan_to_num(0.0, 0.0, 0.0)
-            result.register_hook(lambda adjoint: adjoint * (1 + error(sizes)))
+            result.register_hook(lambda a: None if a is None else a * (1 + error(sizes)))
             return
 
-        def found(adjoint: torch.Tensor) -> None:
-            if behind is not None and whole is not None:
+        def found(adjoint: torch.Tensor | None) -> None:
+            # None where the gradient of what follows is undefined: there is nothing to move.
+            if behind is not None and whole is not None and adjoint is not None:
                 sizes = whole(call, value, adjoint.detach())
                 for i, own in enumerate(sizes if isinstance(sizes, tuple) else (sizes,)):
                     behind.errors.append((i, error(own)))
@@ -196,6 +197,8 @@ class Noise:
                 sizes = np.abs(values)
                 sizes *= share
                 error += sizes
+                if not np.isfinite(error.sum()):  # infinity is what it is: a mask
+                    error[~np.isfinite(values)] = 0
             return torch.from_numpy(error)
 
         return rounded
@@ -210,7 +213,8 @@ def _on_device(
     bits = bits.bitwise_xor_(bits >> int(_AGAIN)).mul_(_SECOND)
     error = bits.to(torch.float64).mul_(unit * RANDOM_BITS)
     error *= value + value.sign() * (least / unit)
-    return error.add_(side * value.abs())
+    error += side * value.abs()
+    return torch.where(value.isfinite(), error, 0.0)  # infinity is what it is: a mask
 
 
 class _Behind:

@@ -13,8 +13,8 @@ from clarke.capture import Ref
 from clarke.check import check
 from clarke.constraints import find_relevant
 from clarke.constraints.relevance import Mixing
-from clarke.decide.certificate import Certificate
 from clarke.decide.hazards import obstacle
+from clarke.decide.witnessed import Witnessed
 from clarke.errors import ClarkeError, InputError
 from clarke.numerics import GRADCHECK_ROWS
 from clarke.prepare import prepared
@@ -171,14 +171,16 @@ class Rows:
         of these selections add up to autograd's in a row, that row is proved.
         """
         proof = row.report.certificate
-        if not isinstance(proof, Certificate) or not all(len(w.rows) for w in proof.witnesses):
+        if proof is None or not isinstance(proof.argument, Witnessed):
+            return ()
+        if not all(len(w.rows) for w in proof.witnesses):
             return ()
         try:
             own = _jacobian(self.only(row.indices)(*self.arguments), self._leaves(row.variables))
-            total, size = torch.zeros_like(own), own.abs()
+            total, size, program = torch.zeros_like(own), own.abs(), proof.replay
             for witness, weight in zip(proof.witnesses, proof.weights, strict=True):
-                run = proof.program.run(choices=witness.choices)
-                flat = run.tensors[_summed(proof.program)]
+                run = program.run(choices=witness.choices)
+                flat = run.tensors[_summed(program)]
                 found = _jacobian(flat, run.leaves)
                 total, size = total + weight * found, torch.maximum(size, found.abs())
         except (ClarkeError, RuntimeError):

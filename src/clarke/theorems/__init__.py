@@ -5,7 +5,7 @@ from clarke.theorems.explanation import Explanation, Hypothesis, LayerFacts
 from clarke.theorems.judge import explain_trace
 from clarke.theorems.model import Bias, Condition, Strength, Theorem
 from clarke.theorems.peel import Group, Peeling, peel
-from clarke.theorems.rank import RankCertificate, full_column_rank
+from clarke.theorems.rank import FullRank, full_column_rank
 from clarke.theorems.structure import Context, Structure
 from clarke.theorems.walk import walk
 
@@ -15,11 +15,11 @@ __all__ = [
     "Condition",
     "Context",
     "Explanation",
+    "FullRank",
     "Group",
     "Hypothesis",
     "LayerFacts",
     "Peeling",
-    "RankCertificate",
     "Strength",
     "Structure",
     "Theorem",

@@ -20,7 +20,7 @@ _EXACT = 40  # largest size for which elimination in rationals settles what boun
 
 
 @dataclass(frozen=True, eq=False)
-class RankCertificate:
+class FullRank:
     """Proof that the columns of X are linearly independent.
 
     A square part M of X (some of its rows) and an approximate inverse R with ``|I - R M| < 1`` in
@@ -62,7 +62,7 @@ class RankCertificate:
         return n == 0 or _defect(self.inverse, square) < 1
 
 
-def full_column_rank(matrix: ArrayLike) -> RankCertificate | None:
+def full_column_rank(matrix: ArrayLike) -> FullRank | None:
     """Whether X has linearly independent columns, as a certificate; None if that is not proved.
 
     Args:
@@ -76,7 +76,7 @@ def full_column_rank(matrix: ArrayLike) -> RankCertificate | None:
     if n > m or not np.isfinite(x).all():
         return None
     if n == 0:
-        return RankCertificate(np.zeros(0, dtype=np.int64), None).sealed(x)
+        return FullRank(np.zeros(0, dtype=np.int64), None).sealed(x)
     scale = np.abs(x).max(axis=0)
     if not (scale > 0).all():
         return None
@@ -89,9 +89,9 @@ def full_column_rank(matrix: ArrayLike) -> RankCertificate | None:
     except np.linalg.LinAlgError:
         inverse = None
     if inverse is not None and np.isfinite(inverse).all() and _defect(inverse, square) < 1:
-        return RankCertificate(rows, inverse).sealed(x)
+        return FullRank(rows, inverse).sealed(x)
     if n <= _EXACT and _regular(square):
-        return RankCertificate(rows, None).sealed(x)
+        return FullRank(rows, None).sealed(x)
     return None
 
 
