@@ -24,15 +24,19 @@ class Partial:
     Args:
         program: The program.
         ops: Operations of its trace whose arguments are wanted; they do not run themselves.
+
+    Attributes:
+        ops: These.
+        needed: What runs, in order.
     """
 
     def __init__(self, program: Program, ops: Sequence[OpRecord]) -> None:
         self._program = program
-        self._ops = ops
+        self.ops = ops
         trace_ops = program.analysis.trace.ops
         position = {id(op): i for i, op in enumerate(trace_ops)}
         before = trace_ops[: max(position[id(op)] for op in ops)]
-        self._needed = before if any(map(_writes, before)) else _cone(before, ops)
+        self.needed = before if any(map(_writes, before)) else _cone(before, ops)
         # What runs in the replay's type exactly as it was recorded, once that is known.
         self._plain: dict[int, bool] = {}
 
@@ -47,9 +51,9 @@ class Partial:
         """
         state = State(self._program, point, None, None, grad=grad)
         with torch.set_grad_enabled(grad):
-            for op in self._needed:
+            for op in self.needed:
                 self._step(op, state)
-            calls = [state.call(op) for op in self._ops]
+            calls = [state.call(op) for op in self.ops]
         return state.leaves, calls
 
     def _step(self, op: OpRecord, state: State) -> None:
