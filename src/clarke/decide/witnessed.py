@@ -188,7 +188,7 @@ class Witnessed(Argument):
                 if outcome.confirmed:
                     break
             if outcome is not None and not outcome.confirmed:
-                return (f"gradients along witness {i} {outcome.shortcoming}",)
+                return (f"gradients just beside the point (witness {i}) {outcome.shortcoming}",)
         return ()
 
     def adds_up(self, program: Program, vector: Tensors) -> bool:

@@ -55,7 +55,7 @@ class Hunt:
         visited: Operations with kinks that were touched.
         unreached: Those seen of which no kink was touched.
         points: How many points were run.
-        undecided: At how many of them `check` could not decide.
+        undecided: At how many of them `check` could not decide, those of `extreme` size apart.
         seconds: What it took.
         doubt: Why `check` could not decide at the first of them; "" where it could everywhere.
     """

@@ -259,8 +259,9 @@ class _Search:
             self._late.append((point, key))  # on a busy machine it may only need more
             return
         if report.verdict is Verdict.UNDECIDED:
-            self._undecided += 1
-            self._doubt = self._doubt or report.reason
+            if not any(_is_extreme(x) for x in point):  # there nearby points are no neighbours
+                self._undecided += 1
+                self._doubt = self._doubt or report.reason
             self._checks[key] += 1  # dear, and likely to be the same again
         if _kind(report) is None or _key(report) in self._known:
             return

@@ -25,8 +25,10 @@ _LEAST_SHARE = 1e-9
 
 def report_text(report: Report) -> str:
     """Verdict, reason, gradient, witness and the touched kinks."""
-    lines = [f"{report.verdict.name}: {report.reason}"]
-    lines = textwrap.wrap(lines[0], 80, break_long_words=False, break_on_hyphens=False)
+    reason = _files_by_name(report)
+    lines = textwrap.wrap(
+        f"{report.verdict.name}: {reason}", 80, break_long_words=False, break_on_hyphens=False
+    )
     lines += _field("gradient", tensors_text(report.gradient))
     if report.element is not None:
         lines += _field("valid", tensors_text(report.element))
@@ -105,6 +107,14 @@ def _place(where: Location | KinkSummary) -> str:
     """Module path and line, with the file's name only."""
     place = f"{PurePath(where.file).name}:{where.line}"
     return f"{where.module} ({place})" if where.module else place
+
+
+def _files_by_name(report: Report) -> str:
+    """The reason, with files named as in the lines below it."""
+    reason = report.reason
+    for file in {c.location.file for c in report.culprits}:
+        reason = reason.replace(f"{file}:", f"{PurePath(file).name}:")
+    return reason
 
 
 def kink_text(kink: KinkSummary) -> str:
