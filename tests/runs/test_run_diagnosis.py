@@ -177,3 +177,13 @@ def test_a_run_that_was_interrupted_says_so(ran):
     assert done.status == 130
     assert "The program ended early: KeyboardInterrupt." in screen
     assert "The program ended early: KeyboardInterrupt." in page
+
+
+def test_a_run_that_ended_at_its_gradient_says_so_in_one_sentence(ran):
+    point, loss, *_ = PLANTED["root"]
+    _, screen, page = ran(HEAD.format(point=point, loss=loss), "--on-nonfinite", "raise")
+    told = screen.partition("The program ended early: WrongGradientError: ")[2]
+    assert told
+    assert "NONFINITE: " not in told  # the report stands in the traceback above
+    assert ".. " not in told
+    assert "NONFINITE: " not in page.partition("The program ended early: ")[2].partition("<")[0]

@@ -160,7 +160,8 @@ class Run:
             at = f" Its last step was {last.number:,}." if last is not None else ""
             return f"Not finished: the run was ended from outside, or still goes on.{at}"
         if self.summary.get("status"):
-            return f"The program ended early: {str(self.summary['ended']).rstrip(': ')}."
+            first = str(self.summary["ended"]).partition("\n")[0]  # a report follows in errors
+            return f"The program ended early: {first.rstrip(': .')}."
         return ""
 
     @property
