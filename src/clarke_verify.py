@@ -32,7 +32,7 @@ Rejected = type("Rejected", (Exception,), {})  # the file is no proof of what it
 CannotTell = type("CannotTell", (Exception,), {})  # this checker is not made for what it holds
 def refuse_if(wrong, what, error=Rejected):
     if wrong:
-        raise error(what)
+        raise error(ascii(str(what))[1:-1])  # what a file says passes for no word of ours
 stop = lambda what: refuse_if(True, what, CannotTell)
 # --- the file -------------------------------------------------------------------------------------
 def written(entries):
@@ -482,7 +482,7 @@ def verify(path):
     try:
         return judged(Proof(*load(raw)))
     except Exception as error:
-        told = " ".join(f"it has another form ({type(error).__name__} {error})".split())[:200]
+        told = ascii(f"it has another form ({type(error).__name__} {error})")[1:200]
         raise error if isinstance(error, (Rejected, CannotTell)) else Rejected(told) from error
 def main(paths):
     found = []

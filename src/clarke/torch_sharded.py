@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.torch_private import processes
+from clarke.torch_private import is_of_replica, processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -104,6 +104,14 @@ def is_of_sharding(kind: Any) -> bool:
     They start what gathers and reduces, and hand values and gradients through as they are.
     """
     return str(getattr(kind, "__module__", "")).startswith(f"{_FSDP}._fully_shard")
+
+
+def hands_through(function: type) -> bool:
+    """Whether a `torch.autograd.Function` is of what puts gradients of processes together.
+
+    Its derivative is no author's code: values and gradients come out of it as they went in.
+    """
+    return is_of_replica(function) or is_of_sharding(function)
 
 
 def divisor_of(group: Any) -> float:

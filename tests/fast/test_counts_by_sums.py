@@ -9,7 +9,6 @@ import torch
 import clarke
 from clarke.capture import OpRecord
 from clarke.fast.rows import RowCodes, _by_entries, _ties, _whole_rows
-from clarke.kinks.regions import meeting
 from clarke.kinks.table_scattered import ByIndex, attained
 
 
@@ -70,39 +69,6 @@ def test_classes_follow_the_index_and_the_codes():
         assert np.array_equal(again.apart, fresh.apart)
         assert np.array_equal(again.several, fresh.several)
         assert classes is not again or np.array_equal(classes.target, target)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_meeting_values_are_where_differences_vanish(dtype):
-    rng = np.random.default_rng(3)
-    special = torch.tensor([0.0, -0.0, 0.2, 1.0, float("inf"), -float("inf"), float("nan")])
-    some = 0
-    for _ in range(200):
-        shape = tuple(int(n) for n in rng.integers(0, 4, int(rng.integers(0, 3))))
-        pick = torch.from_numpy(rng.integers(0, len(special), shape))
-        x, y = special[pick].to(dtype), special[pick.flip(0) if shape else pick].to(dtype)
-        if rng.random() < 0.5:
-            x = x.mT if len(shape) == 2 else x
-            y = y.mT if len(shape) == 2 else y
-        other = y if rng.random() < 0.5 else float(rng.choice([0.0, 0.2, 1.0, np.inf]))
-        pairs = ((x, other),) if rng.random() < 0.5 else ((x, other), (x, 1.0))
-        found = meeting(pairs)
-        if found is None:
-            continue
-        slow = torch.zeros(x.shape, dtype=torch.bool)
-        for left, right in pairs:
-            wide = right if isinstance(right, torch.Tensor) else torch.full_like(left, right)
-            slow |= left - wide == 0
-        assert torch.equal(found, slow.reshape(-1).nonzero().squeeze(1))
-        some += found.numel() > 0
-    assert some > 10
-
-
-@pytest.mark.parametrize("other", [torch.zeros(3, 1), torch.zeros(2, 3).double()])
-def test_what_numpy_does_not_tell_is_left_to_torch(other):
-    assert meeting(((torch.zeros(2, 3), other),)) is None
-    assert meeting(((torch.zeros(2, 3, dtype=torch.bfloat16), 0.0),)) is None
-    assert meeting(((torch.zeros(2, 3, dtype=torch.complex64).conj().imag, 0.0),)) is None
 
 
 def steps(audited, exponent):

@@ -148,6 +148,7 @@ def fails(pytester, suite, *words):
 def test_the_short_summary_says_what_and_where(pytester, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     said = fails(pytester, FAILING)
+    assert "; 1 not counted by # clarke: ignore on 1 line" in said
     summary = dict(re.findall(r"^FAILED \S+::(\w+)(?: - (.*))?$", said, re.MULTILINE))
     assert set(summary) == {
         "test_marked",

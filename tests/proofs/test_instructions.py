@@ -108,6 +108,24 @@ OPERATORS = {
     "written": in_place,
     "padded": lambda x: functional.max_pool2d(x[None], 2, 1, 1).sum(),
     "dropped": lambda x: (x * torch.tensor([[2.0, 0.0, 2.0]], dtype=x.dtype)).exp().sum(),
+    "pairs": lambda x: (
+        torch.addcmul(x, x, x.flip(1), value=-2)
+        + torch.addcdiv(x, x, x * x + 2, value=3)
+        + torch.lerp(x, 3 * x * x, 0.25)
+        + torch.lerp(x, x.flip(0), x)
+    ).sum(),
+    "either": lambda x: (
+        torch.where((x > 0) ^ (x <= 1), x, 3 * x).sum()
+        + torch.where(torch.logical_xor(x > 0, x > 1), x, x * x).sum()
+    ),
+    "sums so far": lambda x: (x.cumsum(1) * x.cumsum(0) * weights(2, 3)).sum() + x[0, 1].cumsum(0),
+    "triangles": lambda x: (x.triu() * x.tril(1) * weights(2, 3) + x.tril(-1)).sum(),
+    "a single number": lambda x: x.sum().sum(0) + x[0, 0].amax(0) * x[1, 1].mean(-1),
+    "added at places": lambda x: (
+        torch.ones(2, 3, dtype=x.dtype).scatter_add(1, torch.tensor([[0, 0, 2], [1, 1, 1]]), x)
+        * x.index_add(0, torch.tensor([1, 1]), x * x)
+        * weights(2, 3)
+    ).sum(),
     "made": lambda x: (x * torch.arange(3.0, dtype=x.dtype) + torch.ones_like(x)).sum(),
 }
 

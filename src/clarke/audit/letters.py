@@ -25,8 +25,6 @@ from clarke.proof import (
     with_parameters,
 )
 from clarke.rerun import plain
-from clarke.torch_private import is_of_replica
-from clarke.torch_sharded import is_of_sharding
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -216,14 +214,10 @@ def packed(part: Part, keys: Sequence[int], gathered: Mapping[int, int] = _NONE)
         if part.case.opened is not None:
             raise UnsupportedError("it detaches values that are computed from parameters")
         trace = part.case.trace()
-        own = [
-            a
-            for a in trace.applied
-            if not (is_of_replica(a.function) or is_of_sharding(a.function))
-        ]
-        if own:
+        if trace.applied:
+            own = trace.applied[0]
             raise UnsupportedError(
-                f"the derivative of {own[0].name} at {own[0].location} is its author's code"
+                f"the derivative of {own.name} at {own.location} is its author's code"
             )
         trace, apart = _without_gathered(trace, gathered)
         step = pack_step(trace, part.case.slots, part.local)

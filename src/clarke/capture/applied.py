@@ -17,6 +17,7 @@ import torch
 from clarke.capture.functions import arguments_of, forward_code
 from clarke.capture.places import APPLY, is_transparent
 from clarke.torch_private import is_behind_the_scenes, is_of_transform
+from clarke.torch_sharded import hands_through
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -54,6 +55,11 @@ class Application:
         self.given: dict[int, Slot] = {}
         self.outputs: dict[int, int] = {}
         self.reads: list[Location] = []
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its derivative is no author's code: it hands values and gradients through."""
+        return hands_through(self.function)
 
     def note_result(self, tensor: torch.Tensor, slot: int) -> bool:
         """Remember which of the results a tensor is; False if it is none."""

@@ -227,9 +227,8 @@ class Book:
         return slot
 
     def _storage_of(self, tensor: torch.Tensor) -> Storage:
-        try:
-            memory = tensor.untyped_storage()
-        except (RuntimeError, NotImplementedError):  # as for `memory_of`
+        memory = memory_of(tensor)
+        if memory is None:
             return Storage(self._slot_count, None)
         address = memory._cdata
         entry = self._storages.get(address)
@@ -390,10 +389,9 @@ class Book:
         """A graph has been freed: what was cut off before is a constant for what comes."""
         self.epoch += 1
         self.spread = None
-        if len(self._histories):  # to begin going through a weak set takes long
-            for slot in self._histories:
-                slot.history = None
-            self._histories.clear()
+        for slot in self._histories if len(self._histories) else ():  # to begin takes long
+            slot.history = None
+        self._histories.clear()
 
     def forget_reads(self, index: int) -> None:
         """Forget the values that went into Python before operation `index`."""

@@ -103,7 +103,8 @@ def collect_trace(
     for e in externals.values():
         if e.origin is not Origin.CONSTANT:
             _refuse_compiled(recorder, e.tensor)
-    applied = list(dict.fromkeys(n.within for n in nodes.values() if n.within is not None))
+    runs = dict.fromkeys(n.within for n in nodes.values() if n.within is not None)
+    applied = [run for run in runs if not run.is_plain]
     trace = Trace(
         ops=tuple(_op_record(nodes[i], applied) for i in sorted(nodes)),
         externals=MappingProxyType(externals),
@@ -270,7 +271,7 @@ def _op_record(node: Node, applied: list[Application]) -> OpRecord:
         varied=node.varied,
         hidden_write=node.hidden_write,
         resaved=node.resaved,
-        within=None if node.within is None else applied.index(node.within),
+        within=applied.index(node.within) if node.within in applied else None,
         **values_of(node),
     )
 

@@ -202,6 +202,46 @@ class Slot:
         self.location = location
 
 
+def became_variable(slot: Slot, tensor: torch.Tensor) -> bool:
+    """Whether a constant was told to require a gradient after it had been read."""
+    return (
+        slot.held is not None
+        and slot.producer is None
+        and tensor.requires_grad
+        and not slot.held.requires_grad
+        and not slot.storage.writers
+    )
+
+
+def is_read_again(slot: Slot, tensor: torch.Tensor) -> bool:
+    """Whether a variable that has been read is what it was then."""
+    storage = slot.storage
+    return slot.producer is None and not (
+        storage.writers or storage.retired or not storage.holds(tensor)
+    )
+
+
+def is_constant(slot: Slot, tensor: torch.Tensor) -> bool:
+    """Whether a tensor without gradient is a constant that has been read, of which no more is said.
+
+    Then neither the end of a graph nor its memory makes it another one.
+    """
+    if slot.producer is not None or slot.held is None or slot.stopped or slot.masked:
+        return False
+    return not (slot.cut_by or slot.storage.retired) and slot.storage.holds(tensor)
+
+
+def was_unpacked(slot: Slot, tensor: torch.Tensor) -> bool:
+    """Whether a tensor has a gradient that the operation which made it cannot have given it."""
+    return (
+        slot.producer is not None
+        and not slot.producer.differentiated
+        and tensor.requires_grad
+        and not tensor.is_leaf
+        and not any(n.index > slot.producer.index for n in slot.storage.writers[-1:])
+    )
+
+
 def place_of(tensor: torch.Tensor) -> Place:
     """Where in its memory a tensor lies."""
     return tensor.storage_offset(), tensor.shape, tensor.stride()

@@ -84,8 +84,8 @@ def _walk(slot: Slot, found: dict[int, Node]) -> bool:
         node = todo.pop()
         if node.index in found:
             continue
-        if node.released or node.within is not None:  # a custom Function's own derivative
-            return False
+        if node.released or not (node.within is None or node.within.is_plain):
+            return False  # gone, or a custom Function's own derivative
         found[node.index] = node
         for each in node.inputs:
             made_by = each.producer

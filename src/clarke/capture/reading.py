@@ -9,7 +9,18 @@ import torch
 
 from clarke.capture.book import Book, is_of_numbers, tensors_among
 from clarke.capture.functions import is_from_custom, is_result_of, running_function
-from clarke.capture.live import TENSOR, Node, Read, Slot, place_of, version_of
+from clarke.capture.live import (
+    TENSOR,
+    Node,
+    Read,
+    Slot,
+    became_variable,
+    is_constant,
+    is_read_again,
+    place_of,
+    version_of,
+    was_unpacked,
+)
 from clarke.capture.operators import follow_whole, is_whole, reads_shape_only
 from clarke.capture.trace import overload_of
 
@@ -28,46 +39,6 @@ _DETACH = torch.ops.aten.detach.default
 def writers_before(slots: tuple[Slot, ...]) -> tuple[int, ...]:
     """How many operations have written to each one's memory so far."""
     return tuple([len(s.storage.writers) for s in slots])
-
-
-def _became_variable(slot: Slot, tensor: torch.Tensor) -> bool:
-    """Whether a constant was told to require a gradient after it had been read."""
-    return (
-        slot.held is not None
-        and slot.producer is None
-        and tensor.requires_grad
-        and not slot.held.requires_grad
-        and not slot.storage.writers
-    )
-
-
-def _is_read_again(slot: Slot, tensor: torch.Tensor) -> bool:
-    """Whether a variable that has been read is what it was then."""
-    storage = slot.storage
-    return slot.producer is None and not (
-        storage.writers or storage.retired or not storage.holds(tensor)
-    )
-
-
-def _is_constant(slot: Slot, tensor: torch.Tensor) -> bool:
-    """Whether a tensor without gradient is a constant that has been read, of which no more is said.
-
-    Then neither the end of a graph nor its memory makes it another one.
-    """
-    if slot.producer is not None or slot.held is None or slot.stopped or slot.masked:
-        return False
-    return not (slot.cut_by or slot.storage.retired) and slot.storage.holds(tensor)
-
-
-def _was_unpacked(slot: Slot, tensor: torch.Tensor) -> bool:
-    """Whether a tensor has a gradient that the operation which made it cannot have given it."""
-    return (
-        slot.producer is not None
-        and not slot.producer.differentiated
-        and tensor.requires_grad
-        and not tensor.is_leaf
-        and not any(n.index > slot.producer.index for n in slot.storage.writers[-1:])
-    )
 
 
 class Arguments:
@@ -126,12 +97,12 @@ class Reading(Book):
             ):
                 return self._new_variable(tensor, location)
         elif tensor.requires_grad:  # the common cases
-            if slot.held is tensor and _is_read_again(slot, tensor):
+            if slot.held is tensor and is_read_again(slot, tensor):
                 slot.virtual = False
                 return slot
             if self._is_followed(slot, tensor):
                 return slot
-        elif _is_constant(slot, tensor):
+        elif is_constant(slot, tensor):
             return slot
         return self._looked_at(slot, tensor, location)
 
@@ -155,7 +126,7 @@ class Reading(Book):
         if slot is None and tensor.requires_grad:
             slot = self._unset_slot(tensor, location)  # as a variable, by `_hold`
             self._make_constant(slot.storage)
-        elif slot is None or _became_variable(slot, tensor):
+        elif slot is None or became_variable(slot, tensor):
             slot = self._new_slot(tensor, location)
             self._make_constant(slot.storage)
         elif (
@@ -167,7 +138,7 @@ class Reading(Book):
         elif (
             slot.producer is not None
             and not slot.producer.differentiated
-            and _was_unpacked(slot, tensor)
+            and was_unpacked(slot, tensor)
         ):
             return self._packed(slot, tensor, location)
         if slot.held is None and slot.producer is None:

@@ -186,7 +186,8 @@ class OpRecord:
     @property
     def shown(self) -> str:
         """The operator's name as the user knows it."""
-        return self.stands_for or self.short_name
+        name = self.stands_for or self.short_name
+        return name if name.startswith("__") else name.removeprefix("_")  # as in _softmax
 
     @property
     def name(self) -> str:

@@ -74,7 +74,9 @@ def _guard(ops: Sequence[OpRecord], op: OpRecord) -> str:
         return "torch.log(torch.sigmoid(x)) is torch.nn.functional.logsigmoid(x), which is finite."
     if name == "log" and "exp" in before:
         return "The log of a sum of exponentials is torch.logsumexp(x, dim), which is finite."
-    if name in {"exp", "sinh", "cosh", *_GUARDS} and _is_chosen(ops, op):
+    # A row without any weight is no branch: another value in it would change no other.
+    whole = name in {"_softmax", "_log_softmax"}
+    if not whole and name in {"exp", "sinh", "cosh", *_GUARDS} and _is_chosen(ops, op):
         return (
             f"torch.where runs the backward pass of both branches, and 0 times infinity is NaN. "
             f"Give {op.shown} a harmless argument where its branch is not taken: "

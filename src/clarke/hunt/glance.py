@@ -106,7 +106,8 @@ class Glances:
         if not valued:
             odd = not finite and (self._is_hole(point) or self._overflows(point))
         else:
-            odd = not finite or self._is_odd(point, value, own, touched=bool(watch.found))
+            # Off all kinks a gradient differs from those beside by curvature alone.
+            odd = not finite or (bool(watch.found) and self._is_odd(point, value, own))
         return replace(found, odd=odd)
 
     def overflows(self, point: Point) -> bool:
@@ -158,9 +159,7 @@ class Glances:
                 x.data = data
             self._world.restore()
 
-    def _is_odd(
-        self, point: Point, value: float, own: NDArray[np.float64], *, touched: bool
-    ) -> bool:
+    def _is_odd(self, point: Point, value: float, own: NDArray[np.float64]) -> bool:
         """Whether the gradient is no mixture of those beside, so that a proof has to tell."""
         generator = torch.Generator().manual_seed(0)
         samples: list[NDArray[np.float64]] = []
@@ -168,7 +167,7 @@ class Glances:
             steps, further = self._steps(point, generator)
             try:
                 there, beside = self._moved(point, steps, further, 1)
-                if tried == 1 and touched:  # a step, on whichever side
+                if tried == 1:  # a step, on whichever side
                     back, _ = self._moved(point, steps, further, -1)
                     jump = max(abs(there - value), abs(back - value))
                     if jump > HUNT_JUMP * max(1.0, abs(value)):

@@ -119,6 +119,7 @@ class _Search:
         self._began = time.monotonic()
         self._features: set[Any] = set()
         self._seen: set[Place] = set()
+        self._visited: set[Any] = set()  # values of points: on coarse grids they come again
         self._touched: set[Place] = set()
         self._checks: Counter[Any] = Counter()
         self._glimpsed: set[Any] = set()
@@ -192,6 +193,10 @@ class _Search:
     def _visit(self, point: Point) -> bool:
         """Look at a point, and judge it where it is suspicious; whether it touches what is new."""
         self._points += 1
+        values = _values(point)
+        if values in self._visited:
+            return False
+        self._visited.add(values)
         glance = self._glances.glance(point, self._done)
         if glance is None or not (glance.odd or glance.coincidences - self._glimpsed):
             return False
@@ -280,7 +285,7 @@ class _Search:
         asked: dict[Any, Report | None] = {}
 
         def checked(tried: Point) -> Report | None:
-            key = tuple((x.shape, *x.reshape(-1).tolist()) for x in tried)
+            key = _values(tried)
             if key not in asked:
                 asked[key] = self._check(tried)
             return asked[key]
@@ -334,6 +339,11 @@ class _Search:
         found[key] = Find(report, inputs, script_of(self._subject.function, inputs))
         if found is self._finds:
             self._corpus.keep(point)
+
+
+def _values(point: Point) -> tuple[Any, ...]:
+    """A point as a key."""
+    return tuple((x.shape, *x.reshape(-1).tolist()) for x in point)
 
 
 def _is_extreme(x: torch.Tensor) -> bool:

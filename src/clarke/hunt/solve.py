@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import Ref
 from clarke.errors import ClarkeError
 from clarke.kinks.choices import ChoiceRule
 from clarke.kinks.model import Call
@@ -15,7 +14,7 @@ from clarke.kinks.regions import RegionRule
 from clarke.kinks.steps import ComparisonRule, StepRule
 from clarke.numerics import HUNT_CLOSE, HUNT_LISTED, HUNT_NEWTON, HUNT_ULPS
 from clarke.prepare import prepared
-from clarke.steering import Pieces, Program, analyse
+from clarke.steering import Partial, Program, analyse
 from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
@@ -70,27 +69,24 @@ class _System:
     """Equations between the variables: one drawn from each of some operations."""
 
     def __init__(self, program: Program, sites: Sequence[Site], draws: Sequence[float]) -> None:
-        self._program = program
+        self._partial = Partial(program, [site.touch.op for site in sites])
         self._sites = sites
         self._draws = draws
 
-    def equations(self, point: Sequence[torch.Tensor]) -> tuple[torch.Tensor, Sequence[Any]]:
-        """(m,) differentiable values that have to vanish, and the leaves."""
-        run = self._program.run(point, pieces=Pieces.NATURAL)
-        found = []
-        for site, draw in zip(self._sites, self._draws, strict=True):
-            op = site.touch.op
-
-            def actual(value: Any) -> Any:
-                return run.tensors[value.slot] if isinstance(value, Ref) else value
-
-            call = Call(op.func, tuple(actual(a) for a in op.args), op.kwargs)
-            gap = _gap(site, call, draw)
-            if gap is not None:
-                found.append(gap.reshape(-1))
+    def equations(
+        self, point: Sequence[torch.Tensor], *, grad: bool = True
+    ) -> tuple[torch.Tensor, Sequence[Any]]:
+        """(m,) values that have to vanish, differentiable where asked, and the leaves."""
+        leaves, calls = self._partial.run(point, grad=grad)
+        with torch.set_grad_enabled(grad):
+            found = [
+                gap.reshape(-1)
+                for site, call, draw in zip(self._sites, calls, self._draws, strict=True)
+                if (gap := _gap(site, call, draw)) is not None
+            ]
         if not found:
             raise IndexError("no equations")
-        return torch.cat(found), run.leaves
+        return torch.cat(found), leaves
 
     def solutions(
         self, start: list[torch.Tensor], rng: random.Random
@@ -143,7 +139,7 @@ class _System:
                 return
 
     def _zero(self, point: list[torch.Tensor]) -> bool:
-        return not bool(self.equations(point)[0].any())
+        return not bool(self.equations(point, grad=False)[0].any())
 
 
 def _columns(rows: torch.Tensor, rng: random.Random) -> torch.Tensor:

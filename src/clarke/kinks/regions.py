@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import torch
 
 from clarke.capture import Keep
@@ -20,14 +19,11 @@ from clarke.numerics import DIVISOR, SLOPE_SINGLE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
     from clarke.capture import OpRecord
 
     Pairs = tuple[tuple[torch.Tensor, torch.Tensor | float], ...]
 
 _NONE: Final = torch.zeros(0, dtype=torch.int64)
-_SMALL: Final = 1 << 14  # elements
 _COMPUTED: Final = frozenset({torch.float32, torch.float64})
 _ROUNDINGS = 8  # derivatives of one operation in one dtype differ by a few roundings only
 
@@ -55,34 +51,6 @@ def _minus(x: torch.Tensor, other: torch.Tensor | float) -> torch.Tensor:
     # Not `x - other`: forward mode would give the number a tangent of zeros, slowly.
     found: torch.Tensor = torch.ops.aten.sub.Scalar(x, other)
     return found
-
-
-def meeting(pairs: Pairs) -> torch.Tensor | None:
-    """Flat positions at which two of a pair are equal; None where that is not told quickly.
-
-    NumPy takes a fraction of torch's time for small arrays.
-    """
-    shape = pairs[0][0].shape
-    met: NDArray[np.bool_] | None = None
-    for x, other in pairs:
-        if x.numel() > _SMALL or x.shape != shape or not _is_array(x):
-            return None
-        if not isinstance(other, torch.Tensor):
-            same = x.numpy() == other
-        elif other.dtype is x.dtype and other.shape == shape and _is_array(other):
-            same = x.numpy() == other.numpy()
-        else:
-            return None
-        met = same if met is None else met | same
-    if met is None or not met.any():
-        return _NONE
-    found = torch.from_numpy(np.flatnonzero(met))
-    # Between infinities there is no difference.
-    return found if all(bool(x.reshape(-1)[found].isfinite().all()) for x, _ in pairs) else None
-
-
-def _is_array(x: torch.Tensor) -> bool:
-    return x.is_cpu and x.dtype in _COMPUTED and x.layout is torch.strided and not x.is_neg()
 
 
 def _flat(value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
@@ -123,11 +91,6 @@ class RegionRule(KinkRule):
         call = Call(op.func, tuple(op.kept.get(i, a) for i, a in enumerate(op.args)), op.kwargs)
         if self.overlap is not None and self._bounds_move(op):
             return None
-        if isinstance(self.split, Differences):
-            pairs = self.split.pairs(call)
-            met = meeting(pairs)
-            if met is not None:
-                return pairs[0][0].numel(), met
         splits = self.split(call)
         shape = broadcast_shape(*call.args)
         # Most often there is none, which a count tells without a copy.

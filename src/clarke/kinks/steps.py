@@ -9,7 +9,6 @@ import torch
 
 from clarke.capture import Ref
 from clarke.kinks.model import Call, Hazard, KinkRule, Touch, UnsteeredRule, broadcast_shape
-from clarke.kinks.regions import meeting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,14 +49,8 @@ class ComparisonRule(KinkRule):
         none = torch.zeros(0, dtype=torch.int64)
         if isinstance(op.args[0], Ref) and op.args[0] == op.args[1]:
             return op.kept[0].numel(), none
-        call = self._call(op)
-        left, right = call.args[0], call.args[1]
-        if isinstance(left, torch.Tensor):
-            met = meeting(((left, right),))
-            if met is not None:
-                return None if met.numel() else (left.numel(), none)
         with torch.no_grad():
-            gap = _difference(call)
+            gap = _difference(self._call(op))
             touched = int(gap.count_nonzero()) != gap.numel()
         return None if touched else (gap.numel(), none)
 

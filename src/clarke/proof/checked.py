@@ -45,7 +45,12 @@ def truth(value: Any) -> bool:
 
 
 def text(value: Any) -> str:
-    """A JSON string."""
-    if not isinstance(value, str):
-        raise refuse("a name is no text")
+    """A JSON string that can be shown: no line break or escape that would pass for our words."""
+    if not isinstance(value, str) or not value.isprintable():
+        raise refuse("a name is no text that can be shown")
     return value
+
+
+def printable(value: str) -> str:
+    """A text as a file holds it: what cannot be shown is a question mark."""
+    return "".join(c if c.isprintable() else "?" for c in value)

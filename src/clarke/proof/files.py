@@ -22,7 +22,7 @@ from clarke.decide.verification import is_replayed
 from clarke.errors import InputError, ModifiedSinceError, ProofError, UnsupportedError
 from clarke.fast import Layered
 from clarke.kinks.smooth import OpClass, classify
-from clarke.proof.checked import fields, text, truth
+from clarke.proof.checked import fields, printable, text, truth
 from clarke.proof.claims import entry_apart, gradient_of, named, proved, touched, write
 from clarke.proof.container import pack, put, read_bytes, refuse, unpack
 from clarke.proof.instructions import check_instructions, instructions
@@ -328,7 +328,9 @@ def unpack_stored(raw: bytes, name: str) -> Stored:
     )
     again, _ = _plain(found.verdict, found.theorem, trace, variables, found.replayed, tensors)
     written = content["written_by"]
-    if not isinstance(written, dict) or not all(isinstance(v, str) for v in written.values()):
+    if not isinstance(written, dict) or not all(
+        isinstance(v, str) and v.isprintable() for v in written.values()
+    ):
         raise refuse("written_by is no table of versions")
     again |= {"claim": content["claim"], "instructions": content["instructions"]}
     again["written_by"] = written
@@ -375,7 +377,7 @@ def _plain(
         "version": VERSION,
         "written_by": {"clarke": version("clarke"), "torch": torch.__version__},
         "verdict": verdict.name,
-        "theorem": theorem,
+        "theorem": printable(theorem),
         "replayed": replayed,
         "program": program_to_plain(trace, variables, every),
         "assumed": derivatives(trace),

@@ -24,7 +24,7 @@ from clarke.capture import (
 )
 from clarke.errors import UnsupportedError
 from clarke.kinks import OpKind, default_registry
-from clarke.proof.checked import fields, items, text, truth, whole
+from clarke.proof.checked import fields, items, printable, text, truth, whole
 from clarke.proof.container import refuse
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ def program_to_plain(trace: Trace, variables: Sequence[int], tensors: Tensors) -
 
 
 def _place(location: Location, places: dict[Location, int]) -> int:
-    return places.setdefault(location, len(places))
+    parts = (printable(p) for p in (location.module, location.file, location.function))
+    module, file, function = parts
+    return places.setdefault(Location(module, file, location.line, function), len(places))
 
 
 def _name(value: Any) -> str:
@@ -150,9 +152,9 @@ def _external_to_plain(
         "slot": e.slot,
         "origin": e.origin.name,
         "memory": None if e.snapshot is None else e.storage,
-        "name": e.name,
+        "name": printable(e.name),
         "stopped": e.stopped,
-        "cut_by": e.cut_by,
+        "cut_by": printable(e.cut_by),
         "rewritten": e.rewritten,
         "place": _place(e.location, places),
         "view": None,

@@ -102,6 +102,18 @@ def _subtracted_from(c: Cells, w: Where, x: Cell, y: Cell, alpha: Cell | None = 
     return _added(-1)(c, w, y, x, alpha)
 
 
+def _added_pair(over: bool) -> Meaning:  # noqa: FBT001 - of two operators, each once
+    def meaning(c: Cells, _: Where, t: Cell, x: Cell, y: Cell, value: Cell | None = None) -> Cell:
+        both = c.over(x, y) if over else c.times(x, y)
+        return c.products([(t, c.one), (both, c.one if value is None else value)])
+
+    return meaning
+
+
+def _lerp(c: Cells, _: Where, x: Cell, y: Cell, weight: Cell) -> Cell:
+    return c.products([(x, c.one), (c.subtract(y, x), weight)])
+
+
 def _compared(below: int, at: int, above: int) -> Meaning:
     def meaning(c: Cells, w: Where, x: Cell, y: Cell) -> Cell:
         return c.pick(c.sign(c.subtract(x, y), w), *map(c.constant, (below, at, above)))
@@ -122,6 +134,9 @@ _POINTWISE: Mapping[str, Meaning] = MappingProxyType(
         "neg": lambda c, _, x: c.add((x, -1)),
         "mul": lambda c, _, x, y: c.times(x, y),
         "div": lambda c, _, x, y: c.over(x, y),
+        "addcmul": _added_pair(over=False),
+        "addcdiv": _added_pair(over=True),
+        "lerp": _lerp,
         "square": lambda c, _, x: c.times(x, x),
         "pow": _power,
         "reciprocal": lambda c, _, x: c.smooth(Word.INVERSE, x),
@@ -158,6 +173,9 @@ _POINTWISE: Mapping[str, Meaning] = MappingProxyType(
         "masked_fill": lambda c, _, x, mask, y: truth(c, mask, y, x),
         "logical_and": lambda c, _, x, y: truth(c, x, truth(c, y, c.one, c.zero), c.zero),
         "logical_or": lambda c, _, x, y: truth(c, x, c.one, truth(c, y, c.one, c.zero)),
+        "logical_xor": lambda c, _, x, y: truth(
+            c, x, truth(c, y, c.zero, c.one), truth(c, y, c.one, c.zero)
+        ),
         "logical_not": lambda c, _, x: truth(c, x, c.zero, c.one),
         "copy": lambda _, __, ___, y, *____: y,
         "fill": lambda _, __, ___, y: y,
@@ -168,7 +186,12 @@ _POINTWISE: Mapping[str, Meaning] = MappingProxyType(
     }
 )
 _OF_MASKS = MappingProxyType(
-    {"bitwise_and": "logical_and", "bitwise_or": "logical_or", "bitwise_not": "logical_not"}
+    {
+        "bitwise_and": "logical_and",
+        "bitwise_or": "logical_or",
+        "bitwise_xor": "logical_xor",
+        "bitwise_not": "logical_not",
+    }
 )
 # By their overload, two numbers and not a reduction.
 _OF_TWO = MappingProxyType({"max": "maximum", "min": "minimum"})

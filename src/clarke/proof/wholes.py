@@ -53,9 +53,9 @@ def reduced(
 ) -> Tensor:
     """One number for all entries along some dimensions, by default all."""
     chosen = [dim] if isinstance(dim, int) else list(dim or [])
-    chosen = [d % max(t.dim(), 1) for d in chosen] or list(range(t.dim()))
+    chosen = [d % t.dim() for d in chosen if t.dim()] or list(range(t.dim()))
     rest = [d for d in range(t.dim()) if d not in chosen]
-    rows = t.permute(*rest, *chosen).reshape(prod(t.shape[d] for d in rest), -1).tolist()
+    rows = t.permute([*rest, *chosen]).reshape(prod(t.shape[d] for d in rest), -1).tolist()
     found = [f(c, (op, n), row) for n, row in enumerate(rows)]
     shape = [1 if d in chosen else n for d, n in enumerate(t.shape) if keepdim or d not in chosen]
     return _tensor(found, shape)
@@ -90,6 +90,52 @@ def _softmax(c: Cells, _: int, t: Tensor, dim: int, __: Any = None) -> Tensor:
         return [c.times(g, over) for g in grown]
 
     return _along(t, [dim], row)
+
+
+def _cumsum(c: Cells, _: int, t: Tensor, dim: int, dtype: Any = None) -> Tensor:  # noqa: ARG001 - changes no number
+    def row(cells: list[Cell]) -> list[Cell]:
+        return [c.add(*((x, 1) for x in cells[: n + 1])) for n in range(len(cells))]
+
+    return _along(t, [dim], row) if t.dim() else t.clone()
+
+
+def _scatter_add(c: Cells, _: int, t: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    if not t.dim():
+        raise NoInstructionsError("entries that are added to a single number")
+    terms = {
+        place: [(cell, 1)]
+        for place, cell in zip(_places(t.shape), t.reshape(-1).tolist(), strict=True)
+    }
+    for place in _places(index.shape):
+        to = c.value(int(index[place]))
+        if to is None:
+            raise NoInstructionsError("a place that varies")
+        at = list(place)
+        at[dim] = int(to)
+        terms[tuple(at)].append((int(source[place]), 1))
+    return _tensor([c.add(*own) for own in terms.values()], t.shape)
+
+
+def _places(shape: Sequence[int]) -> list[tuple[int, ...]]:
+    return list(product(*map(range, shape)))
+
+
+def _index_add(
+    c: Cells, op: int, t: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Any = 1
+) -> Tensor:
+    if alpha != 1:
+        raise NoInstructionsError("multiples of entries that are added at places")
+    along = [1] * source.dim()
+    along[dim] = -1
+    return _scatter_add(c, op, t, dim, index.reshape(along).expand(source.shape), source)
+
+
+def _triangle(kept: Callable[[Tensor, int], Tensor]) -> Whole:
+    def meaning(c: Cells, _: int, t: Tensor, diagonal: int = 0) -> Tensor:
+        mask = kept(torch.ones(t.shape, dtype=torch.bool), diagonal)
+        return torch.where(mask, t, torch.full_like(t, c.zero))
+
+    return meaning
 
 
 # --- products ------------------------------------------------------------------------------------
@@ -307,5 +353,10 @@ WHOLE: Mapping[str, Whole] = MappingProxyType(
         "_softmax": _softmax,
         "nll_loss_forward": _nll,
         "mse_loss": _mse,
+        "cumsum": _cumsum,
+        "scatter_add": _scatter_add,
+        "index_add": _index_add,
+        "triu": _triangle(torch.triu),
+        "tril": _triangle(torch.tril),
     }
 )

@@ -12,6 +12,7 @@ from clarke.steering.gradients import (
 from clarke.steering.memory import aliases, shared_memory
 from clarke.steering.noise import Errors
 from clarke.steering.nudges import Nudges
+from clarke.steering.partial import Partial
 from clarke.steering.program import Pieces, Program, Run
 from clarke.steering.roundoff import coarsest_unit, unit_roundoff
 from clarke.steering.state import Probe
@@ -22,6 +23,7 @@ __all__ = [
     "Errors",
     "MaskUse",
     "Nudges",
+    "Partial",
     "Pieces",
     "Probe",
     "Program",

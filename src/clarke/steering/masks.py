@@ -229,6 +229,8 @@ class MaskTracker:
         if found is None or found[0].shape[1:] != out.shape:
             return False
         values, labels = found
+        if not constant and values.dtype is torch.bool:  # of a number and a mask, a comparison
+            return False
         if not constant:
             self._use(op, values, labels)
             return True
