@@ -37,7 +37,8 @@ random point, at zeros and at equal entries. `make field-suites` installs the li
 versions, into an environment of its own and writes this page. torch {torch}, float64, at most
 {seconds:g} s a check. *Gradients* are those of one weighted sum of the outputs, at points where the
 program gives finite values; *time* is the processor time of `clarke.testing.gradcheck` divided by
-that of `torch.autograd.gradcheck`, over all points of a library."""
+that of `torch.autograd.gradcheck`, over all points of a library. Programs of libraries that are
+not in the table (`--only`) have not been run."""
 
 
 def outputs(function: Any) -> Any:
