@@ -32,12 +32,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 FOLDER = Path(__file__).parent / "field_suites"
 Row = dict[str, Any]
 _ABOUT = """\
-Programs that call public losses and layers of ten libraries as their documentation does, at a
+Programs that call public losses and layers of other libraries as their documentation does, at a
 random point, at zeros and at equal entries. `make field-suites` installs the libraries, at pinned
 versions, into an environment of its own and writes this page. torch {torch}, float64, at most
 {seconds:g} s a check. *Gradients* are those of one weighted sum of the outputs, at points where the
 program gives finite values; *time* is the processor time of `clarke.testing.gradcheck` divided by
-that of `torch.autograd.gradcheck`, over all points of a library."""
+that of `torch.autograd.gradcheck`, over all points of a library. Programs of libraries that are
+not in the table (`--only`) have not been run."""
 
 
 def outputs(function: Any) -> Any:

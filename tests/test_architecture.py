@@ -265,7 +265,6 @@ LONGEST_FUNCTION = 60
 LONG_FILES = {
     "audit/session.py",
     "audit/turn.py",
-    "compiled/loops.py",
     "decide/enumerate.py",
     "numerics.py",
     "torch_private.py",

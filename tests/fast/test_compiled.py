@@ -5,6 +5,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 import clarke.compiled
 from clarke.capture import ZeroFinder
-from clarke.compiled import Compiled, Marks, loops
+from clarke.compiled import Compiled, Marks, coded, loops
 from clarke.compiled.team import Team
 from clarke.fast.codes import Coder
 from clarke.fast.geometry import Windows
@@ -36,7 +37,7 @@ class Plain(Compiled):
     def __init__(self):
         super().__init__(always=True)
         self._tried = True
-        self._functions = loops
+        self._functions = SimpleNamespace(**{**vars(coded), **vars(loops)})
 
 
 @pytest.fixture
@@ -295,7 +296,7 @@ def test_compiled_shares_are_compiled_again_when_the_loops_change(tmp_path):
     pytest.importorskip("numba", reason="numba is not installed")
     shared()
     package = Path(clarke.compiled.__file__).parent
-    for name in ("__init__.py", "lanes.py", "loops.py", "shared.py", "team.py"):
+    for name in ("__init__.py", "coded.py", "lanes.py", "loops.py", "shared.py", "team.py"):
         (tmp_path / name).write_text((package / name).read_text())
     script = tmp_path / "script.py"
     script.write_text(
@@ -304,7 +305,7 @@ def test_compiled_shares_are_compiled_again_when_the_loops_change(tmp_path):
         "torch.set_num_threads(2)\n"
         "import clarke.compiled\n"
         f"clarke.compiled.__path__[:] = [{str(tmp_path)!r}]\n"
-        "for name in ('lanes', 'loops', 'shared', 'team'):\n"
+        "for name in ('coded', 'lanes', 'loops', 'shared', 'team'):\n"
         "    sys.modules.pop(f'clarke.compiled.{name}', None)\n"
         "    clarke.compiled.__dict__.pop(name, None)\n"
         "found = clarke.compiled.Compiled(always=True)\n"

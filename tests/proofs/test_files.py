@@ -54,9 +54,9 @@ BEYOND = {
     "sorted": "the operator aten::sort.default",
     "wrong norms": "the operator aten::linalg_vector_norm.default",
     "norms": "the operator aten::linalg_vector_norm.default",
-    "regular": "pieces that bend one way, which is no proof of CLARKE here",
+    "regular": "pieces that bend one way, of which this checker knows nothing",
     "guard": "the operator aten::sin.default",
-    "wrong guard": "limits, which is no proof of NOT_CLARKE here",
+    "wrong guard": "limits, of which this checker knows nothing",
 }
 
 

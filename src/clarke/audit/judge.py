@@ -11,6 +11,7 @@ import torch
 
 from clarke.audit.constants import attached, is_known, is_moved, owned
 from clarke.audit.ends import inner_ends
+from clarke.audit.moved import as_read
 from clarke.capture import (
     Recorder,
     Trace,
@@ -110,13 +111,15 @@ def prepare(
         if case is not None:
             return case
     trace = collect_trace(recorder, output, ends=inner, deadline=deadline)
+    trace, moved = as_read(trace, output)
     leaves = {e.slot: e.tensor if e.gathered is None else e.gathered for e in trace.leaves()}
+    leaves.update(moved)
     unique = _chosen(call, leaves, wrt, penalized)
     if wrt is not None and not unique:
         return None
     trace = owned(trace, tuple(unique))
     opened = collect_opened(recorder, output, trace, tuple(unique), inner)
-    opened = None if opened is None else owned(opened, tuple(unique))
+    opened = None if opened is None else owned(as_read(opened, output)[0], tuple(unique))
     if opened is not None and not is_moved(opened, trace, tuple(unique)):
         if is_known(opened):
             trace = attached(trace)

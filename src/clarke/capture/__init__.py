@@ -19,7 +19,7 @@ from clarke.capture.recorder import Recorder
 from clarke.capture.refusing import RefusingRecorder
 from clarke.capture.releasing import release_nodes
 from clarke.capture.retraced import Retraced, bare_op, tensor_at
-from clarke.capture.saving import saving_plainly
+from clarke.capture.saving import saved_memory, saving_plainly
 from clarke.capture.shadow import Shadow, Shadows
 from clarke.capture.signs import Signs, ZeroFinder
 from clarke.capture.structure import Structure, structure_of
@@ -88,6 +88,7 @@ __all__ = [
     "refilled",
     "refuse_missing",
     "release_nodes",
+    "saved_memory",
     "saving_plainly",
     "structure_of",
     "tensor_at",

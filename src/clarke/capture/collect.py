@@ -324,6 +324,7 @@ def _external(slot: Slot, tensor: torch.Tensor) -> External:
         stopped=slot.stopped,
         cut_by=slot.cut_by,
         rewritten=is_rewritten(slot) or _moved(slot, tensor),
+        before=None if _moved(slot, tensor) else slot.before,
         gathered=whole,
     )
 

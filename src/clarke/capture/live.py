@@ -183,6 +183,7 @@ class Slot:
     stopped = False  # computed from differentiated values, but cut off
     # An alias and its version before something unrecorded wrote there, after it had been read.
     rewritten: tuple[torch.Tensor, int] | None = None
+    before: torch.Tensor | None = None  # of a leaf: its values before that
     masked = False  # an integer or boolean computed from differentiated values
     # Computed from differentiated values inside a reentrant checkpoint or a custom Function,
     # where autograd is off and no tensor says that it requires a gradient.

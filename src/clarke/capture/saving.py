@@ -37,6 +37,38 @@ def saving_plainly() -> Iterator[None]:
         yield
 
 
+def saved_memory(root: Any) -> frozenset[int] | None:
+    """Addresses of all memory of which a graph of autograd's has saved something.
+
+    None where that is not known: Functions of somebody's own may hold what they like.
+
+    Args:
+        root: The node of the result (`grad_fn`).
+    """
+    found: set[int] = set()
+    seen: set[Any] = set()
+    todo = [root]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            return None
+        todo += [following for following, _ in node.next_functions]
+        for name in dir(node):
+            if not name.startswith("_saved_"):
+                continue
+            try:
+                saved = getattr(node, name)
+            except RuntimeError:  # freed, or overwritten since: autograd will say so itself
+                return None
+            for value in saved if isinstance(saved, (list, tuple)) else (saved,):
+                if isinstance(value, torch.Tensor) and value.layout is torch.strided:
+                    found.add(value.untyped_storage().data_ptr())
+    return frozenset(found)
+
+
 def _computes_again(pack: Any) -> bool:
     if getattr(pack, "__module__", "") != _CHECKPOINT:
         return False

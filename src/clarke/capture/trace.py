@@ -81,6 +81,7 @@ class External:
             autograd takes for a constant; "" if none did.
         rewritten: It has been written to since behind autograd's back, or given other memory, so
             that autograd may differentiate with another value than the one that was read.
+        before: Of a leaf that has been written to since: the values that were read, if known.
         gathered: Of a parameter in memory that is freed between uses: the parameter. `tensor` has
             its shape and type then, and no values, so that nothing can read freed memory.
     """
@@ -96,6 +97,7 @@ class External:
     stopped: bool
     cut_by: str = ""
     rewritten: bool = False
+    before: torch.Tensor | None = None
     gathered: torch.Tensor | None = None
 
     def seen_as(self, slot: int, *, cut: bool) -> External:

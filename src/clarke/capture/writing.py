@@ -99,6 +99,8 @@ class Writing(Reading):
             if not original.requires_grad and not storage.writers:
                 slot.held = original.detach().clone()
                 slot.version = slot.held._version
+            elif original.is_leaf and slot.before is None and slot.epoch == self.epoch:
+                slot.before = original.detach().clone()  # of others the graph has been freed
             key = None if slot.key is None else slot.key()
             if key is not None and self._slot(key) is slot:
                 self._slots.drop(key)

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from clarke.compiled.background import Compiling
-from clarke.compiled.loops import MIX_FACTORS, MIX_SHIFTS, TiedLoop
+from clarke.compiled.coded import MIX_FACTORS, MIX_SHIFTS
+from clarke.compiled.loops import TiedLoop
 from clarke.compiled.team import Team
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from numba import types
 from numba.extending import intrinsic, register_jitable
 from numba.np.numpy_support import carray
 
-from clarke.compiled import lanes, loops
+from clarke.compiled import coded, lanes, loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 _jit = numba.njit(nogil=True, cache=True)
 _as_callback = numba.cfunc(types.void(types.CPointer(types.voidptr)), cache=True)
 # The cache goes by the file of a function and by what it closes over; the loops that are compiled
-# into the functions below stand in another file.
-_TEXT = zlib.crc32(Path(loops.__file__).read_bytes() + Path(lanes.__file__).read_bytes())
+# into the functions below stand in other files.
+_TEXT = zlib.crc32(
+    Path(coded.__file__).read_bytes()
+    + Path(lanes.__file__).read_bytes()
+    + Path(loops.__file__).read_bytes()
+)
 
 lanes.replace_all()
 for _loop in loops.TIED_LOOPS:
@@ -46,10 +50,10 @@ def _depends_on(text: Any) -> None:
 
 has_zero = _jit(loops.has_zero)
 find_tied = _jit(loops.find_tied)
-mixed = _jit(loops.mixed)
-keep_differing = _jit(loops.keep_differing)
-code_pixels = _jit(loops.code_pixels)
-code_fields = _jit(loops.code_fields)
+mixed = _jit(coded.mixed)
+keep_differing = _jit(coded.keep_differing)
+code_pixels = _jit(coded.code_pixels)
+code_fields = _jit(coded.code_fields)
 
 
 def _typed_next_share(_context: Any, _address: Any) -> Any:
