@@ -158,7 +158,7 @@ def test_the_backward_pass_raises(world):
         ("check", "decide"),
         ("check", "build_report"),
         ("decide.ladder", "find_relevant"),
-        ("decide.certificate", "confirm"),
+        ("decide.witnessed", "confirm"),
     ],
 )
 def test_clarke_itself_raises(world, monkeypatch, module, stage, error):

@@ -76,7 +76,7 @@ def abs_normal_form(program: Program, generator: torch.Generator) -> AbsNormalFo
     Raises:
         UnsupportedError: A kink has more than two pieces; write such maxima pair by pair.
     """
-    outer = outer_estimate(program, generator, program.deadline)
+    outer = outer_estimate(program, generator, program.deadline, joined=False)
     atoms = outer.atoms
     pairs = np.bincount(atoms.owner, minlength=atoms.count) == 2
     if not isinstance(outer.forms, Rows) or not bool(pairs.all()) or _many_sided(outer):

@@ -42,13 +42,13 @@ class Nest:
         self._out = mixing[[-1]].toarray()[0]
         self._linear, self._mixing, self._atoms = linear, csr_array(mixing), atoms
 
-    def estimate(self, levels: Levels, most: int) -> Outer:
-        """The estimate, with what can be absorbed absorbed, and without unused atoms.
+    def estimate(self, levels: Levels, most: int, *, joined: bool) -> Outer:
+        """The estimate, if `joined` with what can be absorbed absorbed, and without unused atoms.
 
         Raises:
             BudgetError: More than `most` numbers are left.
         """
-        for _ in range(_DEEP):
+        for _ in range(_DEEP if joined else 0):
             if not self._absorb():
                 break
         used = self._used()

@@ -37,9 +37,19 @@ _BLOCK: Final = 256  # quantities whose slopes are held as dense rows at a time
 
 
 def outer_estimate(
-    program: Program, generator: torch.Generator, deadline: Deadline = UNLIMITED
+    program: Program,
+    generator: torch.Generator,
+    deadline: Deadline = UNLIMITED,
+    *,
+    joined: bool = True,
 ) -> Outer:
     """The outer estimate around the program's point, computed from scratch.
+
+    Args:
+        program: The program.
+        generator: Private randomness.
+        deadline: When to give up.
+        joined: The largest of largest ones is one largest; False keeps the program's own kinks.
 
     Raises:
         BudgetError: Selections do not describe the gradients around the point, or the program is
@@ -51,17 +61,23 @@ def outer_estimate(
         raise BudgetError("Selections do not describe all gradients around the point.")
     cut = CutProgram(program, relevance.relevant)
     tied = tie(cut, generator, deadline)
-    return _Builder(cut, tied, generator, deadline).build()
+    return _Builder(cut, tied, generator, deadline, joined=joined).build()
 
 
 class _Builder:
     """Writes the normal form."""
 
     def __init__(
-        self, cut: CutProgram, tied: Tied, generator: torch.Generator, deadline: Deadline
+        self,
+        cut: CutProgram,
+        tied: Tied,
+        generator: torch.Generator,
+        deadline: Deadline,
+        *,
+        joined: bool,
     ) -> None:
         self._cut, self._tied, self._deadline = cut, tied, deadline
-        self._generator = generator
+        self._generator, self._joined = generator, joined
         kinks = cut.kinks
         self._split = tied.group >= 0
         self._free = ~self._split & ~tied.null
@@ -224,7 +240,7 @@ class _Builder:
         atoms = self._atoms((), self._nested_shares())
         noise = size[[-1]].toarray()[0, : cut.size]
         nest = Nest(solved[:, : cut.size].toarray(), mixing, atoms, noise)
-        return nest.estimate(_levels, _EXPLICIT)
+        return nest.estimate(_levels, _EXPLICIT, joined=self._joined)
 
     def _rows(self, values: torch.Tensor, picks: Index) -> tuple[Array, csr_array]:
         """Gradients of some values by variables, and by kinks' results, most of which are zero."""

@@ -102,7 +102,7 @@ def worst_entry(report: Report) -> str:
     if gaps.numel() > 1:
         told += f" for {_place(report.names, i, report.gradient[i], at)}"
         length = math.sqrt(sum(float(e.detach().double().square().sum()) for e in report.element))
-        off = getattr(report.certificate, "distance", float(gaps.norm()))
+        off = getattr(_argument(report), "distance", float(gaps.norm()))
         if length > 0 and math.isfinite(off):
             told += f"; the whole gradient is off by {_percent(off / length)}"
     return told
@@ -110,7 +110,7 @@ def worst_entry(report: Report) -> str:
 
 def _blame(report: Report, gaps: torch.Tensor) -> torch.Tensor:
     """How much an entry has to do with it: a right gradient may differ in others as well."""
-    direction = getattr(report.certificate, "direction", None)
+    direction = getattr(_argument(report), "direction", None)
     if direction is None or len(direction) != len(gaps):
         return torch.ones_like(gaps)
     return torch.from_numpy(direction).abs()
@@ -177,10 +177,14 @@ def of_rank(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}-rank{rank()}") if rank() else folder
 
 
+def _argument(report: Report) -> object:
+    """What the proof of a verdict rests on; None without a proof."""
+    return getattr(report.certificate, "argument", None)
+
+
 def _picture(report: Report) -> Picture | None:
     """Gradient and set of a wrong gradient with respect to at most three numbers."""
-    proof = report.certificate
-    points = getattr(proof, "points", None)
+    points = getattr(_argument(report), "points", None)
     if report.verdict is not Verdict.NOT_CLARKE or points is None or len(points[0]) > 3:
         return None
     element = None if report.element is None else _numbers(report.element)
