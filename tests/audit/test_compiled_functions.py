@@ -17,8 +17,10 @@ def _apart(monkeypatch):
     torch._dynamo.reset()
     counters.clear()
     registry = default_registry()
-    for name in ("_functions", "_surrogates", "_rules"):
-        monkeypatch.setattr(registry, name, type(getattr(registry, name))(getattr(registry, name)))
+    # What other tests of this process have declared is no matter here.
+    monkeypatch.setattr(registry, "_functions", {})
+    monkeypatch.setattr(registry, "_surrogates", set())
+    monkeypatch.setattr(registry, "_rules", type(registry._rules)(registry._rules))
     yield
     torch._dynamo.reset()
 

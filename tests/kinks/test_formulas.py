@@ -484,7 +484,7 @@ def test_smooth_ones_agree_with_difference_quotients(name):
 def test_the_reason_names_the_operation():
     x = torch.tensor(GENERIC, dtype=torch.float64, requires_grad=True)
     report = clarke.check(lambda x: LINALG.eigvalsh(x).pow(3).sum(), (x,))
-    assert "_linalg_eigh" in report.reason
+    assert "linalg_eigh" in report.reason
     assert "triangle" in report.reason
 
 
