@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from clarke.audit.penalized import Penalized
     from clarke.capture import Reached
     from clarke.kinks import Registry
+    from clarke.steering import Analysis
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,8 +252,7 @@ def decided(
     given: bool = False,
 ) -> Decision:
     """The verdict on a gradient, which somebody else may have `given`."""
-    trace = brought_home(refilled(case.trace(), registry.keeps, deadline))
-    trace = narrowed(trace, case.slots)
+    trace = _replayable(case, registry, deadline)
     own = tuple(map(brought, gradient))
     decision = decide(trace, registry, case.slots, own, settings, given=given, deadline=deadline)
     if decision.element is not None:
@@ -260,8 +260,25 @@ def decided(
         decision = replace(decision, element=tuple(e.to(g.device) for e, g in places))
     if decision.verdict.correct is None or case.opened is None:
         return decision
-    value = opened_value(brought_home(case.opened), trace, case.slots, deadline)
-    return declared_rate(decision.analysis, case.slots, (value,), deadline) or decision
+    return _at_another_rate(case.opened, trace, case.slots, decision.analysis, deadline) or decision
+
+
+def _replayable(case: Case, registry: Registry, deadline: Deadline) -> Trace:
+    """What ran, with the values that rules need, where replays run."""
+    trace = brought_home(refilled(case.trace(), registry.keeps, deadline))
+    return narrowed(trace, case.slots)
+
+
+def _at_another_rate(
+    opened: Trace,
+    trace: Trace,
+    slots: tuple[int, ...],
+    analysis: Analysis | None,
+    deadline: Deadline,
+) -> Decision | None:
+    """SURROGATE where a program that detaches values changes at another rate than with these."""
+    value = opened_value(brought_home(opened), trace, slots, deadline)
+    return declared_rate(analysis, slots, (value,), deadline)
 
 
 def judge_opened(
@@ -281,10 +298,9 @@ def judge_opened(
     found = quick.decide(case.trace(), case.slots, gradient, deadline, proof=proof, held=True)
     if isinstance(found, Declined) or case.opened is None:
         return None
-    trace = narrowed(brought_home(refilled(case.trace(), registry.keeps, deadline)), case.slots)
-    value = opened_value(brought_home(case.opened), trace, case.slots, deadline)
+    trace = _replayable(case, registry, deadline)
     analysis = analyse(trace, registry, deadline)
-    return declared_rate(analysis, case.slots, (value,), deadline) or found
+    return _at_another_rate(case.opened, trace, case.slots, analysis, deadline) or found
 
 
 class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a function
