@@ -14,35 +14,13 @@ from pathlib import Path
 import pytest
 from torch.utils import backend_registration
 
+from reference.networks import PROGRAMS
+
 pytestmark = pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
     reason="this torch has no devices that are written in Python",
 )
 HERE = Path(__file__).parent
-
-
-def networks():
-    from torch import nn
-
-    class Attention(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.words = nn.Embedding(7, 8)
-            self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
-
-        def forward(self, x):
-            return self.layer(self.words((x * 3).long().abs() % 7))
-
-    def pools():
-        parts = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.3)
-        return nn.Sequential(*parts)
-
-    return {
-        "perceptron": (lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), (4, 6)),
-        "pools": (pools, (2, 1, 8, 8)),
-        "recurrent": (lambda: nn.RNN(6, 5, nonlinearity="relu"), (3, 2, 6)),
-        "attention": (Attention, (2, 5)),
-    }
 
 
 def trained(device, make, shape, audit):
@@ -74,7 +52,7 @@ def tell():
 
     device = Device()
     found = {}
-    for name, (make, shape) in networks().items():
+    for name, (make, shape) in PROGRAMS.items():
         plain, _ = trained(device, make, shape, nullcontext())
         audit = clarke.audit(seconds=60)
         same, waits = trained(device, make, shape, audit)
