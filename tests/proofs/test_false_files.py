@@ -200,13 +200,11 @@ def test_members_are_proved_by_witnesses_to_both(tmp_path):
 @pytest.mark.parametrize(
     ("name", "count"), [("point", 1 << 21), ("constants", 1 << 21), ("code", 1 << 22)]
 )
-def test_large_files_take_no_longer_than_small_ones(tmp_path, name, count):
+def test_large_files_are_not_worked_through(tmp_path, name, count):
     content, tensors = opened(clarke.check(lemma2, (leaf(0.0),)).save(tmp_path / "a"))
     tensors[name] = torch.zeros(count, dtype=tensors[name].dtype)
     path = forged(tmp_path / "b", content, tensors)
-    began = time.process_time()
-    assert independent(path)[0] != CHECKED
-    assert time.process_time() - began < 5
+    assert independent(path) == (CANNOT_TELL, f"tensor {name} is too large")
 
 
 def test_long_numbers_count_as_work(tmp_path):
@@ -222,10 +220,8 @@ def test_long_numbers_count_as_work(tmp_path):
     tensors["code"] = torch.tensor(code, dtype=torch.int32)
     tensors["constants"] = torch.ones(1, dtype=torch.float64)
     content["instructions"]["output"] = last
-    began = time.process_time()
     status, why = independent(forged(tmp_path / "b", content, tensors))
     assert (status, why) == (CANNOT_TELL, "the program is too large for exact arithmetic")
-    assert time.process_time() - began < 20
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev"])

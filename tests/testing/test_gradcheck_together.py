@@ -1,7 +1,5 @@
 """Many components in one call: what is judged together, and what becomes of the undecided."""
 
-import time
-
 import pytest
 import torch
 from torch.autograd.gradcheck import GradcheckError
@@ -49,17 +47,15 @@ def test_one_proof_serves_all(name, checks):
     assert len(checks) <= most
 
 
-def test_many_outputs_cost_little_more_than_torch(checks):
+def test_many_outputs_call_the_function_little_more_often_than_torch(checks):
     x = zeros(400)
-    gradcheck(torch.relu, (zeros(2),))  # what is loaded on first use
 
-    def seconds(test):
-        started = time.process_time()
-        test(torch.relu, (x,), raise_exception=False)
-        return time.process_time() - started
+    def calls(test):
+        made = []
+        test(lambda x: made.append(1) or torch.relu(x), (x,), raise_exception=False)
+        return len(made)
 
-    theirs = min(seconds(torch.autograd.gradcheck) for _ in range(2))
-    assert min(seconds(gradcheck) for _ in range(2)) < 20 * theirs
+    assert calls(gradcheck) < 3 * calls(torch.autograd.gradcheck)
 
 
 WRONG = {
