@@ -219,6 +219,10 @@ class QuickJudge:
             return Declined("a kink is touched that no bias settles")
         return self._verdict(graph, found, pending.variables, tuple(gradient or ()), proof=proof)
 
+    def level(self, func: Any, dtype: torch.dtype) -> bool:
+        """Whether a result of an operator keeps its value beside the point, off the ties."""
+        return self._registry.keeps_value(func, dtype)
+
     def repeatable(self, func: Any) -> bool:
         """Whether an operator overload returns the same when it runs again."""
         return self._registry.known(func).kind is not OpKind.RANDOM
