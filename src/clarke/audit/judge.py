@@ -288,6 +288,20 @@ def _at_another_rate(
     return declared_rate(analysis, slots, (value,), deadline)
 
 
+def declared_before(case: Case, quick: QuickJudge) -> Decision | None:
+    """SURROGATE of a program of which that was measured at an earlier call."""
+    if isinstance(case.source, Familiar):
+        return None
+    return quick.declared.recall(case.source, moving=case.opened is not None)
+
+
+def found_declared(case: Case, quick: QuickJudge | None, found: Decision) -> Decision:
+    """A verdict, once it is remembered if the program declares a derivative of its own."""
+    if quick is None or isinstance(case.source, Familiar):
+        return found
+    return quick.declared.learn(case.source, found, moving=case.opened is not None)
+
+
 def judge_opened(
     case: Case,
     quick: QuickJudge,

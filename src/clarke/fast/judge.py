@@ -12,6 +12,7 @@ from clarke.capture import all_finite, is_there, without_values
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Certificate, Decision, TouchCount
 from clarke.decide.certificate import Recording
+from clarke.fast.declared import Declared
 from clarke.fast.doubt import may_matter
 from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layered import Layered
@@ -75,6 +76,7 @@ class QuickJudge:
         self._seed = seed
         self._look = Look(registry, seed, compiled)
         self.repertoire = Repertoire(registry)
+        self.declared = Declared()
 
     def decide(
         self,
