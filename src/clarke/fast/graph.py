@@ -171,7 +171,9 @@ def _alone(
     """Whether an operation is the only one that reads a value, and what shares its memory."""
     makers, readers = rest
     maker = makers[position].get(slot)
-    if maker is None or [r for r in readers[maker] if makers[r].get(slot) == maker] != [position]:
+    if maker is None:
+        return _is_own(trace, position, slot, makers)
+    if [r for r in readers[maker] if makers[r].get(slot) == maker] != [position]:
         return False
     op = trace.ops[maker]
     returned = [r.alias_info for r in op.func._schema.returns if r.alias_info is not None]
@@ -181,6 +183,18 @@ def _alone(
         source = op.args[0]
         return isinstance(source, Ref) and _alone(trace, maker, source.slot, rest)
     return True
+
+
+def _is_own(
+    trace: Trace, position: int, slot: int, makers: Sequence[Mapping[int, int | None]]
+) -> bool:
+    """Whether an operation is the only one that reads a constant, whose memory nobody shares."""
+    external = trace.externals.get(slot)
+    if external is None or external.origin is not Origin.CONSTANT or external.stopped:
+        return False
+    same = {s for s, e in trace.externals.items() if e.storage == external.storage}
+    readers = (i for i, own in enumerate(makers) if any(own.get(s, i) is None for s in same))
+    return same == {slot} and list(readers) == [position]
 
 
 def _only_statistics(op: OpRecord) -> bool:

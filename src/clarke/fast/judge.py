@@ -18,8 +18,9 @@ from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layered import Layered
 from clarke.fast.look import Findings, Look, nothing
 from clarke.fast.repertoire import Repertoire
+from clarke.fast.vouched import Vouched
 from clarke.kinks import OpKind
-from clarke.steering import analyse
+from clarke.steering import Program, analyse
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class QuickJudge:
         self._look = Look(registry, seed, compiled)
         self.repertoire = Repertoire(registry)
         self.declared = Declared()
+        self.vouched = Vouched()
 
     def decide(
         self,
@@ -87,6 +89,7 @@ class QuickJudge:
         *,
         proof: bool = True,
         held: bool = False,
+        applied: bool = False,
     ) -> Decision | Declined:
         """SMOOTH or BOULIGAND with a certificate, or why `clarke.decide.decide` must judge.
 
@@ -99,13 +102,14 @@ class QuickJudge:
             proof: With a certificate, which costs something to seal.
             held: Detached values are constants: nothing known says that they move with the
                 variables.
+            applied: Somebody else compares what custom Functions return.
 
         Raises:
             OutOfTimeError: No answer in time.
         """
         if gradient is not None and not all_finite(gradient):
             return Declined("the gradient is not finite")
-        if trace.applied:
+        if trace.applied and not applied:
             return Declined("a custom Function's own backward is to be judged")
         if not trusted_externals(trace):
             return Declined("something that the program read was made elsewhere or has changed")
@@ -220,6 +224,31 @@ class QuickJudge:
         if may_matter(analysis, pending.variables, held, generator, deadline):
             return Declined("a kink is touched that no bias settles")
         return self._verdict(graph, found, pending.variables, tuple(gradient or ()), proof=proof)
+
+    def compared(
+        self,
+        trace: Trace,
+        variables: Sequence[int],
+        gradient: Sequence[torch.Tensor],
+        deadline: Deadline = UNLIMITED,
+        *,
+        proof: bool = True,
+    ) -> Decision | Declined:
+        """The same of a program with custom Functions that are vouched for, by its gradient."""
+        found = self.decide(
+            trace, variables, gradient, deadline, proof=proof, held=True, applied=True
+        )
+        if isinstance(found, Declined):
+            return found
+        inside = (c for c in found.counts if c.op.within is not None)
+        if found.verdict is not Verdict.SMOOTH or any(c.touched for c in inside):
+            return Declined("a kink is touched in a custom Function, or by a bias")
+        analysis = analyse(trace, self._registry, deadline)
+        program = Program(analysis, variables, deadline=deadline)
+        with torch.enable_grad():
+            if not self.vouched.agrees(analysis, program, gradient):
+                return Declined("a custom Function's own backward is to be judged")
+        return found
 
     def level(self, func: Any, dtype: torch.dtype) -> bool:
         """Whether a result of an operator keeps its value beside the point, off the ties."""
