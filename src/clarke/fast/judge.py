@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from clarke.compiled import Compiled
     from clarke.fast.repertoire import Familiar, Plan
     from clarke.kinks import Known, Registry
+    from clarke.steering import Analysis
 
 
 # A replay holds all values again: of more elements than these only when autograd has let go of its.
@@ -183,11 +184,12 @@ class QuickJudge:
                 return Declined(trouble, op)
         if not _ordered(graph, found):
             return Declined("the directions of two layers get in each other's way")
-        if found.in_doubt:
+        if found.in_doubt or found.compared:
             if found.settled:
                 return Declined("a kink is touched that no bias settles")
             pending = Pending(graph, found, tuple(variables))
-            if gradient is not None or not (found.in_parts or _size(trace) > _EARLY):
+            waits = found.in_parts or found.compared or _size(trace) > _EARLY
+            if gradient is not None or not waits:
                 return self.settle(pending, gradient, deadline, proof=proof)
             return Declined("the gradient decides what a touched kink is worth", pending=pending)
         if not proof and run is not None and not found.settled:
@@ -218,11 +220,16 @@ class QuickJudge:
         """SMOOTH where no touched kink matters; the rest as `decide`."""
         graph, found = pending.graph, pending.found
         found.dear()
-        held = gradient if found.in_parts else None
         analysis = analyse(graph.trace, self._registry, deadline)
-        generator = torch.Generator().manual_seed(self._seed)
-        if may_matter(analysis, pending.variables, held, generator, deadline):
-            return Declined("a kink is touched that no bias settles")
+        if found.compared and (
+            gradient is None or not self._agrees(analysis, pending.variables, gradient, deadline)
+        ):
+            return Declined("autograd's formula for an operation holds for some programs only")
+        if found.in_doubt:
+            held = gradient if found.in_parts and not found.compared else None
+            generator = torch.Generator().manual_seed(self._seed)
+            if may_matter(analysis, pending.variables, held, generator, deadline):
+                return Declined("a kink is touched that no bias settles")
         return self._verdict(graph, found, pending.variables, tuple(gradient or ()), proof=proof)
 
     def compared(
@@ -244,11 +251,20 @@ class QuickJudge:
         if found.verdict is not Verdict.SMOOTH or any(c.touched for c in inside):
             return Declined("a kink is touched in a custom Function, or by a bias")
         analysis = analyse(trace, self._registry, deadline)
+        if not self._agrees(analysis, variables, gradient, deadline):
+            return Declined("a custom Function's own backward is to be judged")
+        return found
+
+    def _agrees(
+        self,
+        analysis: Analysis,
+        variables: Sequence[int],
+        gradient: Sequence[torch.Tensor],
+        deadline: Deadline,
+    ) -> bool:
         program = Program(analysis, variables, deadline=deadline)
         with torch.enable_grad():
-            if not self.vouched.agrees(analysis, program, gradient):
-                return Declined("a custom Function's own backward is to be judged")
-        return found
+            return self.vouched.agrees(analysis, program, gradient)
 
     def level(self, func: Any, dtype: torch.dtype) -> bool:
         """Whether a result of an operator keeps its value beside the point, off the ties."""

@@ -12,6 +12,7 @@ from clarke.decide import TouchCount
 from clarke.decide.hazards import matters, may_jump
 from clarke.fast.codes import Coder
 from clarke.fast.dead import without_dead
+from clarke.fast.graph import is_behind
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
 from clarke.fast.rows import same_rows
@@ -20,6 +21,7 @@ from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind, choice_text, slopes_taken
 from clarke.kinks.embeddings import is_scaled, padding_row
+from clarke.kinks.formulas import FormulaRule
 from clarke.kinks.lowering import lower
 from clarke.kinks.rewire import sloped
 from clarke.kinks.singular import SingularRule
@@ -72,6 +74,7 @@ class Findings:
     whole: Fingerprints | None = None  # of all images, if they were at hand
     in_doubt: bool = False  # kinks are touched that no bias settles: do they matter?
     in_parts: bool = False  # some of these inside of operations that stand for several
+    compared: bool = False  # autograd's own formulas may not hold: only the gradient tells
 
 
 class Look:
@@ -170,7 +173,7 @@ class Look:
         ):
             return ""
         if known.rule.doubtful and op.differentiated:
-            return "autograd's formula for the operation holds for some programs only"
+            return self._by_formula(graph, position, known.rule, found)
         if op.name == POOL and op.differentiated and not graph.tangled:
             layer = pool_layer(graph, position)
             trouble = None if layer is None else self._pool(graph, position, layer, found)
@@ -180,6 +183,17 @@ class Look:
             found.counts.append(TouchCount(op, op.kept[1].numel(), 0, 0))
             return ""
         return self._touched(graph, position, known.rule, found)
+
+    def _by_formula(self, graph: Graph, position: int, rule: KinkRule, found: Findings) -> str:
+        """The same of an operation whose own formula holds for some programs only."""
+        op = graph.trace.ops[position]
+        touch = rule.find(op)
+        if touch.count:
+            return "autograd's formula for the operation holds for some programs only"
+        found.counts.append(TouchCount(op, touch.base.numel(), 0, 0))
+        behind = rule.behind if isinstance(rule, FormulaRule) else ""
+        found.compared = found.compared or not (behind and is_behind(graph, position, behind))
+        return ""
 
     def _touched(self, graph: Graph, position: int, rule: KinkRule, found: Findings) -> str:
         """The same of an operation for which no layer speaks: what it touches is listed."""

@@ -84,7 +84,9 @@ class Vouched:
         self, analysis: Analysis, program: Program, gradient: Sequence[torch.Tensor]
     ) -> bool:
         """Whether a gradient is that of the recorded operations, up to roundings of its terms."""
-        seen = self._seen[_key(analysis.recorded)]
+        key = _key(analysis.recorded)
+        self._add(key)
+        seen = self._seen[key]
         if seen.hides and hidden_in(analysis, program.variables, program.deadline) is not None:
             return False
         seen.hides = False
