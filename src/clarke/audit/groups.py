@@ -243,7 +243,8 @@ class Accumulation:
             or certificate is None
         ):
             why = f"call {number} was judged together with other processes"
-            return Part(number, decision.verdict, None, why if analysis is None else "")
+            told = analysis is not None or decision.verdict is Verdict.SURROGATE
+            return Part(number, decision.verdict, None, "" if told else why)
         if decision.theorem not in ("witness", "bias shift"):
             return Part(
                 number, decision.verdict, None, f"call {number} was proved by {decision.theorem}"
