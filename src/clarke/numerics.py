@@ -624,6 +624,12 @@ DETACHED_APART = Steps(
     "which they are apart: the finest that roundings allow.",
     (Verdict.SURROGATE,),
 )
+SAME_RATE = Threshold(
+    1e-9,
+    "Relative difference of the gradients in float64 with detached values held constant and not, "
+    "up to which they are one: far below any rate that values tell apart.",
+    (Verdict.SURROGATE,),
+)
 RATE_STEPS = Steps(
     (1e-5, 1e-6, 1e-4, 1e-7, 1e-9, 1e-11, 1e-13, 1e-15),
     "Distances at which values are held against derivatives. The nearer ones tell for "

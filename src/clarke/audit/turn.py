@@ -10,7 +10,16 @@ import torch
 
 from clarke.audit.ends import at_tensors
 from clarke.audit.groups import held
-from clarke.audit.judge import Case, alone, judge, judge_opened, prepare, undecided
+from clarke.audit.judge import (
+    Case,
+    alone,
+    declared_before,
+    found_declared,
+    judge,
+    judge_opened,
+    prepare,
+    undecided,
+)
 from clarke.audit.ranks import NotSharedError
 from clarke.audit.shadowed import as_written, compiled_parts, judge_shadowed, value_of
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
@@ -215,7 +224,6 @@ class Turn:
         """
         away = any_away(case.leaves)
         slow = away or self._compiled is not None or self._needs_replay(case)
-        slow = slow or case.opened is not None  # it may declare another rate than the function's
         quick = None if slow else self._orders.quick
         if quick is None:
             return case
@@ -227,7 +235,7 @@ class Turn:
         except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
             return case
         if not isinstance(found, Decision):
-            self._pending = found.pending
+            self._pending = None if found is None else found.pending
             return case
         rows_wanted = self._meeting is not None or (
             self.group is not None and self._accumulation.accumulating
@@ -242,8 +250,11 @@ class Turn:
         forget(self._call, self._recorder)
         return replace(case, source=without_values(case.trace(), quick.repeatable), reached=None)
 
-    def _quickly(self, case: Case, quick: QuickJudge, own: alone) -> Decision | Declined:
+    def _quickly(self, case: Case, quick: QuickJudge, own: alone) -> Decision | Declined | None:
         proof, dear = self._orders.proof, own.may_draw
+        told = declared_before(case, quick)
+        if told is not None or case.opened is not None:  # it may declare another rate
+            return told
         if case.familiar is not None:
             return quick.recall(case.familiar, self.work.deadline, proof=proof, dear=dear)
         dear()
@@ -325,7 +336,7 @@ class Turn:
                     self.decision = replace(early, certificate=certificate)
                 return
             own.may_draw()
-            self.decision = self._judged_late(case) or judge(
+            found = self._judged_late(case) or judge(
                 case,
                 self.gradient,
                 self._registry,
@@ -333,6 +344,7 @@ class Turn:
                 confirmed=self._orders.confirmed,
                 deadline=self.work.deadline,
             )
+            self.decision = found_declared(case, self._orders.quick, found)
 
     def _judge_compiled(self, case: Case, shadows: tuple[Shadow, ...]) -> Decision:
         """The verdict on what a compiled program returned, of which copies are kept."""
