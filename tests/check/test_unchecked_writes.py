@@ -1,7 +1,7 @@
 """Custom Functions that write through `.data` into memory that has been read before, as solvers do.
 
-Autograd's version counters do not see such a write; a replay that wrote into one memory as well would
-have overwritten what its own graph has saved.
+Autograd's version counters do not see such a write; a replay that wrote into one memory as well
+would have overwritten what its own graph has saved.
 """
 
 import random
@@ -61,7 +61,7 @@ def test_columns_that_were_read_before_others_are_written():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_verdict_is_that_of_the_program_without_memory(seed):
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - no secrets
     stages = rng.choices(STAGES, k=rng.randint(1, 3))
     point = [rng.choice([0.0, 0.0, 0.5, -1.0]) for _ in range(2)]
     in_memory = clarke.check(lambda x: assigned(x, stages), (leaf(*point),), seconds=60)

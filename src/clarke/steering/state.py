@@ -61,6 +61,12 @@ def _true_shares(site: Site, weights: torch.Tensor) -> torch.Tensor:
     return torch.zeros(touch.count, dtype=weights.dtype).index_add(0, touch.owner, share)
 
 
+def _base_of(tensor: torch.Tensor) -> torch.Tensor:
+    """What a tensor is a view of; itself, if it is none."""
+    base: torch.Tensor | None = tensor._base  # noqa: SLF001 - has no public name
+    return tensor if base is None else base
+
+
 class State:
     """Tensors of one replay, by slot."""
 
@@ -113,14 +119,14 @@ class State:
             self.env[first.slot] = target.clone()
             return
         memory = target.untyped_storage()._cdata
-        base = target if target._base is None else target._base
+        base = _base_of(target)
         fresh = base.clone()
         start = base.storage_offset()
 
         def moved(tensor: torch.Tensor) -> torch.Tensor:
             if tensor is base:
                 return fresh
-            own = fresh if tensor._base is base else fresh.detach()
+            own = fresh if _base_of(tensor) is base else fresh.detach()
             return own.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset() - start)
 
         for known in (self.env, self.memory):
