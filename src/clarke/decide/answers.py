@@ -30,6 +30,7 @@ from clarke.decide.source import (
 from clarke.errors import InputError, UnsupportedError
 from clarke.numerics import SET_ROUNDINGS, UNIT
 from clarke.steering import select_along, selected_gradient
+from clarke.steering.cones import with_cones
 
 if TYPE_CHECKING:
     import torch
@@ -194,8 +195,9 @@ def short_of(found: LimitSet | RegularSet, x: Array) -> float:
 
 def gradient_along(program: Program, direction: Array) -> Array:
     """(n,) the gradient of the pieces that a direction selects."""
-    choices, _ = select_along(program, unflatten(direction, program.point))
-    return flatten(selected_gradient(program, choices))
+    held = with_cones(program)
+    choices, _ = select_along(held, unflatten(direction, program.point))
+    return flatten(selected_gradient(held, choices))
 
 
 def slope_along(program: Program, direction: Array) -> float:

@@ -18,7 +18,7 @@ from clarke.decide.regularset import RegularSet
 from clarke.decide.verification import fresh_generator, same_numbers
 from clarke.errors import InputError, UnsupportedError
 from clarke.feasibility import verify_membership
-from clarke.numerics import ASKED_ROUNDINGS, GRANTED, SET_AGREES, WEIGHTS_CONVEX
+from clarke.numerics import ASKED_ROUNDINGS, GRANTED, SET_AGREES
 from clarke.steering import Program, unit_roundoff
 
 if TYPE_CHECKING:
@@ -168,8 +168,7 @@ class Member(Argument):
             raise Defect("there is not one weight for every piece")
         room = found.roundings(target)
         for own, element in zip(shares, self.elements, strict=True):
-            sums = np.bincount(atoms.owner, weights=own, minlength=atoms.count)
-            if not bool((own >= 0).all() and (np.abs(sums - 1) <= WEIGHTS_CONVEX).all()):
+            if not atoms.are_shares(own):
                 raise Defect("the weights of the pieces are not convex")
             if not bool((np.abs(found.element(own) - element) <= room).all()):
                 raise Defect("the elements are not those of the set")

@@ -23,6 +23,7 @@ from clarke.decide.normal import outer_estimate
 from clarke.decide.outer import Outer, Rows
 from clarke.decide.project import project
 from clarke.errors import BudgetError
+from clarke.steering.cones import with_cones
 from clarke.numerics import (
     FLOPS,
     RELATIVE_INSIDE,
@@ -90,14 +91,18 @@ class RegularSet:
     @staticmethod
     def of(program: Program, generator: torch.Generator, deadline: Deadline) -> RegularSet | None:
         """The set of a program, or None where it is not of this kind."""
-        try:
-            outer = outer_estimate(program, generator, deadline)
-        except BudgetError:
-            deadline.ask()
-            return None
-        if not isinstance(outer.forms, Rows) or not regular_in_parts(outer):
-            return None
-        return RegularSet(outer)
+        held = with_cones(program)
+        for whole in (False, True):
+            try:
+                outer = outer_estimate(held, generator, deadline, whole=whole)
+            except BudgetError:
+                deadline.ask()
+                return None
+            if isinstance(outer.forms, Rows) and regular_in_parts(outer):
+                return RegularSet(outer)
+            if outer.mixing is None:
+                return None
+        return None
 
     @property
     def size(self) -> int:
@@ -128,6 +133,9 @@ class RegularSet:
             low, high = np.full((2, atoms.count, self.size), np.inf)
             np.minimum.at(low, atoms.owner, forms)
             np.minimum.at(high, atoms.owner, -forms)
+            if bool(atoms.round.any()):
+                lengths = self._lengths(np.abs(forms))[atoms.round]
+                low[atoms.round] = high[atoms.round] = -lengths
             return outer.base + low.sum(0), outer.base - high.sum(0)
         units = np.eye(self.size)
         high = np.array([outer.extreme(u)[0] for u in units])
@@ -145,7 +153,23 @@ class RegularSet:
             if outer.mixing is not None:
                 own = own + np.abs(outer.mixing[atoms.form[places]]) @ largest
             np.maximum.at(largest, atoms.owner[places], own)
+            if bool(atoms.round[level].any()):
+                curved = level[atoms.round[level]]
+                whole = np.zeros((len(atoms.form), self.size))
+                whole[places] = own
+                largest[curved] = self._lengths(whole)[curved]
         found: Array = outer.noise + np.abs(outer.out) @ largest
+        return found
+
+    def _lengths(self, rows: Array) -> Array:
+        """(J, n) for every atom the lengths of the columns of its rows of (L, n)."""
+        atoms = self.outer.atoms
+        largest = np.zeros((atoms.count, self.size))
+        np.maximum.at(largest, atoms.owner, np.abs(rows))
+        squares = np.zeros_like(largest)
+        safe = np.where(largest > 0, largest, 1.0)
+        np.add.at(squares, atoms.owner, (rows / safe[atoms.owner]) ** 2)
+        found: Array = safe * np.sqrt(squares)
         return found
 
     # ------------------------------------------------------------ where a vector lies
@@ -158,7 +182,7 @@ class RegularSet:
         units[~apart] = np.inf
         near = self._near(target, units, deadline)
         found = self._judged(target, allowed, near, units)
-        if found.inside is None:
+        if found.inside is None and not bool(self.outer.atoms.round.any()):
             found = self._by_program(target, allowed, units, near, deadline)
         return found
 
@@ -186,8 +210,9 @@ class RegularSet:
     @property
     def _is_box(self) -> bool:
         """Whether every kink chooses between two quantities and none depends on another."""
-        counts = np.bincount(self.outer.atoms.owner, minlength=self.outer.atoms.count)
-        return self.outer.mixing is None and bool((counts == 2).all())
+        atoms = self.outer.atoms
+        pairs = (np.bincount(atoms.owner, minlength=atoms.count) == 2) & ~atoms.round
+        return self.outer.mixing is None and bool(pairs.all())
 
     def _near(self, target: Array, units: Array, deadline: Deadline) -> Mixed:
         if self.outer.atoms.count == 0:
@@ -234,15 +259,9 @@ class RegularSet:
 
     def _picked(self, direction: Array) -> Array:
         """(L,) the candidates, weights 0 and 1, of the element farthest in a direction."""
-        atoms = self.outer.atoms
         _, _, top, bottom = self.outer.bounds(direction)
-        low = self._counts_down()
-        form = np.where(low, bottom, top)
-        wanted = atoms.form == form[atoms.owner]
-        first = np.unique(atoms.owner[wanted], return_index=True)[1]
-        shares = np.zeros(len(atoms.form))
-        shares[np.flatnonzero(wanted)[first]] = 1.0
-        return shares
+        found: Array = np.where(self._counts_down()[self.outer.atoms.owner], bottom, top)
+        return found
 
     def _counts_down(self) -> Mask:
         """(J,) the atoms that count with a negative sign: none of a regular set has both."""

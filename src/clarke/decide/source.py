@@ -27,6 +27,7 @@ from clarke.decide.minimum import (
 from clarke.decide.regularset import RegularSet
 from clarke.errors import BudgetError, UnsupportedError
 from clarke.numerics import ARRAY_ENTRIES, HULL_RANK, SET_LISTED, SET_SMALL
+from clarke.steering.cones import with_cones
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from clarke.deadline import Deadline
     from clarke.decide.limits import Limits
     from clarke.decide.minimum import Slope
+    from clarke.kinks import Touch
     from clarke.steering import Program
 
     Array = NDArray[np.float64]
@@ -63,13 +65,22 @@ class Source:
 
     @cached_property
     def live(self) -> Live:
-        """The kinks that can change the gradient."""
-        return find_live(self.program, self.generator())
+        """The kinks that can change the gradient, norms of zero among them."""
+        return find_live(with_cones(self.program), self.generator())
+
+    @cached_property
+    def norm(self) -> Touch | None:
+        """A norm that is taken of zero, where the gradient depends on it."""
+        for site in with_cones(self.program).analysis.ordered():
+            own = self.live.kinks[site.first : site.first + site.touch.count]
+            if site.rule.by_weights and bool(own.any()):
+                return site.touch
+        return None
 
     @cached_property
     def regular(self) -> RegularSet | None:
         """The set without a list, where there are many kinks and all pieces bend one way."""
-        if self._pieces() <= SET_SMALL:
+        if self.norm is None and self._pieces() <= SET_SMALL:
             return None
         return RegularSet.of(self.program, self.generator(), self.program.deadline)
 
@@ -104,8 +115,10 @@ class Source:
 
         Raises:
             BudgetError: It is too long, or selections do not describe the program.
-            UnsupportedError: Some gradient is not finite.
+            UnsupportedError: Some gradient is not finite, or a ball of them are limits.
         """
+        if self.norm is not None:
+            raise UnsupportedError(_no_list(self.norm))
         if self.known is None:
             program = self.program.within(deadline)
             found = enumerate_exactly(program, self.generator(), self.limits, self.live).limits
@@ -120,12 +133,21 @@ class Source:
 
     def count(self, deadline: Deadline) -> int:
         """How many combinations of pieces there are."""
-        if self.known is None:
+        if self.known is None and self.norm is None:
             program = self.program.within(deadline)
             found = count_combinations(program, self.live, self.generator(), self.limits)
             if found is not None:
                 return found
         return self.listed(deadline).count
+
+
+def _no_list(norm: Touch) -> str:
+    return (
+        f"{norm.op.shown} at {norm.op.location} is a norm of zero: the slopes of all directions "
+        "are limits, as many as a sphere has points, and no list holds them. contains(), "
+        "min_norm(), directional(), is_stationary(), frechet() and is_local_minimum() answer "
+        "without one."
+    )
 
 
 def listed_elements(source: Source, allowed: Array, deadline: Deadline) -> Array:
