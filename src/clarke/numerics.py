@@ -1217,6 +1217,18 @@ CURE_SHARE = Threshold(
     "Share of the time left in which rewritings of what made a gradient wrong are tried.",
     NONE,
 )
+CURE_MOVES = Steps(
+    (0.0, 0.25),
+    "How far the variables are moved, where a program that is written otherwise is held against "
+    "the one that ran: far from where rounding could hide another function.",
+    NONE,
+)
+CURE_SAME = Threshold(
+    1e-9,
+    "By how much, relatively, the values of the two may differ: both are computed in float64, and "
+    "sums of a million terms round less.",
+    NONE,
+)
 ROW_ENTRIES = Threshold(
     10_000_000,
     "Entries of the rows of one kink in the exact enumeration, which are kept as Python's integers "
