@@ -167,6 +167,14 @@ SAME_FORMULA = Threshold(
     JUDGED,
 )
 
+OF_THE_TERMS = Threshold(
+    64.0,
+    "Roundings of the program's coarsest type, of an entry's terms, up to which a gradient that "
+    "came through a custom Function is that of the recorded operations, without sampling errors: "
+    "a sum of some thousand terms leaves as much. What differs by more goes up the ladder.",
+    JUDGED,
+)
+
 RANDOM_BITS = Threshold(2.0**-63, "Turns 63 random bits into a number in [0, 1).", NONE)
 
 QUICK_BOUND = Threshold(

@@ -10,22 +10,26 @@ import torch
 
 from clarke.audit.ends import at_tensors
 from clarke.audit.groups import held
-from clarke.audit.judge import (
-    Case,
-    alone,
+from clarke.audit.judge import Case, alone, judge, prepare, undecided
+from clarke.audit.ranks import NotSharedError
+from clarke.audit.rarely import (
     declared_before,
     found_declared,
-    judge,
+    is_vouched,
     judge_opened,
-    prepare,
-    undecided,
+    judge_vouched,
 )
-from clarke.audit.ranks import NotSharedError
 from clarke.audit.shadowed import as_written, compiled_parts, judge_shadowed, value_of
 from clarke.audit.sums import Sum
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
 from clarke.audit.work import Work
-from clarke.capture import Origin, all_finite, any_away, release_nodes, without_values
+from clarke.capture import (
+    Origin,
+    all_finite,
+    any_away,
+    release_nodes,
+    without_values,
+)
 from clarke.decide import Confirm, Decision
 from clarke.errors import CaptureError, ClarkeError, UnseenError, in_a_line
 from clarke.fast import let_go
@@ -348,7 +352,7 @@ class Turn:
                     self.decision = replace(early, certificate=certificate)
                 return
             own.may_draw()
-            found = self._judged_late(case) or judge(
+            told = self._judged_late(case) or judge(
                 case,
                 self.gradient,
                 self._registry,
@@ -356,7 +360,7 @@ class Turn:
                 confirmed=self._orders.confirmed,
                 deadline=self.work.deadline,
             )
-            self.decision = found_declared(case, self._orders.quick, found)
+            self.decision = found_declared(case, self._orders.quick, told)
 
     def _judge_compiled(self, case: Case, shadows: tuple[Shadow, ...]) -> Decision:
         """The verdict on what a compiled program returned, of which copies are kept."""
@@ -386,6 +390,8 @@ class Turn:
                 found = quick.settle(self._pending, *rest, proof=proof)
             elif case.opened is not None and not self._needs_replay(case):
                 return judge_opened(case, quick, self._registry, *rest, proof=proof)
+            elif is_vouched(case, quick, self._registry) and not self._needs_replay(case):
+                return judge_vouched(case, quick, self._registry, *rest, proof=proof)
             else:
                 return None
         except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
