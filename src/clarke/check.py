@@ -225,9 +225,12 @@ def _otherwise(
     found = _held(run, trace, slots, gradient, settings, given=True)
     if found.verdict is Verdict.SMOOTH:
         found = replace(found, verdict=Verdict.BOULIGAND, reason=Verdict.BOULIGAND.value)
-    where = read_into_python(run.trace)[0].location
-    told = f"What Python reads at {where} is otherwise beside the point: what runs there is judged."
-    return replace(found, notes=(*found.notes, told))
+    read = read_into_python(run.trace)
+    told = (
+        f"What Python reads at {read[0].location} is otherwise beside the point: what runs there "
+        "is judged."
+    )
+    return replace(found, notes=(*found.notes, told), culprits=found.culprits or read[:1])
 
 
 def _compiled(

@@ -136,7 +136,10 @@ def grouped(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def has_no_other_side(analysis: Analysis) -> bool:
-    """Whether all that was read at a tie was compared for being equal.
+    """Whether all that was read at a tie was compared for being equal, and is so on no region.
+
+    What is compared is analytic where no kink is touched on the way: it is zero everywhere around
+    the point, or almost nowhere. ``relu(x) == 0`` holds on one side.
 
     Args:
         analysis: The trace of the point itself, and its kinks.
@@ -145,11 +148,26 @@ def has_no_other_side(analysis: Analysis) -> bool:
     if any(r.shape or _is_number(analysis, r.slot) for r in trace.scalar_reads):
         return False
     read = behind_reads(analysis, shapes=True)
-    sites = [s for p, s in analysis.sites.items() if p in read and s.touch.count]
-    return bool(sites) and all(
-        isinstance(s.rule, ComparisonRule) and s.rule.isolated and s.touch.op.differentiated
-        for s in sites
+    sites = {p: s for p, s in analysis.sites.items() if s.touch.count}
+    compared = [p for p in sites if p in read]
+    return bool(compared) and all(
+        isinstance(sites[p].rule, ComparisonRule)
+        and sites[p].rule.isolated
+        and sites[p].touch.op.differentiated
+        and not (_behind(trace, p) - {p}) & sites.keys()
+        for p in compared
     )
+
+
+def _behind(trace: Trace, position: int) -> set[int]:
+    """Positions of the operations from which one was computed."""
+    made = {o: p for p, op in enumerate(trace.ops) for o in op.outputs if o is not None}
+    found, todo = {position}, [position]
+    while todo:
+        reached = {made[s] for s in input_slots(trace.ops[todo.pop()]) if s in made} - found
+        found |= reached
+        todo += reached
+    return found
 
 
 def _is_number(analysis: Analysis, slot: int) -> bool:
@@ -173,5 +191,9 @@ def _same_external(one: External, two: External) -> bool:
         return False
     if one.tensor is two.tensor:
         return True
-    plain = one.origin is Origin.CONSTANT and one.snapshot is None and two.snapshot is None
-    return plain and one.tensor.dtype == two.tensor.dtype and torch.equal(one.tensor, two.tensor)
+    if one.origin is not Origin.CONSTANT or one.tensor.dtype != two.tensor.dtype:
+        return False
+    if one.snapshot is None or two.snapshot is None:
+        return one.snapshot is two.snapshot and torch.equal(one.tensor, two.tensor)
+    places = [(e.tensor.shape, e.tensor.stride(), e.tensor.storage_offset()) for e in (one, two)]
+    return places[0] == places[1] and torch.equal(one.snapshot, two.snapshot)
