@@ -161,7 +161,8 @@ def _held(
     )
     holding = f"holding the verdict {decision.verdict.name} against the function's values"
     with run.deadline.during(holding):
-        if decision.verdict.correct is not None:
+        told = decision.verdict is not Verdict.UNDECIDED or decision.out_of_time
+        if decision.verdict.correct is not None or not (told or run.opened is None):
             # Only then: what a custom Function ran inside cannot always be run again.
             decision = judge_detached(decision, slots, run.values, run.deadline)
         if run.rerun is not None and settings.confirm is Confirm.ALWAYS:
