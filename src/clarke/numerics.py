@@ -414,6 +414,23 @@ BRANCH_SCALES = Threshold(
     "Distances on each of these rays, each a quarter of the one before: from 1/16 to 1e-15.",
     (Verdict.NOT_LIPSCHITZ,),
 )
+OTHERWISE_RAYS = Threshold(
+    3.0,
+    "Pairs of random rays on which a program that reads numbers into Python is recorded again: "
+    "enough that a branch on one side of a plane shows with probability 7/8 on both.",
+    (Verdict.BOULIGAND, Verdict.CLARKE, Verdict.NOT_CLARKE),
+)
+OTHERWISE_STEPS = Steps(
+    (2.0**-20, 2.0**-24),
+    "Distances, in parts of the largest coordinate, at which that is done: the same program at "
+    "both. Far above rounding, and within what a branch elsewhere leaves free.",
+    (Verdict.BOULIGAND, Verdict.CLARKE, Verdict.NOT_CLARKE),
+)
+OTHERWISE_PROGRAMS = Threshold(
+    3.0,
+    "Programs beside a point that are judged: each has a share of the time.",
+    (Verdict.BOULIGAND, Verdict.CLARKE),
+)
 BESIDE_ULPS = Threshold(
     64.0,
     "Distance, in spacings of a coordinate's numbers, below which a random direction is rounded "
