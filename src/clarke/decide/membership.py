@@ -217,7 +217,8 @@ class Member(Argument):
         self._check_distance(limits.place(target, self.allowed).distance)
 
     def _check_distance(self, found: float) -> None:
-        if not abs(found - self.distance) <= SET_AGREES * found:
+        same = found == self.distance or abs(found - self.distance) <= SET_AGREES * found
+        if not same:
             raise Defect("the distance to the set is another one")
 
 

@@ -56,11 +56,13 @@ class Mixed:
         point: (n,) the element.
         shares: (k, L) weights of the candidates at all kinks, one row for each of k elements.
         weights: (k,) the weights of these elements.
+        toward: (n,) the mean of the directions in which these are farthest, where they are such.
     """
 
     point: Array
     shares: Array
     weights: Array
+    toward: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +198,11 @@ class RegularSet:
         off = target - near.point
         if bool((np.abs(off) <= allowed).all()):
             return Located(True, near, None, float(np.linalg.norm(off)))
-        return self._separated(target, allowed, off / units**2, near)
+        found = self._separated(target, allowed, off / units**2, near)
+        if found.inside is None and near.toward is not None:
+            # Just beyond a curved border what is off is roundings, and its direction is none.
+            found = self._separated(target, allowed, near.toward, near)
+        return found
 
     def _separated(self, target: Array, allowed: Array, direction: Array, near: Mixed) -> Located:
         length = float(np.linalg.norm(direction))
@@ -250,11 +256,12 @@ class RegularSet:
         """The nearest mean of elements in chosen directions."""
         size = float((self._sizes / units).max(initial=0.0))
         picks: dict[bytes, Array] = {}
+        ways: dict[bytes, Array] = {}
 
         def extreme(direction: Array) -> tuple[bytes, Array]:
             shares = self._picked(direction / units)
             name = shares.tobytes()
-            picks[name] = shares
+            picks[name], ways[name] = shares, direction / units
             return name, self.element(shares) / units
 
         start = (target - self.outer.base) / units
@@ -263,7 +270,7 @@ class RegularSet:
         shares = np.stack([picks[n] for n in near.names])
         weights = np.array(near.weights)
         point = weights @ np.stack([self.element(s) for s in shares])
-        return Mixed(point, shares, weights)
+        return Mixed(point, shares, weights, weights @ np.stack([ways[n] for n in near.names]))
 
     def _picked(self, direction: Array) -> Array:
         """(L,) the candidates, weights 0 and 1, of the element farthest in a direction."""
