@@ -624,6 +624,12 @@ DETACHED_APART = Steps(
     "which they are apart: the finest that roundings allow.",
     (Verdict.SURROGATE,),
 )
+SAME_RATE = Threshold(
+    1e-9,
+    "Relative difference of the gradients in float64 with detached values held constant and not, "
+    "up to which they are one: far below any rate that values tell apart.",
+    (Verdict.SURROGATE,),
+)
 RATE_STEPS = Steps(
     (1e-5, 1e-6, 1e-4, 1e-7, 1e-9, 1e-11, 1e-13, 1e-15),
     "Distances at which values are held against derivatives. The nearer ones tell for "
@@ -1220,6 +1226,18 @@ JUDGING_NOTABLE = Threshold(
 CURE_SHARE = Threshold(
     0.25,
     "Share of the time left in which rewritings of what made a gradient wrong are tried.",
+    NONE,
+)
+CURE_MOVES = Steps(
+    (0.0, 0.25),
+    "How far the variables are moved, where a program that is written otherwise is held against "
+    "the one that ran: far from where rounding could hide another function.",
+    NONE,
+)
+CURE_SAME = Threshold(
+    1e-9,
+    "By how much, relatively, the values of the two may differ: both are computed in float64, and "
+    "sums of a million terms round less.",
     NONE,
 )
 ROW_ENTRIES = Threshold(

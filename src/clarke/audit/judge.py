@@ -31,6 +31,7 @@ from clarke.errors import ClarkeError, InputError, OutOfTimeError, in_a_line
 from clarke.fast import Declined, Familiar, QuickJudge
 from clarke.steering import analyse
 from clarke.steering.fixed import narrowed
+from clarke.steering.memory import only_by_steps
 from clarke.torch_compiled import compiles_backward, plain_backward
 from clarke.torch_private import at_once, saved_tensors_hooks
 from clarke.undo import at_the_end
@@ -121,10 +122,12 @@ def prepare(
     trace = owned(trace, tuple(unique))
     opened = collect_opened(recorder, output, trace, tuple(unique), inner)
     opened = None if opened is None else owned(as_read(opened, output)[0], tuple(unique))
-    if opened is not None and not is_moved(opened, trace, tuple(unique)):
-        if is_known(opened):
-            trace = attached(trace)
-        opened = None
+    if opened is not None:
+        level = _nothing_stays if quick is None else quick.level
+        steps = only_by_steps(trace, level)
+        rest = attached(trace, but=frozenset(trace.externals) - steps)
+        if not is_moved(opened, rest, tuple(unique), level):
+            trace, opened = attached(trace, but=steps) if is_known(opened) else trace, None
     return Case(
         source=trace,
         opened=opened,
@@ -133,6 +136,10 @@ def prepare(
         positions=tuple(p for p, _ in unique.values()),
         reached=reached if opened is None else None,
     )
+
+
+def _nothing_stays(_func: Any, _dtype: torch.dtype) -> bool:
+    return False
 
 
 def _familiar(
@@ -148,7 +155,7 @@ def _familiar(
         unique = _chosen(call, leaves, wrt, penalized)
         if not unique:
             return None
-        if not retraced.holds_for(unique):
+        if not retraced.holds_for(unique, quick.level):
             continue
         plan = quick.repertoire.plan(retraced.structure, plans, tuple(unique))
         return Case(
@@ -279,6 +286,20 @@ def _at_another_rate(
     """SURROGATE where a program that detaches values changes at another rate than with these."""
     value = opened_value(brought_home(opened), trace, slots, deadline)
     return declared_rate(analysis, slots, (value,), deadline)
+
+
+def declared_before(case: Case, quick: QuickJudge) -> Decision | None:
+    """SURROGATE of a program of which that was measured at an earlier call."""
+    if isinstance(case.source, Familiar):
+        return None
+    return quick.declared.recall(case.source, moving=case.opened is not None)
+
+
+def found_declared(case: Case, quick: QuickJudge | None, found: Decision) -> Decision:
+    """A verdict, once it is remembered if the program declares a derivative of its own."""
+    if quick is None or isinstance(case.source, Familiar):
+        return found
+    return quick.declared.learn(case.source, found, moving=case.opened is not None)
 
 
 def judge_opened(

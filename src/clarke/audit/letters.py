@@ -70,7 +70,7 @@ def judged(
     """
     try:
         steps = [
-            (r, *_unpacked(unit, wholes))
+            (f"rank {r}", *_unpacked(unit, wholes))
             for r, units in enumerate(raw)
             for unit in unbundled(units)
         ]

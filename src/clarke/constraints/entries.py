@@ -51,23 +51,28 @@ def vary_in_an_entry(program: Program, values: Values, suspects: torch.Tensor) -
     factors = torch.rand(own.shape, dtype=own.dtype, generator=generator) + 1
     turned: list[tuple[torch.Tensor, Sequence[torch.Tensor]]] = []
 
+    def turns() -> Iterator[tuple[torch.Tensor, Sequence[torch.Tensor]]]:
+        for seed in range(_SIGNS):
+            if seed == len(turned):
+                turned.append(values(Errors(seed, signs=True)))
+            yield turned[seed]
+
     def varies(part: torch.Tensor) -> bool:
         gradient = _summed(program, own, leaves, factors, part)
-        if not any(bool((g != 0).any()) for g in gradient):
-            return False
-        if not turned:
-            try:
-                turned.extend(values(Errors(seed, signs=True)) for seed in range(_SIGNS))
-            except ReplayError:
-                return True
-        sizes = [g.abs() for g in gradient]
-        for others, of in turned:
-            if others.requires_grad:
-                parts = _summed(program, others, of, factors, part)
-                sizes = [torch.maximum(s, g.abs()) for s, g in zip(sizes, parts, strict=True)]
-        return any(
-            bool((g.abs() > NULL_OWN * s).any()) for g, s in zip(gradient, sizes, strict=True)
-        )
+        left = [(g != 0).nonzero(as_tuple=True) for g in gradient]  # entries that may be none
+        try:
+            for others, of in turns():
+                if not any(at[0].numel() for at in left):
+                    return False
+                if others.requires_grad:
+                    parts = _summed(program, others, of, factors, part)
+                    left = [
+                        tuple(i[(g[at].abs() > NULL_OWN * p[at].abs())] for i in at)
+                        for g, p, at in zip(gradient, parts, left, strict=True)
+                    ]
+        except ReplayError:
+            return True
+        return any(at[0].numel() for at in left)
 
     open_, looked = [which], 0
     while open_:

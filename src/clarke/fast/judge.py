@@ -12,6 +12,7 @@ from clarke.capture import all_finite, is_there, without_values
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Certificate, Decision, TouchCount
 from clarke.decide.certificate import Recording
+from clarke.fast.declared import Declared
 from clarke.fast.doubt import may_matter
 from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layered import Layered
@@ -75,6 +76,7 @@ class QuickJudge:
         self._seed = seed
         self._look = Look(registry, seed, compiled)
         self.repertoire = Repertoire(registry)
+        self.declared = Declared()
 
     def decide(
         self,
@@ -218,6 +220,10 @@ class QuickJudge:
         if may_matter(analysis, pending.variables, held, generator, deadline):
             return Declined("a kink is touched that no bias settles")
         return self._verdict(graph, found, pending.variables, tuple(gradient or ()), proof=proof)
+
+    def level(self, func: Any, dtype: torch.dtype) -> bool:
+        """Whether a result of an operator keeps its value beside the point, off the ties."""
+        return self._registry.keeps_value(func, dtype)
 
     def repeatable(self, func: Any) -> bool:
         """Whether an operator overload returns the same when it runs again."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from clarke.fast.fingerprints import Fingerprints
     from clarke.fast.graph import Graph
     from clarke.fast.layers import PoolLayer
+    from clarke.fast.pools import Rivals
     from clarke.kinks import KinkRule, Known, Registry, Touch
 
 _SOURCE = 3  # the argument of a reduction by index that is reduced
@@ -173,8 +174,9 @@ class Look:
             return "autograd's formula for the operation holds for some programs only"
         if op.name == POOL and op.differentiated and not graph.tangled:
             layer = pool_layer(graph, position)
-            if layer is not None:
-                return self._pool(graph, position, layer, found)
+            trouble = None if layer is None else self._pool(graph, position, layer, found)
+            if trouble is not None:
+                return trouble
         if _is_slope_beside_kinks(graph, position, op):
             found.counts.append(TouchCount(op, op.kept[1].numel(), 0, 0))
             return ""
@@ -248,7 +250,10 @@ class Look:
         bare = bare_op(graph.trace, position)
         return TouchCount(bare, elements, touched.numel(), 0, choice=choice)
 
-    def _pool(self, graph: Graph, position: int, layer: PoolLayer, found: Findings) -> str:
+    def _pool(
+        self, graph: Graph, position: int, layer: PoolLayer, found: Findings
+    ) -> str | None:
+        """The same of a maxpool behind a convolution; None where its ties are to be listed."""
         op = graph.trace.ops[position]
         if _reads_index(graph, position):
             return "the index of the maximum is used"
@@ -256,30 +261,48 @@ class Look:
         found.whole = found.whole or known
         ties = pool_ties(graph, layer, self._scratch, self._compiled, known)
         if ties is None:
-            return "the maxpool's input is not an array of float32 or float64 on the CPU"
+            return _unless_listed(
+                layer, "the maxpool's input is not an array of float32 or float64 on the CPU"
+            )
         if layer.relu is not None and not found.slopes.get(layer.relu, False):
-            return "the ReLU before the maxpool does not have slope 0 at 0"
+            return _unless_listed(layer, "the ReLU before the maxpool does not have slope 0 at 0")
         touched, rivals = ties.count + ties.zero_ties, 0
         if ties.images(1).size:
             rest = (self._coder, self._compiled, known, found.whole)
             different = find_rivals(graph, layer, ties, *rest)
             if different is None:
-                return "there is no fingerprint for what stands before the maxpool"
+                return _unless_listed(
+                    layer, "there is no fingerprint for what stands before the maxpool"
+                )
             rivals = different.windows
-            if rivals and layer.weight in found.directions:
-                return "two maxpools need directions of the same weights"
-            if rivals:
-                direction = settle(graph, layer, different)
-                if direction is None:
-                    return f"no direction of the layer's weights settles {rivals} tied windows"
-                use = graph.uses[layer.weight]
-                found.directions[layer.weight] = direction
-                found.order[layer.weight] = (use, 0)
-                found.by_rows = True
-                found.settled.append(Settled(position, layer.weight, layer.biases))
+            trouble = self._settle_pool(graph, position, layer, different, found) if rivals else ""
+            if trouble != "":
+                return trouble
         nonzero = None if layer.relu is None else ties.count
         found.counts.append(TouchCount(op, ties.windows, touched, rivals, nonzero=nonzero))
         return ""
+
+    def _settle_pool(
+        self, graph: Graph, position: int, layer: PoolLayer, rivals: Rivals, found: Findings
+    ) -> str | None:
+        """Why no direction of a layer's weights selects what AD took; None without such weights."""
+        if layer.weight is None:
+            return None
+        if layer.weight in found.directions:
+            return "two maxpools need directions of the same weights"
+        direction = settle(graph, layer, rivals)
+        if direction is None:
+            return f"no direction of the layer's weights settles {rivals.windows} tied windows"
+        found.directions[layer.weight] = direction
+        found.order[layer.weight] = (graph.uses[layer.weight], 0)
+        found.by_rows = True
+        found.settled.append(Settled(position, layer.weight, layer.biases))
+        return ""
+
+
+def _unless_listed(layer: PoolLayer, trouble: str) -> str | None:
+    """Why a maxpool cannot be accounted for; None where nothing but listing its ties can."""
+    return None if layer.weight is None else trouble
 
 
 def _relu_touch(rule: KinkRule, op: OpRecord) -> tuple[int, Touch | None]:
