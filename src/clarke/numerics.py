@@ -896,6 +896,12 @@ NORM_RANK = Threshold(
     "that moves along one line: some thousand roundings. The norm is then an absolute value.",
     JUDGED,
 )
+BALL_INSIDE = Threshold(
+    64 * 2.0**-53,
+    "Of the terms of a row: how far a direction may be outside of a cell and count as on its "
+    "border; limits along it are those of directions inside.",
+    JUDGED,
+)
 NORM_SLACK = Threshold(
     1e-9,
     "Of an entry's largest size: what least squares in float64 may leave of the greatest slope of "
@@ -954,6 +960,11 @@ IN_COMBINATION = Threshold(
 PROJECTION_CLOSE = Threshold(
     1e-12,
     "Part of the largest entry below which the distance of a projection counts as none.",
+    NONE,
+)
+PROJECTION_ROUND = Threshold(
+    4 * 2.0**-53,
+    "The same of a set with balls in it, where vectors on the border are none of finitely many.",
     NONE,
 )
 PROJECTION_GAIN = Threshold(

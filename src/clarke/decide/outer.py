@@ -166,7 +166,9 @@ class Outer:
             owner = atoms.owner[places]
             for values, kept, where, sign in ((most, high, top, 1.0), (least, low, bottom, -1.0)):
                 order = np.lexsort((-sign * values, owner))
-                first = order[np.r_[True, owner[order][1:] != owner[order][:-1]]] if len(order) else order
+                apart = np.ones(len(order), dtype=bool)
+                apart[1:] = np.diff(owner[order]) != 0
+                first = order[apart]
                 kept[owner[first]] = values[first]
                 where[places[first]] = 1.0
         return high, low, top, bottom

@@ -23,15 +23,17 @@ from clarke.decide.normal import outer_estimate
 from clarke.decide.outer import Outer, Rows
 from clarke.decide.project import project
 from clarke.errors import BudgetError
-from clarke.steering.cones import with_cones
 from clarke.numerics import (
     FLOPS,
+    PROJECTION_CLOSE,
+    PROJECTION_ROUND,
     RELATIVE_INSIDE,
     SET_ROUNDINGS,
     SOLVER_ZERO,
     UNIT,
     UNITS_NARROW,
 )
+from clarke.steering.cones import with_cones
 
 if TYPE_CHECKING:
     import torch
@@ -54,11 +56,13 @@ class Mixed:
         point: (n,) the element.
         shares: (k, L) weights of the candidates at all kinks, one row for each of k elements.
         weights: (k,) the weights of these elements.
+        toward: (n,) the mean of the directions in which these are farthest, where they are such.
     """
 
     point: Array
     shares: Array
     weights: Array
+    toward: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +186,7 @@ class RegularSet:
         units[~apart] = np.inf
         near = self._near(target, units, deadline)
         found = self._judged(target, allowed, near, units)
-        if found.inside is None and not bool(self.outer.atoms.round.any()):
+        if found.inside is None and not self._is_round:
             found = self._by_program(target, allowed, units, near, deadline)
         return found
 
@@ -194,7 +198,11 @@ class RegularSet:
         off = target - near.point
         if bool((np.abs(off) <= allowed).all()):
             return Located(True, near, None, float(np.linalg.norm(off)))
-        return self._separated(target, allowed, off / units**2, near)
+        found = self._separated(target, allowed, off / units**2, near)
+        if found.inside is None and near.toward is not None:
+            # Just beyond a curved border what is off is roundings, and its direction is none.
+            found = self._separated(target, allowed, near.toward, near)
+        return found
 
     def _separated(self, target: Array, allowed: Array, direction: Array, near: Mixed) -> Located:
         length = float(np.linalg.norm(direction))
@@ -208,6 +216,11 @@ class RegularSet:
     # ------------------------------------------------------------ the nearest element
 
     @property
+    def _is_round(self) -> bool:
+        """Whether norms of zero are among the kinks."""
+        return bool(self.outer.atoms.round.any())
+
+    @property
     def _is_box(self) -> bool:
         """Whether every kink chooses between two quantities and none depends on another."""
         atoms = self.outer.atoms
@@ -218,12 +231,12 @@ class RegularSet:
         if self.outer.atoms.count == 0:
             return Mixed(self.outer.base, np.zeros((1, 0)), np.ones(1))
         if self._is_box:
-            shares = self._in_box(target, units, 0.0, deadline)
+            shares = self._in_box(target, units, deadline)
             return Mixed(self.element(shares), shares[None], np.ones(1))
         return self._by_elements(target, units, deadline)
 
-    def _in_box(self, target: Array, units: Array, room: float, deadline: Deadline) -> Array:
-        """(L,) weights, none nearer to 0 or 1 than some room, of the nearest sum of segments.
+    def _in_box(self, target: Array, units: Array, deadline: Deadline) -> Array:
+        """(L,) weights of the nearest sum of segments.
 
         By the active sets of bounded least squares (Stark and Parker 1995).
         """
@@ -235,7 +248,7 @@ class RegularSet:
             segments.size * min(segments.shape) / FLOPS, "looking for the nearest element"
         )
         tall, right = (segments / units).T, (target - start) / units
-        found = lsq_linear(tall, right, (room, 1.0 - room), method="bvls", tol=UNIT)
+        found = lsq_linear(tall, right, (0.0, 1.0), method="bvls", tol=UNIT)
         upper = np.clip(found.x, 0.0, 1.0)
         return np.stack([1.0 - upper, upper], axis=1).reshape(-1)
 
@@ -243,19 +256,21 @@ class RegularSet:
         """The nearest mean of elements in chosen directions."""
         size = float((self._sizes / units).max(initial=0.0))
         picks: dict[bytes, Array] = {}
+        ways: dict[bytes, Array] = {}
 
         def extreme(direction: Array) -> tuple[bytes, Array]:
             shares = self._picked(direction / units)
             name = shares.tobytes()
-            picks[name] = shares
+            picks[name], ways[name] = shares, direction / units
             return name, self.element(shares) / units
 
         start = (target - self.outer.base) / units
-        near = project(extreme, target / units, start, size, _ROUNDS, deadline)
+        close = float(PROJECTION_ROUND if self._is_round else PROJECTION_CLOSE)
+        near = project(extreme, target / units, start, size, _ROUNDS, deadline, close)
         shares = np.stack([picks[n] for n in near.names])
         weights = np.array(near.weights)
         point = weights @ np.stack([self.element(s) for s in shares])
-        return Mixed(point, shares, weights)
+        return Mixed(point, shares, weights, weights @ np.stack([ways[n] for n in near.names]))
 
     def _picked(self, direction: Array) -> Array:
         """(L,) the candidates, weights 0 and 1, of the element farthest in a direction."""
@@ -367,17 +382,18 @@ class RegularSet:
 
         None where that was not found out.
         """
-        outer = self.outer
-        if not self._is_box or not bool(self.convex_entries().all()):
+        if not bool(self.convex_entries().all()):
             return None
-        linear = _matrix(outer)[outer.atoms.form].reshape(-1, 2, self.size)
-        segments = outer.out[:, None] * (linear[:, 1] - linear[:, 0])
-        if np.linalg.matrix_rank(segments) < self.size:
+        generator = np.random.default_rng(0)
+        ways = generator.standard_normal((self.size, self.size))
+        found = np.stack([self.outer.extreme(d)[1] for way in ways for d in (way, -way)])
+        middle = found.mean(axis=0)  # inside of the hull of these elements
+        units = np.where(np.ptp(found, axis=0) > 0, np.ptp(found, axis=0), 1.0)
+        if np.linalg.matrix_rank((found - middle) / units) < self.size:
             return False
-        shares = self._in_box(
-            np.zeros(self.size), np.ones(self.size), float(RELATIVE_INSIDE), deadline
-        )
-        return True if bool((np.abs(self.element(shares)) <= allowed).all()) else None
+        room = float(RELATIVE_INSIDE)
+        beyond = -room / (1.0 - room) * middle
+        return self.place(beyond, allowed, deadline).inside or None
 
     def gap(self, target: Array, direction: Array) -> float:
         """By how much a direction separates a vector from the set; negative if it may not.
