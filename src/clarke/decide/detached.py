@@ -159,6 +159,10 @@ def judge_detached(
     analysis = decision.analysis
     if analysis is None:
         return decision
+    if decision.verdict is Verdict.UNDECIDED:
+        # Of the operations that ran alone: at other points Python may take another branch.
+        exact = [again for again in values if again.exact]
+        return declared_rate(analysis, variables, exact, deadline) or decision
     numbers = numbers_read(analysis.trace)
     if numbers and decision.verdict is Verdict.NOT_CLARKE:
         return Decision(

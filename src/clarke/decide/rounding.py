@@ -83,6 +83,8 @@ class Rounding:
     ) -> None:
         self._program = held = with_cones(program)
         cones = {p for p, site in held.analysis.sites.items() if site.rule.by_weights}
+        if held is program:  # its selections know these norms
+            cones = set()
         self._choices, self._weights = (
             None if part is None else {p: v for p, v in part.items() if p not in cones}
             for part in (choices, weights)
