@@ -177,8 +177,7 @@ class Book:
         self._written: set[Storage] = set()
         self._prune_at = _PRUNED
         self._histories: weakref.WeakSet[Slot] = weakref.WeakSet()
-        self._cuts = False  # some memory holds values that were cut off
-        self._virtual = False  # or what a custom Function's forward has written there
+        self._cuts = self._virtual = False  # some memory has cut off values; a forward's own
         self.spread: Node | None = None
         self.tampered: weakref.WeakKeyDictionary[Storage, Tampering] = weakref.WeakKeyDictionary()
 
@@ -262,8 +261,8 @@ class Book:
             return slot.masked or slot.stopped or slot.virtual
         if not (self._cuts or self._virtual):
             return False
-        storage = self._known_storage(tensor)
-        return storage is not None and (storage.cut or (self._inside and storage.virtual))
+        found = self._known_storage(tensor)
+        return found is not None and (found.cut or (self._inside and found.virtual))
 
     def _concern(self, tensors: list[torch.Tensor]) -> Concern:
         """What an operation on these may have to do with a gradient."""
