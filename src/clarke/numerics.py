@@ -167,6 +167,14 @@ SAME_FORMULA = Threshold(
     JUDGED,
 )
 
+OF_THE_TERMS = Threshold(
+    64.0,
+    "Roundings of the program's coarsest type, of an entry's terms, up to which a gradient that "
+    "came through a custom Function is that of the recorded operations, without sampling errors: "
+    "a sum of some thousand terms leaves as much. What differs by more goes up the ladder.",
+    JUDGED,
+)
+
 RANDOM_BITS = Threshold(2.0**-63, "Turns 63 random bits into a number in [0, 1).", NONE)
 
 QUICK_BOUND = Threshold(
@@ -641,6 +649,12 @@ DETACHED_APART = Steps(
     "which they are apart: the finest that roundings allow.",
     (Verdict.SURROGATE,),
 )
+SAME_RATE = Threshold(
+    1e-9,
+    "Relative difference of the gradients in float64 with detached values held constant and not, "
+    "up to which they are one: far below any rate that values tell apart.",
+    (Verdict.SURROGATE,),
+)
 RATE_STEPS = Steps(
     (1e-5, 1e-6, 1e-4, 1e-7, 1e-9, 1e-11, 1e-13, 1e-15),
     "Distances at which values are held against derivatives. The nearer ones tell for "
@@ -882,6 +896,12 @@ NORM_RANK = Threshold(
     "that moves along one line: some thousand roundings. The norm is then an absolute value.",
     JUDGED,
 )
+BALL_INSIDE = Threshold(
+    64 * 2.0**-53,
+    "Of the terms of a row: how far a direction may be outside of a cell and count as on its "
+    "border; limits along it are those of directions inside.",
+    JUDGED,
+)
 NORM_SLACK = Threshold(
     1e-9,
     "Of an entry's largest size: what least squares in float64 may leave of the greatest slope of "
@@ -940,6 +960,11 @@ IN_COMBINATION = Threshold(
 PROJECTION_CLOSE = Threshold(
     1e-12,
     "Part of the largest entry below which the distance of a projection counts as none.",
+    NONE,
+)
+PROJECTION_ROUND = Threshold(
+    4 * 2.0**-53,
+    "The same of a set with balls in it, where vectors on the border are none of finitely many.",
     NONE,
 )
 PROJECTION_GAIN = Threshold(
@@ -1226,6 +1251,18 @@ JUDGING_NOTABLE = Threshold(
 CURE_SHARE = Threshold(
     0.25,
     "Share of the time left in which rewritings of what made a gradient wrong are tried.",
+    NONE,
+)
+CURE_MOVES = Steps(
+    (0.0, 0.25),
+    "How far the variables are moved, where a program that is written otherwise is held against "
+    "the one that ran: far from where rounding could hide another function.",
+    NONE,
+)
+CURE_SAME = Threshold(
+    1e-9,
+    "By how much, relatively, the values of the two may differ: both are computed in float64, and "
+    "sums of a million terms round less.",
     NONE,
 )
 ROW_ENTRIES = Threshold(
