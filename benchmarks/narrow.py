@@ -2,13 +2,14 @@
 
     python benchmarks/narrow.py [--data FOLDER] [--steps N] [--only NAME]
 
-A CNN with max pooling and batch norms on MNIST and on CIFAR-10 (the official files, in FOLDER;
+A CNN with max pooling and a batch norm on MNIST and on CIFAR-10 (the official files, in FOLDER;
 without it scikit-learn's digits, enlarged), a transformer that reads patches of the latter, and one
-that predicts the characters of this project's own pages. Each in float32, under autocast in bfloat16, in bfloat16 throughout, and with parameters
-in bfloat16 that are updated from copies in float32; the CNNs also under autocast in float16 with a
-gradient scaler. Losses are the first and the last that the audited training had. Ties are those that matter, told apart by float64: the function's own, and those of
-rounding alone; "exact too" counts the steps whose gradient is that of the exact program.
-Plain and audited trainings from the same start take turns, step by step.
+that predicts the characters of this project's own pages. Each in float32, under autocast in
+bfloat16, in bfloat16 throughout, and with parameters in bfloat16 that are updated from copies in
+float32; the CNNs also under autocast in float16 with a gradient scaler. Losses are the first and
+the last that the audited training had. Ties are those that matter, told apart by float64: the
+function's own, and those of rounding alone; "exact too" counts the steps whose gradient is that of
+the exact program. Plain and audited trainings from the same start take turns, step by step.
 """
 
 from __future__ import annotations
@@ -163,7 +164,7 @@ class Training:
             scores = self._model(inputs)
         loss = cross_entropy(scores.float(), labels)
         self._scaler.scale(loss).backward()
-        self.losses.append(float(loss))
+        self.losses.append(float(loss.detach()))
         if self._way.copies:
             for copy, p in zip(self._updated, self._own, strict=True):
                 copy.grad = None if p.grad is None else p.grad.float()
@@ -235,7 +236,8 @@ def main() -> None:
         return Training(model(), batches(), way)
 
     print(
-        "| training | verdicts | loss | own ties | by rounding | exact too | plain step, ms | audited |"
+        "| training | verdicts | loss | own ties | by rounding | exact too "
+        "| plain step, ms | audited |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for kind in models:

@@ -167,6 +167,14 @@ SAME_FORMULA = Threshold(
     JUDGED,
 )
 
+OF_THE_TERMS = Threshold(
+    64.0,
+    "Roundings of the program's coarsest type, of an entry's terms, up to which a gradient that "
+    "came through a custom Function is that of the recorded operations, without sampling errors: "
+    "a sum of some thousand terms leaves as much. What differs by more goes up the ladder.",
+    JUDGED,
+)
+
 RANDOM_BITS = Threshold(2.0**-63, "Turns 63 random bits into a number in [0, 1).", NONE)
 
 QUICK_BOUND = Threshold(
@@ -405,6 +413,23 @@ BRANCH_SCALES = Threshold(
     24.0,
     "Distances on each of these rays, each a quarter of the one before: from 1/16 to 1e-15.",
     (Verdict.NOT_LIPSCHITZ,),
+)
+OTHERWISE_RAYS = Threshold(
+    3.0,
+    "Pairs of random rays on which a program that reads numbers into Python is recorded again: "
+    "enough that a branch on one side of a plane shows with probability 7/8 on both.",
+    (Verdict.BOULIGAND, Verdict.CLARKE, Verdict.NOT_CLARKE),
+)
+OTHERWISE_STEPS = Steps(
+    (2.0**-20, 2.0**-24),
+    "Distances, in parts of the largest coordinate, at which that is done: the same program at "
+    "both. Far above rounding, and within what a branch elsewhere leaves free.",
+    (Verdict.BOULIGAND, Verdict.CLARKE, Verdict.NOT_CLARKE),
+)
+OTHERWISE_PROGRAMS = Threshold(
+    3.0,
+    "Programs beside a point that are judged: each has a share of the time.",
+    (Verdict.BOULIGAND, Verdict.CLARKE),
 )
 BESIDE_ULPS = Threshold(
     64.0,

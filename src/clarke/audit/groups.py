@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from clarke.audit.doubts import Doubts, Version, is_nonzero
-from clarke.audit.sums import ACCUMULATING, ALWAYS, Kept, Part, Sum, judge_sum, kept_of, rows_of, unjudged
+from clarke.audit.sums import ACCUMULATING, ALWAYS, Kept, Part, Sum, judge_sum, kept_of, unjudged
 from clarke.capture import TensorTable
 from clarke.verdict import Verdict
 
@@ -156,34 +156,16 @@ class Accumulation:
         return group
 
     def finish(
-        self,
-        group: Group,
-        number: int,
-        case: Case,
-        gradient: tuple[torch.Tensor, ...],
-        decision: Decision,
-        recorder: Recorder,
-        settings: Settings,
-        kept: Kept | str,
-        *,
-        repaired: bool,
-        deadline: Deadline,
-        held_by: Held = held,
+        self, group: Group, part: Part | None, settings: Settings, deadline: Deadline
     ) -> Sum:
-        """Add a judged call to its group, after ``.grad`` has its final value.
-
-        A repaired part counts as what its new gradient is at least, a Clarke gradient. Of what the
-        call ran, `kept` is there.
+        """Add a judged call to its group, after `hold`; with a part unless it is smooth.
 
         Returns:
             The verdict on the accumulated sum.
         """
-        self._hold(group, case.leaves, recorder, held_by)
         group.size += 1
-        if decision.verdict is not Verdict.SMOOTH and not group.broken:
-            group.parts.append(
-                self._part(number, case, gradient, decision, kept, deadline, repaired=repaired)
-            )
+        if part is not None and not group.broken:
+            group.parts.append(part)
         if len(group.parts) > _PARTS:
             group.broken = f"more than {_PARTS} of its parts are not smooth"
         if group.broken:
@@ -198,19 +180,20 @@ class Accumulation:
             return Sum(found.verdict, why)
         return found
 
-    def _hold(
+    def hold(
         self,
         group: Group,
         leaves: Sequence[torch.Tensor],
         recorder: Recorder,
         held_by: Held = held,
-    ) -> None:
-        """What ``.grad`` of some leaves is now is what a group has put there."""
+    ) -> tuple[int, ...]:
+        """What ``.grad`` of some leaves is now is what a group has put there; their numbers."""
         for leaf in leaves:
             gradient = held_by(leaf)
             if gradient is not None:
                 version = Version.of(gradient, recorder)
                 self._held.set(leaf, _Held(weakref.ref(gradient), version, group))
+        return self._numbered(leaves)
 
     def repair(self, group: Group, found: Sum, recorder: Recorder) -> bool:
         """Put a correct sum in the place of a wrong one; False if there is none."""
@@ -227,7 +210,7 @@ class Accumulation:
                     leaf.grad.add_(added)
                 elif bool(added.any()):
                     leaf.grad = added
-        self._hold(group, [x for x in leaves if x is not None], recorder)
+        self.hold(group, [x for x in leaves if x is not None], recorder)
         return True
 
     def leaves(self, numbers: Sequence[int]) -> tuple[torch.Tensor | None, ...]:
@@ -243,25 +226,10 @@ class Accumulation:
             self._numbers.set(leaf, found)
         return found
 
-    def _part(
-        self,
-        number: int,
-        case: Case,
-        gradient: tuple[torch.Tensor, ...],
-        decision: Decision,
-        kept: Kept | str,
-        deadline: Deadline,
-        *,
-        repaired: bool,
-    ) -> Part:
-        """What is kept of a call that is not smooth."""
-        # Its gradient may be the memory of .grad, to which later calls add.
-        gradient = tuple(g.clone() for g in gradient) if isinstance(kept, Kept) else ()
-        if repaired:
-            return Part(number, Verdict.CLARKE, None, kept, gradient, repaired=True)
-        limit = ACCUMULATING if self.accumulating else ALWAYS
-        rows = rows_of(case, decision, self._numbered(case), limit, deadline)
-        return Part(number, decision.verdict, rows, kept, gradient)
+    @property
+    def limit(self) -> float:
+        """Bytes of rows, and of a program, that are kept of a part for later ones."""
+        return ACCUMULATING if self.accumulating else ALWAYS
 
     def keep(self, group: Group, case: Case, decision: Decision) -> Kept | str:
         """The program of a call that is not smooth, for later calls of its group, or why not."""
@@ -273,7 +241,7 @@ class Accumulation:
             return f"it is {decision.verdict.name}"
         if not (self.accumulating or group.number == self._first):
             return "that was before it was clear that gradients add up"
-        return kept_of(case, self._numbered(case), ACCUMULATING if self.accumulating else ALWAYS)
+        return kept_of(case, self._numbered(case.leaves), self.limit)
 
-    def _numbered(self, case: Case) -> tuple[int, ...]:
-        return tuple(self._number(x) for x in case.leaves)
+    def _numbered(self, leaves: Sequence[torch.Tensor]) -> tuple[int, ...]:
+        return tuple(self._number(x) for x in leaves)

@@ -427,25 +427,29 @@ class Audit:
         self._notices.of_kernels(turn.differs, location)
         if self._keeper is not None:
             turn.keep(self._keeper)
-        why = self._ignored.because(turn.decision, location)
-        answer = None if why else self._answers.to(turn.decision.verdict, turn.gradient)
+        self._conclude(turn, turn.decision, number, location)
+        return turn.result
+
+    def _conclude(self, turn: Turn, decision: Decision, number: int, location: Location) -> None:
+        """Do what was asked for about a gradient, and about the sum that it adds to."""
+        why = self._ignored.because(decision, location)
+        answer = None if why else self._answers.to(decision.verdict, turn.gradient)
         if answer is not None and answer.policy is OnWrong.REPAIR:
             turn.repair()
         elif answer is not None and answer.policy is OnWrong.RAISE:
             turn.undo()
-        joint = turn.join() or Sum(turn.decision.verdict)
+        joint = turn.join()
         of_sum = None if answer is not None or why else self._answer_to_sum(turn, joint, location)
         if of_sum is not None and of_sum[0].policy is OnWrong.REPAIR:
             joint = turn.repair_sum(joint)
         elif of_sum is not None and of_sum[0].policy is OnWrong.RAISE:
             turn.undo()
-        report = self._remember(turn, turn.decision, joint, number, location, why)
+        report = self._remember(turn, decision, joint, number, location, why)
         if answer is not None:
             answer.give(report, location, repaired=turn.repaired)
         if of_sum is not None:
             self._history.keep_sum(of_sum[1])
             of_sum[0].give(of_sum[1], location, repaired=turn.repaired, what=SUM)
-        return turn.result
 
     def _answer_to_sum(
         self, turn: Turn, joint: Sum, location: Location
@@ -457,8 +461,8 @@ class Audit:
         answer = self._answers.to(joint.verdict, joint.gradient)
         if answer is None:
             return None
-        names = self._places.names(self._accumulation.leaves(joint.order))
         report = build_report(decision, joint.gradient, turn.work.seconds)
+        names = self._places.names(self._accumulation.leaves(joint.order))
         return answer, replace(report, names=names)
 
     def _remember(

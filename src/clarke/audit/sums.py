@@ -70,7 +70,7 @@ class Part:
         rows: Of its relevant kinks; None where these are not at hand.
         kept: Its program, or why that is not at hand.
         gradient: What it has added.
-        repaired: That is not autograd's.
+        given: That need not be what autograd returns for the program.
     """
 
     number: int
@@ -78,7 +78,7 @@ class Part:
     rows: Rows | None
     kept: Kept | str
     gradient: tuple[torch.Tensor, ...] = ()
-    repaired: bool = False
+    given: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +159,45 @@ def kept_of(case: Case, leaves: tuple[int, ...], limit: float) -> Kept | str:
         return str(error).rstrip(".")
 
 
+def part_of(
+    number: int,
+    case: Case,
+    decision: Decision,
+    leaves: tuple[int, ...],
+    gradient: tuple[torch.Tensor, ...],
+    kept: Kept | str,
+    *,
+    limit: float,
+    given: bool,
+    repaired: bool,
+    deadline: Deadline,
+) -> Part:
+    """What is to be known of call `number`, which is not smooth, by later ones.
+
+    A repaired one counts as what its new gradient is at least, a Clarke gradient.
+
+    Args:
+        number: Of the call.
+        case: What ran.
+        decision: On its gradient.
+        leaves: The numbers of its variables.
+        gradient: What autograd, or a compiled program, returned.
+        kept: Its program, or why it is not there.
+        limit: Bytes of rows that are kept.
+        given: The gradient need not be what autograd returns for the program.
+        repaired: A correct one was put in its place.
+        deadline: When to give up.
+    """
+    if repaired and decision.element is not None:
+        gradient = tuple(decision.element)
+    # It may be the memory of .grad, to which later calls add.
+    gradient = tuple(g.clone() for g in gradient) if isinstance(kept, Kept) else ()
+    if repaired:
+        return Part(number, Verdict.CLARKE, None, kept, gradient, given=True)
+    rows = rows_of(case, decision, leaves, limit, deadline)
+    return Part(number, decision.verdict, rows, kept, gradient, given)
+
+
 def judge_sum(
     parts: Sequence[Part],
     shifts: Mapping[int, torch.Tensor],
@@ -221,7 +260,7 @@ def _judged_together(
                 wide = g.detach().to("cpu", torch.float64)
                 total[n] = total[n] + wide if n in total else wide
         step, order = mean_of(steps, of=1, gradient=total)
-        if shifts or any(p.repaired for p in parts):
+        if shifts or any(p.given for p in parts):
             step = replace(step, replayed=False)
         decision = judge_within(deadline, step, settings)
     except ClarkeError as error:

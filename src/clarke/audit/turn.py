@@ -10,22 +10,26 @@ import torch
 
 from clarke.audit.ends import at_tensors
 from clarke.audit.groups import held
-from clarke.audit.judge import (
-    Case,
-    alone,
+from clarke.audit.judge import Case, alone, judge, prepare, undecided
+from clarke.audit.ranks import NotSharedError
+from clarke.audit.rarely import (
     declared_before,
     found_declared,
-    judge,
+    is_vouched,
     judge_opened,
-    prepare,
-    undecided,
+    judge_vouched,
 )
-from clarke.audit.ranks import NotSharedError
 from clarke.audit.shadowed import as_written, compiled_parts, judge_shadowed, value_of
-from clarke.audit.sums import Sum
+from clarke.audit.sums import Sum, part_of
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
 from clarke.audit.work import Work
-from clarke.capture import Origin, all_finite, any_away, release_nodes, without_values
+from clarke.capture import (
+    Origin,
+    all_finite,
+    any_away,
+    release_nodes,
+    without_values,
+)
 from clarke.decide import Confirm, Decision
 from clarke.errors import CaptureError, ClarkeError, UnseenError, in_a_line
 from clarke.fast import let_go
@@ -348,7 +352,7 @@ class Turn:
                     self.decision = replace(early, certificate=certificate)
                 return
             own.may_draw()
-            found = self._judged_late(case) or judge(
+            told = self._judged_late(case) or judge(
                 case,
                 self.gradient,
                 self._registry,
@@ -356,7 +360,7 @@ class Turn:
                 confirmed=self._orders.confirmed,
                 deadline=self.work.deadline,
             )
-            self.decision = found_declared(case, self._orders.quick, found)
+            self.decision = found_declared(case, self._orders.quick, told)
 
     def _judge_compiled(self, case: Case, shadows: tuple[Shadow, ...]) -> Decision:
         """The verdict on what a compiled program returned, of which copies are kept."""
@@ -386,6 +390,8 @@ class Turn:
                 found = quick.settle(self._pending, *rest, proof=proof)
             elif case.opened is not None and not self._needs_replay(case):
                 return judge_opened(case, quick, self._registry, *rest, proof=proof)
+            elif is_vouched(case, quick, self._registry) and not self._needs_replay(case):
+                return judge_vouched(case, quick, self._registry, *rest, proof=proof)
             else:
                 return None
         except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
@@ -471,27 +477,43 @@ class Turn:
             with alone():
                 self._backup.restore()
 
-    def join(self) -> Sum | None:
+    def join(self) -> Sum:
         """The verdict on the sum in ``.grad``, once that has its final value."""
-        if self.decision is None:
-            return None
-        if self.group is None or self._case is None:
-            return Sum(self.decision.verdict)
-        meeting, decision, case = self._meeting, self.decision, self._case
+        decision, case, meeting = self.decision, self._case, self._meeting
+        if decision is None or self.group is None or case is None:
+            return Sum(Verdict.UNDECIDED if decision is None else decision.verdict)
         try:
             if meeting is None and decision.verdict is Verdict.SMOOTH and not self.group.parts:
                 with torch._C.DisableTorchFunction():  # nothing is computed
-                    return self._finished(self.group, case, decision)
+                    return self._added(self.group, case, decision)
             with self.work, alone(), self._unnoted:
                 if meeting is not None:  # its kinks are those of all processes
-                    decision = Decision(decision.verdict, decision.reason)
                     case = replace(case, leaves=self._leaves(case))
-                joint = self._finished(self.group, case, decision)
+                joint = self._added(self.group, case, decision)
                 if meeting is None or meeting.later:
                     return joint
                 return Sum(Verdict.CLARKE if self.repaired else decision.verdict)
         except Exception as error:  # noqa: BLE001 - no failure here may reach the training
             return Sum(Verdict.UNDECIDED, undecided(error).reason)
+
+    def _added(self, group: Group, case: Case, decision: Decision) -> Sum:
+        """The sum with this call, which is now a part of it."""
+        numbers = self._accumulation.hold(group, case.leaves, self._recorder, self._held_by)
+        part = None
+        if decision.verdict is not Verdict.SMOOTH:
+            mine = case, decision, numbers
+            part = part_of(
+                self._orders.number,
+                *mine,
+                self.gradient,
+                self._kept,
+                limit=self._accumulation.limit,
+                given=self.repaired or self._compiled is not None,
+                repaired=self.repaired,
+                deadline=self.work.deadline,
+            )
+        settings = replace(self._orders.settings, confirm=Confirm.NEVER)
+        return self._accumulation.finish(group, part, settings, self.work.deadline)
 
     def repair_sum(self, found: Sum) -> Sum:
         """Put a correct sum in the place of a wrong one in ``.grad``, if there is one."""
@@ -502,24 +524,6 @@ class Turn:
                 return found
         self.repaired = True
         return replace(found, verdict=Verdict.CLARKE)
-
-    def _finished(self, group: Group, case: Case, decision: Decision) -> Sum:
-        own = self.gradient
-        if self.repaired and decision.element is not None:
-            own = tuple(decision.element)
-        return self._accumulation.finish(
-            group,
-            self._orders.number,
-            case,
-            own,
-            decision,
-            self._recorder,
-            replace(self._orders.settings, confirm=Confirm.NEVER),
-            self._kept,
-            repaired=self.repaired,
-            deadline=self.work.deadline,
-            held_by=self._held_by,
-        )
 
 
 def run_call(call: BackwardCall, recorder: Recorder) -> Any:

@@ -58,21 +58,16 @@ def vary_in_an_entry(program: Program, values: Values, suspects: torch.Tensor) -
             yield turned[seed]
 
     def varies(part: torch.Tensor) -> bool:
-        gradient = _summed(program, own, leaves, factors, part)
-        left = [(g != 0).nonzero(as_tuple=True) for g in gradient]  # entries that may be none
+        left = _Left(_summed(program, own, leaves, factors, part))
         try:
             for others, of in turns():
-                if not any(at[0].numel() for at in left):
+                if not left:
                     return False
                 if others.requires_grad:
-                    parts = _summed(program, others, of, factors, part)
-                    left = [
-                        tuple(i[(g[at].abs() > NULL_OWN * p[at].abs())] for i in at)
-                        for g, p, at in zip(gradient, parts, left, strict=True)
-                    ]
+                    left.without_roundings(_summed(program, others, of, factors, part))
         except ReplayError:
             return True
-        return any(at[0].numel() for at in left)
+        return bool(left)
 
     open_, looked = [which], 0
     while open_:
@@ -87,6 +82,23 @@ def vary_in_an_entry(program: Program, values: Values, suspects: torch.Tensor) -
             else:
                 open_.extend(part.tensor_split(2))
     return found
+
+
+class _Left:
+    """Entries of a gradient that are not known to be roundings: those that are not zero."""
+
+    def __init__(self, gradient: Sequence[torch.Tensor]) -> None:
+        self._gradient = gradient
+        self._where = [(g != 0).nonzero(as_tuple=True) for g in gradient]
+
+    def __bool__(self) -> bool:
+        return any(at[0].numel() for at in self._where)
+
+    def without_roundings(self, other: Sequence[torch.Tensor]) -> None:
+        """Leave out what is nothing beside the same entry under other roundings."""
+        for n, (g, o, at) in enumerate(zip(self._gradient, other, self._where, strict=True)):
+            large = g[at].abs() > NULL_OWN * o[at].abs()
+            self._where[n] = tuple(i[large] for i in at)
 
 
 def _summed(

@@ -159,6 +159,10 @@ def judge_detached(
     analysis = decision.analysis
     if analysis is None:
         return decision
+    if decision.verdict is Verdict.UNDECIDED:
+        # Of the operations that ran alone: at other points Python may take another branch.
+        exact = [again for again in values if again.exact]
+        return declared_rate(analysis, variables, exact, deadline) or decision
     numbers = numbers_read(analysis.trace)
     if numbers and decision.verdict is Verdict.NOT_CLARKE:
         return Decision(
@@ -296,9 +300,8 @@ def _all_apart(program: Program, values: Sequence[Again]) -> bool:
     told = False
     try:
         if differ:  # one direction and its opposite are to confirm it
-            both = Held(program, [rays[0], rays[_RAYS]])
-            found = list(apart_along(both, values[0]))
-            if len(found) > 1 and all(found):
+            both = list(apart_along(Held(program, [rays[0], rays[_RAYS]]), values[0]))
+            if len(both) > 1 and all(both):
                 return True
         for value in values:
             found: list[bool] = []
@@ -312,8 +315,8 @@ def _all_apart(program: Program, values: Sequence[Again]) -> bool:
             told = told or bool(found)
     except UntoldError:
         return False
-    differ = () if told else map(partial(_differs, program), values)
-    known = [a for a in differ if a is not None]
+    every = () if told else map(partial(_differs, program), values)
+    known = [a for a in every if a is not None]
     return bool(known) and all(known)
 
 

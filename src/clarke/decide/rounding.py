@@ -175,6 +175,13 @@ class Rounding:
             self._signed[count] = seed + 1, found
             yield found
 
+    def terms(self, count: int) -> Iterator[Tensors]:
+        """For each entry, a measure of the terms that add up to it, by up to so many random signs.
+
+        Each adds to it; the first is the entry itself.
+        """
+        return self._with_signs(count)
+
     def vague(self, other: Sequence[torch.Tensor]) -> bool:
         """Whether agreement entry by entry with another gradient proves little.
 

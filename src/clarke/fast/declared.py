@@ -23,6 +23,11 @@ _KEPT: Final = 64  # programs and Functions
 _EARLIER: Final = " (measured at an earlier call)"
 
 
+def is_rare(count: int) -> bool:
+    """Whether something that has been met so often is to be measured again: at powers of 8."""
+    return count & (count - 1) == 0 and count.bit_length() % 3 == 1
+
+
 @dataclass(eq=False)
 class _Told:
     decision: Decision
@@ -46,7 +51,7 @@ class Declared:
             told = self._told.get(key)
             if told is not None:
                 told.met += 1
-                return None if _is_power(told.met) else told.decision
+                return None if is_rare(told.met) else told.decision
         return None
 
     def learn(self, trace: Trace, found: Decision, *, moving: bool) -> Decision:
@@ -67,11 +72,6 @@ class Declared:
             for key in known:
                 del self._told[key]
         return found
-
-
-def _is_power(count: int) -> bool:
-    """Whether a number is a power of 8."""
-    return count & (count - 1) == 0 and count.bit_length() % 3 == 1
 
 
 def _keys(trace: Trace, *, moving: bool) -> Iterator[tuple[Any, ...]]:

@@ -11,7 +11,8 @@ from clarke.capture import DeclaredFunction, Ref, ZeroFinder, bare_op
 from clarke.decide import TouchCount
 from clarke.decide.hazards import matters, may_jump
 from clarke.fast.codes import Coder
-from clarke.fast.graph import RESHAPES
+from clarke.fast.dead import without_dead
+from clarke.fast.graph import is_behind
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
 from clarke.fast.rows import same_rows
@@ -19,8 +20,8 @@ from clarke.fast.same import CHOICES, agree
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind, choice_text, slopes_taken
-from clarke.kinks.choices import ChoiceRule
 from clarke.kinks.embeddings import is_scaled, padding_row
+from clarke.kinks.formulas import FormulaRule
 from clarke.kinks.lowering import lower
 from clarke.kinks.rewire import sloped
 from clarke.kinks.singular import SingularRule
@@ -73,6 +74,7 @@ class Findings:
     whole: Fingerprints | None = None  # of all images, if they were at hand
     in_doubt: bool = False  # kinks are touched that no bias settles: do they matter?
     in_parts: bool = False  # some of these inside of operations that stand for several
+    compared: bool = False  # autograd's own formulas may not hold: only the gradient tells
 
 
 class Look:
@@ -171,7 +173,7 @@ class Look:
         ):
             return ""
         if known.rule.doubtful and op.differentiated:
-            return "autograd's formula for the operation holds for some programs only"
+            return self._by_formula(graph, position, known.rule, found)
         if op.name == POOL and op.differentiated and not graph.tangled:
             layer = pool_layer(graph, position)
             trouble = None if layer is None else self._pool(graph, position, layer, found)
@@ -181,6 +183,17 @@ class Look:
             found.counts.append(TouchCount(op, op.kept[1].numel(), 0, 0))
             return ""
         return self._touched(graph, position, known.rule, found)
+
+    def _by_formula(self, graph: Graph, position: int, rule: KinkRule, found: Findings) -> str:
+        """The same of an operation whose own formula holds for some programs only."""
+        op = graph.trace.ops[position]
+        touch = rule.find(op)
+        if touch.count:
+            return "autograd's formula for the operation holds for some programs only"
+        found.counts.append(TouchCount(op, touch.base.numel(), 0, 0))
+        behind = rule.behind if isinstance(rule, FormulaRule) else ""
+        found.compared = found.compared or not (behind and is_behind(graph, position, behind))
+        return ""
 
     def _touched(self, graph: Graph, position: int, rule: KinkRule, found: Findings) -> str:
         """The same of an operation for which no layer speaks: what it touches is listed."""
@@ -216,10 +229,13 @@ class Look:
         self, graph: Graph, position: int, rule: KinkRule, touch: Touch, found: Findings
     ) -> tuple[str, int]:
         """Why touched kinks cannot be accounted for, if so; and how many a shift has settled."""
+        if not rule.bends(touch.op) and touch.op.differentiated and not touch.hazards:
+            return "", 0
+        touch = without_dead(graph, position, touch)
+        if not touch.count:
+            return "", 0
         if not touch.op.differentiated or touch.hazards:
             return "a kink is touched that no bias settles", 0
-        if not rule.bends(touch.op) or _is_among_off_units(graph, position, rule, touch):
-            return "", 0
         if self._settled(graph, position, touch, found):
             return "", touch.count
         found.in_doubt = found.in_doubt or not agree(graph, position, touch.elements)
@@ -250,9 +266,7 @@ class Look:
         bare = bare_op(graph.trace, position)
         return TouchCount(bare, elements, touched.numel(), 0, choice=choice)
 
-    def _pool(
-        self, graph: Graph, position: int, layer: PoolLayer, found: Findings
-    ) -> str | None:
+    def _pool(self, graph: Graph, position: int, layer: PoolLayer, found: Findings) -> str | None:
         """The same of a maxpool behind a convolution; None where its ties are to be listed."""
         op = graph.trace.ops[position]
         if _reads_index(graph, position):
@@ -321,24 +335,6 @@ def _is_slope_beside_kinks(graph: Graph, position: int, op: OpRecord) -> bool:
     """
     maker = None if sloped(op) is None or graph.tangled else graph.maker(position, 1)
     return maker is not None and _is_untouched_relu(graph.trace.ops[maker], op.args[1])
-
-
-def _is_among_off_units(graph: Graph, position: int, rule: KinkRule, touch: Touch) -> bool:
-    """Whether an operation chooses among units of a ReLU that are off, and so stay zero."""
-    if graph.tangled or not isinstance(rule, ChoiceRule) or _reads_index(graph, position):
-        return False
-    at, value = position, touch.op.args[0]
-    while isinstance(value, Ref):
-        maker = graph.makers[at].get(value.slot)
-        if maker is None:
-            return False
-        op = graph.trace.ops[maker]
-        if op.short_name in RESHAPES:
-            at, value = maker, op.args[0]
-            continue
-        untouched = _is_untouched_relu(op, value)
-        return untouched and not bool(touch.op.kept[0].reshape(-1)[touch.members].any())
-    return False
 
 
 def _is_untouched_relu(op: OpRecord, result: Ref) -> bool:

@@ -1,8 +1,8 @@
 """The sum or mean of several programs that read the same parameters, as one program.
 
-Calls whose gradients add up are one program, their sum. Processes that train together take the mean of their gradients. Each of these is that of a program
-of its own, and what is to be judged is the gradient of the mean of the programs: kinks of all of
-them stand at one point, and one direction has to serve them all.
+Calls whose gradients add up are one program, their sum. Processes that train together take the mean
+of their gradients. Each of these is that of a program of its own, and what is to be judged is the
+gradient of all together: their kinks stand at one point, and one direction has to serve them all.
 """
 
 from __future__ import annotations
