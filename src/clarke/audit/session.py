@@ -408,6 +408,7 @@ class Audit:
             seconds=self._seconds,
             ranks=self._ranks if self._ranks.together else None,
             shadows=self._shadows,
+            keeps=self._keeper is not None,
         )
         turn = Turn(call, recorder, self._registry, self._accumulation, orders)
         for callback in self._begun:
