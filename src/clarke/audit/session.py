@@ -388,8 +388,7 @@ class Audit:
             call = replace(call, refused=recorder.stands_aside)
         number = self._history.calls + 1
         location = recorder.places.here()[0]
-        why = self._why_left_out(number)
-        if why:
+        if why := self._why_left_out(number):
             result = run_call(call, recorder)
             forget(call, recorder)
             self._pass(location, why)
