@@ -126,6 +126,8 @@ class Reading(Book):
         if slot is None and tensor.requires_grad:
             slot = self._unset_slot(tensor, location)  # as a variable, by `_hold`
             self._make_constant(slot.storage)
+            if slot.storage.writers:
+                self.note_result(slot, tensor)
         elif slot is None or became_variable(slot, tensor):
             slot = self._new_slot(tensor, location)
             self._make_constant(slot.storage)

@@ -131,6 +131,13 @@ def _unless_blocked(
         if shown is None:
             return blocked
         found = decide(shown, *rest, sees_values=sees_values, given=True, deadline=deadline)
+        if found.verdict is Verdict.NOT_CLARKE:
+            why = (
+                "whose gradient this is not. Write out of place where the derivative should follow."
+            )
+            return replace(
+                blocked, verdict=Verdict.SURROGATE, reason=f"{blocked.reason[:-1]}, {why}"
+            )
         return found if found.verdict in POSITIVE else blocked
     if len(variables) != len(gradient):
         return Decision(

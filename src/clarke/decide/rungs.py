@@ -191,7 +191,7 @@ class Rungs(Context):
 
     def mixture(self) -> Decision:
         """Directions whose selections' gradients AD's is a mean of."""
-        found = self._mixed_by(mix_opposites, "witness")
+        found = self._mixed_by(mix_opposites, "witness") or judge_beside_roundings(self)
         if found is None and is_large(self.program):
             found = self.apart()
         found = found or self._mixed_by(mix_witnesses, "witness")
