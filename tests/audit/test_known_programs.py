@@ -116,7 +116,20 @@ class Edited:
 
 def told(audit):
     """What an audit says of its last steps."""
-    return [(s.verdict, s.joint, s.theorem, s.kinks) for s in audit.steps]
+    return facts(audit.steps)
+
+
+def facts(steps):
+    return [(s.verdict, s.joint, s.theorem, s.kinks) for s in steps]
+
+
+def assert_told_alike(known, fresh):
+    """What an audit says that has seen other programs before, and one that has not."""
+    if len(fresh) == 1:
+        assert facts(known) == facts(fresh)
+    # A fresh audit does not expect a second part, and may have let go of the rows of the first.
+    assert [s.verdict for s in known] == [s.verdict for s in fresh]
+    assert all(two.joint in (one.joint, Verdict.UNDECIDED) for one, two in zip(known, fresh))  # noqa: B905
 
 
 @pytest.mark.parametrize(
@@ -141,7 +154,7 @@ def test_no_stale_program_ever_gives_a_verdict(seed, monkeypatch):
         with clarke.audit(lambda _: None, seconds=20) as fresh:
             program.step(number)
         assert recalled - again <= program.parts - 1  # a second part may be the first again
-        assert told(kept)[before:] == told(fresh), number
+        assert_told_alike(kept.steps[before:], fresh.steps)
         program.edit()
 
 
