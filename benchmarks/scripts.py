@@ -1,27 +1,34 @@
 """Training scripts that know nothing of clarke, plain and under `clarke run`.
 
-    python benchmarks/scripts.py [--steps N] [--seconds S] [--only NAME,NAME]
+    python benchmarks/scripts.py [--steps N] [--seconds S] [--only NAME,NAME] [--inside]
 
 For each script of `benchmarks/scripts`: whether what it prints and its final weights are the same
 to the bit, the verdict on every gradient, the ratio of processor time (start-up taken off), the
 ratio of peak memory and the longest judgement. A script makes so many steps that without clarke
-they take as long as processor times can tell.
+they take as long as processor times can tell. With `--inside` everything runs in this process,
+plain and audited in turns, for busy machines: no memory, no weights, times of one thread.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
+import io
 import math
 import os
 import subprocess
 import sys
 import tempfile
+import time
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+import clarke
 from clarke.report.runs.folder import read_run
 from clarke.verdict import Verdict
 
@@ -121,6 +128,38 @@ def measure(script: Path, steps: int | None, seconds: float = 1.0) -> Row:
     )
 
 
+def inside(script: Path, steps: int, seconds: float) -> Row:
+    """A script in this process, plain and audited in turns, short and long."""
+    sys.path.insert(0, str(FOLDER))
+    module = importlib.import_module(script.stem)
+
+    def once(count: int, *, audited: bool) -> tuple[float, str, list[clarke.Step]]:
+        sys.argv = [script.name, "--steps", str(count)]
+        audit = clarke.audit(lambda _: None, seconds=seconds) if audited else None
+        with contextlib.redirect_stdout(io.StringIO()) as out, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            began = time.thread_time()
+            with audit or contextlib.nullcontext():
+                module.main()
+            took = time.thread_time() - began
+        return took, out.getvalue(), [] if audit is None else list(audit.steps)
+
+    for audited in (False, True):  # what is loaded on first use
+        once(_FEW, audited=audited)
+    short, started = (once(_FEW, audited=a)[0] for a in (False, True))
+    (plain, printed, _), (took, again, found) = (once(steps, audited=a) for a in (False, True))
+    return Row(
+        script.stem,
+        printed == again,
+        Counter(s.verdict.name for s in found),
+        Counter(s.reason for s in found if s.verdict is Verdict.UNDECIDED),
+        steps,
+        (took - started) / (plain - short),
+        math.nan,
+        max((s.seconds for s in found), default=0.0),
+    )
+
+
 def _own_steps(script: Path) -> int:
     text = script.read_text()
     return int(text.split('"--steps", type=int, default=')[1].split(")")[0])
@@ -143,6 +182,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of every script; by default its own number")
     parser.add_argument("--seconds", type=float, default=1.0, help="limit of each judgement")
     parser.add_argument("--only", default="", help="names of scripts, with commas")
+    parser.add_argument("--inside", action="store_true", help="in this process, in turns")
     options = parser.parse_args()
     chosen = [n for n in options.only.split(",") if n]
     print("| script | steps | results | gradients | time | memory | longest judgement |")
@@ -151,7 +191,11 @@ def main() -> None:
     for script in sorted(FOLDER.glob("*.py")):
         if chosen and script.stem not in chosen:
             continue
-        row = measure(script, options.steps, options.seconds)
+        row = (
+            inside(script, options.steps or 24, options.seconds)
+            if options.inside
+            else measure(script, options.steps, options.seconds)
+        )
         told = ", ".join(f"{n} {name}" for name, n in row.verdicts.most_common())
         print(
             f"| {row.name} | {row.steps} | {'same' if row.same else 'DIFFERENT'} | {told} | "

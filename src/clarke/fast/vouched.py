@@ -93,14 +93,17 @@ class Vouched:
         own = selected_gradient(program, weights=ad_weights(program))
         unit = OF_THE_TERMS * coarsest_unit(analysis.trace)
         sizes = tuple(_size(g) for g in own)
+        held = tuple(g.abs() for g in own)
         if seen.terms is not None and _alike(seen.terms, own):
             shares = [min(n / s, 1.0) if s else 1.0 for n, s in zip(sizes, seen.sizes, strict=True)]
-            bounds = [unit * f * t for f, t in zip(shares, seen.terms, strict=True)]
-            if within(own, gradient, bounds):
-                return True
+            before = (f * t for f, t in zip(shares, seen.terms, strict=True))
+            held = tuple(map(torch.maximum, held, before))
+        if within(own, gradient, [unit * t for t in held]):
+            return True
         for terms in Rounding(program, own, weights=ad_weights(program)).terms(_SIGNS):
-            if within(own, gradient, [unit * t for t in terms]):
-                seen.terms, seen.sizes = terms, sizes
+            held = tuple(map(torch.maximum, held, terms))
+            seen.terms, seen.sizes = held, sizes  # also where time ends before it is enough
+            if within(own, gradient, [unit * t for t in held]):
                 return True
         return False
 
