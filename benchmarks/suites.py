@@ -39,7 +39,8 @@ random point, at zeros and at equal entries. `make field-suites` installs the li
 versions, into an environment of its own and writes this page. torch {torch}, float64, at most
 {seconds:g} s a check. *Gradients* are those of one weighted sum of the outputs, at points where the
 program gives finite values; *time* is the processor time of `clarke.testing.gradcheck` divided by
-that of `torch.autograd.gradcheck`, over all points of a library. Programs of libraries that are
+that of `torch.autograd.gradcheck`, over all points of a library. Limits are of the wall clock, so
+that more checks run out of time where others use the processors. Programs of libraries that are
 not in the table (`--only`) have not been run."""
 
 
