@@ -1,6 +1,6 @@
 """Losses and layers of ten libraries under both gradchecks: `make field-suites` writes the page.
 
-    python benchmarks/suites.py [--only NAME,NAME] [--seconds S] [--out PAGE]
+    python benchmarks/suites.py [--only NAME,NAME] [--seconds S] [--rows FOLDER] [--out PAGE]
 
 The programs stand in `benchmarks/field_suites`, a module for each library: at a random point, at
 zeros and at equal entries. For each: the verdict on the gradient of a weighted sum of the outputs,
@@ -39,7 +39,8 @@ random point, at zeros and at equal entries. `make field-suites` installs the li
 versions, into an environment of its own and writes this page. torch {torch}, float64, at most
 {seconds:g} s a check. *Gradients* are those of one weighted sum of the outputs, at points where the
 program gives finite values; *time* is the processor time of `clarke.testing.gradcheck` divided by
-that of `torch.autograd.gradcheck`, over all points of a library. Programs of libraries that are
+that of `torch.autograd.gradcheck`, over all points of a library. Limits are of the wall clock, so
+that more checks run out of time where others use the processors. Programs of libraries that are
 not in the table (`--only`) have not been run."""
 
 
@@ -203,6 +204,22 @@ def _cell(text: str) -> str:
     return text if len(text) < 400 else f"{text[:400]}..."
 
 
+def _run(name: str, options: argparse.Namespace) -> str:
+    """The rows of a library, from a process of its own or from the last one's file."""
+    kept = None if options.rows is None else options.rows / f"{name}.json"
+    if kept is not None and kept.exists() and kept.stat().st_size:
+        return str(kept.read_text("utf-8"))
+    words = [sys.executable, "-W", "ignore", __file__, "--library", name]
+    words += ["--seconds", str(options.seconds)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(done.stdout, "utf-8")
+    return done.stdout
+
+
 def main() -> None:
     """Run every library in a process of its own, and print the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -210,6 +227,9 @@ def main() -> None:
     parser.add_argument("--library", default="", help="run one of them here, and print rows")
     parser.add_argument("--seconds", type=float, default=5.0, help="limit of each check")
     parser.add_argument("--out", type=Path, help="where the page goes, written after each library")
+    parser.add_argument(
+        "--rows", type=Path, help="folder of rows: what lies there is not run again"
+    )
     options = parser.parse_args()
     if options.library:
         rows = of_library(options.library, options.seconds)
@@ -219,13 +239,9 @@ def main() -> None:
     names = chosen or sorted(p.stem for p in FOLDER.glob("[a-z]*.py"))
     found: dict[str, list[Row]] = {}
     for name in names:
-        words = [sys.executable, "-W", "ignore", __file__, "--library", name]
-        words += ["--seconds", str(options.seconds)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise SystemExit(f"{name} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        rows = _run(name, options)
         library, _, version = name.rpartition("_")[0].rpartition("_")
-        found[f"{library} {version}.{name.rpartition('_')[2]}"] = json.loads(done.stdout)
+        found[f"{library} {version}.{name.rpartition('_')[2]}"] = json.loads(rows)
         print(name, len(found), "of", len(names), file=sys.stderr, flush=True)
         if options.out is not None:
             options.out.write_text(page(found, options.seconds))

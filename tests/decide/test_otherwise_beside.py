@@ -122,3 +122,15 @@ def test_the_verdict_is_that_of_the_gradient_on_the_program_beside(seed: int) ->
     truth = clarke.check(beside, (at(1, 1),), gradient=report.gradient)
     assert truth.correct is not None
     assert report.correct == truth.correct
+
+
+def near_zero(y: torch.Tensor) -> torch.Tensor:
+    """A first step as solvers choose it: another rule for what is all but zero."""
+    size = (y * 1e3).norm()
+    return y.sum() if size < 1e-5 else 2 * y.sum()
+
+
+def test_a_branch_that_holds_very_near_the_point_is_looked_at_there() -> None:
+    assert clarke.check(near_zero, (at(0, 0),)).correct
+    twice = torch.full((2,), 2.0, dtype=torch.float64)
+    assert not clarke.check(near_zero, (at(0, 0),), gradient=twice).correct

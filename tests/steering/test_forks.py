@@ -213,7 +213,9 @@ def test_branches_that_cannot_change():
 
 def test_branches_that_can_change_do_matter():
     x = leaf([0.0, 0.0, -1.0])
-    assert clarke.check(counted, (x,)).correct is None
+    counting = clarke.check(counted, (x,))  # where both are negative beside, it is zero
+    assert counting.verdict is Verdict.BOULIGAND
+    assert "is otherwise beside the point" in " ".join(str(counting).split())
     found = clarke.check(picked, (x,))  # on the side that ran all of it is zero
     assert found.verdict is Verdict.BOULIGAND
     assert found.relevant == 2

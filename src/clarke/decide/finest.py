@@ -17,7 +17,7 @@ from clarke.torch_private import unpack_dual
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clarke.steering import Program
+    from clarke.steering import Program, Run
 
 
 def finest_step(program: Program, direction: Sequence[torch.Tensor], spacing: float) -> float:
@@ -43,9 +43,13 @@ def finest_step(program: Program, direction: Sequence[torch.Tensor], spacing: fl
         moves = [(p + step * factor * d) - p for p, d in zip(program.point, direction, strict=True)]
         if not any(bool((m != 0).any()) for m in moves):
             break
-        for (value, slope), (_, moved) in zip(meant, _watched(program, moves), strict=True):
+        there = _values(program, moves)
+        seen = zip(meant, _watched(program, moves), there, strict=True)
+        for (value, slope), (_, moved), beside in seen:
             least = CONFIRM_MOVES * spacing * value.abs()
             sees = (moved.abs() > least) & (moved * slope > 0)
+            # At the tip of a norm there is no slope, but another value beside it.
+            sees |= ~slope.isfinite() & ((beside - value).abs() > least)
             if not bool((sees | (slope == 0)).all()):
                 return finest
         finest = step
@@ -56,11 +60,21 @@ def _watched(
     program: Program, tangents: Sequence[torch.Tensor]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """What touched kinks and branches in Python read, with its derivatives along tangents."""
+    with forward_mode():
+        found = _read(program, program.run(tangents=tuple(tangents), grad=False))
+        return [(unpack_dual(t)[0].detach(), tangent(t)) for t in found]
+
+
+def _values(program: Program, moves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The same at a point beside."""
+    moved = [p + m for p, m in zip(program.point, moves, strict=True)]
+    return _read(program, program.run(moved, grad=False))
+
+
+def _read(program: Program, run: Run) -> list[torch.Tensor]:
     slots = {r.slot for r in program.analysis.trace.scalar_reads}
     for site in program.analysis.sites.values():
         if site.touch.count:
             slots.update(input_slots(site.touch.op))
-    with forward_mode():
-        run = program.run(tangents=tuple(tangents), grad=False)
-        found = [run.tensors[s] for s in sorted(slots) if s in run.tensors]
-        return [(unpack_dual(t)[0].detach(), tangent(t)) for t in found if t.is_floating_point()]
+    found = [run.tensors[s] for s in sorted(slots) if s in run.tensors]
+    return [t for t in found if t.is_floating_point()]

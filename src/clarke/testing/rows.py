@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import Ref
+from clarke.capture import Ref, all_finite
 from clarke.check import check
 from clarke.constraints import find_relevant
 from clarke.constraints.relevance import Mixing
+from clarke.decide.detached import numbers_read
 from clarke.decide.hazards import obstacle
 from clarke.decide.witnessed import Witnessed
 from clarke.errors import ClarkeError, InputError
@@ -82,6 +83,27 @@ class Rows:
         """The function with the given components alone."""
         chosen = torch.tensor(indices, dtype=torch.int64)
         return lambda *arguments: self._flat(arguments)[chosen]
+
+    def is_off_kinks(self, *, passed: bool) -> bool:
+        """Whether nothing at the point is beyond torch's own test: a look at one recorded run.
+
+        No kink is touched, no formula holds for some programs only, and no number went into Python.
+
+        Args:
+            passed: Torch's test has passed: of what was detached, or computed in a custom Function,
+                differences have then said the same as autograd.
+        """
+        try:
+            with prepared(self.mixed, self.arguments, None, self._seconds) as run:
+                trace = run.trace
+                held = trace.applied or any(e.stopped for e in trace.externals.values())
+                if numbers_read(trace) or (held and not passed) or not all_finite(run.gradient):
+                    return False
+                analysis = analyse(trace, run.registry, run.deadline)
+                blocked = obstacle(analysis, sees_values=True)
+                return blocked is None and not (analysis.count or analysis.doubtful)
+        except (ClarkeError, RuntimeError):
+            return False
 
     def together(self, indices: Sequence[int]) -> Row | None:
         """The verdict on one random sum of some components; None if no input reaches them.
