@@ -73,6 +73,7 @@ class Orders:
         whole: Somebody is going to look at the gradient of this call, or keep it.
         ranks: The other processes that train together with this one, if there are any.
         shadows: Knows what compiled functions were made from.
+        keeps: What is not proved right is written to a file afterwards.
     """
 
     number: int
@@ -88,6 +89,7 @@ class Orders:
     seconds: float | None = None
     ranks: Ranks | None = None
     shadows: Shadows | None = None
+    keeps: bool = False
 
 
 class Turn:
@@ -183,9 +185,14 @@ class Turn:
 
     def _release(self) -> None:
         """Forget a known program, of which nothing is kept; others are forgotten at once."""
-        familiar = None if self._case is None else self._case.familiar
-        if familiar is not None and frees_graph(self._call):
-            familiar.retraced.release(self._recorder)
+        case = self._case
+        if case is None or case.familiar is None or not frees_graph(self._call):
+            return
+        verdict = None if self.decision is None else self.decision.verdict
+        open_ = verdict in (None, Verdict.UNDECIDED)
+        if open_ or (self._orders.keeps and verdict is not None and not verdict.correct):
+            self._case = replace(case, source=case.trace())  # looked at afterwards
+        case.familiar.retraced.release(self._recorder)
 
     def _prepare(self) -> None:
         if self._call.refused:
@@ -256,7 +263,7 @@ class Turn:
         rows_wanted = self._meeting is not None or (
             self.group is not None and self._accumulation.accumulating
         )
-        if rows_wanted and found.verdict is not Verdict.SMOOTH:
+        if rows_wanted and found.verdict not in (Verdict.SMOOTH, Verdict.SURROGATE):
             return case  # its rows are to be put together with those of other calls
         self._early = let_go(found, quick.repeatable)
         if case.familiar is not None:
