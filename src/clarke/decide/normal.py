@@ -33,6 +33,7 @@ _EXPLICIT: Final = 4_000_000  # entries of the forms' matrix
 _DEEP: Final = 256  # kinks on one path
 _SQUARE: Final = 3_000  # quantities of programs with nested kinks
 _ABSORBED: Final = 8_000  # where largest of largest ones may become one largest (`absorbed`)
+_TALL: Final = 16  # quantities for each variable from which columns are cheaper than rows
 _BLOCK: Final = 256  # quantities whose slopes are held as dense rows at a time
 
 
@@ -311,7 +312,14 @@ class _Passes:
 
     def matrix(self, deadline: Deadline) -> Array:
         """A."""
-        look = self._cut.look
+        look, size = self._cut.look, self._cut.size
+        if self.size > _TALL * size:
+            # A pass for each variable, and not one for each row.
+            columns = np.zeros((self.size, size))
+            for i in range(size):
+                deadline.ask("differentiating {} kinks", self.size)
+                columns[:, i] = self.times(np.eye(1, size, i)[0])
+            return columns
         rows = [np.zeros((1, self._cut.size))]
         for values, picks in ((look.switching, self._leaders), (look.candidates, self._places)):
             rows.append(self._cut.rows(values[torch.from_numpy(picks)], deadline)[0])
