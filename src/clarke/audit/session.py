@@ -390,8 +390,7 @@ class Audit:
             call = replace(call, refused=recorder.stands_aside)
         number = self._history.calls + 1
         location = recorder.places.here()[0]
-        why = self._why_left_out(number)
-        if why:
+        if why := self._why_left_out(number):
             result = run_call(call, recorder)
             forget(call, recorder)
             self._pass(location, why)
@@ -410,6 +409,7 @@ class Audit:
             seconds=self._seconds,
             ranks=self._ranks if self._ranks.together else None,
             shadows=self._shadows,
+            keeps=self._keeper is not None,
         )
         turn = Turn(call, recorder, self._registry, self._accumulation, orders)
         for callback in self._begun:

@@ -10,13 +10,26 @@ import torch
 
 from clarke.audit.ends import at_tensors
 from clarke.audit.groups import held
-from clarke.audit.judge import Case, alone, judge, judge_opened, prepare, undecided
+from clarke.audit.judge import Case, alone, judge, prepare, undecided
 from clarke.audit.ranks import NotSharedError
+from clarke.audit.rarely import (
+    declared_before,
+    found_declared,
+    is_vouched,
+    judge_opened,
+    judge_vouched,
+)
 from clarke.audit.shadowed import as_written, compiled_parts, judge_shadowed, value_of
 from clarke.audit.sums import Sum, part_of
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
 from clarke.audit.work import Work
-from clarke.capture import Origin, all_finite, any_away, release_nodes, without_values
+from clarke.capture import (
+    Origin,
+    all_finite,
+    any_away,
+    release_nodes,
+    without_values,
+)
 from clarke.decide import Confirm, Decision
 from clarke.errors import CaptureError, ClarkeError, UnseenError, in_a_line
 from clarke.fast import let_go
@@ -60,6 +73,7 @@ class Orders:
         whole: Somebody is going to look at the gradient of this call, or keep it.
         ranks: The other processes that train together with this one, if there are any.
         shadows: Knows what compiled functions were made from.
+        keeps: What is not proved right is written to a file afterwards.
     """
 
     number: int
@@ -75,6 +89,7 @@ class Orders:
     seconds: float | None = None
     ranks: Ranks | None = None
     shadows: Shadows | None = None
+    keeps: bool = False
 
 
 class Turn:
@@ -170,9 +185,14 @@ class Turn:
 
     def _release(self) -> None:
         """Forget a known program, of which nothing is kept; others are forgotten at once."""
-        familiar = None if self._case is None else self._case.familiar
-        if familiar is not None and frees_graph(self._call):
-            familiar.retraced.release(self._recorder)
+        case = self._case
+        if case is None or case.familiar is None or not frees_graph(self._call):
+            return
+        verdict = None if self.decision is None else self.decision.verdict
+        open_ = verdict in (None, Verdict.UNDECIDED)
+        if open_ or (self._orders.keeps and verdict is not None and not verdict.correct):
+            self._case = replace(case, source=case.trace())  # looked at afterwards
+        case.familiar.retraced.release(self._recorder)
 
     def _prepare(self) -> None:
         if self._call.refused:
@@ -227,7 +247,6 @@ class Turn:
         """
         away = any_away(case.leaves)
         slow = away or self._compiled is not None or self._needs_replay(case)
-        slow = slow or case.opened is not None  # it may declare another rate than the function's
         quick = None if slow else self._orders.quick
         if quick is None:
             return case
@@ -239,12 +258,12 @@ class Turn:
         except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
             return case
         if not isinstance(found, Decision):
-            self._pending = found.pending
+            self._pending = None if found is None else found.pending
             return case
         rows_wanted = self._meeting is not None or (
             self.group is not None and self._accumulation.accumulating
         )
-        if rows_wanted and found.verdict is not Verdict.SMOOTH:
+        if rows_wanted and found.verdict not in (Verdict.SMOOTH, Verdict.SURROGATE):
             return case  # its rows are to be put together with those of other calls
         self._early = let_go(found, quick.repeatable)
         if case.familiar is not None:
@@ -254,8 +273,11 @@ class Turn:
         forget(self._call, self._recorder)
         return replace(case, source=without_values(case.trace(), quick.repeatable), reached=None)
 
-    def _quickly(self, case: Case, quick: QuickJudge, own: alone) -> Decision | Declined:
+    def _quickly(self, case: Case, quick: QuickJudge, own: alone) -> Decision | Declined | None:
         proof, dear = self._orders.proof, own.may_draw
+        told = declared_before(case, quick)
+        if told is not None or case.opened is not None:  # it may declare another rate
+            return told
         if case.familiar is not None:
             return quick.recall(case.familiar, self.work.deadline, proof=proof, dear=dear)
         dear()
@@ -337,7 +359,7 @@ class Turn:
                     self.decision = replace(early, certificate=certificate)
                 return
             own.may_draw()
-            self.decision = self._judged_late(case) or judge(
+            told = self._judged_late(case) or judge(
                 case,
                 self.gradient,
                 self._registry,
@@ -345,6 +367,7 @@ class Turn:
                 confirmed=self._orders.confirmed,
                 deadline=self.work.deadline,
             )
+            self.decision = found_declared(case, self._orders.quick, told)
 
     def _judge_compiled(self, case: Case, shadows: tuple[Shadow, ...]) -> Decision:
         """The verdict on what a compiled program returned, of which copies are kept."""
@@ -374,6 +397,8 @@ class Turn:
                 found = quick.settle(self._pending, *rest, proof=proof)
             elif case.opened is not None and not self._needs_replay(case):
                 return judge_opened(case, quick, self._registry, *rest, proof=proof)
+            elif is_vouched(case, quick, self._registry) and not self._needs_replay(case):
+                return judge_vouched(case, quick, self._registry, *rest, proof=proof)
             else:
                 return None
         except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
