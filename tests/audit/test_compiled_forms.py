@@ -93,7 +93,7 @@ def broken(kink, compiled):
 
 
 def region(kink, compiled):
-    layers = [Layer(lambda x: x.tanh()), Layer(kink)]
+    layers = [Layer(torch.tanh), Layer(kink)]
     programs = [compiled(layer) for layer in layers]
     last = nn.Parameter(torch.ones(4))
 
@@ -206,12 +206,12 @@ def aliased_results(kink, compiled):
         return y, y.view(2, 2)
 
     program = compiled(f)
-    return lambda: program(X)[1].sum(), [layer.w]
+    return lambda: torch.sum(program(X)[1]), [layer.w]
 
 
 def nested(kink, compiled):
     layer = Layer(kink)
-    inner = compiled(lambda x: kink(x))
+    inner = compiled(kink)
     outer = compiled(lambda x: inner(layer.w * x).sum())
     return lambda: outer(X), [layer.w]
 

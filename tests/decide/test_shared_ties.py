@@ -104,3 +104,24 @@ def test_layers_that_lose_their_terms_are_named():
     assert step.verdict is Verdict.UNDECIDED
     assert "native_layer_norm" in step.reason
     assert "adds up its gradient in half precision" in step.reason
+
+
+def test_a_difference_of_shares_is_a_mean_beside_roundings():
+    """One parameter moves all candidates at once; what 64 rounds away moves each by itself."""
+    first = torch.tensor([0.01, 0.02, 0.2], dtype=torch.bfloat16)
+    second = torch.tensor([0.01, 0.2], dtype=torch.bfloat16)
+    w = torch.tensor(0.5, dtype=torch.bfloat16, requires_grad=True)
+
+    def function(w):
+        return ((w * first + 64).amax() - (w * second + 64).amax()).float()
+
+    report = clarke.check(function, w)
+    assert report.verdict is Verdict.CLARKE
+    assert report.theorem == "mixture beside roundings"
+    assert "a mean of limits of gradients of programs that round otherwise" in report.reason
+    assert report.certificate.verify()
+    assert len(report.certificate.argument.witnesses) == 4
+    assert "2 of the 2 ties that matter exist by rounding alone" in report.notes[0]
+    # The same numbers without the rounding: nothing is tied, and the gradient is 0.
+    first, second, w = first.double(), second.double(), w.detach().double().requires_grad_()
+    assert clarke.check(function, w).gradient[0] == 0

@@ -1,4 +1,4 @@
-"""DDP with hooks that round or change what is sent, uneven batches, and ranks that go their own way.
+"""DDP with hooks that round or change what is sent, uneven batches, ranks that go their own way.
 
 Both processes of one pair run all programs, in step; none may wait for clarke.
 """

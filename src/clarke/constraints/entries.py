@@ -69,6 +69,14 @@ def vary_in_an_entry(program: Program, values: Values, suspects: torch.Tensor) -
             return True
         return bool(left)
 
+    _halve(which, varies, found)
+    return found
+
+
+def _halve(
+    which: torch.Tensor, varies: Callable[[torch.Tensor], bool], found: torch.Tensor
+) -> None:
+    """Note in `found` what varies, of halves of halves; where that takes too many, all of it."""
     open_, looked = [which], 0
     while open_:
         part = open_.pop()
@@ -81,7 +89,6 @@ def vary_in_an_entry(program: Program, values: Values, suspects: torch.Tensor) -
                 found[part] = True
             else:
                 open_.extend(part.tensor_split(2))
-    return found
 
 
 class _Left:

@@ -102,9 +102,9 @@ def judge_beside_roundings(context: Context) -> Decision | None:
     if adding is not None and context.differs:
         return context.undecided(
             f"{adding.shown} at {adding.location} adds up its gradient in half precision, where "
-            "small terms are lost beside their sum (PyTorch on the processor): it differs from that "
-            "of its own pieces by more than roundings of results explain. Keep such layers in "
-            "float32, as autocast does."
+            "small terms are lost beside their sum (PyTorch on the processor): it differs from "
+            "that of its own pieces by more than roundings of results explain. Keep such layers "
+            "in float32, as autocast does."
         )
     freed = with_roundings(program, default_registry(), tied)
     if freed is None:
