@@ -75,7 +75,9 @@ def held_positions(analysis: Analysis) -> frozenset[int]:
     return frozenset(
         p
         for p, site in analysis.sites.items()
-        if site.touch.count and has_a_side(site) and (p in read or not used.isdisjoint(_ranks(site)))
+        if site.touch.count
+        and has_a_side(site)
+        and (p in read or not used.isdisjoint(_ranks(site)))
     )
 
 
