@@ -97,3 +97,63 @@ def test_numbers_read_while_gradients_are_off_do_not_end_the_call():
 
     report = clarke.check(adaptive, (leaf(0.3, 0.7),), seconds=60)
     assert report.verdict is Verdict.SURROGATE
+
+
+class Toeplitz(torch.autograd.Function):
+    """A product by way of buffers of its own, filled part by part."""
+
+    @staticmethod
+    def forward(ctx, column, vector):
+        ctx.save_for_backward(column, vector)
+        n = len(column)
+        circle, padded = torch.zeros(2, 2 * n - 1, dtype=column.dtype)
+        circle[:n] = column
+        circle[n:] = column[1:].flip(0)
+        padded[:n] = vector
+        return torch.fft.ifft(torch.fft.fft(circle) * torch.fft.fft(padded)).real[:n]
+
+    @staticmethod
+    def backward(ctx, grad):
+        column, vector = ctx.saved_tensors
+        place = torch.arange(len(column))
+        apart = (place[:, None] - place).abs()
+        sums = [grad @ (apart == k).to(grad) @ vector for k in place]
+        return torch.stack(sums), column[apart] @ grad
+
+
+class Doubled(Toeplitz):
+    """The same with twice the slope in its first argument."""
+
+    @staticmethod
+    def backward(ctx, grad):
+        first, second = Toeplitz.backward(ctx, grad)
+        return 2 * first, second
+
+
+@pytest.mark.parametrize(
+    ("function", "verdict"), [(Toeplitz, Verdict.SMOOTH), (Doubled, Verdict.NOT_CLARKE)]
+)
+def test_what_a_forward_computes_in_buffers_of_its_own(function, verdict):
+    weights = torch.tensor([1.0, 2.0, -1.0], dtype=torch.float64)
+    point = leaf(1.0, 0.5, 0.2), leaf(0.3, 0.1, -0.7)
+    report = clarke.check(lambda c, v: (function.apply(c, v) * weights).sum(), point)
+    assert report.verdict is verdict
+    if verdict is Verdict.NOT_CLARKE:
+        assert "Doubled" in report.reason
+
+
+def test_a_buffer_that_outlives_the_forward_is_a_constant_for_what_comes():
+    buffer = torch.zeros(3, dtype=torch.float64)
+
+    class Counting(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            buffer.copy_(2 * x)
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad
+
+    report = clarke.check(lambda x: (Counting.apply(x) * buffer).sum(), (leaf(0.3, 0.1, -0.7),))
+    assert report.verdict in (Verdict.SURROGATE, Verdict.UNDECIDED)

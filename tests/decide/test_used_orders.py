@@ -1,4 +1,4 @@
-"""Tied orders whose index goes on into other operations: the order that ran has a side of its own."""
+"""Tied orders whose index goes into other operations: the order that ran has its own side."""
 
 from __future__ import annotations
 

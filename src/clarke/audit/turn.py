@@ -263,7 +263,7 @@ class Turn:
         rows_wanted = self._meeting is not None or (
             self.group is not None and self._accumulation.accumulating
         )
-        if rows_wanted and found.verdict is not Verdict.SMOOTH:
+        if rows_wanted and found.verdict not in (Verdict.SMOOTH, Verdict.SURROGATE):
             return case  # its rows are to be put together with those of other calls
         self._early = let_go(found, quick.repeatable)
         if case.familiar is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -366,8 +366,7 @@ class CutProgram:
             side.append(self._sides(site)[own])
             number.append(site.first + own.nonzero().squeeze(1))
             curved.append(torch.full_like(number[-1], site.rule.by_weights).bool())
-            told = isinstance(site.rule, ChoiceRule)
-            ordered.append(torch.full_like(number[-1], told).bool() | curved[-1])
+            ordered.append(curved[-1] | isinstance(site.rule, ChoiceRule))
             proper = proper and not any(bool(own[k].any()) for k in touch.hazards.values())
             count += sizes.numel()
         for use in self._uses(run):
@@ -383,18 +382,10 @@ class CutProgram:
             curved.append(ordered[-1])
             proper = proper and not bool(isolated.any())
             count += kinks.numel()
-        whole = (torch.cat(part).numpy() if part else np.zeros(0) for part in (owner, weights))
-        owners, shares_ = whole
-        return Kinks(
-            owners.astype(np.int64),
-            shares_.astype(np.float64),
-            (torch.cat(split).numpy() if split else np.zeros(0)).astype(bool),
-            (torch.cat(side).numpy() if side else np.zeros(0)).astype(np.int64),
-            (torch.cat(number).numpy() if number else np.zeros(0)).astype(np.int64),
-            (torch.cat(ordered).numpy() if ordered else np.zeros(0)).astype(bool),
-            (torch.cat(curved).numpy() if curved else np.zeros(0)).astype(bool),
-            proper,
-        )
+        lists = (owner, weights, split, side, number, ordered, curved)
+        kinds = (np.int64, np.float64, bool, np.int64, np.int64, bool, bool)
+        o, w, cut, bent, which, told, curve = map(_whole, lists, kinds)
+        return Kinks(o, w, cut, bent, which, told, curve, proper)
 
     def _share(self, kink: int) -> float:
         """AD's weight of a comparison that holds, or of the sign 1."""
@@ -402,3 +393,7 @@ class CutProgram:
         touch = site.touch
         mine = (touch.owner == kink - site.first) & (touch.members == 1)
         return float(touch.weights[mine].sum())
+
+
+def _whole(parts: list[torch.Tensor], kind: type) -> NDArray[Any]:
+    return (torch.cat(parts).numpy() if parts else np.zeros(0)).astype(kind)

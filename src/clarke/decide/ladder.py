@@ -27,6 +27,7 @@ from clarke.decide.nonfinite import judge_nonfinite
 from clarke.decide.origins import judge_beside_roundings, told_by_origin
 from clarke.decide.rungs import Rungs
 from clarke.decide.surroundings import only_guards
+from clarke.decide.tied import adding_up
 from clarke.decide.vectors import used_vectors
 from clarke.errors import OutOfMemoryError, OutOfTimeError, ReplayError
 from clarke.kinks import Hazard
@@ -211,7 +212,8 @@ def _unless_rounded(context: Rungs, found: Decision) -> Decision:
     narrow = {d for d in trace.slot_dtypes.values() if d.is_floating_point} - {torch.float64}
     if not narrow or trace.applied or not context.differs:
         return found
-    if not context.rounding.slight(context.gradient):
+    coarse = adding_up(context.program.analysis.recorded) is not None
+    if not (coarse or context.rounding.slight(context.gradient)):
         return found  # no rounding is a good part of all that is added up
     settings = replace(context.settings, confirm=Confirm.NEVER)
     again = _climb(

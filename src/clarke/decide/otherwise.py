@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from clarke.capture import OpRecord, Trace
     from clarke.deadline import Deadline
     from clarke.kinks import Registry
-    from clarke.steering import Analysis
+    from clarke.steering import Analysis, Site
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,12 +151,14 @@ def has_no_other_side(analysis: Analysis) -> bool:
     sites = {p: s for p, s in analysis.sites.items() if s.touch.count}
     compared = [p for p in sites if p in read]
     return bool(compared) and all(
-        isinstance(sites[p].rule, ComparisonRule)
-        and sites[p].rule.isolated
-        and sites[p].touch.op.differentiated
-        and not (_behind(trace, p) - {p}) & sites.keys()
-        for p in compared
+        _is_equality(sites[p]) and not (_behind(trace, p) - {p}) & sites.keys() for p in compared
     )
+
+
+def _is_equality(site: Site) -> bool:
+    rule = site.rule
+    equal = isinstance(rule, ComparisonRule) and rule.isolated
+    return equal and site.touch.op.differentiated
 
 
 def _behind(trace: Trace, position: int) -> set[int]:

@@ -13,15 +13,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import linprog, lsq_linear
-from scipy.sparse import csr_array, eye_array, hstack, vstack
-from scipy.sparse.linalg import lsqr
+from scipy.optimize import lsq_linear
 
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.apart import regular_in_parts
 from clarke.decide.normal import outer_estimate
 from clarke.decide.outer import Outer, Rows
 from clarke.decide.project import project
+from clarke.decide.shares import linear_parts_of, weights_by_program
 from clarke.errors import BudgetError
 from clarke.numerics import (
     FLOPS,
@@ -29,7 +28,6 @@ from clarke.numerics import (
     PROJECTION_ROUND,
     RELATIVE_INSIDE,
     SET_ROUNDINGS,
-    SOLVER_ZERO,
     UNIT,
     UNITS_NARROW,
 )
@@ -133,7 +131,7 @@ class RegularSet:
         """(n,) the smallest and the largest value of each entry in the set."""
         outer, atoms = self.outer, self.outer.atoms
         if outer.mixing is None:
-            forms = outer.out[atoms.owner, None] * _matrix(outer)[atoms.form]
+            forms = outer.out[atoms.owner, None] * linear_parts_of(outer)[atoms.form]
             low, high = np.full((2, atoms.count, self.size), np.inf)
             np.minimum.at(low, atoms.owner, forms)
             np.minimum.at(high, atoms.owner, -forms)
@@ -149,7 +147,7 @@ class RegularSet:
     def _sizes(self) -> Array:
         """(n,) the sum of the absolute terms of an entry."""
         outer, atoms = self.outer, self.outer.atoms
-        linear = np.abs(_matrix(outer))
+        linear = np.abs(linear_parts_of(outer))
         largest = np.zeros((atoms.count, self.size))
         for level in atoms.levels:
             places = atoms.members(level)
@@ -241,7 +239,7 @@ class RegularSet:
         By the active sets of bounded least squares (Stark and Parker 1995).
         """
         outer = self.outer
-        linear = _matrix(outer)[outer.atoms.form].reshape(-1, 2, self.size)
+        linear = linear_parts_of(outer)[outer.atoms.form].reshape(-1, 2, self.size)
         start = outer.base + outer.out @ linear[:, 0]
         segments = outer.out[:, None] * (linear[:, 1] - linear[:, 0])
         deadline.afford(
@@ -295,57 +293,17 @@ class RegularSet:
     def _by_program(
         self, target: Array, allowed: Array, units: Array, near: Mixed, deadline: Deadline
     ) -> Located:
-        """By a linear program, with its multipliers as a direction.
-
-        Its unknowns are how often every candidate is taken: those of one kink together as often as
-        the kink counts in the result and in the candidates that are taken elsewhere.
-        """
-        keep = np.isfinite(units)
-        columns, sums, ends = self._flows()
-        rows = columns / units[keep, None] if keep.all() else columns[keep] / units[keep, None]
-        right = np.concatenate([((target - self.outer.base) / units)[keep], ends])
-        count, off = rows.shape[1], int(keep.sum())
-        slack, empty = eye_array(off), csr_array((len(ends), off))
-        whole = vstack(
-            [hstack([csr_array(rows), slack, -slack]), hstack([sums, empty, empty])], format="csr"
-        )
-        cost = np.concatenate([np.zeros(count), np.ones(2 * off)])
-        options = {} if np.isinf(deadline.left) else {"time_limit": max(deadline.left, 0.0)}
-        found = linprog(cost, A_eq=whole, b_eq=right, method="highs", options=options)
-        if found.x is None:
-            deadline.ask("solving a linear program of {} weights", count)
+        """By a linear program, with its multipliers as a direction."""
+        turned = np.where(self._counts_down(), -1.0, 1.0)
+        found = weights_by_program(self.outer, turned, target, units, deadline)
+        if found is None:
             return Located(None, near, None, float(np.linalg.norm(target - near.point)))
-        taken = _polished(whole[:, :count], right, found.x[:count])
-        shares = self._shared(taken)
+        shares, direction = found
         mixed = Mixed(self.element(shares), shares[None], np.ones(1))
         miss = mixed.point - target
         if bool((np.abs(miss) <= allowed).all()):
             return Located(True, mixed, None, float(np.linalg.norm(miss)))
-        direction = np.zeros(self.size)
-        direction[keep] = found.eqlin.marginals[:off] / units[keep]
         return self._separated(target, allowed, direction, near)
-
-    def _flows(self) -> tuple[Array, csr_array, Array]:
-        """What taking a candidate once adds, (n, L); the sums for every kink, and their ends."""
-        outer, atoms = self.outer, self.outer.atoms
-        sign = np.where(self._counts_down(), -1.0, 1.0)
-        places = np.arange(len(atoms.form))
-        columns = (sign[atoms.owner, None] * _matrix(outer)[atoms.form]).T
-        sums = csr_array((np.ones(len(places)), (atoms.owner, places)))
-        if outer.mixing is not None:
-            sums = sums - csr_array(np.abs(outer.mixing[atoms.form])).T
-        return columns, csr_array(sums), np.abs(outer.out)
-
-    def _shared(self, taken: Array) -> Array:
-        """(L,) weights of candidates from how often they are taken."""
-        atoms = self.outer.atoms
-        sums = np.bincount(atoms.owner, weights=taken, minlength=atoms.count)
-        shares = np.divide(
-            taken, sums[atoms.owner], out=np.zeros_like(taken), where=sums[atoms.owner] > 0
-        )
-        first = np.unique(atoms.owner, return_index=True)[1]
-        shares[first[sums == 0]] = 1.0
-        return shares
 
     # ------------------------------------------------------------ minima
 
@@ -402,22 +360,3 @@ class RegularSet:
         """
         room = float(self.roundings(target) @ np.abs(direction))
         return float(target @ direction) - self.outer.extreme(direction)[0] - room
-
-
-def _polished(rows: csr_array, right: Array, taken: Array) -> Array:
-    """A solution to the last digits: a linear program's is good to 1e-7."""
-    found = np.maximum(taken, 0.0)
-    used = np.flatnonzero(found > SOLVER_ZERO * found.max(initial=0.0))
-    own = rows[:, used]
-    for _ in range(2):
-        # Many rows are sums of two weights: sparse, and iterations few.
-        step = lsqr(own, right - rows @ found, atol=UNIT, btol=UNIT)[0]
-        found[used] = np.maximum(found[used] + step, 0.0)
-    return found
-
-
-def _matrix(outer: Outer) -> Array:
-    """The linear parts of all quantities."""
-    if not isinstance(outer.forms, Rows):
-        raise TypeError("A regular set needs the linear parts as a matrix.")
-    return outer.forms.matrix

@@ -221,12 +221,16 @@ class QuickJudge:
         graph, found = pending.graph, pending.found
         found.dear()
         analysis = analyse(graph.trace, self._registry, deadline)
-        if found.compared and (
-            gradient is None or not self._agrees(analysis, pending.variables, gradient, deadline)
-        ):
-            return Declined("autograd's formula for an operation holds for some programs only")
+        held = gradient
+        if found.compared or found.in_parts:
+            alike = gradient is not None and self._agrees(
+                analysis, pending.variables, gradient, deadline
+            )
+            if found.compared and not alike:
+                return Declined("autograd's formula for an operation holds for some programs only")
+            held = None if alike else gradient
         if found.in_doubt:
-            held = gradient if found.in_parts and not found.compared else None
+            held = held if found.in_parts else None
             generator = torch.Generator().manual_seed(self._seed)
             if may_matter(analysis, pending.variables, held, generator, deadline):
                 return Declined("a kink is touched that no bias settles")

@@ -112,6 +112,8 @@ class Look:
         known = self._registry.judge(op, graph.trace)
         if padding_row(op) is not None and not is_scaled(op):
             return ""  # of the other rows a linear function
+        if known.kind is OpKind.ANALYTIC and known.rule is None:
+            return ""  # with these arguments: bags that are added up, cells that are apart
         if known.kind is OpKind.UNKNOWN and lowering is None:
             return "the operation is not known" if matters(op, graph.trace) else ""
         if known.kind is OpKind.RANDOM:
