@@ -171,9 +171,7 @@ def test_an_audit_shows_the_same():
             "torch.where(mask, a / torch.where(mask, x, 1), other)",
         ),
         (
-            lambda x: (
-                torch.where(x > 0, x**0.4 * x, 0 * x).sum() + torch.where(x > 0, x**0.4, x)[1]
-            ),
+            lambda x: torch.where(x > 0.5, x**0.4, 2 * x).sum(),
             "torch.where(mask, torch.where(mask, x, 1) ** p, other)",
         ),
     ],
