@@ -35,7 +35,17 @@ def main(only: Sequence[str] = ()) -> None:
             if only and run not in only:
                 continue
             launcher = TORCHRUN if run == "distributed" else ()
-            words = [sys.executable, "-m", *launcher, "clarke", "run", "--out", run]
+            words = [
+                sys.executable,
+                "-m",
+                *launcher,
+                "clarke",
+                "run",
+                "--seconds",
+                "30",
+                "--out",
+                run,
+            ]
             script = HERE / "shown" / f"{run}.py"
             shutil.copy(script, folder)
             subprocess.run([*words, script.name], cwd=folder, capture_output=True, check=False)

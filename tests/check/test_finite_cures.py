@@ -161,3 +161,21 @@ def test_an_audit_shows_the_same():
     (cure,) = audit.steps[0].cures
     assert "torch.linalg.vector_norm" in cure
     assert cure.endswith(TRIED)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (
+            lambda x: torch.where(x != 0, torch.sin(x) / x, torch.ones_like(x)).sum(),
+            "torch.where(mask, a / torch.where(mask, x, 1), other)",
+        ),
+        (
+            lambda x: torch.where(x > 0.5, x**0.4, 2 * x).sum(),
+            "torch.where(mask, torch.where(mask, x, 1) ** p, other)",
+        ),
+    ],
+)
+def test_what_is_no_call_is_written_as_it_is(function, said):
+    (cure,) = clarke.check(function, (leaf(0.0, 1.0),)).cures
+    assert said in cure

@@ -14,10 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from clarke import audit
+from clarke.cli.plain import say
 from clarke.cli.status import exit_status
 from clarke.experiments.digits import Overhead, Training, measure_overhead, read_digits
 from clarke.experiments.kinked import Kinked, judge_at_a_kink
 from clarke.integrations.recording import step_record
+from clarke.layout import Line
 from clarke.report.runs import RunWriter
 
 if TYPE_CHECKING:
@@ -81,8 +83,8 @@ def demo(
         typer.echo(json.dumps({"folder": str(folder), **found}, indent=2))
     else:
         lines = _lines(found["accuracy"], summary, overhead, folder)
-        for line in (*lines, *_kink_lines(kinked)):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        for text in (*lines, *_kink_lines(kinked)):
+            say(*(Line(row, then="    ") for row in text.split("\n")))
     raise typer.Exit(exit_status((s.correct for s in watch.steps if s.looked), strict=strict))
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import shutil
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from clarke import Report, check
-from clarke.cli.plain import say
+from clarke.cli.plain import say, show_table
 from clarke.cli.programs import EXAMPLES, Example
 from clarke.cli.status import Exit, exit_status
 from clarke.layout import Line
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
-
-_WIDE = 120
 
 
 def judge(example: Example) -> Report:
@@ -115,21 +110,18 @@ def _gradient(gradient: Sequence[torch.Tensor]) -> str:
 
 
 def _print_table(chosen: Sequence[Example], reports: Sequence[Report]) -> None:
-    width = shutil.get_terminal_size((_WIDE, 24)).columns
-    table = Table(box=None, pad_edge=False, show_lines=False)
-    for title in ("example", "function and point", "verdict", "AD", "why"):
-        table.add_column(title, overflow="fold", no_wrap=title in ("example", "verdict"))
-    for example, report in zip(chosen, reports, strict=True):
-        table.add_row(
+    rows = [
+        (
             example.name,
             f"{example.formula} at {_numbers(example.point)}",
             report.verdict.name,
             _gradient(report.gradient),
             example.explanation,
         )
-    console = Console(width=max(width, 80), highlight=False, markup=False, emoji=False)
-    console.print(table)
+        for example, report in zip(chosen, reports, strict=True)
+    ]
+    show_table(("example", "function and point", "verdict", "AD", "why"), rows)
     right = sum(r.correct is True for r in reports)
     wrong = sum(r.correct is False for r in reports)
     rest = len(reports) - right - wrong
-    console.print(f"\n{right} correct, {wrong} wrong, {rest} neither.", style="bold")
+    say("", f"{right} correct, {wrong} wrong, {rest} neither.")

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from clarke.atlas import AtlasRow, Change, atlas, differences, points
 from clarke.atlas.coverage import coverage, coverage_page
@@ -24,12 +21,11 @@ from clarke.atlas.page import (
     differences_page,
     page,
 )
+from clarke.cli.plain import say, show_table
 from clarke.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-_WIDE = 120
+    from collections.abc import Sequence
 
 
 def ops(
@@ -101,28 +97,12 @@ def _differences(other: dict[str, Any], rows: Sequence[AtlasRow], path: Path) ->
 
 
 def _print_differences(changes: Sequence[Change], before: str, after: str) -> None:
-    console = _console()
-    console.print(f"torch {before} -> {after}: {len(changes)} differences")
+    say(f"torch {before} -> {after}: {len(changes)} differences")
     for effect, of_it in by_effect(changes):
-        console.print(f"\n{effect.value}: {len(of_it)}\n")
-        console.print(_table(CHANGE_TITLES, map(change_cells, of_it)))
-
-
-def _console() -> Console:
-    width = max(shutil.get_terminal_size((_WIDE, 24)).columns, 80)
-    return Console(width=width, highlight=False, markup=False, emoji=False)
-
-
-def _table(titles: Sequence[str], lines: Iterable[Sequence[str]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in titles:
-        table.add_column(title, overflow="fold")
-    for line in lines:
-        table.add_row(*line)
-    return table
+        say("", f"{effect.value}: {len(of_it)}", "")
+        show_table(CHANGE_TITLES, map(change_cells, of_it))
 
 
 def _print_table(rows: Sequence[AtlasRow], version: str) -> None:
-    console = _console()
-    console.print(f"torch {version}, measured in float64\n")
-    console.print(_table(TITLES, ([c.replace("\\|", "|") for c in cells(row)] for row in rows)))
+    say(f"torch {version}, measured in float64", "")
+    show_table(TITLES, ([c.replace("\\|", "|") for c in cells(row)] for row in rows))

@@ -5,11 +5,26 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.console import Console
 
 from clarke.layout import WIDTH, Line, laid
+from clarke.report.sheet import Sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+_WIDE = 120  # of tables where there is no terminal
+
+
+def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table as wide as the terminal."""
+    columns = shutil.get_terminal_size((_WIDE, 24)).columns
+    console = Console(width=columns, highlight=False, markup=False, emoji=False)
+    console.print(Sheet(titles, rows))
 
 
 def say(*lines: Line | str, err: bool = False) -> None:

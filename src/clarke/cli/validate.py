@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from clarke import layout
+from clarke.cli.plain import say, show_table
 from clarke.cli.status import Exit
 from clarke.experiments.random_networks import NetworkClass, Variables
 from clarke.experiments.validate import (
@@ -104,18 +105,17 @@ def _cells(line: Line) -> tuple[str, ...]:
 
 
 def _print(cases: Sequence[Case]) -> None:
-    console = Console(width=110, highlight=False, markup=False, emoji=False)
-    table = Table(*_TITLES, box=None, pad_edge=False)
+    rows: list[tuple[str, ...]] = []
     for i, line in enumerate(lines(cases)):
         which = i // len(NetworkClass)
         if i % len(NetworkClass) == 0 and which < len(Variables):
-            table.add_row(f"variables: {list(Variables)[which].value}", style="bold")
-        table.add_row(*_cells(line))
-    console.print(table)
-    console.print(f"\n{_NOTE}")
-    console.print("\nContradictions:")
+            heading = f"variables: {list(Variables)[which].value}"
+            rows.append((heading, *("" for _ in _TITLES[1:])))
+        rows.append(_cells(line))
+    show_table(_TITLES, rows)
+    say("", layout.Line(_NOTE), "", "Contradictions:")
     for kind, count in contradictions(cases).items():
-        console.print(f"  {count}  {kind.value}")
+        say(layout.Line(kind.value, f"  {count}  ", "     "))
 
 
 def page(cases: Sequence[Case], networks: int, seed: int) -> str:

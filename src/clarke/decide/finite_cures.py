@@ -186,10 +186,11 @@ def _candidates(ops: Sequence[OpRecord]) -> Iterator[_Rewriting]:
         return
     # A row without any weight is no branch: another value in it would change no other.
     if name not in {"_softmax", "_log_softmax"}:
+        inner = f"torch.where(mask, x, {guard.harmless:g})"
         text = (
             "torch.where runs the backward pass of both branches, and 0 times infinity is NaN. "
             f"Give {shown} a harmless argument where its branch is not taken: "
-            f"torch.where(mask, {shown}(torch.where(mask, x, {guard.harmless:g})), other)."
+            f"torch.where(mask, {(guard.written or shown + '({})').format(inner)}, other)."
         )
         yield _Rewriting(text, partial(_masked, guard=guard))
     if guard.text:

@@ -21,6 +21,7 @@ class Guard(NamedTuple):
         most: Likewise what it is lowered to.
         argument: Its position.
         harmless: What may be computed with instead where the result is not chosen.
+        written: How the operation is written, with {} for the argument; by default as a call.
     """
 
     text: str
@@ -29,6 +30,7 @@ class Guard(NamedTuple):
     most: Callable[[torch.finfo], float] | None = None
     argument: int = 0
     harmless: float = 1.0
+    written: str = ""
 
 
 def _eps(kind: torch.finfo) -> float:
@@ -59,6 +61,7 @@ GUARDS: Mapping[str, Guard] = MappingProxyType(
             "Keep the base away from 0: x.clamp_min(eps) ** p.",
             "its value or slope is infinite at 0: keep the base above 0",
             _eps,
+            written="{} ** p",
         ),
         "log": Guard(
             "torch.log(x.clamp_min(eps)) is finite and has slope 0 up to eps.", _LOG, _eps
@@ -82,11 +85,13 @@ GUARDS: Mapping[str, Guard] = MappingProxyType(
             "it divides by 0: keep the denominator away from 0",
             _eps,
             argument=1,
+            written="a / {}",
         ),
         "reciprocal": Guard(
             "Keep x away from 0: 1 / x.clamp_min(eps) where x cannot be negative.",
             "it divides by 0: keep the denominator away from 0",
             _eps,
+            written="1 / {}",
         ),
         "acos": Guard(
             "torch.acos(x.clamp(-1 + eps, 1 - eps)) has slope 0 beyond.",

@@ -186,7 +186,8 @@ def _decide(
     generator = torch.Generator().manual_seed(settings.seed)
     program = Program(analysis, variables, deadline=deadline)
     if not all_finite(gradient):
-        return judge_nonfinite(program, gradient, generator)
+        part = deadline.part(1 - CURE_SHARE)  # what is left is for what to write instead
+        return judge_nonfinite(program.within(part), gradient, generator)
     relevance = find_relevant(program, generator)
     context = Rungs(program, gradient, relevance, settings, generator, run_gradient)
     context.given = given

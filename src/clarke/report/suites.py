@@ -9,11 +9,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from clarke.errors import InputError
 from clarke.report.runs.words import label
+from clarke.report.sheet import Sheet
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -226,10 +226,8 @@ def suite_view(found: SuiteComparison) -> Group:
     """The comparison as one table."""
     parts: list[RenderableType] = [Text(found.answer)]
     if found.changes:
-        table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
-        table.add_column("test", ratio=2, overflow="fold")
-        table.add_column(f"torch {found.first.torch}", ratio=2, overflow="fold")
-        table.add_column(f"torch {found.second.torch}", ratio=2, overflow="fold")
+        titles = ("test", f"torch {found.first.torch}", f"torch {found.second.torch}")
+        rows = []
         for c in found.changes:
             cells = [
                 "\n".join(
@@ -238,9 +236,8 @@ def suite_view(found: SuiteComparison) -> Group:
                 for i in range(2)
             ]
             places = "".join(f"\n{place}" for place, _, _ in c.choices)
-            name = c.test.rpartition("::")[2]
-            table.add_row(Text(f"{name} ({c.where}){places}"), *map(Text, cells))
-        parts += ["", table]
+            rows.append((f"{c.test.rpartition('::')[2]} ({c.where}){places}", *cells))
+        parts += ["", Sheet(titles, rows)]
     parts += [
         Text(f"{name}: {before} before, {after} after", "yellow")
         for name, before, after in found.outcomes
