@@ -42,7 +42,7 @@ class Version(NamedTuple):
             tensor = local_of(tensor)
         memory, unrecorded = memory_of(tensor), recorder.unrecorded
         held = None if memory is None else weakref.ref(memory)
-        return cls(tensor._version, held, unrecorded, unrecorded.count)
+        return tuple.__new__(cls, (tensor._version, held, unrecorded, unrecorded.count))
 
     def is_of(self, tensor: torch.Tensor) -> bool:
         """Whether nothing has been written since."""

@@ -135,8 +135,9 @@ class Accumulation:
         fresh: set[int] = set()
         versions: dict[int, Version] = {}
         doubts = self.doubts or None
+        plainly = held_by is held
         for leaf in leaves:
-            gradient = held_by(leaf)
+            gradient = leaf.grad if plainly else held_by(leaf)
             why = "" if doubts is None else doubts.settle(leaf)
             number_of_leaf = self._number(leaf)
             versions[number_of_leaf] = Version.of(leaf, recorder)
@@ -201,8 +202,9 @@ class Accumulation:
         Returns:
             The verdict on the accumulated sum, and its explanation.
         """
+        plainly = held_by is held
         for leaf in case.leaves:
-            gradient = held_by(leaf)
+            gradient = leaf.grad if plainly else held_by(leaf)
             if gradient is not None:
                 version = Version.of(gradient, recorder)
                 self._held.set(leaf, _Held(weakref.ref(gradient), version, group))

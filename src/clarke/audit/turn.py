@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.audit.arrived import arrived, of_gradient
 from clarke.audit.ends import at_tensors
 from clarke.audit.groups import held
 from clarke.audit.judge import Case, alone, judge, judge_opened, prepare, undecided
@@ -159,7 +160,7 @@ class Turn:
     def _release(self) -> None:
         """Forget a known program, of which nothing is kept; others are forgotten at once."""
         familiar = None if self._case is None else self._case.familiar
-        if familiar is not None and frees_graph(self._call):
+        if familiar is not None and self._call.frees_graph:
             familiar.retraced.release(self._recorder)
 
     def _prepare(self) -> None:
@@ -236,9 +237,9 @@ class Turn:
             return case  # its rows are to be put together with those of other calls
         self._early = let_go(found, quick.repeatable)
         if case.familiar is not None:
-            if frees_graph(self._call):
+            if self._call.frees_graph:
                 case.familiar.retraced.drop_values(quick.repeatable)
-            return replace(case, dropped=quick.repeatable)
+            return case.without_values(quick.repeatable)
         forget(self._call, self._recorder)
         return replace(case, source=without_values(case.trace(), quick.repeatable), reached=None)
 
@@ -298,7 +299,13 @@ class Turn:
         return as_written(case, shadows, local, self._registry, self.work.deadline, quick)
 
     def _judge(self, case: Case) -> None:
-        with alone(draws=self._meeting is not None or self._compiled is not None) as own:
+        together = self._meeting is not None or self._compiled is not None
+        if self._early is not None and self._watch is None and not together:
+            ordinary = arrived(case.leaves) if self._call.accumulates else None
+            if ordinary is not None:
+                self.gradient, self.decision = ordinary, of_gradient(self._early, ordinary)
+                return
+        with alone(draws=together) as own:
             if self._meeting is not None and self._watch is not None:
                 self._judge_together(case, self._meeting, self._watch)
                 return
@@ -317,12 +324,8 @@ class Turn:
             if self._compiled is not None:
                 self.decision = self._judge_compiled(case, self._compiled)
                 return
-            early = self._early
-            if early is not None and all_finite(self.gradient):
-                self.decision = early
-                if early.certificate is not None:
-                    certificate = replace(early.certificate, gradient=self.gradient)
-                    self.decision = replace(early, certificate=certificate)
+            if self._early is not None and all_finite(self.gradient):
+                self.decision = of_gradient(self._early, self.gradient)
                 return
             own.may_draw()
             self.decision = self._judged_late(case) or judge(
@@ -488,17 +491,9 @@ def run_call(call: BackwardCall, recorder: Recorder) -> Any:
         return call.run()
 
 
-def frees_graph(call: BackwardCall) -> bool:
-    """Whether nothing of what a call differentiates is left afterwards.
-
-    With `inputs`, autograd keeps what lies before them; so does the record, until it is dropped.
-    """
-    return not call.retain_graph and not call.inputs
-
-
 def forget(call: BackwardCall, recorder: Recorder) -> None:
     """Drop the record of what a call differentiates, where autograd drops its graph."""
-    if not frees_graph(call):
+    if not call.frees_graph:
         return
     for root in call.roots:
         if isinstance(root, torch.Tensor):
