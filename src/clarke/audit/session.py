@@ -11,7 +11,7 @@ import torch
 
 from clarke.audit.engine import Interceptor
 from clarke.audit.groups import Accumulation, unjudged
-from clarke.audit.history import History
+from clarke.audit.history import Again, History
 from clarke.audit.hooks import HookSpy
 from clarke.audit.ignored import Ignored
 from clarke.audit.keep import Keeper
@@ -196,6 +196,9 @@ class Audit:
         self._begun: list[Begun] = []
         self._ranks = Ranks()
         self._whole = False
+        self._orders: Orders | None = None
+        self._ordered: tuple[object, ...] = ()  # what they were made for
+        self._last: tuple[Decision, Step, Report] | None = None  # what came of a call
         self._notices = Notices()
 
     # ---------------------------------------------------------------- the block
@@ -251,6 +254,7 @@ class Audit:
     def _end(self) -> None:
         """End every part, last first; whole, once more, where an interrupt came between."""
         self._recorder = self._spy = self._stepping = self._notice = self._shadows = None
+        self._orders = None
         for part in reversed(self._parts):
             part.stop()
         self._parts = ()  # they hold the record
@@ -285,6 +289,7 @@ class Audit:
             passed or (lambda number, at, why: callback(Step.unseen(number, at, why), None))
         )
         self._subscribers.append(callback)
+        self._last = None
         if begun is not None:
             self._begun.append(begun)
         if amended is not None:
@@ -394,22 +399,8 @@ class Audit:
             forget(call, recorder)
             self._pass(location, why)
             return result
-        orders = Orders(
-            number,
-            self._wrt,
-            self._penalized,
-            self._settings,
-            confirmed=self._schedule.confirms(self._history.judged + 1),
-            undoable=self._answers.undoes,
-            quick=self._quick if self._settings.quick else None,
-            spy=self._spy,
-            whole=self._whole,
-            proof=bool(self._subscribers),
-            seconds=self._seconds,
-            ranks=self._ranks if self._ranks.together else None,
-            shadows=self._shadows,
-        )
-        turn = Turn(call, recorder, self._registry, self._accumulation, orders)
+        orders = self._present_orders()
+        turn = Turn(number, call, recorder, self._registry, self._accumulation, orders)
         for callback in self._begun:
             callback(number, location)
         try:
@@ -436,10 +427,40 @@ class Audit:
             answer.give(report, location, repaired=turn.repaired)
         return turn.result
 
+    def _present_orders(self) -> Orders:
+        """How the next call is to be judged: mostly as the one before."""
+        confirmed = self._schedule.confirms(self._history.judged + 1)
+        present = (confirmed, self._spy, self._whole, bool(self._subscribers), self._ranks.together)
+        if self._orders is None or self._ordered != present:
+            self._ordered = present
+            self._orders = Orders(
+                self._wrt,
+                self._penalized,
+                self._settings,
+                confirmed=confirmed,
+                undoable=self._answers.undoes,
+                quick=self._quick if self._settings.quick else None,
+                spy=self._spy,
+                whole=self._whole,
+                proof=bool(self._subscribers),
+                seconds=self._seconds,
+                ranks=self._ranks if self._ranks.together else None,
+                shadows=self._shadows,
+            )
+        return self._orders
+
     def _remember(
         self, turn: Turn, decision: Decision, number: int, location: Location, why_ignored: str
     ) -> Report:
         joint, why = turn.join()
+        last = self._last
+        if last is not None and last[0] is decision and joint is last[1].joint and not why:
+            group = number if turn.group is None else turn.group.number
+            again = Again(last[1], last[2], number, turn.work.seconds, location, group)
+            self._counter.add(decision)
+            self._history.repeat(again, turn.group)
+            self._left -= again.seconds
+            return last[2]
         report = build_report(decision, turn.gradient, turn.work.seconds)
         if report.correct is not True:
             report = replace(report, names=self._places.names(turn.leaves))
@@ -463,6 +484,9 @@ class Audit:
         )
         self._history.keep(report)
         self._add(step, report, turn.group)
+        # Of a smooth step the next one mostly gets the very same decision, which nobody asks about.
+        plain = decision.verdict is Verdict.SMOOTH and decision.certificate is None and not why
+        self._last = (decision, step, report.bare()) if plain and not self._subscribers else None
         return report
 
     def _sum_taken(self, number: int, why: str) -> None:

@@ -43,10 +43,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Orders:
-    """How a call is to be judged.
+    """How calls are to be judged.
 
     Attributes:
-        number: Its number.
         wrt: The leaves to judge, or None for all that it reaches.
         penalized: Those that are not judged beside others, unless `wrt` names them.
         settings: Limits of the search.
@@ -61,7 +60,6 @@ class Orders:
         shadows: Knows what compiled functions were made from.
     """
 
-    number: int
     wrt: tuple[torch.Tensor, ...] | None
     penalized: Penalized
     settings: Settings
@@ -91,12 +89,14 @@ class Turn:
 
     def __init__(
         self,
+        number: int,
         call: BackwardCall,
         recorder: Recorder,
         registry: Registry,
         accumulation: Accumulation,
         orders: Orders,
     ) -> None:
+        self._number = number
         self._call = call
         self._recorder = recorder
         self._registry = registry
@@ -184,7 +184,7 @@ class Turn:
             if accumulates:
                 leaves = self._leaves(case)
                 self.group = self._accumulation.begin(
-                    leaves, orders.number, self._recorder, self._held_by
+                    leaves, self._number, self._recorder, self._held_by
                 )
                 values = orders.undoable
                 self._backup = (
@@ -409,10 +409,10 @@ class Turn:
     def keep(self, keeper: Keeper) -> None:
         """Let the call be kept, if its gradient is not proved right."""
         if self._meeting is not None:
-            keeper.left_out["its gradient is that of several processes"] = self._orders.number
+            keeper.left_out["its gradient is that of several processes"] = self._number
         elif self.decision is not None and self._case is not None and self.gradient:
             with alone():
-                keeper.keep(self._orders.number, self._case, self.gradient, self.decision)
+                keeper.keep(self._number, self._case, self.gradient, self.decision)
 
     def repair(self) -> bool:
         """Put the decision's correct gradient in the place of AD's; False if it has none."""
@@ -475,7 +475,7 @@ class Turn:
     def _finished(self, group: Group, case: Case, decision: Decision) -> tuple[Verdict, str]:
         return self._accumulation.finish(
             group,
-            self._orders.number,
+            self._number,
             case,
             decision,
             self._recorder,
