@@ -33,6 +33,7 @@ class Work:
             self.deadline = Deadline.after(self._granted)
         else:
             self.deadline.go_on(self._left)
+        self.deadline.__enter__()
 
     def __exit__(self, *exc: object) -> None:
         if exc[0] is not None:
