@@ -10,12 +10,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from clarke.capture import Origin
+from clarke.kinks import OpKind
 from clarke.steering.memory import behind_detached
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clarke.capture import Trace
+    from clarke.kinks import Registry
 
 
 def is_moved(opened: Trace, trace: Trace, variables: Sequence[int]) -> bool:
@@ -37,6 +39,21 @@ def is_known(opened: Trace) -> bool:
     """Whether it is known where all that a program detached was computed from."""
     known = (Origin.LEAF, Origin.CONSTANT)
     return not any(e.stopped or e.origin not in known for e in opened.externals.values())
+
+
+def opens_kinks(opened: Trace, trace: Trace, registry: Registry) -> bool:
+    """Whether detached values were computed by operations, not the trace's own, that have kinks.
+
+    Of these nobody has looked whether they touch any.
+    """
+    looked = {op.index: op.func for op in trace.ops}
+    for op in opened.ops:
+        if op.short_name == "detach" or looked.get(op.index) is op.func:
+            continue
+        known = registry.known(op.func)
+        if known.kind is not OpKind.ANALYTIC or known.rule is not None or known.lowering:
+            return True
+    return False
 
 
 def owned(trace: Trace, variables: Sequence[int]) -> Trace:

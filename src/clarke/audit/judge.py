@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.audit.constants import attached, is_known, is_moved, owned
+from clarke.audit.constants import attached, is_known, is_moved, opens_kinks, owned
 from clarke.audit.ends import inner_ends
 from clarke.audit.moved import as_read
 from clarke.capture import (
@@ -289,10 +289,12 @@ def _at_another_rate(
     slots: tuple[int, ...],
     analysis: Analysis | None,
     deadline: Deadline,
+    *,
+    smooth: bool = False,
 ) -> Decision | None:
     """SURROGATE where a program that detaches values changes at another rate than with these."""
     value = opened_value(brought_home(opened), trace, slots, deadline)
-    return declared_rate(analysis, slots, (value,), deadline)
+    return declared_rate(analysis, slots, (value,), deadline, smooth=smooth)
 
 
 def judge_opened(
@@ -314,7 +316,10 @@ def judge_opened(
         return None
     trace = _replayable(case, registry, deadline)
     analysis = analyse(trace, registry, deadline)
-    return _at_another_rate(case.opened, trace, case.slots, analysis, deadline) or found
+    smooth = found.verdict is Verdict.SMOOTH and not any(c.touched for c in found.counts)
+    smooth = smooth and not (analysis.count or opens_kinks(case.opened, trace, registry))
+    declared = _at_another_rate(case.opened, trace, case.slots, analysis, deadline, smooth=smooth)
+    return declared or found
 
 
 class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a function

@@ -116,6 +116,8 @@ def declared_rate(
     variables: Sequence[int],
     values: Sequence[Again],
     deadline: Deadline = UNLIMITED,
+    *,
+    smooth: bool = False,
 ) -> Decision | None:
     """SURROGATE where the function changes at another rate than with detached values constant.
 
@@ -125,11 +127,14 @@ def declared_rate(
         values: The function itself, detached parts included, at another point: of several ways
             to compute it one is asked after another, until one is fine enough to tell.
         deadline: When to give up.
+        smooth: It touches no kink, what is behind its detached parts included: its rate is told by
+            its gradient.
     """
     if analysis is None or not any(e.stopped for e in analysis.trace.externals.values()):
         return None
     program = Program(analysis, variables, deadline=deadline)
-    if not _all_apart(program, values):
+    apart = _apart_by_gradients(program, values[0]) if smooth and values else None
+    if not (_all_apart(program, values) if apart is None else apart):
         return None
     return _surrogate(analysis, held_constant(analysis.trace))
 
@@ -305,6 +310,32 @@ def _all_apart(program: Program, values: Sequence[Again]) -> bool:
     differ = () if told else map(partial(_differs, program), values)
     known = [a for a in differ if a is not None]
     return bool(known) and all(known)
+
+
+def _apart_by_gradients(program: Program, value: Again) -> bool | None:
+    """What `_all_apart` would find of a smooth function; None where its gradients leave it open.
+
+    A derivative of float64 in the place of difference quotients: two replays, not some forty. What
+    lies between clearly apart and clearly one and the same is left to the values.
+    """
+    if value.gradient is None:
+        return None
+    try:
+        whole, held = flatten(value.gradient()), flatten(natural_gradient(program))
+    except ReplayError:
+        return None
+    same, apart = min(DETACHED_APART) ** 2, max(DETACHED_APART)
+    parts = []
+    for ray in map(flatten, _rays(program, (value,))):
+        rates = abs(float(whole @ ray)), abs(float(held @ ray))
+        size = max(rates)
+        # Of a rate that is the rest of a cancellation, roundings may be a part.
+        if not size > same * float((np.abs(whole) + np.abs(held)) @ np.abs(ray)):
+            return None
+        parts.append(abs(float((whole - held) @ ray)) / size)
+    if parts and min(parts) > apart:
+        return True
+    return False if parts and max(parts) < same else None
 
 
 def _is_apart(found: Sequence[bool]) -> bool:
