@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.audit.engine import Interceptor
-from clarke.audit.groups import Accumulation, unjudged
-from clarke.audit.history import Again, History
+from clarke.audit.groups import Accumulation
 from clarke.audit.hooks import HookSpy
 from clarke.audit.ignored import Ignored
 from clarke.audit.keep import Keeper
@@ -20,12 +18,11 @@ from clarke.audit.notices import Notices
 from clarke.audit.penalized import Penalized
 from clarke.audit.policy import Answers, OnWrong, Schedule
 from clarke.audit.ranks import Ranks
-from clarke.audit.statistics import PlaceCounter
+from clarke.audit.remembering import Remembering, interrupted
 from clarke.audit.step import Step
-from clarke.audit.stepping import OptimizerAside
-from clarke.audit.summary import Summary
+from clarke.audit.stepping import OptimizerAside, without_hooks
 from clarke.audit.turn import Orders, Turn, forget, run_call
-from clarke.capture import Operators, Places, Recorder, Shadows
+from clarke.capture import Operators, Recorder, Shadows
 from clarke.compiled import Compiled
 from clarke.deadline import check_seconds
 from clarke.decide import Settings
@@ -38,7 +35,6 @@ from clarke.numerics import STEP_SECONDS
 from clarke.report import Report, build_report
 from clarke.torch_compiled import CompileNotice
 from clarke.undo import Door, at_the_end, leaves_no_trace
-from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,9 +44,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from clarke.audit.engine import BackwardCall
-    from clarke.audit.groups import Group
     from clarke.capture import Location
-    from clarke.decide import Decision
 
     Subscriber = Callable[[Step, Report | None], Any]
     Passed = Callable[[int, Location, str], Any]
@@ -134,7 +128,7 @@ class _ThroughTheDoor:
         return kind._leave if audit is None else audit._door.__exit__  # noqa: SLF001 - its own class
 
 
-class Audit:
+class Audit(Remembering):
     """Watches a training loop; see `audit` for the arguments.
 
     Attributes:
@@ -159,8 +153,8 @@ class Audit:
     ) -> None:
         check_seconds(seconds)
         check_seconds(total_seconds)
+        super().__init__(total_seconds)
         self._seconds = seconds
-        self._left = math.inf if total_seconds is None else total_seconds
         self._keeper = None if keep is None else Keeper(keep)
         self._settings = settings or Settings()
         self._answers = Answers(on_wrong, on_nonfinite)
@@ -175,7 +169,6 @@ class Audit:
         # Of use to a step that is judged quickly; the others would pay for it in vain.
         early = self._settings.quick and self._schedule.looks_at_all
         self._early = EarlyTies(self._compiled) if early else None
-        self._recorder: Recorder | None = None
         self._spy: HookSpy | None = None
         self._stepping: OptimizerAside | None = None
         self._notice: CompileNotice | None = None
@@ -185,20 +178,11 @@ class Audit:
             Interceptor | HookSpy | Recorder | OptimizerAside | Shadows | CompileNotice, ...
         ] = ()
         self._interceptor = Interceptor(self._backward)
-        self._places = Places()
         self._accumulation = Accumulation(self._sum_taken)
-        self._amended: list[Amended] = []
         self._penalized = Penalized()
-        self._counter = PlaceCounter()
-        self._history = History()
-        self._subscribers: list[Subscriber] = []
-        self._passed: list[Passed] = []
-        self._begun: list[Begun] = []
         self._ranks = Ranks()
-        self._whole = False
         self._orders: Orders | None = None
         self._ordered: tuple[object, ...] = ()  # what they were made for
-        self._last: tuple[Decision, Step, Report] | None = None  # what came of a call
         self._notices = Notices()
 
     # ---------------------------------------------------------------- the block
@@ -226,7 +210,7 @@ class Audit:
         self._look_for_others(recorder=recorder)
         shadows = Shadows(recorder, self._next_is_judged, self._registry.declared)
         notice = CompileNotice(
-            partial(_without_hooks, recorder, stepping, self._penalized, shadows, self._see_others)
+            partial(without_hooks, recorder, stepping, self._penalized, shadows, self._see_others)
         )
         self._parts = parts = (self._interceptor, spy, recorder, stepping, shadows, notice)
         try:
@@ -258,59 +242,6 @@ class Audit:
         for part in reversed(self._parts):
             part.stop()
         self._parts = ()  # they hold the record
-
-    def subscribe(
-        self,
-        callback: Subscriber,
-        *,
-        gradients: bool = True,
-        begun: Begun | None = None,
-        amended: Amended | None = None,
-        passed: Passed | None = None,
-    ) -> None:
-        """Call ``callback(step, report)`` after every backward call.
-
-        `report` is the full report with its tensors, None for a call that was not looked at. What
-        the callback raises reaches the training loop.
-
-        Args:
-            callback: What to call.
-            gradients: It may keep ``report.gradient``, which is then a copy of its own. False
-                saves that copy; the gradient may then be the memory of ``.grad`` itself.
-            begun: ``begun(number, location)`` is called before a call is judged: should the
-                process be killed meanwhile, nothing else tells.
-            amended: ``amended(step)`` is called when an optimizer takes a sum of accumulated
-                gradients that cannot be judged: `step` is the one that added the last of them, as
-                it now stands in `steps`.
-            passed: ``passed(number, location, reason)`` is called in place of `callback` after a
-                call that was not looked at: for programs that make many.
-        """
-        self._passed.append(
-            passed or (lambda number, at, why: callback(Step.unseen(number, at, why), None))
-        )
-        self._subscribers.append(callback)
-        self._last = None
-        if begun is not None:
-            self._begun.append(begun)
-        if amended is not None:
-            self._amended.append(amended)
-        self._whole = self._whole or gradients
-
-    # ---------------------------------------------------------------- results
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """The last backward calls, up to `clarke.audit.history.KEPT`; `summary` counts all."""
-        return self._history.steps
-
-    @property
-    def reports(self) -> list[Report]:
-        """The last reports, as many as `steps` at most, behind the first wrong ones."""
-        return self._history.reports
-
-    def summary(self) -> Summary:
-        """Statistics over all steps so far; may be asked for inside the block."""
-        return self._history.summary(self._counter.places())
 
     # ---------------------------------------------------------------- one backward call
 
@@ -407,7 +338,7 @@ class Audit:
             turn.run()
         except BaseException as error:
             if turn.work.interrupted:
-                self._add(_interrupted(number, location, error, turn.work.seconds), None)
+                self._add(interrupted(number, location, error, turn.work.seconds), None)
             raise
         if turn.decision is None:
             self._pass(location, "It reaches none of the leaves of `wrt`.")
@@ -449,54 +380,6 @@ class Audit:
             )
         return self._orders
 
-    def _remember(
-        self, turn: Turn, decision: Decision, number: int, location: Location, why_ignored: str
-    ) -> Report:
-        joint, why = turn.join()
-        last = self._last
-        if last is not None and last[0] is decision and joint is last[1].joint and not why:
-            group = number if turn.group is None else turn.group.number
-            again = Again(last[1], last[2], number, turn.work.seconds, location, group)
-            self._counter.add(decision)
-            self._history.repeat(again, turn.group)
-            self._left -= again.seconds
-            return last[2]
-        report = build_report(decision, turn.gradient, turn.work.seconds)
-        if report.correct is not True:
-            report = replace(report, names=self._places.names(turn.leaves))
-        self._counter.add(decision)
-        step = Step(
-            number=number,
-            verdict=report.verdict,
-            reason=report.reason,
-            theorem=report.theorem,
-            kinks=report.kinks,
-            culprits=report.culprits,
-            seconds=turn.work.seconds,
-            location=location,
-            looked=True,
-            group=number if turn.group is None else turn.group.number,
-            joint=joint,
-            joint_reason=why,
-            repaired=turn.repaired,
-            cures=report.cures,
-            ignored=why_ignored,
-        )
-        self._history.keep(report)
-        self._add(step, report, turn.group)
-        # Of a smooth step the next one mostly gets the very same decision, which nobody asks about.
-        plain = decision.verdict is Verdict.SMOOTH and decision.certificate is None and not why
-        self._last = (decision, step, report.bare()) if plain and not self._subscribers else None
-        return report
-
-    def _sum_taken(self, number: int, why: str) -> None:
-        """Somebody uses what call `number` added to, which cannot be judged because of `why`."""
-        step = self._history.amend(number, unjudged(why))
-        if step is None:
-            return  # its backward pass raised
-        for callback in self._amended:
-            callback(step)
-
     def _glances(self, switch: bool) -> None:  # noqa: FBT001 - as a switch is
         self._interceptor.glance = self._glance if switch else None
 
@@ -511,49 +394,3 @@ class Audit:
             return False
         self._pass(self._places.line(caller), NOT_FINITE_ONLY)
         return True
-
-    def _pass(self, location: Location, why: str) -> None:
-        """A call was made that nobody looked at, or at nothing but whether it is finite."""
-        number = self._history.pass_by(location, why)
-        if self._subscribers:
-            self._tell(self._passed, number, location, why)
-
-    def _add(self, step: Step, report: Report | None, group: Group | None = None) -> None:
-        self._history.add(step, group)
-        self._left -= step.seconds
-        if self._subscribers:
-            self._tell(self._subscribers, step, report)
-
-    def _tell(self, subscribers: Sequence[Callable[..., Any]], *what: Any) -> None:
-        # What they read (verifying a proof, for one) decides no branch of the program.
-        reads = None if self._recorder is None else tuple(self._recorder.reads)
-        try:
-            for callback in subscribers:
-                callback(*what)
-        finally:
-            if self._recorder is not None and reads is not None:
-                self._recorder.reads.clear()
-                self._recorder.reads.extend(reads)
-
-
-def _interrupted(number: int, location: Location, error: BaseException, seconds: float) -> Step:
-    """A step whose judging did not come to an end: Ctrl-C, or an exit from a signal's handler."""
-    why = f"Interrupted by {type(error).__name__} while judging step {number}."
-    step = Step.unseen(number, location, why)
-    undecided = Verdict.UNDECIDED
-    return replace(step, verdict=undecided, joint=undecided, looked=True, seconds=seconds)
-
-
-def _without_hooks(
-    recorder: Recorder,
-    stepping: OptimizerAside,
-    penalized: Penalized,
-    shadows: Shadows,
-    see_others: Callable[[Recorder], None],
-) -> None:
-    """Take away what torch.compile would notice of an audit, global hooks, and follow it."""
-    recorder.places.do_without_hooks()
-    stepping.stop()
-    penalized.stop_seeing_steps()
-    shadows.begin()
-    see_others(recorder)
