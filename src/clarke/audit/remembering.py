@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from clarke.audit.groups import unjudged
 from clarke.audit.history import Again, History
@@ -47,7 +48,8 @@ class Remembering:
         self._begun: list[Begun] = []
         self._amended: list[Amended] = []
         self._whole = False  # somebody may keep gradients
-        self._last: tuple[Decision, Step, Report] | None = None  # what came of a call
+        # What came of a call; its decision may hold tensors.
+        self._last: tuple[ref[Decision], Step, Report] | None = None
 
     def subscribe(
         self,
@@ -109,7 +111,7 @@ class Remembering:
     ) -> Report:
         joint, why = turn.join()
         last = self._last
-        if last is not None and last[0] is decision and joint is last[1].joint and not why:
+        if last is not None and last[0]() is decision and joint is last[1].joint and not why:
             group = number if turn.group is None else turn.group.number
             again = Again(last[1], last[2], number, turn.work.seconds, location, group)
             self._counter.add(decision)
@@ -141,7 +143,9 @@ class Remembering:
         self._add(step, report, turn.group)
         # Of a smooth step the next one mostly gets the very same decision, which nobody asks about.
         plain = decision.verdict is Verdict.SMOOTH and decision.certificate is None and not why
-        self._last = (decision, step, report.bare()) if plain and not self._subscribers else None
+        self._last = (
+            (ref(decision), step, report.bare()) if plain and not self._subscribers else None
+        )
         return report
 
     def _sum_taken(self, number: int, why: str) -> None:

@@ -238,7 +238,7 @@ class Audit(Remembering):
     def _end(self) -> None:
         """End every part, last first; whole, once more, where an interrupt came between."""
         self._recorder = self._spy = self._stepping = self._notice = self._shadows = None
-        self._orders = None
+        self._orders, self._ordered = None, ()
         for part in reversed(self._parts):
             part.stop()
         self._parts = ()  # they hold the record
