@@ -115,6 +115,12 @@ class History:
             group.counted_calls += 1
             self._count_sum(group, step)
 
+    def keep_sum(self, report: Report) -> None:
+        """Keep the report of a sum that is wrong although its parts are not, if there is room."""
+        if report.verdict is Verdict.NOT_CLARKE and self._proofs < _PROOFS_KEPT:
+            self._proofs += 1
+            self._proved.append(report)
+
     def add(self, step: Step, group: Group | None) -> None:
         """Count a backward call.
 

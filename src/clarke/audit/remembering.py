@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from clarke.audit.groups import unjudged
 from clarke.audit.history import Again, History
+from clarke.audit.ignored import Ignored
+from clarke.audit.policy import SUM, OnWrong
 from clarke.audit.statistics import PlaceCounter
 from clarke.audit.step import Step
 from clarke.audit.summary import Summary
+from clarke.audit.sums import unjudged
 from clarke.capture import Places
 from clarke.report import Report, build_report
 from clarke.verdict import Verdict
@@ -19,7 +21,9 @@ from clarke.verdict import Verdict
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from clarke.audit.groups import Group
+    from clarke.audit.groups import Accumulation, Group
+    from clarke.audit.policy import Answer, Answers
+    from clarke.audit.sums import Sum
     from clarke.audit.turn import Turn
     from clarke.capture import Location, Recorder
     from clarke.decide import Decision
@@ -34,10 +38,15 @@ class Remembering:
     """The part of an audit that comes behind each verdict.
 
     Args:
+        answers: What to do about findings.
         total_seconds: Time limit of judging all calls together; None for no limit.
     """
 
-    def __init__(self, total_seconds: float | None) -> None:
+    _accumulation: Accumulation
+
+    def __init__(self, answers: Answers, total_seconds: float | None) -> None:
+        self._answers = answers
+        self._ignored = Ignored()
         self._left = math.inf if total_seconds is None else total_seconds
         self._recorder: Recorder | None = None
         self._places = Places()
@@ -106,14 +115,54 @@ class Remembering:
 
     # ---------------------------------------------------------------- one call
 
+    def _conclude(self, turn: Turn, decision: Decision, number: int, location: Location) -> None:
+        """Do what was asked for about a gradient, and about the sum that it adds to."""
+        why = self._ignored.because(decision, location)
+        answer = None if why else self._answers.to(decision.verdict, turn.gradient)
+        if answer is not None and answer.policy is OnWrong.REPAIR:
+            turn.repair()
+        elif answer is not None and answer.policy is OnWrong.RAISE:
+            turn.undo()
+        joint = turn.join()
+        of_sum = None if answer is not None or why else self._answer_to_sum(turn, joint, location)
+        if of_sum is not None and of_sum[0].policy is OnWrong.REPAIR:
+            joint = turn.repair_sum(joint)
+        elif of_sum is not None and of_sum[0].policy is OnWrong.RAISE:
+            turn.undo()
+        report = self._remember(turn, decision, joint, number, location, why)
+        if answer is not None:
+            answer.give(report, location, repaired=turn.repaired)
+        if of_sum is not None:
+            self._history.keep_sum(of_sum[1])
+            of_sum[0].give(of_sum[1], location, repaired=turn.repaired, what=SUM)
+
+    def _answer_to_sum(
+        self, turn: Turn, joint: Sum, location: Location
+    ) -> tuple[Answer, Report] | None:
+        """What was asked for about a sum that is no good, of parts that each are, and a report."""
+        decision = joint.decision
+        if decision is None or self._ignored.because(decision, location):
+            return None
+        answer = self._answers.to(joint.verdict, joint.gradient)
+        if answer is None:
+            return None
+        report = build_report(decision, joint.gradient, turn.work.seconds)
+        names = self._places.names(self._accumulation.leaves(joint.order))
+        return answer, replace(report, names=names)
+
     def _remember(
-        self, turn: Turn, decision: Decision, number: int, location: Location, why_ignored: str
+        self,
+        turn: Turn,
+        decision: Decision,
+        joint: Sum,
+        number: int,
+        location: Location,
+        why_ignored: str,
     ) -> Report:
-        joint, why = turn.join()
-        last = self._last
-        if last is not None and last[0]() is decision and joint is last[1].joint and not why:
-            group = number if turn.group is None else turn.group.number
-            again = Again(last[1], last[2], number, turn.work.seconds, location, group)
+        last, own = self._last, number if turn.group is None else turn.group.number
+        alike = last is not None and last[0]() is decision and joint.verdict is last[1].joint
+        if last is not None and alike and joint.decision is None and not joint.why:
+            again = Again(last[1], last[2], number, turn.work.seconds, location, own)
             self._counter.add(decision)
             self._history.repeat(again, turn.group)
             self._left -= again.seconds
@@ -122,30 +171,31 @@ class Remembering:
         if report.correct is not True:
             report = replace(report, names=self._places.names(turn.leaves))
         self._counter.add(decision)
+        wrong = joint.decision if joint.verdict is Verdict.NOT_CLARKE else None
+        told = wrong or decision
         step = Step(
             number=number,
             verdict=report.verdict,
             reason=report.reason,
             theorem=report.theorem,
             kinks=report.kinks,
-            culprits=report.culprits,
+            culprits=told.culprits,
             seconds=turn.work.seconds,
             location=location,
             looked=True,
-            group=number if turn.group is None else turn.group.number,
-            joint=joint,
-            joint_reason=why,
+            group=own,
+            joint=joint.verdict,
+            joint_reason=joint.why,
             repaired=turn.repaired,
-            cures=report.cures,
+            cures=told.cures,
             ignored=why_ignored,
         )
         self._history.keep(report)
         self._add(step, report, turn.group)
         # Of a smooth step the next one mostly gets the very same decision, which nobody asks about.
-        plain = decision.verdict is Verdict.SMOOTH and decision.certificate is None and not why
-        self._last = (
-            (ref(decision), step, report.bare()) if plain and not self._subscribers else None
-        )
+        plain = decision.verdict is Verdict.SMOOTH and decision.certificate is None
+        plain = plain and not (joint.why or turn.repaired or self._subscribers)
+        self._last = (ref(decision), step, report.bare()) if plain else None
         return report
 
     def _sum_taken(self, number: int, why: str) -> None:

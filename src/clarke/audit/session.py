@@ -11,7 +11,6 @@ import torch
 from clarke.audit.engine import Interceptor
 from clarke.audit.groups import Accumulation
 from clarke.audit.hooks import HookSpy
-from clarke.audit.ignored import Ignored
 from clarke.audit.keep import Keeper
 from clarke.audit.lookout import NOT_FINITE_ONLY, Lookout
 from clarke.audit.notices import Notices
@@ -44,12 +43,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from clarke.audit.engine import BackwardCall
-    from clarke.capture import Location
-
-    Subscriber = Callable[[Step, Report | None], Any]
-    Passed = Callable[[int, Location, str], Any]
-    Begun = Callable[[int, Location], Any]
-    Amended = Callable[[Step], Any]
 
 
 def audit(
@@ -153,13 +146,11 @@ class Audit(Remembering):
     ) -> None:
         check_seconds(seconds)
         check_seconds(total_seconds)
-        super().__init__(total_seconds)
+        super().__init__(Answers(on_wrong, on_nonfinite), total_seconds)
         self._seconds = seconds
         self._keeper = None if keep is None else Keeper(keep)
         self._settings = settings or Settings()
-        self._answers = Answers(on_wrong, on_nonfinite)
         self._lookout = Lookout(on_nonfinite) if only_nonfinite else None
-        self._ignored = Ignored()
         self._schedule = Schedule(every, sample, confirm_every, self._settings.seed)
         self._wrt = None if wrt is None else tuple(wrt)
         self._registry = default_registry()
@@ -324,8 +315,7 @@ class Audit(Remembering):
             call = replace(call, refused=recorder.stands_aside)
         number = self._history.calls + 1
         location = recorder.places.here()[0]
-        why = self._why_left_out(number)
-        if why:
+        if why := self._why_left_out(number):
             result = run_call(call, recorder)
             forget(call, recorder)
             self._pass(location, why)
@@ -347,15 +337,7 @@ class Audit(Remembering):
         self._notices.of_kernels(turn.differs, location)
         if self._keeper is not None:
             turn.keep(self._keeper)
-        why = self._ignored.because(turn.decision, location)
-        answer = None if why else self._answers.to(turn.decision.verdict, turn.gradient)
-        if answer is not None and answer.policy is OnWrong.REPAIR:
-            turn.repair()
-        elif answer is not None and answer.policy is OnWrong.RAISE:
-            turn.undo()
-        report = self._remember(turn, turn.decision, number, location, why)
-        if answer is not None:
-            answer.give(report, location, repaired=turn.repaired)
+        self._conclude(turn, turn.decision, number, location)
         return turn.result
 
     def _present_orders(self) -> Orders:
@@ -377,6 +359,7 @@ class Audit(Remembering):
                 seconds=self._seconds,
                 ranks=self._ranks if self._ranks.together else None,
                 shadows=self._shadows,
+                keeps=self._keeper is not None,
             )
         return self._orders
 

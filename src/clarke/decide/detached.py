@@ -24,6 +24,7 @@ from clarke.decide.rates import Again, Held, UntoldError, apart_along
 from clarke.errors import ReplayError
 from clarke.numerics import (
     DETACHED_APART,
+    SAME_RATE,
 )
 from clarke.steering import (
     Analysis,
@@ -116,8 +117,6 @@ def declared_rate(
     variables: Sequence[int],
     values: Sequence[Again],
     deadline: Deadline = UNLIMITED,
-    *,
-    smooth: bool = False,
 ) -> Decision | None:
     """SURROGATE where the function changes at another rate than with detached values constant.
 
@@ -127,14 +126,11 @@ def declared_rate(
         values: The function itself, detached parts included, at another point: of several ways
             to compute it one is asked after another, until one is fine enough to tell.
         deadline: When to give up.
-        smooth: It touches no kink, what is behind its detached parts included: its rate is told by
-            its gradient.
     """
     if analysis is None or not any(e.stopped for e in analysis.trace.externals.values()):
         return None
     program = Program(analysis, variables, deadline=deadline)
-    apart = _apart_by_gradients(program, values[0]) if smooth and values else None
-    if not (_all_apart(program, values) if apart is None else apart):
+    if not _all_apart(program, values):
         return None
     return _surrogate(analysis, held_constant(analysis.trace))
 
@@ -163,6 +159,10 @@ def judge_detached(
     analysis = decision.analysis
     if analysis is None:
         return decision
+    if decision.verdict is Verdict.UNDECIDED:
+        # Of the operations that ran alone: at other points Python may take another branch.
+        exact = [again for again in values if again.exact]
+        return declared_rate(analysis, variables, exact, deadline) or decision
     numbers = numbers_read(analysis.trace)
     if numbers and decision.verdict is Verdict.NOT_CLARKE:
         return Decision(
@@ -292,9 +292,17 @@ def _all_apart(program: Program, values: Sequence[Again]) -> bool:
 
     What `_apart_around` would answer, at the cost of two directions where nothing is declared.
     """
-    held = Held(program, _rays(program, values))
+    rays = _rays(program, values)
+    differ = _differs_by_itself(program, values)
+    if differ is False:
+        return False
+    held = Held(program, rays)
     told = False
     try:
+        if differ:  # one direction and its opposite are to confirm it
+            both = list(apart_along(Held(program, [rays[0], rays[_RAYS]]), values[0]))
+            if len(both) > 1 and all(both):
+                return True
         for value in values:
             found: list[bool] = []
             for apart in apart_along(held, value):
@@ -307,35 +315,30 @@ def _all_apart(program: Program, values: Sequence[Again]) -> bool:
             told = told or bool(found)
     except UntoldError:
         return False
-    differ = () if told else map(partial(_differs, program), values)
-    known = [a for a in differ if a is not None]
+    every = () if told else map(partial(_differs, program), values)
+    known = [a for a in every if a is not None]
     return bool(known) and all(known)
 
 
-def _apart_by_gradients(program: Program, value: Again) -> bool | None:
-    """What `_all_apart` would find of a smooth function; None where its gradients leave it open.
-
-    A derivative of float64 in the place of difference quotients: two replays, not some forty. What
-    lies between clearly apart and clearly one and the same is left to the values.
-    """
-    if value.gradient is None:
+def _differs_by_itself(program: Program, values: Sequence[Again]) -> bool | None:
+    """Whether the gradient is another one with nothing held constant, clearly; None in doubt."""
+    if not values or values[0].gradient is None or values[0].moving is None:
         return None
     try:
-        whole, held = flatten(value.gradient()), flatten(natural_gradient(program))
+        pairs = zip(values[0].gradient(), natural_gradient(program), strict=True)
     except ReplayError:
         return None
-    same, apart = min(DETACHED_APART) ** 2, max(DETACHED_APART)
-    parts = []
-    for ray in map(flatten, _rays(program, (value,))):
-        rates = abs(float(whole @ ray)), abs(float(held @ ray))
-        size = max(rates)
-        # Of a rate that is the rest of a cancellation, roundings may be a part.
-        if not size > same * float((np.abs(whole) + np.abs(held)) @ np.abs(ray)):
-            return None
-        parts.append(abs(float((whole - held) @ ray)) / size)
-    if parts and min(parts) > apart:
-        return True
-    return False if parts and max(parts) < same else None
+    gaps, sizes = [], []
+    for number, (whole, held) in enumerate(pairs):
+        if number in values[0].moving and whole.numel():
+            gaps.append(float((whole - held).abs().max()))
+            sizes.append(max(float(whole.abs().max()), float(held.abs().max())))
+    most, size = max(gaps, default=0.0), max(sizes, default=0.0)
+    if not (np.isfinite(most) and np.isfinite(size)):
+        return None
+    if most <= SAME_RATE * size:
+        return False
+    return True if most > max(DETACHED_APART) * size else None
 
 
 def _is_apart(found: Sequence[bool]) -> bool:
