@@ -99,6 +99,12 @@ class Deadline:
         if self._parent is not None:
             self._parent.extend(seconds)
 
+    def go_on(self, left: float) -> None:
+        """Hold again, for so many seconds, what is not the call's work being over."""
+        now = self._clock()
+        self.at = now + left
+        self._loaded = _Loaded(now)
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """What the block takes does not count."""

@@ -5,7 +5,6 @@ Nothing here names a device. Torch knows one accelerator at a time, be it CUDA o
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
@@ -24,13 +23,6 @@ def device_types() -> tuple[str, ...]:
     """The processor, and the accelerator."""
     other = accelerator()
     return ("cpu",) if other in (None, "cpu") else ("cpu", str(other))
-
-
-def uncast(kind: str) -> contextlib.AbstractContextManager[Any]:
-    """Operations on such a device run in the types of what they are given."""
-    if not torch.is_autocast_enabled(kind):
-        return contextlib.nullcontext()
-    return torch.autocast(kind, enabled=False)
 
 
 class RandomStates:

@@ -41,6 +41,15 @@ def at_once(*steps: Callable[[], T]) -> list[T]:
     return list(map(methodcaller("__call__"), steps))
 
 
+def run_of(overload: Any) -> Any:
+    """What runs an operator overload, without a step of Python's on the way where there is one.
+
+    Without it, the overload itself does the same and takes longer.
+    """
+    plainly = type(overload) is torch._ops.OpOverload
+    return getattr(overload, "_op", overload) if plainly else overload
+
+
 # --- torch.compile -------------------------------------------------------------------------------
 
 

@@ -40,9 +40,12 @@ class Version(NamedTuple):
         """The present state."""
         if type(tensor) not in PLAIN:
             tensor = local_of(tensor)
-        memory, unrecorded = memory_of(tensor), recorder.unrecorded
-        held = None if memory is None else weakref.ref(memory)
-        return cls(tensor._version, held, unrecorded, unrecorded.count)
+        unrecorded = recorder.unrecorded
+        try:
+            held = weakref.ref(tensor.untyped_storage())
+        except (RuntimeError, NotImplementedError):  # as for `memory_of`
+            held = None
+        return tuple.__new__(cls, (tensor._version, held, unrecorded, unrecorded.count))
 
     def is_of(self, tensor: torch.Tensor) -> bool:
         """Whether nothing has been written since."""

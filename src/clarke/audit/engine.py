@@ -68,6 +68,14 @@ class BackwardCall:
     refused: str = ""
     is_beside: Callable[[], bool] = lambda: False
 
+    @property
+    def frees_graph(self) -> bool:
+        """Whether nothing of what is differentiated is left afterwards.
+
+        With `inputs`, autograd keeps what lies before them; so does the record until it goes.
+        """
+        return not self.retain_graph and not self.inputs
+
 
 class _Depth(threading.local):
     """How many engine calls of a thread are under way that leave ``.grad`` alone."""

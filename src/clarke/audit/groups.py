@@ -105,8 +105,9 @@ class Accumulation:
         fresh: set[int] = set()
         versions: dict[int, Version] = {}
         doubts = self.doubts or None
+        plainly = held_by is held
         for leaf in leaves:
-            gradient = held_by(leaf)
+            gradient = leaf.grad if plainly else held_by(leaf)
             why = "" if doubts is None else doubts.settle(leaf)
             number_of_leaf = self._number(leaf)
             versions[number_of_leaf] = Version.of(leaf, recorder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from weakref import ref
 
 from clarke.audit.step import Step
@@ -22,6 +22,26 @@ _GROUPS = 64  # so many may be gone ones
 _PROOFS_KEPT = 8  # wrong gradients whose proof, with its tensors, stays in `reports`
 
 
+class Again(NamedTuple):
+    """A call that got the decision of an earlier one; its step and report are made when asked for.
+
+    Attributes:
+        step: Of the earlier call.
+        report: Of that call, without tensors.
+        number: Of this call.
+        seconds: What judging it cost.
+        location: The user's line that called backward.
+        group: Number of the first call whose gradient the same ``.grad`` accumulates.
+    """
+
+    step: Step
+    report: Report
+    number: int
+    seconds: float
+    location: Location
+    group: int
+
+
 class History:
     """Grows with the steps up to `KEPT` of them, then no more.
 
@@ -32,8 +52,8 @@ class History:
 
     def __init__(self, kept: int = KEPT) -> None:
         # Of a call that was not looked at, what makes a step of it.
-        self._steps: deque[Step | tuple[int, Location, str]] = deque(maxlen=kept)
-        self._reports: deque[Report] = deque(maxlen=kept)
+        self._steps: deque[Step | Again | tuple[int, Location, str]] = deque(maxlen=kept)
+        self._reports: deque[Report | Again] = deque(maxlen=kept)
         self._proved: list[Report] = []  # wrong ones that were among the last and are no more
         self._proofs = 0
         self._looked = 0
@@ -56,7 +76,7 @@ class History:
     @property
     def reports(self) -> list[Report]:
         """The first wrong reports with their proofs, and the last ones."""
-        return [*self._proved, *self._reports]
+        return [*self._proved, *map(_report, self._reports)]
 
     def keep(self, report: Report) -> None:
         """Keep a report: of the first wrong gradients all of it, of others no tensors."""
@@ -66,9 +86,34 @@ class History:
             report = replace(report, gradient=tuple(g.clone() for g in report.gradient))
         else:
             report = report.bare()
-        if len(self._reports) == self._reports.maxlen and self._reports[0].gradient:
-            self._proved.append(self._reports[0])
+        self._append(report)
+
+    def _append(self, report: Report | Again) -> None:
+        if len(self._reports) == self._reports.maxlen:
+            oldest = self._reports[0]
+            if not isinstance(oldest, Again) and oldest.gradient:
+                self._proved.append(oldest)
         self._reports.append(report)
+
+    def repeat(self, again: Again, group: Group | None) -> None:
+        """Keep and count a judged call that got an earlier one's decision, as `keep` and `add` do.
+
+        Args:
+            again: The call.
+            group: As for `add`.
+        """
+        self.judged += 1
+        self._append(again)
+        self._steps.append(again)
+        self.calls += 1
+        self._looked += 1
+        self._seconds += again.seconds
+        step = again.step
+        if step.verdict is not None:
+            self._verdicts[step.verdict] += 1
+        if group is not None:
+            group.counted_calls += 1
+            self._count_sum(group, step)
 
     def keep_sum(self, report: Report) -> None:
         """Keep the report of a sum that is wrong although its parts are not, if there is room."""
@@ -147,5 +192,12 @@ class History:
         )
 
 
-def _step(kept: Step | tuple[int, Location, str]) -> Step:
+def _step(kept: Step | Again | tuple[int, Location, str]) -> Step:
+    if isinstance(kept, Again):
+        number, seconds, location, group = kept[2:]
+        return replace(kept.step, number=number, seconds=seconds, location=location, group=group)
     return kept if isinstance(kept, Step) else Step.unseen(*kept)
+
+
+def _report(kept: Report | Again) -> Report:
+    return replace(kept.report, seconds=kept.seconds) if isinstance(kept, Again) else kept

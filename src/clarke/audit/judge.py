@@ -26,7 +26,7 @@ from clarke.capture import (
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import declared_rate, opened_value
-from clarke.devices import RandomStates, device_types, uncast
+from clarke.devices import RandomStates, device_types
 from clarke.errors import ClarkeError, InputError, OutOfTimeError, in_a_line
 from clarke.fast import Familiar, QuickJudge
 from clarke.steering.fixed import narrowed
@@ -37,7 +37,7 @@ from clarke.undo import at_the_end
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -75,6 +75,12 @@ class Case:
     def familiar(self) -> Familiar | None:
         """The known program, if it is one whose trace has not been made."""
         return self.source if isinstance(self.source, Familiar) else None
+
+    def without_values(self, dropped: Callable[[Any], bool]) -> Case:
+        """The same, once a known program has let the values of these operations go."""
+        made = object.__new__(Case)  # every step needs one, and `replace` takes long
+        made.__dict__.update(self.__dict__, dropped=dropped)
+        return made
 
     def trace(self) -> Trace:
         """What ran."""
@@ -178,6 +184,10 @@ def _chosen(
     Raises:
         ClarkeError: Some input is no leaf, or a leaf is complex.
     """
+    if wrt is None and not call.inputs and not penalized:  # most often
+        unique = {slot: (0, leaf) for slot, leaf in leaves.items()}
+        _refuse_complex(leaves.values())
+        return unique
     chosen: list[tuple[int, int]] = [(0, slot) for slot in leaves]
     if call.inputs:
         known = {id(x): slot for slot, x in leaves.items()}
@@ -190,12 +200,16 @@ def _chosen(
     if wrt is not None:
         wanted = {id(x) for x in wrt}
         chosen = [c for c in chosen if id(leaves[c[1]]) in wanted]
-    unique: dict[int, tuple[int, torch.Tensor]] = {}
+    unique = {}
     for position, slot in chosen:
         unique.setdefault(slot, (position, leaves[slot]))
-    if any(x.is_complex() for _, x in unique.values()):
-        raise InputError("A variable is complex; a Clarke gradient needs real variables.")
+    _refuse_complex([x for _, x in unique.values()])
     return unique
+
+
+def _refuse_complex(variables: Iterable[torch.Tensor]) -> None:
+    if True in [x.dtype.is_complex for x in variables]:
+        raise InputError("A variable is complex; a Clarke gradient needs real variables.")
 
 
 def _scalar(call: BackwardCall, recorder: Recorder) -> torch.Tensor:
@@ -326,7 +340,8 @@ class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a f
         if not torch.is_grad_enabled():
             self._enter(torch.enable_grad())
         for kind in device_types():
-            self._enter(uncast(kind))
+            if torch.is_autocast_enabled(kind):
+                self._enter(torch.autocast(kind, enabled=False))
         if torch.is_anomaly_enabled():
             self._enter(torch.autograd.set_detect_anomaly(mode=False))
         if saved_tensors_hooks() is not None:

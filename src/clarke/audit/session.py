@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,22 +10,18 @@ import torch
 
 from clarke.audit.engine import Interceptor
 from clarke.audit.groups import Accumulation
-from clarke.audit.history import History
 from clarke.audit.hooks import HookSpy
-from clarke.audit.ignored import Ignored
 from clarke.audit.keep import Keeper
 from clarke.audit.lookout import NOT_FINITE_ONLY, Lookout
 from clarke.audit.notices import Notices
 from clarke.audit.penalized import Penalized
-from clarke.audit.policy import SUM, Answers, OnWrong, Schedule
+from clarke.audit.policy import Answers, OnWrong, Schedule
 from clarke.audit.ranks import Ranks
-from clarke.audit.statistics import PlaceCounter
+from clarke.audit.remembering import Remembering, interrupted
 from clarke.audit.step import Step
-from clarke.audit.stepping import OptimizerAside
-from clarke.audit.summary import Summary
-from clarke.audit.sums import Sum, unjudged
+from clarke.audit.stepping import OptimizerAside, without_hooks
 from clarke.audit.turn import Orders, Turn, forget, run_call
-from clarke.capture import Operators, Places, Recorder, Shadows
+from clarke.capture import Operators, Recorder, Shadows
 from clarke.compiled import Compiled
 from clarke.deadline import check_seconds
 from clarke.decide import Settings
@@ -39,7 +34,6 @@ from clarke.numerics import STEP_SECONDS
 from clarke.report import Report, build_report
 from clarke.torch_compiled import CompileNotice
 from clarke.undo import Door, at_the_end, leaves_no_trace
-from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,15 +43,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from clarke.audit.engine import BackwardCall
-    from clarke.audit.groups import Group
-    from clarke.audit.policy import Answer
-    from clarke.capture import Location
-    from clarke.decide import Decision
-
-    Subscriber = Callable[[Step, Report | None], Any]
-    Passed = Callable[[int, Location, str], Any]
-    Begun = Callable[[int, Location], Any]
-    Amended = Callable[[Step], Any]
 
 
 def audit(
@@ -136,7 +121,7 @@ class _ThroughTheDoor:
         return kind._leave if audit is None else audit._door.__exit__  # noqa: SLF001 - its own class
 
 
-class Audit:
+class Audit(Remembering):
     """Watches a training loop; see `audit` for the arguments.
 
     Attributes:
@@ -161,13 +146,11 @@ class Audit:
     ) -> None:
         check_seconds(seconds)
         check_seconds(total_seconds)
+        super().__init__(Answers(on_wrong, on_nonfinite), total_seconds)
         self._seconds = seconds
-        self._left = math.inf if total_seconds is None else total_seconds
         self._keeper = None if keep is None else Keeper(keep)
         self._settings = settings or Settings()
-        self._answers = Answers(on_wrong, on_nonfinite)
         self._lookout = Lookout(on_nonfinite) if only_nonfinite else None
-        self._ignored = Ignored()
         self._schedule = Schedule(every, sample, confirm_every, self._settings.seed)
         self._wrt = None if wrt is None else tuple(wrt)
         self._registry = default_registry()
@@ -177,7 +160,6 @@ class Audit:
         # Of use to a step that is judged quickly; the others would pay for it in vain.
         early = self._settings.quick and self._schedule.looks_at_all
         self._early = EarlyTies(self._compiled) if early else None
-        self._recorder: Recorder | None = None
         self._spy: HookSpy | None = None
         self._stepping: OptimizerAside | None = None
         self._notice: CompileNotice | None = None
@@ -187,17 +169,11 @@ class Audit:
             Interceptor | HookSpy | Recorder | OptimizerAside | Shadows | CompileNotice, ...
         ] = ()
         self._interceptor = Interceptor(self._backward)
-        self._places = Places()
         self._accumulation = Accumulation(self._sum_taken)
-        self._amended: list[Amended] = []
         self._penalized = Penalized()
-        self._counter = PlaceCounter()
-        self._history = History()
-        self._subscribers: list[Subscriber] = []
-        self._passed: list[Passed] = []
-        self._begun: list[Begun] = []
         self._ranks = Ranks()
-        self._whole = False
+        self._orders: Orders | None = None
+        self._ordered: tuple[object, ...] = ()  # what they were made for
         self._notices = Notices()
 
     # ---------------------------------------------------------------- the block
@@ -225,7 +201,7 @@ class Audit:
         self._look_for_others(recorder=recorder)
         shadows = Shadows(recorder, self._next_is_judged, self._registry.declared)
         notice = CompileNotice(
-            partial(_without_hooks, recorder, stepping, self._penalized, shadows, self._see_others)
+            partial(without_hooks, recorder, stepping, self._penalized, shadows, self._see_others)
         )
         self._parts = parts = (self._interceptor, spy, recorder, stepping, shadows, notice)
         try:
@@ -253,61 +229,10 @@ class Audit:
     def _end(self) -> None:
         """End every part, last first; whole, once more, where an interrupt came between."""
         self._recorder = self._spy = self._stepping = self._notice = self._shadows = None
+        self._orders, self._ordered = None, ()
         for part in reversed(self._parts):
             part.stop()
         self._parts = ()  # they hold the record
-
-    def subscribe(
-        self,
-        callback: Subscriber,
-        *,
-        gradients: bool = True,
-        begun: Begun | None = None,
-        amended: Amended | None = None,
-        passed: Passed | None = None,
-    ) -> None:
-        """Call ``callback(step, report)`` after every backward call.
-
-        `report` is the full report with its tensors, None for a call that was not looked at. What
-        the callback raises reaches the training loop.
-
-        Args:
-            callback: What to call.
-            gradients: It may keep ``report.gradient``, which is then a copy of its own. False
-                saves that copy; the gradient may then be the memory of ``.grad`` itself.
-            begun: ``begun(number, location)`` is called before a call is judged: should the
-                process be killed meanwhile, nothing else tells.
-            amended: ``amended(step)`` is called when an optimizer takes a sum of accumulated
-                gradients that cannot be judged: `step` is the one that added the last of them, as
-                it now stands in `steps`.
-            passed: ``passed(number, location, reason)`` is called in place of `callback` after a
-                call that was not looked at: for programs that make many.
-        """
-        self._passed.append(
-            passed or (lambda number, at, why: callback(Step.unseen(number, at, why), None))
-        )
-        self._subscribers.append(callback)
-        if begun is not None:
-            self._begun.append(begun)
-        if amended is not None:
-            self._amended.append(amended)
-        self._whole = self._whole or gradients
-
-    # ---------------------------------------------------------------- results
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """The last backward calls, up to `clarke.audit.history.KEPT`; `summary` counts all."""
-        return self._history.steps
-
-    @property
-    def reports(self) -> list[Report]:
-        """The last reports, as many as `steps` at most, behind the first wrong ones."""
-        return self._history.reports
-
-    def summary(self) -> Summary:
-        """Statistics over all steps so far; may be asked for inside the block."""
-        return self._history.summary(self._counter.places())
 
     # ---------------------------------------------------------------- one backward call
 
@@ -395,30 +320,15 @@ class Audit:
             forget(call, recorder)
             self._pass(location, why)
             return result
-        orders = Orders(
-            number,
-            self._wrt,
-            self._penalized,
-            self._settings,
-            confirmed=self._schedule.confirms(self._history.judged + 1),
-            undoable=self._answers.undoes,
-            quick=self._quick if self._settings.quick else None,
-            spy=self._spy,
-            whole=self._whole,
-            proof=bool(self._subscribers),
-            seconds=self._seconds,
-            ranks=self._ranks if self._ranks.together else None,
-            shadows=self._shadows,
-            keeps=self._keeper is not None,
-        )
-        turn = Turn(call, recorder, self._registry, self._accumulation, orders)
+        orders = self._present_orders()
+        turn = Turn(number, call, recorder, self._registry, self._accumulation, orders)
         for callback in self._begun:
             callback(number, location)
         try:
             turn.run()
         except BaseException as error:
             if turn.work.interrupted:
-                self._add(_interrupted(number, location, error, turn.work.seconds), None)
+                self._add(interrupted(number, location, error, turn.work.seconds), None)
             raise
         if turn.decision is None:
             self._pass(location, "It reaches none of the leaves of `wrt`.")
@@ -430,84 +340,28 @@ class Audit:
         self._conclude(turn, turn.decision, number, location)
         return turn.result
 
-    def _conclude(self, turn: Turn, decision: Decision, number: int, location: Location) -> None:
-        """Do what was asked for about a gradient, and about the sum that it adds to."""
-        why = self._ignored.because(decision, location)
-        answer = None if why else self._answers.to(decision.verdict, turn.gradient)
-        if answer is not None and answer.policy is OnWrong.REPAIR:
-            turn.repair()
-        elif answer is not None and answer.policy is OnWrong.RAISE:
-            turn.undo()
-        joint = turn.join()
-        of_sum = None if answer is not None or why else self._answer_to_sum(turn, joint, location)
-        if of_sum is not None and of_sum[0].policy is OnWrong.REPAIR:
-            joint = turn.repair_sum(joint)
-        elif of_sum is not None and of_sum[0].policy is OnWrong.RAISE:
-            turn.undo()
-        report = self._remember(turn, decision, joint, number, location, why)
-        if answer is not None:
-            answer.give(report, location, repaired=turn.repaired)
-        if of_sum is not None:
-            self._history.keep_sum(of_sum[1])
-            of_sum[0].give(of_sum[1], location, repaired=turn.repaired, what=SUM)
-
-    def _answer_to_sum(
-        self, turn: Turn, joint: Sum, location: Location
-    ) -> tuple[Answer, Report] | None:
-        """What was asked for about a sum that is no good, of parts that each are, and a report."""
-        decision = joint.decision
-        if decision is None or self._ignored.because(decision, location):
-            return None
-        answer = self._answers.to(joint.verdict, joint.gradient)
-        if answer is None:
-            return None
-        report = build_report(decision, joint.gradient, turn.work.seconds)
-        names = self._places.names(self._accumulation.leaves(joint.order))
-        return answer, replace(report, names=names)
-
-    def _remember(
-        self,
-        turn: Turn,
-        decision: Decision,
-        joint: Sum,
-        number: int,
-        location: Location,
-        why_ignored: str,
-    ) -> Report:
-        report = build_report(decision, turn.gradient, turn.work.seconds)
-        if report.correct is not True:
-            report = replace(report, names=self._places.names(turn.leaves))
-        self._counter.add(decision)
-        wrong = joint.decision if joint.verdict is Verdict.NOT_CLARKE else None
-        told = wrong or decision
-        step = Step(
-            number=number,
-            verdict=report.verdict,
-            reason=report.reason,
-            theorem=report.theorem,
-            kinks=report.kinks,
-            culprits=told.culprits,
-            seconds=turn.work.seconds,
-            location=location,
-            looked=True,
-            group=number if turn.group is None else turn.group.number,
-            joint=joint.verdict,
-            joint_reason=joint.why,
-            repaired=turn.repaired,
-            cures=told.cures,
-            ignored=why_ignored,
-        )
-        self._history.keep(report)
-        self._add(step, report, turn.group)
-        return report
-
-    def _sum_taken(self, number: int, why: str) -> None:
-        """Somebody uses what call `number` added to, which cannot be judged because of `why`."""
-        step = self._history.amend(number, unjudged(why))
-        if step is None:
-            return  # its backward pass raised
-        for callback in self._amended:
-            callback(step)
+    def _present_orders(self) -> Orders:
+        """How the next call is to be judged: mostly as the one before."""
+        confirmed = self._schedule.confirms(self._history.judged + 1)
+        present = (confirmed, self._spy, self._whole, bool(self._subscribers), self._ranks.together)
+        if self._orders is None or self._ordered != present:
+            self._ordered = present
+            self._orders = Orders(
+                self._wrt,
+                self._penalized,
+                self._settings,
+                confirmed=confirmed,
+                undoable=self._answers.undoes,
+                quick=self._quick if self._settings.quick else None,
+                spy=self._spy,
+                whole=self._whole,
+                proof=bool(self._subscribers),
+                seconds=self._seconds,
+                ranks=self._ranks if self._ranks.together else None,
+                shadows=self._shadows,
+                keeps=self._keeper is not None,
+            )
+        return self._orders
 
     def _glances(self, switch: bool) -> None:  # noqa: FBT001 - as a switch is
         self._interceptor.glance = self._glance if switch else None
@@ -523,49 +377,3 @@ class Audit:
             return False
         self._pass(self._places.line(caller), NOT_FINITE_ONLY)
         return True
-
-    def _pass(self, location: Location, why: str) -> None:
-        """A call was made that nobody looked at, or at nothing but whether it is finite."""
-        number = self._history.pass_by(location, why)
-        if self._subscribers:
-            self._tell(self._passed, number, location, why)
-
-    def _add(self, step: Step, report: Report | None, group: Group | None = None) -> None:
-        self._history.add(step, group)
-        self._left -= step.seconds
-        if self._subscribers:
-            self._tell(self._subscribers, step, report)
-
-    def _tell(self, subscribers: Sequence[Callable[..., Any]], *what: Any) -> None:
-        # What they read (verifying a proof, for one) decides no branch of the program.
-        reads = None if self._recorder is None else tuple(self._recorder.reads)
-        try:
-            for callback in subscribers:
-                callback(*what)
-        finally:
-            if self._recorder is not None and reads is not None:
-                self._recorder.reads.clear()
-                self._recorder.reads.extend(reads)
-
-
-def _interrupted(number: int, location: Location, error: BaseException, seconds: float) -> Step:
-    """A step whose judging did not come to an end: Ctrl-C, or an exit from a signal's handler."""
-    why = f"Interrupted by {type(error).__name__} while judging step {number}."
-    step = Step.unseen(number, location, why)
-    undecided = Verdict.UNDECIDED
-    return replace(step, verdict=undecided, joint=undecided, looked=True, seconds=seconds)
-
-
-def _without_hooks(
-    recorder: Recorder,
-    stepping: OptimizerAside,
-    penalized: Penalized,
-    shadows: Shadows,
-    see_others: Callable[[Recorder], None],
-) -> None:
-    """Take away what torch.compile would notice of an audit, global hooks, and follow it."""
-    recorder.places.do_without_hooks()
-    stepping.stop()
-    penalized.stop_seeing_steps()
-    shadows.begin()
-    see_others(recorder)

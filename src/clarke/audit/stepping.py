@@ -13,13 +13,13 @@ import torch
 from torch.optim import optimizer as torch_optimizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Self
 
     from clarke.audit.doubts import Doubts
     from clarke.audit.penalized import Penalized
-    from clarke.capture import Recorder
+    from clarke.capture import Recorder, Shadows
 
 _GLOBAL_HOOKS = ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")
 
@@ -98,3 +98,18 @@ def _written(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
                 yield parameter.grad
     for state in optimizer.state.values():
         yield from (v for v in state.values() if isinstance(v, torch.Tensor))
+
+
+def without_hooks(
+    recorder: Recorder,
+    stepping: OptimizerAside,
+    penalized: Penalized,
+    shadows: Shadows,
+    see_others: Callable[[Recorder], None],
+) -> None:
+    """Take away what torch.compile would notice of an audit, global hooks, and follow it."""
+    recorder.places.do_without_hooks()
+    stepping.stop()
+    penalized.stop_seeing_steps()
+    shadows.begin()
+    see_others(recorder)

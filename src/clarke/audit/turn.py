@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.audit.arrived import arrived, of_gradient
 from clarke.audit.ends import at_tensors
 from clarke.audit.groups import held
 from clarke.audit.judge import Case, alone, judge, prepare, undecided
@@ -57,10 +58,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Orders:
-    """How a call is to be judged.
+    """How calls are to be judged.
 
     Attributes:
-        number: Its number.
         wrt: The leaves to judge, or None for all that it reaches.
         penalized: Those that are not judged beside others, unless `wrt` names them.
         settings: Limits of the search.
@@ -76,7 +76,6 @@ class Orders:
         keeps: What is not proved right is written to a file afterwards.
     """
 
-    number: int
     wrt: tuple[torch.Tensor, ...] | None
     penalized: Penalized
     settings: Settings
@@ -107,12 +106,14 @@ class Turn:
 
     def __init__(
         self,
+        number: int,
         call: BackwardCall,
         recorder: Recorder,
         registry: Registry,
         accumulation: Accumulation,
         orders: Orders,
     ) -> None:
+        self._number = number
         self._call = call
         self._recorder = recorder
         self._registry = registry
@@ -186,7 +187,7 @@ class Turn:
     def _release(self) -> None:
         """Forget a known program, of which nothing is kept; others are forgotten at once."""
         case = self._case
-        if case is None or case.familiar is None or not frees_graph(self._call):
+        if case is None or case.familiar is None or not self._call.frees_graph:
             return
         verdict = None if self.decision is None else self.decision.verdict
         open_ = verdict in (None, Verdict.UNDECIDED)
@@ -215,7 +216,7 @@ class Turn:
             if accumulates:
                 leaves = self._leaves(case)
                 self.group = self._accumulation.begin(
-                    leaves, orders.number, self._recorder, self._held_by
+                    leaves, self._number, self._recorder, self._held_by
                 )
                 values = orders.undoable
                 self._backup = (
@@ -267,9 +268,9 @@ class Turn:
             return case  # its rows are to be put together with those of other calls
         self._early = let_go(found, quick.repeatable)
         if case.familiar is not None:
-            if frees_graph(self._call):
+            if self._call.frees_graph:
                 case.familiar.retraced.drop_values(quick.repeatable)
-            return replace(case, dropped=quick.repeatable)
+            return case.without_values(quick.repeatable)
         forget(self._call, self._recorder)
         return replace(case, source=without_values(case.trace(), quick.repeatable), reached=None)
 
@@ -332,7 +333,13 @@ class Turn:
         return as_written(case, shadows, local, self._registry, self.work.deadline, quick)
 
     def _judge(self, case: Case) -> None:
-        with alone(draws=self._meeting is not None or self._compiled is not None) as own:
+        together = self._meeting is not None or self._compiled is not None
+        if self._early is not None and self._watch is None and not together:
+            ordinary = arrived(case.leaves) if self._call.accumulates else None
+            if ordinary is not None:
+                self.gradient, self.decision = ordinary, of_gradient(self._early, ordinary)
+                return
+        with alone(draws=together) as own:
             if self._meeting is not None and self._watch is not None:
                 self._judge_together(case, self._meeting, self._watch)
                 return
@@ -351,12 +358,8 @@ class Turn:
             if self._compiled is not None:
                 self.decision = self._judge_compiled(case, self._compiled)
                 return
-            early = self._early
-            if early is not None and all_finite(self.gradient):
-                self.decision = early
-                if early.certificate is not None:
-                    certificate = replace(early.certificate, gradient=self.gradient)
-                    self.decision = replace(early, certificate=certificate)
+            if self._early is not None and all_finite(self.gradient):
+                self.decision = of_gradient(self._early, self.gradient)
                 return
             own.may_draw()
             told = self._judged_late(case) or judge(
@@ -443,10 +446,10 @@ class Turn:
     def keep(self, keeper: Keeper) -> None:
         """Let the call be kept, if its gradient is not proved right."""
         if self._meeting is not None:
-            keeper.left_out["its gradient is that of several processes"] = self._orders.number
+            keeper.left_out["its gradient is that of several processes"] = self._number
         elif self.decision is not None and self._case is not None and self.gradient:
             with alone():
-                keeper.keep(self._orders.number, self._case, self.gradient, self.decision)
+                keeper.keep(self._number, self._case, self.gradient, self.decision)
 
     def repair(self) -> bool:
         """Put the decision's correct gradient in the place of AD's; False if it has none."""
@@ -510,7 +513,7 @@ class Turn:
         if decision.verdict is not Verdict.SMOOTH:
             mine = case, decision, numbers
             part = part_of(
-                self._orders.number,
+                self._number,
                 *mine,
                 self.gradient,
                 self._kept,
@@ -539,17 +542,9 @@ def run_call(call: BackwardCall, recorder: Recorder) -> Any:
         return call.run()
 
 
-def frees_graph(call: BackwardCall) -> bool:
-    """Whether nothing of what a call differentiates is left afterwards.
-
-    With `inputs`, autograd keeps what lies before them; so does the record, until it is dropped.
-    """
-    return not call.retain_graph and not call.inputs
-
-
 def forget(call: BackwardCall, recorder: Recorder) -> None:
     """Drop the record of what a call differentiates, where autograd drops its graph."""
-    if not frees_graph(call):
+    if not call.frees_graph:
         return
     for root in call.roots:
         if isinstance(root, torch.Tensor):

@@ -26,13 +26,12 @@ def are_fresh(leaves: Sequence[torch.Tensor]) -> bool:
 
     Not if it holds something already, and not if a hook may change or clear it on the way.
     """
-    return all(map(_is_fresh, leaves))
-
-
-def _is_fresh(leaf: torch.Tensor) -> bool:
-    if leaf.grad is not None or leaf._backward_hooks:  # noqa: SLF001 - torch has no public name for it
-        return False
-    return not leaf._post_accumulate_grad_hooks  # noqa: SLF001 - torch has no public name for it
+    for leaf in leaves:
+        if leaf.grad is not None or leaf._backward_hooks:  # noqa: SLF001 - torch has no public name for it
+            return False
+        if leaf._post_accumulate_grad_hooks:  # noqa: SLF001 - as above
+            return False
+    return True
 
 
 class LeafWatch:
@@ -49,7 +48,7 @@ class LeafWatch:
     ) -> None:
         """Watch leaves; without `all_`, those only of which ``.grad`` does not tell by itself."""
         self._leaves = tuple(leaves)
-        self._told = frozenset() if all_ else frozenset(map(id, filter(_is_fresh, leaves)))
+        self._told = frozenset() if all_ else frozenset(id(x) for x in leaves if are_fresh((x,)))
         self._is_beside = is_beside
         self._found: list[torch.Tensor | None] = [None] * len(self._leaves)
         self._undo: list[tuple[torch.Tensor, Any, bool]] = []  # leaf, hook, was it without any

@@ -21,22 +21,23 @@ class Work:
 
     def __init__(self, granted: float | None) -> None:
         self._granted = granted
-        self._used = 0.0  # as the deadlines count
-        self._began = self._left = 0.0
+        self._began = 0.0
+        self._left: float | None = None  # as the deadline counts; None before the first part
         self.deadline = UNLIMITED
         self.seconds = 0.0
         self.interrupted = False
 
     def __enter__(self) -> None:
         self._began = time.perf_counter()
-        self.deadline = Deadline.after(self._granted).__enter__()
-        self.deadline.extend(-self._used)
-        self._left = self.deadline.left
+        if self._left is None:
+            self.deadline = Deadline.after(self._granted)
+        else:
+            self.deadline.go_on(self._left)
+        self.deadline.__enter__()
 
     def __exit__(self, *exc: object) -> None:
         if exc[0] is not None:
             self.interrupted = True
         self.seconds += time.perf_counter() - self._began
-        if self._granted is not None:
-            self._used += self._left - self.deadline.left
+        self._left = self.deadline.left
         self.deadline.__exit__(*exc)

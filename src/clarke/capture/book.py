@@ -228,8 +228,9 @@ class Book:
         return slot
 
     def _storage_of(self, tensor: torch.Tensor) -> Storage:
-        memory = memory_of(tensor)
-        if memory is None:
+        try:
+            memory = tensor.untyped_storage()
+        except (RuntimeError, NotImplementedError):  # as for `memory_of`
             return Storage(self._slot_count, None)
         address = memory._cdata
         entry = self._storages.get(address)

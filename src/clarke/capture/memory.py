@@ -29,11 +29,11 @@ def is_there(tensor: torch.Tensor) -> bool:
     if tensor.layout != torch.strided or type(tensor).__torch_dispatch__ is not _PLAIN:
         return True
     if tensor.is_contiguous():
-        if not tensor.nbytes:
+        own, offset = tensor.nbytes, tensor.storage_offset()
+        if not own:
             return True
         memory = tensor.untyped_storage()
-        offset = tensor.storage_offset()
-        needed = tensor.nbytes + (offset * tensor.element_size() if offset else 0)
+        needed = own + offset * tensor.element_size() if offset else own
         return needed <= memory.nbytes() and memory.data_ptr() != 0
     if tensor.numel() == 0:
         return True

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.capture.trace import Keep
+from clarke.torch_private import run_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from clarke.capture.live import Node
-    from clarke.capture.trace import Keep
 
 # Operations whose result has as many entries as a mask has true ones.
 _SHAPED = frozenset({"aten::index", "aten::masked_select", "aten::nonzero"})
@@ -97,6 +99,10 @@ class Operator:
 
     Attributes:
         func: The overload.
+        run: The same, to be called.
+        plain: Tensors come to it one by one, and all that is to be noted of it is what it reads and
+            returns.
+        tensorless: It is given no tensors.
         keep: What must be kept of the values it reads.
         written: Positions of the arguments that it writes to.
         written_names: Names of the arguments that it writes to.
@@ -123,8 +129,11 @@ class Operator:
         "keep",
         "lists",
         "overwrites",
+        "plain",
         "reads",
+        "run",
         "shape_only",
+        "tensorless",
         "tensors_named",
         "written",
         "written_names",
@@ -133,6 +142,7 @@ class Operator:
     def __init__(self, func: Any, keep: Keep) -> None:
         name: str = func._schema.name
         self.func = func
+        self.run = run_of(func)
         self.keep = keep
         self.shape_only = reads_shape_only(func)
         self.draws = torch.Tag.nondeterministic_seeded in func.tags
@@ -149,6 +159,7 @@ class Operator:
         kinds = [(a.kwarg_only, str(a.type)) for a in getattr(func._schema, "arguments", ())]
         self.lists = any("Tensor" in kind and "[" in kind for _, kind in kinds)
         self.tensors_named = any(named and "Tensor" in kind for named, kind in kinds)
+        self.tensorless = not any("Tensor" in k or k.startswith("t") for _, k in kinds)
         positions, names = set(), set()
         for i, argument in enumerate(func._schema.arguments):
             if argument.alias_info is not None and argument.alias_info.is_write:
@@ -156,6 +167,9 @@ class Operator:
                 if not argument.kwarg_only:
                     positions.add(i)
         self.written, self.written_names = frozenset(positions), frozenset(names)
+        noted = names or self.reads or self.cuts or self.casts or self.counts or self.draws
+        listed = self.lists or self.tensors_named or self.differentiates
+        self.plain = keep is Keep.NOTHING and not (noted or listed)
         # Batch normalisation updates its running statistics, and not every schema says so.
         self._hidden = frozenset(
             i for i, a in enumerate(func._schema.arguments) if a.name.startswith("running_")

@@ -102,7 +102,9 @@ def _walk(slot: Slot, found: dict[int, Node]) -> bool:
 def kind_of(slot: Slot) -> Outside | None:
     """What kind of tensor a slot stands for; None where that takes a closer look."""
     tensor, storage = slot.held, slot.storage
-    if tensor is None or slot.producer is not None or is_rewritten(slot):
+    if tensor is None or slot.producer is not None:
+        return None
+    if slot.rewritten is not None and is_rewritten(slot):
         return None
     if storage.snapshot is not None or storage.writers or tensor.is_inference():
         return None

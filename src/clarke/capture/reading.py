@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture.book import Book, is_of_numbers, tensors_among
+from clarke.capture.book import Book, is_of_numbers
 from clarke.capture.functions import is_from_custom, is_result_of, running_function
 from clarke.capture.live import (
     TENSOR,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from clarke.capture.functions import DeclaredFunction
     from clarke.capture.live import Storage
-    from clarke.capture.operators import Operator, Operators
+    from clarke.capture.operators import Operators
     from clarke.capture.places import Places
     from clarke.capture.trace import Location
 
@@ -112,8 +112,12 @@ class Reading(Book):
         if storage.first is None or storage.first() is not slot:
             self._make_constant(storage)
         slot.key, slot.held, slot.version = weakref.ref(tensor), tensor, version_of(slot, tensor)
-        self._slots.set(tensor, weakref.ref(slot))
-        storage.add_external(slot)
+        own = weakref.ref(slot)
+        self._slots.set(tensor, own)
+        if storage.externals:
+            storage.add_external(slot)
+        else:
+            storage.externals = [own]
         return slot
 
     def _looked_at(self, slot: Slot | None, tensor: torch.Tensor, location: Location) -> Slot:
@@ -287,45 +291,51 @@ class Reading(Book):
 
     # ---------------------------------------------------------------- arguments
 
-    def _read_arguments(
-        self, node: Node, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> list[int]:
-        """Note what an operation reads; returns the positions of what is differentiated."""
+    def _read_singly(self, node: Node, args: tuple[Any, ...]) -> list[int]:
+        """Note what an operation reads; returns the positions of what is differentiated.
+
+        Of one that has no tensors in lists, and nothing by name.
+        """
         location, entries = node.location, self._slots.entries
-        self._derived_from = ()
-        if operator.differentiates:
-            self._derived_from = tuple(map(self._slot, tensors_among(args, kwargs)))
         inputs: list[Slot] = []
         varied: list[int] = []
         pattern = list(args)
         for position, value in enumerate(args):
-            if isinstance(value, torch.Tensor):
-                requires = value.requires_grad
-                # The common case, which `_read` would find out again: another operation's result.
-                entry = entries.get(id(value)) if requires else None
-                slot: Any = entry.value if entry is not None and entry() is value else None
-                made_by = slot.producer if type(slot) is Slot else None
-                plain = made_by is not None and made_by.differentiated and not slot.virtual
-                if not plain or value.is_leaf or slot.storage.writers:
-                    slot = self._read(value, location)
-                inputs.append(slot)
-                pattern[position] = TENSOR
-                if requires or slot.virtual:
-                    varied.append(position)
-            elif isinstance(value, (list, tuple)) and not is_of_numbers(value):
-                reading = Arguments(self._read, location)
-                pattern[position] = reading.pattern(value)
-                inputs += reading.inputs
-                if reading.varied:
-                    varied.append(position)
-        node.pattern = tuple(pattern)
+            if not isinstance(value, torch.Tensor):
+                continue
+            requires = value.requires_grad
+            # The common case, which `_read` would find out again: another operation's result.
+            entry = entries.get(id(value)) if requires else None
+            slot: Any = entry.value if entry is not None and entry() is value else None
+            made_by = slot.producer if type(slot) is Slot else None
+            plain = made_by is not None and made_by.differentiated and not slot.virtual
+            if not plain or value.is_leaf or slot.storage.writers:
+                slot = self._read(value, location)
+            inputs.append(slot)
+            pattern[position] = TENSOR
+            if requires or slot.virtual:
+                varied.append(position)
+        node.pattern, node.inputs = tuple(pattern), tuple(inputs)
         node.differentiated = bool(varied)
+        return varied
+
+    def _read_arguments(
+        self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> list[int]:
+        """The same of any operation: its tensors may come in lists or by name."""
+        reading, pattern = Arguments(self._read, node.location), []
+        varied: list[int] = []
+        for position, value in enumerate(args):
+            reading.varied = False
+            pattern.append(reading.pattern(value))
+            if reading.varied:
+                varied.append(position)
+        node.pattern = tuple(pattern)
+        reading.varied = bool(varied)
         if kwargs:
-            reading = Arguments(self._read, location)
             node.named = {k: reading.pattern(v) for k, v in kwargs.items()}
-            inputs += reading.inputs
-            node.differentiated = node.differentiated or reading.varied
-        node.inputs = tuple(inputs)
+        node.differentiated = reading.varied
+        node.inputs = tuple(reading.inputs)
         return varied
 
     def _note_arguments(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -11,15 +11,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from clarke.capture.applied import Application, Beside, running
 from clarke.capture.aside import Aside
-from clarke.capture.binding import Binding
 from clarke.capture.book import Concern, Copy, below_autograd, gather_tensors, tensors_among
 from clarke.capture.functions import running_function
+from clarke.capture.keeping import EarlyLook, Keeping
 from clarke.capture.live import Node, Read, Slot
 from clarke.capture.operators import Operator, Operators
 from clarke.capture.places import Places
 from clarke.capture.reading import writers_before
 from clarke.capture.saving import saves_otherwise
-from clarke.capture.signs import ZeroFinder, signs_tell
+from clarke.capture.signs import ZeroFinder
 from clarke.capture.trace import Keep
 from clarke.torch_private import (
     leave_mode,
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from clarke.capture.trace import Location
     from clarke.compiled import Compiled
 
-    EarlyLook = Callable[[Node, tuple[Any, ...], Any], object]
 
 _DETACH = torch.ops.aten.detach.default
 _ALIAS = torch.ops.aten.alias.default
@@ -50,7 +49,7 @@ _inferring: Final = torch.is_inference_mode_enabled
 _differentiating: Final = torch.is_grad_enabled
 
 
-class Recorder(Binding, TorchDispatchMode):
+class Recorder(Keeping, TorchDispatchMode):
     """Records the operations that run inside the ``with`` block.
 
     Args:
@@ -79,14 +78,14 @@ class Recorder(Binding, TorchDispatchMode):
     ) -> None:
         operators = keep if isinstance(keep, Operators) else Operators(keep)
         super().__init__(operators, places or Places(), functions)
+        self._zeros = ZeroFinder(compiled)
+        self._early = early
         self._application: tuple[object, Application] | None = None
         self.saw_inference = False
         self.stands_aside = ""  # why nothing at all is recorded
         self.paused = False
         self.rests = False  # it is not among the modes
         self._flags: tuple[bool, ...] = ()
-        self._zeros = ZeroFinder(compiled)
-        self._early = early
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -144,10 +143,14 @@ class Recorder(Binding, TorchDispatchMode):
             operator = self._watched_operator(func)
             if operator is None:
                 return func(*args, **kwargs)
+        if operator.plain and not kwargs:
+            return self._plainly(operator, args)
+        if operator.tensorless:
+            return func(*args, **kwargs)
         if func is _DETACH and not below_autograd():
             copied = self._copy_of(args[0])
             if copied is not None:
-                out = func(*args)
+                out = operator.run(*args)
                 self._slots.set(out, copied)
                 return out
         tensors = (
@@ -166,7 +169,46 @@ class Recorder(Binding, TorchDispatchMode):
                 return func(*args, **kwargs)
         elif concern is Concern.NONE:
             return func(*args, **kwargs)
-        # Without writes, also a comparison of what was cut off, which may stand at a tie.
+        return self._generally(operator, args, kwargs, tensors, written)
+
+    def _plainly(self, operator: Operator, args: tuple[Any, ...]) -> Any:
+        """Most operations: nothing is written, kept or given by name, and tensors come singly."""
+        tensors = [a for a in args if isinstance(a, torch.Tensor)]
+        if self._concern(tensors) is Concern.NONE:
+            return operator.run(*args)
+        if self._application is not None or not _differentiating():
+            return self._generally(operator, args, {}, tensors, [])
+        location, self._inside = self.places.here(2)
+        if self._inside:
+            return self._generally(operator, args, {}, tensors, [])
+        self.count += 1
+        node = Node(self.count, operator.func, location)
+        self._derived_from = ()
+        node.varied = self._operators.positions(self._read_singly(node, args))
+        self._applied = None
+        if node.differentiated and saved_tensors_hooks() is not None and saves_otherwise():
+            node.resaved = True
+        masked = self._note_inputs(node, operator)
+        out = operator.run(*args)
+        if isinstance(out, torch.Tensor):
+            node.outputs = (self._made(node, operator, out, masked=masked, virtual=False).number,)
+        else:
+            self._bind_outputs(node, operator, out, [], masked=masked, virtual=False, keeps=False)
+        return out
+
+    def _generally(
+        self,
+        operator: Operator,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        tensors: list[torch.Tensor],
+        written: list[torch.Tensor],
+    ) -> Any:
+        """Any operation that has to do with a gradient.
+
+        Without writes, also a comparison of what was cut off, which may stand at a tie.
+        """
+        func = operator.func
         location, application = self._here(func)
         if operator.reads:
             self._note_reads(operator, tensors, location, application)
@@ -239,7 +281,7 @@ class Recorder(Binding, TorchDispatchMode):
 
     def _here(self, func: Any) -> tuple[Location, Application | None]:
         """Where an operation runs, and the custom Function in whose forward it does."""
-        location, self._inside = self.places.here(2)
+        location, self._inside = self.places.here(3)
         if self._inside:
             return location, self._running(location)
         if (func is _DETACH or self._application is not None) and may_be_in_forward():
@@ -292,7 +334,13 @@ class Recorder(Binding, TorchDispatchMode):
         passes = application is not None and func is _DETACH
         node = Node(self.count, _ALIAS if passes else func, location)
         whole = operator.casts and self._are_whole(args[0], operator.dtype(kwargs))
-        node.varied = self._operators.positions(self._read_arguments(node, operator, args, kwargs))
+        self._derived_from = ()
+        if operator.differentiates:
+            self._derived_from = tuple(map(self._slot, tensors_among(args, kwargs)))
+        singly = not (kwargs or operator.lists)
+        node.varied = self._operators.positions(
+            self._read_singly(node, args) if singly else self._read_arguments(node, args, kwargs)
+        )
         self._applied = None
         if application is not None:
             node.within = application
@@ -306,7 +354,7 @@ class Recorder(Binding, TorchDispatchMode):
             return self._keep(
                 node, operator, args, kwargs, written, masked=masked, virtual=virtual, whole=whole
             )
-        out = func(*args, **kwargs)
+        out = operator.run(*args, **kwargs)
         if written or not isinstance(out, torch.Tensor):
             self._bind_outputs(
                 node, operator, out, written, masked=masked, virtual=virtual, keeps=False
@@ -314,35 +362,6 @@ class Recorder(Binding, TorchDispatchMode):
         else:
             slot = self._made(node, operator, out, masked=masked, virtual=virtual)
             node.outputs = (slot.number,)
-        return out
-
-    def _keep(
-        self,
-        node: Node,
-        operator: Operator,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        written: list[torch.Tensor],
-        *,
-        masked: bool,
-        virtual: bool,
-        whole: bool,
-    ) -> Any:
-        """Run an operation of whose values something may have to be kept."""
-        keeps = operator.keep.of(kwargs.get("dtype"))
-        signs = keeps is Keep.SIGNS and not kwargs and signs_tell(args[0])
-        if signs:
-            node.zeros = self._zeros.find(args[0])
-        elif keeps is not Keep.NOTHING and not whole:  # where those jump, what made them knows
-            self._keep_inputs(node, args, kwargs, written)
-        out = operator.func(*args, **kwargs)
-        if keeps is Keep.VALUES:
-            self._look(node, operator, args, out)
-        kept = keeps is not Keep.NOTHING and not signs
-        self._bind_outputs(node, operator, out, written, masked=masked, virtual=virtual, keeps=kept)
-        if signs:
-            # Also of an in-place ReLU: its result may be overwritten in turn, and is then copied.
-            node.kept_outputs = {0: self._kept_value(node, out, [])}
         return out
 
     def _note_inputs(self, node: Node, operator: Operator) -> bool:
@@ -365,10 +384,3 @@ class Recorder(Binding, TorchDispatchMode):
                 if s.masked and s.dtype == torch.bool
             ]
         return masked
-
-    def _look(self, node: Node, operator: Operator, args: tuple[Any, ...], out: Any) -> None:
-        """Note what can be seen of an operation's values only now."""
-        if operator.draws:
-            node.drawn = {i: args[i].detach().clone() for i in operator.written if i < len(args)}
-        if self._early is not None and node.differentiated and not operator.written_names:
-            node.early = self._early(node, args, out)

@@ -243,8 +243,21 @@ def _same_arguments(args: tuple[Any, ...], known: tuple[Any, ...]) -> bool:
     for own, other in zip(args, known, strict=True):
         if own is other or own is TENSOR:
             continue
-        if not own or own != other:
+        if not own:
             return False
-        if isinstance(own, (list, tuple)) and not type(own[0]) is type(other[0]) is int:
+        if isinstance(own, (list, tuple)) and type(own[0]) is not int:
+            if not _same_items(own, other):
+                return False
+        elif own != other or (isinstance(own, (list, tuple)) and type(other[0]) is not int):
             return False
     return True
+
+
+def _same_items(own: Sequence[Any], other: Sequence[Any]) -> bool:
+    """The same of a list of tensors, in which there may be places without one."""
+    if type(own) is not type(other) or len(own) != len(other):
+        return False
+    return all(
+        (type(b) is Ref) if a is TENSOR else (a is None and b is None)
+        for a, b in zip(own, other, strict=True)
+    )

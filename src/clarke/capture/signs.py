@@ -10,12 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from clarke.compiled import Compiled
 
-_SMALL = 1 << 14  # elements that are counted in one call, without a copy
+_SMALL = 1 << 12  # elements that are counted in one call, without a copy
+_ARRAYS = (torch.float32, torch.float64)  # which NumPy compares quicker than torch
 _CHUNK = 1 << 20  # elements; as large as stays in the cache
 
 
@@ -77,13 +81,13 @@ class ZeroFinder:
     def __init__(self, compiled: Compiled | None = None) -> None:
         self._compiled = compiled
         self._scratch: dict[torch.dtype, torch.Tensor] = {}
+        self._equal: NDArray[np.bool_] | None = None
         self._none = torch.zeros(0, dtype=torch.int64)
 
     def find(self, tensor: torch.Tensor) -> torch.Tensor:
         """(K,) flat positions, in C order, of the entries that are zero (of either sign).
 
-        Smallest magnitudes first, chunk by chunk: comparing with zero, which makes booleans, takes
-        several times as long and is done only where there is one.
+        Whether there are any first, chunk by chunk; where is found out only where there is one.
         """
         size = tensor.numel()
         if size <= _SMALL and int(tensor.count_nonzero()) == size:
@@ -97,11 +101,11 @@ class ZeroFinder:
             flat = values.reshape(-1)
         if self._compiled is not None and not self._compiled.may_have_zero(flat):
             return self._none
-        starts = [
-            start
-            for start in range(0, flat.numel(), _CHUNK)
-            if self._has_zero(flat[start : start + _CHUNK])
-        ]
+        if size <= _CHUNK:
+            starts = [0] if self._has_zero(flat) else []
+        else:
+            every = range(0, size, _CHUNK)
+            starts = [a for a in every if self._has_zero(flat[a : a + _CHUNK])]
         if not starts:
             return self._none
         if not values.is_contiguous():
@@ -110,8 +114,13 @@ class ZeroFinder:
         return torch.cat(found)
 
     def _has_zero(self, chunk: torch.Tensor) -> bool:
+        if chunk.dtype in _ARRAYS and not chunk.is_neg():
+            if self._equal is None:
+                self._equal = np.empty(_CHUNK, dtype=np.bool_)
+            return bool(np.equal(chunk.numpy(), 0, out=self._equal[: chunk.numel()]).any())
         scratch = self._scratch.get(chunk.dtype)
         if scratch is None:
             scratch = self._scratch[chunk.dtype] = torch.empty(_CHUNK, dtype=chunk.dtype)
+        # Comparing makes torch take several times as long as the smallest magnitude.
         smallest = torch.abs(chunk, out=scratch[: chunk.numel()]).amin()
         return not float(smallest) > 0  # also where a NaN hides the others

@@ -61,8 +61,9 @@ class Structure:
         if wired is None:
             return None
         numbers, outside = wired
-        if not all(holds(nodes[i]) for i in self.holding):
-            return None  # let go by an earlier call
+        for position in self.holding:
+            if not holds(nodes[position]):
+                return None  # let go by an earlier call
         if numbers.get(reached.output.number) != self.trace.output:
             return None
         if tuple([_read(r, numbers) for r in reached.reads]) != self._reads:
@@ -70,8 +71,9 @@ class Structure:
         kinds = self.outside
         if len(kinds) != len(outside):
             return None
-        if not all(kind_of(slot) is kinds.get(number) for number, slot in outside.items()):
-            return None
+        for number, slot in outside.items():  # in every step: without a generator
+            if kind_of(slot) is not kinds.get(number):
+                return None
         if any(outside[number].cut_by != by for number, by in self.cut.items()):
             return None
         if self._memory and _memory(nodes) != self._memory:

@@ -31,6 +31,15 @@ def _changes_nothing(func: Any, args: tuple[Any, ...]) -> bool:
     return bool((args[0] > args[1]).all())
 
 
+def _addresses_of(tensors: list[torch.Tensor]) -> list[int]:
+    """Of each one's memory, where torch's own object for it is; 0 where there is none."""
+    try:
+        return [tensor.untyped_storage()._cdata for tensor in tensors]
+    except (RuntimeError, NotImplementedError):  # as for `memory_of`
+        memories = map(memory_of, tensors)
+        return [0 if memory is None else memory._cdata for memory in memories]
+
+
 class Writing(Reading):
     """Follows writes, and what runs while gradients are switched off; arguments as of `Reading`.
 
@@ -52,17 +61,15 @@ class Writing(Reading):
             cut: With values that were computed from differentiated ones.
         """
         self._slots.sweep()  # what nobody holds any more need not be looked at
-        memories = [memory_of(tensor) for tensor in written]
-        addresses = [0 if memory is None else memory._cdata for memory in memories]
+        addresses = _addresses_of(written)
         self.unrecorded.note(addresses)
-        marks = cut and self.epoch == 0
-        if not marks and self._storages.keys().isdisjoint(addresses):
-            return
-        for tensor, memory, address in zip(written, memories, addresses, strict=True):
-            entry = self._storages.get(address)
+        marks, storages = cut and self.epoch == 0, self._storages
+        for tensor, address in zip(written, addresses, strict=True):
+            entry = storages.get(address)
             storage = None if entry is None else entry()
             if storage is None and not marks:
                 continue
+            memory = memory_of(tensor)
             if storage is not None and memory is not None and not storage.is_at(memory):
                 storage = None
             if storage is None and marks:

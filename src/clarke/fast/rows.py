@@ -209,20 +209,18 @@ class RowCodes:
     def hold(self, graph: Graph) -> bool:
         """Whether another run of the program has the same ones."""
         trace = graph.trace
-        return (
-            all(_are_same(bare_op(trace, p).args, args) for p, args in self.arguments.items())
-            and all((tensor_at(trace, s).dim() == 1) is flat for s, flat in self.biases.items())
-            and all(_is_index(tensor_at(trace, s), index) for s, index in self.indices.items())
-        )
-
-
-def _is_index(tensor: torch.Tensor, index: NDArray[np.int64]) -> bool:
-    return tensor.is_cpu and np.array_equal(tensor.detach().numpy(), index)
-
-
-def _are_same(args: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
-    """Whether arguments are the same to the type and to the sign of a zero."""
-    return args is others or repr(args) == repr(others)
+        for position, args in self.arguments.items():  # in every step: without generators
+            own = bare_op(trace, position).args
+            if own is not args and repr(own) != repr(args):
+                return False  # to the type and to the sign of a zero
+        for slot, flat in self.biases.items():
+            if (tensor_at(trace, slot).dim() == 1) is not flat:
+                return False
+        for slot, index in self.indices.items():
+            tensor = tensor_at(trace, slot)
+            if not (tensor.is_cpu and np.array_equal(tensor.detach().numpy(), index)):
+                return False
+        return True
 
 
 def _known_codes(graph: Graph, position: int, source: int) -> RowCodes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ class Scratch:
     def get(self, purpose: str, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         """An uninitialised array, valid until the same purpose is asked for again."""
         kind = np.dtype(dtype)
-        size = int(np.prod(shape, dtype=np.int64))
+        size = math.prod(shape)
         key = (purpose, kind.str)
         block = self._blocks.get(key)
         if block is None or block.size < size:

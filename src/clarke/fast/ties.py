@@ -62,6 +62,7 @@ class Ties:
 
 
 _CHUNK = 1 << 20  # elements of the input looked at together
+_SMALL = 1 << 17  # of fewer, to compare every element with its maxima takes less than to fold them
 
 
 def find_ties(
@@ -91,9 +92,13 @@ def find_ties(
         done = compiled.tied(values, peaks, windows.geometry, codes)
         if done is not None:
             return Ties(peaks.size, done.count, done.low, done.found)
-    step = max(1, _CHUNK // max(values[:1].size, 1))
     alone = cells_inside(windows) < 2  # a single element cannot tie
     some_alone = bool(alone.any())
+    above = np.greater(peaks, 0) if positive and values.size <= _SMALL else None
+    if above is not None and _each_attained_once(values, peaks, above, windows):
+        low = np.count_nonzero(~(above | alone) if some_alone else ~above)
+        return Ties(peaks.size, 0, int(low), np.zeros(0, dtype=np.intp))
+    step = max(1, _CHUNK // max(values[:1].size, 1))
     tied: list[NDArray[np.intp]] = [np.zeros(0, dtype=np.intp)]
     zero_ties = 0
     for start in range(0, len(values), step):
@@ -114,12 +119,26 @@ def find_ties(
     return Ties(peaks.size, every.size, zero_ties, every)
 
 
+def _each_attained_once(
+    values: NDArray[Any], peaks: NDArray[Any], which: NDArray[np.bool_], windows: Windows
+) -> bool:
+    """Whether exactly one element of each of these windows, none of them NaN, is its maximum."""
+    wanted = np.where(which, peaks, np.nan)
+    found = 0
+    for i, j in windows.offsets():
+        (rows, from_rows), (columns, from_columns) = windows.cut(0, i), windows.cut(1, j)
+        equal = values[:, :, from_rows, from_columns] == wanted[:, :, rows, columns]
+        found += int(np.count_nonzero(equal))
+    return found == int(np.count_nonzero(which))
+
+
 def cells_inside(windows: Windows) -> NDArray[np.int64]:
     """(h, w) how many elements of the input each window holds."""
-    total = np.zeros(windows.out, dtype=np.int64)
-    for i, j in windows.offsets():
-        total[windows.cut(0, i)[0], windows.cut(1, j)[0]] += 1
-    return total
+    rows, columns = (np.zeros(n, dtype=np.int64) for n in windows.out)
+    for axis, inside in enumerate((rows, columns)):
+        for k in range(windows.kernel[axis]):
+            inside[windows.cut(axis, k)[0]] += 1
+    return np.outer(rows, columns)
 
 
 def _second_largest(values: torch.Tensor, windows: Windows, scratch: Scratch) -> torch.Tensor:

@@ -48,6 +48,8 @@ def _minus(x: torch.Tensor, other: torch.Tensor | float) -> torch.Tensor:
         return x - other
     if x.dtype not in _COMPUTED:
         return x - torch.full_like(x, other)
+    if other == 0:
+        return x
     # Not `x - other`: forward mode would give the number a tangent of zeros, slowly.
     found: torch.Tensor = torch.ops.aten.sub.Scalar(x, other)
     return found
