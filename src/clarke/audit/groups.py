@@ -13,7 +13,6 @@ Everything else is UNDECIDED.
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +26,7 @@ from clarke.errors import OutOfTimeError
 from clarke.feasibility import Outcome, find_witness
 from clarke.numerics import WITNESS_MARGIN
 from clarke.steering import Program
+from clarke.torch_others import Weak
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Group:
 class _Held(NamedTuple):
     """What ``.grad`` of a leaf was after the last call."""
 
-    gradient: weakref.ref[torch.Tensor]
+    gradient: Weak
     version: Version
     group: Group
 
@@ -205,7 +205,7 @@ class Accumulation:
             gradient = held_by(leaf)
             if gradient is not None:
                 version = Version.of(gradient, recorder)
-                self._held.set(leaf, _Held(weakref.ref(gradient), version, group))
+                self._held.set(leaf, _Held(Weak(gradient), version, group))
         group.size += 1
         if decision.verdict is not Verdict.SMOOTH and not group.broken:
             group.parts.append(

@@ -14,6 +14,7 @@ from clarke.audit.groups import Accumulation, unjudged
 from clarke.audit.history import History
 from clarke.audit.hooks import HookSpy
 from clarke.audit.ignored import Ignored
+from clarke.audit.judge import quietly
 from clarke.audit.keep import Keeper
 from clarke.audit.lookout import NOT_FINITE_ONLY, Lookout
 from clarke.audit.notices import Notices
@@ -37,6 +38,7 @@ from clarke.kinks import default_registry
 from clarke.numerics import STEP_SECONDS
 from clarke.report import Report, build_report
 from clarke.torch_compiled import CompileNotice
+from clarke.torch_others import Swaps
 from clarke.undo import Door, at_the_end, leaves_no_trace
 from clarke.verdict import Verdict
 
@@ -182,7 +184,7 @@ class Audit:
         self._door = Door()
         self._shadows: Shadows | None = None
         self._parts: tuple[
-            Interceptor | HookSpy | Recorder | OptimizerAside | Shadows | CompileNotice, ...
+            Interceptor | HookSpy | Recorder | OptimizerAside | Shadows | CompileNotice | Swaps, ...
         ] = ()
         self._interceptor = Interceptor(self._backward)
         self._places = Places()
@@ -208,13 +210,14 @@ class Audit:
                 "clarke.audit was entered under torch.inference_mode, where no gradient is "
                 "recorded. Open the audit outside of it; evaluation inside the audit may use it."
             )
-        recorder = Recorder(
-            self._operators,
-            self._registry.functions,
-            places=self._places,
-            compiled=self._compiled,
-            early=self._early,
-        )
+        with quietly():
+            recorder = Recorder(
+                self._operators,
+                self._registry.functions,
+                places=self._places,
+                compiled=self._compiled,
+                early=self._early,
+            )
         spy, stepping = (
             HookSpy(recorder),
             OptimizerAside(recorder, self._penalized, self._accumulation.doubts),
@@ -225,10 +228,10 @@ class Audit:
         notice = CompileNotice(
             partial(_without_hooks, recorder, stepping, self._penalized, shadows, self._see_others)
         )
-        self._parts = parts = (self._interceptor, spy, recorder, stepping, shadows, notice)
+        self._parts = parts = (self._interceptor, spy, recorder, stepping, shadows, notice, Swaps())
         try:
             # Their ends are known first: an interrupt between any two steps leaves nothing behind.
-            self._door.arm(self._accumulation.doubts.end, self._end)
+            self._door.arm(self._close, self._end)
             for part in parts:
                 part.__enter__()
             self._recorder, self._spy, self._stepping = recorder, spy, stepping
@@ -247,6 +250,10 @@ class Audit:
 
     def _leave(self, *_exc: object) -> None:
         self._door.close()
+
+    def _close(self) -> None:
+        with quietly():
+            self._accumulation.doubts.end()
 
     def _end(self) -> None:
         """End every part, last first; whole, once more, where an interrupt came between."""
@@ -313,7 +320,7 @@ class Audit:
         """Stand aside where several processes train together in a way that is not followed."""
         recorder = recorder or self._recorder
         if recorder is not None:
-            recorder.stands_aside = self._ranks.aside(root)
+            recorder.stands_aside = recorder.failure or self._ranks.aside(root)
             recorder.gathered = self._ranks.gathered if self._ranks.gathered.groups() else None
 
     def _see_others(self, recorder: Recorder) -> None:
@@ -339,6 +346,8 @@ class Audit:
                 return self._left_out(call, recorder)
             return self._looked_at(call)
         finally:
+            if recorder is not None:
+                recorder.recover()
             if self._lookout is not None:
                 self._lookout.after(recorded=recorded)
             elif self._shadows is not None:
@@ -440,10 +449,12 @@ class Audit:
         self, turn: Turn, decision: Decision, number: int, location: Location, why_ignored: str
     ) -> Report:
         joint, why = turn.join()
-        report = build_report(decision, turn.gradient, turn.work.seconds)
-        if report.correct is not True:
-            report = replace(report, names=self._places.names(turn.leaves))
-        self._counter.add(decision)
+        with quietly():
+            report = build_report(decision, turn.gradient, turn.work.seconds)
+            if report.correct is not True:
+                report = replace(report, names=self._places.names(turn.leaves))
+            self._counter.add(decision)
+            self._history.keep(report)
         step = Step(
             number=number,
             verdict=report.verdict,
@@ -461,7 +472,6 @@ class Audit:
             cures=report.cures,
             ignored=why_ignored,
         )
-        self._history.keep(report)
         self._add(step, report, turn.group)
         return report
 

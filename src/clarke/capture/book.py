@@ -21,10 +21,11 @@ from clarke.capture.live import (
     Unrecorded,
     version_of,
 )
+from clarke.capture.opaque import described
 from clarke.capture.operators import reads_shape_only
 from clarke.capture.weak import TensorTable
+from clarke.torch_others import Weak
 from clarke.torch_private import at_once
-from clarke.torch_sharded import is_spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -153,7 +154,7 @@ class Book:
         epoch: Backward calls whose record has been released.
         tampered: Memory that was changed behind autograd's back.
         gathered: Tells whose memory that comes and goes a tensor lies in, if such memory is in use.
-        spread: The first operation on `DTensor`s since a graph was freed.
+        opaque: The first operation since a graph was freed on tensors that are not followed.
     """
 
     def __init__(self, operators: Operators, places: Places) -> None:
@@ -177,7 +178,7 @@ class Book:
         self._prune_at = _PRUNED
         self._histories: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._cuts = False  # some memory holds values that were cut off
-        self.spread: Node | None = None
+        self.opaque: Node | None = None
         self.tampered: weakref.WeakKeyDictionary[Storage, Tampering] = weakref.WeakKeyDictionary()
 
     # ---------------------------------------------------------------- lookups
@@ -307,8 +308,8 @@ class Book:
         self._slot_count += 1
         storage = self._storage_of(tensor)
         slot = Slot(self._slot_count, self.epoch, storage, tensor.dtype, location)
-        if type(tensor) not in PLAIN and is_spread(tensor):
-            slot.spread = True
+        if tensor.is_nested or type(tensor) not in PLAIN:
+            slot.opaque = described(tensor)
         if storage.first is None:
             storage.first = weakref.ref(slot)
         return slot
@@ -316,7 +317,7 @@ class Book:
     def _hold(self, slot: Slot, tensor: torch.Tensor) -> None:
         # The dictionary must not keep its own key alive through the slot: of a constant an alias is
         # held, and the slot of a variable lives as long as the operations that read it.
-        slot.key = weakref.ref(tensor)
+        slot.key = Weak(tensor)
         gathered = None if self.gathered is None else self.gathered(tensor)
         if gathered is not None:
             slot.storage.gathered = gathered
@@ -388,7 +389,7 @@ class Book:
     def begin_epoch(self) -> None:
         """A graph has been freed: what was cut off before is a constant for what comes."""
         self.epoch += 1
-        self.spread = None
+        self.opaque = None
         for slot in self._histories if len(self._histories) else ():  # to begin takes long
             slot.history = None
         self._histories.clear()

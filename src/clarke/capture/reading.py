@@ -23,6 +23,7 @@ from clarke.capture.live import (
 )
 from clarke.capture.operators import follow_whole, is_whole, reads_shape_only
 from clarke.capture.trace import overload_of
+from clarke.torch_others import Weak
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -112,7 +113,7 @@ class Reading(Book):
         storage = slot.storage
         if storage.first is None or storage.first() is not slot:
             self._make_constant(storage)
-        slot.key, slot.held, slot.version = weakref.ref(tensor), tensor, version_of(slot, tensor)
+        slot.key, slot.held, slot.version = Weak(tensor), tensor, version_of(slot, tensor)
         self._slots.set(tensor, weakref.ref(slot))
         storage.add_external(slot)
         return slot
