@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 
+from clarke.torch_private import put_on
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -77,11 +79,19 @@ class Swaps:
 
 # How many dispatch modes there are; inside the handler of one, how many below it.
 modes_below: Final[Any] = torch._C._len_torch_dispatch_stack  # noqa: SLF001 - has no public name
+_mode_at: Final[Any] = torch._C._get_dispatch_stack_at  # noqa: SLF001 - as above
 _mode: Final[Any] = torch._C._get_dispatch_mode  # noqa: SLF001 - as above
 _KINDS: Final = tuple(torch._C._TorchDispatchModeKey.__members__.values())  # noqa: SLF001 - as above
 _functions: Final[Any] = torch._C._len_torch_function_stack  # noqa: SLF001 - as above
 _seen: Final[Any] = torch._C._is_torch_function_enabled  # noqa: SLF001 - as above
 _seeing: Final[Any] = getattr(torch._C, "_EnableTorchFunction", None)
+
+
+def put_below_others(mode: Any, kind: type) -> None:
+    """Put a dispatch mode that has been entered below all but those of a kind."""
+    stack = [_mode_at(i) for i in range(modes_below())]
+    own = [i for i, m in enumerate(stack) if isinstance(m, kind) and m is not mode]
+    put_on(mode, own[-1] + 1 if own else 0)
 
 
 def is_looked_at() -> bool:

@@ -152,6 +152,7 @@ class Book:
         unrecorded: Writes to memory that are no operations of the record.
         count: Operations recorded so far.
         epoch: Backward calls whose record has been released.
+        epoch_begun: `count` at the last of these.
         tampered: Memory that was changed behind autograd's back.
         gathered: Tells whose memory that comes and goes a tensor lies in, if such memory is in use.
         opaque: The first operation since a graph was freed on tensors that are not followed.
@@ -161,7 +162,7 @@ class Book:
         super().__init__()
         self._operators = operators
         self.places = places
-        self.count = self.epoch = self._slot_count = 0
+        self.count = self.epoch = self.epoch_begun = self._slot_count = 0
         self.unrecorded = Unrecorded()
         self.gathered: Callable[[torch.Tensor], Gathered | None] | None = None
         self.begin_anew()
@@ -388,7 +389,7 @@ class Book:
 
     def begin_epoch(self) -> None:
         """A graph has been freed: what was cut off before is a constant for what comes."""
-        self.epoch += 1
+        self.epoch, self.epoch_begun = self.epoch + 1, self.count
         self.opaque = None
         for slot in self._histories if len(self._histories) else ():  # to begin takes long
             slot.history = None

@@ -103,7 +103,7 @@ class Reading(Book):
                 return slot
             if self._is_followed(slot, tensor):
                 return slot
-        elif is_constant(slot, tensor):
+        elif is_constant(slot, tensor) and not (slot.storage.writers and slot.epoch < self.epoch):
             return slot
         return self._looked_at(slot, tensor, location)
 
@@ -120,8 +120,12 @@ class Reading(Book):
 
     def _looked_at(self, slot: Slot | None, tensor: torch.Tensor, location: Location) -> Slot:
         """The slot of a tensor that is neither a result with a gradient nor a known variable."""
-        if slot is not None and slot.epoch < self.epoch:
-            self._make_past(slot, tensor)
+        if slot is not None and slot.epoch < self.epoch and not tensor.requires_grad:
+            if slot.storage.writers and all(map(self._is_past, slot.storage.writers)):
+                self._retire(tensor, slot.storage)
+                slot = None
+            else:
+                self._make_past(slot, tensor)
         if tensor.requires_grad and tensor.is_leaf and self._is_written(slot, tensor):
             return self._written_leaf(slot, tensor, location)
         if slot is None and tensor.requires_grad:
@@ -218,13 +222,17 @@ class Reading(Book):
         chain otherwise.
         """
         made_by = slot.producer
-        if tensor.requires_grad or slot.storage.writers:
+        if slot.storage.writers:
             return
-        if made_by is not None and made_by.differentiated:
-            return
+        if made_by is not None and made_by.differentiated and slot.dtype.is_floating_point:
+            return  # of its other results there may be a gradient
         slot.producer, slot.masked, slot.stopped, slot.cut_by = None, False, False, ""
         if slot.held is None:
             self._hold(slot, tensor)
+
+    def _is_past(self, writer: Node) -> bool:
+        """Whether what wrote somewhere did so before the last graph was freed, with no gradient."""
+        return not writer.differentiated and writer.index <= self.epoch_begun
 
     def _make_constant(self, storage: Storage) -> None:
         """Hold a buffer that got its shape from a variable, once a view of it is read.

@@ -27,13 +27,17 @@ from clarke.capture.reading import writers_before
 from clarke.capture.saving import saves_otherwise
 from clarke.capture.signs import ZeroFinder, signs_tell
 from clarke.capture.trace import Keep
-from clarke.torch_others import computes_itself, is_looked_at, modes_below
+from clarke.torch_others import (
+    computes_itself,
+    is_looked_at,
+    modes_below,
+    put_below_others,
+)
 from clarke.torch_private import (
     leave_mode,
     may_be_in_forward,
     mode_flags,
     never_trace,
-    put_on,
     saved_tensors_hooks,
     tracing_graph,
 )
@@ -113,7 +117,7 @@ class Recorder(Passing, TorchDispatchMode):
         try:
             super().__enter__()
             # Below the user's own modes: they see what the program does, and nothing of clarke's.
-            put_on(self, 0)
+            put_below_others(self, Recorder)
         except BaseException:
             self.stop()
             raise
