@@ -151,8 +151,7 @@ class Book:
         reads: Values that went into Python.
         unrecorded: Writes to memory that are no operations of the record.
         count: Operations recorded so far.
-        epoch: Backward calls whose record has been released.
-        epoch_begun: `count` at the last of these.
+        epoch, epoch_begun: Backward calls whose record has been released; `count` at the last.
         tampered: Memory that was changed behind autograd's back.
         gathered: Tells whose memory that comes and goes a tensor lies in, if such memory is in use.
         opaque: The first operation since a graph was freed on tensors that are not followed.
