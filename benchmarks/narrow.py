@@ -2,13 +2,14 @@
 
     python benchmarks/narrow.py [--data FOLDER] [--steps N] [--only NAME]
 
-A CNN with max pooling and a batch norm on MNIST (the official files, in FOLDER; without it
-scikit-learn's digits, enlarged), and a transformer that predicts the characters of this project's
-own pages. Each in float32, under autocast in bfloat16, in bfloat16 throughout, and with parameters
-in bfloat16 that are updated from copies in float32; the CNN also under autocast in float16 with a
-gradient scaler. Ties are those that matter, told apart by float64: the function's own, and those of
-rounding alone; "exact too" counts the steps whose gradient is that of the exact program.
-Plain and audited trainings from the same start take turns, step by step.
+A CNN with max pooling and a batch norm on MNIST and on CIFAR-10 (the official files, in FOLDER;
+without it scikit-learn's digits, enlarged), a transformer that reads patches of the latter, and one
+that predicts the characters of this project's own pages. Each in float32, under autocast in
+bfloat16, in bfloat16 throughout, and with parameters in bfloat16 that are updated from copies in
+float32; the CNNs also under autocast in float16 with a gradient scaler. Losses are the first and
+the last that the audited training had. Ties are those that matter, told apart by float64: the
+function's own, and those of rounding alone; "exact too" counts the steps whose gradient is that of
+the exact program. Plain and audited trainings from the same start take turns, step by step.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ _LENGTH = 32
 class Convolutional(nn.Module):
     """Two convolutions, each with ReLU and max pooling, the first with a batch norm."""
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int, size: int) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1),
+            nn.Conv2d(channels, 8, 3, padding=1),
             nn.BatchNorm2d(8),
             nn.ReLU(),
             nn.MaxPool2d(2),
@@ -49,7 +50,7 @@ class Convolutional(nn.Module):
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(784, 10),
+            nn.Linear(size * size, 10),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -76,9 +77,27 @@ class Transformer(nn.Module):
         return scores.flatten(0, 1)
 
 
-def digits(folder: str, size: int) -> Iterator[Batch]:
-    """Batches of MNIST."""
-    images = load(Source.MNIST, folder)
+class Patches(nn.Module):
+    """Two layers of attention and ReLU over patches of 4 x 4 of a picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut = nn.Conv2d(3, 48, 4, stride=4)
+        self.place = nn.Parameter(0.02 * torch.randn(64, 48))
+        layer = nn.TransformerEncoderLayer(48, 4, 96, dropout=0.0, batch_first=True)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(48, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores of the classes, from the largest of what each patch has found."""
+        found = self.body(self.cut(x).flatten(2).transpose(1, 2) + self.place)
+        scores: torch.Tensor = self.head(found.amax(1))
+        return scores
+
+
+def pictures(source: Source, folder: str, size: int) -> Iterator[Batch]:
+    """Batches of MNIST or CIFAR-10."""
+    images = load(source, folder)
     generator = torch.Generator().manual_seed(0)
     for _ in count():
         chosen = torch.randint(len(images.labels), (size,), generator=generator)
@@ -132,6 +151,7 @@ class Training:
         self._own = list(model.parameters())
         self._updated = [p.detach().float().clone() for p in self._own] if way.copies else self._own
         self._optimizer = torch.optim.SGD(self._updated, lr=0.05, momentum=0.9)
+        self.losses: list[float] = []
         self._scaler = torch.amp.GradScaler("cpu", enabled=way.cast is torch.float16)
 
     def step(self) -> None:
@@ -142,7 +162,9 @@ class Training:
         self._model.zero_grad()
         with self._way.inside():
             scores = self._model(inputs)
-        self._scaler.scale(cross_entropy(scores.float(), labels)).backward()
+        loss = cross_entropy(scores.float(), labels)
+        self._scaler.scale(loss).backward()
+        self.losses.append(float(loss.detach()))
         if self._way.copies:
             for copy, p in zip(self._updated, self._own, strict=True):
                 copy.grad = None if p.grad is None else p.grad.float()
@@ -175,7 +197,10 @@ def compared(make: Callable[[], Training], steps: int, seconds: float) -> str:
     rounded = sum(k.rounded or 0 for k in kinks)
     exact = sum("that of the exact program, too" in n for r in audit.reports for n in r.notes)
     first, second = (1000 * statistics.median(t) for t in times)
-    return f"{told} | {own - rounded} | {rounded} | {exact} | {first:.0f} | {second:.0f}"
+    losses = f"{watched.losses[0]:.2f} to {watched.losses[-1]:.2f}"
+    if plain.losses != watched.losses:
+        losses += " (changed by the audit!)"
+    return f"{told} | {losses} | {own - rounded} | {rounded} | {exact} | {first:.0f} | {second:.0f}"
 
 
 def main() -> None:
@@ -189,22 +214,38 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
 
-    def cnn(way: Way) -> Training:
-        torch.manual_seed(0)
-        return Training(Convolutional(), digits(given.data, given.batch), way)
+    models: dict[str, tuple[Callable[[], nn.Module], Callable[[], Iterator[Batch]]]] = {
+        "CNN, MNIST": (
+            partial(Convolutional, 1, 28),
+            partial(pictures, Source.MNIST, given.data, given.batch),
+        ),
+        "CNN, CIFAR-10": (
+            partial(Convolutional, 3, 32),
+            partial(pictures, Source.CIFAR10, given.data, given.batch),
+        ),
+        "transformer, CIFAR-10": (
+            Patches,
+            partial(pictures, Source.CIFAR10, given.data, given.batch),
+        ),
+        "transformer, text": (Transformer, partial(characters, given.batch)),
+    }
 
-    def transformer(way: Way) -> Training:
+    def training(kind: str, way: Way) -> Training:
         torch.manual_seed(0)
-        return Training(Transformer(), characters(given.batch), way)
+        model, batches = models[kind]
+        return Training(model(), batches(), way)
 
-    print("| training | verdicts | own ties | by rounding | exact too | plain step, ms | audited |")
-    print("|---|---|---|---|---|---|---|")
-    for kind, make in (("CNN", cnn), ("transformer", transformer)):
+    print(
+        "| training | verdicts | loss | own ties | by rounding | exact too "
+        "| plain step, ms | audited |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for kind in models:
         for name, way in WAYS.items():
             row = f"{kind}, {name}"
-            if given.only not in row or (kind == "transformer" and way.cast is torch.float16):
+            if given.only not in row or ("CNN" not in kind and way.cast is torch.float16):
                 continue
-            told = compared(partial(make, way), given.steps, given.seconds)
+            told = compared(partial(training, kind, way), given.steps, given.seconds)
             print(f"| {row} | {told} |", flush=True)
 
 

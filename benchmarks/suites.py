@@ -224,9 +224,7 @@ def main() -> None:
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{name} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-        library, _, version = (
-            name.partition("_") if False else name.rpartition("_")[0].rpartition("_")
-        )
+        library, _, version = name.rpartition("_")[0].rpartition("_")
         found[f"{library} {version}.{name.rpartition('_')[2]}"] = json.loads(done.stdout)
         print(name, len(found), "of", len(names), file=sys.stderr, flush=True)
         if options.out is not None:

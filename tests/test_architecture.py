@@ -15,6 +15,7 @@ import pytest
 # From top to bottom: a module imports from its own layer and from those before it.
 LAYERS = (
     "errors.py",
+    "layout.py",
     "deadline.py",
     "verdict.py",
     "numerics.py",

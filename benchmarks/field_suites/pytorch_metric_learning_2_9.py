@@ -18,7 +18,7 @@ OF_PAIRS = (
         "SignalToNoiseRatioContrastiveLoss",
     ),
     *("SupConLoss", "TripletMarginLoss", "TupletMarginLoss", "MarginLoss"),
-    *("PNPLoss", "DynamicSoftMarginLoss"),
+    "PNPLoss",
 )
 OF_CLASSES = (
     *("ArcFaceLoss", "CosFaceLoss", "NormalizedSoftmaxLoss", "ProxyAnchorLoss", "ProxyNCALoss"),
@@ -26,14 +26,21 @@ OF_CLASSES = (
 )
 
 
-def judged(kind, **sizes):
-    """A loss of six embeddings in three classes, in double precision."""
+def made(kind, **sizes):
+    """A loss of embeddings, in double precision."""
     torch.manual_seed(0)
-    loss = getattr(losses, kind)(**sizes).double()
+    return getattr(losses, kind)(**sizes).double()
+
+
+def judged(kind, **sizes):
+    """A loss of six embeddings in three classes."""
+    loss = made(kind, **sizes)
     return lambda x: loss(x, CLASSES)
 
 
 PROGRAMS = (
     *(anywhere(n, judged(n), ROWS) for n in OF_PAIRS),
+    # Its histogram goes on into the next call, with the graph of the last: here each is the first.
+    anywhere("DynamicSoftMarginLoss", lambda x: made("DynamicSoftMarginLoss")(x, CLASSES), ROWS),
     *(anywhere(n, judged(n, num_classes=3, embedding_size=4), ROWS) for n in OF_CLASSES),
 )

@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
-from clarke.capture import brought, brought_home
+from clarke.capture import brought, brought_home, values_again
 from clarke.decide import Confirm, Decision, Settings, decide
+from clarke.decide.branches import steep_across
 from clarke.decide.compiler import compare
-from clarke.decide.detached import judge_detached
+from clarke.decide.detached import judge_detached, read_into_python
+from clarke.decide.hazards import not_lipschitz
+from clarke.decide.otherwise import Sample, can_be_told, grouped, has_no_other_side
+from clarke.decide.rates import Again
+from clarke.decide.tolerance import peak
 from clarke.decide.unseen import judge_unseen
 from clarke.decide.values import judge_values
 from clarke.errors import (
+    ClarkeError,
     InputError,
     ModifiedSinceError,
     OutOfMemoryError,
     OutOfTimeError,
+    ReplayError,
     WrongGradientError,
 )
-from clarke.numerics import CHECK_SECONDS
+from clarke.numerics import (
+    CHECK_SECONDS,
+    OTHERWISE_PROGRAMS,
+    OTHERWISE_RAYS,
+    OTHERWISE_STEPS,
+)
 from clarke.prepare import prepared
 from clarke.report import Report, build_report
+from clarke.steering import Program
 from clarke.undo import leaves_no_trace
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from clarke.capture import Trace
     from clarke.prepare import Prepared
+
+
+_LEFT_OPEN: Final = (Verdict.UNDECIDED, Verdict.SURROGATE)  # what a branch of Python may leave
 
 
 @leaves_no_trace
@@ -113,11 +131,27 @@ def _decided(
     run: Prepared, gradient: tuple[torch.Tensor, ...], settings: Settings, *, given: bool
 ) -> Decision:
     """The verdict on a gradient, held against what the function returns."""
+    found = _held(run, run.trace, run.slots, gradient, settings, given=given)
+    if found.verdict in _LEFT_OPEN:
+        return judge_otherwise(run, gradient, settings, found) or found
+    return found
+
+
+def _held(
+    run: Prepared,
+    trace: Trace,
+    slots: tuple[int, ...],
+    gradient: tuple[torch.Tensor, ...],
+    settings: Settings,
+    *,
+    given: bool,
+) -> Decision:
+    """What the record says of a gradient, held against what the function returns."""
     rerun = run.rerun
     decision = decide(
-        brought_home(run.trace),
+        brought_home(trace),
         run.registry,
-        run.slots,
+        slots,
         tuple(map(brought, gradient)),
         settings,
         None if rerun is None else lambda point: tuple(map(brought, rerun(point))),
@@ -127,12 +161,77 @@ def _decided(
     )
     holding = f"holding the verdict {decision.verdict.name} against the function's values"
     with run.deadline.during(holding):
-        if decision.verdict.correct is not None:
+        told = decision.verdict is not Verdict.UNDECIDED or decision.out_of_time
+        if decision.verdict.correct is not None or not (told or run.opened is None):
             # Only then: what a custom Function ran inside cannot always be run again.
-            decision = judge_detached(decision, run.slots, run.values, run.deadline)
+            decision = judge_detached(decision, slots, run.values, run.deadline)
         if run.rerun is not None and settings.confirm is Confirm.ALWAYS:
-            decision = judge_values(decision, run.slots, run.value, run.rerun, run.deadline)
-        return judge_unseen(decision, run.slots, run.value, run.deadline)
+            decision = judge_values(decision, slots, run.value, run.rerun, run.deadline)
+        return judge_unseen(decision, slots, run.value, run.deadline)
+
+
+def judge_otherwise(
+    run: Prepared, gradient: tuple[torch.Tensor, ...], settings: Settings, found: Decision
+) -> Decision | None:
+    """What programs say of a gradient that run beside the point, and not at it; None if nothing."""
+    analysis = found.analysis
+    if analysis is None or run.rerun is None or run.drew or not can_be_told(run.trace):
+        return None
+    samples: list[Sample] = []
+    point = [x.detach() for x in run.leaves]
+    scale = peak(point) or 1.0
+    generator = torch.Generator().manual_seed(4)
+    try:
+        for _ in range(int(OTHERWISE_RAYS)):
+            ray = [torch.randn(x.shape, dtype=x.dtype, generator=generator) for x in point]
+            for sign in (1, -1):
+                far, near = (
+                    run.sample([x + sign * s * scale * d for x, d in zip(point, ray, strict=True)])
+                    for s in OTHERWISE_STEPS
+                )
+                if not far.same_as(near):
+                    return None
+                samples.append(far)
+    except (ClarkeError, RuntimeError):
+        return None
+    programs = grouped(samples)
+    alone = len(programs) == 1 and has_no_other_side(analysis)
+    for sample in programs[: int(OTHERWISE_PROGRAMS)]:
+        decision = _otherwise(run, sample, gradient, settings)
+        if decision is None:
+            continue
+        if decision.verdict.correct or (alone and decision.verdict is Verdict.NOT_CLARKE):
+            return decision
+    steep = steep_across(Program(analysis, run.slots, deadline=run.deadline), Again(run.value))
+    if steep is None:
+        return None
+    culprits = read_into_python(run.trace)
+    return not_lipschitz(Program(analysis, run.slots), found.relevance, culprits, steep)
+
+
+def _otherwise(
+    run: Prepared, sample: Sample, gradient: tuple[torch.Tensor, ...], settings: Settings
+) -> Decision | None:
+    """What one of them says; None where it cannot be run at the point."""
+    try:
+        trace = sample.at(run.registry, run.deadline)
+    except ReplayError:
+        return None
+    known = {id(e.tensor): e.slot for e in trace.leaves()}
+    if not bool(values_again(trace, run.deadline)[trace.output].isfinite().all()):
+        return None  # a quotient of zeros, which the branch at the point is there to avoid
+    if not all(id(x) in known for x in run.leaves):
+        return None
+    slots = tuple(known[id(x)] for x in run.leaves)
+    found = _held(run, trace, slots, gradient, settings, given=True)
+    if found.verdict is Verdict.SMOOTH:
+        found = replace(found, verdict=Verdict.BOULIGAND, reason=Verdict.BOULIGAND.value)
+    read = read_into_python(run.trace)
+    told = (
+        f"What Python reads at {read[0].location} is otherwise beside the point: what runs there "
+        "is judged."
+    )
+    return replace(found, notes=(*found.notes, told), culprits=found.culprits or read[:1])
 
 
 def _compiled(

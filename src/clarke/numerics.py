@@ -167,6 +167,14 @@ SAME_FORMULA = Threshold(
     JUDGED,
 )
 
+OF_THE_TERMS = Threshold(
+    64.0,
+    "Roundings of the program's coarsest type, of an entry's terms, up to which a gradient that "
+    "came through a custom Function is that of the recorded operations, without sampling errors: "
+    "a sum of some thousand terms leaves as much. What differs by more goes up the ladder.",
+    JUDGED,
+)
+
 RANDOM_BITS = Threshold(2.0**-63, "Turns 63 random bits into a number in [0, 1).", NONE)
 
 QUICK_BOUND = Threshold(
@@ -406,6 +414,23 @@ BRANCH_SCALES = Threshold(
     "Distances on each of these rays, each a quarter of the one before: from 1/16 to 1e-15.",
     (Verdict.NOT_LIPSCHITZ,),
 )
+OTHERWISE_RAYS = Threshold(
+    3.0,
+    "Pairs of random rays on which a program that reads numbers into Python is recorded again: "
+    "enough that a branch on one side of a plane shows with probability 7/8 on both.",
+    (Verdict.BOULIGAND, Verdict.CLARKE, Verdict.NOT_CLARKE),
+)
+OTHERWISE_STEPS = Steps(
+    (2.0**-20, 2.0**-24),
+    "Distances, in parts of the largest coordinate, at which that is done: the same program at "
+    "both. Far above rounding, and within what a branch elsewhere leaves free.",
+    (Verdict.BOULIGAND, Verdict.CLARKE, Verdict.NOT_CLARKE),
+)
+OTHERWISE_PROGRAMS = Threshold(
+    3.0,
+    "Programs beside a point that are judged: each has a share of the time.",
+    (Verdict.BOULIGAND, Verdict.CLARKE),
+)
 BESIDE_ULPS = Threshold(
     64.0,
     "Distance, in spacings of a coordinate's numbers, below which a random direction is rounded "
@@ -622,6 +647,12 @@ DETACHED_APART = Steps(
     (1e-3, 0.05),
     "Relative differences of the function's rate from that with detached values constant from "
     "which they are apart: the finest that roundings allow.",
+    (Verdict.SURROGATE,),
+)
+SAME_RATE = Threshold(
+    1e-9,
+    "Relative difference of the gradients in float64 with detached values held constant and not, "
+    "up to which they are one: far below any rate that values tell apart.",
     (Verdict.SURROGATE,),
 )
 RATE_STEPS = Steps(
@@ -865,6 +896,12 @@ NORM_RANK = Threshold(
     "that moves along one line: some thousand roundings. The norm is then an absolute value.",
     JUDGED,
 )
+BALL_INSIDE = Threshold(
+    64 * 2.0**-53,
+    "Of the terms of a row: how far a direction may be outside of a cell and count as on its "
+    "border; limits along it are those of directions inside.",
+    JUDGED,
+)
 NORM_SLACK = Threshold(
     1e-9,
     "Of an entry's largest size: what least squares in float64 may leave of the greatest slope of "
@@ -923,6 +960,11 @@ IN_COMBINATION = Threshold(
 PROJECTION_CLOSE = Threshold(
     1e-12,
     "Part of the largest entry below which the distance of a projection counts as none.",
+    NONE,
+)
+PROJECTION_ROUND = Threshold(
+    4 * 2.0**-53,
+    "The same of a set with balls in it, where vectors on the border are none of finitely many.",
     NONE,
 )
 PROJECTION_GAIN = Threshold(
@@ -1209,6 +1251,18 @@ JUDGING_NOTABLE = Threshold(
 CURE_SHARE = Threshold(
     0.25,
     "Share of the time left in which rewritings of what made a gradient wrong are tried.",
+    NONE,
+)
+CURE_MOVES = Steps(
+    (0.0, 0.25),
+    "How far the variables are moved, where a program that is written otherwise is held against "
+    "the one that ran: far from where rounding could hide another function.",
+    NONE,
+)
+CURE_SAME = Threshold(
+    1e-9,
+    "By how much, relatively, the values of the two may differ: both are computed in float64, and "
+    "sums of a million terms round less.",
     NONE,
 )
 ROW_ENTRIES = Threshold(

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import Made, PythonReads, RefusingRecorder, collect_opened, collect_trace
+from clarke.capture import (
+    Made,
+    PythonReads,
+    RefusingRecorder,
+    collect_opened,
+    collect_trace,
+    values_again,
+)
 from clarke.constraints import resolve
 from clarke.deadline import Deadline, check_seconds
 from clarke.decide.applied import not_vouched
 from clarke.decide.detached import declared_rate, numbers_read, opened_value
 from clarke.decide.hazards import obstacle
+from clarke.decide.otherwise import Sample
 from clarke.decide.rates import Again
 from clarke.errors import (
     CaptureError,
     InputError,
+    ReplayError,
     UnsupportedError,
 )
 from clarke.kinks import default_registry
@@ -50,6 +60,7 @@ class Prepared:
         rerun: AD's gradient at other values of the variables, by running the function again; None
             unless all variables are float64, or where it would draw other random numbers.
         beside: The same for variables of any type, as a hint: not for proofs.
+        sample: What runs at other values of the variables, recorded anew.
         drew: The function drew random numbers.
         rewritten: Where the function changed one of its variables before using it, if it did.
         compiled: AD's gradient and the function's value where torch.compile runs what it has
@@ -69,6 +80,7 @@ class Prepared:
     beside: Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, ...]]
     compiled: Callable[[], tuple[tuple[torch.Tensor, ...], float]] | None
     deadline: Deadline
+    sample: Callable[[Sequence[torch.Tensor]], Sample]
     drew: bool
     rewritten: Location | None = None
 
@@ -213,11 +225,38 @@ def prepared(
                 rerun.gradient,
                 compiled.here if recorder.compiled else None,
                 deadline,
+                partial(_sample, rerun, registry, own),
                 drew,
                 _rewritten([x for x in leaves if id(x) in changed], recorder),
             )
     finally:
         world.restore()
+
+
+def _sample(
+    rerun: Rerun, registry: Registry, own: set[int], point: Sequence[torch.Tensor]
+) -> Sample:
+    """What the function runs at another point.
+
+    Args:
+        rerun: The function.
+        registry: The rules.
+        own: The variables, by identity.
+        point: Their values.
+
+    Raises:
+        ClarkeError: It does not run there, or cannot be watched.
+    """
+    recorder = RefusingRecorder(registry.keeps, registry.functions)
+    with rerun.moved(point), torch.enable_grad():
+        try:
+            with recorder, PythonReads(recorder):
+                result = rerun.run()
+        except RuntimeError as error:
+            raise ReplayError(f"The function does not run beside the point: {error}") from error
+        trace = collect_trace(recorder, _scalar(result, recorder), all_reads=True)
+        trace = narrowed(trace, {e.slot for e in trace.leaves() if id(e.tensor) in own})
+        return Sample(trace, values_again(trace))
 
 
 def _draws_by_values(trace: Trace) -> bool:

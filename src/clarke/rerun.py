@@ -117,7 +117,7 @@ class Rerun:
         Raises:
             ReplayError: The function does not take that point, and says so in its own way.
         """
-        with self._moved(point):
+        with self.moved(point):
             try:
                 with torch.enable_grad():
                     output = self._function(*self._arguments)
@@ -155,7 +155,7 @@ class Rerun:
         NaN where it takes no such point: it may check its input, or return another number of
         values there.
         """
-        with self._moved(point), torch.enable_grad():
+        with self.moved(point), torch.enable_grad():
             try:
                 return float(self._function(*self._arguments).detach())
             except OutOfTimeError:
@@ -163,8 +163,13 @@ class Rerun:
             except Exception:  # noqa: BLE001 - in whatever way it says so
                 return math.nan
 
+    def run(self) -> Any:
+        """What the function returns where its variables are."""
+        return self._function(*self._arguments)
+
     @contextmanager
-    def _moved(self, point: Sequence[torch.Tensor]) -> Iterator[None]:
+    def moved(self, point: Sequence[torch.Tensor]) -> Iterator[None]:
+        """The variables at another point; they are put back afterwards."""
         self._deadline.afford(self._cost, "running the function again beside the point")
         started = time.monotonic()
         self._world.restore()

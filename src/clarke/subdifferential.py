@@ -90,8 +90,7 @@ def subdifferential(
         program = described(run)
         budget = set_limits() if limits is None else limits
         source = Source(program, replace(budget, rounding=not exact), seed)
-        if source.regular is None:
-            source.listed(run.deadline)
+        _ = source.either
     return Subdifferential(source, run.gradient)
 
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 # --- tensors -------------------------------------------------------------------------------------
 
-_PLAIN: Final = (torch.Tensor, torch.nn.Parameter)
+PLAIN: Final = (torch.Tensor, torch.nn.Parameter)
 _NO_CODE: Final[Any] = torch.Tensor.__torch_dispatch__
 
 
@@ -33,7 +33,7 @@ def computes_itself(kind: type) -> bool:
 def is_opaque(tensor: torch.Tensor) -> bool:
     """Whether a tensor shows no values: it has none, several tensors, or code of its own."""
     kind = type(tensor)
-    return (kind not in _PLAIN and computes_itself(kind)) or tensor.is_meta or tensor.is_nested
+    return (kind not in PLAIN and computes_itself(kind)) or tensor.is_meta or tensor.is_nested
 
 
 class Weak(weakref.ref[torch.Tensor]):
@@ -104,7 +104,7 @@ def is_looked_at() -> bool:
 
 def shows_functions(tensors: Any) -> bool:
     """Whether what is read of some tensors would be shown to somebody (``__torch_function__``)."""
-    return _functions() > 0 or any(type(t) not in _PLAIN for t in tensors)
+    return _functions() > 0 or any(type(t) not in PLAIN for t in tensors)
 
 
 def shown(function: Callable[..., T]) -> Callable[..., T]:

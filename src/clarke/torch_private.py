@@ -12,6 +12,7 @@ import threading
 import weakref
 from functools import partial
 from operator import methodcaller
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
@@ -344,6 +345,12 @@ def comm_hooks(replica: Any) -> list[str]:
     """The names of the hooks by which such a module sends gradients."""
     found = getattr(replica, "_comm_hooks", ())
     return [getattr(hook, "__qualname__", type(hook).__name__) for hook, _ in found]
+
+
+# Those of torch that send the mean in a narrower type and change nothing else.
+ROUNDING_HOOKS: Final = MappingProxyType(
+    {"fp16_compress_hook": torch.float16, "bf16_compress_hook": torch.bfloat16}
+)
 
 
 # --- forward mode differentiation ----------------------------------------------------------------

@@ -35,3 +35,9 @@ class Verdict(Enum):
         if self in (Verdict.SMOOTH, Verdict.BOULIGAND, Verdict.CLARKE):
             return True
         return False if self is Verdict.NOT_CLARKE else None
+
+    @property
+    def so_far(self) -> str:
+        """Begins a sentence that goes on with why it is not said: ", but ..."."""
+        word = "wrong" if self is Verdict.NOT_CLARKE else "right"
+        return f"By the operations that ran the gradient is {word} ({self.name})"

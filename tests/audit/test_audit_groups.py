@@ -35,15 +35,18 @@ def test_parts_that_agree_are_certified_together(w):
 
 def test_parts_that_contradict_are_not_called_correct(w):
     # relu(w) and -relu(-w) are each fine at 0, their sum is the identity with gradient 1, not 0.
-    with clarke.audit("raise") as watch:
+    with clarke.audit() as watch:
         torch.relu(w).backward()
-        (-torch.relu(-w)).backward()
+        with pytest.warns(clarke.WrongGradientWarning, match=r"sum that \.grad holds .* is wrong"):
+            (-torch.relu(-w)).backward()
     assert w.grad == 0
     assert [s.verdict for s in watch.steps] == [Verdict.BOULIGAND] * 2
-    assert joints(watch) == [Verdict.BOULIGAND, Verdict.UNDECIDED]
-    assert "no direction" in watch.steps[1].joint_reason
+    assert joints(watch) == [Verdict.BOULIGAND, Verdict.NOT_CLARKE]
+    assert "judged together" in watch.steps[1].joint_reason
+    assert [c.location.module for c in watch.steps[1].culprits] == ["call 1", "call 2"]
     summary = watch.summary()
-    assert summary.joint == {Verdict.UNDECIDED: 1}
+    assert summary.joint == {Verdict.NOT_CLARKE: 1}
+    assert summary.correct is False
 
 
 def test_one_kinked_part_keeps_its_verdict(w):
@@ -71,12 +74,12 @@ def test_one_kinked_part_keeps_its_verdict(w):
     ]
 
 
-def test_mixtures_are_not_added_up(w):
+def test_mixtures_are_judged_as_one_program(w):
     with clarke.audit() as watch:
         torch.abs(w).backward()
-        (-torch.abs(w)).backward()
+        (-torch.abs(w)).backward()  # their sum is 0 everywhere
     assert [s.verdict for s in watch.steps] == [Verdict.CLARKE] * 2
-    assert joints(watch)[1] is Verdict.UNDECIDED
+    assert joints(watch)[1] is Verdict.BOULIGAND
 
 
 @pytest.mark.parametrize("to_none", [True, False])
@@ -144,10 +147,11 @@ def test_microbatches_of_a_network():
             optimizer.zero_grad()
     assert len(set(groups(watch))) == 2
     # All ReLUs of the layer off: the bias shift is a direction for every microbatch. The first
-    # call was judged by its layer, without rows, since nothing said that more would follow.
-    later = [Verdict.BOULIGAND] * 3
-    assert joints(watch) == [Verdict.BOULIGAND, Verdict.UNDECIDED, Verdict.UNDECIDED, *later]
-    assert "before it was clear" in watch.steps[1].joint_reason
+    # call was judged by its layer, without rows, since nothing said that more would follow; its
+    # program was kept.
+    assert joints(watch) == [Verdict.BOULIGAND] * 6
+    assert "judged together" in watch.steps[1].joint_reason
+    assert "One direction" in watch.steps[-1].joint_reason
 
 
 def test_rows_of_different_parameters_are_put_side_by_side():
@@ -156,12 +160,11 @@ def test_rows_of_different_parameters_are_put_side_by_side():
         torch.relu(a).backward()
         torch.relu(b - a).backward()
         torch.relu(-a - b).backward()  # a < 0, b < a, a + b > 0: contradiction
-    assert joints(watch)[:2] == [Verdict.BOULIGAND] * 2
-    assert joints(watch)[2] is Verdict.UNDECIDED
+    assert joints(watch) == [*[Verdict.BOULIGAND] * 2, Verdict.CLARKE]
 
 
 def test_parts_too_large_to_keep_leave_the_sum_open(w, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("clarke.audit.groups"), "_ALWAYS", 0)
+    monkeypatch.setattr(importlib.import_module("clarke.audit.groups"), "ALWAYS", 0)
     with clarke.audit() as watch:
         for _ in range(2):
             torch.relu(w).backward()

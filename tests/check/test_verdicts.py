@@ -314,6 +314,7 @@ def test_a_wrong_formula_at_a_special_input_is_caught(bent_is_known):
     report = clarke.check(bent, (leaf(1.0),))
     assert report.gradient[0].item() == 0  # and should be 2
     assert report.verdict is Verdict.UNDECIDED
+    assert "ran the gradient is right (" in report.reason
     assert "running the program does not confirm it" in report.reason
     (culprit,) = report.culprits
     assert culprit.operation == "Bent"  # which implements the operation

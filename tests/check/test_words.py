@@ -85,4 +85,4 @@ def test_a_direction_shows_no_roundings():
     )
     certificate = SimpleNamespace(witnesses=(witness,), weights=(1.0,))
     (line,) = _witnesses(SimpleNamespace(certificate=certificate))
-    assert "towards [-0.5, 0], the gradient is this one" in line
+    assert "towards [-0.5, 0], the gradient is this one" in line.text

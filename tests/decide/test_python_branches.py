@@ -116,10 +116,14 @@ def test_the_other_side_is_steep(function: Function) -> None:
     assert clarke.check(function, (at(0, 0),)).verdict is Verdict.NOT_LIPSCHITZ
 
 
-def test_a_branch_of_one_point_has_no_side() -> None:
+def test_a_branch_of_one_point_is_not_the_function_around_it() -> None:
     report = clarke.check(at_one_point, (at(0),))
-    assert report.verdict is Verdict.UNDECIDED
-    assert "clarke cannot follow the other side" in report.reason
+    assert report.verdict is Verdict.NOT_CLARKE
+    assert report.element is not None
+    assert report.element[0].tolist() == [1]
+    assert report.certificate is not None
+    assert report.certificate.verify()
+    assert "is otherwise beside the point" in " ".join(str(report).split())
 
 
 def test_what_is_detached_on_the_side_shows() -> None:

@@ -547,7 +547,7 @@ EXPECTED = {
     one_at_a_kink_that_cancels_alone: (WRONG, ""),
     wrong_parts_with_a_right_mean: (RIGHT, ""),
     each_uses_another_parameter: (RIGHT, ""),
-    rounded_by_a_hook: (ASIDE, "fp16_compress_hook"),
+    rounded_by_a_hook: (["SMOOTH"], ""),
     several_dtypes_and_buckets: (["CLARKE"], ""),
     static_graph: (["NOT_CLARKE", "NOT_CLARKE"], ""),
     unused_by_all: (WRONG, ""),

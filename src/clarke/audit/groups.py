@@ -1,78 +1,39 @@
-"""Several backward calls that add up in ``.grad`` are one gradient: the verdict on the sum.
-
-That each part is an element of its own subdifferential proves nothing about the sum, since the
-subdifferential of a sum is smaller than the sum of subdifferentials. What is proved here:
-
-- If all parts but one are smooth, the sum rule is an equality (Clarke 1983, Prop. 2.3.3,
-  Corollary 1), so the verdict of the one part is that of the sum.
-- If several parts are Bouligand gradients and ONE direction satisfies the rows of all of them
-  together, the sum is a Bouligand gradient (the witness theorem on the summed program).
-
-Everything else is UNDECIDED.
-"""
+"""Several backward calls that add up in ``.grad`` are one gradient: which calls those are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
+import torch
 
 from clarke.audit.doubts import Doubts, Version, is_nonzero
+from clarke.audit.sums import ACCUMULATING, ALWAYS, Kept, Part, Sum, judge_sum, kept_of, unjudged
 from clarke.capture import TensorTable
-from clarke.constraints import build_rows
-from clarke.deadline import UNLIMITED, Deadline
-from clarke.errors import OutOfTimeError
-from clarke.feasibility import Outcome, find_witness
-from clarke.numerics import WITNESS_MARGIN
-from clarke.steering import Program
 from clarke.torch_others import Weak
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import torch
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Mapping, Sequence
 
     from clarke.audit.judge import Case
     from clarke.capture import Recorder
-    from clarke.decide import Decision
+    from clarke.deadline import Deadline
+    from clarke.decide import Decision, Settings
 
     Held = Callable[[torch.Tensor], torch.Tensor | None]
 
-# Rows of a part are kept for later parts: always up to the first size (2 MB), up to the second
-# (64 MB) once the program is known to accumulate gradients.
-_ALWAYS = 250_000
-_ACCUMULATING = 8_000_000
 _PARTS = 64  # a .grad that nobody clears must not let the record grow
 _UNSEEN = "a .grad held values that clarke did not see being computed"
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """The rows of one part: (m, n) over its variables, which are numbered, with their sizes."""
-
-    matrix: NDArray[np.float64]
-    leaves: tuple[int, ...]
-    sizes: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """One backward call of a group; `missing` says why a non-smooth part has no rows."""
-
-    number: int
-    verdict: Verdict
-    rows: Rows | None
-    missing: str = ""
 
 
 @dataclass(eq=False)
 class Group:
     """The calls whose gradients the same ``.grad`` holds; `broken` says why no sum is judged.
 
-    `size` counts all calls, `parts` holds those that are not smooth. `doubtful` says why some of
+    `size` counts all calls, `parts` holds those that are not smooth. `shifts` are what repairs have
+    added to the sum, by the number of the leaf; `late` says that judging the parts together took
+    more than the time. `doubtful` says why some of
     the leaves that the last call added to hold more than these. Of `counted_calls`, a history has
     counted the verdict `counted` on their sum. Where several processes train together, `programs`
     are those of the `parts`, as they are sent, and `unsent` says why one is missing.
@@ -82,12 +43,20 @@ class Group:
     size: int = 0
     parts: list[Part] = field(default_factory=list)
     versions: dict[int, Version] = field(default_factory=dict)
+    shifts: dict[int, torch.Tensor] = field(default_factory=dict)
+    late: bool = False
     broken: str = ""
     doubtful: str = ""
     programs: list[bytes] = field(default_factory=list)
     unsent: str = ""
     counted_calls: int = 0
     counted: Verdict | None = None
+
+    def add_shifts(self, shifts: Mapping[int, torch.Tensor]) -> None:
+        """What repairs have added."""
+        for number, shift in shifts.items():
+            earlier = self.shifts.get(number)
+            self.shifts[number] = shift if earlier is None else earlier + shift
 
 
 class _Held(NamedTuple):
@@ -117,6 +86,7 @@ class Accumulation:
         self._held: TensorTable[_Held] = TensorTable()
         self._numbers: TensorTable[int] = TensorTable()
         self._count = 0
+        self._first = 0  # the first group: nobody knows yet whether gradients add up
         self.accumulating = False
 
     def begin(
@@ -170,6 +140,7 @@ class Accumulation:
     def _merged(self, number: int, continued: dict[int, Group]) -> Group:
         """The groups that call `number` continues, as one, or a new one."""
         if not continued:
+            self._first = self._first or number
             return Group(number)
         self.accumulating = True
         group = continued.pop(min(continued))
@@ -180,47 +151,72 @@ class Accumulation:
             group.size += other.size
             group.versions.update(other.versions)
             group.broken = group.broken or other.broken
+            group.late = group.late or other.late
+            group.add_shifts(other.shifts)
         return group
 
     def finish(
-        self,
-        group: Group,
-        number: int,
-        case: Case,
-        decision: Decision,
-        recorder: Recorder,
-        *,
-        repaired: bool,
-        deadline: Deadline = UNLIMITED,
-        held_by: Held = held,
-    ) -> tuple[Verdict, str]:
-        """Add a judged call to its group, after ``.grad`` has its final value.
-
-        A repaired part counts as what its new gradient is at least, a Clarke gradient.
+        self, group: Group, part: Part | None, settings: Settings, deadline: Deadline
+    ) -> Sum:
+        """Add a judged call to its group, after `hold`; with a part unless it is smooth.
 
         Returns:
-            The verdict on the accumulated sum, and its explanation.
+            The verdict on the accumulated sum.
         """
-        for leaf in case.leaves:
-            gradient = held_by(leaf)
-            if gradient is not None:
-                version = Version.of(gradient, recorder)
-                self._held.set(leaf, _Held(Weak(gradient), version, group))
         group.size += 1
-        if decision.verdict is not Verdict.SMOOTH and not group.broken:
-            group.parts.append(
-                Part(number, Verdict.CLARKE, None)
-                if repaired
-                else self._part(number, case, decision, deadline)
-            )
+        if part is not None and not group.broken:
+            group.parts.append(part)
         if len(group.parts) > _PARTS:
             group.broken = f"more than {_PARTS} of its parts are not smooth"
         if group.broken:
             group.parts.clear()
-        joint, why = joint_verdict(group, deadline)
-        if group.doubtful and not why:
+            return Sum(Verdict.UNDECIDED, unjudged(group.broken))
+        found = judge_sum(
+            group.parts, group.shifts, group.size, settings, deadline, judge=not group.late
+        )
+        group.late = group.late or found.late
+        if group.doubtful and not found.why:
             why = f"Where .grad holds more, judged when it is used: {group.doubtful}."
-        return joint, why
+            return Sum(found.verdict, why)
+        return found
+
+    def hold(
+        self,
+        group: Group,
+        leaves: Sequence[torch.Tensor],
+        recorder: Recorder,
+        held_by: Held = held,
+    ) -> tuple[int, ...]:
+        """What ``.grad`` of some leaves is now is what a group has put there; their numbers."""
+        for leaf in leaves:
+            gradient = held_by(leaf)
+            if gradient is not None:
+                version = Version.of(gradient, recorder)
+                self._held.set(leaf, _Held(Weak(gradient), version, group))
+        return self._numbered(leaves)
+
+    def repair(self, group: Group, found: Sum, recorder: Recorder) -> bool:
+        """Put a correct sum in the place of a wrong one; False if there is none."""
+        leaves = self.leaves(found.order)
+        if found.shifts is None or any(leaf is None for leaf in leaves):
+            return False
+        with torch.no_grad():
+            group.add_shifts(found.shifts)
+            for leaf, shift in zip(leaves, found.shifts.values(), strict=True):
+                if leaf is None:  # pragma: no cover - looked at above
+                    continue
+                added = shift.to(leaf.device, leaf.dtype).reshape(leaf.shape)
+                if leaf.grad is not None:
+                    leaf.grad.add_(added)
+                elif bool(added.any()):
+                    leaf.grad = added
+        self.hold(group, [x for x in leaves if x is not None], recorder)
+        return True
+
+    def leaves(self, numbers: Sequence[int]) -> tuple[torch.Tensor | None, ...]:
+        """The variables with some numbers; None for what is gone."""
+        known = {entry.value: entry() for entry in self._numbers.entries.values()}
+        return tuple(known.get(n) for n in numbers)
 
     def _number(self, leaf: torch.Tensor) -> int:
         found = self._numbers.get(leaf)
@@ -230,114 +226,22 @@ class Accumulation:
             self._numbers.set(leaf, found)
         return found
 
-    def _part(self, number: int, case: Case, decision: Decision, deadline: Deadline) -> Part:
-        relevance, analysis = decision.relevance, decision.analysis
-        certificate = decision.certificate
-        if decision.counts and decision.verdict is Verdict.BOULIGAND:
-            why = f"call {number} was judged by layers, before it was clear that gradients add up"
-            return Part(number, decision.verdict, None, why)
-        if (
-            decision.verdict is not Verdict.BOULIGAND
-            or relevance is None
-            or analysis is None
-            or certificate is None
-        ):
-            why = f"call {number} was judged together with other processes"
-            return Part(number, decision.verdict, None, why if analysis is None else "")
-        if decision.theorem not in ("witness", "bias shift"):
-            return Part(
-                number, decision.verdict, None, f"call {number} was proved by {decision.theorem}"
-            )
-        sizes = tuple(x.numel() for x in case.leaves)
-        limit = _ACCUMULATING if self.accumulating else _ALWAYS
-        m = len(certificate.witnesses[0].kinks)
-        if m * sum(sizes) > limit:
-            why = f"call {number} has {m} rows over {sum(sizes)} variables, too many to keep"
-            if not self.accumulating:
-                why += " before it was clear that gradients accumulate"
-            return Part(number, decision.verdict, None, why)
-        operator = build_rows(
-            Program(analysis, case.slots, deadline=deadline),
-            certificate.witnesses[0].choices,
-            relevance.relevant,
-        )
-        leaves = tuple(self._number(x) for x in case.leaves)
-        try:
-            rows = Rows(operator.dense(), leaves, sizes)
-        except OutOfTimeError as error:
-            return Part(number, decision.verdict, None, f"call {number}: {error}")
-        return Part(number, decision.verdict, rows)
+    @property
+    def limit(self) -> float:
+        """Bytes of rows, and of a program, that are kept of a part for later ones."""
+        return ACCUMULATING if self.accumulating else ALWAYS
 
+    def keep(self, group: Group, case: Case, decision: Decision) -> Kept | str:
+        """The program of a call that is not smooth, for later calls of its group, or why not."""
+        if decision.verdict is Verdict.SMOOTH:
+            return ""
+        if decision.out_of_time:
+            return "time ran out when it was judged"
+        if decision.verdict in (Verdict.NONFINITE, Verdict.SURROGATE):
+            return f"it is {decision.verdict.name}"
+        if not (self.accumulating or group.number == self._first):
+            return "that was before it was clear that gradients add up"
+        return kept_of(case, self._numbered(case.leaves), self.limit)
 
-def unjudged(why: str) -> str:
-    """What is said of a sum that cannot be judged."""
-    return f"The sum in .grad cannot be judged: {why}."
-
-
-def joint_verdict(group: Group, deadline: Deadline = UNLIMITED) -> tuple[Verdict, str]:
-    """The verdict on the sum of the gradients of a group's parts."""
-    if group.broken:
-        return Verdict.UNDECIDED, unjudged(group.broken)
-    kinked = group.parts
-    if not kinked:
-        return Verdict.SMOOTH, ""
-    if len(kinked) == 1:
-        return kinked[0].verdict, ""
-    undecided = [p for p in kinked if p.verdict is not Verdict.BOULIGAND]
-    if undecided:
-        found = ", ".join(f"call {p.number} is {p.verdict.name}" for p in undecided[:3])
-        return (
-            Verdict.UNDECIDED,
-            (
-                f"{len(kinked)} of {group.size} accumulated gradients stand at kinks and "
-                f"{found}; their sum is not settled by the parts."
-            ),
-        )
-    missing = next((p.missing for p in kinked if p.rows is None), "")
-    if missing:
-        return Verdict.UNDECIDED, f"The rows of the parts are not all at hand: {missing}."
-    rows = [p.rows for p in kinked if p.rows is not None]
-    found_direction = find_witness(_stack(rows), margin=WITNESS_MARGIN, deadline=deadline)
-    if found_direction.outcome is Outcome.WITNESS:
-        return (
-            Verdict.BOULIGAND,
-            f"One direction satisfies the rows of all {len(kinked)} kinked parts together.",
-        )
-    return (
-        Verdict.UNDECIDED,
-        (
-            f"Each of the {len(kinked)} kinked parts has a direction of its own, but no direction "
-            "was found for all of them together."
-        ),
-    )
-
-
-def _stack(rows: Sequence[Rows]) -> NDArray[np.float64]:
-    """All rows over the union of their variables; columns without an entry are left out."""
-    start: dict[int, int] = {}
-    width = 0
-    for part in rows:
-        for leaf, size in zip(part.leaves, part.sizes, strict=True):
-            if leaf not in start:
-                start[leaf] = width
-                width += size
-    used = np.zeros(width, dtype=bool)
-    spread = []
-    for part in rows:
-        columns = np.concatenate(
-            [
-                np.arange(start[n], start[n] + s)
-                for n, s in zip(part.leaves, part.sizes, strict=True)
-            ]
-        )
-        spread.append(columns)
-        used[columns[np.any(part.matrix != 0, axis=0)]] = True
-    place = np.cumsum(used) - 1
-    whole = np.zeros((sum(p.matrix.shape[0] for p in rows), max(int(used.sum()), 1)))
-    at = 0
-    for part, columns in zip(rows, spread, strict=True):
-        m = part.matrix.shape[0]
-        keep = used[columns]
-        whole[at : at + m, place[columns[keep]]] = part.matrix[:, keep]
-        at += m
-    return whole
+    def _numbered(self, leaves: Sequence[torch.Tensor]) -> tuple[int, ...]:
+        return tuple(self._number(x) for x in leaves)

@@ -70,6 +70,12 @@ class History:
             self._proved.append(self._reports[0])
         self._reports.append(report)
 
+    def keep_sum(self, report: Report) -> None:
+        """Keep the report of a sum that is wrong although its parts are not, if there is room."""
+        if report.verdict is Verdict.NOT_CLARKE and self._proofs < _PROOFS_KEPT:
+            self._proofs += 1
+            self._proved.append(report)
+
     def add(self, step: Step, group: Group | None) -> None:
         """Count a backward call.
 

@@ -28,9 +28,9 @@ from clarke.decide import Confirm, Decision, Settings, decide
 from clarke.decide.detached import declared_rate, opened_value
 from clarke.devices import RandomStates, device_types, uncast
 from clarke.errors import ClarkeError, InputError, OutOfTimeError, in_a_line
-from clarke.fast import Declined, Familiar, QuickJudge
-from clarke.steering import analyse
+from clarke.fast import Familiar, QuickJudge
 from clarke.steering.fixed import narrowed
+from clarke.steering.memory import only_by_steps
 from clarke.torch_compiled import compiles_backward, plain_backward
 from clarke.torch_others import is_accompanied
 from clarke.torch_private import at_once, saved_tensors_hooks
@@ -122,10 +122,12 @@ def prepare(
     trace = owned(trace, tuple(unique))
     opened = collect_opened(recorder, output, trace, tuple(unique), inner)
     opened = None if opened is None else owned(as_read(opened, output)[0], tuple(unique))
-    if opened is not None and not is_moved(opened, trace, tuple(unique)):
-        if is_known(opened):
-            trace = attached(trace)
-        opened = None
+    if opened is not None:
+        level = _nothing_stays if quick is None else quick.level
+        steps = only_by_steps(trace, level)
+        rest = attached(trace, but=frozenset(trace.externals) - steps)
+        if not is_moved(opened, rest, tuple(unique), level):
+            trace, opened = attached(trace, but=steps) if is_known(opened) else trace, None
     return Case(
         source=trace,
         opened=opened,
@@ -134,6 +136,10 @@ def prepare(
         positions=tuple(p for p, _ in unique.values()),
         reached=reached if opened is None else None,
     )
+
+
+def _nothing_stays(_func: Any, _dtype: torch.dtype) -> bool:
+    return False
 
 
 def _familiar(
@@ -149,7 +155,7 @@ def _familiar(
         unique = _chosen(call, leaves, wrt, penalized)
         if not unique:
             return None
-        if not retraced.holds_for(unique):
+        if not retraced.holds_for(unique, quick.level):
             continue
         plan = quick.repertoire.plan(retraced.structure, plans, tuple(unique))
         return Case(
@@ -253,7 +259,7 @@ def decided(
     given: bool = False,
 ) -> Decision:
     """The verdict on a gradient, which somebody else may have `given`."""
-    trace = _replayable(case, registry, deadline)
+    trace = replayable(case, registry, deadline)
     own = tuple(map(brought, gradient))
     decision = decide(trace, registry, case.slots, own, settings, given=given, deadline=deadline)
     if decision.element is not None:
@@ -261,16 +267,16 @@ def decided(
         decision = replace(decision, element=tuple(e.to(g.device) for e, g in places))
     if decision.verdict.correct is None or case.opened is None:
         return decision
-    return _at_another_rate(case.opened, trace, case.slots, decision.analysis, deadline) or decision
+    return at_another_rate(case.opened, trace, case.slots, decision.analysis, deadline) or decision
 
 
-def _replayable(case: Case, registry: Registry, deadline: Deadline) -> Trace:
+def replayable(case: Case, registry: Registry, deadline: Deadline) -> Trace:
     """What ran, with the values that rules need, where replays run."""
     trace = brought_home(refilled(case.trace(), registry.keeps, deadline))
     return narrowed(trace, case.slots)
 
 
-def _at_another_rate(
+def at_another_rate(
     opened: Trace,
     trace: Trace,
     slots: tuple[int, ...],
@@ -280,28 +286,6 @@ def _at_another_rate(
     """SURROGATE where a program that detaches values changes at another rate than with these."""
     value = opened_value(brought_home(opened), trace, slots, deadline)
     return declared_rate(analysis, slots, (value,), deadline)
-
-
-def judge_opened(
-    case: Case,
-    quick: QuickJudge,
-    registry: Registry,
-    gradient: tuple[torch.Tensor, ...],
-    deadline: Deadline,
-    *,
-    proof: bool,
-) -> Decision | None:
-    """What the quick judge says of a program that detaches values which move with the variables.
-
-    With these held constant; SURROGATE where the function changes at another rate. None where the
-    whole ladder is to judge.
-    """
-    found = quick.decide(case.trace(), case.slots, gradient, deadline, proof=proof, held=True)
-    if isinstance(found, Declined) or case.opened is None:
-        return None
-    trace = _replayable(case, registry, deadline)
-    analysis = analyse(trace, registry, deadline)
-    return _at_another_rate(case.opened, trace, case.slots, analysis, deadline) or found
 
 
 class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a function

@@ -25,6 +25,7 @@ from clarke.proof import (
     with_parameters,
 )
 from clarke.rerun import plain
+from clarke.torch_private import ROUNDING_HOOKS
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def judged(
     """
     try:
         steps = [
-            (r, *_unpacked(unit, wholes))
+            (f"rank {r}", *_unpacked(unit, wholes))
             for r, units in enumerate(raw)
             for unit in unbundled(units)
         ]
@@ -114,10 +115,25 @@ def planned(flags: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if not why and len({f["leaves"] for f in flags}) > 1:
         why = _OTHER_LEAVES
     why = why or _not_the_mean(flags)
-    smooth = all(f.get("smooth") for f in flags)
+    # What is sent may become too large for the type it is sent in.
+    smooth = all(f.get("smooth") and math.isfinite(f["mean"][0]) for f in flags)
     if not (why or smooth):
         why = next((f["apart"] for f in flags if f["apart"]), "")
-    return {"why": why, "smooth": smooth, "fresh": all(f.get("fresh") for f in flags)}
+    rounding = _rounding(flags)
+    told = {"why": why, "smooth": smooth, "note": _ROUNDED.format(*rounding) if rounding else ""}
+    return {**told, "fresh": not rounding and all(f.get("fresh") for f in flags)}
+
+
+def _rounding(flags: Sequence[dict[str, Any]]) -> tuple[str, torch.dtype] | None:
+    """The hook that sends gradients in a narrower type, if that is all that any hook does.
+
+    Not where numbers were too large for it.
+    """
+    hooks = {h for f in flags for h in f["hooks"]}
+    if len(hooks) != 1 or not all(math.isfinite(f["mean"][0]) for f in flags):
+        return None
+    (hook,) = hooks
+    return (hook, ROUNDING_HOOKS[hook]) if hook in ROUNDING_HOOKS else None
 
 
 def _not_the_mean(flags: Sequence[dict[str, Any]]) -> str:
@@ -128,7 +144,9 @@ def _not_the_mean(flags: Sequence[dict[str, Any]]) -> str:
         # Then no sum tells anything; the ladder says which entries are finite, and which not.
         return "" if spread or not any(math.isfinite(x) for x in means) else _DIFFER
     size = sum(f["mine"][1] for f in flags) / len(flags)
-    allowed = AVERAGED * (len(flags) + 2) * max(f["eps"] for f in flags) * size
+    rounding = _rounding(flags)
+    own = 0.0 if rounding is None else torch.finfo(rounding[1]).eps
+    allowed = AVERAGED * (len(flags) + 2) * max(own, *(f["eps"] for f in flags)) * size
     if not spread and max(means) - min(means) > allowed:
         return _DIFFER
     of = flags[0].get("of", len(flags))
@@ -141,6 +159,10 @@ def _not_the_mean(flags: Sequence[dict[str, Any]]) -> str:
     return f"{_CHANGED}{by}"
 
 
+_ROUNDED = (
+    "{} sends gradients in {}. The verdict is on the mean of those of the processes; what the "
+    "optimizer takes is that, rounded."
+)
 _OTHER_LEAVES = (
     "The processes judge other parameters in this step: of none are the parts of all known. "
     "Give every process the same `wrt`, and the same modules to DistributedDataParallel."

@@ -206,9 +206,9 @@ class Meeting:
                 forget(part, "an earlier call could not be judged over all processes")
                 return Decision(Verdict.UNDECIDED, plan["why"])
             if plan["smooth"] and part.early is not None:
-                return part.early
+                return _noted(part.early, plan["note"])
             job = Job(post, name, settings, seconds, fresh=plan["fresh"], of=self.divisor(post))
-            return self._all_together(job, part, gradient)
+            return _noted(self._all_together(job, part, gradient), plan["note"])
         except ClarkeError as error:
             forget(part, "an earlier call could not be judged over all processes")
             self._ranks.lost = (
@@ -306,3 +306,7 @@ class Meeting:
                     leaf.grad = value.clone() if bool(value.any()) else None
                 else:
                     leaf.grad.copy_(value)
+
+
+def _noted(decision: Decision, note: str) -> Decision:
+    return replace(decision, notes=(*decision.notes, note)) if note else decision

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from clarke.report import Report
 
 
+SUM = "sum that .grad holds after the call"
+
+
 class OnWrong(Enum):
     """What happens when a gradient is proved wrong; values are sentences for users."""
 
@@ -76,11 +79,11 @@ class Answer:
         self._says = says
         self._warned_at: set[tuple[str, int]] = set()
 
-    def give(self, report: Report, location: Location, *, repaired: bool) -> None:
-        """Do it, where the gradient was not repaired."""
+    def give(self, report: Report, location: Location, *, repaired: bool, what: str = "") -> None:
+        """Do it, where the gradient was not repaired; `what` says which that is."""
         why = report.reason.removeprefix("WRONG: ")
         empty = report.verdict is Verdict.NONFINITE and all_finite(report.gradient)
-        what = "value differentiated" if empty else "gradient computed"
+        what = what or ("value differentiated" if empty else "gradient computed")
         message = f"The {what} at {location} is {self._says}: {why}"
         if report.cures:
             message += f" Instead: {report.cures[0]}"

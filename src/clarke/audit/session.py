@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from clarke.audit.engine import Interceptor
-from clarke.audit.groups import Accumulation, unjudged
+from clarke.audit.groups import Accumulation
 from clarke.audit.history import History
 from clarke.audit.hooks import HookSpy
 from clarke.audit.ignored import Ignored
@@ -19,12 +19,13 @@ from clarke.audit.keep import Keeper
 from clarke.audit.lookout import NOT_FINITE_ONLY, Lookout
 from clarke.audit.notices import Notices
 from clarke.audit.penalized import Penalized
-from clarke.audit.policy import Answers, OnWrong, Schedule
+from clarke.audit.policy import SUM, Answers, OnWrong, Schedule
 from clarke.audit.ranks import Ranks
 from clarke.audit.statistics import PlaceCounter
 from clarke.audit.step import Step
 from clarke.audit.stepping import OptimizerAside
 from clarke.audit.summary import Summary
+from clarke.audit.sums import Sum, unjudged
 from clarke.audit.turn import Orders, Turn, forget, run_call
 from clarke.capture import Operators, Places, Recorder, Shadows
 from clarke.compiled import Compiled
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from clarke.audit.engine import BackwardCall
     from clarke.audit.groups import Group
+    from clarke.audit.policy import Answer
     from clarke.capture import Location
     from clarke.decide import Decision
 
@@ -397,8 +399,7 @@ class Audit:
             call = replace(call, refused=recorder.stands_aside)
         number = self._history.calls + 1
         location = recorder.places.here()[0]
-        why = self._why_left_out(number)
-        if why:
+        if why := self._why_left_out(number):
             result = run_call(call, recorder)
             forget(call, recorder)
             self._pass(location, why)
@@ -417,6 +418,7 @@ class Audit:
             seconds=self._seconds,
             ranks=self._ranks if self._ranks.together else None,
             shadows=self._shadows,
+            keeps=self._keeper is not None,
         )
         turn = Turn(call, recorder, self._registry, self._accumulation, orders)
         for callback in self._begun:
@@ -434,42 +436,78 @@ class Audit:
         self._notices.of_kernels(turn.differs, location)
         if self._keeper is not None:
             turn.keep(self._keeper)
-        why = self._ignored.because(turn.decision, location)
-        answer = None if why else self._answers.to(turn.decision.verdict, turn.gradient)
+        self._conclude(turn, turn.decision, number, location)
+        return turn.result
+
+    def _conclude(self, turn: Turn, decision: Decision, number: int, location: Location) -> None:
+        """Do what was asked for about a gradient, and about the sum that it adds to."""
+        why = self._ignored.because(decision, location)
+        answer = None if why else self._answers.to(decision.verdict, turn.gradient)
         if answer is not None and answer.policy is OnWrong.REPAIR:
             turn.repair()
         elif answer is not None and answer.policy is OnWrong.RAISE:
             turn.undo()
-        report = self._remember(turn, turn.decision, number, location, why)
+        joint = turn.join()
+        of_sum = None if answer is not None or why else self._answer_to_sum(turn, joint, location)
+        if of_sum is not None and of_sum[0].policy is OnWrong.REPAIR:
+            joint = turn.repair_sum(joint)
+        elif of_sum is not None and of_sum[0].policy is OnWrong.RAISE:
+            turn.undo()
+        report = self._remember(turn, decision, joint, number, location, why)
         if answer is not None:
             answer.give(report, location, repaired=turn.repaired)
-        return turn.result
+        if of_sum is not None:
+            with quietly():
+                self._history.keep_sum(of_sum[1])
+            of_sum[0].give(of_sum[1], location, repaired=turn.repaired, what=SUM)
+
+    def _answer_to_sum(
+        self, turn: Turn, joint: Sum, location: Location
+    ) -> tuple[Answer, Report] | None:
+        """What was asked for about a sum that is no good, of parts that each are, and a report."""
+        decision = joint.decision
+        if decision is None or self._ignored.because(decision, location):
+            return None
+        answer = self._answers.to(joint.verdict, joint.gradient)
+        if answer is None:
+            return None
+        with quietly():
+            report = build_report(decision, joint.gradient, turn.work.seconds)
+        names = self._places.names(self._accumulation.leaves(joint.order))
+        return answer, replace(report, names=names)
 
     def _remember(
-        self, turn: Turn, decision: Decision, number: int, location: Location, why_ignored: str
+        self,
+        turn: Turn,
+        decision: Decision,
+        joint: Sum,
+        number: int,
+        location: Location,
+        why_ignored: str,
     ) -> Report:
-        joint, why = turn.join()
         with quietly():
             report = build_report(decision, turn.gradient, turn.work.seconds)
             if report.correct is not True:
                 report = replace(report, names=self._places.names(turn.leaves))
             self._counter.add(decision)
             self._history.keep(report)
+        wrong = joint.decision if joint.verdict is Verdict.NOT_CLARKE else None
+        told = wrong or decision
         step = Step(
             number=number,
             verdict=report.verdict,
             reason=report.reason,
             theorem=report.theorem,
             kinks=report.kinks,
-            culprits=report.culprits,
+            culprits=told.culprits,
             seconds=turn.work.seconds,
             location=location,
             looked=True,
             group=number if turn.group is None else turn.group.number,
-            joint=joint,
-            joint_reason=why,
+            joint=joint.verdict,
+            joint_reason=joint.why,
             repaired=turn.repaired,
-            cures=report.cures,
+            cures=told.cures,
             ignored=why_ignored,
         )
         self._add(step, report, turn.group)

@@ -10,12 +10,26 @@ import torch
 
 from clarke.audit.ends import at_tensors
 from clarke.audit.groups import held
-from clarke.audit.judge import Case, alone, judge, judge_opened, prepare, undecided
+from clarke.audit.judge import Case, alone, judge, prepare, undecided
 from clarke.audit.ranks import NotSharedError
+from clarke.audit.rarely import (
+    declared_before,
+    found_declared,
+    is_vouched,
+    judge_opened,
+    judge_vouched,
+)
 from clarke.audit.shadowed import as_written, compiled_parts, judge_shadowed, value_of
+from clarke.audit.sums import Sum, part_of
 from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
 from clarke.audit.work import Work
-from clarke.capture import Origin, all_finite, any_away, release_nodes, without_values
+from clarke.capture import (
+    Origin,
+    all_finite,
+    any_away,
+    release_nodes,
+    without_values,
+)
 from clarke.decide import Confirm, Decision
 from clarke.errors import CaptureError, ClarkeError, UnseenError, in_a_line
 from clarke.fast import let_go
@@ -34,6 +48,7 @@ if TYPE_CHECKING:
     from clarke.audit.penalized import Penalized
     from clarke.audit.ranks import Ranks
     from clarke.audit.shards import ShardBackup
+    from clarke.audit.sums import Kept
     from clarke.capture import Recorder, Shadow, Shadows
     from clarke.decide import Settings
     from clarke.fast import Declined, Pending, QuickJudge
@@ -58,6 +73,7 @@ class Orders:
         whole: Somebody is going to look at the gradient of this call, or keep it.
         ranks: The other processes that train together with this one, if there are any.
         shadows: Knows what compiled functions were made from.
+        keeps: What is not proved right is written to a file afterwards.
     """
 
     number: int
@@ -73,6 +89,7 @@ class Orders:
     seconds: float | None = None
     ranks: Ranks | None = None
     shadows: Shadows | None = None
+    keeps: bool = False
 
 
 class Turn:
@@ -110,6 +127,7 @@ class Turn:
         self._early: Decision | None = None
         self._pending: Pending | None = None  # the quick judge asks for the gradient
         self._meeting: Meeting | None = None  # other processes have a part in the call
+        self._kept: Kept | str = ""  # what later calls need that add to the gradient
         self._compiled: tuple[Shadow, ...] | None = None  # its gradient is a compiled program's
         self.result: Any = None
         self.decision: Decision | None = None
@@ -137,6 +155,7 @@ class Turn:
                 elif self._case is not None:
                     with self._unnoted:
                         self._judge(self._case)
+                    self._keep_for_sums(self._case)
             except Exception as error:  # noqa: BLE001 - as above
                 self.error = error
             finally:
@@ -145,6 +164,14 @@ class Turn:
                 self.decision = undecided(self.error)
             if self._orders.shadows is not None:
                 self._orders.shadows.learn(self._missed)
+
+    def _keep_for_sums(self, case: Case) -> None:
+        """Keep what ran while it is there, as later calls may add to the gradient."""
+        if self._meeting is not None:
+            self._kept = "it was judged together with other processes"
+        elif self.group is not None and self.decision is not None:
+            with alone(draws=False), self._unnoted:
+                self._kept = self._accumulation.keep(self.group, case, self.decision)
 
     def _call_engine(self) -> None:
         try:
@@ -158,9 +185,14 @@ class Turn:
 
     def _release(self) -> None:
         """Forget a known program, of which nothing is kept; others are forgotten at once."""
-        familiar = None if self._case is None else self._case.familiar
-        if familiar is not None and frees_graph(self._call):
-            familiar.retraced.release(self._recorder)
+        case = self._case
+        if case is None or case.familiar is None or not frees_graph(self._call):
+            return
+        verdict = None if self.decision is None else self.decision.verdict
+        open_ = verdict in (None, Verdict.UNDECIDED)
+        if open_ or (self._orders.keeps and verdict is not None and not verdict.correct):
+            self._case = replace(case, source=case.trace())  # looked at afterwards
+        case.familiar.retraced.release(self._recorder)
 
     def _prepare(self) -> None:
         if self._call.refused:
@@ -215,7 +247,6 @@ class Turn:
         """
         away = any_away(case.leaves)
         slow = away or self._compiled is not None or self._needs_replay(case)
-        slow = slow or case.opened is not None  # it may declare another rate than the function's
         quick = None if slow else self._orders.quick
         if quick is None:
             return case
@@ -227,12 +258,12 @@ class Turn:
         except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
             return case
         if not isinstance(found, Decision):
-            self._pending = found.pending
+            self._pending = None if found is None else found.pending
             return case
         rows_wanted = self._meeting is not None or (
             self.group is not None and self._accumulation.accumulating
         )
-        if rows_wanted and found.verdict is not Verdict.SMOOTH:
+        if rows_wanted and found.verdict not in (Verdict.SMOOTH, Verdict.SURROGATE):
             return case  # its rows are to be put together with those of other calls
         self._early = let_go(found, quick.repeatable)
         if case.familiar is not None:
@@ -242,8 +273,11 @@ class Turn:
         forget(self._call, self._recorder)
         return replace(case, source=without_values(case.trace(), quick.repeatable), reached=None)
 
-    def _quickly(self, case: Case, quick: QuickJudge, own: alone) -> Decision | Declined:
+    def _quickly(self, case: Case, quick: QuickJudge, own: alone) -> Decision | Declined | None:
         proof, dear = self._orders.proof, own.may_draw
+        told = declared_before(case, quick)
+        if told is not None or case.opened is not None:  # it may declare another rate
+            return told
         if case.familiar is not None:
             return quick.recall(case.familiar, self.work.deadline, proof=proof, dear=dear)
         dear()
@@ -325,7 +359,7 @@ class Turn:
                     self.decision = replace(early, certificate=certificate)
                 return
             own.may_draw()
-            self.decision = self._judged_late(case) or judge(
+            told = self._judged_late(case) or judge(
                 case,
                 self.gradient,
                 self._registry,
@@ -333,6 +367,7 @@ class Turn:
                 confirmed=self._orders.confirmed,
                 deadline=self.work.deadline,
             )
+            self.decision = found_declared(case, self._orders.quick, told)
 
     def _judge_compiled(self, case: Case, shadows: tuple[Shadow, ...]) -> Decision:
         """The verdict on what a compiled program returned, of which copies are kept."""
@@ -362,6 +397,8 @@ class Turn:
                 found = quick.settle(self._pending, *rest, proof=proof)
             elif case.opened is not None and not self._needs_replay(case):
                 return judge_opened(case, quick, self._registry, *rest, proof=proof)
+            elif is_vouched(case, quick, self._registry) and not self._needs_replay(case):
+                return judge_vouched(case, quick, self._registry, *rest, proof=proof)
             else:
                 return None
         except Exception:  # noqa: BLE001 - what it is not made for, the whole ladder judges
@@ -447,39 +484,53 @@ class Turn:
             with alone():
                 self._backup.restore()
 
-    def join(self) -> tuple[Verdict | None, str]:
-        """The verdict on the sum in ``.grad``, once that has its final value, and why."""
-        if self.decision is None:
-            return None, ""
-        if self.group is None or self._case is None:
-            return self.decision.verdict, ""
-        meeting, decision, case = self._meeting, self.decision, self._case
+    def join(self) -> Sum:
+        """The verdict on the sum in ``.grad``, once that has its final value."""
+        decision, case, meeting = self.decision, self._case, self._meeting
+        if decision is None or self.group is None or case is None:
+            return Sum(Verdict.UNDECIDED if decision is None else decision.verdict)
         try:
             if meeting is None and decision.verdict is Verdict.SMOOTH and not self.group.parts:
                 with torch._C.DisableTorchFunction():  # nothing is computed
-                    return self._finished(self.group, case, decision)
+                    return self._added(self.group, case, decision)
             with self.work, alone(), self._unnoted:
                 if meeting is not None:  # its kinks are those of all processes
-                    decision = Decision(decision.verdict, decision.reason)
                     case = replace(case, leaves=self._leaves(case))
-                joint = self._finished(self.group, case, decision)
+                joint = self._added(self.group, case, decision)
                 if meeting is None or meeting.later:
                     return joint
-                return Verdict.CLARKE if self.repaired else decision.verdict, ""
+                return Sum(Verdict.CLARKE if self.repaired else decision.verdict)
         except Exception as error:  # noqa: BLE001 - no failure here may reach the training
-            return Verdict.UNDECIDED, undecided(error).reason
+            return Sum(Verdict.UNDECIDED, undecided(error).reason)
 
-    def _finished(self, group: Group, case: Case, decision: Decision) -> tuple[Verdict, str]:
-        return self._accumulation.finish(
-            group,
-            self._orders.number,
-            case,
-            decision,
-            self._recorder,
-            repaired=self.repaired,
-            deadline=self.work.deadline,
-            held_by=self._held_by,
-        )
+    def _added(self, group: Group, case: Case, decision: Decision) -> Sum:
+        """The sum with this call, which is now a part of it."""
+        numbers = self._accumulation.hold(group, case.leaves, self._recorder, self._held_by)
+        part = None
+        if decision.verdict is not Verdict.SMOOTH:
+            mine = case, decision, numbers
+            part = part_of(
+                self._orders.number,
+                *mine,
+                self.gradient,
+                self._kept,
+                limit=self._accumulation.limit,
+                given=self.repaired or self._compiled is not None,
+                repaired=self.repaired,
+                deadline=self.work.deadline,
+            )
+        settings = replace(self._orders.settings, confirm=Confirm.NEVER)
+        return self._accumulation.finish(group, part, settings, self.work.deadline)
+
+    def repair_sum(self, found: Sum) -> Sum:
+        """Put a correct sum in the place of a wrong one in ``.grad``, if there is one."""
+        if self.group is None:
+            return found
+        with alone():
+            if not self._accumulation.repair(self.group, found, self._recorder):
+                return found
+        self.repaired = True
+        return replace(found, verdict=Verdict.CLARKE)
 
 
 def run_call(call: BackwardCall, recorder: Recorder) -> Any:

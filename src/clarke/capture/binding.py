@@ -62,6 +62,8 @@ class Binding(Taking):
                 self._add_writer(slot.storage, node)
                 slot.place = place_of(tensor)
                 slot.masked = slot.masked or (masked and not differentiated)
+                if self._inside and differentiated and not tensor.requires_grad:
+                    slot.storage.virtual = self._virtual = True
                 cut = node.reads_stopped and not (differentiated or tensor.requires_grad)
                 if cut and self.epoch == 0:
                     slot.stopped = slot.storage.cut = self._cuts = True

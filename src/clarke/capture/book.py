@@ -24,7 +24,7 @@ from clarke.capture.live import (
 from clarke.capture.opaque import described
 from clarke.capture.operators import reads_shape_only
 from clarke.capture.weak import TensorTable
-from clarke.torch_others import Weak
+from clarke.torch_others import PLAIN, Weak
 from clarke.torch_private import at_once
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ _NOT_COUNTED: Final = partial(_exclude, _VERSIONS, True)
 _DETACH: Final = torch.ops.aten.detach.default
 _READS_REMEMBERED = 10_000
 _PRUNED = 8
-PLAIN: Final = (torch.Tensor, torch.nn.Parameter)
 _SWEPT = 4096  # so many storages may be dead ones
 
 
@@ -164,6 +163,7 @@ class Book:
         self.count = self.epoch = self.epoch_begun = self._slot_count = 0
         self.unrecorded = Unrecorded()
         self.gathered: Callable[[torch.Tensor], Gathered | None] | None = None
+        self._inside = False  # where autograd is off, but what runs is differentiated
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -177,7 +177,7 @@ class Book:
         self._written: set[Storage] = set()
         self._prune_at = _PRUNED
         self._histories: weakref.WeakSet[Slot] = weakref.WeakSet()
-        self._cuts = False  # some memory holds values that were cut off
+        self._cuts = self._virtual = False  # some memory has cut off values; a forward's own
         self.opaque: Node | None = None
         self.tampered: weakref.WeakKeyDictionary[Storage, Tampering] = weakref.WeakKeyDictionary()
 
@@ -259,10 +259,10 @@ class Book:
     def _bears_mark(self, slot: Slot | None, tensor: torch.Tensor) -> bool:
         if slot is not None:
             return slot.masked or slot.stopped or slot.virtual
-        if not self._cuts:
+        if not (self._cuts or self._virtual):
             return False
-        storage = self._known_storage(tensor)
-        return storage is not None and storage.cut
+        found = self._known_storage(tensor)
+        return found is not None and (found.cut or (self._inside and found.virtual))
 
     def _concern(self, tensors: list[torch.Tensor]) -> Concern:
         """What an operation on these may have to do with a gradient."""
@@ -272,7 +272,7 @@ class Book:
         entries, found = self._slots.entries, Concern.NONE
         for tensor in tensors:
             entry = entries.get(id(tensor))
-            if (entry is None or entry() is not tensor) and not self._cuts:
+            if (entry is None or entry() is not tensor) and not (self._cuts or self._virtual):
                 continue
             if entry is not None and type(entry.value) is Detached and entry() is tensor:
                 return Concern.GRADIENT

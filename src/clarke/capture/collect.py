@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from functools import partial
 from itertools import repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -21,7 +22,7 @@ from clarke.deadline import UNLIMITED, Deadline
 from clarke.errors import CaptureError, ModifiedSinceError, UnseenError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from clarke.capture.applied import Application
     from clarke.capture.recorder import Recorder
@@ -80,9 +81,9 @@ def collect_trace(
         )
     nodes: dict[int, Node] = {}
     slots: dict[int, Slot] = {}
-    start = [(slot, len(slot.storage.writers))]
-    _walk(start, nodes, slots, deadline, opened=opened, variables=variables, ends=ends)
-    reads = _scalar_reads(recorder, nodes, slots, deadline, all_reads=all_reads, ends=ends)
+    walk = partial(_walk, deadline=deadline, opened=opened, variables=variables, ends=ends)
+    walk([(slot, len(slot.storage.writers))], nodes, slots)
+    reads = _scalar_reads(recorder, nodes, slots, walk, all_reads=all_reads)
     refuse_opaque(slots.values(), recorder.opaque)
     for s in slots.values() if recorder.tampered else ():
         changed = recorder.tampering(s)
@@ -162,10 +163,9 @@ def _scalar_reads(
     recorder: Recorder,
     nodes: dict[int, Node],
     slots: dict[int, Slot],
-    deadline: Deadline,
+    walk: Callable[..., None],
     *,
     all_reads: bool,
-    ends: Collection[int] = (),
 ) -> list[ScalarRead]:
     """Values that went into Python, with the operations behind integers and booleans."""
     last = max(nodes, default=0)
@@ -181,7 +181,7 @@ def _scalar_reads(
         if slot.masked and slot.producer is not None:
             more, others = dict(nodes), dict(slots)
             try:
-                _walk([(slot, len(slot.storage.writers))], more, others, deadline, ends=ends)
+                walk([(slot, len(slot.storage.writers))], more, others)
             except CaptureError:
                 continue  # from an earlier iteration, whose graph has been freed
             nodes.update(more)

@@ -148,6 +148,7 @@ class Storage(Memory):
     externals: Grown[weakref.ref[Slot]] = ()  # tensors there that no operation has made
     retired = False  # what is read from now on has another history
     cut = False  # what lies there was computed from differentiated values
+    virtual = False  # the same, by a custom Function's forward that is still running
     first: weakref.ref[Slot] | None = None  # the first tensor that was seen there
     gathered: Gathered | None = None  # whose it is, where it comes and goes
 

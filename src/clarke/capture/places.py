@@ -246,7 +246,7 @@ class Places:
             above = self._path(module, modules[-1], above)
         return above
 
-    def names(self, tensors: Sequence[torch.Tensor]) -> tuple[str, ...]:
+    def names(self, tensors: Sequence[torch.Tensor | None]) -> tuple[str, ...]:
         """What tensors are called as parameters of the modules that have run; "" for others."""
         known = {id(p): n for root in self._names for n, p in root.named_parameters()}
         return tuple(known.get(id(x), "") for x in tensors)

@@ -13,13 +13,15 @@ from clarke.capture.live import is_rewritten, version_of
 from clarke.capture.memory import is_there
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from clarke.capture.live import Node, Slot
     from clarke.capture.recorder import Recorder
     from clarke.capture.trace import Location
 
     # A value that went into Python (None for one that is gone), where, and whether only its shape.
+    Level = Callable[[Any, torch.dtype], bool]
     Seen = tuple[Slot | None, Location, bool]
 
 
@@ -123,8 +125,11 @@ class Behind(Enum):
     VARIABLES = "perhaps the variables"
 
 
-def behind_cut(cut: Sequence[Slot], variables: Sequence[Slot]) -> Behind:
-    """What detached values were computed from, as `collect_opened` would find it."""
+def behind_cut(cut: Sequence[Slot], variables: Sequence[Slot], level: Level) -> Behind:
+    """What moves detached values, as `collect_opened` would find it.
+
+    `level` says of an operator and the type of a result that nothing does.
+    """
     own = {id(s.storage) for s in variables} | {_address(s) for s in variables}
     found = Behind.OTHERS
     seen: set[int] = set()
@@ -147,7 +152,7 @@ def behind_cut(cut: Sequence[Slot], variables: Sequence[Slot]) -> Behind:
             return Behind.VARIABLES
         elif made_by.released:
             return Behind.LOST
-        else:
+        elif not level(made_by.func, slot.dtype):
             todo += made_by.inputs
     return found
 

@@ -81,7 +81,6 @@ class Reading(Book):
         super().__init__(operators, places)
         self._functions = functions
         self._applied: tuple[object, Node] | None = None
-        self._inside = False  # where autograd is off, but what runs is differentiated
         self._derived_from: tuple[Slot | None, ...] = ()
 
     def read_leaf(self, tensor: torch.Tensor) -> Slot:
@@ -131,6 +130,8 @@ class Reading(Book):
         if slot is None and tensor.requires_grad:
             slot = self._unset_slot(tensor, location)  # as a variable, by `_hold`
             self._make_constant(slot.storage)
+            if slot.storage.writers:
+                self.note_result(slot, tensor)
         elif slot is None or became_variable(slot, tensor):
             slot = self._new_slot(tensor, location)
             self._make_constant(slot.storage)
@@ -149,6 +150,7 @@ class Reading(Book):
         if slot.held is None and slot.producer is None:
             if not self._is_applied(slot, tensor):
                 self._hold(slot, tensor)
+                slot.virtual = self._inside and slot.storage.virtual
         elif slot.producer is not None and (
             tensor.is_leaf and not self._inside
             if tensor.requires_grad

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from clarke.capture.live import Node, Slot
+    from clarke.capture.reached import Level
     from clarke.capture.recorder import Recorder
     from clarke.capture.structure import Structure
 
@@ -76,15 +77,24 @@ class Retraced:
             emptied=emptied,
         )
 
-    def holds_for(self, variables: Iterable[int]) -> bool:
+    def holds_for(self, variables: Iterable[int], level: Level) -> bool:
         """Whether detached values came from where they did when the structure was taken.
 
-        What the variables themselves were computed from does not matter.
+        What the variables themselves were computed from does not matter, nor what values come from
+        that reach the result by steps only.
+
+        Args:
+            variables: Numbers of the variables.
+            level: Says of an operator and the type of a result that this keeps its value beside
+                the point.
         """
+        stepped = self.structure.stepped
         own = frozenset(variables)
-        cut = [s for n, s in self.outside.items() if s.stopped and n not in own]
-        found = behind_cut(cut, [self.outside[n] for n in own]) if cut else Behind.OTHERS
-        return found is (Behind.LOST if self.structure.cut else Behind.OTHERS)
+        apart = own | stepped
+        cut = [s for n, s in self.outside.items() if s.stopped and n not in apart]
+        found = behind_cut(cut, [self.outside[n] for n in own], level) if cut else Behind.OTHERS
+        lost = not stepped.issuperset(self.structure.cut)
+        return found is (Behind.LOST if lost else Behind.OTHERS)
 
     def drop_values(self, repeatable: Callable[[Any], bool]) -> None:
         """Let go of what is kept, so that autograd can free its activations as it goes."""

@@ -36,6 +36,7 @@ class Structure:
             from 0 on in the order in which the operations read and make them.
         outside: What no operation made, by its number.
         cut: Of these, those that were detached from what nobody knows, and what cut them off.
+        stepped: Detached values that reach the result by steps only.
         leaves: The numbers of the leaves among these, in order.
         holding: Positions of the operations of which the recorder keeps values.
         signed: Of these, those of which it keeps signs alone.
@@ -44,6 +45,7 @@ class Structure:
     trace: Trace
     outside: Mapping[int, Outside]
     cut: Mapping[int, str]
+    stepped: frozenset[int]
     leaves: tuple[int, ...]
     holding: tuple[int, ...]
     signed: tuple[int, ...]
@@ -66,7 +68,9 @@ class Structure:
         if tuple([_read(r, numbers) for r in reached.reads]) != self._reads:
             return None
         kinds = self.outside
-        if not all(kind_of(slot) is kinds[number] for number, slot in outside.items()):
+        if len(kinds) != len(outside):
+            return None
+        if not all(kind_of(slot) is kinds.get(number) for number, slot in outside.items()):
             return None
         if any(outside[number].cut_by != by for number, by in self.cut.items()):
             return None
@@ -91,6 +95,8 @@ class Structure:
                 if own is None:
                     own = numbers[slot.number] = len(numbers)
                     outside[own] = slot
+                elif slot.producer is None:  # an operation's own result, cut off at once
+                    outside.setdefault(own, slot)
                 if own != known or slot.dtype is not dtype:
                     return None
             made = node.outputs
@@ -106,8 +112,13 @@ class Structure:
         return (nodes[i] for i in self._freed)
 
 
-def structure_of(trace: Trace, reached: Reached) -> Structure | None:
-    """The structure of what was reached, which is what `trace` holds; None if it has none."""
+def structure_of(
+    trace: Trace, reached: Reached, stepped: frozenset[int] = frozenset()
+) -> Structure | None:
+    """The structure of what was reached, which is what `trace` holds; None if it has none.
+
+    `stepped` are the slots of detached values that reach the result by steps only.
+    """
     nodes = reached.nodes
     if [n.index for n in nodes] != [op.index for op in trace.ops]:
         return None
@@ -121,7 +132,8 @@ def structure_of(trace: Trace, reached: Reached) -> Structure | None:
         for slot in node.inputs:
             if slot.number not in numbers:
                 numbers[slot.number] = len(numbers)
-                outside[numbers[slot.number]] = slot
+            if slot.producer is None:
+                outside.setdefault(numbers[slot.number], slot)
         forms.append(
             (
                 node.func,
@@ -156,6 +168,7 @@ def structure_of(trace: Trace, reached: Reached) -> Structure | None:
         trace=canonical,
         outside=MappingProxyType(known),
         cut=MappingProxyType(cut),
+        stepped=frozenset(numbers[s] for s in stepped if s in numbers),
         leaves=tuple([n for n, kind in known.items() if kind is Outside.LEAF]),
         holding=tuple([i for i, n in enumerate(nodes) if holds(n)]),
         signed=tuple([i for i, n in enumerate(nodes) if n.zeros is not None]),

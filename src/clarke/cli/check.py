@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 import clarke
-from clarke.cli.plain import json_text
+from clarke.cli.plain import json_text, say
 from clarke.cli.status import exit_status
 from clarke.cli.target import Function, Shapes, function_and_inputs
 from clarke.errors import ClarkeError, InputError, in_a_line
 from clarke.numerics import CHECK_SECONDS
+from clarke.report.text import report_lines
 
 
 class Fill(str, enum.Enum):
@@ -49,6 +50,9 @@ def check(
             f"The function cannot be run on the inputs: {in_a_line(error)}. "
             "Do they have the shapes that it takes?"
         ) from error
-    typer.echo(json_text(report.to_dict()) if as_json else str(report))
+    if as_json:
+        typer.echo(json_text(report.to_dict()))
+    else:
+        say(*report_lines(report))
     infinite = report.verdict is clarke.Verdict.NONFINITE
     raise typer.Exit(exit_status([report.correct], strict=strict, nonfinite=infinite))

@@ -13,8 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from clarke import Report, check
+from clarke.cli.plain import say
 from clarke.cli.programs import EXAMPLES, Example
 from clarke.cli.status import Exit, exit_status
+from clarke.layout import Line
+from clarke.report.text import report_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +50,7 @@ def examples(
     chosen = EXAMPLES if name is None else (_find(name),)
     if only_list:
         for example in chosen:
-            typer.echo(f"{example.name:16} {example.formula}")
+            say(Line(example.formula, f"{example.name:16} ", " " * 17))
         return
     reports = [judge(example) for example in chosen]
     if as_json:
@@ -56,8 +59,7 @@ def examples(
     elif name is None:
         _print_table(chosen, reports)
     else:
-        typer.echo(_heading(chosen[0]))
-        typer.echo(str(reports[0]))
+        say(*_heading(chosen[0]), *report_lines(reports[0]))
     raise typer.Exit(exit_status((r.correct for r in reports), strict=strict))
 
 
@@ -97,11 +99,9 @@ def _find(name: str) -> Example:
     raise typer.Exit(Exit.USAGE)
 
 
-def _heading(example: Example) -> str:
-    return (
-        f"{example.name}: {example.formula} at {_numbers(example.point)}  [{example.source}]\n"
-        f"{example.explanation}\n"
-    )
+def _heading(example: Example) -> list[str | Line]:
+    at = f"{example.formula} at {_numbers(example.point)}"
+    return [f"{example.name}: {at}  [{example.source}]", Line(example.explanation), ""]
 
 
 def _numbers(point: Sequence[Any]) -> str:

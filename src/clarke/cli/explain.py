@@ -10,9 +10,11 @@ import torch
 import typer
 
 import clarke
+from clarke.cli.plain import say
 from clarke.cli.status import Exit
 from clarke.cli.target import load, told
 from clarke.errors import ClarkeError, InputError
+from clarke.layout import Line
 
 _EXAMPLE = """
 The factory takes no arguments and returns the model together with an example input: a tensor, a
@@ -68,10 +70,9 @@ def explain(
         more = {"structure": found.structure.to_dict()} if structure else {}
         typer.echo(json.dumps({**found.to_dict(), **more}, indent=2))
     else:
-        parts = [str(found)]
-        parts += [found.details()] if details else []
-        parts += [str(found.structure)] if structure else []
-        typer.echo("\n\n".join(parts))
+        parts = [found.detail_lines()] if details else []
+        parts += [found.structure.lines()] if structure else []
+        say(*found.lines(), *(line for part in parts for line in (Line(""), *part)))
     if strict and not found.always_correct:
         raise typer.Exit(Exit.UNDECIDED)
 

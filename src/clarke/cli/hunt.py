@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import clarke
-from clarke.cli.plain import json_text
+from clarke.cli.plain import json_text, say
 from clarke.cli.target import Function, Shapes, function_and_inputs
 from clarke.errors import ClarkeError, InputError, in_a_line
 
@@ -37,7 +37,10 @@ def hunt(
             f"The function cannot be run on the example: {in_a_line(error)}. "
             "Do the inputs have the shapes that it takes?"
         ) from error
-    typer.echo(json_text(found.to_dict()) if as_json else str(found))
+    if as_json:
+        typer.echo(json_text(found.to_dict()))
+    else:
+        say(*found.lines())
     for find in found.finds if script and not as_json else ():
         typer.echo(f"\n{find.script}", nl=False)
     if found:

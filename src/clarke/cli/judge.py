@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from clarke.cli.plain import say
 from clarke.cli.status import exit_status
 from clarke.numerics import CHECK_SECONDS
 from clarke.proof import judge_stored, load, save_certificate
 from clarke.report import build_report
+from clarke.report.text import report_lines
 
 
 def judge(
@@ -35,12 +37,12 @@ def judge(
         stored = load(path)
         decision = judge_stored(stored, seconds or None)
         report = build_report(decision, stored.gradient)
-        typer.echo(f"{path}\n{report}")
+        say(str(path), *report_lines(report))
         found.append(report.correct)
         if save and report.certificate is not None:
             kept = path.with_name(f"{path.name}.proof.clarke")
             save_certificate(
                 report.certificate, kept, verdict=report.verdict, theorem=report.theorem
             )
-            typer.echo(f"the proof: {kept}")
+            say(f"the proof: {kept}")
     raise typer.Exit(exit_status(found, strict=strict))

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from clarke import audit
 from clarke.cli.life import shown
+from clarke.cli.plain import say
 from clarke.cli.status import Exit, exit_status
 from clarke.integrations.program import Ending, Program, run_program, show_error
 from clarke.integrations.recording import new_folder, of_rank, rank, record
@@ -201,7 +202,7 @@ def known_or_new(run: Run, baseline: Path | None) -> frozenset[str]:
         return frozenset()
     if not baseline.exists():
         many = write_known(run, baseline)
-        typer.echo(f"{many} written to {baseline}, which do not count from now on", err=True)
+        say(f"{many} written to {baseline}, which do not count from now on", err=True)
     return read_known(baseline)
 
 

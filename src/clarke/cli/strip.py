@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from clarke.cli.plain import say
+from clarke.layout import Line
 from clarke.proof.strip import strip as strip_file
 
 
@@ -22,6 +24,6 @@ def strip(
     for path in files:
         target = path.with_name(f"{path.name.removesuffix('.clarke')}.stripped.clarke")
         found = strip_file(path, target)
-        typer.echo(f"{target}: without {found.places} places and {found.names} names. It tells:")
+        say(f"{target}: without {found.places} places and {found.names} names. It tells:")
         for line in found.remains:
-            typer.echo(f"  {line}")
+            say(Line(line, "  ", "    "))

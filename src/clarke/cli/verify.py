@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from clarke.cli.apart import apart
+from clarke.cli.plain import say
 from clarke.cli.status import Exit
 from clarke.errors import ClarkeError, OutOfTimeError, ProofError, UnsupportedError
+from clarke.layout import Line
 from clarke.numerics import CHECK_SECONDS
 from clarke.proof import load
 
@@ -44,23 +46,23 @@ def _verify(path: Path, seconds: float | None, *, strict: bool) -> int:
         own, words = answer
     except (ProofError, OutOfTimeError) as error:
         own, words = _told_of(error)
-    typer.echo(f"{path}: clarke: {words}")
+    say(f"{path}: clarke: {words}")
     if own == Exit.WRONG:
         return own
     checker = importlib.import_module("clarke_verify")
     try:
         checked, assumed = checker.verify(path)
     except checker.Rejected as error:
-        typer.echo(f"{path}: clarke_verify.py: rejected: {error}")
+        say(f"{path}: clarke_verify.py: rejected: {error}")
         return int(Exit.WRONG)
     except (checker.CannotTell, OSError) as error:
-        typer.echo(f"{path}: clarke_verify.py: cannot tell: {error}")
+        say(f"{path}: clarke_verify.py: cannot tell: {error}")
         return max(own, int(Exit.UNDECIDED)) if strict else own
-    typer.echo(f"{path}: clarke_verify.py: checked")
+    say(f"{path}: clarke_verify.py: checked")
     for line in checked:
-        typer.echo(f"  checked   {line}")
+        say(Line(line, "  checked   ", " " * 12))
     for line in assumed:
-        typer.echo(f"  assumed   {line}")
+        say(Line(line, "  assumed   ", " " * 12))
     return own
 
 

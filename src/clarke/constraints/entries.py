@@ -51,23 +51,23 @@ def vary_in_an_entry(program: Program, values: Values, suspects: torch.Tensor) -
     factors = torch.rand(own.shape, dtype=own.dtype, generator=generator) + 1
     turned: list[tuple[torch.Tensor, Sequence[torch.Tensor]]] = []
 
+    def turns() -> Iterator[tuple[torch.Tensor, Sequence[torch.Tensor]]]:
+        for seed in range(_SIGNS):
+            if seed == len(turned):
+                turned.append(values(Errors(seed, signs=True)))
+            yield turned[seed]
+
     def varies(part: torch.Tensor) -> bool:
-        gradient = _summed(program, own, leaves, factors, part)
-        if not any(bool((g != 0).any()) for g in gradient):
-            return False
-        if not turned:
-            try:
-                turned.extend(values(Errors(seed, signs=True)) for seed in range(_SIGNS))
-            except ReplayError:
-                return True
-        sizes = [g.abs() for g in gradient]
-        for others, of in turned:
-            if others.requires_grad:
-                parts = _summed(program, others, of, factors, part)
-                sizes = [torch.maximum(s, g.abs()) for s, g in zip(sizes, parts, strict=True)]
-        return any(
-            bool((g.abs() > NULL_OWN * s).any()) for g, s in zip(gradient, sizes, strict=True)
-        )
+        left = _Left(_summed(program, own, leaves, factors, part))
+        try:
+            for others, of in turns():
+                if not left:
+                    return False
+                if others.requires_grad:
+                    left.without_roundings(_summed(program, others, of, factors, part))
+        except ReplayError:
+            return True
+        return bool(left)
 
     open_, looked = [which], 0
     while open_:
@@ -82,6 +82,23 @@ def vary_in_an_entry(program: Program, values: Values, suspects: torch.Tensor) -
             else:
                 open_.extend(part.tensor_split(2))
     return found
+
+
+class _Left:
+    """Entries of a gradient that are not known to be roundings: those that are not zero."""
+
+    def __init__(self, gradient: Sequence[torch.Tensor]) -> None:
+        self._gradient = gradient
+        self._where = [(g != 0).nonzero(as_tuple=True) for g in gradient]
+
+    def __bool__(self) -> bool:
+        return any(at[0].numel() for at in self._where)
+
+    def without_roundings(self, other: Sequence[torch.Tensor]) -> None:
+        """Leave out what is nothing beside the same entry under other roundings."""
+        for n, (g, o, at) in enumerate(zip(self._gradient, other, self._where, strict=True)):
+            large = g[at].abs() > NULL_OWN * o[at].abs()
+            self._where[n] = tuple(i[large] for i in at)
 
 
 def _summed(

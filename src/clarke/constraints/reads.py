@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clarke.capture import filled, input_slots
-from clarke.kinks.choices import ArgRule
+from clarke.kinks.choices import ArgRule, ChoiceRule
 from clarke.kinks.facts import MOVES
 from clarke.kinks.steps import ComparisonRule
 
@@ -64,29 +64,57 @@ def behind_reads(analysis: Analysis, *, shapes: bool) -> frozenset[int]:
     return frozenset(found)
 
 
+def held_positions(analysis: Analysis) -> frozenset[int]:
+    """Positions of touched operations of which only the side that ran is known.
+
+    Those on which a branch of Python rests, and those whose tied indices go on into other
+    operations, where nothing says what they would make of another order.
+    """
+    used = {s for op in analysis.trace.ops for s in input_slots(op)}
+    read = behind_reads(analysis, shapes=False) if analysis.trace.scalar_reads else frozenset()
+    return frozenset(
+        p
+        for p, site in analysis.sites.items()
+        if site.touch.count
+        and has_a_side(site)
+        and (p in read or not used.isdisjoint(_ranks(site)))
+    )
+
+
 def held_sides(analysis: Analysis) -> torch.Tensor:
     """(count,) bool: tied comparisons whose truth value a branch of Python may rest on.
 
     ``x[0] if x[0] >= x[1] else x[1]`` runs one branch at a tie, and on one side of it: there the
     program is the one that ran. The other side is another program, which a trace does not show. So
     these kinks count as relevant, and only the side that ran may be selected. So too the index
-    of ``x[x.argmax()]``. A comparison that holds at equality only (``==``) has no such side.
+    of ``x[x.argmax()]``, and the order of ``weights[losses.sort().indices]``. A comparison that
+    holds at equality only (``==``) has no such side.
     """
     held = torch.zeros(analysis.count, dtype=torch.bool)
-    if not analysis.trace.scalar_reads:
-        return held
-    for position in behind_reads(analysis, shapes=False):
-        site = analysis.sites.get(position)
-        if site is not None and has_a_side(site):
-            held[site.first : site.first + site.touch.count] = True
+    for position in held_positions(analysis):
+        site = analysis.sites[position]
+        held[site.first : site.first + site.touch.count] = True
     return held
 
 
 def has_a_side(site: Site) -> bool:
     """Whether an operation compares or ranks differentiated values, and not for being equal."""
     rule = site.rule
-    sided = isinstance(rule, ArgRule) or (isinstance(rule, ComparisonRule) and not rule.isolated)
-    return sided and site.touch.op.differentiated
+    if not site.touch.op.differentiated:
+        return False
+    if isinstance(rule, ChoiceRule):  # of very many, not all rows are listed
+        return bool(_ranks(site)) and not site.touch.hazards
+    return isinstance(rule, ArgRule) or (isinstance(rule, ComparisonRule) and not rule.isolated)
+
+
+def _ranks(site: Site) -> tuple[int, ...]:
+    """The slot of the index that an operation returns, with what it chose or alone."""
+    outputs = site.touch.op.outputs
+    if isinstance(site.rule, ChoiceRule):
+        outputs = outputs[1:2]
+    elif not isinstance(site.rule, ArgRule):
+        return ()
+    return tuple(o for o in outputs if o is not None)
 
 
 def is_float(analysis: Analysis, slot: int | None) -> bool:

@@ -6,6 +6,7 @@ every atom's interval stay what they are, so that the estimate is the same set, 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -63,12 +64,13 @@ class Nest:
             form.reshape(-1).astype(np.int64),
             number[old.owner[places]],
             old.side[kept],
+            old.round[kept],
             (),
             tuple(old.kinks[j] for j in kept),
             None if old.shares is None else old.shares[places],
         )
         order = levels(atoms, mixing)
-        atoms = Atoms(atoms.form, atoms.owner, atoms.side, order, atoms.kinks, atoms.shares)
+        atoms = replace(atoms, levels=order)
         dense = mixing.toarray() if mixing.nnz else None
         return Outer(self._base, self._noise, self._out[kept], Rows(linear), dense, atoms)
 
@@ -93,7 +95,7 @@ class Nest:
         rows = mixing[atoms.form[single]]
         inner, factor = rows.indices.astype(np.int64), rows.data
         fits = np.sign(factor) * atoms.side[inner] == atoms.side[atoms.owner[single]]
-        fits &= atoms.side[inner] != 0
+        fits &= (atoms.side[inner] != 0) & ~atoms.round[inner] & ~atoms.round[atoms.owner[single]]
         single, inner, factor = single[fits], inner[fits], factor[fits]
         sizes = np.bincount(atoms.owner, minlength=atoms.count)
         if not len(single) or len(atoms.form) + int(sizes[inner].sum()) > _MOST:
@@ -127,6 +129,6 @@ class Nest:
         }:
             kinks[own].update(atoms.kinks[other])
         named = tuple(tuple(sorted(k)) for k in kinks)
-        self._atoms = Atoms(form[order], owner[order], atoms.side, (), named, shares)
+        self._atoms = Atoms(form[order], owner[order], atoms.side, atoms.round, (), named, shares)
         self._linear = np.concatenate([self._linear, linear])
         self._mixing = csr_array(vstack([self._mixing, mixing], format="csr"))

@@ -21,6 +21,7 @@ from clarke.steering import (
     select_along,
     selected_gradient,
 )
+from clarke.steering.cones import with_cones
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +65,7 @@ def rounding_of_selections(program: Program) -> NDArray[np.float64]:
 
     By AD's selection and those along a line: a piece of slope zero tells nothing of another's.
     """
+    program = with_cones(program)
     generator = torch.Generator().manual_seed(0)
     line = [torch.randn(p.shape, generator=generator, dtype=torch.float64) for p in program.point]
     selections: list[dict[int, torch.Tensor] | None] = [None]

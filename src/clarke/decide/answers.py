@@ -13,10 +13,12 @@ import numpy as np
 
 from clarke.constraints import flatten, unflatten
 from clarke.deadline import UNLIMITED
+from clarke.decide.ballset import BallSet
 from clarke.decide.certificate import Argument, Certificate
 from clarke.decide.exact import rounding_of_set
 from clarke.decide.limits import set_limits
 from clarke.decide.limitset import LimitSet
+from clarke.decide.live import find_live
 from clarke.decide.membership import Member, allowed_for, direction_into, recomputed_set
 from clarke.decide.recomputed import Defect
 from clarke.decide.source import (
@@ -27,9 +29,11 @@ from clarke.decide.source import (
     rank_of,
     smallest_element,
 )
+from clarke.decide.verification import fresh_generator
 from clarke.errors import InputError, UnsupportedError
 from clarke.numerics import SET_ROUNDINGS, UNIT
 from clarke.steering import select_along, selected_gradient
+from clarke.steering.cones import with_cones
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +100,7 @@ class Slope(Argument):
 
     def check(self, program: Program, vector: Tensors, *, run: bool) -> None:  # noqa: ARG002 - nothing to run
         """Select pieces along the direction anew, where selections describe the set."""
-        recomputed_set(program, exact=self.exact, regular=False)
+        find_live(with_cones(program), fresh_generator())
         own = slope_along(program, flatten(vector))
         size = np.abs(gradient_along(program, flatten(vector))) @ np.abs(flatten(vector))
         if not abs(own - self.slope) <= SET_ROUNDINGS * UNIT * float(size):
@@ -185,17 +189,20 @@ class Independent(Argument):
             raise Defect("the rank is another one")
 
 
-def short_of(found: LimitSet | RegularSet, x: Array) -> float:
+def short_of(found: LimitSet | RegularSet | BallSet, x: Array) -> float:
     """The largest ``<x, x> - <x, p>`` over all elements p."""
     if isinstance(found, LimitSet):
         return float(x @ x) - float(x @ found.element(found.extreme(-x)))
+    if isinstance(found, BallSet):
+        return found.short(x)
     return float(x @ x) + float(found.outer.extreme(-x)[0])
 
 
 def gradient_along(program: Program, direction: Array) -> Array:
     """(n,) the gradient of the pieces that a direction selects."""
-    choices, _ = select_along(program, unflatten(direction, program.point))
-    return flatten(selected_gradient(program, choices))
+    held = with_cones(program)
+    choices, _ = select_along(held, unflatten(direction, program.point))
+    return flatten(selected_gradient(held, choices))
 
 
 def slope_along(program: Program, direction: Array) -> float:

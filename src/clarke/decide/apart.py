@@ -36,7 +36,6 @@ from clarke.numerics import (
     OUTSIDE,
     SET_AGREES,
     TOWARD_NOISE,
-    WEIGHTS_CONVEX,
 )
 from clarke.steering import Program, natural_gradient, select_along, selected_gradient
 
@@ -155,9 +154,7 @@ class OneWay(Argument):
         atoms = outer.atoms
         if not is_the_set(outer):
             return "the function bends both ways"
-        sums = np.zeros(atoms.count)
-        np.add.at(sums, atoms.owner, self.shares)
-        if not bool((self.shares >= 0).all() and (np.abs(sums - 1) <= WEIGHTS_CONVEX).all()):
+        if not atoms.are_shares(self.shares):
             return "the weights are not convex"
         mean = unflatten(outer.mean(self.shares), program.point)
         if not within(mean, vector, added(self.bounds, roundings_of(outer, program))):

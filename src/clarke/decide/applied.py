@@ -50,7 +50,7 @@ def declared_derivative(
     for applied in trace.applied:
         if registry.is_surrogate(applied.function):
             return _surrogate(analysis, applied, "declared so by its author (register_function)")
-    stepping = [a for i, a in enumerate(trace.applied) if _steps_in(trace, i, registry)]
+    stepping = [a for i, a in enumerate(trace.applied) if steps_in(trace, i, registry)]
     if not stepping:
         return None
     try:
@@ -78,7 +78,7 @@ def _surrogate(analysis: Analysis, applied: Applied, why: str) -> Decision:
     )
 
 
-def _steps_in(trace: Trace, number: int, registry: Registry) -> bool:
+def steps_in(trace: Trace, number: int, registry: Registry) -> bool:
     """Whether a forward rounds, compares, or turns numbers into integers."""
     kinds = trace.slot_dtypes
     for op in trace.ops:
@@ -118,10 +118,10 @@ def hold_functions(
         return found
     trace = analysis.recorded
     if found.verdict.correct and not any(
-        _may_hide(trace, i, a) for i, a in enumerate(trace.applied)
+        may_hide(trace, i, a) for i, a in enumerate(trace.applied)
     ):
         return found
-    hidden = _hidden(analysis, variables, deadline)
+    hidden = hidden_in(analysis, variables, deadline)
     if found.verdict.correct or hidden is not None:
         return found if hidden is None else _not_described(found, hidden)
     values = _values(analysis, variables, deadline)
@@ -172,7 +172,7 @@ def not_vouched(
     found = declared_derivative(analysis, registry, variables, deadline)
     if found is not None:
         return found
-    hidden = _hidden(analysis, variables, deadline)
+    hidden = hidden_in(analysis, variables, deadline)
     if hidden is None:
         return None
     return _not_described(Decision(Verdict.UNDECIDED, "", analysis=analysis), hidden)
@@ -208,7 +208,7 @@ def _not_described(found: Decision, finding: Finding) -> Decision:
     )
 
 
-def _may_hide(trace: Trace, number: int, applied: Applied) -> bool:
+def may_hide(trace: Trace, number: int, applied: Applied) -> bool:
     """Whether a forward uses more than its arguments: numbers read from them, or other tensors."""
     if applied.reads:
         return True
@@ -231,7 +231,7 @@ def _memory(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata) if tensor.layout == torch.strided else 0
 
 
-def _hidden(analysis: Analysis, variables: Sequence[int], deadline: Deadline) -> Finding | None:
+def hidden_in(analysis: Analysis, variables: Sequence[int], deadline: Deadline) -> Finding | None:
     """A Function that computes beside the point what its record does not, if there is one."""
     program = _program(analysis, variables, deadline)
     generator = torch.Generator().manual_seed(1)

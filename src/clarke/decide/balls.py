@@ -67,6 +67,28 @@ class BallCell(Cell):
             total += term.T @ _farthest(term @ direction, self._vectors(slope))
         return total
 
+    def along(self, direction: Array) -> Array | None:
+        """The limit of gradients along a direction of the closed cell; None if it has none."""
+        total = self.gradient.copy()
+        for term, slope in zip(self.terms, self.slopes, strict=True):
+            moved = slope @ direction
+            length = float(np.linalg.norm(moved))
+            if length <= NORM_RANK * float(np.linalg.norm(slope) * np.linalg.norm(direction)):
+                return None
+            total += term.T @ (moved / length)
+        return total
+
+    def toward(self, direction: Array) -> Array | None:
+        """A direction of the closed cell whose limit has a great inner product with another."""
+        pairs = zip(self.terms, self.slopes, strict=True)
+        wanted = np.concatenate([_farthest(t @ direction, self._vectors(s)) for t, s in pairs])
+        rows = np.concatenate(self.slopes)
+        if self.spanned is None:
+            return None if len(self.rows) else np.linalg.lstsq(rows, wanted, rcond=None)[0]
+        shares, _ = scipy.optimize.nnls((self.spanned @ rows.T).T, wanted)
+        found: Array = shares @ self.spanned
+        return found
+
     def directions(self, toward: Array, generator: np.random.Generator) -> list[Array]:
         """Directions inside: with the greatest slope along one, in the middle, and at random."""
         if self.direction is None:
@@ -112,6 +134,26 @@ def _farthest(weights: Array, generators: Array | None) -> Array:
         return inside / length
     best: Array = generators[int(values.argmax())]
     return best
+
+
+def _merged(slopes: list[Array], factors: list[float]) -> tuple[list[Array], list[float]]:
+    """Norms that are multiples of each other as one: they choose their u together."""
+    kept: list[tuple[Array, Array, float]] = []
+    for j, factor in zip(slopes, factors, strict=True):
+        square = j.T @ j
+        size = float(np.abs(square).max(initial=0.0))
+        for n, (own, first, total) in enumerate(kept):
+            ratio = size / float(np.abs(own).max())
+            if bool((np.abs(square - ratio * own) <= NORM_RANK * size).all()):
+                more = factor * float(np.sqrt(ratio))
+                both = total + more
+                gone = abs(both) <= NORM_RANK * (abs(total) + abs(more))
+                kept[n] = own, first, 0.0 if gone else both
+                break
+        else:
+            kept.append((square, j, factor))
+    left = [(j, f) for _, j, f in kept if f]
+    return [j for j, _ in left], [f for _, f in left]
 
 
 class BallEnumeration(Enumeration):
@@ -171,7 +213,11 @@ class BallEnumeration(Enumeration):
             if kink.number in node.free:
                 mine = (kink.site.touch.owner == kink.index).numpy()
                 slopes.append(self._slopes(kink.site, node).candidates[mine][1:])
-        terms = [float(adjoints[k]) * j for k, j in zip(sorted(node.free), slopes, strict=True)]
+        sizes = [float(adjoints[k]) for k in sorted(node.free)]
+        slopes, sizes = _merged(slopes, sizes)
+        if not slopes:
+            return cell
+        terms = [s * j for s, j in zip(sizes, slopes, strict=True)]
         return BallCell(
             cell.choices,
             cell.gradient,

@@ -63,7 +63,7 @@ def judge_on_branch(decision: Decision, program: Program, values: Sequence[Again
             return other_side(analysis)
     except UntoldError:
         return other_side(analysis)
-    steep = _steep_across(program, values[0], witness.direction)
+    steep = steep_across(program, values[0], [tuple(-d for d in witness.direction)])
     if steep is None:
         return decision
     return not_lipschitz(program, None, other_side(analysis).culprits, steep)
@@ -87,12 +87,18 @@ def _named(program: Program, witness: Witness) -> torch.Tensor:
     return named
 
 
-def _steep_across(program: Program, again: Again, witness: Tensors) -> Steep | None:
-    """Whether the function's own values leave the point's on some ray, as `steep_beside` tells."""
+def steep_across(program: Program, again: Again, first: Sequence[Tensors] = ()) -> Steep | None:
+    """Whether the function's own values leave the point's on some ray, as `steep_beside` tells.
+
+    Args:
+        program: What was recorded.
+        again: The function itself.
+        first: Rays to look along before random ones.
+    """
     spacing = REPLAY_SPACING if again.exact else coarsest_epsilon(program.analysis.trace)
     least = BESIDE_ULPS * spacing * max(peak(program.point), spacing)
     generator = torch.Generator().manual_seed(6)
-    rays: list[Tensors] = [tuple(-d for d in witness)]
+    rays = list(first)
     for _ in range(int(BRANCH_RAYS)):
         ray: Tensors = random_tangents(program, generator)
         rays.extend((ray, tuple(-d for d in ray)))

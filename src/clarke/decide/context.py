@@ -151,7 +151,7 @@ class Context:
                 self.rounding.vague(self.gradient) or self.rounding.strays(self.gradient, mean)
             ):
                 return self.undecided(
-                    "The gradient agrees with the rules entry by entry as far as the program's own "
+                    "The gradient agrees entry by entry with what ran, as far as the program's own "
                     "types can tell, but that proves nothing: what rounding can do to it is of the "
                     "size of its terms, or it is off as a whole by more than rounding explains. "
                     "Run the program in a wider type."
@@ -165,7 +165,7 @@ class Context:
             read = read_into_python(self.program.analysis.trace)
             hint = f" {read[0]}: it may decide a branch." if read else ""
             return self.undecided(
-                f"The rules say {verdict.name}, but running the program does not confirm it: "
+                f"{verdict.so_far}, but running the program does not confirm it: "
                 f"{defects[0]}.{hint}",
                 culprits=self.disagreement(witnesses[0]) or read,
             )

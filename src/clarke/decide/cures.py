@@ -14,6 +14,7 @@ import torch
 
 from clarke.constraints import flatten
 from clarke.deadline import rung
+from clarke.decide.smoothed import smooth_instead
 from clarke.decide.verification import ad_weights
 from clarke.errors import BudgetError
 from clarke.numerics import CURE_SHARE
@@ -34,11 +35,6 @@ if TYPE_CHECKING:
     Valid = Callable[[NDArray[np.float64]], bool | None]
 
 _MOST = 4  # operations whose rewritings are tried
-_CLAMPS = frozenset({"clamp", "clamp_min", "clamp_max", "relu", "threshold"})
-_SOFTPLUS = (
-    "max(x, 0) + log1p(exp(-|x|)) is torch.nn.functional.softplus(x), which is smooth; "
-    "with -x*t added it is torch.nn.functional.binary_cross_entropy_with_logits(x, t)."
-)
 _MASK = (
     "A mask from a comparison decides the slope at the tie: use torch.relu, torch.where "
     "with equal values on both sides, or torch.maximum."
@@ -92,15 +88,15 @@ def hints(
     """
     names = {op.short_name.rstrip("_") for op in program.analysis.trace.ops}
     own = {c.operation.rstrip("_") for c in culprits}
-    if own & _CLAMPS and "abs" in own and "log1p" in names and "exp" in names:
-        return (_SOFTPLUS,)
-    if own & {"max", "amax", "maximum"} and {"exp", "log"} <= names:
-        return ("A maximum inside log and exp: torch.logsumexp is smooth.",)
     if own & {"gt", "ge", "lt", "le", "sign"}:
         return (_MASK,)
+    found = None
     try:
         part = program.within(program.deadline.part(float(CURE_SHARE)))
-        found = None if valid is None else _tried(part, culprits, valid)
+        if valid is not None and "exp" in names:
+            found = smooth_instead(part, culprits, valid)
+        if valid is not None and found is None:
+            found = _tried(part, culprits, valid)
     except BudgetError:  # time, too: the verdict stands without
         found = None
     if found is None and not own & set(_REWRITINGS):

@@ -34,6 +34,7 @@ from clarke.numerics import (
     MINIMUM_FLAT,
     VALUES_SAME,
 )
+from clarke.steering.cones import with_cones
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -108,7 +109,7 @@ def curvature_around(source: Source, allowed: Array, deadline: Deadline) -> Curv
     """Whether the point is a minimum, where directional derivatives leave it open."""
     if not source.live.affine:
         return Curved(None, None)  # cells are curved
-    program, generator = source.program.within(deadline), source.generator()
+    program, generator = with_cones(source.program.within(deadline)), source.generator()
     shared = _shared_piece(program, generator)
     if shared is not None:
         lowest = float(np.linalg.eigvalsh(_balanced(shared.hessian)[0])[0])

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+_TRIED = 32  # random directions, and those of entries, that may lie below a vector
 _LOOKED_AT = 200  # cells in which a direction of descent is looked for beyond their own
 
 
@@ -112,6 +113,8 @@ def frechet(
             return Frechet(place.inside, None, 0.0)
         excess = slope(place.direction, deadline) - float(vector @ place.direction)
         return Frechet(False, unflatten(place.direction, source.program.point), excess)
+    if source.norm is not None:
+        return _below(source, vector, allowed, slope, deadline)
     limits = source.listed(deadline)
     known = all(c.complete for c in limits.components)
     for atom, own in limits.combinations():
@@ -129,6 +132,21 @@ def frechet(
     return Frechet(True if known else None, None, 0.0)
 
 
+def _below(
+    source: Source, vector: Array, allowed: Array, slope: Slope, deadline: Deadline
+) -> Frechet:
+    """A direction below a vector, among some; where there is no list, nothing else is known."""
+    generator = np.random.default_rng(0)
+    ways = [*np.eye(source.size), *generator.standard_normal((_TRIED, source.size))]
+    for way in ways[: 2 * _TRIED]:
+        for d in (way, -way):
+            unit = d / float(np.linalg.norm(d))
+            excess = slope(unit, deadline) - float(vector @ unit)
+            if excess < -float(np.abs(unit) @ allowed):
+                return Frechet(False, unflatten(unit, source.program.point), excess)
+    return Frechet(None, None, 0.0)
+
+
 def descent_candidates(source: Source, deadline: Deadline) -> Iterator[Array]:
     """Directions that may go down: steepest descent of the hull, then cell by cell."""
     if source.regular is not None:
@@ -137,6 +155,9 @@ def descent_candidates(source: Source, deadline: Deadline) -> Iterator[Array]:
         apart = source.regular.place(nothing, nothing, deadline).direction
         if apart is not None:
             yield apart
+        return
+    if source.round is not None:
+        yield from source.round.downhill(deadline)
         return
     limits = source.listed(deadline).certain()
     if limits is None:

@@ -24,6 +24,7 @@ from clarke.decide.rates import Again, Held, UntoldError, apart_along
 from clarke.errors import ReplayError
 from clarke.numerics import (
     DETACHED_APART,
+    SAME_RATE,
 )
 from clarke.steering import (
     Analysis,
@@ -158,6 +159,10 @@ def judge_detached(
     analysis = decision.analysis
     if analysis is None:
         return decision
+    if decision.verdict is Verdict.UNDECIDED:
+        # Of the operations that ran alone: at other points Python may take another branch.
+        exact = [again for again in values if again.exact]
+        return declared_rate(analysis, variables, exact, deadline) or decision
     numbers = numbers_read(analysis.trace)
     if numbers and decision.verdict is Verdict.NOT_CLARKE:
         return Decision(
@@ -287,9 +292,17 @@ def _all_apart(program: Program, values: Sequence[Again]) -> bool:
 
     What `_apart_around` would answer, at the cost of two directions where nothing is declared.
     """
-    held = Held(program, _rays(program, values))
+    rays = _rays(program, values)
+    differ = _differs_by_itself(program, values)
+    if differ is False:
+        return False
+    held = Held(program, rays)
     told = False
     try:
+        if differ:  # one direction and its opposite are to confirm it
+            both = list(apart_along(Held(program, [rays[0], rays[_RAYS]]), values[0]))
+            if len(both) > 1 and all(both):
+                return True
         for value in values:
             found: list[bool] = []
             for apart in apart_along(held, value):
@@ -302,9 +315,30 @@ def _all_apart(program: Program, values: Sequence[Again]) -> bool:
             told = told or bool(found)
     except UntoldError:
         return False
-    differ = () if told else map(partial(_differs, program), values)
-    known = [a for a in differ if a is not None]
+    every = () if told else map(partial(_differs, program), values)
+    known = [a for a in every if a is not None]
     return bool(known) and all(known)
+
+
+def _differs_by_itself(program: Program, values: Sequence[Again]) -> bool | None:
+    """Whether the gradient is another one with nothing held constant, clearly; None in doubt."""
+    if not values or values[0].gradient is None or values[0].moving is None:
+        return None
+    try:
+        pairs = zip(values[0].gradient(), natural_gradient(program), strict=True)
+    except ReplayError:
+        return None
+    gaps, sizes = [], []
+    for number, (whole, held) in enumerate(pairs):
+        if number in values[0].moving and whole.numel():
+            gaps.append(float((whole - held).abs().max()))
+            sizes.append(max(float(whole.abs().max()), float(held.abs().max())))
+    most, size = max(gaps, default=0.0), max(sizes, default=0.0)
+    if not (np.isfinite(most) and np.isfinite(size)):
+        return None
+    if most <= SAME_RATE * size:
+        return False
+    return True if most > max(DETACHED_APART) * size else None
 
 
 def _is_apart(found: Sequence[bool]) -> bool:

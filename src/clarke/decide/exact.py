@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from clarke.constraints import Relevance
+    from clarke.decide.ballset import BallSet
     from clarke.decide.outer import Outer
     from clarke.decide.regularset import RegularSet
     from clarke.steering import Program
@@ -54,7 +55,7 @@ class Exact:
     live: Live
 
 
-def rounding_of_set(program: Program, limits: LimitSet | RegularSet) -> Array:
+def rounding_of_set(program: Program, limits: LimitSet | RegularSet | BallSet) -> Array:
     """(n,) how far rounding alone may have moved entries of the set's elements."""
     found: Array = rounding_of_selections(program) + limits.roundings(np.zeros(limits.size))
     return found

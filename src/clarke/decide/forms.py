@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -51,7 +51,8 @@ class Kinks:
         side: (K,) for other kinks: 1 if the result is the largest candidate, -1 if the smallest,
             0 if it may be any.
         number: (K,) the touched kink's number in the analysis.
-        by_values: (K,) bool: the candidates' own order tells which it is, whatever else moves.
+        by_values: (K,) bool: the candidates' own values tell which it is, whatever else moves.
+        round: (K,) bool: the result is the length of the vector of all candidates.
         proper: Whether AD's derivative at every kink is the mean of the candidates' by `weights`.
     """
 
@@ -61,6 +62,7 @@ class Kinks:
     side: Index
     number: Index
     by_values: NDArray[np.bool_]
+    round: NDArray[np.bool_]
     proper: bool
 
     @property
@@ -261,7 +263,7 @@ class CutProgram:
             found = levels[at, torch.arange(touch.count)]
         else:
             sides = self._sides(site)
-            split = split & (sides != 0)
+            split = split & (sides != 0) & (not site.rule.by_weights)
             high = probe.candidates[(first + 1).clamp(max=probe.candidates.numel() - 1)]
             found = sides.to(low.dtype) * (high - low)
         switching = torch.where(split, found, switching)
@@ -271,6 +273,8 @@ class CutProgram:
     def _sides(site: Site) -> torch.Tensor:
         """(K,) 1 where a maximum is taken, -1 for a minimum, 0 for what is neither."""
         rule, touch = site.rule, site.touch
+        if rule.by_weights:
+            return torch.ones(touch.count, dtype=torch.int64)
         if not isinstance(rule, ChoiceRule):
             return torch.zeros(touch.count, dtype=torch.int64)
         if type(rule).side is ChoiceRule.side:
@@ -349,7 +353,7 @@ class CutProgram:
         return found.numpy()
 
     def _describe(self, run: Run) -> Kinks:
-        owner, weights, split, side, number, ordered = [], [], [], [], [], []
+        owner, weights, split, side, number, ordered, curved = [], [], [], [], [], [], []
         proper, count = True, 0
         for site in self._sites:
             if site.rule.by_value:
@@ -361,7 +365,8 @@ class CutProgram:
             split.append(self._at_site(site, run)[2])
             side.append(self._sides(site)[own])
             number.append(site.first + own.nonzero().squeeze(1))
-            ordered.append(torch.full_like(number[-1], isinstance(site.rule, ChoiceRule)).bool())
+            curved.append(torch.full_like(number[-1], site.rule.by_weights).bool())
+            ordered.append(curved[-1] | isinstance(site.rule, ChoiceRule))
             proper = proper and not any(bool(own[k].any()) for k in touch.hazards.values())
             count += sizes.numel()
         for use in self._uses(run):
@@ -374,19 +379,13 @@ class CutProgram:
             side.append(torch.zeros_like(kinks))
             number.append(kinks)
             ordered.append(torch.zeros_like(kinks, dtype=torch.bool))
+            curved.append(ordered[-1])
             proper = proper and not bool(isolated.any())
             count += kinks.numel()
-        whole = (torch.cat(part).numpy() if part else np.zeros(0) for part in (owner, weights))
-        owners, shares_ = whole
-        return Kinks(
-            owners.astype(np.int64),
-            shares_.astype(np.float64),
-            (torch.cat(split).numpy() if split else np.zeros(0)).astype(bool),
-            (torch.cat(side).numpy() if side else np.zeros(0)).astype(np.int64),
-            (torch.cat(number).numpy() if number else np.zeros(0)).astype(np.int64),
-            (torch.cat(ordered).numpy() if ordered else np.zeros(0)).astype(bool),
-            proper,
-        )
+        lists = (owner, weights, split, side, number, ordered, curved)
+        kinds = (np.int64, np.float64, bool, np.int64, np.int64, bool, bool)
+        o, w, cut, bent, which, told, curve = map(_whole, lists, kinds)
+        return Kinks(o, w, cut, bent, which, told, curve, proper)
 
     def _share(self, kink: int) -> float:
         """AD's weight of a comparison that holds, or of the sign 1."""
@@ -394,3 +393,7 @@ class CutProgram:
         touch = site.touch
         mine = (touch.owner == kink - site.first) & (touch.members == 1)
         return float(touch.weights[mine].sum())
+
+
+def _whole(parts: list[torch.Tensor], kind: type) -> NDArray[Any]:
+    return (torch.cat(parts).numpy() if parts else np.zeros(0)).astype(kind)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from clarke.capture import Origin, input_slots, refilled, without_values
-from clarke.constraints.reads import behind_reads, has_a_side, is_float
+from clarke.constraints.reads import behind_reads, held_positions, is_float
 from clarke.deadline import rung
 from clarke.decide.model import Culprit, Decision, culprit_of
 from clarke.decide.settle import steep_beside, steep_on_axes
@@ -193,19 +193,19 @@ def _tied_decisions(analysis: Analysis, *, sees_values: bool, held: bool) -> Dec
     used = {slot for op in analysis.trace.ops for slot in input_slots(op)}
     # A shape that matters shows in the program's values, where they are looked at.
     branch = behind_reads(analysis, shapes=not sees_values)
-    sides = behind_reads(analysis, shapes=False) if held else frozenset()
+    sides = held_positions(analysis) if held else frozenset()
     for position, site in sorted(analysis.sites.items()):
         touch, op = site.touch, site.touch.op
         if touch.count == 0:
             continue
         why = ""
-        kept = position in sides and has_a_side(site)
+        kept = position in sides
         read = position in branch and op.outputs and not is_float(analysis, op.outputs[0])
         if read and not kept:
             why = A_BRANCH
         elif not op.differentiated and may_jump(site.rule, touch, analysis.trace):
             why = "a comparison of detached values is at an exact tie"
-        elif any(_is_index(analysis, s) and s in used for s in op.outputs):
+        elif not kept and any(_is_index(analysis, s) and s in used for s in op.outputs):
             why = "an index that a tie decides is used by other operations"
         if why:
             return not_followed(analysis, site, why)

@@ -13,6 +13,7 @@ from clarke.constraints import find_relevant, resolve
 from clarke.constraints.reads import held_sides
 from clarke.deadline import UNLIMITED, Deadline, within_memory
 from clarke.decide.applied import declared_derivative, hold_functions
+from clarke.decide.finite_cures import finite_cures
 from clarke.decide.hazards import (
     LIPSCHITZ,
     edge_of_domain,
@@ -26,11 +27,12 @@ from clarke.decide.nonfinite import judge_nonfinite
 from clarke.decide.origins import judge_beside_roundings, told_by_origin
 from clarke.decide.rungs import Rungs
 from clarke.decide.surroundings import only_guards
+from clarke.decide.tied import adding_up
 from clarke.decide.vectors import used_vectors
 from clarke.errors import OutOfMemoryError, OutOfTimeError, ReplayError
 from clarke.kinks import Hazard
 from clarke.kinks.embeddings import held_rows
-from clarke.numerics import POSITIVE
+from clarke.numerics import CURE_SHARE, POSITIVE
 from clarke.steering import Program, analyse
 from clarke.verdict import Verdict
 
@@ -130,6 +132,13 @@ def _unless_blocked(
         if shown is None:
             return blocked
         found = decide(shown, *rest, sees_values=sees_values, given=True, deadline=deadline)
+        if found.verdict is Verdict.NOT_CLARKE:
+            why = (
+                "whose gradient this is not. Write out of place where the derivative should follow."
+            )
+            return replace(
+                blocked, verdict=Verdict.SURROGATE, reason=f"{blocked.reason[:-1]}, {why}"
+            )
         return found if found.verdict in POSITIVE else blocked
     if len(variables) != len(gradient):
         return Decision(
@@ -146,6 +155,15 @@ def _unless_blocked(
     except (ReplayError, OutOfTimeError, OutOfMemoryError) as error:
         late = isinstance(error, OutOfTimeError)
         return Decision(Verdict.UNDECIDED, str(error), analysis=analysis, out_of_time=late)
+    if not all_finite(gradient) or found.verdict is Verdict.NONFINITE:
+        settings = replace(settings, confirm=Confirm.NEVER)
+
+        def judge(other: Trace, own: Sequence[torch.Tensor], part: Deadline) -> Decision:
+            return decide(other, registry, variables, own, settings, deadline=part)
+
+        part = deadline.part(float(CURE_SHARE))
+        cures = finite_cures(found, registry, variables, gradient, part, judge)
+        found = replace(found, cures=cures)
     declared = tuple(
         f"Row {row} of {op.shown} at {op.location} is a constant: padding_idx leaves out its "
         "gradient."
@@ -193,7 +211,8 @@ def _unless_rounded(context: Rungs, found: Decision) -> Decision:
     narrow = {d for d in trace.slot_dtypes.values() if d.is_floating_point} - {torch.float64}
     if not narrow or trace.applied or not context.differs:
         return found
-    if not context.rounding.slight(context.gradient):
+    coarse = adding_up(context.program.analysis.recorded) is not None
+    if not (coarse or context.rounding.slight(context.gradient)):
         return found  # no rounding is a good part of all that is added up
     settings = replace(context.settings, confirm=Confirm.NEVER)
     again = _climb(

@@ -223,7 +223,9 @@ class LimitSet:
         spans = self.spans(target)
         apart = spans > allowed
         origin = np.zeros(len(target))
-        for units in (spans, np.maximum(allowed, UNITS_NARROW * spans)):
+        tiny = np.finfo(np.float64).tiny  # of smaller numbers the inverses are out of range
+        for near_to in (spans, np.maximum(allowed, UNITS_NARROW * spans)):
+            units = np.maximum(near_to, tiny)
             factors = np.where(apart, 1.0 / np.where(apart, units, 1.0), 0.0)
             near = self.seen_from(target, factors).nearest(origin, deadline)
             room = allowed * factors
@@ -231,10 +233,10 @@ class LimitSet:
                 distance = float(np.linalg.norm(near.point[apart] * units[apart]))
                 return Placed(True, near.atoms, near.weights, None, 0.0, distance)
             if near.gap > float(np.abs(near.direction) @ room):
-                direction = near.direction * factors
-                length = float(np.linalg.norm(direction))
+                direction, length = _unit(near.direction * factors)
                 whole = self.seen_from(target, apart.astype(np.float64)).nearest(origin, deadline)
-                return Placed(False, (), (), direction / length, near.gap / length, whole.distance)
+                return Placed(False, (), (), direction, near.gap / length, whole.distance)
+        spans = np.maximum(spans, tiny)
         factors = np.where(apart, 1.0 / np.where(apart, spans, 1.0), 0.0)
         return self._place_along_axes(target, allowed, factors, deadline)
 
@@ -261,8 +263,8 @@ class LimitSet:
             return Placed(True, near.atoms, near.weights, None, 0.0, distance)
         direction = (matrix @ near.direction) * factors
         if near.gap > float(np.abs(direction) @ allowed):
-            length = float(np.linalg.norm(direction))
-            return Placed(False, (), (), direction / length, near.gap / length, distance)
+            direction, length = _unit(direction)
+            return Placed(False, (), (), direction, near.gap / length, distance)
         return self._place_exactly(target, allowed, distance, deadline)
 
     def _place_exactly(
@@ -332,6 +334,13 @@ class LimitSet:
     def _size(self) -> float:
         size = float(np.abs(self.base).max(initial=0.0))
         return size + sum(float(np.abs(c.changes).max(initial=0.0)) for c in self.components)
+
+
+def _unit(direction: Array) -> tuple[Array, float]:
+    """A vector of length 1 along one whose squares may be out of range, and its length."""
+    largest = float(np.abs(direction).max())
+    length = float(np.linalg.norm(direction / largest))
+    return direction / largest / length, largest * length
 
 
 class _Extremes:

@@ -18,12 +18,14 @@ from clarke.decide.meeting import only_branches
 from clarke.errors import BudgetError
 from clarke.kinks import Hazard
 from clarke.numerics import VALUES_SAME
+from clarke.steering.cones import with_cones
 from clarke.tangents import forward_mode
 from clarke.torch_private import unpack_dual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from clarke.kinks import Touch
     from clarke.steering import Errors, Program, Site
 
 _PARTLY = 6
@@ -76,6 +78,25 @@ def find_live(program: Program, generator: torch.Generator) -> Live:
             "that are not affine."
         )
     return Live(relevance.relevant & ~constant, constant, affine, branches)
+
+
+def norm_of_zero(
+    program: Program, generator: torch.Generator, live: Live | None = None
+) -> Touch | None:
+    """A Euclidean norm that is taken of zero, where the gradient depends on it.
+
+    Raises:
+        BudgetError: As `find_live`.
+    """
+    held = with_cones(program)
+    if held is program:
+        return None
+    kinks = (live or find_live(held, generator)).kinks
+    for site in held.analysis.ordered():
+        own = kinks[site.first : site.first + site.touch.count]
+        if site.rule.by_weights and bool(own.any()):
+            return site.touch
+    return None
 
 
 def is_zero(

@@ -9,17 +9,20 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten
+from clarke.decide.ballset import BallSet
 from clarke.decide.certificate import Argument, Certificate
 from clarke.decide.exact import recomputed_limits, rounding_of_set
 from clarke.decide.limits import set_limits
 from clarke.decide.limitset import LimitSet, separates
+from clarke.decide.live import norm_of_zero
 from clarke.decide.recomputed import Defect
 from clarke.decide.regularset import RegularSet
 from clarke.decide.verification import fresh_generator, same_numbers
 from clarke.errors import InputError, UnsupportedError
 from clarke.feasibility import verify_membership
-from clarke.numerics import ASKED_ROUNDINGS, GRANTED, SET_AGREES, WEIGHTS_CONVEX
+from clarke.numerics import ASKED_ROUNDINGS, GRANTED, SET_AGREES
 from clarke.steering import Program, unit_roundoff
+from clarke.steering.cones import with_cones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,6 +84,9 @@ class Member(Argument):
         if isinstance(found, RegularSet):
             self._check_regular(found, target)
             return
+        if isinstance(found, BallSet):
+            self._check_balls(found, target)
+            return
         if self.shares is not None:
             raise Defect("weights of pieces prove nothing where pieces bend both ways")
         if self.inside:
@@ -89,7 +95,7 @@ class Member(Argument):
             self._check_outside(found, target)
 
     def _check_allowed(
-        self, program: Program, vector: Tensors, limits: LimitSet | RegularSet
+        self, program: Program, vector: Tensors, limits: LimitSet | RegularSet | BallSet
     ) -> None:
         """Neither more nor less may count as rounding than follows from program and vector."""
         least = allowed_for(limits, vector, self.asked)
@@ -162,14 +168,34 @@ class Member(Argument):
             raise Defect("the direction does not separate the vector from the set")
         self._check_distance(found.place(target, self.allowed).distance)
 
+    def _check_balls(self, found: BallSet, target: Array) -> None:
+        """Limits along directions of closed cells, or a direction, held against all cells."""
+        if self.shares is not None:
+            raise Defect("weights of pieces prove nothing where pieces bend both ways")
+        if not self.inside:
+            d = self._unit_direction(target)
+            if not found.gap(target, d) > float(np.abs(d) @ self.allowed):
+                raise Defect("the direction does not separate the vector from the set")
+            self._check_distance(found.place(target, self.allowed).distance)
+            return
+        ends = self.directions
+        if self.direction is not None or ends is None or ends.shape != self.elements.shape:
+            raise Defect("what proves a vector inside is a direction for every element")
+        if len(self.atoms) != len(ends) or not all(len(a) == 1 for a in self.atoms):
+            raise Defect("there is not one cell for every element")
+        for (cell,), own, element in zip(self.atoms, ends, self.elements, strict=True):
+            way = found.way(cell, own)
+            if way is None or not same_numbers(way.element, element):
+                raise Defect("the elements are not limits along their directions")
+        self._check_mean(target)
+
     def _check_shares(self, found: RegularSet, shares: Array, target: Array) -> None:
         atoms = found.outer.atoms
         if shares.shape != (len(self.elements), len(atoms.form)):
             raise Defect("there is not one weight for every piece")
         room = found.roundings(target)
         for own, element in zip(shares, self.elements, strict=True):
-            sums = np.bincount(atoms.owner, weights=own, minlength=atoms.count)
-            if not bool((own >= 0).all() and (np.abs(sums - 1) <= WEIGHTS_CONVEX).all()):
+            if not atoms.are_shares(own):
                 raise Defect("the weights of the pieces are not convex")
             if not bool((np.abs(found.element(own) - element) <= room).all()):
                 raise Defect("the elements are not those of the set")
@@ -191,7 +217,8 @@ class Member(Argument):
         self._check_distance(limits.place(target, self.allowed).distance)
 
     def _check_distance(self, found: float) -> None:
-        if not abs(found - self.distance) <= SET_AGREES * found:
+        same = found == self.distance or abs(found - self.distance) <= SET_AGREES * found
+        if not same:
             raise Defect("the distance to the set is another one")
 
 
@@ -296,14 +323,18 @@ def shaped_like(
     return tuple(v.reshape(p.shape) for v, p in each)
 
 
-def recomputed_set(program: Program, *, exact: bool, regular: bool) -> LimitSet | RegularSet:
+def recomputed_set(
+    program: Program, *, exact: bool, regular: bool
+) -> LimitSet | RegularSet | BallSet:
     """The set from nothing but the program, as a membership says that it was found.
 
     Raises:
         Defect: All pieces were said to bend one way, and they do not.
     """
+    if not regular and norm_of_zero(program, fresh_generator()) is not None:
+        return BallSet.of(program, fresh_generator(), set_limits())
     if not regular:
-        return recomputed_limits(program, replace(set_limits(), rounding=not exact))
+        return recomputed_limits(with_cones(program), replace(set_limits(), rounding=not exact))
     found = RegularSet.of(program, fresh_generator(), program.deadline)
     if found is None:
         raise Defect("the function bends both ways")
@@ -311,7 +342,7 @@ def recomputed_set(program: Program, *, exact: bool, regular: bool) -> LimitSet 
 
 
 def allowed_for(
-    limits: LimitSet | RegularSet,
+    limits: LimitSet | RegularSet | BallSet,
     vector: Sequence[torch.Tensor],
     asked: float | None,
 ) -> Array:

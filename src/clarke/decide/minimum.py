@@ -163,8 +163,11 @@ def slopes_of_regular(
 ) -> Slopes | None:
     """The same where all pieces bend one way; None where this is not such a set, or unclear."""
     known = source.regular
-    if known is None or not bool(known.convex_entries().all()):
+    if known is None:
         return None
+    if not bool(known.convex_entries().all()):
+        down = falling([known.downhill(deadline)], allowed, slope, deadline)
+        return None if down is None else Slopes(False, down, flat=False)
     place = known.place(np.zeros(known.size), allowed, deadline)
     if place.inside is None:
         return None

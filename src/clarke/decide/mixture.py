@@ -36,7 +36,8 @@ _ENUMERATED = 8  # dimensions of selections below which all of them are soon enu
 _PER_SIDE = 8  # selections for each dimension
 _MOST_SIDES = 1024
 _FEW = 8  # witnesses up to which a mixture is looked for after every one
-_LONGEST = 512  # candidates of a kink that are taken in turn
+_LONGEST = 512  # selections of a turn, up to which a whole one is tried
+_PLACES = 2.0**30  # of a turn: weights are equal up to this
 
 
 def mix_opposites(
@@ -178,8 +179,8 @@ def mix_witnesses(
     """Witnesses and convex weights whose gradients add up to `gradient`, or None.
 
     Where AD mixes the pieces of a kink half and half, a selection and its complement cancel in
-    pairs; ties that AD shares evenly among m elements are taken in turn. Both follow from AD
-    being affine in the proxies of kinks that no path joins (docs/theory.md).
+    pairs; ties that AD shares among several elements are taken in turn (`turn_of_selections`). Both
+    follow from AD being affine in the proxies of kinks that no path joins (docs/theory.md).
     """
     found: list[Witness] = []
     tried: set[tuple[tuple[int, ...], ...]] = set()
@@ -225,43 +226,64 @@ def combined(
 def _selections(
     program: Program, relevance: Relevance, settings: Settings, generator: torch.Generator
 ) -> Iterator[tuple[dict[int, torch.Tensor], bool]]:
-    """Vertex selections in AD's support; consecutive ones rotate every mixed kink's candidates.
+    """Vertex selections in AD's support, in turns of which AD's gradient is a mean.
 
     Each with whether it completes a turn. At least one turn, if it is not too long.
     """
-    starts: dict[int, torch.Tensor] = {}
     number, last = 0, settings.selections
     while number < last:
-        choices: dict[int, torch.Tensor] = {}
-        longest = 1
-        for position, site in program.analysis.sites.items():
-            touch = site.touch
-            if touch.count == 0:
-                continue
-            mixed = touch.mixed() & relevance.relevant[site.first : site.first + touch.count]
-            if not bool(mixed.any()):
-                continue
-            supported = touch.weights > 0
-            sizes = torch.zeros(touch.count, dtype=torch.int64).index_add(
-                0, touch.owner, supported.to(torch.int64)
-            )
-            longest = max(longest, int(sizes[mixed].max()))
-            start = starts.get(position)
-            if start is None:
-                start = torch.randint(0, 1 << 30, (touch.count,), generator=generator)
-                starts[position] = start
-            wanted = (start + number) % sizes.clamp(min=1)
-            rank = torch.cumsum(supported.to(torch.int64), 0) - 1
-            first = torch.full((touch.count,), 1 << 60, dtype=torch.int64)
-            first.scatter_reduce_(
-                0, touch.owner, torch.where(supported, rank, torch.full_like(rank, 1 << 60)), "amin"
-            )
-            members = touch.members[supported]
-            picked = members[(first + wanted).clamp(max=members.numel() - 1)]
-            choices[position] = torch.where(mixed, picked, touch.chosen())
-        number += 1
-        last = max(last, longest) if longest <= _LONGEST else last
-        complete = number % longest == 0
-        yield choices, complete or number == last
-        if complete:
-            starts.clear()  # start from other places
+        turn = turn_of_selections(program, relevance, generator)
+        if number == 0 and len(turn) <= _LONGEST:
+            last = max(last, len(turn))
+        for place, (choices, _) in enumerate(turn[: last - number]):
+            number += 1
+            yield choices, place == len(turn) - 1 or number == last
+
+
+def turn_of_selections(
+    program: Program, relevance: Relevance, generator: torch.Generator
+) -> list[tuple[dict[int, torch.Tensor], float]]:
+    """Vertex selections with shares that give every mixed kink's candidates AD's weights.
+
+    A pointer goes once around every kink, whose candidates take their weights of the way, from
+    another place on at each. Wherever any of the pointers passes on to the next candidate, a
+    selection begins: of ties of two and of three there are four, with shares 1/3, 1/6, 1/6, 1/3.
+    """
+    begins: dict[int, torch.Tensor] = {}
+    for position, site in program.analysis.sites.items():
+        touch = site.touch
+        if touch.count == 0:
+            continue
+        mixed = touch.mixed() & relevance.relevant[site.first : site.first + touch.count]
+        if not bool(mixed.any()):
+            continue
+        supported = (touch.weights > 0).to(torch.float64)
+        before = touch.weights.to(torch.float64).cumsum(0) - touch.weights
+        rank = supported.cumsum(0) - 1
+        starts = torch.full((2, touch.count), torch.inf, dtype=torch.float64)
+        low = torch.where(supported > 0, torch.stack([before, rank]), torch.inf)
+        starts.scatter_reduce_(1, touch.owner.expand(2, -1), low, "amin")
+        before, rank = before - starts[0][touch.owner], rank - starts[1][touch.owner]
+        sizes = torch.zeros(touch.count, dtype=torch.float64).index_add(0, touch.owner, supported)
+        first = (torch.rand(sizes.shape, dtype=torch.float64, generator=generator) * sizes).floor()
+        is_first = (rank == first[touch.owner]) & (supported > 0)
+        offset = torch.zeros(touch.count, dtype=torch.float64)
+        offset[touch.owner[is_first]] = before[is_first]
+        begin = ((before - offset[touch.owner]) * _PLACES).round() % _PLACES
+        begins[position] = torch.where((supported > 0) & mixed[touch.owner], begin, torch.inf)
+    places = [b[b.isfinite()] for b in begins.values()]
+    ends = [*torch.cat(places).unique().tolist(), _PLACES] if places else [0.0, _PLACES]
+    turn = []
+    for place, end in itertools.pairwise(ends):
+        choices = {}
+        for position, begin in begins.items():
+            touch = program.analysis.sites[position].touch
+            passed = torch.where(begin <= place, begin, -1.0)
+            latest = torch.full((touch.count,), -1.0, dtype=torch.float64)
+            latest.scatter_reduce_(0, touch.owner, passed, "amax")
+            picked = touch.chosen()
+            at = (passed >= 0) & (passed == latest[touch.owner])
+            picked[touch.owner[at]] = touch.members[at]
+            choices[position] = picked
+        turn.append((choices, (end - place) / _PLACES))
+    return turn

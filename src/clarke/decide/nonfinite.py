@@ -14,7 +14,6 @@ from clarke.deadline import rung
 from clarke.decide.beside import RAY_PAIRS, Beside, Sample
 from clarke.decide.confirm import confirm
 from clarke.decide.disagree import name_nonfinite
-from clarke.decide.finite_cures import guards
 from clarke.decide.model import Decision, culprit_of
 from clarke.decide.settle import Steep, settled, steepness
 from clarke.decide.sober import sober_gradient
@@ -77,7 +76,6 @@ def judge_nonfinite(
             "subdifferential here.",
             culprits=others if named is None else (named, *others),
             analysis=program.analysis,
-            cures=guards(program, culprits or touched),
         )
     dtypes = {g.dtype for g in gradient if g.is_floating_point()} - {program.dtype}
     for dtype in dtypes if not (culprits or late) else ():
@@ -101,7 +99,6 @@ def judge_nonfinite(
         f"{where}. {more}",
         culprits=culprits,
         analysis=program.analysis,
-        cures=guards(program, culprits),
         element=finite,
         out_of_time=bool(late),
     )

@@ -42,6 +42,7 @@ def outer_estimate(
     deadline: Deadline = UNLIMITED,
     *,
     joined: bool = True,
+    whole: bool = False,
 ) -> Outer:
     """The outer estimate around the program's point, computed from scratch.
 
@@ -50,6 +51,8 @@ def outer_estimate(
         generator: Private randomness.
         deadline: When to give up.
         joined: The largest of largest ones is one largest; False keeps the program's own kinks.
+        whole: A kink with two pieces chooses between these; False writes it as the first piece and
+            the positive part of their difference, of which kinks may share multiples.
 
     Raises:
         BudgetError: Selections do not describe the gradients around the point, or the program is
@@ -61,7 +64,7 @@ def outer_estimate(
         raise BudgetError("Selections do not describe all gradients around the point.")
     cut = CutProgram(program, relevance.relevant)
     tied = tie(cut, generator, deadline)
-    return _Builder(cut, tied, generator, deadline, joined=joined).build()
+    return _Builder(cut, tied, generator, deadline, joined=joined, whole=whole).build()
 
 
 class _Builder:
@@ -75,11 +78,17 @@ class _Builder:
         deadline: Deadline,
         *,
         joined: bool,
+        whole: bool,
     ) -> None:
         self._cut, self._tied, self._deadline = cut, tied, deadline
         self._generator, self._joined = generator, joined
         kinks = cut.kinks
-        self._split = tied.group >= 0
+        self._split, self._side = tied.group >= 0, kinks.side
+        if whole:
+            # The larger of two convex functions is convex; a + max(0, b - a) hides that.
+            own = np.bincount(tied.group[self._split], minlength=kinks.count)[tied.group] == 1
+            self._side = np.where(own & self._split, np.sign(tied.slope).astype(int), kinks.side)
+            self._split &= ~own
         self._free = ~self._split & ~tied.null
         leaders = np.flatnonzero(self._split & (tied.leader == np.arange(kinks.count)))
         self._leaders = leaders
@@ -154,14 +163,16 @@ class _Builder:
         )
         owners = np.concatenate([np.arange(groups).repeat(2), self._atom[owner]])
         kinks = self._cut.kinks
-        side = np.concatenate([np.ones(groups, np.int64), kinks.side[self._alone]])
+        side = np.concatenate([np.ones(groups, np.int64), self._side[self._alone]])
         numbers: list[list[int]] = [[] for _ in range(self._count)]
         for atom, number in zip(self._atom.tolist(), kinks.number.tolist(), strict=True):
             if atom >= 0:
                 numbers[atom].append(number)
         # Of max(0, s) the sign of s tells, which is among its quantities.
         told = np.concatenate([np.ones(groups, dtype=bool), kinks.by_values[self._alone]])
-        return Atoms(form, owners, side, levels, tuple(tuple(n) for n in numbers), shares, told)
+        curved = np.concatenate([np.zeros(groups, dtype=bool), kinks.round[self._alone]])
+        named = tuple(tuple(n) for n in numbers)
+        return Atoms(form, owners, side, curved, levels, named, shares, told)
 
     def _finished(
         self, base: Array, noise: Array, out: Array, mixing: Array | None, shares: Array | None

@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 
 from clarke.deadline import UNLIMITED
 from clarke.decide.project import project
-from clarke.numerics import OUTSIDE
+from clarke.numerics import OUTSIDE, WEIGHTS_CONVEX
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,6 +78,8 @@ class Atoms:
         form: (L,) the quantities that an atom may be, atom by atom.
         owner: (L,) the atom of each, sorted.
         side: (J,) 1 where the atom is the largest of them, -1 the smallest, 0 any.
+        round: (J,) where it is the length of the vector of them (a Euclidean norm of zero), and so
+            the largest of their sums with weights of length 1.
         levels: Atoms in an order in which each depends on those before only.
         kinks: (J,) tuples of the touched kinks' numbers behind every atom.
         shares: (L,) the weights that AD gives to the quantities, where its gradient is one of the
@@ -89,6 +91,7 @@ class Atoms:
     form: Index
     owner: Index
     side: Index
+    round: Mask
     levels: tuple[Index, ...]
     kinks: tuple[tuple[int, ...], ...]
     shares: Array | None
@@ -98,6 +101,17 @@ class Atoms:
     def count(self) -> int:
         """J."""
         return len(self.side)
+
+    def are_shares(self, shares: Array) -> bool:
+        """Whether (L,) weights make elements: convex ones, and of lengths those of length 1."""
+        flat = ~self.round
+        sums = np.bincount(self.owner, weights=shares, minlength=self.count)
+        squares = np.bincount(self.owner, weights=shares * shares, minlength=self.count)
+        return bool(
+            (shares[flat[self.owner]] >= 0).all()
+            and (np.abs(sums - 1) <= WEIGHTS_CONVEX)[flat].all()
+            and (squares[self.round] <= 1 + WEIGHTS_CONVEX).all()
+        )
 
     def members(self, atoms: Index) -> Index:
         """The places in `form` of some atoms, in order."""
@@ -128,25 +142,49 @@ class Outer:
 
     # ------------------------------------------------------------ the support function
 
-    def bounds(self, direction: Array) -> tuple[Array, Array, Index, Index]:
-        """For every atom its largest and smallest value along a direction, and their quantities."""
+    def bounds(self, direction: Array) -> tuple[Array, Array, Array, Array]:
+        """For every atom its largest and smallest value along a direction, (J,).
+
+        And the weights with which each is a sum of the atom's quantities, (L,).
+        """
         atoms = self.atoms
         linear = self.forms.times(direction)
         high, low = np.zeros(atoms.count), np.zeros(atoms.count)
-        top, bottom = np.zeros(atoms.count, np.int64), np.zeros(atoms.count, np.int64)
+        top, bottom = np.zeros(len(atoms.form)), np.zeros(len(atoms.form))
         for level in atoms.levels:
             places = atoms.members(level)
-            form, owner = atoms.form[places], atoms.owner[places]
+            form = atoms.form[places]
             most = least = linear[form]
             if self.mixing is not None:
                 up, down = np.maximum(self.mixing[form], 0), np.minimum(self.mixing[form], 0)
                 most, least = most + up @ high + down @ low, least + up @ low + down @ high
+            curved = atoms.round[atoms.owner[places]]
+            if bool(curved.any()):
+                far = np.where(np.abs(most) > np.abs(least), most, least)[curved]
+                self._lengths(places[curved], far, (high, low, top, bottom))
+            places, most, least = places[~curved], most[~curved], least[~curved]
+            owner = atoms.owner[places]
             for values, kept, where, sign in ((most, high, top, 1.0), (least, low, bottom, -1.0)):
                 order = np.lexsort((-sign * values, owner))
-                first = order[np.r_[True, owner[order][1:] != owner[order][:-1]]]
+                apart = np.ones(len(order), dtype=bool)
+                apart[1:] = np.diff(owner[order]) != 0
+                first = order[apart]
                 kept[owner[first]] = values[first]
-                where[owner[first]] = form[first]
+                where[places[first]] = 1.0
         return high, low, top, bottom
+
+    def _lengths(self, places: Index, far: Array, found: tuple[Array, Array, Array, Array]) -> None:
+        """Write the bounds of atoms that are the lengths of their quantities' vectors."""
+        high, low, top, bottom = found
+        owner = self.atoms.owner[places]
+        largest = np.zeros(self.atoms.count)
+        np.maximum.at(largest, owner, np.abs(far))
+        unit = far / np.where(largest > 0, largest, 1.0)[owner]
+        length = np.sqrt(np.bincount(owner, unit**2, self.atoms.count))
+        high[owner] = (length * largest)[owner]
+        low[owner] = -high[owner]
+        top[places] = unit / np.where(length > 0, length, 1.0)[owner]
+        bottom[places] = -top[places]
 
     def extreme(self, direction: Array) -> tuple[float, Array]:
         """The largest inner product with an element of the estimate, and that element, (n,)."""
@@ -156,21 +194,24 @@ class Outer:
         weights = self._gathered(up, down, top, bottom)
         return value, self.base + self.forms.pulled(weights)
 
-    def _gathered(self, up: Array, down: Array, top: Index, bottom: Index) -> Array:
+    def _gathered(self, up: Array, down: Array, top: Array, bottom: Array) -> Array:
         """(U,) how often an element takes every quantity."""
+        atoms = self.atoms
         up, down = up.copy(), down.copy()
         weights = np.zeros(self.forms.size)
-        for level in reversed(self.atoms.levels):
-            for factor, form in ((up[level], top[level]), (down[level], bottom[level])):
-                np.add.at(weights, form, factor)
-            if self.mixing is not None:
-                for factor, form, same, other in (
-                    (up[level], top[level], up, down),
-                    (down[level], bottom[level], down, up),
-                ):
+        for level in reversed(atoms.levels):
+            places = atoms.members(level)
+            owner = atoms.owner[places]
+            for own in (up[owner] * top[places], down[owner] * bottom[places]):
+                used = np.flatnonzero(own)
+                taken, form = own[used], atoms.form[places[used]]
+                np.add.at(weights, form, taken)
+                if self.mixing is not None:
                     rows = self.mixing[form]
-                    np.add(same, factor @ np.maximum(rows, 0), out=same)
-                    np.add(other, factor @ np.minimum(rows, 0), out=other)
+                    more, less = np.maximum(rows, 0), np.minimum(rows, 0)
+                    some, other = np.maximum(taken, 0), np.minimum(taken, 0)
+                    up += some @ more + other @ less
+                    down += some @ less + other @ more
         return weights
 
     def mean(self, shares: Array) -> Array:
@@ -210,6 +251,9 @@ class Outer:
                 return False
             if self.mixing is None:
                 continue
+            curved = level[atoms.round[level] & (up[level] | down[level])]
+            if bool(self.mixing[atoms.form[atoms.members(curved)]].any()):
+                return False  # a norm of what bends
             for same, other, wanted in ((up, down, up.copy()), (down, up, down.copy())):
                 chosen = level[wanted[level]]
                 if len(chosen):
@@ -274,6 +318,7 @@ class Outer:
             form.reshape(-1),
             number[atoms.owner[places]],
             atoms.side[kept],
+            atoms.round[kept],
             tuple(number[own] for lv in atoms.levels if len(own := lv[mine[lv]])),
             tuple(atoms.kinks[j] for j in kept),
             None if atoms.shares is None else atoms.shares[places],

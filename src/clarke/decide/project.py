@@ -52,6 +52,7 @@ def project(
     size: float,
     rounds: int = ROUNDS,
     deadline: Deadline = UNLIMITED,
+    close: float = float(PROJECTION_CLOSE),
 ) -> Projection[Name]:
     """Project a target onto the hull of a set.
 
@@ -63,9 +64,10 @@ def project(
             elements have equal names.
         target: (n,) the target.
         start: (n,) the first direction.
-        size: Of the entries; `PROJECTION_CLOSE` of it counts as none.
+        size: Of the entries.
         rounds: How many elements to ask for.
         deadline: When to give up.
+        close: The part of the size that counts as no distance.
     """
     name, element = extreme(start)
     names, points = [name], [element - target]
@@ -76,7 +78,7 @@ def project(
         weights = minimum_norm_point(stacked, deadline)
         rest = weights @ stacked
         norm = float(np.linalg.norm(rest))
-        if norm <= PROJECTION_CLOSE * size:
+        if norm <= close * size:
             break
         name, element = extreme(-rest)
         candidate = element - target

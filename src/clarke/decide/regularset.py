@@ -13,24 +13,25 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import linprog, lsq_linear
-from scipy.sparse import csr_array, eye_array, hstack, vstack
-from scipy.sparse.linalg import lsqr
+from scipy.optimize import lsq_linear
 
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.apart import regular_in_parts
 from clarke.decide.normal import outer_estimate
 from clarke.decide.outer import Outer, Rows
 from clarke.decide.project import project
+from clarke.decide.shares import linear_parts_of, weights_by_program
 from clarke.errors import BudgetError
 from clarke.numerics import (
     FLOPS,
+    PROJECTION_CLOSE,
+    PROJECTION_ROUND,
     RELATIVE_INSIDE,
     SET_ROUNDINGS,
-    SOLVER_ZERO,
     UNIT,
     UNITS_NARROW,
 )
+from clarke.steering.cones import with_cones
 
 if TYPE_CHECKING:
     import torch
@@ -53,11 +54,13 @@ class Mixed:
         point: (n,) the element.
         shares: (k, L) weights of the candidates at all kinks, one row for each of k elements.
         weights: (k,) the weights of these elements.
+        toward: (n,) the mean of the directions in which these are farthest, where they are such.
     """
 
     point: Array
     shares: Array
     weights: Array
+    toward: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,14 +93,18 @@ class RegularSet:
     @staticmethod
     def of(program: Program, generator: torch.Generator, deadline: Deadline) -> RegularSet | None:
         """The set of a program, or None where it is not of this kind."""
-        try:
-            outer = outer_estimate(program, generator, deadline)
-        except BudgetError:
-            deadline.ask()
-            return None
-        if not isinstance(outer.forms, Rows) or not regular_in_parts(outer):
-            return None
-        return RegularSet(outer)
+        held = with_cones(program)
+        for whole in (False, True):
+            try:
+                outer = outer_estimate(held, generator, deadline, whole=whole)
+            except BudgetError:
+                deadline.ask()
+                return None
+            if isinstance(outer.forms, Rows) and regular_in_parts(outer):
+                return RegularSet(outer)
+            if outer.mixing is None:
+                return None
+        return None
 
     @property
     def size(self) -> int:
@@ -124,10 +131,13 @@ class RegularSet:
         """(n,) the smallest and the largest value of each entry in the set."""
         outer, atoms = self.outer, self.outer.atoms
         if outer.mixing is None:
-            forms = outer.out[atoms.owner, None] * _matrix(outer)[atoms.form]
+            forms = outer.out[atoms.owner, None] * linear_parts_of(outer)[atoms.form]
             low, high = np.full((2, atoms.count, self.size), np.inf)
             np.minimum.at(low, atoms.owner, forms)
             np.minimum.at(high, atoms.owner, -forms)
+            if bool(atoms.round.any()):
+                lengths = self._lengths(np.abs(forms))[atoms.round]
+                low[atoms.round] = high[atoms.round] = -lengths
             return outer.base + low.sum(0), outer.base - high.sum(0)
         units = np.eye(self.size)
         high = np.array([outer.extreme(u)[0] for u in units])
@@ -137,7 +147,7 @@ class RegularSet:
     def _sizes(self) -> Array:
         """(n,) the sum of the absolute terms of an entry."""
         outer, atoms = self.outer, self.outer.atoms
-        linear = np.abs(_matrix(outer))
+        linear = np.abs(linear_parts_of(outer))
         largest = np.zeros((atoms.count, self.size))
         for level in atoms.levels:
             places = atoms.members(level)
@@ -145,7 +155,23 @@ class RegularSet:
             if outer.mixing is not None:
                 own = own + np.abs(outer.mixing[atoms.form[places]]) @ largest
             np.maximum.at(largest, atoms.owner[places], own)
+            if bool(atoms.round[level].any()):
+                curved = level[atoms.round[level]]
+                whole = np.zeros((len(atoms.form), self.size))
+                whole[places] = own
+                largest[curved] = self._lengths(whole)[curved]
         found: Array = outer.noise + np.abs(outer.out) @ largest
+        return found
+
+    def _lengths(self, rows: Array) -> Array:
+        """(J, n) for every atom the lengths of the columns of its rows of (L, n)."""
+        atoms = self.outer.atoms
+        largest = np.zeros((atoms.count, self.size))
+        np.maximum.at(largest, atoms.owner, np.abs(rows))
+        squares = np.zeros_like(largest)
+        safe = np.where(largest > 0, largest, 1.0)
+        np.add.at(squares, atoms.owner, (rows / safe[atoms.owner]) ** 2)
+        found: Array = safe * np.sqrt(squares)
         return found
 
     # ------------------------------------------------------------ where a vector lies
@@ -158,7 +184,7 @@ class RegularSet:
         units[~apart] = np.inf
         near = self._near(target, units, deadline)
         found = self._judged(target, allowed, near, units)
-        if found.inside is None:
+        if found.inside is None and not self._is_round:
             found = self._by_program(target, allowed, units, near, deadline)
         return found
 
@@ -170,7 +196,11 @@ class RegularSet:
         off = target - near.point
         if bool((np.abs(off) <= allowed).all()):
             return Located(True, near, None, float(np.linalg.norm(off)))
-        return self._separated(target, allowed, off / units**2, near)
+        found = self._separated(target, allowed, off / units**2, near)
+        if found.inside is None and near.toward is not None:
+            # Just beyond a curved border what is off is roundings, and its direction is none.
+            found = self._separated(target, allowed, near.toward, near)
+        return found
 
     def _separated(self, target: Array, allowed: Array, direction: Array, near: Mixed) -> Located:
         length = float(np.linalg.norm(direction))
@@ -184,33 +214,39 @@ class RegularSet:
     # ------------------------------------------------------------ the nearest element
 
     @property
+    def _is_round(self) -> bool:
+        """Whether norms of zero are among the kinks."""
+        return bool(self.outer.atoms.round.any())
+
+    @property
     def _is_box(self) -> bool:
         """Whether every kink chooses between two quantities and none depends on another."""
-        counts = np.bincount(self.outer.atoms.owner, minlength=self.outer.atoms.count)
-        return self.outer.mixing is None and bool((counts == 2).all())
+        atoms = self.outer.atoms
+        pairs = (np.bincount(atoms.owner, minlength=atoms.count) == 2) & ~atoms.round
+        return self.outer.mixing is None and bool(pairs.all())
 
     def _near(self, target: Array, units: Array, deadline: Deadline) -> Mixed:
         if self.outer.atoms.count == 0:
             return Mixed(self.outer.base, np.zeros((1, 0)), np.ones(1))
         if self._is_box:
-            shares = self._in_box(target, units, 0.0, deadline)
+            shares = self._in_box(target, units, deadline)
             return Mixed(self.element(shares), shares[None], np.ones(1))
         return self._by_elements(target, units, deadline)
 
-    def _in_box(self, target: Array, units: Array, room: float, deadline: Deadline) -> Array:
-        """(L,) weights, none nearer to 0 or 1 than some room, of the nearest sum of segments.
+    def _in_box(self, target: Array, units: Array, deadline: Deadline) -> Array:
+        """(L,) weights of the nearest sum of segments.
 
         By the active sets of bounded least squares (Stark and Parker 1995).
         """
         outer = self.outer
-        linear = _matrix(outer)[outer.atoms.form].reshape(-1, 2, self.size)
+        linear = linear_parts_of(outer)[outer.atoms.form].reshape(-1, 2, self.size)
         start = outer.base + outer.out @ linear[:, 0]
         segments = outer.out[:, None] * (linear[:, 1] - linear[:, 0])
         deadline.afford(
             segments.size * min(segments.shape) / FLOPS, "looking for the nearest element"
         )
         tall, right = (segments / units).T, (target - start) / units
-        found = lsq_linear(tall, right, (room, 1.0 - room), method="bvls", tol=UNIT)
+        found = lsq_linear(tall, right, (0.0, 1.0), method="bvls", tol=UNIT)
         upper = np.clip(found.x, 0.0, 1.0)
         return np.stack([1.0 - upper, upper], axis=1).reshape(-1)
 
@@ -218,31 +254,27 @@ class RegularSet:
         """The nearest mean of elements in chosen directions."""
         size = float((self._sizes / units).max(initial=0.0))
         picks: dict[bytes, Array] = {}
+        ways: dict[bytes, Array] = {}
 
         def extreme(direction: Array) -> tuple[bytes, Array]:
             shares = self._picked(direction / units)
             name = shares.tobytes()
-            picks[name] = shares
+            picks[name], ways[name] = shares, direction / units
             return name, self.element(shares) / units
 
         start = (target - self.outer.base) / units
-        near = project(extreme, target / units, start, size, _ROUNDS, deadline)
+        close = float(PROJECTION_ROUND if self._is_round else PROJECTION_CLOSE)
+        near = project(extreme, target / units, start, size, _ROUNDS, deadline, close)
         shares = np.stack([picks[n] for n in near.names])
         weights = np.array(near.weights)
         point = weights @ np.stack([self.element(s) for s in shares])
-        return Mixed(point, shares, weights)
+        return Mixed(point, shares, weights, weights @ np.stack([ways[n] for n in near.names]))
 
     def _picked(self, direction: Array) -> Array:
         """(L,) the candidates, weights 0 and 1, of the element farthest in a direction."""
-        atoms = self.outer.atoms
         _, _, top, bottom = self.outer.bounds(direction)
-        low = self._counts_down()
-        form = np.where(low, bottom, top)
-        wanted = atoms.form == form[atoms.owner]
-        first = np.unique(atoms.owner[wanted], return_index=True)[1]
-        shares = np.zeros(len(atoms.form))
-        shares[np.flatnonzero(wanted)[first]] = 1.0
-        return shares
+        found: Array = np.where(self._counts_down()[self.outer.atoms.owner], bottom, top)
+        return found
 
     def _counts_down(self) -> Mask:
         """(J,) the atoms that count with a negative sign: none of a regular set has both."""
@@ -261,57 +293,17 @@ class RegularSet:
     def _by_program(
         self, target: Array, allowed: Array, units: Array, near: Mixed, deadline: Deadline
     ) -> Located:
-        """By a linear program, with its multipliers as a direction.
-
-        Its unknowns are how often every candidate is taken: those of one kink together as often as
-        the kink counts in the result and in the candidates that are taken elsewhere.
-        """
-        keep = np.isfinite(units)
-        columns, sums, ends = self._flows()
-        rows = columns / units[keep, None] if keep.all() else columns[keep] / units[keep, None]
-        right = np.concatenate([((target - self.outer.base) / units)[keep], ends])
-        count, off = rows.shape[1], int(keep.sum())
-        slack, empty = eye_array(off), csr_array((len(ends), off))
-        whole = vstack(
-            [hstack([csr_array(rows), slack, -slack]), hstack([sums, empty, empty])], format="csr"
-        )
-        cost = np.concatenate([np.zeros(count), np.ones(2 * off)])
-        options = {} if np.isinf(deadline.left) else {"time_limit": max(deadline.left, 0.0)}
-        found = linprog(cost, A_eq=whole, b_eq=right, method="highs", options=options)
-        if found.x is None:
-            deadline.ask("solving a linear program of {} weights", count)
+        """By a linear program, with its multipliers as a direction."""
+        turned = np.where(self._counts_down(), -1.0, 1.0)
+        found = weights_by_program(self.outer, turned, target, units, deadline)
+        if found is None:
             return Located(None, near, None, float(np.linalg.norm(target - near.point)))
-        taken = _polished(whole[:, :count], right, found.x[:count])
-        shares = self._shared(taken)
+        shares, direction = found
         mixed = Mixed(self.element(shares), shares[None], np.ones(1))
         miss = mixed.point - target
         if bool((np.abs(miss) <= allowed).all()):
             return Located(True, mixed, None, float(np.linalg.norm(miss)))
-        direction = np.zeros(self.size)
-        direction[keep] = found.eqlin.marginals[:off] / units[keep]
         return self._separated(target, allowed, direction, near)
-
-    def _flows(self) -> tuple[Array, csr_array, Array]:
-        """What taking a candidate once adds, (n, L); the sums for every kink, and their ends."""
-        outer, atoms = self.outer, self.outer.atoms
-        sign = np.where(self._counts_down(), -1.0, 1.0)
-        places = np.arange(len(atoms.form))
-        columns = (sign[atoms.owner, None] * _matrix(outer)[atoms.form]).T
-        sums = csr_array((np.ones(len(places)), (atoms.owner, places)))
-        if outer.mixing is not None:
-            sums = sums - csr_array(np.abs(outer.mixing[atoms.form])).T
-        return columns, csr_array(sums), np.abs(outer.out)
-
-    def _shared(self, taken: Array) -> Array:
-        """(L,) weights of candidates from how often they are taken."""
-        atoms = self.outer.atoms
-        sums = np.bincount(atoms.owner, weights=taken, minlength=atoms.count)
-        shares = np.divide(
-            taken, sums[atoms.owner], out=np.zeros_like(taken), where=sums[atoms.owner] > 0
-        )
-        first = np.unique(atoms.owner, return_index=True)[1]
-        shares[first[sums == 0]] = 1.0
-        return shares
 
     # ------------------------------------------------------------ minima
 
@@ -348,17 +340,18 @@ class RegularSet:
 
         None where that was not found out.
         """
-        outer = self.outer
-        if not self._is_box or not bool(self.convex_entries().all()):
+        if not bool(self.convex_entries().all()):
             return None
-        linear = _matrix(outer)[outer.atoms.form].reshape(-1, 2, self.size)
-        segments = outer.out[:, None] * (linear[:, 1] - linear[:, 0])
-        if np.linalg.matrix_rank(segments) < self.size:
+        generator = np.random.default_rng(0)
+        ways = generator.standard_normal((self.size, self.size))
+        found = np.stack([self.outer.extreme(d)[1] for way in ways for d in (way, -way)])
+        middle = found.mean(axis=0)  # inside of the hull of these elements
+        units = np.where(np.ptp(found, axis=0) > 0, np.ptp(found, axis=0), 1.0)
+        if np.linalg.matrix_rank((found - middle) / units) < self.size:
             return False
-        shares = self._in_box(
-            np.zeros(self.size), np.ones(self.size), float(RELATIVE_INSIDE), deadline
-        )
-        return True if bool((np.abs(self.element(shares)) <= allowed).all()) else None
+        room = float(RELATIVE_INSIDE)
+        beyond = -room / (1.0 - room) * middle
+        return self.place(beyond, allowed, deadline).inside or None
 
     def gap(self, target: Array, direction: Array) -> float:
         """By how much a direction separates a vector from the set; negative if it may not.
@@ -367,22 +360,3 @@ class RegularSet:
         """
         room = float(self.roundings(target) @ np.abs(direction))
         return float(target @ direction) - self.outer.extreme(direction)[0] - room
-
-
-def _polished(rows: csr_array, right: Array, taken: Array) -> Array:
-    """A solution to the last digits: a linear program's is good to 1e-7."""
-    found = np.maximum(taken, 0.0)
-    used = np.flatnonzero(found > SOLVER_ZERO * found.max(initial=0.0))
-    own = rows[:, used]
-    for _ in range(2):
-        # Many rows are sums of two weights: sparse, and iterations few.
-        step = lsqr(own, right - rows @ found, atol=UNIT, btol=UNIT)[0]
-        found[used] = np.maximum(found[used] + step, 0.0)
-    return found
-
-
-def _matrix(outer: Outer) -> Array:
-    """The linear parts of all quantities."""
-    if not isinstance(outer.forms, Rows):
-        raise TypeError("A regular set needs the linear parts as a matrix.")
-    return outer.forms.matrix

@@ -83,6 +83,8 @@ class Rounding:
     ) -> None:
         self._program = held = with_cones(program)
         cones = {p for p, site in held.analysis.sites.items() if site.rule.by_weights}
+        if held is program:  # its selections know these norms
+            cones = set()
         self._choices, self._weights = (
             None if part is None else {p: v for p, v in part.items() if p not in cones}
             for part in (choices, weights)
@@ -172,6 +174,13 @@ class Rounding:
                 found = tuple(torch.maximum(f, t.abs()) for f, t in zip(found, turned, strict=True))
             self._signed[count] = seed + 1, found
             yield found
+
+    def terms(self, count: int) -> Iterator[Tensors]:
+        """For each entry, a measure of the terms that add up to it, by up to so many random signs.
+
+        Each adds to it; the first is the entry itself.
+        """
+        return self._with_signs(count)
 
     def vague(self, other: Sequence[torch.Tensor]) -> bool:
         """Whether agreement entry by entry with another gradient proves little.

@@ -191,7 +191,7 @@ class Rungs(Context):
 
     def mixture(self) -> Decision:
         """Directions whose selections' gradients AD's is a mean of."""
-        found = self._mixed_by(mix_opposites, "witness")
+        found = self._mixed_by(mix_opposites, "witness") or judge_beside_roundings(self)
         if found is None and is_large(self.program):
             found = self.apart()
         found = found or self._mixed_by(mix_witnesses, "witness")
@@ -309,7 +309,7 @@ class Rungs(Context):
         run = self.settings.confirm is Confirm.ALWAYS
         defects = proof.own_defects(program, vector, run=run)
         if defects:
-            return self.undecided(f"The rules say NOT_CLARKE, but: {defects[0]}.")
+            return self.undecided(f"{Verdict.NOT_CLARKE.so_far}, but: {defects[0]}.")
         culprits = self.responsible(exact, allowed)
         culprits = culprits or wrong_functions(program.analysis)
         formula = () if culprits else name_formula(program, ad_weights(program))

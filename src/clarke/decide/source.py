@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from clarke.constraints import unflatten
+from clarke.decide.ballset import BallSet
 from clarke.decide.components import count_combinations
 from clarke.decide.dependent import Rank
 from clarke.decide.elements import distinct, vertices
 from clarke.decide.exact import enumerate_exactly
 from clarke.decide.flat import ChamberCells
 from clarke.decide.limitset import Component, LimitSet
-from clarke.decide.live import Live, find_live
+from clarke.decide.live import Live, find_live, norm_of_zero
 from clarke.decide.membership import Member
 from clarke.decide.minimum import (
     Slopes,
@@ -27,6 +28,7 @@ from clarke.decide.minimum import (
 from clarke.decide.regularset import RegularSet
 from clarke.errors import BudgetError, UnsupportedError
 from clarke.numerics import ARRAY_ENTRIES, HULL_RANK, SET_LISTED, SET_SMALL
+from clarke.steering.cones import with_cones
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from clarke.deadline import Deadline
     from clarke.decide.limits import Limits
     from clarke.decide.minimum import Slope
+    from clarke.kinks import Touch
     from clarke.steering import Program
 
     Array = NDArray[np.float64]
@@ -63,15 +66,27 @@ class Source:
 
     @cached_property
     def live(self) -> Live:
-        """The kinks that can change the gradient."""
-        return find_live(self.program, self.generator())
+        """The kinks that can change the gradient, norms of zero among them."""
+        return find_live(with_cones(self.program), self.generator())
+
+    @cached_property
+    def norm(self) -> Touch | None:
+        """A norm that is taken of zero, where the gradient depends on it."""
+        return norm_of_zero(self.program, self.generator(), self.live)
 
     @cached_property
     def regular(self) -> RegularSet | None:
         """The set without a list, where there are many kinks and all pieces bend one way."""
-        if self._pieces() <= SET_SMALL:
+        if self.norm is None and self._pieces() <= SET_SMALL:
             return None
         return RegularSet.of(self.program, self.generator(), self.program.deadline)
+
+    @cached_property
+    def round(self) -> BallSet | None:
+        """The set where norms are taken of zero and pieces bend both ways."""
+        if self.norm is None or self.regular is not None:
+            return None
+        return BallSet.of(self.program, self.generator(), self.limits)
 
     @property
     def size(self) -> int:
@@ -81,7 +96,7 @@ class Source:
     @cached_property
     def is_piecewise_linear(self) -> bool:
         """Whether the function is, near the point."""
-        return self.live.affine and is_piecewise_linear(self.program, self.generator())
+        return self.live.affine and is_piecewise_linear(with_cones(self.program), self.generator())
 
     def _pieces(self) -> int:
         """How many pieces could be taken instead of AD's, kink by kink."""
@@ -93,10 +108,11 @@ class Source:
         return total
 
     @property
-    def either(self) -> RegularSet | LimitSet:
+    def either(self) -> RegularSet | BallSet | LimitSet:
         """What there is without a list, or the list."""
-        if self.regular is not None:
-            return self.regular
+        without = self.regular or self.round
+        if without is not None:
+            return without
         return self.listed(self.program.deadline)
 
     def listed(self, deadline: Deadline) -> LimitSet:
@@ -104,10 +120,12 @@ class Source:
 
         Raises:
             BudgetError: It is too long, or selections do not describe the program.
-            UnsupportedError: Some gradient is not finite.
+            UnsupportedError: Some gradient is not finite, or a ball of them are limits.
         """
+        if self.norm is not None:
+            raise UnsupportedError(_no_list(self.norm))
         if self.known is None:
-            program = self.program.within(deadline)
+            program = with_cones(self.program.within(deadline))
             found = enumerate_exactly(program, self.generator(), self.limits, self.live).limits
             if not found.finite:
                 raise UnsupportedError(
@@ -120,12 +138,21 @@ class Source:
 
     def count(self, deadline: Deadline) -> int:
         """How many combinations of pieces there are."""
-        if self.known is None:
-            program = self.program.within(deadline)
+        if self.known is None and self.norm is None:
+            program = with_cones(self.program.within(deadline))
             found = count_combinations(program, self.live, self.generator(), self.limits)
             if found is not None:
                 return found
         return self.listed(deadline).count
+
+
+def _no_list(norm: Touch) -> str:
+    return (
+        f"{norm.op.shown} at {norm.op.location} is a norm of zero: the slopes of all directions "
+        "are limits, as many as a sphere has points, and no list holds them. contains(), "
+        "min_norm(), directional(), is_stationary(), frechet() and is_local_minimum() answer "
+        "without one."
+    )
 
 
 def listed_elements(source: Source, allowed: Array, deadline: Deadline) -> Array:
@@ -241,6 +268,8 @@ def placed(source: Source, target: Array, allowed: Array, deadline: Deadline) ->
     )
     if source.regular is not None:
         return _placed_in_regular(blank, source.regular, target, deadline)
+    if source.round is not None:
+        return _placed_in_balls(blank, source.round, target, deadline)
     return _placed_in_listed(blank, source.listed(deadline), target, deadline)
 
 
@@ -285,9 +314,27 @@ def _placed_in_regular(
     return replace(inside, weights=near.weights, shares=near.shares)
 
 
+def _placed_in_balls(blank: Member, found: BallSet, target: Array, deadline: Deadline) -> Member:
+    place = found.place(target, blank.allowed, deadline)
+    if not place.inside:
+        inside, away = place.inside, place.distance
+        return replace(blank, inside=inside, distance=away, direction=place.direction)
+    return replace(
+        blank,
+        inside=True,
+        distance=place.distance,
+        elements=np.stack([w.element for w in place.ways]),
+        weights=place.weights,
+        atoms=tuple((w.cell,) for w in place.ways),
+        directions=np.stack([w.direction for w in place.ways]),
+    )
+
+
 def slopes_around(source: Source, allowed: Array, slope: Slope, deadline: Deadline) -> Slopes:
     """What directional derivatives at the point say."""
     found = slopes_of_regular(source, allowed, slope, deadline)
+    if found is None and source.norm is not None:
+        return Slopes(None, None, flat=False)
     if found is None:
         found = slopes_of_list(source.listed(deadline), allowed, slope, deadline)
     return found
@@ -299,7 +346,9 @@ def smallest_element(source: Source, deadline: Deadline) -> tuple[torch.Tensor, 
     Raises:
         BudgetError: It was not found to within what is allowed.
     """
-    if source.regular is None:
+    if source.round is not None:
+        point = source.round.smallest(deadline)
+    elif source.regular is None:
         limits = source.listed(deadline)
         point = limits.nearest(np.zeros(limits.size), deadline).point
     else:

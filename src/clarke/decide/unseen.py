@@ -63,7 +63,7 @@ def judge_unseen(
         return decision
     return Decision(
         Verdict.UNDECIDED,
-        f"The rules say {decision.verdict.name}, but beside the point the recorded operations give "
+        f"{decision.verdict.so_far}, but beside the point the recorded operations give "
         "other values than the function: it depends on its variables in a way that autograd does "
         "not see (values taken under torch.inference_mode, by dlpack or data_ptr; a variable that "
         "is rewritten before it is used, as by max_norm of an embedding).",

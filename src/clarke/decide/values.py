@@ -87,7 +87,7 @@ def judge_values(
         return decision
     return Decision(
         Verdict.UNDECIDED,
-        f"The rules say {decision.verdict.name}, but the values do not confirm it. {why}",
+        f"{decision.verdict.so_far}, but the function's values do not confirm it. {why}",
         analysis=analysis,
         relevance=decision.relevance,
     )

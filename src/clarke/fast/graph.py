@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Operations that hand on the whole of their first argument's values in another shape.
 RESHAPES = frozenset({"view", "_unsafe_view", "reshape", "t", "transpose", "permute", "flatten"})
+_SAME = frozenset({"clone", "contiguous", "alias"})
 # Parts of an argument's memory, apart from each other, that do not say so.
 _UNSAFE = frozenset({"unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk"})
 
@@ -84,6 +85,32 @@ class Graph:
     def depends(self, position: int | None, slot: int) -> bool:
         """Whether an operation's outputs depend on a variable."""
         return position is not None and bool(self.ancestors[position] & self.bits[slot])
+
+
+def is_behind(graph: Graph, position: int, name: str) -> bool:
+    """Whether what an operation reads first is the result of a named one along its last dimension.
+
+    With its dimensions in another order, perhaps.
+    """
+    reading = graph.trace.ops[position].kept.get(0)
+    if graph.tangled or reading is None:
+        return False
+    rank = reading.dim()
+    at, dim = graph.maker(position, 0), rank - 1
+    while at is not None:
+        op = graph.trace.ops[at]
+        if op.short_name == name:
+            return bool(op.args[1] % rank == dim)
+        order = list(range(rank))
+        if op.short_name == "transpose":
+            one, two = (d % rank for d in op.args[1:3])
+            order[one], order[two] = two, one
+        elif op.short_name == "permute":
+            order = [d % rank for d in op.args[1]]
+        elif op.short_name not in _SAME:
+            return False
+        at, dim = graph.maker(at, 0), order[dim]
+    return False
 
 
 def build_graph(trace: Trace, variables: Sequence[int]) -> Graph:
@@ -171,7 +198,9 @@ def _alone(
     """Whether an operation is the only one that reads a value, and what shares its memory."""
     makers, readers = rest
     maker = makers[position].get(slot)
-    if maker is None or [r for r in readers[maker] if makers[r].get(slot) == maker] != [position]:
+    if maker is None:
+        return _is_own(trace, position, slot, makers)
+    if [r for r in readers[maker] if makers[r].get(slot) == maker] != [position]:
         return False
     op = trace.ops[maker]
     returned = [r.alias_info for r in op.func._schema.returns if r.alias_info is not None]
@@ -181,6 +210,18 @@ def _alone(
         source = op.args[0]
         return isinstance(source, Ref) and _alone(trace, maker, source.slot, rest)
     return True
+
+
+def _is_own(
+    trace: Trace, position: int, slot: int, makers: Sequence[Mapping[int, int | None]]
+) -> bool:
+    """Whether an operation is the only one that reads a constant, whose memory nobody shares."""
+    external = trace.externals.get(slot)
+    if external is None or external.origin is not Origin.CONSTANT or external.stopped:
+        return False
+    same = {s for s, e in trace.externals.items() if e.storage == external.storage}
+    readers = (i for i, own in enumerate(makers) if any(own.get(s, i) is None for s in same))
+    return same == {slot} and list(readers) == [position]
 
 
 def _only_statistics(op: OpRecord) -> bool:

@@ -12,13 +12,15 @@ from clarke.capture import all_finite, is_there, without_values
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide import Certificate, Decision, TouchCount
 from clarke.decide.certificate import Recording
+from clarke.fast.declared import Declared
 from clarke.fast.doubt import may_matter
 from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layered import Layered
 from clarke.fast.look import Findings, Look, nothing
 from clarke.fast.repertoire import Repertoire
+from clarke.fast.vouched import Vouched
 from clarke.kinks import OpKind
-from clarke.steering import analyse
+from clarke.steering import Program, analyse
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from clarke.compiled import Compiled
     from clarke.fast.repertoire import Familiar, Plan
     from clarke.kinks import Known, Registry
+    from clarke.steering import Analysis
 
 
 # A replay holds all values again: of more elements than these only when autograd has let go of its.
@@ -75,6 +78,8 @@ class QuickJudge:
         self._seed = seed
         self._look = Look(registry, seed, compiled)
         self.repertoire = Repertoire(registry)
+        self.declared = Declared()
+        self.vouched = Vouched()
 
     def decide(
         self,
@@ -85,6 +90,7 @@ class QuickJudge:
         *,
         proof: bool = True,
         held: bool = False,
+        applied: bool = False,
     ) -> Decision | Declined:
         """SMOOTH or BOULIGAND with a certificate, or why `clarke.decide.decide` must judge.
 
@@ -97,13 +103,14 @@ class QuickJudge:
             proof: With a certificate, which costs something to seal.
             held: Detached values are constants: nothing known says that they move with the
                 variables.
+            applied: Somebody else compares what custom Functions return.
 
         Raises:
             OutOfTimeError: No answer in time.
         """
         if gradient is not None and not all_finite(gradient):
             return Declined("the gradient is not finite")
-        if trace.applied:
+        if trace.applied and not applied:
             return Declined("a custom Function's own backward is to be judged")
         if not trusted_externals(trace):
             return Declined("something that the program read was made elsewhere or has changed")
@@ -177,11 +184,12 @@ class QuickJudge:
                 return Declined(trouble, op)
         if not _ordered(graph, found):
             return Declined("the directions of two layers get in each other's way")
-        if found.in_doubt:
+        if found.in_doubt or found.compared:
             if found.settled:
                 return Declined("a kink is touched that no bias settles")
             pending = Pending(graph, found, tuple(variables))
-            if gradient is not None or not (found.in_parts or _size(trace) > _EARLY):
+            waits = found.in_parts or found.compared or _size(trace) > _EARLY
+            if gradient is not None or not waits:
                 return self.settle(pending, gradient, deadline, proof=proof)
             return Declined("the gradient decides what a touched kink is worth", pending=pending)
         if not proof and run is not None and not found.settled:
@@ -212,12 +220,59 @@ class QuickJudge:
         """SMOOTH where no touched kink matters; the rest as `decide`."""
         graph, found = pending.graph, pending.found
         found.dear()
-        held = gradient if found.in_parts else None
         analysis = analyse(graph.trace, self._registry, deadline)
-        generator = torch.Generator().manual_seed(self._seed)
-        if may_matter(analysis, pending.variables, held, generator, deadline):
-            return Declined("a kink is touched that no bias settles")
+        held = gradient
+        if found.compared or found.in_parts:
+            alike = gradient is not None and self._agrees(
+                analysis, pending.variables, gradient, deadline
+            )
+            if found.compared and not alike:
+                return Declined("autograd's formula for an operation holds for some programs only")
+            held = None if alike else gradient
+        if found.in_doubt:
+            held = held if found.in_parts else None
+            generator = torch.Generator().manual_seed(self._seed)
+            if may_matter(analysis, pending.variables, held, generator, deadline):
+                return Declined("a kink is touched that no bias settles")
         return self._verdict(graph, found, pending.variables, tuple(gradient or ()), proof=proof)
+
+    def compared(
+        self,
+        trace: Trace,
+        variables: Sequence[int],
+        gradient: Sequence[torch.Tensor],
+        deadline: Deadline = UNLIMITED,
+        *,
+        proof: bool = True,
+    ) -> Decision | Declined:
+        """The same of a program with custom Functions that are vouched for, by its gradient."""
+        found = self.decide(
+            trace, variables, gradient, deadline, proof=proof, held=True, applied=True
+        )
+        if isinstance(found, Declined):
+            return found
+        inside = (c for c in found.counts if c.op.within is not None)
+        if found.verdict is not Verdict.SMOOTH or any(c.touched for c in inside):
+            return Declined("a kink is touched in a custom Function, or by a bias")
+        analysis = analyse(trace, self._registry, deadline)
+        if not self._agrees(analysis, variables, gradient, deadline):
+            return Declined("a custom Function's own backward is to be judged")
+        return found
+
+    def _agrees(
+        self,
+        analysis: Analysis,
+        variables: Sequence[int],
+        gradient: Sequence[torch.Tensor],
+        deadline: Deadline,
+    ) -> bool:
+        program = Program(analysis, variables, deadline=deadline)
+        with torch.enable_grad():
+            return self.vouched.agrees(analysis, program, gradient)
+
+    def level(self, func: Any, dtype: torch.dtype) -> bool:
+        """Whether a result of an operator keeps its value beside the point, off the ties."""
+        return self._registry.keeps_value(func, dtype)
 
     def repeatable(self, func: Any) -> bool:
         """Whether an operator overload returns the same when it runs again."""

@@ -29,14 +29,15 @@ BATCH_NORM = frozenset(
 class PoolLayer:
     """A maxpool with the convolution before it, perhaps with normalisation and ReLU between.
 
-    Positions in the trace; slots of variables, None where there is none.
+    Positions in the trace; slots of variables, None where there is none. The weight is None where
+    no direction of it settles anything: it is constant, or others read it, too.
     """
 
     pool: int
     relu: int | None
     norm: int | None
     conv: int
-    weight: int
+    weight: int | None
     gamma: torch.Tensor | None
     biases: frozenset[int]
 
@@ -65,8 +66,8 @@ def pool_layer(graph: Graph, pool: int) -> PoolLayer | None:
     if at is None or not is_plain_convolution(graph, at):
         return None
     weight = graph.leaf(at, 1)
-    if weight is None or graph.uses.get(weight) != at:
-        return None
+    if weight is not None and graph.uses.get(weight) != at:
+        weight = None
     shift = graph.leaf(at, 2)
     if shift is not None:
         biases.add(shift)

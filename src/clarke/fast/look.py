@@ -11,7 +11,8 @@ from clarke.capture import DeclaredFunction, Ref, ZeroFinder, bare_op
 from clarke.decide import TouchCount
 from clarke.decide.hazards import matters, may_jump
 from clarke.fast.codes import Coder
-from clarke.fast.graph import RESHAPES
+from clarke.fast.dead import without_dead
+from clarke.fast.graph import is_behind
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
 from clarke.fast.rows import same_rows
@@ -19,8 +20,8 @@ from clarke.fast.same import CHOICES, agree
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
 from clarke.kinks import OpKind, choice_text, slopes_taken
-from clarke.kinks.choices import ChoiceRule
 from clarke.kinks.embeddings import is_scaled, padding_row
+from clarke.kinks.formulas import FormulaRule
 from clarke.kinks.lowering import lower
 from clarke.kinks.rewire import sloped
 from clarke.kinks.singular import SingularRule
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from clarke.fast.fingerprints import Fingerprints
     from clarke.fast.graph import Graph
     from clarke.fast.layers import PoolLayer
+    from clarke.fast.pools import Rivals
     from clarke.kinks import KinkRule, Known, Registry, Touch
 
 _SOURCE = 3  # the argument of a reduction by index that is reduced
@@ -72,6 +74,7 @@ class Findings:
     whole: Fingerprints | None = None  # of all images, if they were at hand
     in_doubt: bool = False  # kinks are touched that no bias settles: do they matter?
     in_parts: bool = False  # some of these inside of operations that stand for several
+    compared: bool = False  # autograd's own formulas may not hold: only the gradient tells
 
 
 class Look:
@@ -109,6 +112,8 @@ class Look:
         known = self._registry.judge(op, graph.trace)
         if padding_row(op) is not None and not is_scaled(op):
             return ""  # of the other rows a linear function
+        if known.kind is OpKind.ANALYTIC and known.rule is None:
+            return ""  # with these arguments: bags that are added up, cells that are apart
         if known.kind is OpKind.UNKNOWN and lowering is None:
             return "the operation is not known" if matters(op, graph.trace) else ""
         if known.kind is OpKind.RANDOM:
@@ -170,15 +175,27 @@ class Look:
         ):
             return ""
         if known.rule.doubtful and op.differentiated:
-            return "autograd's formula for the operation holds for some programs only"
+            return self._by_formula(graph, position, known.rule, found)
         if op.name == POOL and op.differentiated and not graph.tangled:
             layer = pool_layer(graph, position)
-            if layer is not None:
-                return self._pool(graph, position, layer, found)
+            trouble = None if layer is None else self._pool(graph, position, layer, found)
+            if trouble is not None:
+                return trouble
         if _is_slope_beside_kinks(graph, position, op):
             found.counts.append(TouchCount(op, op.kept[1].numel(), 0, 0))
             return ""
         return self._touched(graph, position, known.rule, found)
+
+    def _by_formula(self, graph: Graph, position: int, rule: KinkRule, found: Findings) -> str:
+        """The same of an operation whose own formula holds for some programs only."""
+        op = graph.trace.ops[position]
+        touch = rule.find(op)
+        if touch.count:
+            return "autograd's formula for the operation holds for some programs only"
+        found.counts.append(TouchCount(op, touch.base.numel(), 0, 0))
+        behind = rule.behind if isinstance(rule, FormulaRule) else ""
+        found.compared = found.compared or not (behind and is_behind(graph, position, behind))
+        return ""
 
     def _touched(self, graph: Graph, position: int, rule: KinkRule, found: Findings) -> str:
         """The same of an operation for which no layer speaks: what it touches is listed."""
@@ -214,10 +231,13 @@ class Look:
         self, graph: Graph, position: int, rule: KinkRule, touch: Touch, found: Findings
     ) -> tuple[str, int]:
         """Why touched kinks cannot be accounted for, if so; and how many a shift has settled."""
+        if not rule.bends(touch.op) and touch.op.differentiated and not touch.hazards:
+            return "", 0
+        touch = without_dead(graph, position, touch)
+        if not touch.count:
+            return "", 0
         if not touch.op.differentiated or touch.hazards:
             return "a kink is touched that no bias settles", 0
-        if not rule.bends(touch.op) or _is_among_off_units(graph, position, rule, touch):
-            return "", 0
         if self._settled(graph, position, touch, found):
             return "", touch.count
         found.in_doubt = found.in_doubt or not agree(graph, position, touch.elements)
@@ -248,7 +268,8 @@ class Look:
         bare = bare_op(graph.trace, position)
         return TouchCount(bare, elements, touched.numel(), 0, choice=choice)
 
-    def _pool(self, graph: Graph, position: int, layer: PoolLayer, found: Findings) -> str:
+    def _pool(self, graph: Graph, position: int, layer: PoolLayer, found: Findings) -> str | None:
+        """The same of a maxpool behind a convolution; None where its ties are to be listed."""
         op = graph.trace.ops[position]
         if _reads_index(graph, position):
             return "the index of the maximum is used"
@@ -256,30 +277,48 @@ class Look:
         found.whole = found.whole or known
         ties = pool_ties(graph, layer, self._scratch, self._compiled, known)
         if ties is None:
-            return "the maxpool's input is not an array of float32 or float64 on the CPU"
+            return _unless_listed(
+                layer, "the maxpool's input is not an array of float32 or float64 on the CPU"
+            )
         if layer.relu is not None and not found.slopes.get(layer.relu, False):
-            return "the ReLU before the maxpool does not have slope 0 at 0"
+            return _unless_listed(layer, "the ReLU before the maxpool does not have slope 0 at 0")
         touched, rivals = ties.count + ties.zero_ties, 0
         if ties.images(1).size:
             rest = (self._coder, self._compiled, known, found.whole)
             different = find_rivals(graph, layer, ties, *rest)
             if different is None:
-                return "there is no fingerprint for what stands before the maxpool"
+                return _unless_listed(
+                    layer, "there is no fingerprint for what stands before the maxpool"
+                )
             rivals = different.windows
-            if rivals and layer.weight in found.directions:
-                return "two maxpools need directions of the same weights"
-            if rivals:
-                direction = settle(graph, layer, different)
-                if direction is None:
-                    return f"no direction of the layer's weights settles {rivals} tied windows"
-                use = graph.uses[layer.weight]
-                found.directions[layer.weight] = direction
-                found.order[layer.weight] = (use, 0)
-                found.by_rows = True
-                found.settled.append(Settled(position, layer.weight, layer.biases))
+            trouble = self._settle_pool(graph, position, layer, different, found) if rivals else ""
+            if trouble != "":
+                return trouble
         nonzero = None if layer.relu is None else ties.count
         found.counts.append(TouchCount(op, ties.windows, touched, rivals, nonzero=nonzero))
         return ""
+
+    def _settle_pool(
+        self, graph: Graph, position: int, layer: PoolLayer, rivals: Rivals, found: Findings
+    ) -> str | None:
+        """Why no direction of a layer's weights selects what AD took; None without such weights."""
+        if layer.weight is None:
+            return None
+        if layer.weight in found.directions:
+            return "two maxpools need directions of the same weights"
+        direction = settle(graph, layer, rivals)
+        if direction is None:
+            return f"no direction of the layer's weights settles {rivals.windows} tied windows"
+        found.directions[layer.weight] = direction
+        found.order[layer.weight] = (graph.uses[layer.weight], 0)
+        found.by_rows = True
+        found.settled.append(Settled(position, layer.weight, layer.biases))
+        return ""
+
+
+def _unless_listed(layer: PoolLayer, trouble: str) -> str | None:
+    """Why a maxpool cannot be accounted for; None where nothing but listing its ties can."""
+    return None if layer.weight is None else trouble
 
 
 def _relu_touch(rule: KinkRule, op: OpRecord) -> tuple[int, Touch | None]:
@@ -298,24 +337,6 @@ def _is_slope_beside_kinks(graph: Graph, position: int, op: OpRecord) -> bool:
     """
     maker = None if sloped(op) is None or graph.tangled else graph.maker(position, 1)
     return maker is not None and _is_untouched_relu(graph.trace.ops[maker], op.args[1])
-
-
-def _is_among_off_units(graph: Graph, position: int, rule: KinkRule, touch: Touch) -> bool:
-    """Whether an operation chooses among units of a ReLU that are off, and so stay zero."""
-    if graph.tangled or not isinstance(rule, ChoiceRule) or _reads_index(graph, position):
-        return False
-    at, value = position, touch.op.args[0]
-    while isinstance(value, Ref):
-        maker = graph.makers[at].get(value.slot)
-        if maker is None:
-            return False
-        op = graph.trace.ops[maker]
-        if op.short_name in RESHAPES:
-            at, value = maker, op.args[0]
-            continue
-        untouched = _is_untouched_relu(op, value)
-        return untouched and not bool(touch.op.kept[0].reshape(-1)[touch.members].any())
-    return False
 
 
 def _is_untouched_relu(op: OpRecord, result: Ref) -> bool:

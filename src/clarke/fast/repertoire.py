@@ -14,6 +14,7 @@ from clarke.capture import DeclaredFunction, input_slots, structure_of
 from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layers import RELU
 from clarke.kinks import KinkRule, OpKind
+from clarke.steering.memory import only_by_steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -107,7 +108,10 @@ class Repertoire:
         self._missed += 1
         if self._missed > _EAGER and self._missed & (self._missed - 1):
             return
-        structure = structure_of(trace, reached) if trusted_externals(trace) else None
+        structure = None
+        if trusted_externals(trace):
+            steps = only_by_steps(trace, self._registry.keeps_value)
+            structure = structure_of(trace, reached, steps)
         if structure is None:
             return
         if self._count == KEPT:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from clarke.layout import Line, laid
+from clarke.report.text import report_lines
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -30,8 +31,12 @@ class Find:
     script: str
 
     def __str__(self) -> str:
-        shown = "\n".join(f"  input {i}   {in_words(x)}" for i, x in enumerate(self.inputs))
-        return f"{shown}\n{textwrap.indent(str(self.report), '  ')}"
+        return laid(self.lines())
+
+    def lines(self) -> list[Line]:
+        """Its text, to be wrapped where it is printed."""
+        shown = [Line(in_words(x), f"  input {i}   ", " " * 12) for i, x in enumerate(self.inputs)]
+        return [*shown, *(line.under("  ") for line in report_lines(self.report))]
 
     def __repr__(self) -> str:
         """What a prompt shows: the same as `print`."""
@@ -94,10 +99,15 @@ class Hunt:
         return str(self)
 
     def __str__(self) -> str:
-        lines = [_headline(self)]
+        return laid(self.lines())
+
+    def lines(self) -> list[Line]:
+        """Its text, to be wrapped where it is printed."""
+        lines = [Line(_headline(self))]
         for number, find in enumerate(self.finds, start=1):
-            lines += ["", f"{number}. {_FAULTS.get(find.report.verdict, 'a fault')}", str(find)]
-        lines.append("")
+            title = f"{number}. {_FAULTS.get(find.report.verdict, 'a fault')}"
+            lines += [Line(""), Line(title), *find.lines()]
+        lines.append(Line(""))
         apart = ((_HOLE, self.nonfinite), (_NOTHING, self.nowhere), ("overflow", self.extreme))
         for title, several in apart:
             for find in several:
@@ -107,8 +117,8 @@ class Hunt:
         if self.undecided:
             text = f"undecided at {self.undecided} of the points that looked suspicious"
             text += f"; at the first: {self.doubt}" if self.doubt else ""
-            lines += textwrap.wrap(text, 79, break_long_words=False, break_on_hyphens=False)
-        return "\n".join(lines).rstrip()
+            lines.append(Line(text))
+        return lines if lines[-1].text else lines[:-1]
 
 
 _HOLE = "NaN or infinity"
@@ -133,12 +143,12 @@ def _headline(hunt: Hunt) -> str:
     )
 
 
-def _briefly(title: str, find: Find) -> list[str]:
+def _briefly(title: str, find: Find) -> list[Line]:
     """A point that is no fault of autograd's in a line, and what to write instead."""
     places = ", ".join(_place(c) for c in find.report.culprits[:1])
     first = f"{title}: {places}, with the inputs " + "; ".join(in_words(x) for x in find.inputs)
-    cures = (textwrap.wrap(c, 69, break_on_hyphens=False) for c in find.report.cures[:1])
-    return [first, *(f"  {'' if i else 'instead':9} {t}" for c in cures for i, t in enumerate(c))]
+    cures = (Line(c, f"  {'instead':10}", " " * 12) for c in find.report.cures[:1])
+    return [Line(first, "", "  "), *cures]
 
 
 def _place(culprit: Culprit) -> str:
@@ -146,11 +156,10 @@ def _place(culprit: Culprit) -> str:
     return f"{culprit.operation} at {name}:{culprit.location.line}"
 
 
-def _listed(title: str, places: tuple[Place, ...]) -> list[str]:
+def _listed(title: str, places: tuple[Place, ...]) -> list[Line]:
     if not places:
         return []
-    text = f"{title} " + ", ".join(str(p) for p in places)
-    return textwrap.wrap(text, 79, subsequent_indent=" " * (len(title) + 1))
+    return [Line(", ".join(str(p) for p in places), f"{title} ", " " * (len(title) + 1))]
 
 
 def _find_to_dict(find: Find) -> dict[str, Any]:

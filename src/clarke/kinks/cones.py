@@ -65,7 +65,8 @@ class ConeRule(KinkRule):
 
     def along(self, call: Call, touch: Touch, tangents: torch.Tensor) -> torch.Tensor:
         squares = tangents.new_zeros(touch.count).index_add(0, touch.owner, tangents**2)
-        return tangents / squares.sqrt()[touch.owner]
+        lengths = squares.sqrt()[touch.owner]
+        return torch.where(lengths > 0, tangents / lengths, torch.zeros_like(tangents))
 
 
 def cone_rule(rule: KinkRule, touch: Touch) -> ConeRule | None:

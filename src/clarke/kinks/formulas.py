@@ -31,12 +31,15 @@ class FormulaRule(UnsteeredRule):
         exact: The operation's results, by operations whose derivatives are true.
         tests: Boolean tensors of one shape, true where an element is special, with what it is
             there.
+        behind: An operation along the last dimension, of whose results autograd's own formula is
+            the derivative: what is wrong with it, that one's takes away.
     """
 
     doubtful: ClassVar[bool] = True
 
     exact: Callable[[Call], Any]
     tests: tuple[tuple[Callable[[Singular], torch.Tensor], Hazard], ...] = ()
+    behind: str = ""
 
     def find(self, op: OpRecord) -> Touch:
         return singular_touch(op, self.tests)

@@ -171,6 +171,17 @@ class Registry:
             entry = self._known[id(func)] = (func, found)
         return entry[1]
 
+    def keeps_value(self, func: Any, dtype: torch.dtype) -> bool:
+        """Whether a result of this type keeps its value beside the point, off the ties.
+
+        Whole numbers and truth values do, but not those that are drawn.
+        """
+        known = self.known(func)
+        if known.kind in (OpKind.UNKNOWN, OpKind.RANDOM):
+            return False
+        discrete = not (dtype.is_floating_point or dtype.is_complex)
+        return discrete or (known.rule is not None and known.rule.is_level())
+
     def _by_functional(self, func: Any, name: str) -> Known | None:
         """What is known of an in-place operation by its functional form alone."""
         form = functional_form(func)

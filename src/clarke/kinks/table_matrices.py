@@ -56,7 +56,7 @@ def formulas() -> Iterator[tuple[str, KinkRule]]:
         yield f"max_unpool{rank}d", FormulaRule(by.last_written, ((by.unpool_differs, _BEYOND),))
     yield "as_strided_scatter", FormulaRule(by.written_over, ((by.is_written_elsewhere, _BEYOND),))
     for overload in ("default", "Tensor"):
-        yield f"_ctc_loss.{overload}", FormulaRule(ctc_losses)
+        yield f"_ctc_loss.{overload}", FormulaRule(ctc_losses, behind="_log_softmax")
 
 
 def chunked() -> Iterator[tuple[str, KinkRule]]:

@@ -12,11 +12,12 @@ from clarke.proof.files import (
     unpack_stored,
 )
 from clarke.proof.joint import mean_of, with_parameters
-from clarke.proof.steps import judge_stored
+from clarke.proof.steps import judge_stored, judge_within
 
 __all__ = [
     "Stored",
     "judge_stored",
+    "judge_within",
     "load",
     "load_certificate",
     "mean_of",

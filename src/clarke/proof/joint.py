@@ -1,8 +1,8 @@
-"""The mean of several programs that read the same parameters, as one program.
+"""The sum or mean of several programs that read the same parameters, as one program.
 
-Processes that train together take the mean of their gradients. Each of these is that of a program
-of its own, and what is to be judged is the gradient of the mean of the programs: kinks of all of
-them stand at one point, and one direction has to serve them all.
+Calls whose gradients add up are one program, their sum. Processes that train together take the mean
+of their gradients. Each of these is that of a program of its own, and what is to be judged is the
+gradient of all together: their kinks stand at one point, and one direction has to serve them all.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _HERE = Location("", __file__, 0, "mean")  # of the operations that put the prog
 
 
 def mean_of(
-    parts: Sequence[tuple[int, Stored, Sequence[int]]],
+    parts: Sequence[tuple[str, Stored, Sequence[int]]],
     *,
     of: float,
     gradient: Mapping[int, torch.Tensor] | None = None,
 ) -> tuple[Stored, tuple[int, ...]]:
-    """The sum of the programs of kept steps, divided by how many processes there are.
+    """The sum of the programs of kept steps, divided by a number.
 
     Args:
-        parts: Of each step, the process, what was kept, and which parameter each of its variables
-            is: equal numbers, one parameter.
-        of: What the sum is divided by: how many processes there are.
+        parts: Of each step, what it is called (``rank 1``), what was kept, and which parameter each
+            of its variables is: equal numbers, one parameter.
+        of: What the sum is divided by, such as how many processes there are.
         gradient: What is to be judged, by parameter; by default the sum of the gradients of the
             steps, divided likewise.
 
@@ -51,20 +51,20 @@ def mean_of(
     shared: dict[int, int] = {}  # by parameter, its slot
     outputs: list[int] = []
     first = 0
-    for rank, step, own in parts:
-        moved = _Moved(first, rank)
+    for name, step, own in parts:
+        moved = _Moved(first, name)
         for slot, key in zip(step.variables, own, strict=True):
             leaf = step.trace.externals[slot]
             if leaf.origin is not Origin.LEAF or leaf.snapshot is not None:
-                raise InputError(f"Rank {rank} writes to a parameter while its program runs.")
+                raise InputError(f"{_begun(name)} writes to a parameter while its program runs.")
             if key not in shared:
                 shared[key] = moved.slot(slot)
                 continue
             moved.known[slot] = shared[key]
             if not torch.equal(leaf.tensor, externals[shared[key]].tensor):
                 raise InputError(
-                    f"The parameters of rank {rank} are not those of the ranks before it, so that "
-                    "the mean of their gradients is none at one point."
+                    f"The parameters of {name} are not those of what was there before, so that the "
+                    "gradients put together are none at one point."
                 )
         for external in step.trace.externals.values():
             if external.slot not in moved.known:
@@ -95,8 +95,13 @@ def mean_of(
     return step, order
 
 
+def _begun(name: str) -> str:
+    """A name at the begin of a sentence."""
+    return name[:1].upper() + name[1:]
+
+
 def _summed(
-    parts: Sequence[tuple[int, Stored, Sequence[int]]], of: float
+    parts: Sequence[tuple[str, Stored, Sequence[int]]], of: float
 ) -> dict[int, torch.Tensor]:
     found: dict[int, torch.Tensor] = {}
     for _, step, own in parts:
@@ -107,11 +112,13 @@ def _summed(
 
 
 def _put_together(ops: list[OpRecord], outputs: Sequence[int], of: float, free: int) -> int:
-    """Add the operations that compute the mean; returns its slot."""
+    """Add the operations that compute the sum, divided; returns its slot."""
     total = outputs[0]
     for other in outputs[1:]:
         ops.append(_combined(torch.ops.aten.add.Tensor, (Ref(total), Ref(other)), free, len(ops)))
         total, free = free, free + 1
+    if of == 1:
+        return total
     ops.append(_combined(torch.ops.aten.div.Tensor, (Ref(total), of), free, len(ops)))
     return free
 
@@ -176,18 +183,18 @@ def _slots(trace: Trace) -> list[int]:
 
 
 class _Moved:
-    """One program with other slots, its places told apart by process."""
+    """One program with other slots, its places told apart by a name."""
 
-    def __init__(self, first: int, rank: int) -> None:
+    def __init__(self, first: int, name: str) -> None:
         self._first = first
-        self._rank = rank
+        self._name = name
         self.known: dict[int, int] = {}
 
     def slot(self, slot: int) -> int:
         return self.known.get(slot, slot + self._first)
 
     def _place(self, place: Location) -> Location:
-        name = f"rank {self._rank}"
+        name = self._name
         return replace(place, module=f"{name}: {place.module}" if place.module else name)
 
     def external(self, e: External) -> External:

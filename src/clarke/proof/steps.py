@@ -30,20 +30,25 @@ def judge_stored(
     Raises:
         ProofError: The program cannot run, or is too large.
     """
+    with Deadline.after(seconds) as deadline:
+        return judge_within(deadline, stored, settings or Settings())
+
+
+def judge_within(deadline: Deadline, stored: Stored, settings: Settings) -> Decision:
+    """`judge_stored` within the time that a call has left."""
     if stored.is_theorem:
         raise refuse("it holds a theorem, and no step to be judged")
     registry = default_registry()
     try:
-        with Deadline.after(seconds) as deadline:
-            trace = first_run(stored.trace, deadline)
-            return decide(
-                refilled(trace, registry.keeps, deadline),
-                registry,
-                stored.variables,
-                stored.gradient,
-                settings or Settings(),
-                given=not stored.replayed,
-                deadline=deadline,
-            )
+        trace = first_run(stored.trace, deadline)
+        return decide(
+            refilled(trace, registry.keeps, deadline),
+            registry,
+            stored.variables,
+            stored.gradient,
+            settings,
+            given=not stored.replayed,
+            deadline=deadline,
+        )
     except OutOfTimeError as error:
         return Decision(Verdict.UNDECIDED, str(error), out_of_time=True)

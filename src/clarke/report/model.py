@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clarke.errors import InputError
+from clarke.layout import laid
 from clarke.proof import save_certificate
-from clarke.report.text import places_text, report_text
+from clarke.report.text import places_text, report_lines
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -170,7 +171,7 @@ class Report:
         return save_certificate(self.certificate, path, verdict=self.verdict, theorem=self.theorem)
 
     def __str__(self) -> str:
-        return report_text(self)
+        return laid(report_lines(self))
 
     def __repr__(self) -> str:
         """What a prompt shows: the same as `print`."""

@@ -23,6 +23,13 @@ _CAUSES: Final = (
         ),
     ),
     (
+        ("not confirm it", "give other values"),
+        (
+            "The function computes where autograd does not look (NumPy, .item(), .data, inference "
+            "mode), or not the same twice: compute it with tensors, and seed what it draws."
+        ),
+    ),
+    (
         ("no rule", "unknown operation", "does not know", "register_kink", "register_function"),
         (
             "An operation is used that clarke does not know: declare it with clarke.register_kink "

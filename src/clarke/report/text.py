@@ -1,13 +1,13 @@
-"""A report as plain text, at most 80 columns where the user's own names allow."""
+"""A report as plain text."""
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from clarke.decide.tolerance import peak
+from clarke.layout import Line
 from clarke.report.phrases import likely, several
 
 if TYPE_CHECKING:
@@ -23,12 +23,10 @@ _SHOWN = 8
 _LEAST_SHARE = 1e-9
 
 
-def report_text(report: Report) -> str:
+def report_lines(report: Report) -> list[Line]:
     """Verdict, reason, gradient, witness and the touched kinks."""
     reason = _files_by_name(report)
-    lines = textwrap.wrap(
-        f"{report.verdict.name}: {reason}", 80, break_long_words=False, break_on_hyphens=False
-    )
+    lines = [Line(f"{report.verdict.name}: {reason}")]
     lines += _field("gradient", tensors_text(report.gradient))
     if report.element is not None:
         lines += _field("valid", tensors_text(report.element))
@@ -38,24 +36,24 @@ def report_text(report: Report) -> str:
     if report.kinks:
         total = sum(k.elements for k in report.kinks)
         elements = f"{total} element{'s' * (total != 1)}"
-        lines.append(f"  kinks     {report.touched} touched of {elements}")
+        lines += _field("kinks", f"{report.touched} touched of {elements}")
         for kink in report.kinks[:_SHOWN]:
-            lines += _wrapped(kink_text(kink), " " * 4, " " * 6)
+            lines.append(Line(kink_text(kink), " " * 4, " " * 6))
         if len(report.kinks) > _SHOWN:
-            lines.append(f"    and {len(report.kinks) - _SHOWN} more operations")
+            lines.append(Line(f"and {len(report.kinks) - _SHOWN} more operations", " " * 4))
     for letter, cause in zip("abc", likely(report.verdict, report.reason), strict=False):
         lines += _field("perhaps" if letter == "a" else "", f"({letter}) {cause}")
     lines += [line for c in report.cures for line in _field("instead", c)]
     lines += [line for n in report.notes for line in _field("note", n)]
-    return "\n".join(lines)
+    return lines
 
 
-def _witnesses(report: Report) -> list[str]:
+def _witnesses(report: Report) -> list[Line]:
     """Where the gradients are that prove a right one: in which direction from the point."""
     certificate = report.certificate
     if certificate is None:
         return []
-    lines = []
+    lines: list[Line] = []
     pairs = zip(certificate.witnesses, certificate.weights, strict=True)
     # A weight that is a rounding says nothing; `to_dict` has them all.
     shown = [(w, share) for w, share in pairs if len(w.rows) and share > _LEAST_SHARE]
@@ -86,21 +84,9 @@ def places_text(culprits: Sequence[Culprit]) -> str:
     return ", ".join(shown)
 
 
-def _field(name: str, text: str) -> list[str]:
+def _field(name: str, text: str) -> list[Line]:
     """A labelled entry, wrapped under its own beginning."""
-    return _wrapped(text, f"  {name:<10}", " " * 12)
-
-
-def _wrapped(text: str, first: str, later: str) -> list[str]:
-    """Lines of at most 80 columns, where no word is longer."""
-    return textwrap.wrap(
-        text,
-        80,
-        initial_indent=first,
-        subsequent_indent=later,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return [Line(text, f"  {name:<10}", " " * 12)]
 
 
 def _place(where: Location | KinkSummary) -> str:

@@ -87,6 +87,11 @@ class Selector:
         slopes = slopes.detach()
         level = slopes.reshape(-1, touch.count) if _is_region(site) else slopes
         picked = site.rule.along(probe.call, touch, level)
+        if site.rule.by_weights:
+            sizes = torch.zeros(touch.count, dtype=slopes.dtype)
+            self.choices[site.position] = picked
+            self.ties[site.position] = sizes.index_add(0, touch.owner, slopes.abs()) == 0
+            return picked
         tied = unseparated(site, slopes)
         choice = torch.where(tied & _own_is_best(site, slopes), touch.chosen(), picked)
         self.choices[site.position] = choice

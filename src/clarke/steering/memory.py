@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING
 from clarke.capture import input_slots
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    import torch
 
     from clarke.capture import External, OpRecord, Trace
+
+    Level = Callable[[Any, torch.dtype], bool]
 
 
 def aliases(op: OpRecord) -> bool:
@@ -44,7 +49,13 @@ def shared_memory(trace: Trace) -> dict[int, int]:
     return {slot: root(slot) for slot in parent}
 
 
-def behind_detached(opened: Trace, trace: Trace, variables: Sequence[int]) -> frozenset[int]:
+def _never(_func: Any, _dtype: torch.dtype) -> bool:
+    return False
+
+
+def behind_detached(
+    opened: Trace, trace: Trace, variables: Sequence[int], level: Level = _never
+) -> frozenset[int]:
     """Numbers of the variables from which something that a program detached was computed.
 
     What shares memory with a variable, or with what was computed from one, counts as it.
@@ -53,19 +64,12 @@ def behind_detached(opened: Trace, trace: Trace, variables: Sequence[int]) -> fr
         opened: The trace with all that detached values were computed from.
         trace: The trace itself.
         variables: External slots of the variables.
+        level: Says of an operator and the type of a result that this keeps its value beside the
+            point: what it was computed from does not move it.
     """
     shared = shared_memory(opened)
-    wanted = {shared.get(s, s) for s, e in trace.externals.items() if e.stopped}
-    before = -1
-    while before != len(wanted):  # what is written to may have been read under another name before
-        before = len(wanted)
-        for op in reversed(opened.ops):
-            read = {shared.get(s, s) for s in input_slots(op)}
-            reached = {shared.get(o, o) for o in op.outputs if o is not None}
-            if op.func._schema.is_mutable:
-                reached |= read
-            if not wanted.isdisjoint(reached):
-                wanted |= read
+    start = {shared.get(s, s) for s, e in trace.externals.items() if e.stopped}
+    wanted = _read_for(opened, start, shared, level)
     places = {
         place
         for slot, e in opened.externals.items()
@@ -78,6 +82,41 @@ def behind_detached(opened: Trace, trace: Trace, variables: Sequence[int]) -> fr
         if shared.get(slot, slot) in wanted
         or (slot in opened.externals and not places.isdisjoint(_places(opened.externals[slot])))
     )
+
+
+def only_by_steps(trace: Trace, level: Level) -> frozenset[int]:
+    """Detached values of which nothing but indices, truth values and roundings reach the result.
+
+    Args:
+        trace: The trace.
+        level: As for `behind_detached`.
+    """
+    stopped = frozenset(s for s, e in trace.externals.items() if e.stopped)
+    if not stopped:
+        return stopped
+    shared = shared_memory(trace)
+    wanted = _read_for(trace, {shared.get(trace.output, trace.output)}, shared, level)
+    return frozenset(s for s in stopped if shared.get(s, s) not in wanted)
+
+
+def _read_for(trace: Trace, start: set[int], shared: dict[int, int], level: Level) -> set[int]:
+    """All that moves some values, by the names that `shared` gives."""
+    wanted, before = set(start), -1
+    while before != len(wanted):  # what is written to may have been read under another name before
+        before = len(wanted)
+        for op in reversed(trace.ops):
+            read = {shared.get(s, s) for s in input_slots(op)}
+            made = [o for o in op.outputs if o is not None]
+            reached = {shared.get(o, o) for o in made}
+            writes = op.func._schema.is_mutable
+            if writes:
+                reached |= read
+            if wanted.isdisjoint(reached):
+                continue
+            own = [trace.slot_dtypes.get(o) for o in made if shared.get(o, o) in wanted]
+            if writes or not own or not all(d is not None and level(op.func, d) for d in own):
+                wanted |= read
+    return wanted
 
 
 def _places(external: External) -> list[tuple[str, int]]:

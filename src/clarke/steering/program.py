@@ -83,7 +83,7 @@ class _Wanted:
         choice = None if mixture is not None else site.touch.chosen()
         if site.position in self.choices and not site.rule.by_weights:
             choice = self.choices[site.position]
-        if self.chooser is not None:
+        if self.chooser is not None and not site.rule.by_weights:
             choice = self.chooser(site, Probe.of(site, call, None))
         if self.probe:
             self.probes[site.position] = Probe.of(site, call, choice)
@@ -302,6 +302,8 @@ class Program:
         mixture = wanted.weights.get(site.position)
         if rule.by_weights and mixture is None:
             mixture = wanted.choices.get(site.position, touch.weights)
+            if wanted.chooser is not None and touch.count:
+                mixture = wanted.chooser(site, Probe.of(site, call, None))
         if touch.count:
             if rule.by_value and mixture is not None:
                 state.share(site, mixture, mixed=isinstance(rule, ComparisonRule))

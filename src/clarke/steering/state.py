@@ -61,6 +61,12 @@ def _true_shares(site: Site, weights: torch.Tensor) -> torch.Tensor:
     return torch.zeros(touch.count, dtype=weights.dtype).index_add(0, touch.owner, share)
 
 
+def _base_of(tensor: torch.Tensor) -> torch.Tensor:
+    """What a tensor is a view of; itself, if it is none."""
+    base: torch.Tensor | None = tensor._base  # noqa: SLF001 - has no public name
+    return tensor if base is None else base
+
+
 class State:
     """Tensors of one replay, by slot."""
 
@@ -95,24 +101,39 @@ class State:
 
     def call(self, op: OpRecord) -> Call:
         """An operation with the replay's tensors."""
+        if op.within is not None and op.func._schema.name.endswith("_"):
+            self._set_apart(op)
         args = tuple(self.resolve(a) for a in op.args)
-        if op.within is not None and op.func._schema.name.endswith("_") and self._is_alone(op):
-            # No graph keeps what a custom Function's forward overwrites; a replay's does.
-            args = (args[0].clone(), *args[1:])
         return Call(op.func, args, {k: self.resolve(v) for k, v in op.kwargs.items()})
 
-    def _is_alone(self, op: OpRecord) -> bool:
-        """Whether no other value so far lies in the memory to which an operation writes."""
+    def _set_apart(self, op: OpRecord) -> None:
+        """Give what an operation is about to write to, and all in its memory, memory of its own.
+
+        No graph keeps what a custom Function's forward overwrites; a replay's does.
+        """
         first = op.args[0] if op.args else None
-        if not isinstance(first, Ref) or op.outputs != (first.slot,):
-            return False
+        if not isinstance(first, Ref):
+            return
+        target = self._tensor(first.slot)
         if first.slot not in self._shared:
-            return True
-        memory = self._tensor(first.slot).untyped_storage()._cdata
-        others = (t for s, t in self.env.items() if s != first.slot)
-        return not any(
-            t.untyped_storage()._cdata == memory for t in others if t.layout is torch.strided
-        )
+            self.env[first.slot] = target.clone()
+            return
+        memory = target.untyped_storage()._cdata
+        base = _base_of(target)
+        fresh = base.clone()
+        start = base.storage_offset()
+
+        def moved(tensor: torch.Tensor) -> torch.Tensor:
+            if tensor is base:
+                return fresh
+            own = fresh if _base_of(tensor) is base else fresh.detach()
+            return own.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset() - start)
+
+        for known in (self.env, self.memory):
+            for slot, tensor in known.items():
+                strided = tensor.layout is torch.strided
+                if strided and tensor.untyped_storage()._cdata == memory:
+                    known[slot] = moved(tensor)
 
     def resolve(self, value: Any) -> Any:
         """An argument, with this replay's tensors in place of references."""

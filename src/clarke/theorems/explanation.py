@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from clarke.capture import Location
+from clarke.layout import Line, laid
 from clarke.theorems.facts import Facts
 from clarke.theorems.model import Bias, Condition, Strength, Theorem
-from clarke.theorems.text import place, wrap
+from clarke.theorems.text import place
 
 _FAULTS = 4
 _LAYERS = 16
@@ -182,34 +183,42 @@ class Explanation:
         return str(self)
 
     def __str__(self) -> str:
+        return laid(self.lines())
+
+    def lines(self) -> list[Line]:
+        """Its text, to be wrapped where it is printed."""
         if self.theorem is None:
             answer = "NOT COVERED"
         elif self.always_correct:
             answer = f"ALWAYS RIGHT ({self.theorem.value})"
         else:
             answer = f"RIGHT WHERE CHECKED ({self.theorem.value})"
-        lines = wrap(f"{answer}: {self.conclusion}", "", "  ")
+        lines = [Line(f"{answer}: {self.conclusion}", "", "  ")]
         if self.in_the_way:
-            lines.append("  for all values it would be right if these were mended:")
+            lines.append(Line("for all values it would be right if these were mended:", "  ", "  "))
         for h in self.in_the_way:
-            lines += wrap(f"{h.condition.value}: no", "  ", "    ")
+            lines.append(Line(f"{h.condition.value}: no", "  ", "    "))
             lines += _blame_lines(h.blames)
         for a in self.assumptions:
-            lines += wrap(f"assumed: {a}", "  ", "    ")
-        return "\n".join(lines)
+            lines.append(Line(f"assumed: {a}", "  ", "    "))
+        return lines
 
     def details(self) -> str:
         """Every hypothesis, with the theorems that need it, and every operation with kinks."""
-        lines = ["  hypothesis                                    holds  needed by"]
+        return laid(self.detail_lines())
+
+    def detail_lines(self) -> list[Line]:
+        """The text of `details`, to be wrapped where it is printed."""
+        lines = [Line(f"  {'hypothesis':46}holds  needed by")]
         for h in self.hypotheses:
             needed = ", ".join(_short(t) for t in h.needed_by)
             row = f"  {h.condition.value:46}{'yes' if h.holds else 'NO':5}  {needed}"
-            lines += wrap(row.strip(), "  ", " " * 55)
+            lines.append(Line(row.strip(), "  ", " " * 55))
             lines += _blame_lines(h.blames)
         if self.layers:
-            lines += ["", f"  {len(self.layers)} operations with kinks"]
+            lines += [Line(""), Line(f"{len(self.layers)} operations with kinks", "  ")]
             lines += _layer_lines(self.layers)
-        return "\n".join(lines)
+        return lines
 
 
 def _short(theorem: Theorem) -> str:
@@ -218,34 +227,34 @@ def _short(theorem: Theorem) -> str:
     )
 
 
-def _blame_lines(blames: tuple[Blame, ...]) -> list[str]:
+def _blame_lines(blames: tuple[Blame, ...]) -> list[Line]:
     """What is wrong where; places with the same fault are told once."""
     by_fault: dict[tuple[str, str], list[Blame]] = {}
     for b in blames:
         by_fault.setdefault((b.operation, b.reason), []).append(b)
     shown = list(by_fault.values())[:_FAULTS]
-    lines = []
+    lines: list[Line] = []
     for group in shown:
         b = group[0]
         others = len(group) - 1
         more = f" and {others} more place{'s' * (others > 1)}" if others else ""
-        lines += wrap(f"{b.operation} at {b.place}{more}: {b.reason}", "    - ", "      ")
+        lines.append(Line(f"{b.operation} at {b.place}{more}: {b.reason}", "    - ", "      "))
         if b.fix:
-            lines += wrap(f"fix: {b.fix}", "      ", "        ")
+            lines.append(Line(f"fix: {b.fix}", "      ", "        "))
     if len(shown) < len(by_fault):
         rest = sum(len(g) for g in list(by_fault.values())[_FAULTS:])
-        lines.append(f"    - and {rest} more places")
+        lines.append(Line(f"and {rest} more places", "    - "))
     return lines
 
 
-def _layer_lines(layers: tuple[LayerFacts, ...]) -> list[str]:
+def _layer_lines(layers: tuple[LayerFacts, ...]) -> list[Line]:
     shown = layers if len(layers) <= _LAYERS else layers[: _LAYERS - 1]
-    lines = []
+    lines: list[Line] = []
     for layer in shown:
         where = place(layer.location)
         bias = layer.bias.value if not layer.leaf else f"`{layer.leaf}`, {layer.bias.value}"
         text = f"{layer.operation} at {where}: bias {bias}; lambda {layer.proxies}"
-        lines += wrap(text, "    ", "      ")
+        lines.append(Line(text, "    ", "      "))
     if len(shown) < len(layers):
-        lines.append(f"    and {len(layers) - len(shown)} more")
+        lines.append(Line(f"and {len(layers) - len(shown)} more", "    "))
     return lines

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from clarke.layout import Line, laid
 from clarke.theorems.affine import bits, is_dead
-from clarke.theorems.text import place, wrap
+from clarke.theorems.text import place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,10 +65,10 @@ class KinkFacts:
     settled_by: str
     together_with: tuple[int, ...]
 
-    def lines(self, number: int) -> list[str]:
+    def lines(self, number: int) -> list[Line]:
         """Its text, with its number in evaluation order."""
         shape = "of unknown shape" if self.shape is None else str(self.shape)
-        found = wrap(f"{number}  {self.operation} at {self.place} {shape}", "  ", "     ")
+        head = Line(f"{number}  {self.operation} at {self.place} {shape}", "  ", "     ")
         ways: dict[Way, list[str]] = {}
         for reach in self.reached_by:
             ways.setdefault(reach.way, []).append(reach.leaf)
@@ -82,7 +83,7 @@ class KinkFacts:
             told.append(f"settled by {self.settled_by}" + (f", with {too}" if too else ""))
         else:
             told.append("settled by no leaf")
-        return [*found, *(line for text in told for line in wrap(text, "     ", "       "))]
+        return [head, *(Line(text, "     ", "       ") for text in told)]
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,16 @@ class Facts:
         return found
 
     def __str__(self) -> str:
+        return laid(self.lines())
+
+    def lines(self) -> list[Line]:
+        """Its text, to be wrapped where it is printed."""
         counts = ", ".join(f"{name} {n}" if n > 1 else name for name, n in self.operations)
-        lines = wrap(f"{sum(n for _, n in self.operations)} operations: {counts}", "", "  ")
-        lines += wrap(f"variables: {_listed(self.variables)}", "", "  ")
+        lines = [Line(f"{sum(n for _, n in self.operations)} operations: {counts}", "", "  ")]
+        lines.append(Line(f"variables: {_listed(self.variables)}", "", "  "))
         if self.fixed:
-            lines += wrap(f"other leaves: {_listed(self.fixed)}", "", "  ")
-        lines.append(f"operations with kinks: {len(self.kinks)}")
+            lines.append(Line(f"other leaves: {_listed(self.fixed)}", "", "  "))
+        lines.append(Line(f"operations with kinks: {len(self.kinks)}"))
         for number, kink in enumerate(self.kinks):
             lines += kink.lines(number)
         told = (
@@ -134,8 +139,8 @@ class Facts:
         )
         for title, faults in told:
             for fault in faults:
-                lines += wrap(f"{title}: {fault}", "", "  ")
-        return "\n".join(lines)
+                lines.append(Line(f"{title}: {fault}", "", "  "))
+        return lines
 
 
 def facts_of(structure: Structure, peeling: Peeling) -> Facts:

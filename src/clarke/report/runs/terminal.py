@@ -1,4 +1,4 @@
-"""A run in the terminal: what was found, the worst offenders, the layers; at most 80 columns."""
+"""A run in the terminal: what was found, the worst offenders, the layers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +19,9 @@ from clarke.report.runs.words import alike, label
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from collections.abc import Iterator
+
+    from rich.console import Console, ConsoleOptions, RenderableType
 
     from clarke.report.runs.compare import Comparison
     from clarke.report.runs.model import CulpritRecord, Run, StepRecord
@@ -26,13 +29,16 @@ if TYPE_CHECKING:
 _OFFENDERS = 6
 _LAYERS = 12
 _LINES = 4
+_GAP = 2  # columns between those of a table
+_NOT_PROVED = "What was not proved correct"
 _SOURCE = 48  # characters of a line of code that is shown beside its number
 
 
 def run_view(run: Run) -> Group:
     """Everything that is said of a run at its end."""
     parts: list[RenderableType] = [answer(run)]
-    for section in (_offenders(run), _layers(run)):
+    offenders = _Offenders(run) if noted(run) else None
+    for section in (offenders, _layers(run)):
         if section is not None:
             parts += ["", section]
     parts += ["", _cost(run)]
@@ -79,26 +85,52 @@ def _counted(counts: dict[Verdict, int]) -> Text:
     return Text(", ").join(parts or [Text("none")])
 
 
-def _offenders(run: Run) -> Table | None:
-    groups = noted(run)
-    if not groups:
-        return None
-    table = _table("What was not proved correct")
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("steps", justify="right", no_wrap=True)
-    table.add_column("where and why", ratio=1, overflow="fold")
-    for group in groups[:_OFFENDERS]:
-        step = group.first
-        outcome = step.outcome
-        table.add_row(
-            Text(label(outcome), style_of(outcome)),
-            f"{len(group.numbers):,}",
-            _found(run, step),
-        )
-    left = len(groups) - _OFFENDERS
-    if left > 0:
-        table.add_row("", "", f"and {left:,} more; see the report")
-    return table
+class _Offenders:
+    """What was not proved correct: a table, or one below the other where a word has no room there.
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        groups = noted(run)
+        self._rows = [
+            (Text(label(o), style_of(o)), f"{len(g.numbers):,}", _found(run, g.first))
+            for g in groups[:_OFFENDERS]
+            for o in (g.first.outcome,)
+        ]
+        self._left = len(groups) - _OFFENDERS
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> Iterator[RenderableType]:
+        titles = [Text("verdict"), *(verdict for verdict, _, _ in self._rows)]
+        beside = max(t.cell_len for t in titles) + len("steps") + 2 * _GAP
+        longest = max(len(w) for _, _, text in self._rows for w in text.plain.split())
+        yield self._table() if beside + longest <= options.max_width else self._stack()
+
+    def _table(self) -> Table:
+        table = _table(_NOT_PROVED)
+        table.add_column("verdict", no_wrap=True)
+        table.add_column("steps", justify="right", no_wrap=True)
+        table.add_column("where and why", ratio=1, overflow="fold")
+        for row in self._rows:
+            table.add_row(*row)
+        if self._left > 0:
+            table.add_row("", "", self._more)
+        return table
+
+    def _stack(self) -> Group:
+        parts: list[RenderableType] = [Text(_NOT_PROVED, "bold")]
+        for verdict, steps, text in self._rows:
+            many = "step" if steps == "1" else "steps"
+            parts.append(Text().append_text(verdict).append(f" in {steps} {many}"))
+            parts.append(Padding(text, (0, 0, 0, _GAP)))
+        return Group(*parts, *([self._more] if self._left > 0 else []))
+
+    @property
+    def _more(self) -> str:
+        return f"and {self._left:,} more; see the report"
 
 
 def _found(run: Run, step: StepRecord) -> Text:
