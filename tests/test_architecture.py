@@ -21,6 +21,7 @@ LAYERS = (
     "numerics.py",
     "devices.py",
     "torch_private.py",
+    "torch_others.py",
     "torch_sharded.py",
     "torch_compiled.py",
     "tangents.py",

@@ -26,12 +26,6 @@ def is_spread(tensor: torch.Tensor) -> bool:
     return found is not None and isinstance(tensor, found.DTensor)
 
 
-def is_spread_type(kind: type) -> bool:
-    """Whether tensors of a type are `DTensor`s."""
-    found: Any = sys.modules.get("torch.distributed.tensor")
-    return found is not None and issubclass(kind, found.DTensor)
-
-
 def local_of(tensor: torch.Tensor) -> torch.Tensor:
     """What this process holds of a tensor: all of it, but for a `DTensor`.
 

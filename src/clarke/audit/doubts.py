@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.utils.weak import TensorWeakRef
 
-from clarke.capture import PLAIN, TensorTable, Unrecorded, memory_of
+from clarke.capture import TensorTable, Unrecorded, memory_of
+from clarke.torch_others import PLAIN
 from clarke.torch_sharded import local_of
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import torch
 
 from clarke.capture import is_behind
 from clarke.errors import CaptureError
+from clarke.torch_others import is_opaque
 from clarke.torch_private import is_of_transform, is_transformed
 from clarke.torch_sharded import is_spread
 
@@ -30,6 +31,10 @@ _GONE: Final = (
 _SPREAD: Final = (
     "This backward call starts or ends at a tensor that is spread over processes (DTensor), of "
     "whose operations clarke follows none."
+)
+_OPAQUE: Final = (
+    "This backward call starts or ends at {}, whose operations show clarke no values. Judge the "
+    "same program on plain tensors."
 )
 _INNER: Final = (
     "Input {} of the backward call was itself computed from other tensors, {}. Differentiate with "
@@ -60,7 +65,19 @@ def at_tensors(call: BackwardCall, recorder: Recorder) -> BackwardCall:
         values = (*call.roots, *call.inputs)
     if any(map(is_spread, values)):
         raise CaptureError(_SPREAD)
+    for x in values:
+        if is_opaque(x):
+            raise CaptureError(_OPAQUE.format(_kind(x)))
     return call
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    """What a tensor is that shows no values."""
+    if tensor.is_meta:
+        return "a tensor without values (on the meta device)"
+    if type(tensor) in (torch.Tensor, torch.nn.Parameter):
+        return "a nested tensor"
+    return f"a {type(tensor).__name__}, which computes by code of its own (__torch_dispatch__)"
 
 
 def _tensor_at(end: Any, recorder: Recorder) -> torch.Tensor:

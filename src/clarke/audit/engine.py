@@ -20,6 +20,7 @@ import torch
 
 from clarke.capture import COMPILED
 from clarke.errors import CaptureError, InputError
+from clarke.torch_others import is_looked_at, shown, shows_functions
 from clarke.torch_private import (
     PASSES_BY,
     is_traced,
@@ -142,7 +143,11 @@ class Interceptor:
         if self._busy or threading.get_ident() != self._thread:
             return self._pass_through(original, roots, args, kwargs)
         if eyes in (None, False):
-            return self._hand_over(original, roots, args, kwargs)
+            if not shows_functions(roots):
+                return self._hand_over(original, roots, args, kwargs)
+            engine = shown(original)
+            with torch._C.DisableTorchFunction():
+                return self._hand_over(engine, roots, args, kwargs)
         # Hooks and compiled autograd run here as they would without: under dynamo's eyes.
         if PASSES_BY:
             return self._hand_over(under_eyes(original, eyes), roots, args, kwargs)
@@ -173,7 +178,7 @@ class Interceptor:
         kwargs: dict[str, Any],
         refused: str = "",
     ) -> Any:
-        caller = None if is_traced() else _caller(sys._getframe(2))
+        caller = None if is_traced() or is_looked_at() else _caller(sys._getframe(2))
         if caller is None:
             return engine(roots, *args, **kwargs)
         if self.glance is not None:

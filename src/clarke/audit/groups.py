@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +10,7 @@ import torch
 from clarke.audit.doubts import Doubts, Version, is_nonzero
 from clarke.audit.sums import ACCUMULATING, ALWAYS, Kept, Part, Sum, judge_sum, kept_of, unjudged
 from clarke.capture import TensorTable
+from clarke.torch_others import Weak
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Group:
 class _Held(NamedTuple):
     """What ``.grad`` of a leaf was after the last call."""
 
-    gradient: weakref.ref[torch.Tensor]
+    gradient: Weak
     version: Version
     group: Group
 
@@ -193,7 +193,7 @@ class Accumulation:
             gradient = held_by(leaf)
             if gradient is not None:
                 version = Version.of(gradient, recorder)
-                self._held.set(leaf, _Held(weakref.ref(gradient), version, group))
+                self._held.set(leaf, _Held(Weak(gradient), version, group))
         return self._numbered(leaves)
 
     def repair(self, group: Group, found: Sum, recorder: Recorder) -> bool:

@@ -32,6 +32,7 @@ from clarke.fast import Familiar, QuickJudge
 from clarke.steering.fixed import narrowed
 from clarke.steering.memory import only_by_steps
 from clarke.torch_compiled import compiles_backward, plain_backward
+from clarke.torch_others import is_accompanied
 from clarke.torch_private import at_once, saved_tensors_hooks
 from clarke.undo import at_the_end
 from clarke.verdict import Verdict
@@ -363,6 +364,11 @@ class alone(contextlib.AbstractContextManager[Any]):  # noqa: N801 - used as a f
         while self._entered:
             leave = partial(self._entered[-1].__exit__, None, None, None)
             at_once(leave, self._entered.pop)
+
+
+def quietly() -> contextlib.AbstractContextManager[Any]:
+    """The same, where there are modes of the user's that would see what is computed."""
+    return alone(draws=False) if is_accompanied() else contextlib.nullcontext()
 
 
 def undecided(error: Exception) -> Decision:

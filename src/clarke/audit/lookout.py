@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd.graph import GradientEdge
 
+from clarke.audit.judge import alone, quietly
 from clarke.audit.policy import OnWrong
 from clarke.capture import all_finite
 from clarke.capture.aside import Rest
@@ -14,7 +15,8 @@ from clarke.decide import Decision
 from clarke.errors import InputError
 from clarke.numerics import LOOKOUT_WALKS
 from clarke.rerun import reached_leaves
-from clarke.torch_private import node_number
+from clarke.torch_others import is_opaque
+from clarke.torch_private import is_transformed, node_number
 from clarke.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -126,12 +128,15 @@ class Lookout:
             inputs: With respect to what; nothing for all leaves.
             accumulates: Whether it went to ``.grad``.
         """
-        found = result
-        if accumulates:
-            # Of an edge of the graph nobody knows the leaf.
-            leaves = [x for x in inputs if type(x) is not GradientEdge] if inputs else None
-            found = [x.grad for x in (self._reached(roots) if leaves is None else leaves)]
-        return all_finite([g for g in found if g is not None])
+        if is_transformed():
+            return True  # nobody can look at a single gradient
+        with quietly(), torch._C.DisableTorchFunction():
+            found = result
+            if accumulates:
+                # Of an edge of the graph nobody knows the leaf.
+                leaves = [x for x in inputs if type(x) is not GradientEdge] if inputs else None
+                found = [x.grad for x in (self._reached(roots) if leaves is None else leaves)]
+            return all_finite([g for g in found if g is not None and not is_opaque(g)])
 
     def look(
         self, call: BackwardCall, result: Any, number: int
@@ -143,9 +148,18 @@ class Lookout:
             result: What the engine returned.
             number: Of the call.
         """
+        if is_transformed():
+            return None
+        with alone(draws=False):
+            return self._looked_at(call, result, number)
+
+    def _looked_at(
+        self, call: BackwardCall, result: Any, number: int
+    ) -> tuple[Decision, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]] | None:
         leaves = call.inputs or self._reached(call.roots)
         given = [x.grad for x in leaves] if call.accumulates else result
-        found = [(x, g) for x, g in zip(leaves, given, strict=True) if g is not None]
+        pairs = zip(leaves, given, strict=True)
+        found = [(x, g) for x, g in pairs if g is not None and not is_opaque(g)]
         if all_finite([g for _, g in found]):
             return None
         self._record()

@@ -9,6 +9,7 @@ from weakref import ref
 
 from clarke.audit.history import Again, History
 from clarke.audit.ignored import Ignored
+from clarke.audit.judge import quietly
 from clarke.audit.policy import SUM, OnWrong
 from clarke.audit.statistics import PlaceCounter
 from clarke.audit.step import Step
@@ -133,7 +134,8 @@ class Remembering:
         if answer is not None:
             answer.give(report, location, repaired=turn.repaired)
         if of_sum is not None:
-            self._history.keep_sum(of_sum[1])
+            with quietly():
+                self._history.keep_sum(of_sum[1])
             of_sum[0].give(of_sum[1], location, repaired=turn.repaired, what=SUM)
 
     def _answer_to_sum(
@@ -146,7 +148,8 @@ class Remembering:
         answer = self._answers.to(joint.verdict, joint.gradient)
         if answer is None:
             return None
-        report = build_report(decision, joint.gradient, turn.work.seconds)
+        with quietly():
+            report = build_report(decision, joint.gradient, turn.work.seconds)
         names = self._places.names(self._accumulation.leaves(joint.order))
         return answer, replace(report, names=names)
 
@@ -167,10 +170,12 @@ class Remembering:
             self._history.repeat(again, turn.group)
             self._left -= again.seconds
             return last[2]
-        report = build_report(decision, turn.gradient, turn.work.seconds)
-        if report.correct is not True:
-            report = replace(report, names=self._places.names(turn.leaves))
-        self._counter.add(decision)
+        with quietly():
+            report = build_report(decision, turn.gradient, turn.work.seconds)
+            if report.correct is not True:
+                report = replace(report, names=self._places.names(turn.leaves))
+            self._counter.add(decision)
+            self._history.keep(report)
         wrong = joint.decision if joint.verdict is Verdict.NOT_CLARKE else None
         told = wrong or decision
         step = Step(
@@ -190,7 +195,6 @@ class Remembering:
             cures=told.cures,
             ignored=why_ignored,
         )
-        self._history.keep(report)
         self._add(step, report, turn.group)
         # Of a smooth step the next one mostly gets the very same decision, which nobody asks about.
         plain = decision.verdict is Verdict.SMOOTH and decision.certificate is None

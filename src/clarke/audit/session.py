@@ -11,6 +11,7 @@ import torch
 from clarke.audit.engine import Interceptor
 from clarke.audit.groups import Accumulation
 from clarke.audit.hooks import HookSpy
+from clarke.audit.judge import quietly
 from clarke.audit.keep import Keeper
 from clarke.audit.lookout import NOT_FINITE_ONLY, Lookout
 from clarke.audit.notices import Notices
@@ -33,6 +34,7 @@ from clarke.kinks import default_registry
 from clarke.numerics import STEP_SECONDS
 from clarke.report import Report, build_report
 from clarke.torch_compiled import CompileNotice
+from clarke.torch_others import Swaps
 from clarke.undo import Door, at_the_end, leaves_no_trace
 
 if TYPE_CHECKING:
@@ -166,7 +168,7 @@ class Audit(Remembering):
         self._door = Door()
         self._shadows: Shadows | None = None
         self._parts: tuple[
-            Interceptor | HookSpy | Recorder | OptimizerAside | Shadows | CompileNotice, ...
+            Interceptor | HookSpy | Recorder | OptimizerAside | Shadows | CompileNotice | Swaps, ...
         ] = ()
         self._interceptor = Interceptor(self._backward)
         self._accumulation = Accumulation(self._sum_taken)
@@ -186,13 +188,14 @@ class Audit(Remembering):
                 "clarke.audit was entered under torch.inference_mode, where no gradient is "
                 "recorded. Open the audit outside of it; evaluation inside the audit may use it."
             )
-        recorder = Recorder(
-            self._operators,
-            self._registry.functions,
-            places=self._places,
-            compiled=self._compiled,
-            early=self._early,
-        )
+        with quietly():
+            recorder = Recorder(
+                self._operators,
+                self._registry.functions,
+                places=self._places,
+                compiled=self._compiled,
+                early=self._early,
+            )
         spy, stepping = (
             HookSpy(recorder),
             OptimizerAside(recorder, self._penalized, self._accumulation.doubts),
@@ -203,10 +206,10 @@ class Audit(Remembering):
         notice = CompileNotice(
             partial(without_hooks, recorder, stepping, self._penalized, shadows, self._see_others)
         )
-        self._parts = parts = (self._interceptor, spy, recorder, stepping, shadows, notice)
+        self._parts = parts = (self._interceptor, spy, recorder, stepping, shadows, notice, Swaps())
         try:
             # Their ends are known first: an interrupt between any two steps leaves nothing behind.
-            self._door.arm(self._accumulation.doubts.end, self._end)
+            self._door.arm(self._close, self._end)
             for part in parts:
                 part.__enter__()
             self._recorder, self._spy, self._stepping = recorder, spy, stepping
@@ -226,6 +229,10 @@ class Audit(Remembering):
     def _leave(self, *_exc: object) -> None:
         self._door.close()
 
+    def _close(self) -> None:
+        with quietly():
+            self._accumulation.doubts.end()
+
     def _end(self) -> None:
         """End every part, last first; whole, once more, where an interrupt came between."""
         self._recorder = self._spy = self._stepping = self._notice = self._shadows = None
@@ -240,7 +247,7 @@ class Audit(Remembering):
         """Stand aside where several processes train together in a way that is not followed."""
         recorder = recorder or self._recorder
         if recorder is not None:
-            recorder.stands_aside = self._ranks.aside(root)
+            recorder.stands_aside = recorder.failure or self._ranks.aside(root)
             recorder.gathered = self._ranks.gathered if self._ranks.gathered.groups() else None
 
     def _see_others(self, recorder: Recorder) -> None:
@@ -266,6 +273,8 @@ class Audit(Remembering):
                 return self._left_out(call, recorder)
             return self._looked_at(call)
         finally:
+            if recorder is not None:
+                recorder.recover()
             if self._lookout is not None:
                 self._lookout.after(recorded=recorded)
             elif self._shadows is not None:

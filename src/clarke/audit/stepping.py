@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim import optimizer as torch_optimizer
 
+from clarke.audit.judge import quietly
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -64,11 +66,12 @@ class OptimizerAside:
         if threading.get_ident() != self._thread:
             return
         self.recover()
-        self._penalized.note_step(optimizer)
-        self._doubts.optimized(p for group in optimizer.param_groups for p in group["params"])
-        if _runs_own_code_only(optimizer, args, kwargs):
-            self._recorder.note_writes(list(_written(optimizer)))
-            self._aside.start()
+        with quietly(), torch._C.DisableTorchFunction():  # nobody else sees anything of it
+            self._penalized.note_step(optimizer)
+            self._doubts.optimized(p for group in optimizer.param_groups for p in group["params"])
+            if _runs_own_code_only(optimizer, args, kwargs):
+                self._recorder.note_writes(list(_written(optimizer)))
+                self._aside.start()
 
     def _after(self, _optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         if threading.get_ident() == self._thread:

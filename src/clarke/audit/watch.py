@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.audit.judge import quietly
 from clarke.errors import InputError
 from clarke.rerun import plain
+from clarke.torch_others import is_accompanied
 from clarke.torch_private import at_once
 
 if TYPE_CHECKING:
@@ -71,8 +73,8 @@ class LeafWatch:
         def take(gradient: torch.Tensor | None) -> None:
             if gradient is None or self._is_beside():
                 return
-            if torch.is_grad_enabled():
-                with torch.no_grad():
+            if torch.is_grad_enabled() or is_accompanied():
+                with quietly(), torch.no_grad():
                     self._take(position, gradient)
             else:
                 self._take(position, gradient)

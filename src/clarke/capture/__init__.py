@@ -2,7 +2,7 @@
 
 from clarke.capture.again import dtypes_of, refilled, values_again, without_values
 from clarke.capture.applied import Applied
-from clarke.capture.book import PLAIN, memory_of
+from clarke.capture.book import memory_of
 from clarke.capture.collect import COMPILED, collect_opened, collect_trace, is_behind
 from clarke.capture.digest import digest
 from clarke.capture.finite import all_finite
@@ -40,7 +40,6 @@ from clarke.capture.weak import TensorTable
 
 __all__ = [
     "COMPILED",
-    "PLAIN",
     "Applied",
     "DeclaredFunction",
     "Drawn",

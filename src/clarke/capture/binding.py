@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from clarke.capture.live import place_of
 from clarke.capture.taking import Taking
+from clarke.torch_others import Weak
 
 if TYPE_CHECKING:
     from clarke.capture.live import Node, Slot
@@ -75,7 +75,7 @@ class Binding(Taking):
         slot = self._new_slot(value, node.location)
         slot.producer = node
         if operator.shape_only:
-            slot.key = weakref.ref(value)
+            slot.key = Weak(value)
         dtype = slot.dtype
         discrete = not (dtype.is_floating_point or dtype.is_complex)
         # Of a detached value too: a comparison of it may stand at a tie.

@@ -21,13 +21,14 @@ from clarke.capture.live import (
     Unrecorded,
     version_of,
 )
+from clarke.capture.opaque import described
 from clarke.capture.operators import reads_shape_only
 from clarke.capture.weak import TensorTable
+from clarke.torch_others import PLAIN, Weak
 from clarke.torch_private import at_once
-from clarke.torch_sharded import is_spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from clarke.capture.live import Gathered
     from clarke.capture.operators import Operators
@@ -42,34 +43,7 @@ _NOT_COUNTED: Final = partial(_exclude, _VERSIONS, True)
 _DETACH: Final = torch.ops.aten.detach.default
 _READS_REMEMBERED = 10_000
 _PRUNED = 8
-PLAIN: Final = (torch.Tensor, torch.nn.Parameter)
 _SWEPT = 4096  # so many storages may be dead ones
-
-
-def gather_tensors(values: Iterable[Any], into: list[torch.Tensor]) -> None:
-    """Append all tensors among some arguments."""
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            into.append(value)
-        elif isinstance(value, (list, tuple)):
-            if not is_of_numbers(value):
-                gather_tensors(value, into)
-        elif isinstance(value, dict):
-            gather_tensors(value.values(), into)
-
-
-def tensors_among(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    """All tensors among some arguments, in order."""
-    found: list[torch.Tensor] = []
-    gather_tensors(args, found)
-    gather_tensors(kwargs.values(), found)
-    return found
-
-
-def is_of_numbers(values: list[Any] | tuple[Any, ...]) -> bool:
-    """Whether a list of an operator's arguments holds numbers, as a size or a stride does."""
-    # Schemas have no lists of numbers and tensors together.
-    return not values or type(values[0]) is int
 
 
 def memory_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
@@ -150,17 +124,17 @@ class Book:
         reads: Values that went into Python.
         unrecorded: Writes to memory that are no operations of the record.
         count: Operations recorded so far.
-        epoch: Backward calls whose record has been released.
+        epoch, epoch_begun: Backward calls whose record has been released; `count` at the last.
         tampered: Memory that was changed behind autograd's back.
         gathered: Tells whose memory that comes and goes a tensor lies in, if such memory is in use.
-        spread: The first operation on `DTensor`s since a graph was freed.
+        opaque: The first operation since a graph was freed on tensors that are not followed.
     """
 
     def __init__(self, operators: Operators, places: Places) -> None:
         super().__init__()
         self._operators = operators
         self.places = places
-        self.count = self.epoch = self._slot_count = 0
+        self.count = self.epoch = self.epoch_begun = self._slot_count = 0
         self.unrecorded = Unrecorded()
         self.gathered: Callable[[torch.Tensor], Gathered | None] | None = None
         self._inside = False  # where autograd is off, but what runs is differentiated
@@ -178,7 +152,7 @@ class Book:
         self._prune_at = _PRUNED
         self._histories: weakref.WeakSet[Slot] = weakref.WeakSet()
         self._cuts = self._virtual = False  # some memory has cut off values; a forward's own
-        self.spread: Node | None = None
+        self.opaque: Node | None = None
         self.tampered: weakref.WeakKeyDictionary[Storage, Tampering] = weakref.WeakKeyDictionary()
 
     # ---------------------------------------------------------------- lookups
@@ -309,8 +283,8 @@ class Book:
         self._slot_count += 1
         storage = self._storage_of(tensor)
         slot = Slot(self._slot_count, self.epoch, storage, tensor.dtype, location)
-        if type(tensor) not in PLAIN and is_spread(tensor):
-            slot.spread = True
+        if tensor.is_nested or type(tensor) not in PLAIN:
+            slot.opaque = described(tensor)
         if storage.first is None:
             storage.first = weakref.ref(slot)
         return slot
@@ -318,7 +292,7 @@ class Book:
     def _hold(self, slot: Slot, tensor: torch.Tensor) -> None:
         # The dictionary must not keep its own key alive through the slot: of a constant an alias is
         # held, and the slot of a variable lives as long as the operations that read it.
-        slot.key = weakref.ref(tensor)
+        slot.key = Weak(tensor)
         gathered = None if self.gathered is None else self.gathered(tensor)
         if gathered is not None:
             slot.storage.gathered = gathered
@@ -389,8 +363,8 @@ class Book:
 
     def begin_epoch(self) -> None:
         """A graph has been freed: what was cut off before is a constant for what comes."""
-        self.epoch += 1
-        self.spread = None
+        self.epoch, self.epoch_begun = self.epoch + 1, self.count
+        self.opaque = None
         for slot in self._histories if len(self._histories) else ():  # to begin takes long
             slot.history = None
         self._histories.clear()

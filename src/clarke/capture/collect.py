@@ -15,8 +15,9 @@ from clarke.capture.asserts import in_assertion
 from clarke.capture.functions import is_from_compiled, is_from_custom
 from clarke.capture.live import NOTHING_KEPT, Node, Slot, is_rewritten
 from clarke.capture.memory import refuse_missing
+from clarke.capture.opaque import refuse_opaque
 from clarke.capture.signs import Signs, StandIn
-from clarke.capture.trace import External, OpRecord, Origin, ScalarRead, Trace, overload_of
+from clarke.capture.trace import External, OpRecord, Origin, ScalarRead, Trace
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.errors import CaptureError, ModifiedSinceError, UnseenError
 
@@ -83,7 +84,7 @@ def collect_trace(
     walk = partial(_walk, deadline=deadline, opened=opened, variables=variables, ends=ends)
     walk([(slot, len(slot.storage.writers))], nodes, slots)
     reads = _scalar_reads(recorder, nodes, slots, walk, all_reads=all_reads)
-    _refuse_spread(slots.values(), recorder.spread)
+    refuse_opaque(slots.values(), recorder.opaque)
     for s in slots.values() if recorder.tampered else ():
         changed = recorder.tampering(s)
         if changed is not None:
@@ -116,25 +117,6 @@ def collect_trace(
     )
     refuse_missing(trace, gathered=False)
     return trace
-
-
-def _refuse_spread(slots: Iterable[Slot], first: Node | None) -> None:
-    """Name what was first computed of `DTensor`s, where a result may come from these."""
-    found = [s for s in slots if s.spread or (s.held is not None and _is_local(s.held))]
-    if not found:
-        return
-    met = f"a value read at {found[0].location}"
-    if first is not None:
-        met = f"{overload_of(first.func)} at {first.location}"
-    raise CaptureError(
-        f"Part of this program runs on tensors that are spread over processes (DTensor; first "
-        f"{met}), of whose operations clarke follows none."
-    )
-
-
-def _is_local(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is what a process holds of a `DTensor`, by its own account."""
-    return type(tensor.grad_fn).__name__ == "_ToTorchTensorBackward"
 
 
 def _refuse_compiled(recorder: Recorder, tensor: torch.Tensor) -> None:

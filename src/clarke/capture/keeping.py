@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from clarke.capture.binding import Binding
 from clarke.capture.live import Node
+from clarke.capture.passing import Passing
 from clarke.capture.signs import ZeroFinder, signs_tell
 from clarke.capture.trace import Keep
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EarlyLook = Callable[[Node, tuple[Any, ...], Any], object]
 
 
-class Keeping(Binding):
+class Keeping(Passing):
     """Runs operations of which values are kept; arguments as of `Reading`."""
 
     _zeros: ZeroFinder
@@ -43,7 +43,11 @@ class Keeping(Binding):
             node.zeros = self._zeros.find(args[0])
         elif keeps is not Keep.NOTHING and not whole:  # where those jump, what made them knows
             self._keep_inputs(node, args, kwargs, written)
-        out = operator.run(*args, **kwargs)
+        try:
+            out = operator.run(*args, **kwargs)
+        except Exception as error:
+            self._raised = error
+            raise
         if keeps is Keep.VALUES:
             self._look(node, operator, args, out)
         kept = keeps is not Keep.NOTHING and not signs

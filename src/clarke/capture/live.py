@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from clarke.capture.applied import Application
     from clarke.capture.trace import Location
+    from clarke.torch_others import Weak
 
 T = TypeVar("T")
 Grown: TypeAlias = "list[T] | tuple[()]"
@@ -179,7 +180,7 @@ class Slot:
     held: torch.Tensor | None = None
     # What made it before it was cut off, until the next backward call that frees its graph.
     history: Node | None = None
-    key: weakref.ref[torch.Tensor] | None = None  # the tensor that `held` stands for
+    key: Weak | None = None  # the tensor that `held` stands for
     cut_by = ""  # the operation whose result autograd takes for a constant
     stopped = False  # computed from differentiated values, but cut off
     # An alias and its version before something unrecorded wrote there, after it had been read.
@@ -189,7 +190,7 @@ class Slot:
     # Computed from differentiated values inside a reentrant checkpoint or a custom Function,
     # where autograd is off and no tensor says that it requires a gradient.
     virtual = False
-    spread = False  # a `DTensor`: of its values a process holds a part
+    opaque = ""  # what tensors these are whose operations are not followed
     within: Node | None = None  # the declared Function in whose forward it was made
     place: Place | None = None  # where in its memory an operation wrote to it
     version = 0

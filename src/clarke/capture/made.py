@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from clarke.capture.book import gather_tensors
+from clarke.capture.arguments import gather_tensors
 from clarke.torch_private import leave_mode, mode_flags
 
 if TYPE_CHECKING:

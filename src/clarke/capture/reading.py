@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture.book import Book, is_of_numbers
+from clarke.capture.arguments import Arguments
+from clarke.capture.book import Book
 from clarke.capture.functions import is_from_custom, is_result_of, running_function
 from clarke.capture.live import (
     TENSOR,
@@ -23,9 +24,10 @@ from clarke.capture.live import (
 )
 from clarke.capture.operators import follow_whole, is_whole, reads_shape_only
 from clarke.capture.trace import overload_of
+from clarke.torch_others import Weak
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from clarke.capture.functions import DeclaredFunction
     from clarke.capture.live import Storage
@@ -39,30 +41,6 @@ _DETACH = torch.ops.aten.detach.default
 def writers_before(slots: tuple[Slot, ...]) -> tuple[int, ...]:
     """How many operations have written to each one's memory so far."""
     return tuple([len(s.storage.writers) for s in slots])
-
-
-class Arguments:
-    """What one operation reads: its slots, and what they say together."""
-
-    __slots__ = ("_location", "_read", "inputs", "varied")
-
-    def __init__(self, read: Callable[[torch.Tensor, Location], Slot], location: Location) -> None:
-        self._read = read
-        self._location = location
-        self.inputs: list[Slot] = []
-        self.varied = False
-
-    def pattern(self, value: Any) -> Any:
-        """The value with `TENSOR` in the place of tensors."""
-        if isinstance(value, torch.Tensor):
-            slot = self._read(value, self._location)
-            self.inputs.append(slot)
-            if value.requires_grad or slot.virtual:
-                self.varied = True
-            return TENSOR
-        if isinstance(value, (list, tuple)) and not is_of_numbers(value):
-            return type(value)([self.pattern(v) for v in value])
-        return value
 
 
 class Reading(Book):
@@ -101,7 +79,7 @@ class Reading(Book):
                 return slot
             if self._is_followed(slot, tensor):
                 return slot
-        elif is_constant(slot, tensor):
+        elif is_constant(slot, tensor) and not (slot.storage.writers and slot.epoch < self.epoch):
             return slot
         return self._looked_at(slot, tensor, location)
 
@@ -111,7 +89,7 @@ class Reading(Book):
         storage = slot.storage
         if storage.first is None or storage.first() is not slot:
             self._make_constant(storage)
-        slot.key, slot.held, slot.version = weakref.ref(tensor), tensor, version_of(slot, tensor)
+        slot.key, slot.held, slot.version = Weak(tensor), tensor, version_of(slot, tensor)
         own = weakref.ref(slot)
         self._slots.set(tensor, own)
         if storage.externals:
@@ -122,8 +100,12 @@ class Reading(Book):
 
     def _looked_at(self, slot: Slot | None, tensor: torch.Tensor, location: Location) -> Slot:
         """The slot of a tensor that is neither a result with a gradient nor a known variable."""
-        if slot is not None and slot.epoch < self.epoch:
-            self._make_past(slot, tensor)
+        if slot is not None and slot.epoch < self.epoch and not tensor.requires_grad:
+            if slot.storage.writers and all(map(self._is_past, slot.storage.writers)):
+                self._retire(tensor, slot.storage)
+                slot = None
+            else:
+                self._make_past(slot, tensor)
         if tensor.requires_grad and tensor.is_leaf and self._is_written(slot, tensor):
             return self._written_leaf(slot, tensor, location)
         if slot is None and tensor.requires_grad:
@@ -223,13 +205,17 @@ class Reading(Book):
         chain otherwise.
         """
         made_by = slot.producer
-        if tensor.requires_grad or slot.storage.writers:
+        if slot.storage.writers:
             return
-        if made_by is not None and made_by.differentiated:
-            return
+        if made_by is not None and made_by.differentiated and slot.dtype.is_floating_point:
+            return  # of its other results there may be a gradient
         slot.producer, slot.masked, slot.stopped, slot.cut_by = None, False, False, ""
         if slot.held is None:
             self._hold(slot, tensor)
+
+    def _is_past(self, writer: Node) -> bool:
+        """Whether what wrote somewhere did so before the last graph was freed, with no gradient."""
+        return not writer.differentiated and writer.index <= self.epoch_begun
 
     def _make_constant(self, storage: Storage) -> None:
         """Hold a buffer that got its shape from a variable, once a view of it is read.

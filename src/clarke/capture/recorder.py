@@ -10,8 +10,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clarke.capture.applied import Application, Beside, running
+from clarke.capture.arguments import gather_tensors, tensors_among
 from clarke.capture.aside import Aside
-from clarke.capture.book import Concern, Copy, below_autograd, gather_tensors, tensors_among
+from clarke.capture.book import Concern, Copy, below_autograd
 from clarke.capture.functions import running_function
 from clarke.capture.keeping import EarlyLook, Keeping
 from clarke.capture.live import Node, Read, Slot
@@ -21,6 +22,12 @@ from clarke.capture.reading import writers_before
 from clarke.capture.saving import saves_otherwise
 from clarke.capture.signs import ZeroFinder
 from clarke.capture.trace import Keep
+from clarke.torch_others import (
+    computes_itself,
+    is_looked_at,
+    modes_below,
+    put_below_others,
+)
 from clarke.torch_private import (
     leave_mode,
     may_be_in_forward,
@@ -29,7 +36,6 @@ from clarke.torch_private import (
     saved_tensors_hooks,
     tracing_graph,
 )
-from clarke.torch_sharded import is_spread_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -82,8 +88,6 @@ class Recorder(Keeping, TorchDispatchMode):
         self._early = early
         self._application: tuple[object, Application] | None = None
         self.saw_inference = False
-        self.stands_aside = ""  # why nothing at all is recorded
-        self.paused = False
         self.rests = False  # it is not among the modes
         self._flags: tuple[bool, ...] = ()
 
@@ -106,6 +110,8 @@ class Recorder(Keeping, TorchDispatchMode):
         self._flags = mode_flags()
         try:
             super().__enter__()
+            # Below the user's own modes: they see what the program does, and nothing of clarke's.
+            put_below_others(self, Recorder)
         except BaseException:
             self.stop()
             raise
@@ -134,48 +140,54 @@ class Recorder(Keeping, TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if kwargs is None:
-            kwargs = {}
-        if self.paused or self.stands_aside or (types and any(map(is_spread_type, types))):
+        kwargs = kwargs or {}
+        if self.paused or self.stands_aside or (types and any(map(computes_itself, types))):
             return self._passed(func, args, kwargs)
-        operator = self._operators.known.get(id(func))
-        if operator is None or _inferring() or tracing_graph() is not None:
-            operator = self._watched_operator(func)
-            if operator is None:
+        try:
+            operator = self._operators.known.get(id(func))
+            if operator is None or _inferring() or tracing_graph() is not None or modes_below():
+                operator = self._watched_operator(func)
+                if operator is None:
+                    return func(*args, **kwargs)
+            if operator.plain and not kwargs:
+                return self._plainly(operator, args)
+            if operator.tensorless:
                 return func(*args, **kwargs)
-        if operator.plain and not kwargs:
-            return self._plainly(operator, args)
-        if operator.tensorless:
-            return func(*args, **kwargs)
-        if func is _DETACH and not below_autograd():
-            copied = self._copy_of(args[0])
-            if copied is not None:
-                out = operator.run(*args)
-                self._slots.set(out, copied)
-                return out
-        tensors = (
-            tensors_among(args, kwargs)
-            if operator.lists or (kwargs and operator.tensors_named)
-            else [a for a in args if isinstance(a, torch.Tensor)]
-        )
-        concern = self._concern(tensors)
-        written: list[torch.Tensor] = []
-        if operator.written_names:
-            written = self._written_by(operator, args, kwargs)
-            if concern is not Concern.GRADIENT or (
-                written and self._updates_constants(tensors, written)
-            ):
-                self.note_writes(written, cut=self._writes_cut(concern, tensors, written))
+            if func is _DETACH and not below_autograd():
+                copied = self._copy_of(args[0])
+                if copied is not None:
+                    out = func(*args)
+                    self._slots.set(out, copied)
+                    return out
+            tensors = (
+                tensors_among(args, kwargs)
+                if operator.lists or (kwargs and operator.tensors_named)
+                else [a for a in args if isinstance(a, torch.Tensor)]
+            )
+            if tensors and tensors[0].is_nested:
+                return self._passed(func, args, kwargs)
+            concern = self._concern(tensors)
+            written: list[torch.Tensor] = []
+            if operator.written_names:
+                written = self._written_by(operator, args, kwargs)
+                if concern is not Concern.GRADIENT or (
+                    written and self._updates_constants(tensors, written)
+                ):
+                    self.note_writes(written, cut=self._writes_cut(concern, tensors, written))
+                    return func(*args, **kwargs)
+            elif concern is Concern.NONE:
                 return func(*args, **kwargs)
-        elif concern is Concern.NONE:
-            return func(*args, **kwargs)
-        return self._generally(operator, args, kwargs, tensors, written)
+            return self._generally(operator, args, kwargs, tensors, written)
+        except Exception as error:  # noqa: BLE001 - no failure here may reach the program
+            return self._rescued(error, func, args, kwargs)
 
     def _plainly(self, operator: Operator, args: tuple[Any, ...]) -> Any:
         """Most operations: nothing is written, kept or given by name, and tensors come singly."""
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
+        if tensors and tensors[0].is_nested:
+            return self._passed(operator.func, args, {})
         if self._concern(tensors) is Concern.NONE:
-            return operator.run(*args)
+            return operator.func(*args)
         if self._application is not None or not _differentiating():
             return self._generally(operator, args, {}, tensors, [])
         location, self._inside = self.places.here(2)
@@ -189,7 +201,11 @@ class Recorder(Keeping, TorchDispatchMode):
         if node.differentiated and saved_tensors_hooks() is not None and saves_otherwise():
             node.resaved = True
         masked = self._note_inputs(node, operator)
-        out = operator.run(*args)
+        try:
+            out = operator.run(*args)
+        except Exception as error:
+            self._raised = error
+            raise
         if isinstance(out, torch.Tensor):
             node.outputs = (self._made(node, operator, out, masked=masked, virtual=False).number,)
         else:
@@ -210,10 +226,8 @@ class Recorder(Keeping, TorchDispatchMode):
         """
         func = operator.func
         location, application = self._here(func)
-        if operator.reads:
-            self._note_reads(operator, tensors, location, application)
-            if func is _SCALAR:
-                return func(*args, **kwargs)
+        if operator.reads and self._note_reads(operator, tensors, location, application):
+            return func(*args, **kwargs)
         if not (self._inside or _differentiating()):
             return self._run_stopped(func, args, kwargs, written, location)
         return self._record(operator, args, kwargs, written, location, application)
@@ -238,27 +252,6 @@ class Recorder(Keeping, TorchDispatchMode):
         self.count += 1
         return Copy(slot, self.count, self.epoch, location)
 
-    def _passed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run an operation that is not recorded; of those on `DTensor`s the first is named.
-
-        Whatever is computed of their values may speak to other processes, which do not answer.
-        """
-        if self.paused or self.stands_aside:
-            return func(*args, **kwargs)
-        varied = any(t.requires_grad for t in tensors_among(args, kwargs))
-        out = func(*args, **kwargs)
-        if varied and _differentiating():
-            self.count += 1
-            node = Node(self.count, func, self.places.here()[0])
-            node.differentiated = True
-            self.spread = self.spread or node
-            for value in out if isinstance(out, (list, tuple)) else (out,):
-                if isinstance(value, torch.Tensor) and self._slot(value) is None:
-                    slot = self._new_slot(value, node.location)
-                    slot.producer, slot.spread = node, True
-                    node.outputs = (*node.outputs, slot.number)
-        return out
-
     def _written_by(
         self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> list[torch.Tensor]:
@@ -275,7 +268,7 @@ class Recorder(Keeping, TorchDispatchMode):
             self.saw_inference = True
             return None
         # torch.jit.trace looks at the program; an operator that takes functions runs them apart.
-        if tracing_graph() is not None or not hasattr(func, "_schema"):
+        if tracing_graph() is not None or not hasattr(func, "_schema") or is_looked_at():
             return None
         return self._operators.of(func)
 
@@ -311,13 +304,17 @@ class Recorder(Keeping, TorchDispatchMode):
         tensors: list[torch.Tensor],
         location: Location,
         application: Application | None,
-    ) -> None:
-        """Numbers, or how many there are of a kind; of masks the operations tell that later."""
+    ) -> bool:
+        """Numbers, or how many there are of a kind; of masks the operations tell that later.
+
+        Returns whether nothing else is to be noted.
+        """
         for tensor in tensors:
             if operator.func is _SCALAR or tensor.is_floating_point():
                 self._note_read(tensor, location)
             if application is not None and tensor.is_floating_point():
                 application.reads.append(location)
+        return operator.func is _SCALAR
 
     def _record(
         self,
@@ -354,7 +351,11 @@ class Recorder(Keeping, TorchDispatchMode):
             return self._keep(
                 node, operator, args, kwargs, written, masked=masked, virtual=virtual, whole=whole
             )
-        out = operator.run(*args, **kwargs)
+        try:
+            out = operator.run(*args, **kwargs)
+        except Exception as error:
+            self._raised = error
+            raise
         if written or not isinstance(out, torch.Tensor):
             self._bind_outputs(
                 node, operator, out, written, masked=masked, virtual=virtual, keeps=False

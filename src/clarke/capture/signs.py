@@ -82,7 +82,7 @@ class ZeroFinder:
         self._compiled = compiled
         self._scratch: dict[torch.dtype, torch.Tensor] = {}
         self._equal: NDArray[np.bool_] | None = None
-        self._none = torch.zeros(0, dtype=torch.int64)
+        self._none = torch.zeros(0, dtype=torch.int64, device="cpu")
 
     def find(self, tensor: torch.Tensor) -> torch.Tensor:
         """(K,) flat positions, in C order, of the entries that are zero (of either sign).

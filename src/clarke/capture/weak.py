@@ -6,9 +6,10 @@ which the recorder, with several lookups for each operation, feels.
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from clarke.torch_others import Weak
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 V = TypeVar("V")
 
 
-class _Entry(weakref.ref["torch.Tensor"], Generic[V]):
+class _Entry(Weak, Generic[V]):
     """A weak reference that knows its key and its value."""
 
     __slots__ = ("key", "value")

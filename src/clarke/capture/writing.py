@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from clarke.capture.book import gather_tensors, memory_of
+from clarke.capture.arguments import gather_tensors
+from clarke.capture.book import memory_of
 from clarke.capture.live import Detached, Node, Slot, Tampering
 from clarke.capture.reading import Reading
 from clarke.capture.trace import Keep
