@@ -321,12 +321,17 @@ def _all_apart(program: Program, values: Sequence[Again]) -> bool:
 
 
 def _differs_by_itself(program: Program, values: Sequence[Again]) -> bool | None:
-    """Whether the gradient is another one with nothing held constant, clearly; None in doubt."""
-    if not values or values[0].gradient is None or values[0].moving is None:
+    """Whether the gradient is another one with nothing held constant, clearly; None in doubt.
+
+    On kinks, a gradient is that of some side only.
+    """
+    if program.analysis.count or not values:
+        return None
+    if values[0].gradient is None or values[0].moving is None:
         return None
     try:
         pairs = zip(values[0].gradient(), natural_gradient(program), strict=True)
-    except ReplayError:
+    except (ReplayError, RuntimeError):  # of linspace, for one, torch has no derivative
         return None
     gaps, sizes = [], []
     for number, (whole, held) in enumerate(pairs):
