@@ -5,9 +5,44 @@ Nothing here names a device. Torch knows one accelerator at a time, be it CUDA o
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class _Memory:
+    """The memory of a tensor, as NumPy asks for it."""
+
+    __slots__ = ("__array_interface__", "_tensor")
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor = tensor  # is there as long as the array
+        size, kind = tensor.element_size(), np.dtype(str(tensor.dtype).removeprefix("torch."))
+        self.__array_interface__ = {
+            "data": (tensor.data_ptr(), False),
+            "shape": tuple(tensor.shape),
+            "strides": tuple([size * s for s in tensor.stride()]),
+            "typestr": kind.str,
+            "version": 3,
+        }
+
+
+def array_of(tensor: torch.Tensor) -> NDArray[Any]:
+    """The values of a tensor on the processor, not to be written, and not copied.
+
+    What `Tensor.numpy` has seen can never be resized again: FSDP frees parameters so, others
+    activations. This leaves no mark.
+
+    Args:
+        tensor: Neither conjugated nor negated, of a dtype that NumPy has.
+    """
+    if not tensor.numel():
+        return tensor.detach().clone().numpy()
+    return np.asarray(_Memory(tensor))
 
 
 def accelerator() -> str | None:

@@ -26,6 +26,7 @@ from clarke.decide.otherwise import Sample
 from clarke.decide.rates import Again
 from clarke.errors import (
     CaptureError,
+    ClarkeError,
     InputError,
     ReplayError,
     UnsupportedError,
@@ -252,7 +253,9 @@ def _sample(
         try:
             with recorder, PythonReads(recorder):
                 result = rerun.run()
-        except RuntimeError as error:
+        except ClarkeError:
+            raise
+        except Exception as error:  # of any kind: it is the user's function, at other values
             raise ReplayError(f"The function does not run beside the point: {error}") from error
         trace = collect_trace(recorder, _scalar(result, recorder), all_reads=True)
         trace = narrowed(trace, {e.slot for e in trace.leaves() if id(e.tensor) in own})

@@ -38,7 +38,7 @@ class Waits:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_nothing_waits_while_the_program_runs(name, monkeypatch):
     # Of values on the processor a ReLU's signs are looked for at once: they are in its caches.
-    monkeypatch.setattr("clarke.capture.recorder.signs_tell", lambda _: False)
+    monkeypatch.setattr("clarke.capture.keeping.signs_tell", lambda _: False)
     make, shape = PROGRAMS[name]
     torch.manual_seed(0)
     model = make()

@@ -151,7 +151,7 @@ def kept_of(case: Case, leaves: tuple[int, ...], limit: float) -> Kept | str:
             raise UnsupportedError(
                 f"the derivative of {own.name} at {own.location} is its author's code"
             )
-        size = sum(e.tensor.nbytes for e in trace.externals.values())
+        size = sum(e.tensor.numel() * e.tensor.element_size() for e in trace.externals.values())
         if size > limit:
             raise UnsupportedError(f"what it reads takes {size} bytes, too many to keep")
         return Kept(pack_step(trace, case.slots, ()), leaves)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from clarke.devices import array_of
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -117,7 +119,7 @@ class ZeroFinder:
         if chunk.dtype in _ARRAYS and not chunk.is_neg():
             if self._equal is None:
                 self._equal = np.empty(_CHUNK, dtype=np.bool_)
-            return bool(np.equal(chunk.numpy(), 0, out=self._equal[: chunk.numel()]).any())
+            return bool(np.equal(array_of(chunk), 0, out=self._equal[: chunk.numel()]).any())
         scratch = self._scratch.get(chunk.dtype)
         if scratch is None:
             scratch = self._scratch[chunk.dtype] = torch.empty(_CHUNK, dtype=chunk.dtype)

@@ -18,6 +18,7 @@ from clarke.compiled.background import Compiling
 from clarke.compiled.coded import MIX_FACTORS, MIX_SHIFTS
 from clarke.compiled.loops import TiedLoop
 from clarke.compiled.team import Team
+from clarke.devices import array_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +145,7 @@ class Compiled:
             return True
         shares = self._shares(size, size)
         if shares == 1 or flat.dtype != torch.float32:
-            return self.has_zero(flat.numpy())
+            return self.has_zero(array_of(flat))
         return self._some_share_has_zero(shares, flat.data_ptr(), size)
 
     def _some_share_has_zero(self, shares: int, address: int, size: int) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.devices import array_of
 from clarke.fast.geometry import pool_windows
 from clarke.fast.ties import Ties
 
@@ -39,7 +40,7 @@ class EarlyTies:
         if not self._compiled.can_take(values.numel()) or not peaks.is_contiguous():
             return None
         windows = pool_windows(node, values.shape[-2:], peaks.shape[-2:])
-        arrays = values.detach().numpy(), peaks.detach().numpy()
+        arrays = array_of(values), array_of(peaks)
         done = self._compiled.tied(*arrays, windows.geometry)
         return None if done is None else Ties(peaks.numel(), done.count, done.low, done.found)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clarke.capture import Ref
+from clarke.devices import array_of
 from clarke.fast.layers import (
     BATCH_NORM,
     POOL,
@@ -183,7 +184,7 @@ class Fingerprints:
         codes = self._argument(before, 0, channels)
         if codes is None or peaks is None:
             return None
-        indices = self._some(op.kept_outputs[1].numpy().reshape(peaks.shape), channels)
+        indices = self._some(array_of(op.kept_outputs[1]).reshape(peaks.shape), channels)
         some = self._some(peaks, channels)
         if indices is None or some is None:
             return None

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from clarke.capture import Origin, Ref
+from clarke.devices import array_of
 from clarke.fast.geometry import Windows, conv_windows, pool_windows
 
 if TYPE_CHECKING:
@@ -137,5 +138,5 @@ def as_array(tensor: torch.Tensor) -> NDArray[Any] | None:
         tensor = tensor.unsqueeze(0)
     if tensor.dim() != 4:
         return None
-    found: NDArray[Any] = np.ascontiguousarray(tensor.detach().contiguous().numpy())
+    found: NDArray[Any] = np.ascontiguousarray(array_of(tensor.contiguous()))
     return found

@@ -10,6 +10,7 @@ import scipy.sparse
 import torch
 
 from clarke.capture import Ref
+from clarke.devices import array_of
 from clarke.fast.codes import same_field
 from clarke.fast.fingerprints import Fingerprints, groups_of
 from clarke.fast.layers import (
@@ -177,7 +178,7 @@ def _differing(
     map_, rest = np.divmod(window, area)
     row, column = np.divmod(rest, windows.out[1])
     flat, largest = codes.reshape(-1), peaks[window]
-    taken = op.kept_outputs[1].reshape(-1).numpy()[window]
+    taken = array_of(op.kept_outputs[1].reshape(-1))[window]
     own = flat[inverse * plane + taken]
     corner = (row * windows.stride[0] - windows.padding[0]) * width
     corner += column * windows.stride[1] - windows.padding[1]
@@ -233,7 +234,7 @@ def settle(graph: Graph, layer: PoolLayer, rivals: Rivals) -> torch.Tensor | Non
     weights, the difference of the two patches as its gradient (through batch normalisation times
     gamma / deviation: equal values are shifted and scaled alike).
     """
-    gamma = None if layer.gamma is None else layer.gamma.to(torch.float64).numpy()
+    gamma = None if layer.gamma is None else array_of(layer.gamma.to(torch.float64))
     if gamma is not None and bool((gamma[rivals.channel] == 0).any()):
         return None
     inputs = argument_values(graph, layer.conv, 0)

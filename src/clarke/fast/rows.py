@@ -16,6 +16,7 @@ import torch
 
 from clarke.capture import Origin, Ref, bare_op, tensor_at
 from clarke.decide import TouchCount
+from clarke.devices import array_of
 from clarke.fast.codes import mix
 from clarke.kinks.table_scattered import attained
 
@@ -81,7 +82,7 @@ def _by_entries(
     row, column = np.divmod(at, narrow.numel())
     if narrow != wide:
         column = np.ravel_multi_index(np.unravel_index(column, narrow), wide)
-    key = found.index.reshape(-1).numpy()[at] * wide.numel() + column
+    key = array_of(found.index.reshape(-1))[at] * wide.numel() + column
     among = tied.reshape(-1).numpy()[key]
     key, own = key[among], codes[row[among]]
     one = np.empty(count.numel(), dtype=own.dtype)
@@ -108,7 +109,7 @@ def _whole_rows(found: ByIndex) -> NDArray[np.int64] | None:
         return None
     if not all(t.is_cpu and t.dtype in _ARRAYS for t in (x, src)) or x.dtype != src.dtype:
         return None
-    return index.as_strided(index.shape[:1], index.stride()[:1]).numpy()
+    return array_of(index.as_strided(index.shape[:1], index.stride()[:1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,13 +158,13 @@ def _ties(found: ByIndex, target: NDArray[np.int64], known: RowCodes) -> TouchCo
     """
     if known.codes is not None and len(known.codes) < len(target):
         return None
-    x, result = found.x.numpy(), found.result.numpy()
+    x, result = array_of(found.x), array_of(found.result)
     classes = known.classes_of(target, len(x))
     own = (x == result).reshape(len(x), -1)
     # A result that is an entry of the first argument, or a NaN.
     if not (own == classes.apart[:, None]).all() or np.isnan(result).any():
         return None
-    equal = (found.src.numpy() == np.take(result, target, axis=0)).reshape(len(target), -1)
+    equal = (array_of(found.src) == np.take(result, target, axis=0)).reshape(len(target), -1)
     more = int(np.count_nonzero(equal)) - classes.reached * own.shape[1]
     if more == 0:
         return TouchCount(found.op, x.size, 0, 0)
@@ -218,7 +219,7 @@ class RowCodes:
                 return False
         for slot, index in self.indices.items():
             tensor = tensor_at(trace, slot)
-            if not (tensor.is_cpu and np.array_equal(tensor.detach().numpy(), index)):
+            if not (tensor.is_cpu and np.array_equal(array_of(tensor), index)):
                 return False
         return True
 
@@ -298,7 +299,7 @@ class _Coding:
         index = external.tensor
         if index.dtype != torch.int64 or index.dim() != 1 or index.device.type != "cpu":
             return None
-        places = index.detach().numpy()
+        places = array_of(index)
         self.indices[given[0].slot] = places.copy()
         below = self.of_argument(position, 0, left)
         if below is None:
