@@ -1,6 +1,7 @@
 """A sum of accumulated gradients is judged when somebody uses it, and told everywhere alike."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -112,6 +113,7 @@ def test_strict_counts_a_used_sum(tmp_path, monkeypatch, used, status):
     from clarke.cli import make_app
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     (tmp_path / "s.py").write_text(SCRIPT.format(to_none=True, clip="", extra=used))
     done = CliRunner().invoke(make_app("run"), ["run", "--strict", "--out", "r", "s.py"])
     assert done.exit_code == status, done.output

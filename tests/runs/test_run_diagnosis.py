@@ -91,7 +91,7 @@ NONFINITE = {
         "[1000.0, 0.0]",
         "torch.log(torch.exp(w).sum())",
         "NaN or infinity",
-        "use torch.logsumexp, log_softmax or softplus",
+        "torch.logsumexp(x, dim), which is finite. Tried here",
         "torch.logsumexp(w, 0)",
     ),
 }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _WIDE = 120  # of tables where there is no terminal
+_UNWRAPPED = 1 << 20  # longer than any line
 
 
 def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -29,9 +30,18 @@ def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def say(*lines: Line | str, err: bool = False) -> None:
     """Print lines of text, wrapped where the terminal ends, at 80 columns at most."""
-    whole = [x if isinstance(x, Line) else Line(x, "", "  ") for x in lines]
     columns = shutil.get_terminal_size((WIDTH, 24)).columns
-    typer.echo(laid(whole, min(columns, WIDTH)), err=err)
+    typer.echo(laid(map(_line, lines), min(columns, WIDTH)), err=err)
+
+
+def state(line: Line | str) -> None:
+    """Print what other programs may read: wrapped in a terminal only."""
+    columns = shutil.get_terminal_size((_UNWRAPPED, 24)).columns
+    typer.echo(laid([_line(line)], columns))
+
+
+def _line(line: Line | str) -> Line:
+    return line if isinstance(line, Line) else Line(line, "", "  ")
 
 
 def json_text(value: Any) -> str:

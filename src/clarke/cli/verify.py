@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from clarke.cli.apart import apart
-from clarke.cli.plain import say
+from clarke.cli.plain import state
 from clarke.cli.status import Exit
 from clarke.errors import ClarkeError, OutOfTimeError, ProofError, UnsupportedError
 from clarke.layout import Line
@@ -46,23 +46,23 @@ def _verify(path: Path, seconds: float | None, *, strict: bool) -> int:
         own, words = answer
     except (ProofError, OutOfTimeError) as error:
         own, words = _told_of(error)
-    say(f"{path}: clarke: {words}")
+    state(f"{path}: clarke: {words}")
     if own == Exit.WRONG:
         return own
     checker = importlib.import_module("clarke_verify")
     try:
         checked, assumed = checker.verify(path)
     except checker.Rejected as error:
-        say(f"{path}: clarke_verify.py: rejected: {error}")
+        state(f"{path}: clarke_verify.py: rejected: {error}")
         return int(Exit.WRONG)
     except (checker.CannotTell, OSError) as error:
-        say(f"{path}: clarke_verify.py: cannot tell: {error}")
+        state(f"{path}: clarke_verify.py: cannot tell: {error}")
         return max(own, int(Exit.UNDECIDED)) if strict else own
-    say(f"{path}: clarke_verify.py: checked")
+    state(f"{path}: clarke_verify.py: checked")
     for line in checked:
-        say(Line(line, "  checked   ", " " * 12))
+        state(Line(line, "  checked   ", " " * 12))
     for line in assumed:
-        say(Line(line, "  assumed   ", " " * 12))
+        state(Line(line, "  assumed   ", " " * 12))
     return own
 
 
