@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from clarke.capture.trace import External, OpRecord, Ref, Trace, input_slots
+from clarke.devices import array_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +86,7 @@ def _feed_tensor(feed: Feed, tensor: torch.Tensor) -> None:
     count = plain.numel()
     whole = plain.as_strided((count,), (1,)).view(torch.uint8) if count else plain.to(torch.uint8)
     feed(f"bytes:{whole.numel()}:".encode())
-    feed(whole.numpy().data)
+    feed(array_of(whole).data)
 
 
 def _feed_trace(feed: Feed, trace: Trace) -> None:

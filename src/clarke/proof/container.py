@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from clarke.devices import array_of
 from clarke.errors import InputError, ProofError, UnsupportedError, in_a_line
 from clarke.numerics import PROOF_BYTES, PROOF_JSON
 
@@ -178,7 +179,7 @@ def _pack_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
         # A single number may have any stride, which no other type can look at.
         flat = tensor.as_strided((tensor.numel(),), (1,))
         whole = flat.view(torch.uint8) if len(flat) else torch.zeros(0)
-        content = whole.numpy().tobytes()
+        content = array_of(whole).tobytes()
         header[name] = {
             "dtype": names[tensor.dtype],
             "shape": list(tensor.shape),

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from clarke.capture import Ref
+from clarke.devices import array_of
 from clarke.numerics import RANDOM_BITS
 from clarke.steering.roundoff import Units, additions
 from clarke.torch_private import make_dual, unpack_dual
@@ -177,7 +178,7 @@ class Noise:
                 plain = plain.to(torch.float64).resolve_neg()
             if not plain.is_cpu:
                 return _on_device(plain, mixed, unit, side, least)
-            values = plain.numpy()
+            values = array_of(plain)
             if not values.ndim:
                 return rounded(plain.reshape(1))[0]
             with np.errstate(all="ignore"):
