@@ -24,6 +24,8 @@ from clarke.capture import (
 )
 from clarke.errors import UnsupportedError
 from clarke.kinks import OpKind, default_registry
+from clarke.kinks.facts import words
+from clarke.kinks.smooth import classify
 from clarke.proof.checked import fields, items, printable, text, truth, whole
 from clarke.proof.container import refuse
 
@@ -47,6 +49,8 @@ _FORMATS = MappingProxyType(
         )
     }
 )
+# What programs compute of integers; of other numbers nobody vouches for them, and no verdict does.
+_OF_INTEGERS = words("aminmax bincount gcd lcm nonzero_static one_hot")
 _FLAGS = ("differentiated", "reads_stopped", "hidden_write", "resaved")
 
 
@@ -282,13 +286,15 @@ def _op(
 
 
 def _overload(name: Any, what: str) -> Any:
-    """An operator of torch that the registry knows: nothing else of a file is ever run."""
+    """An operator of torch that clarke knows, if only as one of masks: nothing else is ever run."""
     space, _, rest = text(name).partition("::")
     packet, _, overload = rest.partition(".")
     if space == "aten" and packet.isidentifier() and overload.isidentifier():
         func = getattr(getattr(torch.ops.aten, packet, None), overload, None)
         if isinstance(func, torch._ops.OpOverload) and (
             default_registry().known(func).kind is not OpKind.UNKNOWN
+            or classify(name) is not None
+            or packet in _OF_INTEGERS
         ):
             return func
     raise refuse(f"{what} is {name!r}, an operator that clarke does not know")
