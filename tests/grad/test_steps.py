@@ -86,7 +86,10 @@ STORED = {
 
 @pytest.mark.parametrize("store", STORED.values(), ids=STORED)
 def test_detached_values_in_a_buffer_decide_no_less(store):
-    """Equal to x.sum() everywhere, with a comparison of detached values at a tie."""
+    """Equal to x.sum() everywhere, with a comparison of detached values at a tie.
+
+    Where the operations that wrote the buffer are known, its values tell that the rate is another.
+    """
 
     def f(x):
         stored = torch.empty(3, dtype=x.dtype)

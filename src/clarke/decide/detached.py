@@ -22,16 +22,8 @@ from clarke.decide.held import free_tangents
 from clarke.decide.model import Culprit, Decision
 from clarke.decide.rates import Again, Held, UntoldError, apart_along
 from clarke.errors import ReplayError
-from clarke.numerics import (
-    DETACHED_APART,
-    SAME_RATE,
-)
-from clarke.steering import (
-    Analysis,
-    Pieces,
-    Program,
-    natural_gradient,
-)
+from clarke.numerics import DETACHED_APART, SAME_RATE
+from clarke.steering import Analysis, Pieces, Program, natural_gradient
 from clarke.steering.memory import behind_detached
 from clarke.verdict import Verdict
 
@@ -162,7 +154,11 @@ def judge_detached(
     if decision.verdict is Verdict.UNDECIDED:
         # Of the operations that ran alone: at other points Python may take another branch.
         exact = [again for again in values if again.exact]
-        return declared_rate(analysis, variables, exact, deadline) or decision
+        found = declared_rate(analysis, variables, exact, deadline)
+        if found is None:
+            return decision
+        program = Program(analysis, variables, deadline=deadline)
+        return found if any(_apart_both_ways(program, again) for again in exact) else decision
     numbers = numbers_read(analysis.trace)
     if numbers and decision.verdict is Verdict.NOT_CLARKE:
         return Decision(
@@ -318,6 +314,16 @@ def _all_apart(program: Program, values: Sequence[Again]) -> bool:
     every = () if told else map(partial(_differs, program), values)
     known = [a for a in every if a is not None]
     return bool(known) and all(known)
+
+
+def _apart_both_ways(program: Program, value: Again) -> bool:
+    """Whether rates differ along a direction and its opposite, which a branch does not do.
+
+    Where a ReLU is decided by a detached sign, on one side nothing changes, nor has to.
+    """
+    rays = _rays(program, [value])
+    pairs = (Held(program, [rays[n], rays[n + _RAYS]]) for n in range(_RAYS))
+    return any(list(apart_along(pair, value)) == [True, True] for pair in pairs)
 
 
 def _differs_by_itself(program: Program, values: Sequence[Again]) -> bool | None:
