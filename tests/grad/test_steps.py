@@ -97,7 +97,8 @@ def test_detached_values_in_a_buffer_decide_no_less(store):
         return torch.where(stored == 0, 0 * x, x).sum()
 
     x = leaf(0.0, 1.0, 2.0)
-    assert clarke.check(f, (x,)).verdict is clarke.Verdict.UNDECIDED
+    declared = (clarke.Verdict.UNDECIDED, clarke.Verdict.SURROGATE)
+    assert clarke.check(f, (x,)).verdict in declared
     for answer in (clarke.grad, clarke.subdifferential):
         with pytest.raises(clarke.ClarkeError):
             answer(f, (x,))
