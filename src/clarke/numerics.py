@@ -175,6 +175,13 @@ OF_THE_TERMS = Threshold(
     JUDGED,
 )
 
+COARSEST_VOUCHED = Threshold(
+    2.0**-23,
+    "Largest rounding, float32's, at which a gradient that came through a custom Function is "
+    "compared so: in bfloat16 64 roundings are a quarter of a value.",
+    JUDGED,
+)
+
 RANDOM_BITS = Threshold(2.0**-63, "Turns 63 random bits into a number in [0, 1).", NONE)
 
 QUICK_BOUND = Threshold(

@@ -2,9 +2,10 @@
 
 The whole ladder says once of a Function at its place whether its backward is meant to be another
 derivative, and whether the record of its forward is what it computes. From then on a gradient that
-came through it is held against that of the recorded operations, entry by entry: one replay, and a
-measure of each entry's terms that is taken again when it does not suffice. What agrees to a few
-roundings of these terms is the gradient, whoever computed it; what does not, the ladder judges.
+came through it is held against that of the recorded operations, entry by entry: one replay, and
+where that does not suffice a few more that measure each entry's terms. What agrees to roundings of
+these is the gradient, whoever computed it. All else the ladder judges, and everything in types so
+narrow that some roundings are a quarter of a value.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from clarke.decide.rounding import Rounding
 from clarke.decide.tolerance import within
 from clarke.decide.verification import ad_weights
 from clarke.fast.declared import is_rare
-from clarke.numerics import OF_THE_TERMS, POSITIVE
+from clarke.numerics import COARSEST_VOUCHED, OF_THE_TERMS, POSITIVE
 from clarke.steering import Program, coarsest_unit, selected_gradient
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ _SIGNS: Final = 4  # gradients with random signs, whose largest entries measure 
 class _Seen:
     met: int = 1
     hides: bool = False  # a forward uses more than its arguments, and nobody has looked at that
-    terms: tuple[torch.Tensor, ...] | None = None
-    sizes: tuple[float, ...] = ()
 
 
 class Vouched:
@@ -54,6 +53,8 @@ class Vouched:
 
         The first time it is where no Function rounds or compares.
         """
+        if coarsest_unit(trace) > COARSEST_VOUCHED:
+            return False
         key = _key(trace)
         seen = self._seen.get(key)
         if seen is not None:
@@ -92,17 +93,12 @@ class Vouched:
         seen.hides = False
         own = selected_gradient(program, weights=ad_weights(program))
         unit = OF_THE_TERMS * coarsest_unit(analysis.trace)
-        sizes = tuple(_size(g) for g in own)
         held = tuple(g.abs() for g in own)
-        if seen.terms is not None and _alike(seen.terms, own):
-            shares = [min(n / s, 1.0) if s else 1.0 for n, s in zip(sizes, seen.sizes, strict=True)]
-            before = (f * t for f, t in zip(shares, seen.terms, strict=True))
-            held = tuple(map(torch.maximum, held, before))
         if within(own, gradient, [unit * t for t in held]):
             return True
+        # Terms of this step only: an entry whose own have become small may not live on former ones.
         for terms in Rounding(program, own, weights=ad_weights(program)).terms(_SIGNS):
             held = tuple(map(torch.maximum, held, terms))
-            seen.terms, seen.sizes = held, sizes  # also where time ends before it is enough
             if within(own, gradient, [unit * t for t in held]):
                 return True
         return False
@@ -117,11 +113,3 @@ def _may_declare(trace: Trace, registry: Registry, number: int) -> bool:
 def _key(trace: Trace) -> tuple[Any, ...]:
     functions = tuple([(a.function, a.location) for a in trace.applied])
     return functions, tuple([(op.func, op.location) for op in trace.ops])
-
-
-def _alike(one: Sequence[torch.Tensor], two: Sequence[torch.Tensor]) -> bool:
-    return [x.shape for x in one] == [x.shape for x in two]
-
-
-def _size(tensor: torch.Tensor) -> float:
-    return float(tensor.abs().max()) if tensor.numel() else 0.0
