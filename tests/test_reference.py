@@ -212,7 +212,9 @@ def test_autograd_agrees_inside_cells(case: Case):
         direction = primitive(cell.direction)
         near = [p + TINY * d / 2**10 for p, d in zip(case.point, direction, strict=True)]
         if max(map(abs, direction)) < 2**10:
-            assert ad_gradient(case.expr, near) == cell.gradient
+            # Of three tied elements autograd adds up thirds, which are rounded.
+            found = zip(ad_gradient(case.expr, near), cell.gradient, strict=True)
+            assert all(abs(a - b) <= 1e-12 * max(1, abs(b)) for a, b in found)
 
 
 @quick
