@@ -127,7 +127,7 @@ def assert_told_alike(known, fresh):
     """What an audit says that has seen other programs before, and one that has not."""
     if len(fresh) == 1:
         assert facts(known) == facts(fresh)
-    # Before gradients have added up once, nobody expects a second part: of the first, what is needed
+    # Before gradients have added up once, nobody expects a second part: what is needed of the first
     # may be gone, which depends on what was known.
     assert [s.verdict for s in known] == [s.verdict for s in fresh]
     sums = [{one.joint, two.joint} - {Verdict.UNDECIDED} for one, two in zip(known, fresh)]  # noqa: B905
