@@ -6,6 +6,7 @@ import threading
 import warnings
 from contextlib import nullcontext
 from functools import partial
+from itertools import compress
 from pathlib import Path
 
 import pytest
@@ -273,9 +274,14 @@ def test_verdicts_of_the_program_uncompiled_and_no_bit_changed(make):
     assert dict(counters["stats"]) == made
     assert not counters["recompiles"]
     assert Verdict.UNDECIDED not in verdicts(watching), [s.reason for s in watching.steps]
-    assert verdicts(watching) == verdicts(plain)
+    # A surrogate is measured rarely, and known in between, where kinks are not looked at.
+    measured = ["earlier call" not in s.reason for s in plain.steps]
+    assert list(compress(verdicts(watching), measured)) == list(compress(verdicts(plain), measured))
     places = [
-        [[(k.operation, k.module, k.line, k.touched) for k in s.kinks] for s in one.steps]
+        [
+            [(k.operation, k.module, k.line, k.touched) for k in s.kinks]
+            for s in compress(one.steps, measured)
+        ]
         for one in (plain, watching)
     ]
     assert places[0] == places[1]
