@@ -158,7 +158,9 @@ def judge_detached(
         if found is None:
             return decision
         program = Program(analysis, variables, deadline=deadline)
-        return found if any(_apart_both_ways(program, again) for again in exact) else decision
+        rays = _rays(program, exact)
+        pairs = [(again, rays[n::_RAYS]) for again in exact for n in range(_RAYS)]
+        return found if any(_apart_both_ways(program, *pair) for pair in pairs) else decision
     numbers = numbers_read(analysis.trace)
     if numbers and decision.verdict is Verdict.NOT_CLARKE:
         return Decision(
@@ -295,10 +297,8 @@ def _all_apart(program: Program, values: Sequence[Again]) -> bool:
     held = Held(program, rays)
     told = False
     try:
-        if differ:  # one direction and its opposite are to confirm it
-            both = list(apart_along(Held(program, [rays[0], rays[_RAYS]]), values[0]))
-            if len(both) > 1 and all(both):
-                return True
+        if differ and _apart_both_ways(program, values[0], rays[::_RAYS]):  # to confirm it
+            return True
         for value in values:
             found: list[bool] = []
             for apart in apart_along(held, value):
@@ -316,14 +316,14 @@ def _all_apart(program: Program, values: Sequence[Again]) -> bool:
     return bool(known) and all(known)
 
 
-def _apart_both_ways(program: Program, value: Again) -> bool:
+def _apart_both_ways(
+    program: Program, value: Again, pair: Sequence[Sequence[torch.Tensor]]
+) -> bool:
     """Whether rates differ along a direction and its opposite, which a branch does not do.
 
     Where a ReLU is decided by a detached sign, on one side nothing changes, nor has to.
     """
-    rays = _rays(program, [value])
-    pairs = (Held(program, [rays[n], rays[n + _RAYS]]) for n in range(_RAYS))
-    return any(list(apart_along(pair, value)) == [True, True] for pair in pairs)
+    return list(apart_along(Held(program, pair), value)) == [True, True]
 
 
 def _differs_by_itself(program: Program, values: Sequence[Again]) -> bool | None:

@@ -14,7 +14,6 @@ from clarke.decide.disagree import name_nonfinite
 from clarke.decide.draft import Draft
 from clarke.decide.guarded import GUARDS, SAID, Guard
 from clarke.errors import BudgetError, ClarkeError
-from clarke.kinks import OpKind
 from clarke.steering import Program, analyse, natural_gradient
 
 if TYPE_CHECKING:
@@ -124,9 +123,6 @@ class _Trial:
         return ()
 
     def _rewritten(self, trace: Trace, culprits: Sequence[Culprit]) -> Iterator[tuple[str, Trace]]:
-        def repeatable(func: Any) -> bool:
-            return self._registry.known(func).kind is not OpKind.RANDOM
-
         groups = [_named(trace, c) for c in culprits]
         groups += [ops for group in groups for ops in _readers(trace, group)]
         for ops in groups:
@@ -135,7 +131,7 @@ class _Trial:
                 try:
                     if not all(draft.write(op, write) for op in ops):
                         continue
-                    other = draft.finished(repeatable)
+                    other = draft.finished(self._registry.repeatable)
                     said = text or next((SAID[n] for n in SAID if n in draft.written), "")
                     yield said, refilled(other, self._registry.keeps, self.deadline)
                 except (RuntimeError, TypeError, IndexError, NotImplementedError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -13,7 +13,7 @@ from clarke.deadline import rung
 from clarke.decide.model import Culprit, Decision, culprit_of
 from clarke.decide.settle import steep_beside, steep_on_axes
 from clarke.decide.vectors import used_vectors
-from clarke.kinks import Hazard, OpKind, default_registry
+from clarke.kinks import Hazard, default_registry
 from clarke.kinks.embeddings import is_scaled
 from clarke.kinks.functions import FunctionRule, misdeclared
 from clarke.kinks.smooth import OpClass, classify
@@ -112,11 +112,7 @@ def writes_shown(trace: Trace, registry: Registry, deadline: Deadline) -> Trace 
         else op
         for op in trace.ops
     )
-
-    def repeatable(func: Any) -> bool:
-        return registry.known(func).kind is not OpKind.RANDOM
-
-    shown = without_values(replace(trace, ops=ops), repeatable)
+    shown = without_values(replace(trace, ops=ops), registry.repeatable)
     return refilled(shown, registry.keeps, deadline)
 
 

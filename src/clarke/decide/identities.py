@@ -31,7 +31,7 @@ WALKED = _PLACES | {"sum", "mean", "add", "rsub", "sub", "neg", "mul", "div", "r
 def root(draft: Draft, ref: Ref) -> Ref | None:
     """The root of a sum of squares as a norm."""
     op = draft.maker(ref)
-    name = _name(op)
+    name = named(op)
     if op is None:
         return None
     if name in _PLACES:
@@ -85,7 +85,7 @@ def _hypot(draft: Draft, parts: Sequence[Ref]) -> Ref:
 def log(draft: Draft, ref: Ref) -> Ref | None:
     """The logarithm of a softmax, a sigmoid or a sum of exponentials."""
     op = draft.maker(ref)
-    name = _name(op)
+    name = named(op)
     if op is None:
         return None
     if name in _PLACES:
@@ -99,7 +99,7 @@ def log(draft: Draft, ref: Ref) -> Ref | None:
     if name in {"rsub", "sub"}:
         whole, taken = op.args[:2] if name == "sub" else op.args[1::-1]
         inner = draft.maker(taken)
-        if _is_one(draft, whole) and inner is not None and _name(inner) == "sigmoid":
+        if _is_one(draft, whole) and inner is not None and named(inner) == "sigmoid":
             return _log_sigmoid(draft, draft.call(_ATEN.neg.default, inner.args[0]))
         return None
     if name == "add":
@@ -118,7 +118,7 @@ def _log_of_sum(draft: Draft, op: OpRecord) -> Ref | None:
         made = draft.maker(term)
         if _is_one(draft, term):
             logs.append(None)
-        elif made is not None and _name(made) == "exp":
+        elif made is not None and named(made) == "exp":
             logs.append(made.args[0])
         else:
             return None
@@ -133,9 +133,9 @@ def _log_of_sum(draft: Draft, op: OpRecord) -> Ref | None:
 def one_plus(draft: Draft, op: OpRecord) -> Ref | None:
     """The x of log1p(exp(x)), or of log(1 + exp(x))."""
     made = draft.maker(op.args[0]) if op.args else None
-    if _name(op) == "log1p":
+    if named(op) == "log1p":
         return _exponent(draft, op.args[0])
-    if _name(op) == "log" and made is not None and _name(made) == "add":
+    if named(op) == "log" and made is not None and named(made) == "add":
         terms = made.args[:2]
         if any(_is_one(draft, t) for t in terms):
             return next((e for t in terms if (e := _exponent(draft, t)) is not None), None)
@@ -145,24 +145,24 @@ def one_plus(draft: Draft, op: OpRecord) -> Ref | None:
 def log1p(draft: Draft, ref: Ref) -> Ref | None:
     """log(1 + exp(x)) as softplus, log(1 - sigmoid(x)) as logsigmoid(-x)."""
     op = draft.maker(ref)
-    name = _name(op)
+    name = named(op)
     if op is None:
         return None
     if name == "exp":
         return draft.call(_ATEN.softplus.default, op.args[0])
     inner = draft.maker(op.args[0]) if name == "neg" else None
-    if inner is not None and _name(inner) == "sigmoid":
+    if inner is not None and named(inner) == "sigmoid":
         return _log_sigmoid(draft, draft.call(_ATEN.neg.default, inner.args[0]))
     return None
 
 
 def quotient(draft: Draft, op: OpRecord) -> Ref | None:
     """A sigmoid or a softmax that was written with exp."""
-    over, under = (1, op.args[0]) if _name(op) == "reciprocal" else op.args[:2]
+    over, under = (1, op.args[0]) if named(op) == "reciprocal" else op.args[:2]
     below, above = draft.maker(under), _exponent(draft, over)
     if below is None or below.kwargs:
         return None
-    if _name(below) == "add":
+    if named(below) == "add":
         terms = below.args[:2]
         inside = next((e for t in terms if (e := _exponent(draft, t)) is not None), None)
         if inside is None or not any(_is_one(draft, t) for t in terms):
@@ -170,7 +170,7 @@ def quotient(draft: Draft, op: OpRecord) -> Ref | None:
         if _is_one(draft, over):
             return draft.call(_ATEN.sigmoid.default, draft.call(_ATEN.neg.default, inside))
         return draft.call(_ATEN.sigmoid.default, inside) if above == inside else None
-    if _name(below) != "sum" or above is None or _exponent(draft, below.args[0]) != above:
+    if named(below) != "sum" or above is None or _exponent(draft, below.args[0]) != above:
         return None
     (dims, keep), deep = _dims(below), draft.value(above).dim()
     if deep == 1:
@@ -183,7 +183,7 @@ def quotient(draft: Draft, op: OpRecord) -> Ref | None:
 def _exponent(draft: Draft, value: object) -> Ref | None:
     """What a tensor is the exponential of."""
     op = draft.maker(value)
-    base: Ref | None = op.args[0] if op is not None and _name(op) == "exp" else None
+    base: Ref | None = op.args[0] if op is not None and named(op) == "exp" else None
     return base
 
 
@@ -199,7 +199,7 @@ def _inside(draft: Draft, op: OpRecord, push: Push) -> Ref | None:
 def _squared(draft: Draft, ref: Ref) -> Ref | None:
     """What a tensor is the square of."""
     op = draft.maker(ref)
-    name = _name(op)
+    name = named(op)
     if op is None:
         return None
     twice = name == "mul" and op.args[0] == op.args[1]
@@ -222,5 +222,6 @@ def _is_one(draft: Draft, value: Any) -> bool:
     return bool(value == 1)
 
 
-def _name(op: OpRecord | None) -> str:
+def named(op: OpRecord | None) -> str:
+    """The name of an operation, in place or not; "" of none."""
     return "" if op is None else op.short_name.rstrip("_")

@@ -16,13 +16,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from clarke.capture import External, Origin, input_slots, refilled, without_values
 from clarke.constraints.reads import behind_reads, is_float
-from clarke.kinks import OpKind
 from clarke.kinks.steps import ComparisonRule
 
 if TYPE_CHECKING:
@@ -106,11 +105,7 @@ class Sample:
         shown = replace(
             self.trace, ops=tuple(ops), externals=MappingProxyType(externals), scalar_reads=()
         )
-
-        def repeatable(func: Any) -> bool:
-            return registry.known(func).kind is not OpKind.RANDOM
-
-        return refilled(without_values(shown, repeatable), registry.keeps, deadline)
+        return refilled(without_values(shown, registry.repeatable), registry.keeps, deadline)
 
 
 def can_be_told(trace: Trace) -> bool:

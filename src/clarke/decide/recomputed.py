@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clarke.capture import Origin, input_slots, refilled, without_values
 from clarke.constraints import resolve
 from clarke.decide.hazards import obstacle
 from clarke.errors import ClarkeError, OutOfTimeError, in_a_line
-from clarke.kinks import OpKind, default_registry
+from clarke.kinks import default_registry
 from clarke.kinks.smooth import OpClass, classify
 from clarke.steering import Program, analyse
 
@@ -70,11 +70,7 @@ def rebuilt(
     """
     _check_flags(trace, variables)
     registry = default_registry()
-
-    def repeatable(func: Any) -> bool:
-        return registry.known(func).kind is not OpKind.RANDOM
-
-    again = refilled(without_values(trace, repeatable), registry.keeps)
+    again = refilled(without_values(trace, registry.repeatable), registry.keeps)
     analysis = resolve(analyse(again, registry, deadline), registry, variables)
     blocked = obstacle(analysis, sees_values=True, held=held)
     if blocked is not None:

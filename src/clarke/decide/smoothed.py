@@ -15,7 +15,7 @@ import torch
 from clarke.constraints import flatten
 from clarke.deadline import rung
 from clarke.decide.draft import Draft
-from clarke.decide.identities import one_plus
+from clarke.decide.identities import named, one_plus
 from clarke.numerics import CURE_MOVES, CURE_SAME
 from clarke.steering import Analysis, Pieces, Program, natural_gradient
 
@@ -103,14 +103,14 @@ def _softplus(program: Program, own: Sequence[OpRecord], sign: int) -> dict[int,
         return draft.call(_ATEN.zeros_like.default, op.args[0])
 
     found: dict[int, Writing] = {}
-    clamped = {_unsigned(draft, op.args[0]): op for op in own if _short(op) in _CLAMPS}
+    clamped = {_unsigned(draft, op.args[0]): op for op in own if named(op) in _CLAMPS}
     for op in draft.trace.ops:
         small = one_plus(draft, op)
         size = draft.maker(small) if small is not None else None
-        if size is not None and _short(size) in {"neg", "mul"}:
+        if size is not None and named(size) in {"neg", "mul"}:
             size = draft.maker(size.args[0])
         clamp = None
-        if size is not None and _short(size) == "abs":
+        if size is not None and named(size) == "abs":
             clamp = clamped.get(_unsigned(draft, size.args[0]))
         if clamp is not None:
             found[op.index] = nothing
@@ -120,8 +120,4 @@ def _softplus(program: Program, own: Sequence[OpRecord], sign: int) -> dict[int,
 
 def _unsigned(draft: Draft, value: object) -> object:
     op = draft.maker(value)
-    return op.args[0] if op is not None and _short(op) == "neg" else value
-
-
-def _short(op: OpRecord) -> str:
-    return op.short_name.rstrip("_")
+    return op.args[0] if op is not None and named(op) == "neg" else value

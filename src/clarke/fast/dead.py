@@ -62,17 +62,13 @@ def without_dead(graph: Graph, position: int, touch: Touch) -> Touch:
             moving = torch.zeros(touch.count, dtype=torch.int64)
             moving.index_add_(0, touch.owner, (~still[touch.members]).to(torch.int64))
             open_ = moving > 0
-        elif _size(touch.op) == read.numel() and len(touch.op.kept) == 1:
+        elif len(touch.op.kept) == 1:
             open_ = ~still[touch.elements]
     if bool(open_.any()) and not choice and touch.base.numel() == read.numel():
         taken = _Backward(graph).taken(position, read.shape)
         if taken is not None:
             open_ &= taken.reshape(-1)[touch.elements]
     return touch if bool(open_.all()) else touch.only(open_)
-
-
-def _size(op: OpRecord) -> int:
-    return op.kept[0].numel()
 
 
 @dataclass(eq=False)

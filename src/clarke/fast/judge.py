@@ -19,7 +19,6 @@ from clarke.fast.layered import Layered
 from clarke.fast.look import Findings, Look, nothing
 from clarke.fast.repertoire import Repertoire
 from clarke.fast.vouched import Vouched
-from clarke.kinks import OpKind
 from clarke.steering import Program, analyse
 from clarke.verdict import Verdict
 
@@ -276,7 +275,7 @@ class QuickJudge:
 
     def repeatable(self, func: Any) -> bool:
         """Whether an operator overload returns the same when it runs again."""
-        return self._registry.known(func).kind is not OpKind.RANDOM
+        return self._registry.repeatable(func)
 
     # ------------------------------------------------------------------ the verdict
 

@@ -171,6 +171,10 @@ class Registry:
             entry = self._known[id(func)] = (func, found)
         return entry[1]
 
+    def repeatable(self, func: Any) -> bool:
+        """Whether an overload returns the same when it runs again: it draws nothing."""
+        return self.known(func).kind is not OpKind.RANDOM
+
     def keeps_value(self, func: Any, dtype: torch.dtype) -> bool:
         """Whether a result of this type keeps its value beside the point, off the ties.
 

@@ -11,7 +11,7 @@ import torch
 from clarke.capture import Ref, input_slots
 from clarke.deadline import UNLIMITED, Deadline
 from clarke.decide.recomputed import Defect
-from clarke.kinks import OpKind, default_registry
+from clarke.kinks import default_registry
 from clarke.kinks.model import broadcast_shape
 from clarke.numerics import INSTRUCTION_NUMBERS
 from clarke.proof.cells import UNKNOWN, Cells, NoInstructionsError
@@ -201,9 +201,8 @@ class _Lowered:
         """Whether nothing that an operation reads depends on a variable, or on chance."""
         read = [self._slots[s] for s in input_slots(op)]
         cells = {c for t in read for c in t.reshape(-1).tolist()}
-        kind = default_registry().known(op.func).kind
         return (
-            kind is not OpKind.RANDOM
+            default_registry().repeatable(op.func)
             and not op.func._schema.is_mutable
             and all(self.cells.value(c) is not None for c in cells)
         )
