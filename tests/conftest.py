@@ -198,3 +198,15 @@ def kept_limits(monkeypatch: pytest.MonkeyPatch, collections: _Collections) -> I
     monkeypatch.setattr(Deadline, "__exit__", left)
     yield
     assert not late, f"calls above their time limit: {', '.join(late)}"
+
+
+@pytest.fixture
+def nothing_compiled() -> Iterator[None]:
+    """Nothing that dynamo has compiled before, or counted, is there; nor afterwards."""
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+    counters.clear()

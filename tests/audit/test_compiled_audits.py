@@ -37,13 +37,7 @@ WAYS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _apart():
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
-    counters.clear()
+pytestmark = pytest.mark.usefixtures("nothing_compiled")
 
 
 def hidden(graph, _inputs):

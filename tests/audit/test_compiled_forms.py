@@ -19,13 +19,7 @@ from clarke import AuditWarning
 SLOW = pytest.mark.slow
 
 
-@pytest.fixture(autouse=True)
-def _apart():
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
-    counters.clear()
+pytestmark = pytest.mark.usefixtures("nothing_compiled")
 
 
 def right(x):

@@ -22,13 +22,7 @@ from reference.backends import with_slope_one
 BACKENDS = ("eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow))
 
 
-@pytest.fixture(autouse=True)
-def _apart():
-    torch._dynamo.reset()
-    counters.clear()
-    yield
-    torch._dynamo.reset()
-    counters.clear()
+pytestmark = pytest.mark.usefixtures("nothing_compiled")
 
 
 def wrong(x):

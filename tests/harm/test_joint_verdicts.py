@@ -399,11 +399,16 @@ def one_fails_in_backward():
     replica = DistributedDataParallel(
         module, process_group=dist.new_group(timeout=timedelta(seconds=2))
     )
+    return told_and_raised(replica, ValueError)
+
+
+def told_and_raised(replica, kind):
+    """What is said of a step, and what it raised: an error of the program's own or gloo's."""
     with audited() as audit:
         try:
             replica().backward()
             error = ""
-        except (ValueError, RuntimeError) as raised:
+        except (kind, RuntimeError) as raised:
             error = type(raised).__name__
     return told(audit)[0], error
 
