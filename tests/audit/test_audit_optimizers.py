@@ -56,24 +56,21 @@ def test_a_step_runs_without_the_recorder_and_the_next_is_recorded(watched):
     assert set(verdicts) <= {clarke.Verdict.BOULIGAND, clarke.Verdict.SMOOTH}
 
 
-@pytest.mark.parametrize("kind", ["other class", "own hook", "global hook", "closure"])
+@pytest.mark.parametrize("kind", ["other class", "own hook", "global hook"])
 def test_where_other_code_may_run_the_recorder_stays(watched, kind, monkeypatch):
     net, inputs = modules()
     optimizer = watched(net.parameters(), lr=0.1)
-    closures = ()
     handle = None
     if kind == "other class":
         monkeypatch.setattr(watched, "__module__", "somebody.elses")
     elif kind == "own hook":
         optimizer.register_step_pre_hook(lambda *_: None)
-    elif kind == "global hook":
-        handle = torch_optimizer.register_optimizer_step_post_hook(lambda *_: None)
     else:
-        closures = (lambda: torch.tensor(0.0),)
+        handle = torch_optimizer.register_optimizer_step_post_hook(lambda *_: None)
     try:
         with clarke.audit() as watching:
             net(inputs).sum().backward()
-            optimizer.step(*closures)
+            optimizer.step()
     finally:
         if handle is not None:
             handle.remove()
@@ -95,6 +92,66 @@ def test_a_closure_is_audited():
         optimizer.step(closure)
     assert watching.steps[0].verdict is clarke.Verdict.NOT_CLARKE
     assert len(watching.steps) > 1
+
+
+@pytest.mark.parametrize("kind", [torch.optim.LBFGS, torch.optim.Adam])
+@pytest.mark.parametrize("by_name", [False, True])
+def test_of_a_step_with_a_closure_the_closure_alone_is_recorded(kind, by_name):
+    w = torch.tensor([3.0, 1.0], requires_grad=True)
+    optimizer = kind([w], lr=0.5)
+    watched, outside = [], []
+
+    def closure():
+        optimizer.zero_grad()
+        watched.append(isinstance(_get_current_dispatch_mode(), Recorder))
+        loss = (w * w * torch.relu(w)).sum()
+        loss.backward()
+        return loss
+
+    with clarke.audit() as watching:
+        for _ in range(2):
+            before = watching._recorder.count
+            optimizer.step(closure=closure) if by_name else optimizer.step(closure)
+            outside.append(watching._recorder.count - before)
+            (w * 2).sum().backward()
+    assert all(watched)
+    # Three operations and what Autograd saves of them, each time: none of the optimizer's.
+    assert max(outside) <= 5 * len(watched)
+    assert {s.verdict for s in watching.steps} == {clarke.Verdict.SMOOTH}
+
+
+def test_a_closure_finds_what_the_optimizer_has_moved_to_a_kink():
+    """The steps between two closures are not recorded, but what they write to is noted."""
+    w = torch.tensor([1.0], requires_grad=True)
+    optimizer = torch.optim.LBFGS([w], lr=1.0, max_iter=2, tolerance_grad=0, tolerance_change=0)
+    points = []
+
+    def closure():
+        optimizer.zero_grad()
+        points.append(float(w.detach()))
+        loss = (torch.relu(w) - torch.relu(-w)).sum()
+        loss.backward()
+        return loss
+
+    with pytest.warns(clarke.WrongGradientWarning), clarke.audit() as watching:
+        optimizer.step(closure)
+    assert points == [1.0, 0.0]
+    verdicts = [s.verdict for s in watching.steps]
+    assert verdicts == [clarke.Verdict.SMOOTH, clarke.Verdict.NOT_CLARKE]
+
+
+def test_after_a_closure_that_raises_everything_is_recorded():
+    w = torch.tensor([1.0], requires_grad=True)
+    optimizer = torch.optim.LBFGS([w])
+
+    def closure():
+        raise ZeroDivisionError
+
+    with clarke.audit() as watching:
+        with pytest.raises(ZeroDivisionError):
+            optimizer.step(closure)
+        (w * w).sum().backward()
+    assert [s.verdict for s in watching.steps] == [clarke.Verdict.SMOOTH]
 
 
 def test_a_step_that_raises_leaves_the_audit_able_to_go_on(watched):

@@ -1,12 +1,13 @@
 """Record nothing while one of torch's own optimizers makes its step.
 
-It differentiates nothing and runs no code of the user's, but every one of its operations would go
-through Python. What it writes to is noted before.
+It differentiates nothing and runs no code of the user's but a closure, during which the recorder
+is back; yet every one of its operations would go through Python. What it writes to is noted before.
 """
 
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,28 +63,51 @@ class OptimizerAside:
         """Record again, if a step left without saying so."""
         self._aside.stop()
 
-    def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def _before(
+        self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
+    ) -> tuple[Any, Any] | None:
+        """What a step is to be called with, where that is a closure."""
         if threading.get_ident() != self._thread:
-            return
+            return None
         self.recover()
         with quietly(), torch._C.DisableTorchFunction():  # nobody else sees anything of it
             self._penalized.note_step(optimizer)
             self._doubts.optimized(p for group in optimizer.param_groups for p in group["params"])
-            if _runs_own_code_only(optimizer, args, kwargs):
-                self._recorder.note_writes(list(_written(optimizer)))
-                self._aside.start()
+            given = [a for a in (*args, *kwargs.values()) if a is not optimizer and a is not None]
+            if not (
+                _runs_own_code_only(optimizer) and len(given) <= 1 and all(map(callable, given))
+            ):
+                return None
+            self._step_aside(optimizer)
+        if not given:
+            return None
+        closure = partial(self._recorded, optimizer, given[0])
+        return (
+            tuple([closure if a is given[0] else a for a in args]),
+            {name: closure if a is given[0] else a for name, a in kwargs.items()},
+        )
+
+    def _step_aside(self, optimizer: torch.optim.Optimizer) -> None:
+        self._recorder.note_writes(list(_written(optimizer)))
+        self._aside.start()
+
+    def _recorded(self, optimizer: torch.optim.Optimizer, closure: Callable[[], Any]) -> Any:
+        """Run a closure; what raises there ends the step."""
+        self.recover()
+        result = closure()
+        if threading.get_ident() == self._thread:
+            with quietly(), torch._C.DisableTorchFunction():
+                self._step_aside(optimizer)
+        return result
 
     def _after(self, _optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         if threading.get_ident() == self._thread:
             self.recover()
 
 
-def _runs_own_code_only(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> bool:
-    """Whether nothing but torch's own update runs in a step: no closure, no other hook."""
+def _runs_own_code_only(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether nothing but torch's own update runs in a step, and a closure: no other hook."""
     if not type(optimizer).__module__.startswith("torch.optim."):
-        return False
-    given = [*args, *kwargs.values()]
-    if any(a is not optimizer and a is not None for a in given):
         return False
     if any(group.get("differentiable", False) for group in optimizer.param_groups):
         return False
@@ -93,11 +117,16 @@ def _runs_own_code_only(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any
 
 
 def _written(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
-    """The parameters that have a gradient, and the optimizer's own tensors."""
+    """The parameters that have a gradient, and the optimizer's own tensors.
+
+    What moves along a line, LBFGS, moves all.
+    """
+    whole = isinstance(optimizer, torch.optim.LBFGS)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            if parameter.grad is not None:
+            if whole or parameter.grad is not None:
                 yield parameter
+            if parameter.grad is not None:
                 yield parameter.grad
     for state in optimizer.state.values():
         yield from (v for v in state.values() if isinstance(v, torch.Tensor))

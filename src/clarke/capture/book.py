@@ -6,12 +6,13 @@ import weakref
 from collections import deque
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from clarke.capture.live import (
     TENSOR,
+    Copy,
     Detached,
     Node,
     Read,
@@ -19,6 +20,7 @@ from clarke.capture.live import (
     Storage,
     Tampering,
     Unrecorded,
+    View,
     version_of,
 )
 from clarke.capture.opaque import described
@@ -86,22 +88,7 @@ def _is_cut_off(slot: Slot) -> bool:
     return made_by is not None and made_by.differentiated and not reads_shape_only(made_by.func)
 
 
-class Copy(NamedTuple):
-    """What autograd itself, or ``.data``, has detached: an operation that is yet to be recorded.
-
-    Of every result that autograd saves it makes one, which nothing else reads.
-
-    Attributes:
-        of: What it is a copy of.
-        number: That of the operation.
-        epoch: How many backward calls had freed their graph.
-        location: Where it was made.
-    """
-
-    of: Slot
-    number: int
-    epoch: int
-    location: Location
+_MARKS: Final = (Detached, View)
 
 
 class Concern(Enum):
@@ -143,7 +130,7 @@ class Book:
     def begin_anew(self) -> None:
         """Know nothing of what was recorded, as after a time in which nothing was."""
         self.reads: deque[Read] = deque(maxlen=_READS_REMEMBERED)
-        self._slots: TensorTable[Slot | weakref.ref[Slot] | Copy | Detached] = TensorTable()
+        self._slots: TensorTable[Slot | weakref.ref[Slot] | Copy | View | Detached] = TensorTable()
         self._storages: dict[int, weakref.ref[Storage]] = {}
         self._sweep_at = _SWEPT
         # What has been written to, and by what, is known as long as torch's own memory lives: the
@@ -189,7 +176,13 @@ class Book:
             slot = self._new_slot(tensor, found.location)
             slot.epoch, slot.stopped = found.epoch, True
             return slot
+        if isinstance(found, View):
+            return self._viewed(found, tensor) if found.epoch == self.epoch else None
         return found() if isinstance(found, weakref.ref) else None
+
+    def _viewed(self, view: View, tensor: torch.Tensor) -> Slot:
+        """Record a view that somebody asks for, made without gradients."""
+        raise NotImplementedError
 
     def _recorded(self, copy: Copy, tensor: torch.Tensor) -> Slot:
         """Record what was not worth recording before somebody asked for its result."""
@@ -249,7 +242,7 @@ class Book:
             entry = entries.get(id(tensor))
             if (entry is None or entry() is not tensor) and not (self._cuts or self._virtual):
                 continue
-            if entry is not None and type(entry.value) is Detached and entry() is tensor:
+            if entry is not None and type(entry.value) in _MARKS and entry() is tensor:
                 return Concern.GRADIENT
             slot = self._slot(tensor)
             if self._bears_mark(slot, tensor):

@@ -111,6 +111,7 @@ class Operator:
         cuts: Its results do not depend differentiably on what it reads.
         overwrites: What it writes to does not depend on what was there.
         reads: It hands values, or how many there are of a kind, to Python.
+        views: Its result lies where its one tensor does.
         casts: It may turn numbers into whole ones, or tell which of them differ.
         counts: Its result has as many entries as a mask has true ones.
         differentiates: It is the derivative of another one, whose further results it may read.
@@ -135,6 +136,7 @@ class Operator:
         "shape_only",
         "tensorless",
         "tensors_named",
+        "views",
         "written",
         "written_names",
     )
@@ -167,6 +169,8 @@ class Operator:
                 if not argument.kwarg_only:
                     positions.add(i)
         self.written, self.written_names = frozenset(positions), frozenset(names)
+        single = [str(r.type) for r in func._schema.returns] == ["Tensor"]
+        self.views = single and not names and func._schema.returns[0].alias_info is not None
         noted = names or self.reads or self.cuts or self.casts or self.counts or self.draws
         listed = self.lists or self.tensors_named or self.differentiates
         self.plain = keep is Keep.NOTHING and not (noted or listed)

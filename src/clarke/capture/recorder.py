@@ -12,10 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from clarke.capture.applied import Application, Beside, running
 from clarke.capture.arguments import gather_tensors, tensors_among
 from clarke.capture.aside import Aside
-from clarke.capture.book import Concern, Copy, below_autograd
+from clarke.capture.book import Concern, below_autograd
 from clarke.capture.functions import running_function
 from clarke.capture.keeping import EarlyLook, Keeping
-from clarke.capture.live import Node, Read, Slot
+from clarke.capture.live import Copy, Node, Read, Slot, View
 from clarke.capture.operators import Operator, Operators
 from clarke.capture.places import Places
 from clarke.capture.reading import writers_before
@@ -175,7 +175,7 @@ class Recorder(Keeping, TorchDispatchMode):
                 ):
                     self.note_writes(written, cut=self._writes_cut(concern, tensors, written))
                     return func(*args, **kwargs)
-            elif concern is Concern.NONE:
+            elif concern is Concern.NONE or (not operator.reads and self._is_lost(tensors)):
                 return func(*args, **kwargs)
             return self._generally(operator, args, kwargs, tensors, written)
         except Exception as error:  # noqa: BLE001 - no failure here may reach the program
@@ -186,8 +186,13 @@ class Recorder(Keeping, TorchDispatchMode):
         tensors = [a for a in args if isinstance(a, torch.Tensor)]
         if tensors and tensors[0].is_nested:
             return self._passed(operator.func, args, {})
-        if self._concern(tensors) is Concern.NONE:
+        if self._concern(tensors) is Concern.NONE or self._is_lost(tensors):
             return operator.func(*args)
+        if operator.views and self.epoch and self._makes_constants():
+            out = operator.func(*args)
+            self.count += 1
+            self._slots.set(out, View(operator.func, args, self.count, self.epoch))
+            return out
         if self._application is not None or not _differentiating():
             return self._generally(operator, args, {}, tensors, [])
         location, self._inside = self.places.here(2)

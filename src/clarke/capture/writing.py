@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 
-from clarke.capture.arguments import gather_tensors
+from clarke.capture.arguments import tensors_among
 from clarke.capture.book import memory_of
-from clarke.capture.live import Detached, Node, Slot, Tampering
+from clarke.capture.live import Detached, Node, Slot, Tampering, View
 from clarke.capture.reading import Reading
 from clarke.capture.trace import Keep
+from clarke.torch_private import may_be_in_forward
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from clarke.capture.applied import Application
     from clarke.capture.functions import DeclaredFunction
     from clarke.capture.live import Storage
     from clarke.capture.operators import Operators
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from clarke.capture.trace import Location
 
 K = TypeVar("K")
+_differentiating: Final = torch.is_grad_enabled  # looked up once: every operation asks it
 
 
 def _changes_nothing(func: Any, args: tuple[Any, ...]) -> bool:
@@ -47,6 +50,8 @@ class Writing(Reading):
     Attributes:
         rewritten: Memory that got values made from those it had, before the first backward call.
     """
+
+    _application: tuple[object, Application] | None
 
     def __init__(
         self, operators: Operators, places: Places, functions: Mapping[type, DeclaredFunction]
@@ -203,31 +208,78 @@ class Writing(Reading):
         operator = self._operators.of(func)
         if operator.draws:
             return None
-        tensors: list[torch.Tensor] = []
-        gather_tensors((*args, *kwargs.values()), tensors)
-        for tensor in tensors:
-            if not (tensor.requires_grad or tensor.numel() == 1):
-                slot = self._slots.get(tensor)
-                if type(slot) is not Slot or slot.history is None:
-                    return None
+        if not self._is_followed_further(tensors_among(args, kwargs)):
+            return None
         self.count += 1
-        node = Node(self.count, func, location)
-        self._note_arguments(node, args, kwargs)
-        node.reads_stopped = True
+        node = self._node_without_gradients(self.count, func, args, kwargs, location)
         if operator.keep is not Keep.NOTHING:
             self._keep_inputs(node, args, kwargs, [])
         return node
 
+    def _node_without_gradients(
+        self,
+        number: int,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        location: Location,
+    ) -> Node:
+        node = Node(number, func, location)
+        self._note_arguments(node, args, kwargs)
+        node.reads_stopped = True
+        return node
+
+    def _viewed(self, view: View, tensor: torch.Tensor) -> Slot:
+        """Record a view that somebody asks for, made without gradients."""
+        location = self.places.here()[0]
+        history = self._node_without_gradients(view.number, view.func, view.args, {}, location)
+        slot = self._new_slot(tensor, location)
+        self._stop(slot, history)
+        history.outputs = (slot.number,)
+        return slot
+
+    def _stop(self, slot: Slot, history: Node | None) -> None:
+        """Note that a value is cut off from what made it."""
+        slot.stopped = True
+        if history is not None:
+            slot.history = history
+            self._histories.add(slot)
+
+    def _is_lost(self, tensors: list[torch.Tensor]) -> bool:
+        """Whether the results of an operation are constants, of which no more is said.
+
+        Those made without gradients from more than differentiated values, once a graph has been
+        freed: rollouts, targets, evaluations.
+        """
+        lost = self.epoch > 0 and self._makes_constants()
+        return lost and not self._is_followed_further(tensors)
+
+    def _makes_constants(self) -> bool:
+        """Whether gradients are off, and no custom Function's forward is running."""
+        return not (_differentiating() or self._application is not None or may_be_in_forward())
+
+    def _is_followed_further(self, tensors: list[torch.Tensor]) -> bool:
+        """Whether an operation without gradients reads differentiated values alone."""
+        for tensor in tensors:
+            if not (tensor.requires_grad or tensor.numel() == 1):
+                slot = self._slots.get(tensor)
+                if not isinstance(slot, View) and (type(slot) is not Slot or slot.history is None):
+                    return False
+        return True
+
     def _note_detached(self, results: Iterable[Any], location: Location) -> None:
-        """Remember results as detached, of which nothing more is known."""
+        """Remember results as detached, of which nothing more is known.
+
+        Later than the first graph they are constants: what was made from them is in no graph.
+        """
         detached = Detached(self.epoch, location)
         for value in results:
             if isinstance(value, torch.Tensor):
                 slot = self._slot(value)
-                if slot is None:
-                    self._slots.set(value, detached)
-                else:
+                if slot is not None:
                     slot.stopped = True
+                elif not self.epoch:
+                    self._slots.set(value, detached)
 
     def _run_stopped(
         self,
@@ -265,12 +317,9 @@ class Writing(Reading):
                 slot = self._slot(value)
                 if slot is None:
                     slot = self._new_slot(value, location)
-                slot.stopped = True
+                self._stop(slot, history)
                 slot.within = call
                 outputs.append(slot.number)
-                if history is not None:
-                    slot.history = history
-                    self._histories.add(slot)
         if history is not None:
             history.outputs = tuple(outputs)
         if call is not None:

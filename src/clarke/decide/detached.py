@@ -329,9 +329,10 @@ def _apart_both_ways(
 def _differs_by_itself(program: Program, values: Sequence[Again]) -> bool | None:
     """Whether the gradient is another one with nothing held constant, clearly; None in doubt.
 
-    On kinks, a gradient is that of some side only.
+    On kinks, a gradient is that of some side only, unless the sides meet with one slope.
     """
-    if program.analysis.count or not values:
+    touches = [s.touch.count > 0 and s.rule.bends(s.touch.op) for s in program.analysis.ordered()]
+    if any(touches) or not values:
         return None
     if values[0].gradient is None or values[0].moving is None:
         return None

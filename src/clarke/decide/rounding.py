@@ -36,6 +36,7 @@ from clarke.steering import (
     Errors,
     Program,
     coarsest_unit,
+    gradient_of,
     natural_gradient,
     selected_gradient,
     unit_roundoff,
@@ -44,6 +45,8 @@ from clarke.steering.cones import with_cones
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from clarke.steering import Run
 
     Tensors = tuple[torch.Tensor, ...]
 
@@ -160,7 +163,7 @@ class Rounding:
             self._sample()
         return True
 
-    def _with_signs(self, count: int) -> Iterator[Tensors]:
+    def terms(self, count: int) -> Iterator[Tensors]:
         """For each entry, its size if the terms that add up to it had signs at random.
 
         With more and more signs, up to a number of them: each only adds to it, so that whoever
@@ -168,19 +171,14 @@ class Rounding:
         """
         seen, found = self._signed.get(count, (0, tuple(g.abs() for g in self._gradient)))
         yield found
+        run: Run | None = None  # one for all: signs are turned on the way back
         for seed in range(seen, count):
-            turned = self._run(Errors(seed, signs=True))
+            run = run or self._run(Errors(seed, signs=True))
+            turned = None if run is None else self._gradient_of(run, again=seed + 1 < count)
             if turned is not None:
                 found = tuple(torch.maximum(f, t.abs()) for f, t in zip(found, turned, strict=True))
             self._signed[count] = seed + 1, found
             yield found
-
-    def terms(self, count: int) -> Iterator[Tensors]:
-        """For each entry, a measure of the terms that add up to it, by up to so many random signs.
-
-        Each adds to it; the first is the entry itself.
-        """
-        return self._with_signs(count)
 
     def vague(self, other: Sequence[torch.Tensor]) -> bool:
         """Whether agreement entry by entry with another gradient proves little.
@@ -203,7 +201,8 @@ class Rounding:
 
     def _is_vague(self, number: int, other: torch.Tensor, factor: float = 1.0) -> bool:
         """The same of one variable, if samples underestimate noise by a factor."""
-        g, noise = self._gradient[number], self._noise_of(number) * factor
+        g = self._gradient[number]
+        noise = float(torch.linalg.vector_norm(self._largest[number])) * factor
         if torch.equal(other.detach().to(torch.float64), g):
             return False  # it agrees without any tolerance
         size = float(torch.linalg.vector_norm(g))
@@ -217,11 +216,8 @@ class Rounding:
             return False
         return noise > TOO_WIDE * size and all(
             noise > TOO_WIDE * float(torch.linalg.vector_norm(r[number]))
-            for r in self._with_signs(_SIGNS)
+            for r in self.terms(_SIGNS)
         )
-
-    def _noise_of(self, number: int) -> float:
-        return float(torch.linalg.vector_norm(self._largest[number]))
 
     def drowned(self, other: Sequence[torch.Tensor]) -> bool:
         """Whether another gradient is noise in some entry, whatever made it.
@@ -242,7 +238,7 @@ class Rounding:
             return False  # errors of the program's own types, made as small as those of float64
         gaps = [torch.zeros_like(g) for g in self._gradient]
         for seed in _DOUBLE_SEEDS:
-            moved = self._run(Errors(seed, ERROR_SIZES[-1], double=True))
+            moved = self._moved(Errors(seed, ERROR_SIZES[-1], double=True))
             if moved is not None:
                 noise = [a / ERROR_SIZES[-1] for a in _gaps(moved, self._gradient)]
                 gaps = [torch.maximum(a, b) for a, b in zip(gaps, noise, strict=True)]
@@ -258,7 +254,7 @@ class Rounding:
         most = max((float(a.max()) for a in _gaps(other, self._gradient) if a.numel()), default=0.0)
         return any(
             most <= SLIGHT * max((float(t.max()) for t in sizes if t.numel()), default=0.0)
-            for sizes in self._with_signs(_SIGNS)
+            for sizes in self.terms(_SIGNS)
         )
 
     def strays(self, one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
@@ -285,7 +281,7 @@ class Rounding:
         largest = peak(self._gradient)
         part = DROWNED * unit**0.5
         drowned: list[torch.Tensor] = []
-        for terms in self._with_signs(_MANY_SIGNS):
+        for terms in self.terms(_MANY_SIGNS):
             drowned = [a > part * t.clamp(min=largest) for a, t in zip(gaps, terms, strict=True)]
             if not any(bool(d.any()) for d in drowned):
                 return False
@@ -354,14 +350,14 @@ class Rounding:
         except ReplayError:
             return False
         gaps, unit = _gaps(wide, self._gradient), SAME_FORMULA * unit_roundoff(torch.float32)
-        return any(_within(gaps, [unit * t for t in terms]) for terms in self._with_signs(_SIGNS))
+        return any(_within(gaps, [unit * t for t in terms]) for terms in self.terms(_SIGNS))
 
     def _sample(self) -> None:
         self._count += 1
         for double in self._modes:
             moved = None
             for size in ERROR_SIZES if double else OWN_ERROR_SIZES:
-                moved = self._run(Errors(self._count, size, double))
+                moved = self._moved(Errors(self._count, size, double))
                 if moved is not None:
                     break
             if moved is None:
@@ -376,13 +372,21 @@ class Rounding:
                 for most, c, g in zip(self._along, changes, self._gradient, strict=True)
             ]
 
-    def _run(self, errors: Errors) -> Tensors | None:
+    def _moved(self, errors: Errors) -> Tensors | None:
         """A gradient with errors; None where they lead out of the function's domain."""
+        run = self._run(errors)
+        return None if run is None else self._gradient_of(run)
+
+    def _run(self, errors: Errors) -> Run | None:
+        try:
+            return self._program.run(choices=self._choices, weights=self._weights, errors=errors)
+        except ReplayError:
+            return None
+
+    def _gradient_of(self, run: Run, *, again: bool = False) -> Tensors | None:
         self._program.deadline.ask("computing what rounding can do to the gradient")
         try:
-            found = selected_gradient(
-                self._program, self._choices, weights=self._weights, errors=errors
-            )
+            found = gradient_of(run, self._program, again=again)
         except ReplayError:
             return None
         return found if all_finite(found) else None

@@ -31,6 +31,8 @@ _SHAPES: Final = frozenset(
 _ODD: Final = frozenset({"neg", "abs", "sign", "sin", "tan", "tanh", "relu", "sqrt", "square"})
 _ENTRY: Final = frozenset({"exp", "log", "log1p", "sigmoid", "reciprocal", "cos", "rsub"})
 _OF_TWO: Final = frozenset({"add", "sub", "mul", "div"})
+_DISTANCES: Final = frozenset({"_cdist_forward", "_euclidean_dist"})
+_MATRIX: Final = 2
 _LARGEST: Final = frozenset({"max", "min", "amax", "amin"})
 
 
@@ -54,6 +56,7 @@ def without_dead(graph: Graph, position: int, touch: Touch) -> Touch:
         return touch
     read = touch.op.kept[0]
     choice = touch.base.dtype == torch.int64
+    by_entry = touch.base.numel() == read.numel()  # a norm's element has many
     open_ = torch.ones(touch.count, dtype=torch.bool)
     dead = _Forward(graph).argument(position, 0)
     if dead is not None and (dead.still.shape == read.shape or not dead.whole):
@@ -62,13 +65,25 @@ def without_dead(graph: Graph, position: int, touch: Touch) -> Touch:
             moving = torch.zeros(touch.count, dtype=torch.int64)
             moving.index_add_(0, touch.owner, (~still[touch.members]).to(torch.int64))
             open_ = moving > 0
-        elif len(touch.op.kept) == 1:
+        elif len(touch.op.kept) == 1 and by_entry:
             open_ = ~still[touch.elements]
-    if bool(open_.any()) and not choice and touch.base.numel() == read.numel():
+    if bool(open_.any()) and not choice and by_entry:
         taken = _Backward(graph).taken(position, read.shape)
         if taken is not None:
             open_ &= taken.reshape(-1)[touch.elements]
     return touch if bool(open_.all()) else touch.only(open_)
+
+
+def without_own_distance(op: OpRecord, touch: Touch) -> Touch:
+    """The touched distances between rows without those between a row and itself, which stay zero.
+
+    `touch` is that of a distance of every row of the first argument from every one of the second.
+    """
+    if op.short_name not in _DISTANCES or op.args[0] != op.args[1] or op.kept[0].dim() < _MATRIX:
+        return touch
+    rows = op.kept[0].shape[-2]
+    place = touch.elements % (rows * rows)
+    return touch.only(place // rows != place % rows)
 
 
 @dataclass(eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 
@@ -11,7 +11,7 @@ from clarke.capture import DeclaredFunction, Ref, ZeroFinder, bare_op
 from clarke.decide import TouchCount
 from clarke.decide.hazards import matters, may_jump
 from clarke.fast.codes import Coder
-from clarke.fast.dead import without_dead
+from clarke.fast.dead import without_dead, without_own_distance
 from clarke.fast.graph import is_behind
 from clarke.fast.layers import POOL, RELU, pool_layer
 from clarke.fast.pools import codes_at_hand, find_rivals, pool_ties, settle
@@ -19,7 +19,7 @@ from clarke.fast.rows import same_rows
 from clarke.fast.same import CHOICES, agree
 from clarke.fast.scratch import Scratch
 from clarke.fast.shifts import SHIFTED, find_shift, touch_at_zeros
-from clarke.kinks import OpKind, choice_text, slopes_taken
+from clarke.kinks import Hazard, OpKind, choice_text, slopes_taken
 from clarke.kinks.embeddings import is_scaled, padding_row
 from clarke.kinks.formulas import FormulaRule
 from clarke.kinks.lowering import lower
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from clarke.fast.pools import Rivals
     from clarke.kinks import KinkRule, Known, Registry, Touch
 
+_ROUND: Final = frozenset({Hazard.CONE})  # whether it matters is seen as of other kinks
 _SOURCE = 3  # the argument of a reduction by index that is reduced
 _BY_INDEX = frozenset(
     name.partition(".")[0].rstrip("_") for name, _ in scattered() if name != "embedding"
@@ -125,7 +126,7 @@ class Look:
                 if op.short_name.rstrip("_") in _BY_INDEX:
                     # Its formula does not hold where indices meet: only the gradient tells.
                     found.in_doubt = found.in_parts = True
-                return self._look_at_parts(parts, graph.trace, found)
+                return self._look_at_parts(op, parts, graph.trace, found)
             if known.kind is OpKind.UNKNOWN:
                 return "the operation is not known"
         return self.for_kinks(graph, position, known, found)
@@ -142,7 +143,9 @@ class Look:
             parts = lower(op, lambda f: self._registry.known(f).lowering, -1)[0]
         return None if parts == (op,) else parts
 
-    def _look_at_parts(self, parts: Sequence[OpRecord], trace: Trace, found: Findings) -> str:
+    def _look_at_parts(
+        self, op: OpRecord, parts: Sequence[OpRecord], trace: Trace, found: Findings
+    ) -> str:
         """Why one of the parts of an operation cannot be accounted for; empty if all can."""
         for part in parts:
             known = self._registry.judge(part, trace)
@@ -155,10 +158,11 @@ class Look:
             if not any(v.is_floating_point() or v.is_complex() for v in part.kept.values()):
                 continue  # integers and masks: locally constant
             touch = known.rule.find(part)
-            if touch.hazards:
+            left = without_own_distance(op, touch)
+            if not left.hazards.keys() <= _ROUND:
                 return "a kink is touched that no bias settles"
             # Autograd differentiates the whole in its own way, which no rule of a part tells.
-            matters = touch.count > 0 and known.rule.bends(part)
+            matters = left.count > 0 and known.rule.bends(part)
             found.in_doubt = found.in_doubt or matters
             found.in_parts = found.in_parts or matters
             elements = max(touch.base.numel(), touch.count)
@@ -236,8 +240,11 @@ class Look:
         touch = without_dead(graph, position, touch)
         if not touch.count:
             return "", 0
-        if not touch.op.differentiated or touch.hazards:
+        if not touch.op.differentiated or not touch.hazards.keys() <= _ROUND:
             return "a kink is touched that no bias settles", 0
+        if touch.hazards:
+            found.in_doubt = True
+            return "", 0
         if self._settled(graph, position, touch, found):
             return "", touch.count
         found.in_doubt = found.in_doubt or not agree(graph, position, touch.elements)

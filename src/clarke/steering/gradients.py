@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from clarke.steering.noise import Errors
 
 
-def gradient_of(run: Run, program: Program) -> tuple[torch.Tensor, ...]:
-    """The gradient of a replay's output with respect to the program's variables."""
+def gradient_of(run: Run, program: Program, *, again: bool = False) -> tuple[torch.Tensor, ...]:
+    """The gradient of a replay's output with respect to the program's variables.
+
+    With `again` it may be asked for once more: signs that are turned at random are others then.
+    """
     if not run.output.requires_grad:
         return tuple(torch.zeros_like(p) for p in program.point)
     try:
-        grads = torch.autograd.grad(run.output.sum(), run.leaves, materialize_grads=True)
+        grads = torch.autograd.grad(
+            run.output.sum(), run.leaves, retain_graph=again, materialize_grads=True
+        )
     except RuntimeError as error:
         if "modified by an inplace operation" not in str(error):
             raise

@@ -111,6 +111,8 @@ class Noise:
 
         def found(adjoint: torch.Tensor | None) -> None:
             # None where the gradient of what follows is undefined: there is nothing to move.
+            if behind is not None:
+                behind.errors.clear()  # of an earlier backward pass
             if behind is not None and whole is not None and adjoint is not None:
                 sizes = whole(call, value, adjoint.detach())
                 for i, own in enumerate(sizes if isinstance(sizes, tuple) else (sizes,)):

@@ -151,7 +151,7 @@ class Program:
     @cached_property
     def _sizes(self) -> dict[int, int]:
         """Elements of every tensor of the program."""
-        return {s: t.numel() for s, t in self.run(grad=False).tensors.items()}
+        return _elements(self.run(grad=False).tensors)
 
     @cached_property
     def _known_roundoffs(self) -> dict[tuple[Trace, bool], Roundoffs]:
@@ -216,6 +216,8 @@ class Program:
                 pace.at(position)
                 if called is None or not called.take(op, state.resolve, state.env):
                     self._step(position, op, wanted, state, noise)
+        if point is None and wanted.sites and "_sizes" not in self.__dict__:
+            self._sizes = _elements(state.env)
         output = state.env[self.analysis.trace.output]
         uses = tuple(state.masks.uses)
         return Run(output, wanted.probes, uses, state.leaves, nudges, state.env)
@@ -324,6 +326,10 @@ class Program:
         if mixture is None or not touch.count or isinstance(rule, UnsteeredRule):
             return out
         return _mixed(out, rule.candidates(call, touch), touch, mixture)
+
+
+def _elements(tensors: Mapping[int, torch.Tensor]) -> dict[int, int]:
+    return {slot: tensor.numel() for slot, tensor in tensors.items()}
 
 
 def _mixed(out: Any, values: torch.Tensor, touch: Touch, mixture: torch.Tensor) -> Any:
