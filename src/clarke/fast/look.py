@@ -25,7 +25,7 @@ from clarke.kinks.formulas import FormulaRule
 from clarke.kinks.lowering import lower
 from clarke.kinks.rewire import sloped
 from clarke.kinks.singular import SingularRule
-from clarke.kinks.table_lowerings import COMPLEX_ONLY
+from clarke.kinks.table_lowerings import COMPLEX_ONLY, ROBUST
 from clarke.kinks.table_scattered import by_index, scattered
 from clarke.steering.adapt import can_replay_random
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from clarke.kinks import KinkRule, Known, Registry, Touch
 
 _ROUND: Final = frozenset({Hazard.CONE})  # whether it matters is seen as of other kinks
+_BOUND = 3  # position of the argument up to which a robust loss is a square
 _SOURCE = 3  # the argument of a reduction by index that is reduced
 _BY_INDEX = frozenset(
     name.partition(".")[0].rstrip("_") for name, _ in scattered() if name != "embedding"
@@ -138,6 +139,9 @@ class Look:
         rule = self._registry.known(op.func).rule
         if isinstance(rule, SingularRule) and rule.places(op) is not None:
             return None  # analytic here
+        element = _by_element(op)
+        if element is not None:
+            return (element,)
         found.dear()
         with torch.no_grad():
             parts = lower(op, lambda f: self._registry.known(f).lowering, -1)[0]
@@ -321,6 +325,19 @@ class Look:
         found.by_rows = True
         found.settled.append(Settled(position, layer.weight, layer.biases))
         return ""
+
+
+def _by_element(op: OpRecord) -> OpRecord | None:
+    """A robust loss without its mean or sum, which have no kinks; None for any other operation.
+
+    What its lowering has for a part, without running that.
+    """
+    if op.short_name not in ROBUST or op.kwargs:
+        return None
+    bound = float(op.args[_BOUND]) if len(op.args) > _BOUND else 1.0
+    if bound == 0:
+        return None
+    return op.holding(args=(*op.args[:2], 0, bound), stands_for=op.shown)
 
 
 def _unless_listed(layer: PoolLayer, trouble: str) -> str | None:

@@ -17,6 +17,7 @@ _INF: Final = float("inf")
 _ATEN: Final = torch.ops.aten
 # Operations that stand for several only where they take complex numbers.
 COMPLEX_ONLY: Final = frozenset({"abs", "angle"})
+ROBUST: Final = frozenset({"huber_loss", "smooth_l1_loss"})
 _VECTOR_NORM: Final = torch.ops.aten.linalg_vector_norm.default
 
 
@@ -363,8 +364,8 @@ def lowerings() -> Iterator[tuple[str, Lowering]]:
     yield "_euclidean_dist", _euclidean_dist
     yield "_pdist_forward", _pdist
     yield "dist", _dist
-    yield "smooth_l1_loss", _robust_loss("smooth_l1_loss", 1.0)
-    yield "huber_loss", _robust_loss("huber_loss", 1.0)
+    for name in sorted(ROBUST):
+        yield name, _robust_loss(name, 1.0)
     yield "logit", _logit
     yield "multi_margin_loss", _multi_margin_loss
     yield "multilabel_margin_loss_forward", _multilabel_margin_loss
