@@ -8,6 +8,7 @@ analysed in full, and then known. Several are kept; of too many, the one used lo
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from clarke.capture import DeclaredFunction, input_slots, structure_of
@@ -93,7 +94,9 @@ class Repertoire:
             self._revision = self._registry.revision
         self._time += 1
         self._recognised = False
-        for known in self._known.get(_key(reached), ()):
+        like = self._known.get(_key(reached), ())
+        # The last one that came first: a first step often stands alone.
+        for known in sorted(like, key=attrgetter("used"), reverse=True):
             retraced = known.structure.retrace(reached)
             if retraced is not None:
                 missed, self._missed, self._recognised = self._missed, 0, True
