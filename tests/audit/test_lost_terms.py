@@ -132,3 +132,17 @@ def test_a_network_in_bfloat16_is_decided():
     weights = list(net.parameters())
     loss = lambda _: F.cross_entropy(net(tokens).reshape(-1, 4).float(), y)  # noqa: E731
     assert [s.verdict for s in audited(loss, weights, 3)] == [Verdict.SMOOTH] * 3
+
+
+def test_what_many_calls_add_up_in_bfloat16_may_be_lost():
+    """600 times 1 is 256 there; of 60 a sixth is lost at most, and nothing of one call."""
+    w = parameter(3)
+    optimizer = torch.optim.SGD([w], 0.1)
+    with clarke.audit(lambda _: None) as audit:
+        for _ in range(80):
+            (w * 1).float().sum().backward()
+        optimizer.step()
+    assert {s.verdict for s in audit.steps} == {Verdict.SMOOTH}
+    assert {s.joint for s in audit.steps[:64]} == {Verdict.SMOOTH}
+    assert {s.joint for s in audit.steps[64:]} == {Verdict.UNDECIDED}
+    assert "80 gradients, added up in bfloat16" in audit.steps[-1].joint_reason
