@@ -38,8 +38,8 @@ class Group:
     more than the time. `doubtful` says why some of
     the leaves that the last call added to hold more than these. Of `counted_calls`, a history has
     counted the verdict `counted` on their sum. Where several processes train together, `programs`
-    are those of the `parts`, as they are sent, and `unsent` says why one is missing. `coarsest` is the
-    type of the sums that rounds the most.
+    are those of the `parts`, as they are sent, and `unsent` says why one is missing. `coarsest` is
+    the type of the sums that rounds the most.
     """
 
     number: int
@@ -137,9 +137,8 @@ class Accumulation:
         continued = {g.number: g for _, g in going_on if fresh.isdisjoint(g.versions)}
         group = self._merged(number, continued)
         group.versions.update(versions)
-        for leaf, _ in going_on:
-            if unit_roundoff(leaf.dtype) > unit_roundoff(group.coarsest):
-                group.coarsest = leaf.dtype
+        kinds = (leaf.dtype for leaf, _ in going_on)
+        group.coarsest = max((group.coarsest, *kinds), key=unit_roundoff)
         for leaf, why in doubtful:
             self.doubts.add(leaf, number, why, recorder)
         group.doubtful = doubtful[0][1] if doubtful else ""
