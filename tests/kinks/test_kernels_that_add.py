@@ -108,6 +108,18 @@ KEEPING = {
 }
 
 
+def test_a_fused_recurrent_layer_keeps_its_terms():
+    torch.manual_seed(0)
+    layer, x = torch.nn.LSTM(3, 4).bfloat16(), torch.ones(1024, 1, 3)
+    found = []
+    for kind in (torch.bfloat16, torch.float64):
+        layer.to(kind)
+        out = layer(x.to(kind))[0].double().sum()
+        found.append(torch.autograd.grad(out, list(layer.parameters())))
+    for a, b in zip(*found, strict=True):
+        assert float((a.double() - b).abs().max() / b.abs().max()) < 0.02
+
+
 def test_uses_are_added_up_one_by_one():
     of_a_part = grads(lambda x: sum(x[0] for _ in range(600)), (3,), dtype=torch.bfloat16)
     of_all = grads(lambda x: sum(x * 1 for _ in range(600)), (3,), dtype=torch.bfloat16)

@@ -51,7 +51,16 @@ _OTHERWISE: Final = frozenset(
         *("log_sigmoid_backward", "log_sigmoid_forward", "logcumsumexp", "logsumexp"),
         *("masked_fill", "masked_scatter", "masked_select", "max", "max_pool2d_with_indices"),
         *("max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward"),
-        *("max_unpool2d", "max_unpool3d", "mean", "median", "min", "mish", "mode"),
+        *(
+            "max_unpool2d",
+            "max_unpool3d",
+            "mean",
+            "median",
+            "min",
+            "mish",
+            "mkldnn_rnn_layer",
+            "mode",
+        ),
         *(
             "_convolution",
             "convolution",
