@@ -24,7 +24,7 @@ from clarke.theorems.affine import (
     is_dead,
     known_dead,
 )
-from clarke.theorems.proxies import is_pair, kink_points
+from clarke.theorems.proxies import elementwise_result, is_pair, kink_points
 from clarke.theorems.step import Step
 from clarke.theorems.structure import Context, Fault, KinkSite, Leaf, LostBias, Structure
 from clarke.theorems.text import place
@@ -263,10 +263,9 @@ class _Walk:
                 return torch.device("meta")
             return filled(value, known)
 
-        read = [self.meta.get(slot) for slot in input_slots(op)]
-        first = read[0] if read and _is_elementwise(op) else None
-        if first is not None and all(t is not None and _laid_out_alike(t, first) for t in read):
-            return [torch.empty_like(first)]
+        plain = elementwise_result(op, [self.meta.get(slot) for slot in input_slots(op)])
+        if plain is not None:
+            return [plain]
         try:
             with torch.no_grad():
                 args = [meta(a) for a in op.args]
@@ -356,18 +355,6 @@ class _Walk:
 def _depends_on_values(op: OpRecord) -> bool:
     """Whether an operation is analytic at some values only, for which a run can speak alone."""
     return any(word in op.short_name for word in _VALUES)
-
-
-def _laid_out_alike(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.shape == other.shape and one.stride() == other.stride()
-
-
-def _is_elementwise(op: OpRecord) -> bool:
-    """Whether a result has the shape of what is read: asking torch may load its compiler."""
-    func = op.func
-    elementwise = torch.Tag.pointwise in func.tags and not func._schema.is_mutable
-    elementwise = elementwise and "memory_format" not in op.kwargs
-    return elementwise and len(func._schema.returns) == 1
 
 
 def _is_prelu(op: OpRecord) -> bool:
