@@ -263,13 +263,11 @@ class _Walk:
                 return torch.device("meta")
             return filled(value, known)
 
-        plain = elementwise_result(op, [self.meta.get(slot) for slot in input_slots(op)])
-        if plain is not None:
+        if (plain := elementwise_result(op, [*map(self.meta.get, input_slots(op))])) is not None:
             return [plain]
         try:
             with torch.no_grad():
-                args = [meta(a) for a in op.args]
-                found = op.func(*args, **{k: meta(v) for k, v in op.kwargs.items()})
+                found = op.func(*map(meta, op.args), **{k: meta(v) for k, v in op.kwargs.items()})
         except Exception:  # noqa: BLE001 - an operation without a meta form has no known shape
             return [None] * len(op.outputs)
         flat = list(found) if isinstance(found, (list, tuple)) else [found]
