@@ -90,6 +90,20 @@ TOO_WIDE = Threshold(
     "terms added up with random signs, from which on agreement within rounding says nothing.",
     POSITIVE,
 )
+LOSES_TERMS = Threshold(
+    2.0**-4,
+    "Terms that are added up one by one, in roundings of their type, from which on a good part of "
+    "their sum may be lost: 16 in bfloat16, 128 in float16, a million in float32. What rounds less "
+    "stays within ROUNDING_MARGIN roundings. Beyond, a gradient is compared with that of its own "
+    "pieces in float64.",
+    POSITIVE,
+)
+LOST_TERMS = Threshold(
+    0.25,
+    "Part of an entry's terms that such a sum may be off by: as TOO_WIDE, which looks at whole "
+    "tensors.",
+    POSITIVE,
+)
 DROWNED = Threshold(
     0.25,
     "Multiple of the square root of a rounding: the part of an entry's terms that its error is "

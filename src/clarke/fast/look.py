@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from clarke.fast.layers import PoolLayer
     from clarke.fast.pools import Rivals
     from clarke.kinks import KinkRule, Known, Registry, Touch
+    from clarke.steering.adding import OneByOne
 
 _SOURCE = 3  # the argument of a reduction by index that is reduced
 _BY_INDEX = frozenset(
@@ -74,6 +75,7 @@ class Findings:
     whole: Fingerprints | None = None  # of all images, if they were at hand
     in_doubt: bool = False  # kinks are touched that no bias settles: do they matter?
     in_parts: bool = False  # some of these inside of operations that stand for several
+    sums: tuple[OneByOne, ...] = ()  # may have lost terms: only the gradient tells
     compared: bool = False  # autograd's own formulas may not hold: only the gradient tells
 
 
