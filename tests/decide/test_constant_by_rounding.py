@@ -35,3 +35,22 @@ def test_a_plateau_of_the_function_is_none_of_rounding():
 
     report = clarke.check(flat, leaf(0.0, 0.0))
     assert report.element is None or float(report.element[0].abs().max()) < 1e-6
+
+
+def test_an_entry_that_is_rounding_of_the_others_does_not_hide_the_limit():
+    """A logit that a mask takes away afterwards: p * log(p) of a probability that is always 0."""
+    legal = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
+
+    def entropy(logits):
+        p = torch.softmax(logits, -1) * legal
+        p = p / p.sum()
+        return (p * torch.where(p > 0, p.log(), torch.zeros_like(p))).sum()
+
+    report = clarke.check(entropy, leaf(1.0, 2.0, 0.0))
+    assert report.verdict is Verdict.NONFINITE
+    assert report.element is not None
+    p = torch.softmax(torch.tensor([1.0, 2.0], dtype=torch.float64), 0)
+    slope = float(p[0] * p[1])  # of the entropy of two, by the logit: p q (log p - log q)
+    expected = torch.tensor([-slope, slope, 0.0], dtype=torch.float64)
+    assert torch.allclose(report.element[0], expected, rtol=1e-6, atol=0)
+    assert "torch.where(mask, log(torch.where(mask, x, 1)), other)" in report.cures[0]
