@@ -95,3 +95,21 @@ def test_maxima_of_several_are_refused():
     found = clarke.subdifferential(lambda x: x.amax(), (zeros(3),))
     with pytest.raises(clarke.UnsupportedError, match="maxima of two"):
         found.abs_normal_form()
+
+
+@pytest.mark.parametrize("powers", [(-10, 10), (-400, 300)])
+def test_units_of_variables_change_no_answer(powers):
+    """A flat valley, with variables measured in units far apart."""
+    units = torch.tensor([2.0**p for p in powers], dtype=torch.float64)
+
+    def valley(x):
+        a, b = x * units
+        middle = torch.stack([b - a, -a, 3 * a - 2 * b]).median()
+        return torch.maximum(torch.nn.functional.leaky_relu(b - a, 0.25), a - 3 * b) - middle
+
+    assert (answer(valley, 2).minimum, answer(valley, 2).strict) == (True, False)
+    sharp = answer(lambda x: valley(x) + (x * units).abs().sum(), 2)
+    assert (sharp.minimum, sharp.strict, sharp.order) == (True, True, 1)
+    falling = answer(lambda x: valley(x) - x[0] * units[0], 2)
+    assert falling.minimum is False
+    assert falling.slope < 0

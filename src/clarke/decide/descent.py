@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,7 +47,21 @@ class Stationarity:
     stationary: bool | None
     descent: tuple[torch.Tensor, ...] | None
     slope: float
-    certificate: Certificate | None = None
+    certificate: Certificate | None = field(default=None, repr=False)
+
+    def __bool__(self) -> bool:
+        if self.stationary is None:
+            raise UnsupportedError(
+                "Whether zero is in the set is undecided: rounding decides, or selections that "
+                "could be neither proved nor excluded. Look at .stationary, which is None."
+            )
+        return self.stationary
+
+    def __str__(self) -> str:
+        told = {True: "stationary", False: "not stationary", None: "undecided"}[self.stationary]
+        if self.descent is None:
+            return told
+        return f"{told}; falls with slope {self.slope:.4g} along .descent"
 
 
 @dataclass(frozen=True, eq=False)
