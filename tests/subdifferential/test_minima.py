@@ -113,3 +113,19 @@ def test_units_of_variables_change_no_answer(powers):
     falling = answer(lambda x: valley(x) - x[0] * units[0], 2)
     assert falling.minimum is False
     assert falling.slope < 0
+
+
+def test_units_of_variables_hide_no_descent():
+    """The function falls in a cell that is thin but for the units of the variables."""
+    units = torch.tensor([2.0**-26, 2.0**26], dtype=torch.float64)
+
+    def saddle(x):
+        a, b = x * units
+        low = torch.minimum(torch.minimum(2 * a - 3 * b, -3 * a - b), 2 * b - 2 * a)
+        return torch.relu(3 * a + b).abs() + (a + 2 * b) * (a + 2 * b > 0) - 2 * low
+
+    found = clarke.subdifferential(saddle, (zeros(2),))
+    down = found.is_stationary().descent[0]
+    assert found.directional(down) < 0
+    assert found.frechet(torch.zeros(2)).inside is False
+    assert found.frechet(100 * units).inside is False

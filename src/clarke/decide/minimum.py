@@ -88,7 +88,7 @@ def slopes_of_list(limits: LimitSet, allowed: Array, slope: Slope, deadline: Dea
     function falls along it. Variables are measured in units in which their slopes are of size one.
     """
     rises = flat = True
-    units = _units(limits)
+    units = units_of(limits)
     allowed, own = allowed * units, allowed
     for rows, gradient in _cells(limits, units):
         deadline.ask("looking for a direction of descent in {} cells", limits.count)
@@ -137,7 +137,7 @@ def _is_flat(rows: Array, gradient: Array, allowed: Array) -> bool:
     return bool((np.abs(units.T @ shares - gradient) <= room).all())
 
 
-def _units(limits: LimitSet) -> Array:
+def units_of(limits: LimitSet) -> Array:
     """(n,) powers of two by which to multiply variables, so that no slope is far from another."""
     sizes = np.abs(limits.base)
     for c in limits.components:
