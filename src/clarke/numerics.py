@@ -1007,6 +1007,12 @@ WITNESS_MARGIN = Threshold(
     "float64 has seven digits left there. Rows are checked again in exact arithmetic.",
     NONE,
 )
+SURE_MARGIN = Threshold(
+    256 * 2.0**-53,
+    "Of the terms of a row's product with a direction: what rounding of the product cannot have "
+    "made. What it can have made of the row itself is measured (ROUNDING_MARGIN).",
+    JUDGED,
+)
 ROW_VANISHING = Threshold(
     1e-12,
     "Rows this small beside the largest of their system have lost their digits and are not "
