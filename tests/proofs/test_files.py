@@ -51,7 +51,6 @@ ZOO = {
 BEYOND = {
     "rays": "the operator aten::linalg_vector_norm.default",
     "eigenvalues": "the operator aten::diag_embed.default",
-    "sorted": "the operator aten::sort.default",
     "wrong norms": "the operator aten::linalg_vector_norm.default",
     "norms": "the operator aten::linalg_vector_norm.default",
     "regular": "pieces that bend one way, of which this checker knows nothing",

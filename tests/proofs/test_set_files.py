@@ -170,3 +170,12 @@ def test_what_is_no_answer_is_refused():
             found.certificate(answer, direction)
     with pytest.raises(clarke.UnsupportedError, match="no proof of 'smallest'"):
         found.certificate("smallest")
+
+
+def test_an_open_answer_has_no_file(tmp_path):
+    found = clarke.subdifferential(lambda x: x.abs().sum(), (leaf(0.0, 0.0),))
+    answer = found.contains(HALF)
+    open_one = altered(answer.certificate.argument, inside=None)
+    answer = altered(answer, certificate=altered(answer.certificate, argument=open_one).sealed())
+    with pytest.raises(clarke.InputError, match=r"is open \(inside is None\).*no proof to save"):
+        clarke.save_certificate(answer, tmp_path / "a")

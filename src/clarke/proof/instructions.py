@@ -17,6 +17,7 @@ from clarke.numerics import INSTRUCTION_NUMBERS
 from clarke.proof.cells import UNKNOWN, Cells, NoInstructionsError
 from clarke.proof.claims import touched
 from clarke.proof.moved import INDEXED, MOVED
+from clarke.proof.ordered import ORDERED
 from clarke.proof.pointwise import meaning_of
 from clarke.proof.wholes import REDUCED, WHOLE, reduced
 
@@ -110,6 +111,8 @@ class _Lowered:
         self.cells = Cells(sum(sizes), rows)
         self._trace = trace
         self._slots: dict[int, torch.Tensor] = {}
+        self._kinked = {op for op, _ in rows}
+        self._unmade: dict[int, NoInstructionsError] = {}  # by slot, why it has no cells
         self._kinds = {s: e.tensor.dtype for s, e in trace.externals.items()}
         memories: dict[int, torch.Tensor] = {}
         for slot, e in sorted(trace.externals.items()):
@@ -149,15 +152,21 @@ class _Lowered:
             if op.reads_stopped or op.hidden_write or op.resaved:
                 raise NoInstructionsError(f"what {op.name} hides from autograd")
             try:
-                self._lower(number, op)
-            except NoInstructionsError:
-                raise
-            except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-                raise NoInstructionsError(f"the operator {op.name} with its arguments") from error
-        found = self._slots.get(self._trace.output)
-        if found is None or found.numel() != 1:
+                self._lower_or_tell(number, op)
+            except NoInstructionsError as error:  # it counts where somebody reads what was made
+                if op.func._schema.is_mutable or number in self._kinked:
+                    raise
+                self._unmade |= {s: error for s in op.outputs if s is not None}
+        found = self._resolved(Ref(self._trace.output))
+        if found.numel() != 1:
             raise NoInstructionsError("a result that is not one number")
         return int(found)
+
+    def _lower_or_tell(self, number: int, op: OpRecord) -> None:
+        try:
+            self._lower(number, op)
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            raise NoInstructionsError(f"the operator {op.name} with its arguments") from error
 
     def _lower(self, number: int, op: OpRecord) -> None:
         args = [self._resolved(a) for a in op.args]
@@ -191,15 +200,16 @@ class _Lowered:
             "default",
         ):
             return lambda args, named: reduced(REDUCED[base], self.cells, number, *args, **named)
-        if base in WHOLE:
-            return lambda args, named: WHOLE[base](self.cells, number, *args, **named)
+        whole = WHOLE.get(base) or ORDERED.get(base)
+        if whole is not None:
+            return lambda args, named: whole(self.cells, number, *args, **named)
         if self._is_constant(op):
             return lambda args, named: self._made(op)  # noqa: ARG005 - their numbers are asked for
         raise NoInstructionsError(f"the operator {op.name}")
 
     def _is_constant(self, op: OpRecord) -> bool:
         """Whether nothing that an operation reads depends on a variable, or on chance."""
-        read = [self._slots[s] for s in input_slots(op)]
+        read = [self._resolved(Ref(s)) for s in input_slots(op)]
         cells = {c for t in read for c in t.reshape(-1).tolist()}
         return (
             default_registry().repeatable(op.func)
@@ -215,6 +225,8 @@ class _Lowered:
 
     def _resolved(self, value: Any) -> Any:
         if isinstance(value, Ref):
+            if value.slot in self._unmade:
+                raise self._unmade[value.slot]
             return self._slots[value.slot]
         return [self._resolved(v) for v in value] if isinstance(value, (list, tuple)) else value
 
