@@ -105,6 +105,14 @@ OPERATORS = {
         + x.gather(1, torch.tensor([[2, 0], [1, 1]])).pow(2).sum()
         + x.index_select(1, torch.tensor([2, 2])).sum() * x.take(torch.tensor([4]))[0]
     ),
+    "places that vary": lambda x: (
+        (x.gather(1, x.argmax(1, keepdim=True)) * weights(2, 1)).sum()
+        + (x.gather(0, x.argmin(0)[None]) * weights(3)).sum()
+        + x.index_select(1, x[0].argmax()[None]).square().sum()
+        + (x[:, x[1].argmin()[None]] * weights(2, 1)).sum()
+        + (functional.embedding(x[:, 1].argmax()[None], x) * weights(3)).sum()
+        + x.take(x.argmax()[None]).sum()
+    ),
     "joined": lambda x: (
         torch.cat([x, 2 * x], 1).square().sum()
         + torch.stack(x.unbind(1)).amax(0).sum()
@@ -124,6 +132,14 @@ OPERATORS = {
         + torch.where(torch.logical_xor(x > 0, x > 1), x, x * x).sum()
     ),
     "sums so far": lambda x: (x.cumsum(1) * x.cumsum(0) * weights(2, 3)).sum() + x[0, 1].cumsum(0),
+    "products so far": lambda x: (x.cumprod(1) * weights(2, 3)).sum(),
+    "lengths": lambda x: (
+        ((x + 0.25).norm(dim=1, keepdim=True) * x).sum()
+        + x.norm(p=1)
+        + (x.norm(p=1, dim=0) * weights(3)).sum()
+        + (x + 0.375).norm(p=torch.inf, dim=1).sum()
+    ),
+    "on a diagonal": lambda x: (torch.diag_embed(x, 1) @ weights(4)).sum() + x[0].diag()[1, 1],
     "triangles": lambda x: (x.triu() * x.tril(1) * weights(2, 3) + x.tril(-1)).sum(),
     "a single number": lambda x: x.sum().sum(0) + x[0, 0].amax(0) * x[1, 1].mean(-1),
     "added at places": lambda x: (
@@ -180,12 +196,16 @@ def test_other_types():
 
 
 def test_an_operator_without_words_counts_where_its_result_is_read(tmp_path):
-    """The place of the largest entry goes into Python, and nothing is computed from it."""
-    words, _ = lowered(lambda x: x[:, x[0].argmax()].relu().sum(), X)
+    """A count goes into Python, and nothing is computed from it."""
+
+    def sliced(x):
+        return x[:, : (x > 0.25).count_nonzero()].relu().sum()
+
+    words, _ = lowered(sliced, X)
     assert "missing" not in words
-    words, _ = lowered(lambda x: x[x[:, 0].argmax()[None]].relu().sum(), X)
-    assert words == {"missing": "the operator aten::argmax.default"}
-    path = clarke.check(lambda x: x[:, x[0].argmax()].relu().sum(), (leaf(X),)).save(tmp_path / "a")
+    words, _ = lowered(lambda x: (x.relu() * (x > 0.25).count_nonzero()).sum(), X)
+    assert words == {"missing": "the operator aten::count_nonzero.default"}
+    path = clarke.check(sliced, (leaf(X),)).save(tmp_path / "a")
     assert (own(path)[0], independent(path)[0]) == (CHECKED, CHECKED)
 
 
@@ -195,7 +215,9 @@ def test_kinks_of_constants_are_written_where_they_are_told(tmp_path):
     def padded(x):
         zeros = torch.zeros(2, dtype=x.dtype)
         both = torch.cat([x[0], zeros, zeros.abs()])
-        return functional.relu(both).sum() + both.abs().sum() + functional.threshold(both, 0, 0).sum()
+        return (
+            functional.relu(both).sum() + both.abs().sum() + functional.threshold(both, 0, 0).sum()
+        )
 
     path = clarke.check(padded, (leaf(X),)).save(tmp_path / "a")
     assert (own(path)[0], independent(path)[0]) == (CHECKED, CHECKED)
@@ -236,7 +258,7 @@ def test_random_programs(case):
     ("function", "reason"),
     [
         (lambda x: x.topk(2, sorted=False).values[0, 0], "largest entries in no order"),
-        (lambda x: x.gather(0, x.argmax(0)[None]).sum(), "the operator aten::argmax.default"),
+        (lambda x: x.gather(0, x.max(0).indices[None]).sum(), "what aten::max.dim returns besides"),
         (lambda x: (x * torch.inf).sum() * 0 + x.sum(), "the number inf"),
         (lambda x: (x * torch.tensor([torch.nan])).sum(), "a value that no operator"),
         (lambda x: x.abs().pow(0.3).sum(), "the power 0.3"),

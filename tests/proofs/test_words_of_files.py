@@ -127,4 +127,7 @@ def test_the_lone_checker_tells_how_it_is_called():
 def test_what_is_no_file_of_a_proof_is_told_in_a_line(tmp_path):
     path = tmp_path / "a.py"
     path.write_text("x = 1")
-    assert independent(path) == (REJECTED, "it has another form (BadZipFile File is not a zip file)")
+    assert independent(path) == (
+        REJECTED,
+        "it has another form (BadZipFile File is not a zip file)",
+    )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Cell = int
     Where = tuple[int, int]  # an operation, and an element of its result
 
+NOWHERE = (-1, 0)  # of what is no kink of an operation
 UNKNOWN = -(2**48)  # a cell of which nothing is known: reading it ends the lowering
 
 
@@ -179,6 +180,20 @@ class Cells:
         if self.moves(by):
             raise NoInstructionsError("a choice by a number that varies")
         return below if below == at == above else self._write(Word.PICK, (by, below, at, above))
+
+    def at_place(self, places: Cell, place: int, other: Cell, own: Cell) -> Cell:
+        """A cell if a number that does not move is that of its place, else another cell."""
+        off = self.sign(self.add((places, 1), (self.constant(place), -1)), NOWHERE)
+        return self.pick(off, other, own, other)
+
+    def place_of_largest(self, cells: Sequence[Cell]) -> Cell:
+        """At which place the largest of some cells stands; the first of several."""
+        best, found = cells[0], self.zero
+        for n, cell in enumerate(cells[1:], 1):
+            later = self.sign(self.subtract(cell, best), NOWHERE)
+            found = self.pick(later, found, found, self.constant(n))
+            best = self.largest((best, cell), NOWHERE)
+        return found
 
     def _note(self, word: Word, read: Sequence[Cell], where: Where) -> None:
         """A kink of constants is written where the file names it, and read by nobody."""

@@ -16,7 +16,7 @@ from clarke.kinks.model import broadcast_shape
 from clarke.numerics import INSTRUCTION_NUMBERS
 from clarke.proof.cells import UNKNOWN, Cells, NoInstructionsError
 from clarke.proof.claims import touched
-from clarke.proof.moved import INDEXED, MOVED
+from clarke.proof.moved import CHOSEN, INDEXED, MOVED
 from clarke.proof.ordered import ORDERED
 from clarke.proof.pointwise import meaning_of
 from clarke.proof.wholes import REDUCED, WHOLE, reduced
@@ -179,6 +179,8 @@ class _Lowered:
         several = found if isinstance(found, (list, tuple)) else (found,)
         if not (op.differentiated or in_place) and any(self._moves(t) for t in several):
             raise NoInstructionsError(f"{op.name}, recorded as constant, which varies")
+        rest = [slot for slot in op.outputs[len(several) :] if slot is not None]
+        self._unmade |= dict.fromkeys(rest, NoInstructionsError(f"what {op.name} returns besides"))
         for slot, tensor in zip(op.outputs, several, strict=False):
             if slot is not None:
                 self._slots[slot] = tensor
@@ -241,11 +243,48 @@ class _Lowered:
         if base == "index_put" and any(args[3:]):
             raise NoInstructionsError("entries that are added at places")
         if base in INDEXED:
-            args[INDEXED[base]] = self._values(op.args[INDEXED[base]])
+            at = INDEXED[base]
+            if base in CHOSEN and self._is_chosen(args[at]):
+                return self._choose(op, args, CHOSEN[base](*args))
+            args[at] = self._values(op.args[at])
         found = op.func(*args, **{k: v for k, v in named.items() if k != "dtype"})
         sizes = [t.numel() for t in found] if isinstance(found, (list, tuple)) else [found.numel()]
         if sum(sizes) > INSTRUCTION_NUMBERS:
             raise NoInstructionsError("a program that is too large for exact arithmetic")
+        return found
+
+    def _is_chosen(self, places: torch.Tensor | list[torch.Tensor | None]) -> bool:
+        """Whether places depend on variables, as those of an `argmax` do."""
+        tensors = [t for t in (places if isinstance(places, list) else [places]) if t is not None]
+        cells = {c for t in tensors for c in t.reshape(-1).tolist()}
+        return len(tensors) == 1 and any(self.cells.value(c) is None for c in cells)
+
+    def _choose(self, op: OpRecord, args: list[Any], chosen: tuple[int, Any]) -> torch.Tensor:
+        """Entries at places that vary: what stands at each place, picked where it is the place."""
+        count, places = chosen
+        at = INDEXED[op.func._schema.name.removeprefix("aten::")]
+        found: torch.Tensor | None = None
+        for place in range(count):
+            alike = [
+                None if t is None else torch.full_like(t, place)
+                for t in (args[at] if isinstance(args[at], list) else [args[at]])
+            ]
+            args_here = [*args]
+            args_here[at] = alike if isinstance(args[at], list) else alike[0]
+            there: torch.Tensor = op.func(*args_here)
+            if found is None:
+                found = there
+                continue
+            rows = zip(
+                places.expand(there.shape).reshape(-1).tolist(),
+                found.reshape(-1).tolist(),
+                there.reshape(-1).tolist(),
+                strict=True,
+            )
+            cells = [self.cells.at_place(p, place, other, own) for p, other, own in rows]
+            found = torch.tensor(cells, dtype=torch.int64).reshape(there.shape)
+        if found is None:
+            raise NoInstructionsError("a place in a tensor without entries")
         return found
 
     def _copied(self, op: OpRecord, tensor: torch.Tensor, kind: torch.dtype | None) -> torch.Tensor:
