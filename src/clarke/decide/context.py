@@ -15,13 +15,15 @@ from clarke.decide.certificate import Certificate, exactly
 from clarke.decide.detached import read_into_python
 from clarke.decide.disagree import name_disagreement, name_nonfinite_value
 from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, weighted_sum
+from clarke.decide.normal import outer_estimate
 from clarke.decide.responsible import culprits_of, responsible_kinks, wrong_functions
 from clarke.decide.rounding import Rounding, spacings
 from clarke.decide.tied import is_narrow, rounded_ties
 from clarke.decide.tolerance import added, larger, ray_bounds, relative_difference, within
 from clarke.decide.verification import ad_weights, own_gradient
 from clarke.decide.witnessed import Witnessed, replay_bounds
-from clarke.errors import OutOfTimeError
+from clarke.errors import BudgetError, OutOfTimeError
+from clarke.kinks import Hazard
 from clarke.kinks.smooth import why_not
 from clarke.numerics import CONFIRMED, SEARCH_SHARE
 from clarke.steering import Pieces, Program, natural_gradient
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from clarke.constraints import Relevance
     from clarke.decide.confirm import Gradient
     from clarke.decide.exact import Exact
+    from clarke.decide.outer import Outer
 
 
 class Context:
@@ -56,13 +59,23 @@ class Context:
         self.generator = generator
         self.run = run
         self.given = False  # the gradient may be anything, and differ without a reason in the trace
-        self._estimated = False
+        self._asked: tuple[object, ...] = ()  # arguments from the outer estimate
         self.looked_beside = False  # whether the program beside its roundings was looked at
         self.freed: Context | None = None  # that program, where it proved something
 
     def within(self, share: float) -> Program:
         """The program with a share of the time that is left, for one rung among several."""
         return self.program.within(self.program.deadline.part(share))
+
+    @cached_property
+    def outer(self) -> Outer | None:
+        """The outer estimate; None where it is too large, or steps have no slope."""
+        if Hazard.STEP in self.relevance.hazards:
+            return None
+        try:
+            return outer_estimate(self.program, self.generator, self.program.deadline)
+        except BudgetError:
+            return None
 
     @cached_property
     def own(self) -> tuple[torch.Tensor, ...]:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from clarke.constraints import flatten, unflatten
-from clarke.deadline import UNLIMITED
 from clarke.decide.apart import (
     OneWay,
     is_the_set,
@@ -24,7 +23,6 @@ from clarke.decide.exact import kinks_of
 from clarke.decide.limits import Limits
 from clarke.decide.live import find_live
 from clarke.decide.model import Decision
-from clarke.decide.normal import outer_estimate
 from clarke.decide.project import ROUNDS
 from clarke.decide.refute import refute_part
 from clarke.decide.responsible import culprits_of
@@ -35,7 +33,6 @@ from clarke.verdict import Verdict
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from clarke.constraints import Relevance
     from clarke.deadline import Deadline
     from clarke.decide.apart import OuterSeparation
     from clarke.decide.cures import Valid
@@ -60,6 +57,7 @@ def is_large(program: Program) -> bool:
 
 
 def judge_by_estimate(
+    outer: Outer,
     program: Program,
     gradient: Tensors,
     judged: tuple[Tensors, Tensors],
@@ -67,35 +65,22 @@ def judge_by_estimate(
     generator: torch.Generator,
     *,
     confirm: bool,
-    relevance: Relevance,
-    deadline: Deadline = UNLIMITED,
 ) -> Decision | None:
-    """A decision from the outer estimate, or None where it tells nothing.
+    """A decision from the outer estimate of the whole, or None where it tells nothing.
 
     Args:
+        outer: The estimate.
         program: The program.
         gradient: What AD returned.
         judged: What is held against the set in its place, and how far each entry may be off.
         rounding: What rounding can have done to what AD returned.
         generator: Private randomness.
         confirm: Whether to run the program beside the point.
-        relevance: For the report.
-        deadline: When to give up.
     """
-    try:
-        outer = outer_estimate(program, generator, deadline)
-    except BudgetError:
-        return None
     found = None
     if judged[0] is not gradient:  # AD's pieces, mixed as AD mixes them
         found = _regular(outer, program, gradient, judged, rounding, confirm=confirm)
-    found = found or _outside(
-        outer, program, judged, rounding, generator, confirm=confirm, deadline=deadline
-    )
-    found = found or _wrong_part(
-        outer, program, judged, rounding, generator, confirm=confirm, deadline=deadline
-    )
-    return None if found is None else replace(found, relevance=relevance)
+    return found or _outside(outer, program, judged, rounding, generator, confirm=confirm)
 
 
 def _regular(
@@ -139,10 +124,9 @@ def _outside(
     generator: torch.Generator,
     *,
     confirm: bool,
-    deadline: Deadline,
 ) -> Decision | None:
     """A refutation by the estimate."""
-    own = flatten(judged[0])
+    own, deadline = flatten(judged[0]), program.deadline
     proof = refute_outside(outer, own, flatten(judged[1]), deadline)
     if proof is None or is_rounding(proof, rounding):
         return None
@@ -203,7 +187,7 @@ def _refuted(
     )
 
 
-def _wrong_part(
+def wrong_part(
     outer: Outer,
     program: Program,
     judged: tuple[Tensors, Tensors],
@@ -211,10 +195,12 @@ def _wrong_part(
     generator: torch.Generator,
     *,
     confirm: bool,
-    deadline: Deadline,
 ) -> Decision | None:
-    """A refutation of one small part, enumerated without all others."""
-    own = flatten(judged[0])
+    """A refutation of one small part, enumerated without all others.
+
+    The arguments are those of `judge_by_estimate`.
+    """
+    own, deadline = flatten(judged[0]), program.deadline
     parts = outer.parts()
     if len(parts) < 2:
         return None  # the whole is enumerated anyway

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
+    from numpy.typing import NDArray
 
     from clarke.arrangement import Row
+    from clarke.decide.identity import Form
     from clarke.decide.options import Node
     from clarke.steering import Program
 
@@ -39,7 +41,7 @@ class Exclusions:
         self._affine = affine
         self._whole = whole
         self._nearby = Nearby(program, generator)
-        self._together: dict[tuple[object, ...], bool] = {}
+        self._known: dict[tuple[object, ...], bool] = {}
 
     def excluded(self, node: Node, edge: Sequence[Row] | None) -> bool:
         """Whether no point near w has this selection.
@@ -58,14 +60,7 @@ class Exclusions:
             return True
         used = []
         if found.multipliers is not None:
-            if vanishes_nearby(
-                self._program,
-                node.choices,
-                node.pinned,
-                [r.form for r in node.rows],
-                found.multipliers,
-                self._generator,
-            ):
+            if self._vanishes(node, found.multipliers):
                 return True
             used.append(np.flatnonzero(found.multipliers > 0).tolist())
         if edge is not None and self._whole:
@@ -74,19 +69,38 @@ class Exclusions:
             )
         return any(self._vanish_together(node, own) for own in used)
 
+    def _vanishes(self, node: Node, multipliers: NDArray[np.float64]) -> bool:
+        """Whether a positive combination of a branch's conditions is zero beside the point, too."""
+        used = np.flatnonzero(multipliers > 0)
+        forms = [node.rows[i].form for i in used]
+        shares = multipliers[used] / multipliers[used].max()
+        name = (*self._name(node, forms), frozenset(zip(forms, shares.tolist(), strict=True)))
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = vanishes_nearby(
+                self._program, node.choices, node.pinned, forms, shares, self._generator
+            )
+        return known
+
+    def _name(self, node: Node, forms: Sequence[Form]) -> tuple[object, ...]:
+        """What some switching functions of a branch may depend on: it is tested once."""
+        last = max(f.position for f in forms)
+        before = tuple((p, *c.tolist()) for p, c in node.choices.items() if p < last)
+        first = self._program.analysis.sites[last].first
+        return before, frozenset(k for k in node.pinned if k < first)
+
     def _vanish_together(self, node: Node, rows: list[int]) -> bool:
         """Whether some conditions of a branch are zero where those of independent slopes are."""
         own = [node.rows[i] for i in rows]
-        last = max(r.form.position for r in own)
-        before = tuple((p, *c.tolist()) for p, c in node.choices.items() if p < last)
-        name = (frozenset(r.form for r in own), before)
-        known = self._together.get(name)
+        forms = [r.form for r in own]
+        name = (*self._name(node, forms), frozenset(forms))
+        known = self._known.get(name)
         if known is None:
-            known = self._together[name] = vanish_together(
+            known = self._known[name] = vanish_together(
                 self._program,
                 node.choices,
                 node.pinned,
-                [r.form for r in own],
+                forms,
                 np.stack([r.values for r in own]),
                 self._generator,
             )

@@ -12,7 +12,7 @@ from clarke.decide.certificate import Certificate
 from clarke.decide.context import Context
 from clarke.decide.cures import hints
 from clarke.decide.disagree import name_formula
-from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate
+from clarke.decide.estimated import is_large, is_rounding, judge_by_estimate, wrong_part
 from clarke.decide.exact import enumerate_exactly, nearest_correct, rounding_of_set
 from clarke.decide.guards import judge_guard
 from clarke.decide.meeting import JumpsBesideError
@@ -29,7 +29,7 @@ from clarke.decide.search import witness_selection
 from clarke.decide.tolerance import added
 from clarke.decide.verification import ad_weights
 from clarke.errors import BudgetError, OutOfTimeError
-from clarke.kinks import Hazard, default_registry
+from clarke.kinks import default_registry
 from clarke.numerics import EXACT_SHARE, SEARCH_SHARE
 from clarke.steering import selected_gradient
 from clarke.theorems import bias_shift
@@ -199,20 +199,28 @@ class Rungs(Context):
         return found or self.exact(self.unwitnessed())
 
     def apart(self) -> Decision | None:
-        """What the outer estimate tells, for the whole or part by part; asked once."""
-        if self._estimated or Hazard.STEP in self.relevance.hazards:
+        """What the outer estimate tells of the whole."""
+        return self._by_estimate(judge_by_estimate, self.gradient)
+
+    def part(self) -> Decision | None:
+        """What the enumeration of small parts tells that the outer estimate tells apart."""
+        return self._by_estimate(wrong_part)
+
+    def _by_estimate(self, judge: Callable[..., Decision | None], *more: object) -> Decision | None:
+        """What follows from the outer estimate by some argument; each is asked once."""
+        if self.outer is None or judge in self._asked:
             return None
-        self._estimated = True
-        return judge_by_estimate(
+        self._asked += (judge,)
+        found = judge(
+            self.outer,
             self.program,
-            self.gradient,
+            *more,
             self.judged,
             self.rounding,
             self.generator,
             confirm=self.settings.confirm is Confirm.ALWAYS,
-            relevance=self.relevance,
-            deadline=self.program.deadline,
         )
+        return None if found is None else replace(found, relevance=self.relevance)
 
     def neighbours(self) -> Decision | None:
         """A mixture of selections next to AD's, which is itself active nowhere nearby."""
@@ -248,9 +256,10 @@ class Rungs(Context):
         return found
 
     def _exact(self, otherwise: Decision) -> Decision:
-        found = self.apart() if is_large(self.program) else None
-        if found is not None:
-            return found
+        if is_large(self.program):
+            found = self.apart() or self.part()
+            if found is not None:
+                return found
         program = self.program
         judged, bounds = self.judged
         size = sum(p.numel() for p in program.point)
@@ -266,7 +275,7 @@ class Rungs(Context):
                 reason=f"{error} There is no Clarke subdifferential here.",
             )
         except BudgetError as error:
-            beside = self.neighbours() or self.apart()
+            beside = self.neighbours() or self.apart() or self.part()
             if beside is not None:
                 return beside
             late = isinstance(error, OutOfTimeError)
