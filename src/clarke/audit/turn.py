@@ -277,7 +277,9 @@ class Turn:
 
     def _kept_whole(self, case: Case) -> Case:
         """The case at values of its own, where hooks may change parameters before it is judged."""
-        if self._early is not None or not are_handed_on(case.leaves):
+        meeting = self._meeting
+        handed = are_handed_on(case.leaves) if meeting is None else meeting.is_handed_on
+        if self._early is not None or not handed:
             return case
         self._pending = None  # it reads the parameters themselves
         return replace(case, source=standing(case.trace()))
@@ -464,7 +466,7 @@ class Turn:
         element = None if self.decision is None else self.decision.element
         if element is None or self._case is None:
             return False
-        if isinstance(self._backup, GradBackup) and self._backup.is_late():
+        if self._backup is not None and self._backup.is_late():
             return False  # what is written to .grad now would be added to the next step
         with alone():
             if self._meeting is not None:
