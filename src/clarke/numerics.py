@@ -337,6 +337,13 @@ NULL_ALL = Threshold(
     "tangents vanish: some hundred roundings of what they were computed from.",
     JUDGED,
 )
+NULL_FAINT = Threshold(
+    2.0**-30,
+    "The same relative to the largest tangent of all touched operations: what cancelled before the "
+    "operation leaves roundings of it, which are small beside that only. No kink is null by this "
+    "alone: such are looked at entry by entry.",
+    JUDGED,
+)
 JUMP_USUAL = Threshold(
     1e-5,
     "Of the usual size of what a mask picks from: a jump of less than this times NULL_OWN is "

@@ -57,7 +57,8 @@ OTHER_PROOFS = {
     "rays": r"witnesses: turned round",
     # Limits are alike on all rays, and rays a sample; errors are recomputed.
     "guard": r"witnesses(\.direction|: turned round)|error: ",
-    "wrong guard": r"witnesses(\.direction|: turned round)|error: ",
+    # Of another vector, off the limit as well, it is as true that it is wrong.
+    "wrong guard": r"witnesses(\.direction|: turned round)|error: |gradient: one entry by",
     # What is dropped is AD's own choice, which counts where a selection is silent.
     "neighbours": r"witnesses\.choices: one entry dropped",
     # What separates looks at one entry, of which more may be off.

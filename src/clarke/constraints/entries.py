@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Values = Callable[[Errors | None], tuple[torch.Tensor, Sequence[torch.Tensor]]]
 
 _LOOKS = 128  # sums that are looked at to find which values vary
-_ENTRIES = 10_000  # variables; of more, sums of many terms, it takes seconds and finds rounding
+LOOKED_AT = 10_000  # variables; of more, sums of many terms, it takes seconds and finds rounding
 _SIGNS = 8  # terms that cancel do so under all signs once in 2^8 times
 
 
@@ -42,7 +42,7 @@ def vary_in_an_entry(program: Program, values: Values, suspects: torch.Tensor) -
     found = torch.zeros_like(suspects)
     which = suspects.nonzero().flatten()
     entries = sum(p.numel() for p in program.point)
-    if not which.numel() or entries > _ENTRIES:
+    if not which.numel() or entries > LOOKED_AT:
         return found
     own, leaves = values(None)
     if not own.requires_grad:

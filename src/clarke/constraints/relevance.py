@@ -20,6 +20,7 @@ import torch
 
 from clarke.constraints.directions import random_tangents
 from clarke.constraints.drowned import drowned, small_jumps, tangent
+from clarke.constraints.entries import LOOKED_AT
 from clarke.constraints.nearby import nearby_point
 from clarke.constraints.reads import held_sides
 from clarke.constraints.surfaces import jumps_beside
@@ -29,6 +30,7 @@ from clarke.kinks.steps import ComparisonRule
 from clarke.numerics import (
     JUMP_USUAL,
     NULL_ALL,
+    NULL_FAINT,
     NULL_OWN,
     TANGENTS_PARALLEL,
 )
@@ -198,13 +200,18 @@ def _null_kinks(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(count,) kinks whose candidates have equal tangents, and comparisons that jump.
 
-    The third are those of the first whose tangents are equal but for what may be rounding.
+    The third are those of the first whose tangents are equal but for what may be rounding, of the
+    operation's arguments or of what cancelled in these.
     `sizes` are the usual ones of what masks pick from, use by use.
     """
     count = program.analysis.count
     null = torch.ones(count, dtype=torch.bool)
     jumping = torch.zeros(count, dtype=torch.bool)
     suspects = torch.zeros(count, dtype=torch.bool)
+    faint = torch.zeros((), dtype=torch.float64)
+    if sum(p.numel() for p in program.point) <= LOOKED_AT:  # of more, nobody tells these apart
+        largest = [_largest_tangent(p.call.args) for p in run.probes.values()]
+        faint = NULL_FAINT * torch.stack([faint, *largest]).max()
     for position, probe in run.probes.items():
         site = program.analysis.sites[position]
         touch = site.touch
@@ -214,7 +221,7 @@ def _null_kinks(
         top.scatter_reduce_(0, touch.owner, slopes, "amax")
         low.scatter_reduce_(0, touch.owner, slopes, "amin")
         spread = top - low
-        small = spread <= negligible(site, probe)
+        small = spread <= torch.maximum(negligible(site, probe), faint)
         null[site.first : site.first + touch.count] = small
         suspects[site.first : site.first + touch.count] = small & (spread > 0)
     for number, use in enumerate(run.mask_uses):

@@ -69,8 +69,9 @@ def project(
         deadline: When to give up.
         close: The part of the size that counts as no distance.
     """
+    unit = 2.0 ** -int(np.clip(np.frexp(size)[1], -1000, 1000))  # squares stay in range, bits stay
     name, element = extreme(start)
-    names, points = [name], [element - target]
+    names, points = [name], [unit * (element - target)]
     weights = np.ones(1)
     for _ in range(rounds):
         deadline.ask("looking for the nearest generalized gradient")
@@ -78,10 +79,10 @@ def project(
         weights = minimum_norm_point(stacked, deadline)
         rest = weights @ stacked
         norm = float(np.linalg.norm(rest))
-        if norm <= close * size:
+        if norm <= close * unit * size:
             break
         name, element = extreme(-rest)
-        candidate = element - target
+        candidate = unit * (element - target)
         if float(rest @ (rest - candidate)) <= PROJECTION_GAIN * norm * norm or name in names:
             break
         keep = weights > 0
@@ -94,10 +95,10 @@ def project(
     norm = float(np.linalg.norm(rest))
     used = np.flatnonzero(weights > 0)
     return Projection(
-        rest + target,
+        rest / unit + target,
         tuple(names[i] for i in used),
         tuple(float(weights[i]) for i in used),
-        norm,
+        norm / unit,
         -rest / norm if norm > 0 else np.zeros_like(rest),
     )
 

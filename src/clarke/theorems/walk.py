@@ -15,7 +15,7 @@ from clarke.kinks.facts import words
 from clarke.kinks.lows import SAFE_WHERE_POSITIVE, Low, lower_bound, power_is_analytic
 from clarke.kinks.regions import RegionRule
 from clarke.kinks.singular import SingularRule
-from clarke.kinks.smooth import why_not
+from clarke.kinks.smooth import POLE_ARGUMENTS, POLES, why_not
 from clarke.kinks.windows import PoolRule
 from clarke.theorems.affine import (
     LARGEST_BIAS,
@@ -163,7 +163,7 @@ class _Walk:
         low = lower_bound(op, [r.low for r in reads])
         if out and low is not Low.UNKNOWN:
             out = [replace(s, low=low) for s in out]
-        self._note_assumptions(op, reads)
+        self._note_assumptions(op, step, reads)
         self._note_lost(position, op, reads, out)
         self._bind(op, out, metas, depends)
 
@@ -317,22 +317,25 @@ class _Walk:
                 why = f"`{name}` is used again after a kink that depends on it"
                 self.reused.append(Fault(op.shown, op.location, why))
 
-    def _note_assumptions(self, op: OpRecord, reads: list[State]) -> None:
+    def _note_assumptions(self, op: OpRecord, step: Step, reads: list[State]) -> None:
         name = op.short_name.removesuffix("_")
         carried = any(s.forms for s in reads)
         by_constant = any(s.constant and s.data is not None for s in reads)
+        at, assume = place(op.location), self.assumptions.append
         if carried and by_constant and name in ("mul", "div", "index_select"):
-            self.assumptions.append(f"the constant at {place(op.location)} stays as it is")
+            assume(f"the constant at {at} stays as it is")
         if carried and name in ("where", "masked_fill"):
-            self.assumptions.append(f"the mask at {place(op.location)} stays as it is")
+            assume(f"the mask at {at} stays as it is")
+        if op.name in POLES and name in POLE_ARGUMENTS:
+            below = step.state(op.args[POLE_ARGUMENTS[name]])
+            if below.depends & self.variables and below.low is not Low.POSITIVE:
+                assume(f"values stay finite at {at}, which excludes {POLES[op.name]}")
         if name in _WRITES:
-            self.assumptions.append(f"the places written at {place(op.location)} stay as they are")
+            assume(f"the places written at {at} stay as they are")
         if name == "embedding" and self.registry.known(op.func).kind is OpKind.DEPENDS:
             padding = op.args[2] if len(op.args) > 2 else -1
             if isinstance(padding, int) and padding >= 0:
-                self.assumptions.append(
-                    f"no index at {place(op.location)} equals padding_idx {padding}"
-                )
+                assume(f"no index at {at} equals padding_idx {padding}")
 
     def _note_lost(self, position: int, op: OpRecord, reads: list[State], out: list[State]) -> None:
         sums = op.short_name.removesuffix("_") in ("add", "sub", "rsub")

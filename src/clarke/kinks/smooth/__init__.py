@@ -20,7 +20,7 @@ Three things stay outside of the promise:
 * Sparse tensors; and complex numbers, for functions with a branch cut (see `classify`).
 """
 
-from clarke.kinks.smooth.analytic import ANALYTIC, POLES
+from clarke.kinks.smooth.analytic import ANALYTIC, POLE_ARGUMENTS, POLES
 from clarke.kinks.smooth.classes import OTHER_VERSIONS, bind, classify, has_cut, why_not
 from clarke.kinks.smooth.conditions import CONDITIONAL
 from clarke.kinks.smooth.constants import CONSTANT, DISCRETE, DROPOUT, RANDOM, SAWTOOTH
@@ -37,6 +37,7 @@ __all__ = [
     "LEFT_OUT",
     "OTHER_VERSIONS",
     "POLES",
+    "POLE_ARGUMENTS",
     "RANDOM",
     "SAWTOOTH",
     "SINGULAR",

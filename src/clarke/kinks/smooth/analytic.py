@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Final
 
 from clarke.kinks.smooth.model import aten, named
@@ -185,5 +186,17 @@ POLES: Final = named(
         "nll_loss_forward.default nll_loss2d_forward.default": (
             "a mean over targets whose weights add up to 0"
         ),
+    }
+)
+
+# Which argument leads there, of those that parameters can lead there by themselves: rows of
+# infinities, and normalizations without eps, have reasons of their own.
+POLE_ARGUMENTS: Final = MappingProxyType(
+    {
+        "div": 1,
+        "addcdiv": 2,
+        **dict.fromkeys(("log1p", "tan", "erfinv", "special_ndtri"), 0),
+        **dict.fromkeys(("lgamma", "digamma", "mvlgamma", "_weight_norm_interface"), 0),
+        **dict.fromkeys(("linalg_inv_ex", "_linalg_solve_ex", "_linalg_slogdet"), 0),
     }
 )
