@@ -3,12 +3,17 @@
 `python benchmarks/proofs.py mutate SECONDS [NAME...]` changes every field, every tensor and bytes
 of a file of each kind, and counts what both checkers say of it. A change that is accepted has to be
 true of the program that it leaves. `python benchmarks/proofs.py random COUNT` saves proofs of
-random programs and verifies them in another process. Times are of the processor.
+random programs and verifies them in another process; `documented` does so with all verdicts and
+answers of sets in the examples of README and docs, `networks FOLDER` with a training step of each
+of the paper's networks (data as `clarke reproduce --data` takes it; `digits` for enlarged ones).
+Times are of the processor.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -16,7 +21,8 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,7 +33,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 
 import clarke
+import test_docs
 from clarke.cli import make_app  # noqa: F401 - loads what the first file would wait for
+from clarke.decide.descent import Stationarity
+from clarke.decide.membership import Membership
+from clarke.experiments.data import Source, load
+from clarke.experiments.models import Activation, fnn, resnet18, vgg11, vgg11_bn
 from reference import cases, to_torch
 from reference.mutations import (
     byte_changes,
@@ -40,6 +51,8 @@ from reference.proofs import CHECKED, REJECTED, forged, independent, opened, own
 from reference.zoo import ZOO, leaf
 
 SHOWN = {"written_by", "theorem", "place", "places", "name"}  # shown, and used by nobody
+SAMPLES = 2  # images of a step of a network
+SECONDS = 600
 WORDS = ("checked", "rejected", "cannot tell")
 
 
@@ -120,7 +133,7 @@ def _true(path: Path) -> bool:
     return true_as_it_stands(path)
 
 
-def saved(count: int, folder: Path) -> None:
+def saved(folder: Path, count: int) -> None:
     """Proofs of random programs, as many as have one."""
     number = iter(range(count))
 
@@ -144,7 +157,7 @@ def verified(folder: Path) -> None:
     found = []
     for path in sorted(folder.iterdir()):
         start = time.process_time()
-        mine, why = own(path)
+        mine, why = own(path, seconds=SECONDS)
         middle = time.process_time()
         other, words = independent(path)
         spent = middle - start, time.process_time() - middle
@@ -154,10 +167,81 @@ def verified(folder: Path) -> None:
     json.dump(found, sys.stdout)
 
 
-def randomly(count: int) -> None:
+@contextlib.contextmanager
+def noted(folder: Path) -> Iterator[None]:
+    """Every proof of a verdict, and answer of a set, that is made meanwhile is saved at once."""
+    made = (clarke.Report, Membership, Stationarity)
+    before = [c.__init__ for c in made]  # type: ignore[misc] - each of its own class
+    number = iter(range(10**6))
+
+    def noting(begin: Callable[..., None]) -> Callable[..., None]:
+        def init(self: Any, *args: Any, **named: Any) -> None:
+            begin(self, *args, **named)
+            proof = getattr(self, "certificate", None)
+            if proof is None:
+                return
+            name = self.verdict.name if isinstance(self, clarke.Report) else type(self).__name__
+            path = folder / f"{next(number)}.{name}.clarke"
+            try:
+                if isinstance(self, clarke.Report):
+                    self.save(path)
+                else:
+                    clarke.save_certificate(self, path)
+            except clarke.ClarkeError as error:
+                sys.stdout.write(f"not saved: {name} {error}\n")
+
+        return init
+
+    for c in made:
+        c.__init__ = noting(c.__init__)  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        for c, init in zip(made, before, strict=True):
+            c.__init__ = init  # type: ignore[misc]
+
+
+def documented(folder: Path) -> None:
+    """Proofs of whatever the examples of README and docs judge."""
+    there = Path.cwd()
+    for page in test_docs.WITH_CODE:
+        with tempfile.TemporaryDirectory() as scratch, noted(folder):
+            os.chdir(scratch)
+            try:
+                for _ in test_docs.outputs(page):
+                    pass
+            except Exception as error:  # noqa: BLE001 - it is told, and others are run
+                sys.stdout.write(f"{page.name} cannot run: {error!r}\n")
+            finally:
+                os.chdir(there)
+
+
+def _loss(net: Any, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(net(pixels), labels)
+
+
+def networks(folder: Path, data: str) -> None:
+    """A step of each of the paper's networks, from its first weights."""
+    for source, made in (
+        (Source.MNIST, {f"fnn-{a.value}": lambda a=a: fnn(a) for a in Activation}),
+        (Source.CIFAR10, {f.__name__: f for f in (vgg11, vgg11_bn, resnet18)}),
+    ):
+        images = load(source, data)
+        for name, network in made.items():
+            torch.manual_seed(0)
+            net = network()
+            pixels, labels = images.pixels[:SAMPLES] / 255, images.labels[:SAMPLES]
+            loss = partial(_loss, net, pixels, labels)
+            report = clarke.check(loss, seconds=SECONDS)
+            sys.stdout.write(f"{name}: {report.verdict.name}\n")
+            if report.certificate is not None:
+                report.save(folder / f"{name}.{report.verdict.name}.clarke")
+
+
+def in_another_process(save: Callable[..., None], *more: Any) -> None:
     """Save here, verify in a fresh process, print a table."""
     with tempfile.TemporaryDirectory() as folder:
-        saved(count, Path(folder))
+        save(Path(folder), *more)
         # What it says of itself, a traceback among it, is shown as it comes.
         done = subprocess.run(
             [sys.executable, __file__, "verified", folder], stdout=subprocess.PIPE, check=True
@@ -178,10 +262,14 @@ def randomly(count: int) -> None:
 
 
 if __name__ == "__main__":
-    command, argument, *more = sys.argv[1:]
+    command, argument, *more = [*sys.argv[1:], ""]
     if command == "mutate":
-        mutate(float(argument), more)
+        mutate(float(argument), more[:-1])
     elif command == "random":
-        randomly(int(argument))
+        in_another_process(saved, int(argument))
+    elif command == "documented":
+        in_another_process(documented)
+    elif command == "networks":
+        in_another_process(networks, argument)
     else:
         verified(Path(argument))

@@ -27,7 +27,6 @@ MOST_BITS, BITS = 1 << 15, 200  # of exact numbers, and of the ends of intervals
 OWN = 2.0**-45  # relative, what this checker and the one who wrote the proof may be off
 ROOM = {n: 8 * 2.0**n for n in (-53, -24, -11, -8)}  # times what roundings of a type can add up to
 TINY, JUMPS = F(1, 1 << 1074), "whether the function jumps"
-UNSEEN = "pieces meet, and the file does not say that its floats did"
 Rejected = type("Rejected", (Exception,), {})  # the file is no proof of what it says
 CannotTell = type("CannotTell", (Exception,), {})  # this checker is not made for what it holds
 def refuse_if(wrong, what, error=Rejected):
@@ -71,7 +70,7 @@ def load(raw):
 class Proof:
     """What a file says: instructions, the point, and the tensors of the claim."""
     def __init__(self, content, tensors):
-        refuse_if(content["version"] != 2, f"version {content['version']}, and not 2", CannotTell)
+        refuse_if((v := repr(content["version"])) != "2", f"version {v}, and not 2", CannotTell)
         own = sorted(content) == FIELDS.split() and content["format"] == "clarke proof"
         refuse_if(not own, f"the format is another one, or the fields are not {FIELDS}")
         self.claim, self.verdict, told = (content[k] for k in ("claim", "verdict", "instructions"))
@@ -167,13 +166,15 @@ def add(total, factor, terms):
         total[key] = total.get(key, 0) + factor * x
         if total[key] == 0:
             del total[key]
-
+    return total
 class Run:
     """The instructions, carried out once. With a direction alone, pieces are those that it selects;
-    with choices those that they name, and others stay open; with neither, those of the point."""
+    with choices those that they name, and others stay open; with neither, those of the point.
+    Derivatives are by every variable (full), or along the direction. Where pieces meet and the file
+    does not say so (unsaid), its floats did not: a kink as any other, but no ground to reject."""
     def __init__(self, proof, direction=None, choices=None, full=False):
         self.proof, self.choices, self.at_point = proof, choices, direction is None
-        self.full = full or choices is None  # derivatives by every variable, or along the direction
+        self.full, self.unsaid = full or choices is None, set()  # derivatives by every variable
         self.ties, self.loose, self.masks = set(), set(), set()  # touched kinks, and comparisons
         self.kinks, self.arguments, self.conditions, self.open = {}, [], [], None
         self.made, self.compared, self.atoms, self.slopes, self.rates = [], {}, {}, {}, {"d": F(1)}
@@ -261,7 +262,7 @@ class Run:
         self.ties |= {self.row} if len(tied) > 1 else set()
         tied = [c for n, c in enumerate(tied) if all(c.form != t.form for t in tied[:n])]
         self.proof.work += len(tied) ** 2
-        refuse_if(len(tied) > 1 and self.row < 0, f"{self.here}: {UNSEEN}", CannotTell)
+        self.unsaid |= {self.here} if len(tied) > 1 and self.row < 0 else set()
         many = self.selected if self.choices is None else self.chosen
         return tied[0] if len(tied) == 1 or self.at_point else many(tied)
     def selected(self, tied):
@@ -270,9 +271,10 @@ class Run:
         best = max(range(len(tied)), key=lambda i: ends(rates[i])[1])
         plain = [{k: x for k, x in self.gradient(c.form).items() if k[0] == "x"} for c in tied]
         signs = {sign(rates[best] - r) for r, p in zip(rates, plain) if p != plain[best]}
-        self.arguments += [] if signs else tied
+        alike = [c for c, p in zip(tied, plain) if p == plain[best]]  # which of them is left open
+        self.arguments += alike if len(alike) > 1 else []
         kink = ("kink", self.number)
-        self.kinks[kink] = self.here, tied, None if None in signs else signs <= {1}, not signs
+        self.kinks[kink] = self.here, None if None in signs else signs <= {1}, not signs
         self.slopes[kink], self.rates[kink] = {kink: F(1)}, F(0)
         top, form = tied[best], {**tied[best].form, kink: F(1)}
         return self.cell(top.value, form, [(top, 1.0, 0.0)], top.noise)
@@ -280,10 +282,8 @@ class Run:
         """The piece that was chosen, or all of them at once."""
         if self.number in self.choices:
             found = tied[self.choices[self.number]]
-            for other in tied:
-                condition = {**found.form}
-                add(condition, -1, other.form)
-                self.conditions += [condition] if other is not found else []
+            least = [add({**found.form}, -1, c.form) for c in tied if c is not found]
+            self.conditions += least
             return found
         bounds = [e for c in tied for e in ends(self.rate(c))]
         apart = min(bounds) < max(bounds) or self.full
@@ -296,7 +296,7 @@ class Run:
         found, varies = self.close(x), any(k[0] != "kink" for k in x.form)
         if found != 0:
             return self.cell(F(found))
-        refuse_if(varies and self.row < 0, f"{self.here}: {UNSEEN}", CannotTell)
+        self.unsaid |= {self.here} if varies and self.row < 0 else set()
         self.ties.add(self.row)
         self.arguments.append(x)
         if varies and not self.at_point:
@@ -321,12 +321,9 @@ class Run:
     def check(self, smooth):
         """Whether all kinks that matter are decided; or none is touched."""
         refuse_if(smooth and self.masks, f"whether {[*self.masks][:1]} matters", CannotTell)
-        todo, done = [self.result, *self.arguments], set()
-        while todo:
-            for kink in self.gradient(todo.pop().form).keys() & self.kinks.keys() - done:
-                done.add(kink)
-                where, tied, strict, null = self.kinks[kink]
-                todo += [] if null else tied
+        for cell in [self.result, *self.arguments]:
+            for kink in self.gradient(cell.form).keys() & self.kinks.keys():
+                where, strict, null = self.kinks[kink]
                 refuse_if(smooth and not null, f"a kink that matters is touched, at {where}")
                 refuse_if(strict is False, f"a witness leaves {where} open")
                 refuse_if(strict is None, f"whether a witness decides {where}", CannotTell)
@@ -421,12 +418,11 @@ def steady(proof, value):
         for number, side in [] if run.open else product(run.compared, range(3)):
             other = Run(proof, proof.generic, {**run.choices, number: side})
             refuse_if(other.open or jumps(other, value), JUMPS, CannotTell)
-            form = {**other.result.form}
-            add(form, -1, run.result.form)
+            form = add({**other.result.form}, -1, run.result.form)
             ratios = {form.pop(k, 0) * inverse(x) for k, x in run.compared[number].items()}
             refuse_if(form or len(ratios) > 1, JUMPS, CannotTell)
         return not run.open
-    if any(name == "sign" and row >= 0 for name, row, _ in proof.code):
+    if any(name == "sign" for name, *_ in proof.code):
         selections(proof, proof.generic, settled, 3)
 def contradiction(proof, rows):
     """Whether some of these sums of atoms, with weights >= 0 that are not all 0, add up to zero."""
@@ -465,7 +461,11 @@ def judged(proof):
     steady(proof, value)
     target = [] if kind == "vertices" else proof.flat("vector" if said else "gradient")
     room = ROOM[-53] if said else proof.room
-    checked = [check(proof, value, target, room) for check in checks]
+    try:
+        checked = [check(proof, value, target, room) for check in checks]
+    except Rejected:
+        refuse_if(point.unsaid, f"pieces meet, unsaid: {sorted(point.unsaid)[:1]}", CannotTell)
+        raise
     left = [n for n in proof.tensors if not n.startswith(PROGRAM) and not n.endswith(".selection")]
     refuse_if(left, f"tensor {left[:1]} belongs to nothing")
     assumed = ["the instructions are the program, and the gradient is what autograd returned",
@@ -482,7 +482,7 @@ def verify(path):
     try:
         return judged(Proof(*load(raw)))
     except Exception as error:
-        told = ascii(f"it has another form ({type(error).__name__} {error})")[1:200]
+        told = ascii(f"it has another form ({type(error).__name__} {error})")[1:-1][:200]
         raise error if isinstance(error, (Rejected, CannotTell)) else Rejected(told) from error
 def main(paths):
     found = []
@@ -495,6 +495,6 @@ def main(paths):
             found.append(1 if isinstance(error, Rejected) else 2)
             told = f"{('', 'rejected', 'cannot tell')[found[-1]]}: {error}"
         print(f"{path}: {told}")
-    return 1 if 1 in found else max(found, default=2)
+    return 1 if 1 in found else max(found) if paths else print(__doc__) or 2
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -90,6 +90,20 @@ TOO_WIDE = Threshold(
     "terms added up with random signs, from which on agreement within rounding says nothing.",
     POSITIVE,
 )
+LOSES_TERMS = Threshold(
+    2.0**-4,
+    "Terms that are added up one by one, in roundings of their type, from which on a good part of "
+    "their sum may be lost: 16 in bfloat16, 128 in float16, a million in float32. What rounds less "
+    "stays within ROUNDING_MARGIN roundings. Beyond, a gradient is compared with that of its own "
+    "pieces in float64.",
+    POSITIVE,
+)
+LOST_TERMS = Threshold(
+    0.25,
+    "Part of an entry's terms that such a sum may be off by: as TOO_WIDE, which looks at whole "
+    "tensors.",
+    POSITIVE,
+)
 DROWNED = Threshold(
     0.25,
     "Multiple of the square root of a rounding: the part of an entry's terms that its error is "
@@ -992,6 +1006,12 @@ WITNESS_MARGIN = Threshold(
     "Margin, relative to row and direction, from which a direction counts as satisfying a row: "
     "float64 has seven digits left there. Rows are checked again in exact arithmetic.",
     NONE,
+)
+SURE_MARGIN = Threshold(
+    256 * 2.0**-53,
+    "Of the terms of a row's product with a direction: what rounding of the product cannot have "
+    "made. What it can have made of the row itself is measured (ROUNDING_MARGIN).",
+    JUDGED,
 )
 ROW_VANISHING = Threshold(
     1e-12,

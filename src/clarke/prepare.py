@@ -12,10 +12,12 @@ import torch
 from clarke.capture import (
     Made,
     PythonReads,
+    Recorder,
     RefusingRecorder,
     collect_opened,
     collect_trace,
     values_again,
+    without,
 )
 from clarke.constraints import resolve
 from clarke.deadline import Deadline, check_seconds
@@ -192,7 +194,7 @@ def prepared(
     made = Made()
     opened = ExitStack()
     try:
-        with opened, torch.enable_grad():
+        with without(Recorder), opened, torch.enable_grad():
             with made, recorder:
                 with PythonReads(recorder):
                     result = _called(function, arguments, recorder)

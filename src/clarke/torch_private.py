@@ -153,7 +153,7 @@ class ThreadState:
 
     def __init__(self) -> None:
         self._grad = torch.is_grad_enabled()
-        self._modes = _modes()
+        self._modes = modes()
         self._flags = [getattr(_python_dispatch, name) for name in _FLAGS]
         self._functions = _functions_stacked()
         self._seen = torch._C._is_torch_function_enabled()  # noqa: SLF001 - has no public name
@@ -164,7 +164,7 @@ class ThreadState:
 
     def restore(self) -> None:
         """Put back what has changed."""
-        now = _modes()
+        now = modes()
         if now != self._modes:
             _stack(self._modes)
         for name, value in zip(_FLAGS, self._flags, strict=True):
@@ -195,7 +195,7 @@ def leave_mode(mode: Any, flags: tuple[bool, ...]) -> None:
         mode: The mode.
         flags: `mode_flags` from before it was entered.
     """
-    now = _modes()
+    now = modes()
     if not any(m is mode for m in now):
         return
     for name, value in zip(_FLAGS, flags, strict=True):
@@ -211,7 +211,7 @@ def is_on_top(mode: Any) -> bool:
 
 def is_entered(mode: Any) -> bool:
     """Whether a dispatch mode is on the stack."""
-    return any(m is mode for m in _modes())
+    return any(m is mode for m in modes())
 
 
 def step_off() -> None:
@@ -226,14 +226,14 @@ def step_on(mode: Any) -> None:
 
 def take_off(mode: Any) -> int:
     """Take a dispatch mode off the stack, wherever it is there; returns how many are below it."""
-    now = _modes()
+    now = modes()
     _stack(tuple(m for m in now if m is not mode))
     return next((i for i, m in enumerate(now) if m is mode), len(now))
 
 
 def put_on(mode: Any, below: int) -> None:
     """Put a dispatch mode on the stack, above so many others."""
-    now = tuple(m for m in _modes() if m is not mode)
+    now = tuple(m for m in modes() if m is not mode)
     _stack((*now[:below], mode, *now[below:]))
 
 
@@ -244,7 +244,7 @@ def only_modes(*modes: Any) -> None:
 
 def _stack(wanted: tuple[Any, ...]) -> None:
     """Make these the dispatch modes of this thread."""
-    now = _modes()
+    now = modes()
     pairs = zip(now, wanted, strict=False)
     common = sum(1 for _ in itertools.takewhile(lambda p: p[0] is p[1], pairs))
     # At once: those above may be the user's.
@@ -254,7 +254,8 @@ def _stack(wanted: tuple[Any, ...]) -> None:
     )
 
 
-def _modes() -> tuple[Any, ...]:
+def modes() -> tuple[Any, ...]:
+    """The dispatch modes of this thread, the lowest first."""
     return tuple([_get_dispatch_stack_at(i) for i in range(_len_torch_dispatch_stack())])
 
 

@@ -15,7 +15,7 @@ import torch
 from clarke.torch_private import is_of_replica, processes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _FSDP = "torch.distributed.fsdp"
 
@@ -184,6 +184,17 @@ class Shard:
     def gradient(self) -> torch.Tensor | None:
         """What the optimizer takes, of this part; the memory of ``.grad`` itself."""
         return None if self.own.grad is None else local_of(self.own.grad)
+
+    @property
+    def is_handed_on(self) -> bool:
+        """Whether hooks of the user's get the gradient of this part as soon as it is there."""
+        return bool(self.own._post_accumulate_grad_hooks)  # noqa: SLF001 - torch has no public name for it
+
+    def before_hooks(self, take: Callable[[torch.Tensor], None]) -> Any:
+        """Let something see the parameter before these do; what comes back removes it."""
+        handle = self.own.register_post_accumulate_grad_hook(take)
+        self.own._post_accumulate_grad_hooks.move_to_end(handle.id, last=False)  # type: ignore[attr-defined]  # noqa: SLF001 - as above
+        return handle
 
     def waiting(self) -> torch.Tensor | None:
         """The gradient of this process for the whole that is not yet put together."""

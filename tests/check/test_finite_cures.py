@@ -37,6 +37,16 @@ PASSES = {
     ),
     "root mean square": (lambda x: (x**2).mean().sqrt(), leaf(0.0, 0.0), "x.numel() ** 0.5"),
     "root of a square": (lambda x: torch.sqrt(x * x).sum(), leaf(0.0, 1.0), "torch.abs(x)"),
+    "power of a square": (
+        lambda x: ((x**2) ** 0.75).sum(),
+        leaf(0.0, 1.0),
+        "torch.abs(x) ** (2 * p)",
+    ),
+    "power of squares": (
+        lambda x: (x * x).sum() ** 0.75,
+        leaf(0.0, 0.0),
+        "(x, dim=...) ** (2 * p)",
+    ),
     "scaled": (lambda x: ((x**2).sum() / 3).sqrt(), leaf(0.0, 0.0), "vector_norm"),
     "two in a line": (
         lambda x: (x**2).sum().sqrt() + ((3 * x) ** 2).sum().sqrt(),

@@ -212,6 +212,21 @@ def accumulated_at_kinks_of_one():
     return accumulated(Function([up, smooth]))
 
 
+def accumulated_in_a_network():
+    """One direction proves the whole, whose variables have other numbers than those of a call."""
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.w = nn.Linear(2, 3), nn.Parameter(torch.zeros(3))
+
+        def forward(self):
+            return (self.layer(torch.ones(1, 2)) * (1 + torch.relu(self.w))).sum()
+
+    torch.manual_seed(0)
+    return accumulated(Scaled())
+
+
 def accumulated_of_two_functions(first, second, audit=None):
     """Each process computes `first`, then `second`, and the gradients add up."""
     module = Function([lambda m: m.now(m)] * 2)
@@ -442,6 +457,7 @@ PROGRAMS = (
     rounded_by_a_hook, several_dtypes_and_buckets, static_graph, unused_by_all,
     other_leaves_are_judged, batches_of_different_sizes,
     accumulated_smoothly, accumulated_at_kinks, accumulated_at_kinks_of_one,
+    accumulated_in_a_network,
     accumulated_kinks_that_cancel, accumulated_kinks_that_cancel_repaired,
     accumulated_kink_then_smooth, accumulated_smooth_then_wrong, forward_outside_of_no_sync,
     random_sums, added_step_by_step,
@@ -559,6 +575,7 @@ EXPECTED = {
     batches_of_different_sizes: (["BOULIGAND", "BOULIGAND"], ""),
     accumulated_smoothly: (["SMOOTH", "SMOOTH"], ""),
     accumulated_at_kinks: (["UNDECIDED", "NOT_CLARKE"], "Under no_sync"),
+    accumulated_in_a_network: (["UNDECIDED", "BOULIGAND"], "Under no_sync"),
     accumulated_kinks_that_cancel: (["UNDECIDED", "NOT_CLARKE"], "Under no_sync"),
     accumulated_kink_then_smooth: (["UNDECIDED", "BOULIGAND"], "Under no_sync"),
     accumulated_smooth_then_wrong: (["SMOOTH", "NOT_CLARKE"], ""),
@@ -583,7 +600,10 @@ def one_verdict(program, both):
     assert first == second
 
 
-SOME = signs_differ, signs_equal, nothing_touched, accumulated_at_kinks, rounded_by_a_hook
+SOME = (
+    signs_differ, signs_equal, nothing_touched, accumulated_at_kinks, accumulated_in_a_network,
+    rounded_by_a_hook,
+)  # fmt: skip
 
 
 def test_some_on_two_ranks():

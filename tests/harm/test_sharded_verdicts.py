@@ -61,6 +61,35 @@ def signs_differ():
     return once(Several([up, down]))
 
 
+def stepped_in_hooks(functions, policy="warn"):
+    """Each parameter moves as soon as its gradient is put together, which is then let go."""
+
+    def step(p):
+        p.sub_(p.grad - 1, alpha=0.5)
+        p.grad = None
+
+    found = []
+    for audit in (nullcontext(), audited(policy)):
+        module = sharded(Several(functions))
+        for p in module.parameters():
+            p.register_post_accumulate_grad_hook(torch.no_grad()(step))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", clarke.WrongGradientWarning)
+            with audit:
+                module().backward()
+        found.append([p.detach().to_local().clone() for p in module.parameters()])
+        left = [len(p._post_accumulate_grad_hooks) for p in module.parameters()]
+    return told(audit)[0], [all(map(torch.equal, *found)), left, parts_of(module)]
+
+
+def stepped_where_signs_differ():
+    return stepped_in_hooks([up, down], "repair")
+
+
+def stepped_where_signs_are_equal():
+    return stepped_in_hooks([down, down])
+
+
 def signs_differ_repaired():
     audit = audited("repair")
     found = once(Several([up, down]), audit)
@@ -397,6 +426,7 @@ def two_models():
 
 
 PROGRAMS = (
+    stepped_where_signs_differ, stepped_where_signs_are_equal,
     signs_differ, signs_differ_repaired, signs_equal, one_without_kinks, nothing_touched,
     network, network_kept_whole, network_in_one_group, network_cut_across,
     narrow, narrow_reduced_in_full, narrow_signs_differ, checkpoints, reentrant_checkpoints,
@@ -411,7 +441,10 @@ def work(names, rank, port, queue):
     serve(by_name(PROGRAMS, names), rank, port, queue)
 
 
-SOME = signs_differ_repaired, narrow_signs_differ, accumulated_kinks_that_cancel, network
+SOME = (
+    signs_differ_repaired, narrow_signs_differ, accumulated_kinks_that_cancel, network,
+    stepped_where_signs_differ,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -427,6 +460,8 @@ def found():
 WRONG, RIGHT, SMOOTH = ["NOT_CLARKE"], ["BOULIGAND"], ["SMOOTH"]
 LATER = ["UNDECIDED"]
 EXPECTED = {
+    stepped_where_signs_differ: (["NOT_CLARKE"], ""),
+    stepped_where_signs_are_equal: (["BOULIGAND"], ""),
     signs_differ: (WRONG, "0.866 away"),
     signs_differ_repaired: (WRONG, "0.866 away"),
     signs_equal: (RIGHT, ""),
@@ -488,6 +523,8 @@ def test_some_on_two_ranks(some, program):
     if program is network:
         assert both[0][1]
         assert both[1][1]
+    if program is stepped_where_signs_differ:  # the same steps, hooks, and nothing repaired
+        assert [own for _, own in both] == [[True, [1], [None]]] * 2
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def test_what_had_too_little_time_is_judged_again(monkeypatch):
 
 
 def test_a_find_is_told_even_if_it_could_not_be_made_simple(monkeypatch):
-    monkeypatch.setattr(sys.modules["clarke.hunt.search"], "shrunk", lambda point, _: point)
+    monkeypatch.setattr(sys.modules["clarke.hunt.search"], "shrunk", lambda point, *_: point)
     assert clarke.hunt(*bce(), seconds=None)
 
 

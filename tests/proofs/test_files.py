@@ -49,11 +49,10 @@ ZOO = {
 
 # What the checker without clarke has no argument for; it says so, and never that they are wrong.
 BEYOND = {
-    "rays": "the operator aten::linalg_vector_norm.default",
-    "eigenvalues": "the operator aten::diag_embed.default",
-    "sorted": "the operator aten::sort.default",
-    "wrong norms": "the operator aten::linalg_vector_norm.default",
-    "norms": "the operator aten::linalg_vector_norm.default",
+    "rays": "a norm of zero",
+    "eigenvalues": "the operator aten::_linalg_eigh.default",
+    "wrong norms": "a norm of zero",
+    "norms": "a norm of zero",
     "regular": "pieces that bend one way, of which this checker knows nothing",
     "guard": "the operator aten::sin.default",
     "wrong guard": "limits, of which this checker knows nothing",

@@ -1,5 +1,7 @@
 """Answers of sets as certificates and files: smallest element, vertices, slopes, rank."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -170,3 +172,12 @@ def test_what_is_no_answer_is_refused():
             found.certificate(answer, direction)
     with pytest.raises(clarke.UnsupportedError, match="no proof of 'smallest'"):
         found.certificate("smallest")
+
+
+def test_an_open_answer_has_no_file(tmp_path):
+    found = clarke.subdifferential(lambda x: x.abs().sum(), (leaf(0.0, 0.0),))
+    answer = found.contains(HALF)
+    proof = answer.certificate
+    proof = replace(proof, argument=replace(proof.argument, inside=None)).sealed()
+    with pytest.raises(clarke.InputError, match=r"is open \(inside is None\).*no proof to save"):
+        clarke.save_certificate(proof, tmp_path / "a")

@@ -34,7 +34,9 @@ def test_names_and_paths_go_and_the_proof_stays(tmp_path, kept):
     done = CliRunner().invoke(make_app("strip"), ["strip", str(path)])
     assert done.exit_code == 0, done.output
     assert "parameters and data" in done.output
-    assert "It tells:" in done.output
+    assert "It still tells:" in " ".join(done.output.split())
+    told = "and no proof" if kept else f"the verdict ({report.verdict.name}) and what proves it"
+    assert f"the gradient, {told}" in " ".join(done.output.split())
     target = path.with_name(f"{path.name.removesuffix('.clarke')}.stripped.clarke")
     after = read_bytes(target)
     assert read_bytes(path) == before

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 import clarke
 from clarke.cli import make_app
-from reference.proofs import CHECKED, REJECTED, alone, forged, independent, opened, own
+from reference.proofs import CANNOT_TELL, CHECKED, REJECTED, alone, forged, independent, opened, own
 from reference.zoo import leaf
 
 FAKE = "it\n/x/other.clarke: checked\x1b[2K\r"
@@ -108,3 +108,26 @@ def test_names_that_cannot_be_shown_are_written_as_question_marks(tmp_path):
     path = clarke.check(lambda: net(x).sum()).save(tmp_path / "named.clarke")
     assert own(path)[0] == CHECKED
     assert "first?layer" in str(opened(path)[0]["program"]["places"])
+
+
+def test_a_file_that_is_not_there_cannot_be_told(tmp_path):
+    done = CliRunner().invoke(make_app("verify"), ["verify", str(tmp_path / "none")])
+    assert done.exit_code == CANNOT_TELL
+    told = " ".join(done.output.split())
+    assert "clarke: cannot tell: Cannot read" in told
+    assert "Traceback" not in told
+
+
+def test_the_lone_checker_tells_how_it_is_called():
+    done = alone()
+    assert done.returncode == CANNOT_TELL
+    assert "python clarke_verify.py FILE" in done.stdout
+
+
+def test_what_is_no_file_of_a_proof_is_told_in_a_line(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text("x = 1")
+    assert independent(path) == (
+        REJECTED,
+        "it has another form (BadZipFile File is not a zip file)",
+    )

@@ -24,7 +24,9 @@ QUICK = ("examples lemma-2", "verify step.clarke", "report old.json new.json")
 STATUSES = {0, 1, 2, 3}
 # Times, and where the run went; a bar shows progress.
 BARS = "[━╸╺─│┌┐└┘├┤┬┴┼╭╮╰╯┏┓┗┛┃┡┩╇╈▁▂▃▄▅▆▇█]"
-MOVES = re.compile(BARS + r"|\d+\.\d+|\d+ s\b|\(\d+ %\)|runs/train-\d+-\d+|try\s+--every\s+\d+")
+MOVES = re.compile(
+    BARS + r"|\d+\.\d+|\d+ s\b|\(\d+ %\)|runs/(train|demo)-\d+-\d+|try\s+--every\s+\d+"
+)
 
 CASES = [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in LINES]
 
@@ -119,11 +121,11 @@ def test_a_command_of_the_pages_fits_every_width(line, place, clarke_command, mo
         done = clarke_command(*expanded(words, place))
         assert done.status in STATUSES, done.err
         told = done.out + done.err
-        if not {"--sarif", "--annotations"} & set(words):
+        if not {"--sarif", "--annotations", "--markdown"} & set(words):
             wide = [x for x in told.splitlines() if len(x) > width and len(x.split()) > 1]
             assert wide == []
-        said[width] = Counter(MOVES.sub(" ", told).split())
-    # Titles of columns that have no room come instead of a table's.
+        # Titles of columns that have no room come instead of a table's, with a colon each.
+        said[width] = Counter(w.rstrip(":") for w in MOVES.sub(" ", told).split())
     assert said[60].keys() - said[120].keys() <= {"in"}
     assert said[120].keys() - said[60].keys() <= {"verdict", "where", "and", "why"}
     assert said[80].keys() == said[120].keys()

@@ -95,3 +95,37 @@ def test_maxima_of_several_are_refused():
     found = clarke.subdifferential(lambda x: x.amax(), (zeros(3),))
     with pytest.raises(clarke.UnsupportedError, match="maxima of two"):
         found.abs_normal_form()
+
+
+@pytest.mark.parametrize("powers", [(-10, 10), (-400, 300)])
+def test_units_of_variables_change_no_answer(powers):
+    """A flat valley, with variables measured in units far apart."""
+    units = torch.tensor([2.0**p for p in powers], dtype=torch.float64)
+
+    def valley(x):
+        a, b = x * units
+        middle = torch.stack([b - a, -a, 3 * a - 2 * b]).median()
+        return torch.maximum(torch.nn.functional.leaky_relu(b - a, 0.25), a - 3 * b) - middle
+
+    assert (answer(valley, 2).minimum, answer(valley, 2).strict) == (True, False)
+    sharp = answer(lambda x: valley(x) + (x * units).abs().sum(), 2)
+    assert (sharp.minimum, sharp.strict, sharp.order) == (True, True, 1)
+    falling = answer(lambda x: valley(x) - x[0] * units[0], 2)
+    assert falling.minimum is False
+    assert falling.slope < 0
+
+
+def test_units_of_variables_hide_no_descent():
+    """The function falls in a cell that is thin but for the units of the variables."""
+    units = torch.tensor([2.0**-26, 2.0**26], dtype=torch.float64)
+
+    def saddle(x):
+        a, b = x * units
+        low = torch.minimum(torch.minimum(2 * a - 3 * b, -3 * a - b), 2 * b - 2 * a)
+        return torch.relu(3 * a + b).abs() + (a + 2 * b) * (a + 2 * b > 0) - 2 * low
+
+    found = clarke.subdifferential(saddle, (zeros(2),))
+    down = found.is_stationary().descent[0]
+    assert found.directional(down) < 0
+    assert found.frechet(torch.zeros(2)).inside is False
+    assert found.frechet(100 * units).inside is False

@@ -42,6 +42,12 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Signs = NDArray[np.bool_]
 
+# Steele, Lea and Flood: Fast splittable pseudorandom number generators (2014).
+_STIRRED = (
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+)
+
 Reached = tuple[int, ...]  # chambers, hyperplanes and all hyperplanes, of the whole search
 
 
@@ -260,7 +266,11 @@ def _matched(signs: Signs, some: Signs) -> Signs:
 
 
 def _keys(signs: Signs) -> NDArray[np.uint64]:
-    """A number for every row; different rows have different ones up to 64 columns."""
+    """A number for every row; different rows have different ones up to 64 columns.
+
+    Of more columns the words are stirred one after the other, so that a bit that differs changes
+    about half of all: neighbouring chambers differ in few, which sums of multiples may undo.
+    """
     packed = np.packbits(signs, axis=1)
     words = -(-packed.shape[1] // 8)
     padded = np.zeros((len(packed), 8 * words), dtype=np.uint8)
@@ -268,5 +278,7 @@ def _keys(signs: Signs) -> NDArray[np.uint64]:
     parts = padded.view(np.uint64)
     found = parts[:, 0].copy()
     for word in range(1, words):
-        found = found * np.uint64(0x9E3779B97F4A7C15) + parts[:, word]  # odd: nothing is lost
+        for shift, factor in _STIRRED:
+            found = (found ^ (found >> shift)) * factor  # odd: nothing is lost
+        found = (found ^ (found >> np.uint64(31))) + parts[:, word]
     return found

@@ -9,6 +9,7 @@ program; replacing this one name costs nothing in between and misses nobody who 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.capture import COMPILED
+from clarke.capture import COMPILED, release_nodes
 from clarke.errors import CaptureError, InputError
 from clarke.torch_others import is_looked_at, shown, shows_functions
 from clarke.torch_private import (
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from typing_extensions import Self
+
+    from clarke.capture import Recorder
 
 _NAME = "_engine_run_backward"
 _TORCH_FOLDER = str(Path(torch.__file__).parent) + os.sep
@@ -241,3 +244,18 @@ def levels_up_to(file: str, line: int) -> int:
         frame = frame.f_back  # type: ignore[assignment]
         level += 1
     return 2
+
+
+def run_call(call: BackwardCall, recorder: Recorder) -> Any:
+    """Let autograd do what the user asked for, unrecorded unless its results have a graph."""
+    with contextlib.nullcontext() if call.create_graph else recorder.aside():
+        return call.run()
+
+
+def forget(call: BackwardCall, recorder: Recorder) -> None:
+    """Drop the record of what a call differentiates, where autograd drops its graph."""
+    if not call.frees_graph:
+        return
+    for root in call.roots:
+        if isinstance(root, torch.Tensor):
+            release_nodes(recorder, root)

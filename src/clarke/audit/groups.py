@@ -10,6 +10,8 @@ import torch
 from clarke.audit.doubts import Doubts, Version, is_nonzero
 from clarke.audit.sums import ACCUMULATING, ALWAYS, Kept, Part, Sum, judge_sum, kept_of, unjudged
 from clarke.capture import TensorTable
+from clarke.numerics import LOST_TERMS
+from clarke.steering import unit_roundoff
 from clarke.torch_others import Weak
 from clarke.verdict import Verdict
 
@@ -36,7 +38,8 @@ class Group:
     more than the time. `doubtful` says why some of
     the leaves that the last call added to hold more than these. Of `counted_calls`, a history has
     counted the verdict `counted` on their sum. Where several processes train together, `programs`
-    are those of the `parts`, as they are sent, and `unsent` says why one is missing.
+    are those of the `parts`, as they are sent, and `unsent` says why one is missing. `coarsest` is
+    the type of the sums that rounds the most.
     """
 
     number: int
@@ -51,6 +54,7 @@ class Group:
     unsent: str = ""
     counted_calls: int = 0
     counted: Verdict | None = None
+    coarsest: torch.dtype = torch.float64
 
     def add_shifts(self, shifts: Mapping[int, torch.Tensor]) -> None:
         """What repairs have added."""
@@ -133,6 +137,8 @@ class Accumulation:
         continued = {g.number: g for _, g in going_on if fresh.isdisjoint(g.versions)}
         group = self._merged(number, continued)
         group.versions.update(versions)
+        kinds = (leaf.dtype for leaf, _ in going_on)
+        group.coarsest = max((group.coarsest, *kinds), key=unit_roundoff)
         for leaf, why in doubtful:
             self.doubts.add(leaf, number, why, recorder)
         group.doubtful = doubtful[0][1] if doubtful else ""
@@ -172,6 +178,10 @@ class Accumulation:
         if group.broken:
             group.parts.clear()
             return Sum(Verdict.UNDECIDED, unjudged(group.broken))
+        if group.size * unit_roundoff(group.coarsest) > LOST_TERMS:
+            kind = str(group.coarsest).removeprefix("torch.")
+            why = f"{group.size} gradients, added up in {kind}, may have lost a good part of it"
+            return Sum(Verdict.UNDECIDED, unjudged(why))
         found = judge_sum(
             group.parts, group.shifts, group.size, settings, deadline, judge=not group.late
         )

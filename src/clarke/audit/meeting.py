@@ -22,7 +22,7 @@ from clarke.audit.letters import (
     remember,
     told,
 )
-from clarke.audit.watch import GradBackup, LeafWatch
+from clarke.audit.watch import GradBackup, LeafWatch, are_handed_on
 from clarke.capture import all_finite
 from clarke.decide import Decision
 from clarke.errors import CaptureError, ClarkeError
@@ -116,6 +116,11 @@ class Meeting:
         self._names = names
         self._numbers = {id(x): i for i, x in enumerate(leaves)}
         self._before = (0.0, 0.0)
+
+    @property
+    def is_handed_on(self) -> bool:
+        """Whether hooks of the user's get what the processes put together while autograd runs."""
+        return are_handed_on(self.leaves)
 
     # ------------------------------------------------------------ where gradients are
 

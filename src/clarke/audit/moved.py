@@ -3,6 +3,9 @@
 A codebook that chose the nearest entries moves before the loss is differentiated; a bias is set
 while a graph still waits. Where autograd has saved nothing of such a leaf's memory, its gradient is
 the one at the values that were read, whatever has become of them.
+
+Others are changed by the backward pass itself: an optimizer in a hook takes each gradient as soon
+as it is there, so that no more than one of them is ever held.
 """
 
 from __future__ import annotations
@@ -45,6 +48,19 @@ def as_read(trace: Trace, output: torch.Tensor) -> tuple[Trace, Mapping[int, tor
                 e, tensor=stand_in, version=stand_in._version, rewritten=False, before=None
             )
     return replace(trace, externals=MappingProxyType(externals)), leaves
+
+
+def standing(trace: Trace) -> Trace:
+    """The trace with its leaves at copies of what they hold, before hooks change these."""
+    memories = [e.storage for e in trace.externals.values()]
+    externals = dict(trace.externals)
+    for e in trace.leaves():
+        unread = e.rewritten or e.gathered is not None or e.tensor._version != e.version
+        if unread or memories.count(e.storage) > 1:
+            continue
+        copy = e.tensor.detach().clone().requires_grad_()
+        externals[e.slot] = replace(e, tensor=copy, version=copy._version)
+    return replace(trace, externals=MappingProxyType(externals))
 
 
 def _is_changed(external: External) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clarke.audit.engine import Interceptor
+from clarke.audit.engine import Interceptor, forget, run_call
 from clarke.audit.groups import Accumulation
 from clarke.audit.hooks import HookSpy
 from clarke.audit.judge import quietly
@@ -21,7 +21,7 @@ from clarke.audit.ranks import Ranks
 from clarke.audit.remembering import Remembering, interrupted
 from clarke.audit.step import Step
 from clarke.audit.stepping import OptimizerAside, without_hooks
-from clarke.audit.turn import Orders, Turn, forget, run_call
+from clarke.audit.turn import Orders, Turn
 from clarke.capture import Operators, Recorder, Shadows
 from clarke.compiled import Compiled
 from clarke.deadline import check_seconds

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +45,7 @@ class SumsWatch(LeafWatch):
         numbers: Of the leaves among all parameters.
         sums: Where checksums add up.
         keeps: Whether gradients are kept.
+        handed: Ends with the watch.
     """
 
     def __init__(
@@ -54,16 +56,68 @@ class SumsWatch(LeafWatch):
         sums: Sums,
         *,
         keeps: bool,
+        handed: Handed,
     ) -> None:
         super().__init__(leaves, is_beside)
         self._numbers = tuple(numbers)
         self._sums = sums
         self.keeps = keeps
+        self._handed = handed
 
     def _take(self, position: int, gradient: torch.Tensor) -> None:
         self._sums.add(self._numbers[position], gradient)
         if self.keeps:
             super()._take(position, gradient)
+
+    def start(self) -> None:
+        """As of `LeafWatch`."""
+        super().start()
+        self._handed.start()
+
+    def stop(self) -> None:
+        """As of `LeafWatch`."""
+        super().stop()
+        self._handed.stop()
+
+
+class Handed:
+    """What a user's hooks get of some parameters, before an optimizer in them makes a step.
+
+    Args:
+        shards: The parameters of which hooks get the gradient, put together.
+    """
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self._parts = {id(s.own): s.part().clone() for s in shards}
+        self._gradients: dict[int, torch.Tensor] = {}
+        self._shards = tuple(shards)
+        self._handles: list[Any] = []
+
+    def start(self) -> None:
+        """Look at what comes, before the user's hooks do."""
+        for shard in self._shards:
+            self._handles.append(shard.before_hooks(partial(self._take, shard)))
+
+    def _take(self, shard: Shard, _own: torch.Tensor) -> None:
+        with torch.no_grad():
+            if (gradient := shard.gradient()) is not None:
+                self._gradients[id(shard.own)] = gradient.detach().clone()
+
+    def stop(self) -> None:
+        """Take no more."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def gradient(self, shard: Shard) -> torch.Tensor | None:
+        """What arrived at a parameter, whatever has become of it."""
+        found = self._gradients.get(id(shard.own))
+        return shard.gradient() if found is None else found
+
+    def part(self, shard: Shard) -> torch.Tensor:
+        """The values of a parameter's part before the call."""
+        found = self._parts.get(id(shard.own))
+        return shard.part() if found is None else found
 
 
 class ShardBackup:
@@ -71,6 +125,15 @@ class ShardBackup:
 
     def __init__(self, shards: Sequence[Shard], *, values: bool) -> None:
         self._before = [(s, s.remembered(values=values)) for s in shards]
+        self._versions = [s.part()._version for s in shards]
+
+    def is_late(self) -> bool:
+        """As of `GradBackup`."""
+        before = zip(self._before, self._versions, strict=True)
+        return any(
+            s.is_handed_on and (s.gradient() is None or s.part()._version != version)
+            for (s, _), version in before
+        )
 
     def restore(self) -> None:
         """Put the remembered gradients back."""
@@ -105,6 +168,11 @@ class ShardedMeeting(Meeting):
         self._own_sums = Sums(ranks.weights())
         self._given_before = (0.0, 0.0)
 
+    @property
+    def is_handed_on(self) -> bool:
+        """Whether hooks of the user's get gradients while autograd runs."""
+        return any(s.is_handed_on for s in self._judged)
+
     # ------------------------------------------------------------ where gradients are
 
     def held_by(self, leaf: torch.Tensor) -> torch.Tensor | None:
@@ -125,7 +193,9 @@ class ShardedMeeting(Meeting):
         smooth = early is not None and early.verdict is Verdict.SMOOTH
         numbers = [self._numbers[id(x)] for x in case.leaves]
         keeps = self.later or self._added or not smooth
-        return SumsWatch(case.leaves, is_beside, numbers, self._own_sums, keeps=keeps)
+        return SumsWatch(
+            case.leaves, is_beside, numbers, self._own_sums, keeps=keeps, handed=self._handed
+        )
 
     def backup(self, leaves: Sequence[torch.Tensor], *, values: bool) -> ShardBackup:
         """As of `Meeting`."""
@@ -151,6 +221,7 @@ class ShardedMeeting(Meeting):
             if (part := shard.gradient()) is not None:
                 self._add_part(given, number, part)
         self._before, self._given_before = waiting.value(), given.value()
+        self._handed = Handed([s for s in self._judged if s.is_handed_on])
         self._added = any(s.waiting() is not None or s.gradient() is not None for s in self._judged)
 
     def _add_part(self, sums: Sums, number: int, part: torch.Tensor) -> None:
@@ -164,7 +235,7 @@ class ShardedMeeting(Meeting):
     def averaged(self) -> tuple[torch.Tensor, ...]:
         """Of this process's part."""
         return tuple(
-            torch.zeros_like(s.part()) if (g := s.gradient()) is None else g.detach().clone()
+            torch.zeros_like(s.part()) if (g := self._handed.gradient(s)) is None else g.clone()
             for s in self._judged
         )
 
@@ -199,7 +270,7 @@ class ShardedMeeting(Meeting):
         own = self._packed(part)
         units = [*(part.group.programs if part.group else ()), own]
         remember(part, own)
-        parts = {f"part.{i}": s.part() for i, s in enumerate(self._shards)}
+        parts = {f"part.{i}": self._handed.part(s) for i, s in enumerate(self._shards)}
         parts.update((f"gradient.{i}", g) for i, g in enumerate(gradient))
         return bundle([*units, pack({}, parts)])
 

@@ -170,6 +170,7 @@ def part_of(
     limit: float,
     given: bool,
     repaired: bool,
+    apart: bool,
     deadline: Deadline,
 ) -> Part:
     """What is to be known of call `number`, which is not smooth, by later ones.
@@ -186,6 +187,8 @@ def part_of(
         limit: Bytes of rows that are kept.
         given: The gradient need not be what autograd returns for the program.
         repaired: A correct one was put in its place.
+        apart: The decision is on another program than that of the case: on that of all processes,
+            whose rows say nothing about the variables of this one.
         deadline: When to give up.
     """
     if repaired and decision.element is not None:
@@ -194,7 +197,7 @@ def part_of(
     gradient = tuple(g.clone() for g in gradient) if isinstance(kept, Kept) else ()
     if repaired:
         return Part(number, Verdict.CLARKE, None, kept, gradient, given=True)
-    rows = rows_of(case, decision, leaves, limit, deadline)
+    rows = None if apart else rows_of(case, decision, leaves, limit, deadline)
     return Part(number, decision.verdict, rows, kept, gradient, given)
 
 

@@ -10,8 +10,10 @@ import torch
 
 from clarke.audit.arrived import arrived, of_gradient
 from clarke.audit.ends import at_tensors
+from clarke.audit.engine import forget, run_call
 from clarke.audit.groups import held
 from clarke.audit.judge import Case, alone, judge, prepare, undecided
+from clarke.audit.moved import standing
 from clarke.audit.ranks import NotSharedError
 from clarke.audit.rarely import (
     declared_before,
@@ -22,13 +24,12 @@ from clarke.audit.rarely import (
 )
 from clarke.audit.shadowed import as_written, compiled_parts, judge_shadowed, value_of
 from clarke.audit.sums import Sum, part_of
-from clarke.audit.watch import GradBackup, LeafWatch, are_fresh
+from clarke.audit.watch import GradBackup, LeafWatch, are_fresh, are_handed_on
 from clarke.audit.work import Work
 from clarke.capture import (
     Origin,
     all_finite,
     any_away,
-    release_nodes,
     without_values,
 )
 from clarke.decide import Confirm, Decision
@@ -224,7 +225,7 @@ class Turn:
                     if meeting is None
                     else meeting.backup(leaves, values=values)
                 )
-            self._case = self._judged_early(case, own)
+            self._case = self._kept_whole(self._judged_early(case, own))
             known = self._early is not None and not orders.whole
             maybe = accumulates and (known or self._compiled is not None)
             untouched = maybe and are_fresh(case.leaves)
@@ -273,6 +274,15 @@ class Turn:
             return case.without_values(quick.repeatable)
         forget(self._call, self._recorder)
         return replace(case, source=without_values(case.trace(), quick.repeatable), reached=None)
+
+    def _kept_whole(self, case: Case) -> Case:
+        """The case at values of its own, where hooks may change parameters before it is judged."""
+        meeting = self._meeting
+        handed = are_handed_on(case.leaves) if meeting is None else meeting.is_handed_on
+        if self._early is not None or not handed:
+            return case
+        self._pending = None  # it reads the parameters themselves
+        return replace(case, source=standing(case.trace()))
 
     def _quickly(self, case: Case, quick: QuickJudge, own: alone) -> Decision | Declined | None:
         proof, dear = self._orders.proof, own.may_draw
@@ -456,6 +466,8 @@ class Turn:
         element = None if self.decision is None else self.decision.element
         if element is None or self._case is None:
             return False
+        if self._backup is not None and self._backup.is_late():
+            return False  # what is written to .grad now would be added to the next step
         with alone():
             if self._meeting is not None:
                 self._meeting.replace(element, self.group)
@@ -520,6 +532,7 @@ class Turn:
                 limit=self._accumulation.limit,
                 given=self.repaired or self._compiled is not None,
                 repaired=self.repaired,
+                apart=self._meeting is not None,
                 deadline=self.work.deadline,
             )
         settings = replace(self._orders.settings, confirm=Confirm.NEVER)
@@ -534,18 +547,3 @@ class Turn:
                 return found
         self.repaired = True
         return replace(found, verdict=Verdict.CLARKE)
-
-
-def run_call(call: BackwardCall, recorder: Recorder) -> Any:
-    """Let autograd do what the user asked for, unrecorded unless its results have a graph."""
-    with contextlib.nullcontext() if call.create_graph else recorder.aside():
-        return call.run()
-
-
-def forget(call: BackwardCall, recorder: Recorder) -> None:
-    """Drop the record of what a call differentiates, where autograd drops its graph."""
-    if not call.frees_graph:
-        return
-    for root in call.roots:
-        if isinstance(root, torch.Tensor):
-            release_nodes(recorder, root)

@@ -36,6 +36,11 @@ def are_fresh(leaves: Sequence[torch.Tensor]) -> bool:
     return True
 
 
+def are_handed_on(leaves: Sequence[torch.Tensor]) -> bool:
+    """Whether hooks of the user's, an optimizer's say, get gradients while autograd runs."""
+    return True in [bool(leaf._post_accumulate_grad_hooks) for leaf in leaves]  # noqa: SLF001 - as above
+
+
 class LeafWatch:
     """Temporary hooks that copy what arrives at each leaf, from `start` to `stop`.
 
@@ -123,6 +128,7 @@ class GradBackup:
         """Remember which gradients there were; with `values`, copy them."""
         self._leaves = tuple(leaves)
         self._before = tuple([leaf.grad for leaf in self._leaves])
+        self._versions = tuple([leaf._version for leaf in self._leaves])
         self._copies = tuple(
             [g.detach().clone() if values and g is not None else None for g in self._before]
         )
@@ -134,6 +140,14 @@ class GradBackup:
                 if before is not None and copy is not None:
                     before.detach().copy_(copy)
                 leaf.grad = before
+
+    def is_late(self) -> bool:
+        """Whether hooks have used gradients already: a step was made, or ``.grad`` is cleared."""
+        before = zip(self._leaves, self._versions, strict=True)
+        return any(
+            leaf._post_accumulate_grad_hooks and (leaf.grad is None or leaf._version != version)  # noqa: SLF001 - as above
+            for leaf, version in before
+        )
 
     def replace(self, wrong: Sequence[torch.Tensor], right: Sequence[torch.Tensor]) -> None:
         """Replace, in what ``.grad`` holds now, the part `wrong` by `right`."""

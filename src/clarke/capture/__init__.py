@@ -2,6 +2,7 @@
 
 from clarke.capture.again import dtypes_of, refilled, values_again, without_values
 from clarke.capture.applied import Applied
+from clarke.capture.aside import without
 from clarke.capture.book import memory_of
 from clarke.capture.collect import COMPILED, collect_opened, collect_trace, is_behind
 from clarke.capture.digest import digest
@@ -92,5 +93,6 @@ __all__ = [
     "structure_of",
     "tensor_at",
     "values_again",
+    "without",
     "without_values",
 ]

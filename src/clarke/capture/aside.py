@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
-from clarke.torch_private import is_entered, is_on_top, put_on, step_off, step_on, take_off
+from clarke.torch_private import (
+    is_entered,
+    is_on_top,
+    modes,
+    put_on,
+    step_off,
+    step_on,
+    take_off,
+)
 
 if TYPE_CHECKING:
     from clarke.capture.recorder import Recorder
@@ -40,6 +49,18 @@ class Aside:
             step_on(self._recorder)
         self._stepped_off = False
         self._recorder.paused = False
+
+
+def without(kind: type) -> contextlib.AbstractContextManager[object]:
+    """Takes the recorders of a kind off the modes of its thread: what runs is no part of a program.
+
+    Unlike after `Rest` they go on as they were.
+    """
+    stack = contextlib.ExitStack()
+    for mode in modes():
+        if type(mode) is kind:
+            stack.callback(put_on, mode, take_off(mode))
+    return stack
 
 
 class Rest:

@@ -261,6 +261,14 @@ def is_read_again(slot: Slot, tensor: torch.Tensor) -> bool:
     )
 
 
+def is_written_unseen(slot: Slot, tensor: torch.Tensor) -> bool:
+    """Whether something unrecorded (a compiled optimizer) has written to a leaf since it was read.
+
+    What is read from now on are other values; what was read before can no longer be run again.
+    """
+    return tensor.is_leaf and slot.version != version_of(slot, tensor)
+
+
 def is_constant(slot: Slot, tensor: torch.Tensor) -> bool:
     """Whether a tensor without gradient is a constant that has been read, of which no more is said.
 

@@ -19,6 +19,7 @@ from clarke.capture.live import (
     became_variable,
     is_constant,
     is_read_again,
+    is_written_unseen,
     place_of,
     version_of,
     was_unpacked,
@@ -76,6 +77,8 @@ class Reading(Book):
                 return self._new_variable(tensor, location)
         elif tensor.requires_grad:  # the common cases
             if slot.held is tensor and is_read_again(slot, tensor):
+                if slot.version != tensor._version and is_written_unseen(slot, tensor):
+                    return self._new_variable(tensor, location)
                 slot.virtual = False
                 return slot
             if self._is_followed(slot, tensor):

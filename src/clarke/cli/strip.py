@@ -24,6 +24,7 @@ def strip(
     for path in files:
         target = path.with_name(f"{path.name.removesuffix('.clarke')}.stripped.clarke")
         found = strip_file(path, target)
-        say(f"{target}: without {found.places} places and {found.names} names. It tells:")
+        told = f"places: {found.places}, names of tensors: {found.names}"
+        say(f"{target}: taken out: {told}. It still tells:")
         for line in found.remains:
             say(Line(line, "  ", "    "))

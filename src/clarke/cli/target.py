@@ -108,7 +108,10 @@ def _example(shapes: str, fill: str) -> list[torch.Tensor]:
     found = []
     for text in shapes.split(","):
         if not re.fullmatch(r"\(\)|\d+(x\d+)*", text):
-            raise InputError(f"--inputs takes shapes such as 4x4,4x4,(), not {shapes!r}.")
+            raise InputError(
+                f"--inputs takes shapes such as 4x4,4x4,(), not {shapes!r}. For inputs of other "
+                "kinds leave it out, and name a function that returns the function and its inputs."
+            )
         sizes = [] if text == "()" else [int(n) for n in text.split("x")]
         found.append(FILLS[fill](sizes, dtype=torch.float64, **drawn))
     return [x.requires_grad_() for x in found]

@@ -11,7 +11,7 @@ import typer
 from clarke.cli.apart import apart
 from clarke.cli.plain import state
 from clarke.cli.status import Exit
-from clarke.errors import ClarkeError, OutOfTimeError, ProofError, UnsupportedError
+from clarke.errors import ClarkeError, OutOfTimeError, ProofError
 from clarke.layout import Line
 from clarke.numerics import CHECK_SECONDS
 from clarke.proof import load
@@ -78,7 +78,7 @@ def _by_clarke(path: Path, seconds: float | None) -> tuple[int, str]:
     try:
         stored = load(path)
         defects = stored.defects(seconds=seconds)
-    except (ProofError, OutOfTimeError, UnsupportedError) as error:
+    except ClarkeError as error:
         return _told_of(error)
     if defects:
         return int(Exit.WRONG), f"rejected: {'; '.join(defects)}"

@@ -13,7 +13,7 @@ rounding can have done to it, from its derivatives by all that was computed on t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,7 @@ class Sample:
         error: What rounding can have done to the value.
         gradient: (n,) AD's gradient there, zeros times infinity as zeros.
         noise: (n,) what rounding can have done to the gradient.
+        mended: Infinite slopes were left out, as of values that are constant there.
     """
 
     moved: Array
@@ -69,6 +70,7 @@ class Sample:
     error: float
     gradient: Array
     noise: Array
+    mended: bool = False
 
     @property
     def distance(self) -> float:
@@ -158,16 +160,30 @@ class Beside:
             yield tuple(-d for d in direction)
 
     def along(self, direction: Sequence[torch.Tensor]) -> tuple[Sample, ...]:
-        """Samples along a ray, from far to near. Large coordinates move in proportion."""
+        """Samples along a ray, from far to near. Large coordinates move in proportion.
+
+        A value that is constant only near the point may be so by rounding, as the cosine of a small
+        angle is 1: what rounding can have done is then at least what it was farther out.
+        """
         size = peak(direction)
         found: list[Sample] = []
+        blurred: Sample | None = None
         for step in self.steps if size > 0 else ():
             self.deadline.ask("looking at the program beside the point")
             moved = tuple(
                 p + (step / size) * torch.clamp(p.abs(), min=1.0) * d
                 for p, d in zip(self.program.point, direction, strict=True)
             )
-            found.append(self._sample(moved, step))
+            sample = self._sample(moved, step)
+            if not sample.mended:
+                blurred = sample
+            elif blurred is not None:
+                sample = replace(
+                    sample,
+                    error=max(sample.error, blurred.error),
+                    noise=np.fmax(sample.noise, blurred.noise),
+                )
+            found.append(sample)
         return tuple(found)
 
     def _undefined(self, point: Sequence[torch.Tensor]) -> Sample:
@@ -193,7 +209,8 @@ class Beside:
         read = _read_backward(run, (analysis.trace if held else analysis.recorded).ops)
         gradient, adjoints = sober_adjoints(self.program, run)
         moved = flatten(point) - self._point
-        if step < math.inf and not all_finite(gradient):
+        mended = step < math.inf and not all_finite(gradient)
+        if mended:
             near = self._near(point, float(np.abs(moved).max(initial=0.0)))
             run = self.program.run(point, pieces=self._pieces)
             gradient, adjoints = sober_adjoints(self.program, run, near)
@@ -214,7 +231,7 @@ class Beside:
         noise = np.zeros_like(moved)
         if blur > 0 and step < math.inf:
             noise = blur / reach
-        return Sample(moved, value, error, flatten(gradient), noise)
+        return Sample(moved, value, error, flatten(gradient), noise, mended)
 
     def _near(self, point: Sequence[torch.Tensor], away: float) -> list[list[torch.Tensor]]:
         """Points so close to `point` that almost surely they see the same sides of all kinks."""

@@ -78,7 +78,7 @@ class Argument(ABC):
         return digest(ran.trace, ran.variables, vector, certificate.argument)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Certificate:
     """A proof of a verdict, of a quick one, or that a vector is in a set or not.
 
@@ -94,6 +94,9 @@ class Certificate:
     gradient: Tensors
     argument: Argument
     seal: str = ""
+
+    def __repr__(self) -> str:
+        return f"Certificate({type(self.argument).__name__}, seal={self.seal[:8]!r})"
 
     @property
     def recording(self) -> Recording:

@@ -18,6 +18,7 @@ from clarke.decide.model import Confirm, Culprit, Decision, Settings, Witness, w
 from clarke.decide.normal import outer_estimate
 from clarke.decide.responsible import culprits_of, responsible_kinks, wrong_functions
 from clarke.decide.rounding import Rounding, spacings
+from clarke.decide.summed import Lost, lost_terms, narrow_sums
 from clarke.decide.tied import is_narrow, rounded_ties
 from clarke.decide.tolerance import added, larger, ray_bounds, relative_difference, within
 from clarke.decide.verification import ad_weights, own_gradient
@@ -91,6 +92,12 @@ class Context:
     def is_narrow(self) -> bool:
         """Whether some of the program runs in half precision."""
         return is_narrow(self.program.analysis.trace)
+
+    @cached_property
+    def lost(self) -> Lost | None:
+        """What AD's gradient has lost in sums that kernels add up one by one in a narrow type."""
+        sums = narrow_sums(self.program)
+        return lost_terms(self.program, self.gradient, sums) if sums else None
 
     @cached_property
     def rounded(self) -> torch.Tensor:

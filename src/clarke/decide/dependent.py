@@ -104,7 +104,7 @@ def made_dependent(rows: Array, noise: Callable[[], Array]) -> Dependent | None:
     for row in exact:
         common = lcm(*(v.denominator for v in row))
         integers.append(primitive([v.numerator * (common // v.denominator) for v in row]))
-    lift = np.linalg.pinv(units[chosen]) / wide
+    lift = np.linalg.pinv(units[chosen]) * wide
     return Dependent(tuple(integers), lift, Rank(rank, off))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clarke.constraints import unflatten
 from clarke.decide.flat import ChamberCells
+from clarke.decide.minimum import units_of
 from clarke.decide.mixed import joint_direction
 from clarke.errors import OutOfTimeError, UnsupportedError
 from clarke.feasibility import find_witness
@@ -47,7 +48,21 @@ class Stationarity:
     stationary: bool | None
     descent: tuple[torch.Tensor, ...] | None
     slope: float
-    certificate: Certificate | None = None
+    certificate: Certificate | None = field(default=None, repr=False)
+
+    def __bool__(self) -> bool:
+        if self.stationary is None:
+            raise UnsupportedError(
+                "Whether zero is in the set is undecided: rounding decides, or selections that "
+                "could be neither proved nor excluded. Look at .stationary, which is None."
+            )
+        return self.stationary
+
+    def __str__(self) -> str:
+        told = {True: "stationary", False: "not stationary", None: "undecided"}[self.stationary]
+        if self.descent is None:
+            return told
+        return f"{told}; falls with slope {self.slope:.4g} along .descent"
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,15 +131,16 @@ def frechet(
     if source.norm is not None:
         return _below(source, vector, allowed, slope, deadline)
     limits = source.listed(deadline)
-    known = all(c.complete for c in limits.components)
+    known, units = all(c.complete for c in limits.components), units_of(limits)
     for atom, own in limits.combinations():
         deadline.ask("comparing slopes in {} cells", limits.count)
         rows, above = joint_direction(own, limits.size)[1], limits.element(atom) - vector
         if bool((np.abs(above) <= allowed).all()):
             continue
-        found = find_witness(np.concatenate([rows, -above[None]]), deadline=deadline)
+        found = find_witness(np.concatenate([rows, -above[None]]) * units, deadline=deadline)
         if found.direction is not None:
-            unit = found.direction / float(np.linalg.norm(found.direction))
+            unit = found.direction * units
+            unit /= float(np.linalg.norm(unit))
             excess = slope(unit, deadline) - float(vector @ unit)
             if excess < -float(np.abs(unit) @ allowed):
                 return Frechet(False, unflatten(unit, source.program.point), excess)
@@ -163,8 +179,9 @@ def descent_candidates(source: Source, deadline: Deadline) -> Iterator[Array]:
     if limits is None:
         return
     yield -limits.nearest(np.zeros(limits.size), deadline).point
+    units = units_of(limits)
     if len(limits.components) > 1:
-        yield from _joint_descent(limits, deadline)
+        yield from _joint_descent(limits, units, deadline)
         return
     cells = limits.components[0].cells
     if isinstance(cells, ChamberCells):
@@ -175,10 +192,10 @@ def descent_candidates(source: Source, deadline: Deadline) -> Iterator[Array]:
     for i in order:
         cell = cells[i]
         if cell.direction is not None:
-            yield from _downhill(cell.rows, cell.gradient, cell.direction, deadline)
+            yield from _downhill(cell.rows, cell.gradient, cell.direction, units, deadline)
 
 
-def _joint_descent(limits: LimitSet, deadline: Deadline) -> Iterator[Array]:
+def _joint_descent(limits: LimitSet, units: Array, deadline: Deadline) -> Iterator[Array]:
     if limits.count > _LOOKED_AT:
         # Component by component: the cell with the steepest own descent.
         picked = []
@@ -189,19 +206,21 @@ def _joint_descent(limits: LimitSet, deadline: Deadline) -> Iterator[Array]:
         return
     for atom, own in limits.combinations():
         direction, rows = joint_direction(own, limits.size)
-        yield from _downhill(rows, limits.element(atom), direction, deadline)
+        yield from _downhill(rows, limits.element(atom), direction, units, deadline)
 
 
 def _slope(direction: Array | None, gradient: Array) -> float:
     return float("inf") if direction is None else float(direction @ gradient)
 
 
-def _downhill(rows: Array, gradient: Array, inside: Array, deadline: Deadline) -> list[Array]:
+def _downhill(
+    rows: Array, gradient: Array, inside: Array, units: Array, deadline: Deadline
+) -> list[Array]:
     """A direction in a cell along which its own gradient descends, if there is one."""
     if float(gradient @ inside) < 0:
         return [inside]
     stacked = np.concatenate([rows, -gradient[None, :]])
     if not np.any(gradient):
         return []
-    outcome = find_witness(stacked, deadline=deadline)
-    return [] if outcome.direction is None else [outcome.direction]
+    outcome = find_witness(stacked * units, deadline=deadline)
+    return [] if outcome.direction is None else [outcome.direction * units]

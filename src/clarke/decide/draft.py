@@ -131,9 +131,8 @@ class Draft:
         for op in self.trace.ops:
             new = [*self._before.get(op.index, ())]
             if op.index not in self._instead:
-                own = op if not repeatable(op.func) else op.bare()
-                new.append(_renamed(own, renamed))
-            ops += [replace(o, index=len(ops) + i) for i, o in enumerate(new)]
+                new.append(op if not repeatable(op.func) else op.bare())
+            ops += [replace(_renamed(o, renamed), index=len(ops) + i) for i, o in enumerate(new)]
         output = renamed.get(self.trace.output, self.trace.output)
         used = {s for op in ops for s in input_slots(op)}
         externals = {

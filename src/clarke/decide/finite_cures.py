@@ -141,7 +141,13 @@ class _Trial:
 def _named(trace: Trace, culprit: Culprit) -> list[OpRecord]:
     """The operations that a culprit names."""
     key = culprit.operation, culprit.location
-    return [op for op in trace.ops if (op.shown, op.location) == key]
+    return [op for op in trace.ops if (op.shown, op.location) == key and not _is_power(op)]
+
+
+def _is_power(op: OpRecord) -> bool:
+    """Whether it is a square or the like, which is smooth: what stands in one line with a root."""
+    exponent = op.args[1] if op.short_name.rstrip("_") == "pow" else None
+    return isinstance(exponent, (int, float)) and exponent >= 1 and exponent == int(exponent)
 
 
 def _readers(trace: Trace, ops: Sequence[OpRecord]) -> Iterator[list[OpRecord]]:
@@ -169,8 +175,8 @@ def _candidates(ops: Sequence[OpRecord]) -> Iterator[_Rewriting]:
     if not ops:
         return
     name, shown = ops[0].short_name.rstrip("_"), ops[0].shown
-    if name == "sqrt" or (name == "pow" and ops[0].args[1] == 0.5):
-        yield _Rewriting("", _first(identities.root))
+    if name == "sqrt" or (name == "pow" and isinstance(ops[0].args[1], (int, float))):
+        yield _Rewriting("", identities.power)
     if name == "hypot":
         yield _Rewriting("", identities.hypot)
     if name in {"log", "log1p"}:

@@ -18,7 +18,7 @@ from clarke.decide.cells import Cell
 from clarke.decide.dependent import Dependent, Rank, exact_rank, made_dependent
 from clarke.errors import BudgetError
 from clarke.feasibility import find_witness
-from clarke.numerics import ARRAY_ENTRIES, EXACT_ROW_BITS, WITNESS_MARGIN
+from clarke.numerics import ARRAY_ENTRIES, EXACT_ROW_BITS, SURE_MARGIN, WITNESS_MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -252,7 +252,7 @@ def _made_sure(
     thin = np.flatnonzero(~sure)
     if len(thin):  # or the variables' units are far apart
         along, own = np.abs(directions[thin]), values[thin]
-        clear: Signs = np.all(own > WITNESS_MARGIN * (along @ np.abs(rows).T), axis=1)
+        clear: Signs = np.all(own > SURE_MARGIN * (along @ np.abs(rows).T), axis=1)
         if clear.any():
             noise = np.stack([f.noise() for f in forks])
             np.logical_and(clear, (own > 2 * (along @ noise.T)).all(axis=1), out=clear)

@@ -133,6 +133,8 @@ GUARDS: Mapping[str, Guard] = MappingProxyType(
 # What is said of an operation that stands for several; the first that was written counts.
 SAID: Mapping[str, str] = MappingProxyType(
     {
+        "pow": "The power p of squares is torch.abs(x) ** (2 * p), or with a sum of squares "
+        "torch.linalg.vector_norm(x, dim=...) ** (2 * p).",
         "stack": "The root of a sum of squares is torch.linalg.vector_norm(torch.stack((a, b)), "
         "dim=0), which has slope 0 at 0, a valid one.",
         "div": "The root of a mean of squares is torch.linalg.vector_norm(x) / x.numel() ** 0.5, "

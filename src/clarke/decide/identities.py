@@ -28,6 +28,15 @@ _PLACES = frozenset(
 WALKED = _PLACES | {"sum", "mean", "add", "rsub", "sub", "neg", "mul", "div", "relu", "clamp_min"}
 
 
+def power(draft: Draft, op: OpRecord) -> Ref | None:
+    """A root, or another small power, of a sum of squares as that of a norm."""
+    inner = root(draft, op.args[0])
+    exponent = 1.0 if named(op) == "sqrt" else 2.0 * op.args[1]
+    if inner is None or exponent == 1:
+        return inner
+    return draft.call(_ATEN.pow.Tensor_Scalar, inner, exponent)
+
+
 def root(draft: Draft, ref: Ref) -> Ref | None:
     """The root of a sum of squares as a norm."""
     op = draft.maker(ref)

@@ -27,7 +27,6 @@ from clarke.decide.nonfinite import judge_nonfinite
 from clarke.decide.origins import judge_beside_roundings, told_by_origin
 from clarke.decide.rungs import Rungs
 from clarke.decide.surroundings import only_guards
-from clarke.decide.tied import adding_up
 from clarke.decide.vectors import used_vectors
 from clarke.errors import OutOfMemoryError, OutOfTimeError, ReplayError
 from clarke.kinks import Hazard
@@ -192,10 +191,17 @@ def _decide(
     context = Rungs(program, gradient, relevance, settings, generator, run_gradient)
     context.given = given
     try:
+        kinks = bool(relevance.relevant.any()) or bool(relevance.hazards)
+        ours = not given and not analysis.recorded.applied  # who else may have made the gradient?
+        if ours and not kinks and context.lost is not None:
+            return replace(context.lost.decision(), analysis=analysis, relevance=relevance)
         found = _climb(context)
         if found.verdict is Verdict.NOT_CLARKE and not given:
             found = _unless_rounded(context, found)
         found = told_by_origin(context, found)
+        open_ = POSITIVE if not ours or found.out_of_time else (Verdict.UNDECIDED, *POSITIVE)
+        if found.verdict in open_ and context.lost is not None:
+            return replace(context.lost.decision(), analysis=analysis, relevance=relevance)
     except OutOfTimeError as error:
         return replace(context.undecided(str(error)), out_of_time=True)
     return found
@@ -212,8 +218,7 @@ def _unless_rounded(context: Rungs, found: Decision) -> Decision:
     narrow = {d for d in trace.slot_dtypes.values() if d.is_floating_point} - {torch.float64}
     if not narrow or trace.applied or not context.differs:
         return found
-    coarse = adding_up(context.program.analysis.recorded) is not None
-    if not (coarse or context.rounding.slight(context.gradient)):
+    if not (context.lost or context.rounding.slight(context.gradient)):
         return found  # no rounding is a good part of all that is added up
     settings = replace(context.settings, confirm=Confirm.NEVER)
     again = _climb(

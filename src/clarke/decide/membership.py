@@ -222,7 +222,7 @@ class Member(Argument):
             raise Defect("the distance to the set is another one")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Membership:
     """Whether a vector is in the Clarke subdifferential, with proof.
 
@@ -267,6 +267,9 @@ class Membership:
     def direction(self) -> Array | None:
         """(n,) a unit vector that separates, if outside."""
         return self.found.direction
+
+    def __repr__(self) -> str:
+        return f"Membership({self})"
 
     def __str__(self) -> str:
         if self.inside is None:

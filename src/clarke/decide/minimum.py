@@ -14,6 +14,7 @@ from clarke.constraints.nearby import nearby_points
 from clarke.constraints.relevance import Mixing, random_mixtures
 from clarke.decide.live import primal
 from clarke.decide.mixed import joint_direction
+from clarke.errors import UnsupportedError
 from clarke.feasibility import find_witness
 from clarke.numerics import JUMP_ROUNDINGS, MINIMUM_FLAT, VALUES_SAME
 from clarke.tangents import forward_mode
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     Slope = Callable[[Array, Deadline], float]  # the directional derivative
 
 _PARTLY = 4
+_FARTHEST = 1000  # powers of two whose reciprocals are floats
 
 
 @dataclass(frozen=True)
@@ -70,22 +72,34 @@ class LocalMinimum:
     order: int | None
     curvature: float = 0.0
 
+    def __bool__(self) -> bool:
+        if self.minimum is None:
+            raise UnsupportedError(
+                "Whether the point is a local minimum is undecided: slopes and curvature do not "
+                "tell. Look at .minimum, which is None."
+            )
+        return self.minimum
+
 
 def slopes_of_list(limits: LimitSet, allowed: Array, slope: Slope, deadline: Deadline) -> Slopes:
     """The smallest slope in every cell, by a linear program over its directions of size one.
 
     What it takes for a direction of descent may be one just outside of the cell: it counts if the
-    function falls along it.
+    function falls along it. Variables are measured in units in which their slopes are of size one.
     """
     rises = flat = True
-    for rows, gradient in _cells(limits):
+    units = units_of(limits)
+    allowed, own = allowed * units, allowed
+    for rows, gradient in _cells(limits, units):
         deadline.ask("looking for a direction of descent in {} cells", limits.count)
         lowest, direction = _lowest(rows, gradient)
         room = float(np.abs(direction) @ allowed) + MINIMUM_FLAT * float(np.abs(gradient).max())
         within = None
         if lowest < -room:
             within = find_witness(np.concatenate([rows, -gradient[None]]), deadline=deadline)
-            down = falling([direction, within.direction], allowed, slope, deadline)
+            inside = within.direction
+            ways = [direction * units, None if inside is None else inside * units]
+            down = falling(ways, own, slope, deadline)
             if down is not None:
                 return Slopes(False, down, flat=False)
         refused = within is not None and within.exact_multipliers is not None
@@ -123,9 +137,19 @@ def _is_flat(rows: Array, gradient: Array, allowed: Array) -> bool:
     return bool((np.abs(units.T @ shares - gradient) <= room).all())
 
 
-def _cells(limits: LimitSet) -> Iterator[tuple[Array, Array]]:
+def units_of(limits: LimitSet) -> Array:
+    """(n,) powers of two by which to multiply variables, so that no slope is far from another."""
+    sizes = np.abs(limits.base)
+    for c in limits.components:
+        sizes = sizes + np.abs(c.changes).max(axis=0)
+    powers = np.clip(np.frexp(np.where(sizes > 0, sizes, 1.0))[1], -_FARTHEST, _FARTHEST)
+    found: Array = np.ldexp(1.0, -powers)
+    return found
+
+
+def _cells(limits: LimitSet, units: Array) -> Iterator[tuple[Array, Array]]:
     for atom, own in limits.combinations():
-        yield joint_direction(own, limits.size)[1], limits.element(atom)
+        yield joint_direction(own, limits.size)[1] * units, limits.element(atom) * units
 
 
 def _lowest(rows: Array, gradient: Array) -> tuple[float, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,7 @@ from clarke.numerics import (
     BESIDE_AGREES,
     BESIDE_FAR,
     BESIDE_RATE,
+    BESIDE_ROUNDINGS,
     BESIDE_SMALL,
     LIMIT_STEPS,
     LIMIT_TOLERANCE,
@@ -131,7 +133,7 @@ def _surroundings(
         beside = Beside(program, generator, pieces=Pieces.NATURAL)
     found: NDArray[np.float64] | None = None
     for direction in beside.rays(RAY_PAIRS):
-        samples = beside.along(direction)
+        samples = _without_specks(beside.along(direction))
         # Finite in float64, it only overflowed or vanished in a narrower type.
         steep = None if ordinary else steepness(beside.here, samples)
         if steep is not None:
@@ -140,6 +142,24 @@ def _surroundings(
         if limit is not None and values_follow(beside.here, samples, limit.gradient):
             found = _sharper(program, limit.gradient, 8 * limit.error)
     return None, None if found is None else unflatten(found, program.point)
+
+
+def _without_specks(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Samples in which entries of the gradient that are rounding of the others count as zero.
+
+    A logit that is masked afterwards has one: it never settles, and is no slope.
+    """
+    sizes = np.max([np.abs(s.gradient) for s in samples], axis=0, initial=0.0)
+    least = _speck(float(sizes.max(initial=0.0)))
+    if not 0 < least < math.inf or bool((sizes > least).all()):
+        return samples
+    kept = (sizes > least).astype(np.float64)
+    return [replace(s, gradient=s.gradient * kept, noise=s.noise * kept) for s in samples]
+
+
+def _speck(size: float) -> float:
+    """What rounding leaves in the place of a zero beside entries of a size."""
+    return float(BESIDE_ROUNDINGS * np.finfo(np.float64).eps * size)
 
 
 def limits_beside(program: Program, generator: torch.Generator) -> list[NDArray[np.float64]]:
@@ -161,7 +181,7 @@ def _sharper(
     own = flatten(sober_gradient(program))
     size = float(np.abs(limit).max(initial=0.0))
     near = np.abs(own - limit) <= error + BESIDE_AGREES * np.maximum(np.abs(limit), size)
-    return own if bool(near.all()) else limit
+    return own * (np.abs(own) > _speck(size)) if bool(near.all()) else limit
 
 
 def values_follow(here: Sample, samples: Sequence[Sample], limit: NDArray[np.float64]) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clarke.kinks.steps import ComparisonRule
-from clarke.numerics import WITNESS_MARGIN
+from clarke.numerics import SURE_MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -115,7 +115,7 @@ def is_sure(rows: Sequence[Condition], direction: Array) -> bool:
     """Whether rows are positive by more than rounding, though variables' units are far apart."""
     for row in rows:
         value, along = float(row.values @ direction), np.abs(direction)
-        if value <= WITNESS_MARGIN * float(np.abs(row.values) @ along):
+        if value <= SURE_MARGIN * float(np.abs(row.values) @ along):
             return False
         if value <= 2 * float(row.noise() @ along):
             return False

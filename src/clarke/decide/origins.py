@@ -24,7 +24,6 @@ from clarke.decide.freed import with_roundings
 from clarke.decide.mixture import turn_of_selections
 from clarke.decide.model import Decision, Witness
 from clarke.decide.search import witness_selection
-from clarke.decide.tied import adding_up
 from clarke.decide.verification import own_gradient
 from clarke.decide.witnessed import Witnessed
 from clarke.errors import OutOfTimeError, ReplayError
@@ -98,14 +97,8 @@ def judge_beside_roundings(context: Context) -> Decision | None:
     tied = context.rounded & relevance.relevant
     if not bool(tied.any()):
         return None
-    adding = adding_up(program.analysis.recorded)
-    if adding is not None and context.differs:
-        return context.undecided(
-            f"{adding.shown} at {adding.location} adds up its gradient in half precision, where "
-            "small terms are lost beside their sum (PyTorch on the processor): it differs from "
-            "that of its own pieces by more than roundings of results explain. Keep such layers "
-            "in float32, as autocast does."
-        )
+    if context.lost is not None:
+        return context.lost.decision()
     freed = with_roundings(program, default_registry(), tied)
     if freed is None:
         return None

@@ -85,13 +85,13 @@ def _is_wrong(
 
 def culprits_of(program: Program, kinks: Sequence[int]) -> tuple[Culprit, ...]:
     """The operations of a set of kinks, with how many of them each has."""
-    counts: dict[int, int] = {}
-    for kink in kinks:
-        position = program.analysis.site_of(kink).position
-        counts[position] = counts.get(position, 0) + 1
+    named = np.sort(np.asarray(kinks, dtype=np.int64))
     found = []
-    for position, count in sorted(counts.items()):
-        op = program.analysis.sites[position].touch.op
+    for site in program.analysis.ordered():
+        ends = np.searchsorted(named, (site.first, site.first + site.touch.count))
+        count, op = int(ends[1] - ends[0]), site.touch.op
+        if not count:
+            continue
         many = "kinks" if count > 1 else "kink"
         found.append(Culprit(op.shown, op.location, f"{count} touched {many} that must agree"))
     return tuple(found)

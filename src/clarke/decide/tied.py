@@ -1,4 +1,4 @@
-"""What half precision makes of a program: ties by rounding alone, sums that lose their terms."""
+"""What half precision makes of a program: ties by rounding alone."""
 
 from __future__ import annotations
 
@@ -12,29 +12,15 @@ from clarke.steering import Pieces
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from clarke.capture import OpRecord, Trace
+    from clarke.capture import Trace
     from clarke.steering import Program
 
 _NARROW = (torch.float16, torch.bfloat16)
-# Whose backward kernels, on the processor, add up in the type of the gradient itself: of 4096 equal
-# terms in bfloat16 a sixteenth is left. Measured on torch 2.13.
-_ADDING_UP = frozenset(
-    {"native_layer_norm", "embedding", "index", "_embedding_bag", "avg_pool2d", "avg_pool3d"}
-)
 
 
 def is_narrow(trace: Trace) -> bool:
     """Whether some of a program runs in half precision."""
     return any(d in _NARROW for d in trace.slot_dtypes.values())
-
-
-def adding_up(trace: Trace) -> OpRecord | None:
-    """The first operation, in half precision, whose gradient may have lost most of its terms."""
-    for op in trace.ops:
-        made = {trace.slot_dtypes.get(s) for s in op.outputs if s is not None}
-        if op.differentiated and op.short_name in _ADDING_UP and made & set(_NARROW):
-            return op
-    return None
 
 
 def rounded_ties(program: Program) -> torch.Tensor:

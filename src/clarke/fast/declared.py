@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clarke.decide import Decision
 
 _KEPT: Final = 64  # programs and Functions
-_EARLIER: Final = " (measured at an earlier call)"
+EARLIER: Final = " (measured at an earlier call)"
 
 
 def is_rare(count: int) -> bool:
@@ -86,5 +86,5 @@ def _keys(trace: Trace, *, moving: bool) -> Iterator[tuple[Any, ...]]:
 
 
 def _of_earlier(found: Decision) -> Decision:
-    reason = found.reason.removesuffix(_EARLIER) + _EARLIER
+    reason = found.reason.removesuffix(EARLIER) + EARLIER
     return replace(found, reason=reason, analysis=None, relevance=None)

@@ -17,6 +17,7 @@ from clarke.fast.doubt import may_matter
 from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layered import Layered
 from clarke.fast.look import Findings, Look, nothing
+from clarke.fast.lossy import Lossy, sums_of
 from clarke.fast.repertoire import Repertoire
 from clarke.fast.vouched import Vouched
 from clarke.steering import Program, analyse
@@ -79,6 +80,7 @@ class QuickJudge:
         self.repertoire = Repertoire(registry)
         self.declared = Declared()
         self.vouched = Vouched()
+        self.lossy = Lossy()
 
     def decide(
         self,
@@ -183,14 +185,16 @@ class QuickJudge:
                 return Declined(trouble, op)
         if not _ordered(graph, found):
             return Declined("the directions of two layers get in each other's way")
-        if found.in_doubt or found.compared:
-            if found.settled:
+        found.sums = sums_of(graph.trace, None if run is None else run.plan.suspects)
+        open_ = found.in_doubt or found.compared
+        if open_ or found.sums:
+            if open_ and found.settled:
                 return Declined("a kink is touched that no bias settles")
             pending = Pending(graph, found, tuple(variables))
-            waits = found.in_parts or found.compared or _size(trace) > _EARLY
+            waits = found.in_parts or found.compared or bool(found.sums) or _size(trace) > _EARLY
             if gradient is not None or not waits:
                 return self.settle(pending, gradient, deadline, proof=proof)
-            return Declined("the gradient decides what a touched kink is worth", pending=pending)
+            return Declined("the gradient decides", pending=pending)
         if not proof and run is not None and not found.settled:
             return self._as_before(run.plan, graph, found)
         return self._verdict(graph, found, tuple(variables), tuple(gradient or ()), proof=proof)
@@ -218,6 +222,9 @@ class QuickJudge:
     ) -> Decision | Declined:
         """SMOOTH where no touched kink matters; the rest as `decide`."""
         graph, found = pending.graph, pending.found
+        told = self.lossy.recall(graph.trace) if found.sums else None
+        if told is not None:
+            return told
         found.dear()
         analysis = analyse(graph.trace, self._registry, deadline)
         held = gradient
@@ -233,6 +240,13 @@ class QuickJudge:
             generator = torch.Generator().manual_seed(self._seed)
             if may_matter(analysis, pending.variables, held, generator, deadline):
                 return Declined("a kink is touched that no bias settles")
+        if found.sums:
+            if gradient is None:
+                return Declined("a sum may have lost terms, which the gradient tells")
+            rest = (pending.variables, gradient, found.sums, deadline)
+            lost = self.lossy.compare(analysis, *rest)
+            if lost is not None:
+                return lost
         return self._verdict(graph, found, pending.variables, tuple(gradient or ()), proof=proof)
 
     def compared(

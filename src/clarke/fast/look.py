@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from clarke.fast.layers import PoolLayer
     from clarke.fast.pools import Rivals
     from clarke.kinks import KinkRule, Known, Registry, Touch
+    from clarke.steering.adding import OneByOne
 
 _ROUND: Final = frozenset({Hazard.CONE})  # whether it matters is seen as of other kinks
 _BOUND = 3  # position of the argument up to which a robust loss is a square
@@ -76,6 +77,7 @@ class Findings:
     whole: Fingerprints | None = None  # of all images, if they were at hand
     in_doubt: bool = False  # kinks are touched that no bias settles: do they matter?
     in_parts: bool = False  # some of these inside of operations that stand for several
+    sums: tuple[OneByOne, ...] = ()  # may have lost terms: only the gradient tells
     compared: bool = False  # autograd's own formulas may not hold: only the gradient tells
 
 

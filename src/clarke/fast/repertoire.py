@@ -15,6 +15,7 @@ from clarke.capture import DeclaredFunction, input_slots, structure_of
 from clarke.fast.graph import Graph, build_graph, trusted_externals
 from clarke.fast.layers import RELU
 from clarke.kinks import KinkRule, OpKind
+from clarke.steering.adding import suspects
 from clarke.steering.memory import only_by_steps
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from clarke.capture import OpRecord, Reached, Retraced, Structure, Trace
     from clarke.decide import Decision
     from clarke.kinks import Known, Registry
+    from clarke.steering.adding import Suspect
 
 KEPT: Final = 32  # programs
 _EAGER: Final = 8  # unknown programs in a row that are all taken in
@@ -38,6 +40,7 @@ class Plan:
         relus: Of these, the ReLUs of which signs are kept.
         typed: Of these, those that are smooth with the arguments that they had, of any value.
         ruled: Of these, those that have a rule whatever their values are, and nothing else.
+        suspects: Sums whose terms may be added up one by one in a narrow type.
         counted: Where nothing touched mattered the last time: the counts of its operations.
         smooth: The decision then.
     """
@@ -47,6 +50,7 @@ class Plan:
     relus: frozenset[int]
     typed: tuple[int, ...]
     ruled: Mapping[int, Known]
+    suspects: tuple[Suspect, ...] = ()
     counted: tuple[tuple[object, ...], ...] = ()
     smooth: Decision | None = None
 
@@ -166,7 +170,8 @@ class Repertoire:
                 relus.append(position)
             if _is_ruled(known) and not _is_complex(op, structure.trace):
                 ruled[position] = known
-        return Plan(graph, tuple(looked), frozenset(relus), tuple(typed), ruled)
+        sums = suspects(structure.trace)
+        return Plan(graph, tuple(looked), frozenset(relus), tuple(typed), ruled, sums)
 
 
 def _is_ruled(known: Known) -> bool:

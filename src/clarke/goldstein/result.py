@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,9 +43,9 @@ class NearStationary:
     element: Parts
     norm: float
     bound: float
-    elements: Array
-    weights: Array
-    points: Array
+    elements: Array = field(repr=False)
+    weights: Array = field(repr=False)
+    points: Array = field(repr=False)
 
     def __bool__(self) -> bool:
         if self.answer is None:
@@ -72,12 +72,16 @@ class Goldstein:
     eps: float
     norm: float
     exact: bool
-    elements: torch.Tensor
-    points: torch.Tensor
+    elements: torch.Tensor = field(repr=False)
+    points: torch.Tensor = field(repr=False)
     why: str
-    _inside: Array
-    _point: Parts
-    _gradient: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
+    _inside: Array = field(repr=False)
+    _point: Parts = field(repr=False)
+    _gradient: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]] = field(repr=False)
+
+    def __str__(self) -> str:
+        known = "all of them" if self.exact else f"maybe not all: {self.why}"
+        return f"Goldstein: {len(self.elements)} gradients within {self.eps:g}, {known}"
 
     @property
     def _limits(self) -> LimitSet:

@@ -18,7 +18,8 @@ from clarke.hunt.model import Find, Hunt
 from clarke.hunt.points import endless, pool, systematic
 from clarke.hunt.script import script_of
 from clarke.hunt.shrink import rows_dropped, shrunk
-from clarke.hunt.subject import Place, Subject
+from clarke.hunt.solve import followed
+from clarke.hunt.subject import Subject, places
 from clarke.numerics import (
     HUNT_CHECK_SECONDS,
     HUNT_LARGE,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clarke.hunt.glance import Glance
-    from clarke.hunt.subject import Look, Point
+    from clarke.hunt.subject import Look, Place, Point
     from clarke.report import Report
 
 
@@ -173,7 +174,7 @@ class _Search:
 
     def _holes(self) -> tuple[Find, ...]:
         """What is not finite, without places of which a valid gradient was found elsewhere."""
-        faults = [places for kind, places in self._finds if kind is Verdict.NONFINITE]
+        faults = [where for kind, where in self._finds if kind is Verdict.NONFINITE]
         return tuple(
             f for (_, at), f in self._nonfinite.items() if not any(p <= at for p in faults)
         )
@@ -236,8 +237,8 @@ class _Search:
         if not keys:
             return False
         kind = Verdict.NOT_CLARKE if glance.finite else Verdict.NONFINITE
-        if (kind, look.touched) in self._finds:
-            return True  # by all that is touched
+        if (kind, look.touched) in self._finds or (kind, look.broken) in self._finds:
+            return True  # by all that is touched, or by what made it so
         again = ("explained", keys[0])
         self._checks[again] += 1
         return self._checks[again] > HUNT_REPEATS
@@ -316,7 +317,7 @@ class _Search:
                 best = again, tried
                 return True
 
-            simple = shrunk(rows_dropped(point, holds), holds)
+            simple = shrunk(rows_dropped(point, holds), holds, self._follow)
             simple = tuple(x + 0.0 for x in simple)  # no negative zeros
             again = checked(simple)
             if again is not None and _same_fault(report, again):
@@ -324,6 +325,12 @@ class _Search:
             if again is not None and _kind(again) is not None:
                 self._keep(again, simple)  # a fault of its own
         return best
+
+    def _follow(self, point: Point, entry: tuple[int, int], new: float) -> Point | None:
+        try:
+            return None if self._is_late() else followed(self._subject, point, entry, new)
+        except Exception:  # noqa: BLE001 - the function may not take the point
+            return None
 
     def _keep(self, report: Report, point: Point) -> None:
         key = _key(report)
@@ -373,17 +380,10 @@ def _is_step(report: Report) -> bool:
     return finite and _kind(report) is Verdict.NOT_LIPSCHITZ
 
 
-def _places(report: Report) -> frozenset[Place]:
-    return frozenset(
-        Place(c.operation, c.location.file, c.location.line, c.location.module)
-        for c in report.culprits
-    )
-
-
 def _key(report: Report) -> tuple[Verdict | None, frozenset[Place]]:
-    return _kind(report), _places(report)
+    return _kind(report), places(report.culprits)
 
 
 def _same_fault(report: Report, other: Report) -> bool:
     """The same kind, by the same operations or fewer of them."""
-    return _kind(report) is _kind(other) and _places(other) <= _places(report)
+    return _kind(report) is _kind(other) and places(other.culprits) <= places(report.culprits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,19 +18,27 @@ if TYPE_CHECKING:
 _COUNTED = 10  # whole numbers up to here are equally easy to read
 _PAIRED = 12  # entries up to which every two are moved together
 _DIGITS = 1e9  # what a sum of numbers with few digits loses to rounding
+_SHORT = 3  # digits with which an entry is left as it is, where others would have to move
 _SIMPLE = (0.0, 1.0, -1.0, 2.0, -2.0, 3.0, 0.5, -0.5, 4.0, 5.0, 10.0, 0.25, 0.1, 100.0, 1000.0)
 
 
-def shrunk(point: Point, holds: Callable[[Point], bool]) -> Point:
+def shrunk(
+    point: Point,
+    holds: Callable[[Point], bool],
+    follow: Callable[[Point, tuple[int, int], float], Point | None] | None = None,
+) -> Point:
     """The simplest point found at which `holds` is still true.
 
     Args:
         point: Where it is true.
         holds: Whether the fault is there; false when time is up.
+        follow: The point with another value of one entry, and others moved so that the same kinks
+            are touched; None where there is none.
     """
+    follows = () if follow is None else (partial(_followed, follow),)
     for _ in range(3):
         before = point
-        for change in (_whole, _aligned, _together, _single, _along):
+        for change in (_whole, _aligned, _together, _single, *follows, _along):
             point = _greedy(point, change, holds)
         if all(torch.equal(a, b) for a, b in zip(before, point, strict=True)):
             break
@@ -140,6 +149,23 @@ def _single(point: Point, place: int) -> Iterator[Point]:
             yield point  # there was an entry, even if nothing is simpler
             return
         place -= x.numel()
+
+
+def _followed(
+    follow: Callable[[Point, tuple[int, int], float], Point | None], point: Point, place: int
+) -> Iterator[Point]:
+    """An unwieldy entry becomes simple, and others stay on the kinks with it."""
+    flat = [(i, j) for i, x in enumerate(point) for j in range(x.numel())]
+    if place >= len(flat):
+        return
+    i, j = flat[place]
+    value = float(point[i].reshape(-1)[j])
+    yield point
+    if complexity(value)[1] > _SHORT:
+        for new in (0.0, 1.0, float(round(value)), 0.5):
+            found = follow(point, (i, j), new)
+            if found is not None:
+                yield found
 
 
 def _along(point: Point, place: int) -> Iterator[Point]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,6 @@ from clarke.steering import Partial, Program, analyse
 from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Iterator, Sequence
 
     from clarke.hunt.subject import Point, Subject
@@ -65,6 +65,52 @@ def solved(
     )
 
 
+@leaves_no_trace
+def followed(subject: Subject, point: Point, entry: tuple[int, int], new: float) -> Point | None:
+    """The point with another value of one entry, and others moved so that its kinks stay touched.
+
+    Args:
+        subject: The function.
+        point: On the kinks.
+        entry: Which input, and which of its elements.
+        new: Its value.
+    """
+    arguments, _ = subject.call(point, vary=True)
+    moved = [a for a in arguments if isinstance(a, torch.Tensor) and a.requires_grad]
+    with prepared(subject.function, arguments, None) as run:
+        analysis = analyse(run.trace, run.registry, run.deadline)
+        slots = {id(e.tensor): e.slot for e in run.trace.leaves()}
+        touched = [
+            s for s in analysis.ordered() if s.touch.count and isinstance(s.rule, RegionRule)
+        ]
+        if len(moved) != len(point) or not touched or not all(id(x) in slots for x in moved):
+            return None
+        program = Program(analysis, [slots[id(x)] for x in moved], dtype=moved[0].dtype)
+        calls = _System(program, touched, [0.0] * len(touched)).calls(point)
+        drawn = [
+            (site, draw)
+            for site, call in zip(touched, calls, strict=True)
+            for draw in _zeros(site, call)
+        ][: int(HUNT_LISTED)]
+        if not drawn:
+            return None
+        system = _System(program, *zip(*drawn, strict=True))
+        start = [x.clone() for x in point]
+        start[entry[0]].view(-1)[entry[1]] = new
+        held = sum(x.numel() for x in point[: entry[0]]) + entry[1]
+        found = next(system.solutions(start, random.Random(0), held), None)  # noqa: S311 - no secret
+    return None if found is None else tuple(f.to(p) for f, p in zip(found, point, strict=True))
+
+
+def _zeros(site: Site, call: Call) -> Iterator[float]:
+    """Draws of the equations of an operation that hold: see `_gap`."""
+    choices = site.rule.split(call) if isinstance(site.rule, RegionRule) else ()
+    for which, gap in enumerate(choices):
+        flat = gap.detach().reshape(-1)
+        for place in (flat == 0).nonzero().squeeze(1).tolist():
+            yield (which + (place + 1 / 2) / len(flat)) / len(choices)
+
+
 class _System:
     """Equations between the variables: one drawn from each of some operations."""
 
@@ -72,6 +118,10 @@ class _System:
         self._partial = Partial(program, [site.touch.op for site in sites])
         self._sites = sites
         self._draws = draws
+
+    def calls(self, point: Sequence[torch.Tensor]) -> Sequence[Call]:
+        """What the operations read at a point."""
+        return self._partial.run(point, grad=False)[1]
 
     def equations(
         self, point: Sequence[torch.Tensor], *, grad: bool = True
@@ -89,9 +139,9 @@ class _System:
         return torch.cat(found), leaves
 
     def solutions(
-        self, start: list[torch.Tensor], rng: random.Random
+        self, start: list[torch.Tensor], rng: random.Random, held: int | None = None
     ) -> Iterator[list[torch.Tensor]]:
-        """Newton's method on as few variables as there are equations, or on all."""
+        """Newton's method on as few variables as there are equations, without one that is held."""
         sizes = [x.numel() for x in start]
         flat = torch.cat([x.reshape(-1) for x in start])
 
@@ -110,7 +160,10 @@ class _System:
                     e, list(leaves), retain_graph=True, materialize_grads=True
                 )
                 rows.append(torch.cat([g.reshape(-1) for g in grads]))
-            return equations.detach()[: int(HUNT_LISTED)], torch.stack(rows)
+            every = torch.stack(rows)
+            if held is not None:
+                every[:, held] = 0
+            return equations.detach()[: int(HUNT_LISTED)], every
 
         values, before = flat.clone(), torch.inf
         columns: torch.Tensor | None = None

@@ -11,15 +11,17 @@ import torch
 
 from clarke.capture import all_finite
 from clarke.check import check
+from clarke.decide.disagree import name_nonfinite
 from clarke.errors import InputError
 from clarke.numerics import HUNT_LISTED
 from clarke.prepare import prepared
-from clarke.steering import analyse
+from clarke.steering import Program, analyse
 from clarke.undo import leaves_no_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from clarke.decide.model import Culprit
     from clarke.report import Report
     from clarke.steering import Analysis, Site
 
@@ -57,6 +59,7 @@ class Look:
         features: Touched kinks, and pairs of them: what coverage counts.
         constants: Numbers that stand in the program.
         outer: Variables that are no inputs: parameters that the function closes over.
+        broken: What made the gradient NaN or infinite, where it is.
     """
 
     sites: frozenset[Place]
@@ -64,6 +67,7 @@ class Look:
     features: frozenset[Any]
     constants: tuple[float, ...]
     outer: tuple[torch.Tensor, ...]
+    broken: frozenset[Place] = frozenset()
 
 
 class Subject:
@@ -147,12 +151,14 @@ class Subject:
             touched = [s for s in sites if s.touch.count]
             finite = all_finite(run.gradient)
             given = {id(a) for a in arguments}
+            named = () if finite else name_nonfinite(Program(analysis, run.slots))
             return Look(
                 frozenset(place_of(s) for s in sites),
                 frozenset(place_of(s) for s in touched),
                 frozenset(_features(touched)) | ({"nonfinite"} if not finite else set()),
                 tuple(dict.fromkeys(_constants(analysis))),
                 tuple(x for x in run.leaves if id(x) not in given),
+                places(named),
             )
 
     def tries(self, point: Point) -> Look | None:
@@ -197,6 +203,13 @@ def place_of(site: Site) -> Place:
     """Where a site stands."""
     op = site.touch.op
     return Place(op.shown, op.location.file, op.location.line, op.location.module)
+
+
+def places(culprits: Sequence[Culprit]) -> frozenset[Place]:
+    """Where operations that are named stand."""
+    return frozenset(
+        Place(c.operation, c.location.file, c.location.line, c.location.module) for c in culprits
+    )
 
 
 def _features(touched: Sequence[Site]) -> Iterator[Any]:

@@ -69,7 +69,8 @@ class OrderRule(ChoiceRule):
                 where = where.movedim(dim, -1).reshape(table.shape)
             placed = self.place(call, table)
             base, elements, column = self._outputs(op, table, where, placed, dim)
-            ordered, order = table.sort(dim=1, stable=True)
+            # torch warns of searching where memory has gaps, as it has after another dimension.
+            ordered, order = table.contiguous().sort(dim=1, stable=True)
             values = ordered.gather(1, placed.places)
             low = torch.searchsorted(ordered, values)
             high = torch.searchsorted(ordered, values, right=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Cell = int
     Where = tuple[int, int]  # an operation, and an element of its result
 
+NOWHERE = (-1, 0)  # of what is no kink of an operation
 UNKNOWN = -(2**48)  # a cell of which nothing is known: reading it ends the lowering
 
 
@@ -98,6 +99,10 @@ class Cells:
         """Whether a cell depends on a variable other than through signs."""
         return self.value(cell) is None and self._moves[cell]
 
+    def is_told(self, where: Where) -> bool:
+        """Whether a touched kink stands there."""
+        return where in self._rows
+
     # --- instructions -----------------------------------------------------------------------------
 
     def products(self, pairs: Sequence[tuple[Cell, Cell]]) -> Cell:
@@ -150,9 +155,10 @@ class Cells:
     def largest(self, cells: Sequence[Cell], where: Where) -> Cell:
         """The largest of some cells; the kink is at `where`."""
         known = [self.value(c) for c in cells]
-        if None not in known:
-            return self.constant(max(k for k in known if k is not None))
-        return self._write(Word.MAX, cells, where)
+        if None in known:
+            return self._write(Word.MAX, cells, where)
+        self._note(Word.MAX, cells, where)
+        return self.constant(max(k for k in known if k is not None))
 
     def smallest(self, cells: Sequence[Cell], where: Where) -> Cell:
         """The smallest of some cells; the kink is at `where`."""
@@ -161,9 +167,10 @@ class Cells:
     def sign(self, x: Cell, where: Where) -> Cell:
         """1, 0 or -1, constant beside the kinks; the kink is at `where`."""
         known = self.value(x)
-        if known is not None:
-            return self.constant((known > 0) - (known < 0))
-        return self._write(Word.SIGN, (x,), where)
+        if known is None:
+            return self._write(Word.SIGN, (x,), where)
+        self._note(Word.SIGN, (x,), where)
+        return self.constant((known > 0) - (known < 0))
 
     def pick(self, by: Cell, below: Cell, at: Cell, above: Cell) -> Cell:
         """One of three cells, by the sign of a cell that does not move."""
@@ -173,6 +180,25 @@ class Cells:
         if self.moves(by):
             raise NoInstructionsError("a choice by a number that varies")
         return below if below == at == above else self._write(Word.PICK, (by, below, at, above))
+
+    def at_place(self, places: Cell, place: int, other: Cell, own: Cell) -> Cell:
+        """A cell if a number that does not move is that of its place, else another cell."""
+        off = self.sign(self.add((places, 1), (self.constant(place), -1)), NOWHERE)
+        return self.pick(off, other, own, other)
+
+    def place_of_largest(self, cells: Sequence[Cell]) -> Cell:
+        """At which place the largest of some cells stands; the first of several."""
+        best, found = cells[0], self.zero
+        for n, cell in enumerate(cells[1:], 1):
+            later = self.sign(self.subtract(cell, best), NOWHERE)
+            found = self.pick(later, found, found, self.constant(n))
+            best = self.largest((best, cell), NOWHERE)
+        return found
+
+    def _note(self, word: Word, read: Sequence[Cell], where: Where) -> None:
+        """A kink of constants is written where the file names it, and read by nobody."""
+        if self.is_told(where):
+            self._write(word, read, where)
 
     def _write(self, word: Word, read: Sequence[Cell], where: Where | None = None) -> Cell:
         key = (word, -1 if where is None else self._rows.get(where, -1), *read)

@@ -181,6 +181,7 @@ def save_certificate(
         theorem: The argument, as the report names it.
 
     Raises:
+        InputError: It is none of these, or an answer that is open.
         UnsupportedError: The program holds what has no form in a file: a custom Function, operators
             of somebody else, sparse or complex constants.
         ModifiedSinceError: The program's tensors have changed since it was judged.
@@ -198,6 +199,12 @@ def save_certificate(
     if isinstance(argument, Layered):  # it is put together when it is asked for
         proof = argument.whole(program, proof.gradient)
     elif isinstance(argument, Member):
+        if argument.inside is None:
+            raise InputError(
+                "Whether the vector is in the set is open (inside is None), so that there is no "
+                "proof to save. Ask of a vector farther from its boundary, or give the set more "
+                "time (seconds=)."
+            )
         proof = replace(proof, argument=argument.with_directions(program))
     elif isinstance(argument, Smallest):
         member = argument.member.with_directions(program)

@@ -16,7 +16,8 @@ from clarke.kinks.model import broadcast_shape
 from clarke.numerics import INSTRUCTION_NUMBERS
 from clarke.proof.cells import UNKNOWN, Cells, NoInstructionsError
 from clarke.proof.claims import touched
-from clarke.proof.moved import INDEXED, MOVED
+from clarke.proof.moved import CHOSEN, INDEXED, MOVED
+from clarke.proof.ordered import ORDERED
 from clarke.proof.pointwise import meaning_of
 from clarke.proof.wholes import REDUCED, WHOLE, reduced
 
@@ -110,6 +111,8 @@ class _Lowered:
         self.cells = Cells(sum(sizes), rows)
         self._trace = trace
         self._slots: dict[int, torch.Tensor] = {}
+        self._kinked = {op for op, _ in rows}
+        self._unmade: dict[int, NoInstructionsError] = {}  # by slot, why it has no cells
         self._kinds = {s: e.tensor.dtype for s, e in trace.externals.items()}
         memories: dict[int, torch.Tensor] = {}
         for slot, e in sorted(trace.externals.items()):
@@ -149,15 +152,21 @@ class _Lowered:
             if op.reads_stopped or op.hidden_write or op.resaved:
                 raise NoInstructionsError(f"what {op.name} hides from autograd")
             try:
-                self._lower(number, op)
-            except NoInstructionsError:
-                raise
-            except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-                raise NoInstructionsError(f"the operator {op.name} with its arguments") from error
-        found = self._slots.get(self._trace.output)
-        if found is None or found.numel() != 1:
+                self._lower_or_tell(number, op)
+            except NoInstructionsError as error:  # it counts where somebody reads what was made
+                if op.func._schema.is_mutable or number in self._kinked:
+                    raise
+                self._unmade |= {s: error for s in op.outputs if s is not None}
+        found = self._resolved(Ref(self._trace.output))
+        if found.numel() != 1:
             raise NoInstructionsError("a result that is not one number")
         return int(found)
+
+    def _lower_or_tell(self, number: int, op: OpRecord) -> None:
+        try:
+            self._lower(number, op)
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            raise NoInstructionsError(f"the operator {op.name} with its arguments") from error
 
     def _lower(self, number: int, op: OpRecord) -> None:
         args = [self._resolved(a) for a in op.args]
@@ -170,6 +179,8 @@ class _Lowered:
         several = found if isinstance(found, (list, tuple)) else (found,)
         if not (op.differentiated or in_place) and any(self._moves(t) for t in several):
             raise NoInstructionsError(f"{op.name}, recorded as constant, which varies")
+        rest = [slot for slot in op.outputs[len(several) :] if slot is not None]
+        self._unmade |= dict.fromkeys(rest, NoInstructionsError(f"what {op.name} returns besides"))
         for slot, tensor in zip(op.outputs, several, strict=False):
             if slot is not None:
                 self._slots[slot] = tensor
@@ -191,15 +202,16 @@ class _Lowered:
             "default",
         ):
             return lambda args, named: reduced(REDUCED[base], self.cells, number, *args, **named)
-        if base in WHOLE:
-            return lambda args, named: WHOLE[base](self.cells, number, *args, **named)
+        whole = WHOLE.get(base) or ORDERED.get(base)
+        if whole is not None:
+            return lambda args, named: whole(self.cells, number, *args, **named)
         if self._is_constant(op):
             return lambda args, named: self._made(op)  # noqa: ARG005 - their numbers are asked for
         raise NoInstructionsError(f"the operator {op.name}")
 
     def _is_constant(self, op: OpRecord) -> bool:
         """Whether nothing that an operation reads depends on a variable, or on chance."""
-        read = [self._slots[s] for s in input_slots(op)]
+        read = [self._resolved(Ref(s)) for s in input_slots(op)]
         cells = {c for t in read for c in t.reshape(-1).tolist()}
         return (
             default_registry().repeatable(op.func)
@@ -215,6 +227,8 @@ class _Lowered:
 
     def _resolved(self, value: Any) -> Any:
         if isinstance(value, Ref):
+            if value.slot in self._unmade:
+                raise self._unmade[value.slot]
             return self._slots[value.slot]
         return [self._resolved(v) for v in value] if isinstance(value, (list, tuple)) else value
 
@@ -229,11 +243,48 @@ class _Lowered:
         if base == "index_put" and any(args[3:]):
             raise NoInstructionsError("entries that are added at places")
         if base in INDEXED:
-            args[INDEXED[base]] = self._values(op.args[INDEXED[base]])
+            at = INDEXED[base]
+            if base in CHOSEN and self._is_chosen(args[at]):
+                return self._choose(op, args, CHOSEN[base](*args))
+            args[at] = self._values(op.args[at])
         found = op.func(*args, **{k: v for k, v in named.items() if k != "dtype"})
         sizes = [t.numel() for t in found] if isinstance(found, (list, tuple)) else [found.numel()]
         if sum(sizes) > INSTRUCTION_NUMBERS:
             raise NoInstructionsError("a program that is too large for exact arithmetic")
+        return found
+
+    def _is_chosen(self, places: torch.Tensor | list[torch.Tensor | None]) -> bool:
+        """Whether places depend on variables, as those of an `argmax` do."""
+        tensors = [t for t in (places if isinstance(places, list) else [places]) if t is not None]
+        cells = {c for t in tensors for c in t.reshape(-1).tolist()}
+        return len(tensors) == 1 and any(self.cells.value(c) is None for c in cells)
+
+    def _choose(self, op: OpRecord, args: list[Any], chosen: tuple[int, Any]) -> torch.Tensor:
+        """Entries at places that vary: what stands at each place, picked where it is the place."""
+        count, places = chosen
+        at = INDEXED[op.func._schema.name.removeprefix("aten::")]
+        found: torch.Tensor | None = None
+        for place in range(count):
+            alike = [
+                None if t is None else torch.full_like(t, place)
+                for t in (args[at] if isinstance(args[at], list) else [args[at]])
+            ]
+            args_here = [*args]
+            args_here[at] = alike if isinstance(args[at], list) else alike[0]
+            there: torch.Tensor = op.func(*args_here)
+            if found is None:
+                found = there
+                continue
+            rows = zip(
+                places.expand(there.shape).reshape(-1).tolist(),
+                found.reshape(-1).tolist(),
+                there.reshape(-1).tolist(),
+                strict=True,
+            )
+            cells = [self.cells.at_place(p, place, other, own) for p, other, own in rows]
+            found = torch.tensor(cells, dtype=torch.int64).reshape(there.shape)
+        if found is None:
+            raise NoInstructionsError("a place in a tensor without entries")
         return found
 
     def _copied(self, op: OpRecord, tensor: torch.Tensor, kind: torch.dtype | None) -> torch.Tensor:

@@ -291,8 +291,10 @@ def _overload(name: Any, what: str) -> Any:
     packet, _, overload = rest.partition(".")
     if space == "aten" and packet.isidentifier() and overload.isidentifier():
         func = getattr(getattr(torch.ops.aten, packet, None), overload, None)
-        if isinstance(func, torch._ops.OpOverload) and (
-            default_registry().known(func).kind is not OpKind.UNKNOWN
+        known = default_registry().known(func) if isinstance(func, torch._ops.OpOverload) else None
+        if known is not None and (
+            known.kind is not OpKind.UNKNOWN
+            or known.lowering is not None
             or classify(name) is not None
             or packet in _OF_INTEGERS
         ):

@@ -6,7 +6,9 @@ first, which tells how large its results would be, and only then on values.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from clarke.capture import dtypes_of
 from clarke.errors import OutOfTimeError, ProofError, in_a_line
+from clarke.kinks.facts import words
 from clarke.numerics import PROOF_VALUES
 from clarke.proof.container import refuse
 
@@ -23,8 +26,19 @@ if TYPE_CHECKING:
     from clarke.deadline import Deadline
 
 _ALL = 16  # times PROOF_VALUES, for all operations together
-# How many results these have depends on values: no more than there are entries, with their places.
-_BY_VALUE = frozenset({"nonzero", "masked_select", "index", "_unique2", "unique_dim"})
+# How many results these have depends on values, so that tensors without memory do not tell: at most
+# this many, besides one for each entry that is read, with its place.
+_BY_VALUE: Mapping[str, Callable[..., int]] = MappingProxyType(
+    {
+        **dict.fromkeys(words("nonzero masked_select index"), lambda *_, **__: 0),
+        **dict.fromkeys(words("_unique _unique2 unique_dim"), lambda *_, **__: 0),
+        **dict.fromkeys(words("unique_consecutive unique_dim_consecutive"), lambda *_, **__: 0),
+        "bincount": lambda t, _=None, least=0, **named: max(
+            int(t.max()) + 1 if t.numel() else 0, named.get("minlength", least)
+        ),
+        "repeat_interleave": lambda t, **_: int(t.sum()),
+    }
+)
 
 
 def first_run(trace: Trace, deadline: Deadline) -> Trace:
@@ -60,13 +74,14 @@ class _Bounded(TorchDispatchMode):
         shapes = {k: "meta" if k == "device" else _shape(v) for k, v in kwargs.items()}
         if not any(isinstance(a, torch.Tensor) for a in tree_leaves((args, kwargs))):
             shapes["device"] = "meta"
+        bound = _BY_VALUE.get(func.overloadpacket.__name__)
         try:
             made = func(*tree_map(_shape, args), **shapes)
-        except NotImplementedError:
-            if func.overloadpacket.__name__ not in _BY_VALUE:
+            sizes = [t.numel() for t in tree_leaves(made) if isinstance(t, torch.Tensor)]
+        except (NotImplementedError, RuntimeError):
+            if bound is None:
                 raise
-            made = ()
-        sizes = [t.numel() for t in tree_leaves(made) if isinstance(t, torch.Tensor)]
+            sizes = [bound(*args, **kwargs)]
         self._total += sum(sizes)
         if max(sizes, default=0) > PROOF_VALUES or self._total > _ALL * PROOF_VALUES:
             raise refuse(f"{self.last} makes {sum(sizes)} values, too many with those before it")

@@ -69,6 +69,8 @@ def _remains(content: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) ->
     return [
         f"{len(program['ops'])} operations of torch with their arguments",
         f"the {sum(t.numel() for t in read):,} numbers that they read: parameters and data{shape}",
-        f"the gradient, the verdict ({content['verdict']}) and what proves it",
+        "the gradient, and no proof: a step that is still to be judged"
+        if content["claim"]["kind"] == "nothing"
+        else f"the gradient, the verdict ({content['verdict']}) and what proves it",
         f"the versions: {versions}",
     ]

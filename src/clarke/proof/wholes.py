@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import product
-from math import prod
+from itertools import accumulate, product
+from math import inf, prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,8 @@ REDUCED: Mapping[str, Reduction] = MappingProxyType(
         "amin": lambda c, w, cells: c.smallest(cells, w),
         "min": lambda c, w, cells: c.smallest(cells, w),
         "logsumexp": logsumexp,
+        "argmax": lambda c, _, cells: c.place_of_largest(cells),
+        "argmin": lambda c, _, cells: c.place_of_largest([c.add((x, -1)) for x in cells]),
     }
 )
 
@@ -97,6 +99,32 @@ def _cumsum(c: Cells, _: int, t: Tensor, dim: int, dtype: Any = None) -> Tensor:
         return [c.add(*((x, 1) for x in cells[: n + 1])) for n in range(len(cells))]
 
     return _along(t, [dim], row) if t.dim() else t.clone()
+
+
+def _cumprod(c: Cells, _: int, t: Tensor, dim: int, dtype: Any = None) -> Tensor:  # noqa: ARG001 - changes no number
+    def row(cells: list[Cell]) -> list[Cell]:
+        return list(accumulate(cells, c.times))
+
+    return _along(t, [dim], row) if t.dim() else t.clone()
+
+
+def _norm(c: Cells, op: int, t: Tensor, order: Any = 2, *where: Any, **named: Any) -> Tensor:
+    """Lengths. Of zero that of order 2 has a ball of derivatives, for which there is no word."""
+    if order == 2:
+        squares = _tensor([c.times(x, x) for x in t.reshape(-1).tolist()], t.shape)
+        found = reduced(REDUCED["sum"], c, op, squares, *where, **named)
+        if any(c.is_told((op, n)) for n in range(found.numel())):
+            raise NoInstructionsError("a norm of zero")
+        return _tensor([c.smooth(Word.SQRT, x) for x in found.reshape(-1).tolist()], found.shape)
+    if order not in (1, inf):
+        raise NoInstructionsError(f"a norm of order {order}")
+    sizes = [c.largest([c.add((x, -1)), x], (op, n)) for n, x in enumerate(t.reshape(-1).tolist())]
+    total = REDUCED["sum" if order == 1 else "amax"]
+    return reduced(total, c, op, _tensor(sizes, t.shape), *where, **named)
+
+
+def _on_diagonal(c: Cells, _: int, t: Tensor, *where: Any) -> Tensor:
+    return torch.diag_embed(t - c.zero, *where) + c.zero
 
 
 def _scatter_add(c: Cells, _: int, t: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
@@ -354,6 +382,9 @@ WHOLE: Mapping[str, Whole] = MappingProxyType(
         "nll_loss_forward": _nll,
         "mse_loss": _mse,
         "cumsum": _cumsum,
+        "cumprod": _cumprod,
+        "linalg_vector_norm": _norm,
+        "diag_embed": _on_diagonal,
         "scatter_add": _scatter_add,
         "index_add": _index_add,
         "triu": _triangle(torch.triu),

@@ -148,10 +148,15 @@ class Program:
         other.deadline = deadline
         return other
 
+    @property
+    def tensors(self) -> Mapping[int, torch.Tensor]:
+        """Every tensor of the program, in its type of replays."""
+        return self.run(grad=False).tensors
+
     @cached_property
     def _sizes(self) -> dict[int, int]:
         """Elements of every tensor of the program."""
-        return _elements(self.run(grad=False).tensors)
+        return _elements(self.tensors)
 
     @cached_property
     def _known_roundoffs(self) -> dict[tuple[Trace, bool], Roundoffs]:

@@ -18,7 +18,7 @@ from clarke.steering.cancelling import ADJOINTS, ELEMENTWISE, WHOLE
 from clarke.steering.memory import aliases, shared_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from clarke.capture import OpRecord, Trace
     from clarke.kinks import Call
@@ -30,7 +30,7 @@ _SINGLE = frozenset({"hardsigmoid"})
 # Kernels that add up the terms of equal indices one after the other, in the type of the values
 # (measured likewise: of 4096 ones in bfloat16 they make 256).
 _ONE_BY_ONE = frozenset(
-    {"index", "index_add", "index_put", "embedding", "take", "put", "unfold", "embedding_bag"}
+    {"index", "index_add", "index_put", "embedding", "take", "put", "unfold", "_embedding_bag"}
 )
 # Products of two tensors that add up many terms, in whatever order the library finds fastest.
 _PRODUCTS = frozenset(
@@ -230,6 +230,11 @@ def additions(op: OpRecord, call: Call) -> float:
     indices = [i for i in given if isinstance(i, torch.Tensor) and i.dtype == torch.int64]
     if not indices or not all(i.numel() for i in indices):
         return 1.0
+    return most_repeated(indices)
+
+
+def most_repeated(indices: Sequence[torch.Tensor]) -> float:
+    """How often the most frequent place stands among indices, one tensor per dimension."""
     place = torch.zeros((), dtype=torch.int64)
     for index in torch.broadcast_tensors(*indices):
         low, high = index.aminmax()

@@ -151,3 +151,18 @@ def _meets_smoothly(
 
 def _is_float(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def elementwise_result(op: OpRecord, read: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    """The result on the meta device where it has the layout of all that is read; else None.
+
+    Asking torch for it may load all of its compiler.
+    """
+    func, first = op.func, read[0] if read else None
+    if first is None or torch.Tag.pointwise not in func.tags or func._schema.is_mutable:
+        return None
+    if len(func._schema.returns) != 1 or "memory_format" in op.kwargs:
+        return None
+    layout = first.shape, first.stride()
+    alike = all(t is not None and (t.shape, t.stride()) == layout for t in read)
+    return torch.empty_like(first) if alike else None

@@ -24,7 +24,7 @@ from clarke.theorems.affine import (
     is_dead,
     known_dead,
 )
-from clarke.theorems.proxies import is_pair, kink_points
+from clarke.theorems.proxies import elementwise_result, is_pair, kink_points
 from clarke.theorems.step import Step
 from clarke.theorems.structure import Context, Fault, KinkSite, Leaf, LostBias, Structure
 from clarke.theorems.text import place
@@ -263,10 +263,11 @@ class _Walk:
                 return torch.device("meta")
             return filled(value, known)
 
+        if (plain := elementwise_result(op, [*map(self.meta.get, input_slots(op))])) is not None:
+            return [plain]
         try:
             with torch.no_grad():
-                args = [meta(a) for a in op.args]
-                found = op.func(*args, **{k: meta(v) for k, v in op.kwargs.items()})
+                found = op.func(*map(meta, op.args), **{k: meta(v) for k, v in op.kwargs.items()})
         except Exception:  # noqa: BLE001 - an operation without a meta form has no known shape
             return [None] * len(op.outputs)
         flat = list(found) if isinstance(found, (list, tuple)) else [found]
