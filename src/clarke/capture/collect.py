@@ -281,7 +281,7 @@ def external_of(slot: Slot) -> External:
 
 def _external(slot: Slot, tensor: torch.Tensor) -> External:
     name = ""
-    if tensor.requires_grad and not slot.storage.writers:
+    if tensor.requires_grad and not (slot.storage.writers or _is_viewed_without(tensor)):
         if tensor.is_leaf:
             origin = Origin.LEAF
         else:
@@ -290,7 +290,7 @@ def _external(slot: Slot, tensor: torch.Tensor) -> External:
             origin = Origin.CUSTOM_FUNCTION if is_from_custom(tensor) else Origin.UNSEEN
     else:
         origin = Origin.CONSTANT
-        if tensor.requires_grad and slot.storage.snapshot is None:
+        if slot.storage.writers and tensor.requires_grad and slot.storage.snapshot is None:
             origin = Origin.UNSEEN
             name = type(tensor.grad_fn).__name__
     shown, version, whole = _gathered(slot, tensor)
@@ -309,6 +309,15 @@ def _external(slot: Slot, tensor: torch.Tensor) -> External:
         before=None if _moved(slot, tensor) else slot.before,
         gathered=whole,
     )
+
+
+def _is_viewed_without(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is a view of a variable, made under ``no_grad``.
+
+    It says that it requires a gradient, as its base does, and is a leaf; autograd gives it none.
+    """
+    base = tensor._base  # noqa: SLF001 - has no public name
+    return tensor.is_leaf and base is not None and base.requires_grad
 
 
 def _gathered(slot: Slot, tensor: torch.Tensor) -> tuple[torch.Tensor, int, torch.Tensor | None]:
