@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from clarke.constraints import random_tangents
+from clarke.constraints import flatten, random_tangents
 from clarke.decide.allowed import least_bounds
 from clarke.decide.certificate import Certificate, exactly
 from clarke.decide.detached import read_into_python
@@ -252,6 +252,17 @@ class Context:
             f"AD's gradient differs from the derivative of the selected pieces by {gap:.2g}, "
             "relative: some operation's own derivative formula is not that of its pieces.",
             culprits=wrong_functions(self.program.analysis) or self.disagreement(None),
+        )
+
+    def changed(self) -> Decision:
+        """At no kink, AD's gradient is not that of what ran, by more than rounding does."""
+        there, own = flatten(self.gradient), flatten(self.own)
+        at = int(np.abs(there - own).argmax())
+        return self.undecided(
+            "No kink matters here, but the gradient is not that of the operations that ran: one "
+            f"entry is {there[at]:.6g} in place of {own[at]:.6g}, which rounding does not explain. "
+            "A hook that changes gradients (register_hook) does such a thing: what it makes is no "
+            "derivative of this function, but may be what you want. Judge without it to tell."
         )
 
     def undecided(self, reason: str, culprits: tuple[Culprit, ...] = ()) -> Decision:

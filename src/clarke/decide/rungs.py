@@ -120,7 +120,8 @@ class Rungs(Context):
             self.given or wrong_functions(self.program.analysis) or self.is_torchs_own
         ):
             return self.exact(self.mismatch(own))
-        if not self.given and self.rounding.drowned(self.gradient):
+        changed = self.differs and not (self.given or self.rounding.drowned(own))
+        if not (self.given or changed) and self.rounding.drowned(self.gradient):
             return self.undecided(
                 "No kink matters here, but what rounding makes of the gradient is as large as its "
                 "terms: digits cancel, as in (exp(x) - 1) / x near 0. Write it so that they do not "
@@ -129,7 +130,8 @@ class Rungs(Context):
         # Opposite rays: a branch that the trace does not show parts them.
         ahead = ray_witness(direction, own)
         back = replace(ahead, direction=tuple(-d for d in direction))
-        return self.accept(Verdict.SMOOTH, (ahead, back), (0.5, 0.5), "no relevant kink")
+        found = self.accept(Verdict.SMOOTH, (ahead, back), (0.5, 0.5), "no relevant kink")
+        return self.changed() if changed and found.verdict is Verdict.UNDECIDED else found
 
     def shifted(self) -> Decision | None:
         """AD's selection by a shift of biases, where the network's structure allows one."""
