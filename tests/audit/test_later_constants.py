@@ -143,7 +143,7 @@ def checkpointed(x):
     [
         (rounded, Verdict.SURROGATE),
         (scaled_by_a_view, Verdict.SURROGATE),
-        (mask_of_a_view, Verdict.NOT_LIPSCHITZ),
+        (mask_of_a_view, Verdict.BOULIGAND),
         (written_through_a_view, Verdict.UNDECIDED),
         (leaf_written_through_a_view, Verdict.BOULIGAND),
         (kink_beside_constants, Verdict.NOT_CLARKE),

@@ -195,7 +195,7 @@ def test_overflow_at_huge_entries_is_told_apart():
     )
     assert not found, str(found)
     assert [f.report.verdict for f in found.extreme] == [Verdict.NONFINITE]
-    assert "\noverflow: pow at test_hunt.py:188, with the inputs [" in str(found)
+    assert "\noverflow: pow at test_hunt.py:192, with the inputs [" in str(found)
 
 
 def test_calls_that_make_no_sense_are_refused():

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from clarke.capture.deferred import Copy, View
 from clarke.capture.live import (
     TENSOR,
-    Copy,
     Detached,
     Node,
     Read,
@@ -20,7 +20,6 @@ from clarke.capture.live import (
     Storage,
     Tampering,
     Unrecorded,
-    View,
     version_of,
 )
 from clarke.capture.opaque import described

@@ -36,13 +36,15 @@ class DeclaredFunction:
         function: The user's class.
         evaluate: The function that its author declared, differentiable by its pieces.
         _schema: Its name, as an operator overload has it.
-        namespace: Likewise.
+        namespace, tags, is_view: Likewise.
     """
 
     function: type[torch.autograd.Function]
     evaluate: Callable[..., torch.Tensor]
     _schema: FunctionSchema
     namespace: str = field(default="function", init=False)
+    tags: tuple[torch.Tag, ...] = field(default=(), init=False)
+    is_view: bool = field(default=False, init=False)
 
     def __call__(self, *args: Any) -> torch.Tensor:
         """What replays run: not the user's forward and backward, but what they should be."""

@@ -13,9 +13,10 @@ from clarke.capture.applied import Application, Beside, running
 from clarke.capture.arguments import gather_tensors, tensors_among
 from clarke.capture.aside import Aside
 from clarke.capture.book import Concern, below_autograd
+from clarke.capture.deferred import Copy, View
 from clarke.capture.functions import running_function
 from clarke.capture.keeping import EarlyLook, Keeping
-from clarke.capture.live import Copy, Node, Read, Slot, View
+from clarke.capture.live import Node, Read, Slot
 from clarke.capture.operators import Operator, Operators
 from clarke.capture.places import Places
 from clarke.capture.reading import writers_before

@@ -8,7 +8,8 @@ import torch
 
 from clarke.capture.arguments import tensors_among
 from clarke.capture.book import memory_of
-from clarke.capture.live import Detached, Node, Slot, Tampering, View
+from clarke.capture.deferred import View
+from clarke.capture.live import Detached, Node, Slot, Tampering
 from clarke.capture.reading import Reading
 from clarke.capture.trace import Keep
 from clarke.torch_private import may_be_in_forward
