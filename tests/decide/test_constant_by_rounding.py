@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812 - as users write it
 
@@ -54,3 +55,14 @@ def test_an_entry_that_is_rounding_of_the_others_does_not_hide_the_limit():
     expected = torch.tensor([-slope, slope, 0.0], dtype=torch.float64)
     assert torch.allclose(report.element[0], expected, rtol=1e-6, atol=0)
     assert "torch.where(mask, log(torch.where(mask, x, 1)), other)" in report.cures[0]
+
+
+@pytest.mark.parametrize("large", [1e8, 1e14, 1e16, 1e20])
+def test_an_entry_that_settles_is_a_slope_however_large_the_others_are(large):
+    def function(x):
+        return large * x[0] + x[1] + x[2] ** 2 + torch.sqrt(x[3] ** 2) * x[3]
+
+    report = clarke.check(function, leaf(1.0, 0.5, 1.0, 0.0))
+    assert report.verdict is Verdict.NONFINITE
+    assert report.element is not None
+    assert report.element[0].tolist() == [large, 1.0, 2.0, 0.0]

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from clarke.decide.model import Culprit
 
 _SHARPEST = 5  # samples at which values are held against a limit of gradients
+_NEAREST = 3  # samples at which a slope has settled, where it is none of rounding
 
 
 @rung("tracing values that are not finite")
@@ -147,13 +148,15 @@ def _surroundings(
 def _without_specks(samples: Sequence[Sample]) -> Sequence[Sample]:
     """Samples in which entries of the gradient that are rounding of the others count as zero.
 
-    A logit that is masked afterwards has one: it never settles, and is no slope.
+    A logit that is masked afterwards has one: it is small beside the others, never settles, and is
+    no slope. What is small and settles is one.
     """
     sizes = np.max([np.abs(s.gradient) for s in samples], axis=0, initial=0.0)
     least = _speck(float(sizes.max(initial=0.0)))
     if not 0 < least < math.inf or bool((sizes > least).all()):
         return samples
-    kept = (sizes > least).astype(np.float64)
+    moves = np.ptp([s.gradient for s in samples[-_NEAREST:]], axis=0)
+    kept = np.where((sizes > least) | (moves <= BESIDE_AGREES * sizes), 1.0, 0.0)
     return [replace(s, gradient=s.gradient * kept, noise=s.noise * kept) for s in samples]
 
 
@@ -181,7 +184,8 @@ def _sharper(
     own = flatten(sober_gradient(program))
     size = float(np.abs(limit).max(initial=0.0))
     near = np.abs(own - limit) <= error + BESIDE_AGREES * np.maximum(np.abs(limit), size)
-    return own * (np.abs(own) > _speck(size)) if bool(near.all()) else limit
+    speck = (limit == 0) & (np.abs(own) <= _speck(size))
+    return np.where(speck, 0.0, own) if bool(near.all()) else limit
 
 
 def values_follow(here: Sample, samples: Sequence[Sample], limit: NDArray[np.float64]) -> bool:
