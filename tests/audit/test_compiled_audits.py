@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import CleanupHook, CleanupManager, counters
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils.checkpoint import checkpoint
 
 import clarke
 from clarke import AuditWarning, Verdict, WrongGradientError
 from reference.backends import with_slope_one
 from reference.functions import square
+from reference.modes import Seeing
 
 # Backend, fullgraph, whether it has been compiled before the audit.
 WAYS = [
@@ -606,23 +607,11 @@ def test_calls_that_are_not_judged_run_untouched():
     assert verdicts(watching) == [*undecided, *undecided, Verdict.NOT_CLARKE]
 
 
-class Counting(TorchDispatchMode):
-    """A mode of the user's."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.seen.append(func)
-        return func(*args, **(kwargs or {}))
-
-
 def test_the_users_modes_stay_where_they_are():
     program, x = torch.compile(wrong, backend=hidden), zeros()
     with clarke.audit(every=2, on_wrong=lambda _: None):
         program(x).backward()
-        outer = Counting()
+        outer = Seeing()
         with outer:
             (x * 2).sum().backward()
             assert _get_current_dispatch_mode_stack()[-1] is outer

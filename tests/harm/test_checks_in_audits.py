@@ -2,30 +2,19 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 import clarke
 from clarke import Verdict
 from clarke.capture import Recorder
 from reference.leaves import leaf
+from reference.modes import Seeing
 
 RELU = torch.ops.aten.relu.default
 
 
 def split(x):
     return (torch.relu(x) - torch.relu(-x)).sum()
-
-
-class Mine(TorchDispatchMode):
-    """A mode of the user's, which goes on seeing what the user's function does."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.seen.append(func)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture
@@ -72,7 +61,7 @@ def test_the_modes_are_what_they_were_also_where_the_function_raises():
     def broken(x):
         raise ZeroDivisionError(x)
 
-    with clarke.audit(), Mine() as mine:
+    with clarke.audit(), Seeing() as mine:
         before = _get_current_dispatch_mode_stack()
         clarke.check(split, leaf(1.0))
         assert mine.seen

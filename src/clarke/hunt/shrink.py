@@ -151,16 +151,20 @@ def _single(point: Point, place: int) -> Iterator[Point]:
         place -= x.numel()
 
 
+def _entries(point: Point) -> list[tuple[tuple[int, int], float]]:
+    """All entries: the tensor and the place in it, and the value there."""
+    return [((i, j), v) for i, x in enumerate(point) for j, v in enumerate(x.reshape(-1).tolist())]
+
+
 def _followed(
     follow: Callable[[Point, tuple[int, int], float], Point | None], point: Point, place: int
 ) -> Iterator[Point]:
     """An unwieldy entry becomes simple, and others stay on the kinks with it."""
-    flat = [(i, j) for i, x in enumerate(point) for j in range(x.numel())]
+    flat = _entries(point)
     if place >= len(flat):
         return
-    i, j = flat[place]
-    value = float(point[i].reshape(-1)[j])
     yield point
+    (i, j), value = flat[place]
     if complexity(value)[1] > _SHORT:
         for new in (0.0, 1.0, float(round(value)), 0.5):
             found = follow(point, (i, j), new)
@@ -170,23 +174,20 @@ def _followed(
 
 def _along(point: Point, place: int) -> Iterator[Point]:
     """An unwieldy entry becomes simple, and others move with it, so that a sum or product stays."""
-    flat = [(i, j) for i, x in enumerate(point) for j in range(x.numel())]
+    flat = _entries(point)
     if place >= len(flat):
         return
-    i, j = flat[place]
-    value = float(point[i].reshape(-1)[j])
     yield point
+    (i, j), value = flat[place]
     if not complexity(value)[1]:
         return
     others = flat if len(flat) <= _PAIRED else ()
     for new in (0.0, 1.0, -1.0, float(round(value)), 2.0, 0.5):
         shift = new - value
         yield tuple(_round(x + shift) for x in point)
-        for other in others:
-            if other == (i, j):
+        for (a, b), old in others:
+            if (a, b) == (i, j):
                 continue
-            a, b = other
-            old = float(point[a].reshape(-1)[b])
             for moved in (old + shift, old - shift, old * new / value, old * value / (new or 1.0)):
                 changed = [x.clone() for x in point]
                 changed[i].view(-1)[j] = new
