@@ -4,7 +4,7 @@ Most kernels add up the terms of a gradient in float32 or wider, pairwise or in 
 one by one in the type of the gradient itself, and autograd does so where a value has several uses:
 of 4096 equal terms in bfloat16 a sixteenth is left, in float16 a half. Who adds up how, was
 measured on the processor with torch 2.13 (`tests/kinks/test_kernels_that_add.py` does it again);
-an operation that is not known for adding up otherwise counts among the former.
+an operation that is not known for adding up otherwise counts among the latter.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from clarke.capture import Ref, input_slots
+from clarke.kinks.facts import words
 from clarke.numerics import LOSES_TERMS
 from clarke.steering.roundoff import most_repeated, unit_roundoff
 
@@ -29,95 +30,47 @@ if TYPE_CHECKING:
 _HALF = (torch.float16, torch.bfloat16)
 
 # One term for each element that is read, or terms that are added up in float32 or wider.
-_OTHERWISE: Final = frozenset(
-    (
-        *("_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward", "_cdist_forward"),
-        *("_fused_dropout", "_fused_rms_norm", "_index_put_impl", "_log_softmax", "_pin_memory"),
-        *("_log_softmax_backward_data", "_reshape_copy", "_safe_softmax", "_softmax"),
-        *("_scaled_dot_product_flash_attention_for_cpu", "_softmax_backward_data", "_to_copy"),
-        *("_prelu_kernel", "_prelu_kernel_backward", "_unsafe_index_put", "_unsafe_view"),
-        *("_weight_norm_interface", "addbmm", "addr", "alias_copy", "amax"),
-        *("amin", "aminmax", "argmax", "argmin", "avg_pool2d_backward", "avg_pool3d_backward"),
-        *("bernoulli", "binary_cross_entropy", "binary_cross_entropy_backward"),
-        *("binary_cross_entropy_with_logits", "block_diag", "cat", "channel_shuffle"),
-        *("clone", "col2im", "complex", "constant_pad_nd", "contiguous", "copy", "cross_entropy"),
-        *("cummax", "cummin", "cumprod", "cumsum", "diag_embed", "diagonal_backward"),
-        *("diagonal_copy", "diagonal_scatter", "dist", "dot", "elu_backward", "expand_copy"),
-        *("fill", "flip", "fractional_max_pool2d", "fractional_max_pool3d", "gather", "gelu"),
-        *("gelu_backward", "glu", "glu_backward", "hardshrink_backward", "hardswish"),
-        *("hardswish_backward", "hardtanh_backward", "huber_loss", "huber_loss_backward"),
-        *("index_add", "index_copy", "index_fill", "index_put", "index_reduce", "kthvalue"),
-        *("leaky_relu_backward", "lift", "lift_fresh_copy", "linalg_cross", "linalg_vector_norm"),
-        *("log_sigmoid_backward", "log_sigmoid_forward", "logcumsumexp", "logsumexp"),
-        *("masked_fill", "masked_scatter", "masked_select", "max", "max_pool2d_with_indices"),
-        *("max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward"),
-        *(
-            "max_unpool2d",
-            "max_unpool3d",
-            "mean",
-            "median",
-            "min",
-            "mish",
-            "mkldnn_rnn_layer",
-            "mode",
-        ),
-        *(
-            "_convolution",
-            "convolution",
-            "mse_loss",
-            "mse_loss_backward",
-            "nanmedian",
-            "nansum",
-            "narrow_copy",
-        ),
-        *("native_batch_norm", "_native_batch_norm_legit", "_batch_norm_with_update"),
-        *("_native_batch_norm_legit_no_training", "native_batch_norm_backward"),
-        *("native_dropout", "native_group_norm", "nll_loss2d_backward", "nll_loss2d_forward"),
-        *("nll_loss_backward", "nll_loss_forward", "norm", "ones_like", "permute_copy"),
-        *("pixel_shuffle", "pixel_unshuffle", "pow", "prod", "put", "reflection_pad1d"),
-        *("reflection_pad1d_backward", "reflection_pad2d", "reflection_pad2d_backward"),
-        *("reflection_pad3d", "reflection_pad3d_backward", "renorm", "repeat"),
-        *("replication_pad1d_backward", "replication_pad2d_backward", "roll", "rot90", "rsub"),
-        *("replication_pad3d_backward", "rrelu_with_noise", "rrelu_with_noise_backward"),
-        *("scatter", "scatter_add", "scatter_reduce", "segment_reduce", "select_backward"),
-        *("select_scatter", "slice_backward", "slice_scatter", "smooth_l1_loss", "softplus"),
-        *("smooth_l1_loss_backward", "soft_margin_loss", "soft_margin_loss_backward", "sort"),
-        *(
-            "softplus_backward",
-            "softshrink_backward",
-            "split_with_sizes_copy",
-            "squeeze",
-            "squeeze_copy",
-            "swapaxes",
-            "swapdims",
-        ),
-        *(
-            "stack",
-            "std",
-            "std_mean",
-            "sum",
-            "t",
-            "t_copy",
-            "threshold",
-            "threshold_backward",
-            "topk",
-        ),
-        *("trace", "transpose", "transpose_copy", "tril", "triu", "unbind_copy", "unfold_backward"),
-        *(
-            "unsafe_split",
-            "unsafe_split_with_sizes",
-            "unsqueeze",
-            "unsqueeze_copy",
-            "upsample_bicubic2d",
-        ),
-        *("upsample_bilinear2d", "upsample_linear1d", "upsample_nearest1d"),
-        *("upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact1d"),
-        *("_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "upsample_trilinear3d"),
-        *("var", "var_mean", "vdot", "view_copy", "xlogy", "zeros_like"),
-    )
+_OTHERWISE: Final = words(
+    """
+    _adaptive_avg_pool2d_backward _adaptive_avg_pool3d_backward _batch_norm_with_update
+    _cdist_forward _convolution _fused_dropout _fused_rms_norm _index_put_impl _log_softmax
+    _log_softmax_backward_data _native_batch_norm_legit _native_batch_norm_legit_no_training
+    _pin_memory _prelu_kernel _prelu_kernel_backward _reshape_copy _safe_softmax
+    _scaled_dot_product_flash_attention_for_cpu _softmax _softmax_backward_data _to_copy
+    _unsafe_index_put _unsafe_view _upsample_nearest_exact1d _upsample_nearest_exact2d
+    _upsample_nearest_exact3d _weight_norm_interface addbmm addr alias_copy amax amin aminmax
+    argmax argmin avg_pool2d_backward avg_pool3d_backward bernoulli binary_cross_entropy
+    binary_cross_entropy_backward binary_cross_entropy_with_logits block_diag cat
+    channel_shuffle clone col2im complex constant_pad_nd contiguous convolution copy
+    cross_entropy cummax cummin cumprod cumsum diag_embed diagonal_backward diagonal_copy
+    diagonal_scatter dist dot elu_backward expand_copy fill flip fractional_max_pool2d
+    fractional_max_pool3d gather gelu gelu_backward glu glu_backward hardshrink_backward
+    hardswish hardswish_backward hardtanh_backward huber_loss huber_loss_backward index_add
+    index_copy index_fill index_put index_reduce kthvalue leaky_relu_backward lift
+    lift_fresh_copy linalg_cross linalg_vector_norm log_sigmoid_backward log_sigmoid_forward
+    logcumsumexp logsumexp masked_fill masked_scatter masked_select max
+    max_pool2d_with_indices max_pool2d_with_indices_backward max_pool3d_with_indices_backward
+    max_unpool2d max_unpool3d mean median min mish mkldnn_rnn_layer mode mse_loss
+    mse_loss_backward nanmedian nansum narrow_copy native_batch_norm
+    native_batch_norm_backward native_dropout native_group_norm nll_loss2d_backward
+    nll_loss2d_forward nll_loss_backward nll_loss_forward norm ones_like permute_copy
+    pixel_shuffle pixel_unshuffle pow prod put reflection_pad1d reflection_pad1d_backward
+    reflection_pad2d reflection_pad2d_backward reflection_pad3d reflection_pad3d_backward
+    renorm repeat replication_pad1d_backward replication_pad2d_backward
+    replication_pad3d_backward roll rot90 rrelu_with_noise rrelu_with_noise_backward rsub
+    scatter scatter_add scatter_reduce segment_reduce select_backward select_scatter
+    slice_backward slice_scatter smooth_l1_loss smooth_l1_loss_backward soft_margin_loss
+    soft_margin_loss_backward softplus softplus_backward softshrink_backward sort
+    split_with_sizes_copy squeeze squeeze_copy stack std std_mean sum swapaxes swapdims t
+    t_copy threshold threshold_backward topk trace transpose transpose_copy tril triu
+    unbind_copy unfold_backward unsafe_split unsafe_split_with_sizes unsqueeze unsqueeze_copy
+    upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d
+    upsample_nearest2d upsample_nearest3d upsample_trilinear3d var var_mean vdot view_copy
+    xlogy zeros_like
+    """
 )
 # In float32 and in blocks with strided tensors, one by one with sparse ones.
-_PRODUCTS: Final = frozenset({"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "_sparse_mm"})
+_PRODUCTS: Final = words("mm addmm bmm baddbmm mv addmv _sparse_mm")
 # Views of which elements may overlap.
 _OVERLAPPING: Final = frozenset({"as_strided", "unfold"})
 
